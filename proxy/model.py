@@ -1,0 +1,232 @@
+"""The nouns of Callgate: what passes between the stages of the pipeline. No I/O, no behaviour beyond reading.
+
+Each type is a proof. Only `identity` makes a `Principal`, only `protocol` a `Call`, only `policy` a `Decision`, only
+`audit` a `Receipt`; a test reads the sources and holds that. Forwarding takes a `Receipt`, so no code path can send a
+call onward that was not identified, decoded, decided and durably recorded first.
+
+All of them are frozen: a stage can pass on what it got, never change it.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+Permission: TypeAlias = Literal["view", "work", "trigger", "admin"]
+"""The permission class of a method: look, do a worker's job, cause work to run again, change the scheduler itself."""
+
+
+class Reason(StrEnum):
+    """Every reason a decision or a refusal can have. `proxy.errors.ABOUT` has a row for each; the README's table is checked against it."""
+
+    ALLOWED = "allowed"
+
+    # The request is no request we read.
+    BAD_REQUEST = "bad-request"
+    HEADERS_TOO_LARGE = "headers-too-large"
+    BODY_TOO_LARGE = "body-too-large"
+    REQUEST_TIMEOUT = "request-timeout"
+    TOO_MANY_CONNECTIONS = "too-many-connections"
+    NOT_FOUND = "not-found"
+    VERB_NOT_ALLOWED = "verb-not-allowed"
+
+    # We do not know who is calling.
+    NO_CREDENTIAL = "no-credential"
+    TWO_CREDENTIALS = "two-credentials"
+    BAD_CREDENTIAL = "bad-credential"
+    UNKNOWN_ISSUER = "unknown-issuer"
+    UNKNOWN_KEY = "unknown-key"
+    BAD_SIGNATURE = "bad-signature"
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105  (a reason code, not a password)
+    TOKEN_NOT_YET_VALID = "token-not-yet-valid"  # noqa: S105  (a reason code, not a password)
+    WRONG_AUDIENCE = "wrong-audience"
+    WRONG_TOKEN_TYPE = "wrong-token-type"  # noqa: S105  (a reason code, not a password)
+    ISSUER_UNAVAILABLE = "issuer-unavailable"
+
+    # The call cannot be read, or not in one way only.
+    MALFORMED_CALL = "malformed-call"
+    AMBIGUOUS_CALL = "ambiguous-call"
+    CALL_TOO_COMPLEX = "call-too-complex"
+    BAD_ARGUMENTS = "bad-arguments"
+
+    # The call is clear, and refused.
+    NO_ROLE = "no-role"
+    UNKNOWN_METHOD = "unknown-method"
+    NO_POLICY_ALLOWS = "no-policy-allows"
+    POLICY_FORBIDS = "policy-forbids"
+    POLICY_ERROR = "policy-error"
+    NOT_YOUR_WORKER = "not-your-worker"
+
+    # The gate or what is behind it cannot serve now.
+    AUDIT_UNWRITABLE = "audit-unwritable"
+    OVERLOADED = "overloaded"
+    DRAINING = "draining"
+    UPSTREAM_UNREACHABLE = "upstream-unreachable"
+    UPSTREAM_TIMEOUT = "upstream-timeout"
+    UPSTREAM_CLOSED = "upstream-closed"
+    UPSTREAM_INVALID = "upstream-invalid"
+    UPSTREAM_ERROR = "upstream-error"
+    CLIENT_GONE = "client-gone"
+    INTERNAL_ERROR = "internal-error"
+
+
+@dataclass(frozen=True, slots=True)
+class DateTime:
+    """An XML-RPC ``dateTime.iso8601``, which has no time zone of its own.
+
+    `text` is the canonical spelling ``YYYYMMDDTHH:MM:SS``; it names a valid calendar time.
+    """
+
+    text: str
+
+
+Value: TypeAlias = "None | bool | int | float | str | bytes | DateTime | list[Value] | dict[str, Value]"
+"""What an argument or an answer can be, whatever the wire: JSON has no bytes and no DateTime, XML-RPC has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling. Identity is issuer and subject, never a display name or an e-mail address.
+
+    `issuer` is the token's ``iss`` (a URL); `issuer_name` the short name the settings give it. `roles` and `groups` are
+    sorted. `agent` says that software acts for a person here (see ``policies/roles.toml``). `expires` is in Unix
+    seconds: after it the principal has to prove itself again.
+    """
+
+    issuer: str
+    issuer_name: str
+    subject: str
+    roles: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    agent: bool = False
+    expires: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The principal in one word, ``issuer_name|subject``: unique, since issuer names hold no ``|``."""
+        return f"{self.issuer_name}|{self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a call came from: the peer of the connection, never a header's claim about it.
+
+    `tls` is the protocol version (``"TLSv1.3"``) or None on a plain loopback listener; `user_agent` is what the client
+    says of itself, cut to 256 characters.
+    """
+
+    address: str
+    port: int
+    tls: str | None
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One RPC call, decoded: the only thing that policy sees, and all that the upstream will get.
+
+    `args` are the arguments by name, in wire order, as the caller meant them. `known` is False for a method that the
+    catalog does not have: such a call exists so that it can be denied and recorded. `task` is the task the call is
+    about, a task id or, where only that is given, a family; None for calls about no single task.
+    `secret` names the arguments whose values the audit must withhold, as paths (``("params", "password")``).
+    """
+
+    upstream: str
+    protocol: str
+    method: str
+    permission: Permission
+    args: Mapping[str, Value]
+    known: bool = True
+    task: str | None = None
+    secret: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """May this principal make this call: the effect, why, which policies said so, and in which version of the set.
+
+    `policies` are the ``@id`` of the policies that decided; `policy_hash` names the whole set (``sha256:`` and hex).
+    """
+
+    allowed: bool
+    reason: Reason
+    policies: tuple[str, ...]
+    policy_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that the ``decided`` record of an allowed call is on disk. `sequence` is its number in the journal.
+
+    `started` is a monotonic time in nanoseconds: the moment the call was decided.
+    """
+
+    call_id: str
+    sequence: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A call as the upstream will get it, encoded afresh: path and body are ours, never the caller's bytes.
+
+    `retry_safe` is true for view calls alone: they may be sent a second time when a kept-alive connection turns out dead.
+    """
+
+    verb: Literal["GET", "POST", "HEAD"]
+    path: bytes
+    content_type: bytes
+    body: bytes
+    accept_gzip: bool = False
+    retry_safe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the upstream answered. A small body stands in `body`; a large one comes through `stream`, once.
+
+    `headers` have lower-case names. `length` is the announced length of a streamed body in bytes, None when chunked.
+    """
+
+    status: int
+    headers: Mapping[bytes, bytes]
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to the caller: a status line, headers in order, and a body that is whole or a stream.
+
+    `phrase` is the HTTP reason phrase, the only text of a refusal that reaches a luigi worker's user (luigi/rpc.py).
+    `close` asks the edge to close the connection once the reply is written.
+    """
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    phrase: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    length: int | None = None
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, read whole and within limits by the edge; nothing of it is decoded yet.
+
+    `path` is the raw path as sent, `query` the raw query (None when there was no ``?``). `headers` have lower-case names;
+    headers that may stand once only (credentials, length, type, host) are refused by the edge when repeated.
+    `received` is a monotonic time in nanoseconds.
+    """
+
+    id: str
+    verb: str
+    path: str
+    query: str | None
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    origin: Origin
+    received: int = 0
