@@ -22,48 +22,78 @@ class About:
 
 ABOUT: dict[Reason, About] = {
     Reason.ALLOWED: About(200, "A policy permits the call and none forbids it.", "Nothing to do."),
-    Reason.BAD_REQUEST: About(400, "The bytes are not one strict HTTP/1.1 request.", "Send a plain HTTP/1.1 request; check proxies in between."),
-    Reason.HEADERS_TOO_LARGE: About(431, "The request line and headers are over the limit.", "Send a smaller token or fewer headers, or raise limits.header_bytes."),
+    Reason.BAD_REQUEST: About(
+        400, "The bytes are not one strict HTTP/1.1 request.", "Send a plain HTTP/1.1 request; check proxies in between."
+    ),
+    Reason.HEADERS_TOO_LARGE: About(
+        431, "The request line and headers are over the limit.", "Send a smaller token or fewer headers, or raise limits.header_bytes."
+    ),
     Reason.BODY_TOO_LARGE: About(413, "The body is over the limit.", "Send less in one call, or raise limits.body_bytes."),
     Reason.REQUEST_TIMEOUT: About(408, "The request did not arrive in time.", "Send the whole request without pausing; check the network."),
-    Reason.TOO_MANY_CONNECTIONS: About(503, "Too many connections are open.", "Reuse connections, or raise limits.connections_per_address."),
+    Reason.TOO_MANY_CONNECTIONS: About(
+        503, "Too many connections are open.", "Reuse connections, or raise limits.connections_per_address."
+    ),
     Reason.NOT_FOUND: About(404, "No upstream serves this path.", "Check the URL's path against the prefixes in the settings."),
     Reason.VERB_NOT_ALLOWED: About(405, "This HTTP method is not served on this path.", "Use GET or POST as the protocol asks."),
     Reason.NO_CREDENTIAL: About(401, "The request has no credential.", "Send a token as Bearer, or as the password of Basic (netrc, URL)."),
     Reason.TWO_CREDENTIALS: About(400, "The request has more than one credential.", "Send exactly one."),
     Reason.BAD_CREDENTIAL: About(401, "The credential is not a token this gate can read.", "Get a new token; send it whole and unchanged."),
     Reason.UNKNOWN_ISSUER: About(401, "The token's issuer is not one of the gate's.", "Use a token of an issuer named in the settings."),
-    Reason.UNKNOWN_KEY: About(401, "The token names a key its issuer does not publish.", "Get a new token; the issuer may have rotated its keys."),
+    Reason.UNKNOWN_KEY: About(
+        401, "The token names a key its issuer does not publish.", "Get a new token; the issuer may have rotated its keys."
+    ),
     Reason.BAD_SIGNATURE: About(401, "The token's signature does not verify.", "Get a new token; do not edit it."),
     Reason.TOKEN_EXPIRED: About(401, "The token has expired.", "Get a new token."),
     Reason.TOKEN_NOT_YET_VALID: About(401, "The token is not valid yet.", "Wait, or check the clocks of issuer and gate."),
     Reason.WRONG_AUDIENCE: About(401, "The token is for another audience.", "Ask the issuer for a token with the gate's audience."),
-    Reason.WRONG_TOKEN_TYPE: About(401, "The token is not an access token.", "Send an access token, not an ID token; see issuers.token_types."),
-    Reason.ISSUER_UNAVAILABLE: About(503, "The issuer's keys could not be fetched yet.", "Retry; the operator checks the issuer with callgate check --online."),
+    Reason.WRONG_TOKEN_TYPE: About(
+        401, "The token is not an access token.", "Send an access token, not an ID token; see issuers.token_types."
+    ),
+    Reason.ISSUER_UNAVAILABLE: About(
+        503, "The issuer's keys could not be fetched yet.", "Retry; the operator checks the issuer with callgate check --online."
+    ),
     Reason.MALFORMED_CALL: About(400, "The call is not valid JSON or XML-RPC.", "Fix the client's encoding of the call."),
     Reason.AMBIGUOUS_CALL: About(400, "The call could be read in two ways.", "Send each element, key and argument once."),
     Reason.CALL_TOO_COMPLEX: About(400, "The call is nested too deeply or has too many elements.", "Send less in one call."),
     Reason.BAD_ARGUMENTS: About(400, "An argument is missing or of the wrong type.", "Fix the named argument; the catalog has its type."),
     Reason.NO_ROLE: About(403, "The identity holds no role.", "Ask the security team for a role in policies/roles.toml."),
-    Reason.UNKNOWN_METHOD: About(403, "The catalog of this upstream has no such method.", "Check the method's name; add it to the catalog if it is new."),
+    Reason.UNKNOWN_METHOD: About(
+        403, "The catalog of this upstream has no such method.", "Check the method's name; add it to the catalog if it is new."
+    ),
     Reason.NO_POLICY_ALLOWS: About(403, "No policy permits this call.", "Ask the security team for the role or the policy."),
     Reason.POLICY_FORBIDS: About(403, "A policy forbids this call.", "Ask the security team; the record names the policy."),
-    Reason.POLICY_ERROR: About(403, "A policy failed while it was evaluated, so the call is denied.", "The security team mends the policy the record names."),
+    Reason.POLICY_ERROR: About(
+        403, "A policy failed while it was evaluated, so the call is denied.", "The security team mends the policy the record names."
+    ),
     Reason.NOT_YOUR_WORKER: About(403, "The worker id carries another identity's mark.", "Send the worker's own id, without a mark."),
-    Reason.AUDIT_UNWRITABLE: About(503, "The audit record could not be made durable; nothing was forwarded.", "The operator frees or repairs the audit disk."),
+    Reason.AUDIT_UNWRITABLE: About(
+        503, "The audit record could not be made durable; nothing was forwarded.", "The operator frees or repairs the audit disk."
+    ),
     Reason.OVERLOADED: About(503, "The gate has as many calls in hand as it can carry.", "Retry after the time in Retry-After."),
     Reason.DRAINING: About(503, "The gate is shutting down.", "Retry; another gate or the restarted one will answer."),
-    Reason.UPSTREAM_UNREACHABLE: About(502, "The scheduler behind the gate refuses connections.", "Retry; the operator checks that it runs."),
-    Reason.UPSTREAM_TIMEOUT: About(504, "The scheduler did not answer in time.", "Retry a view; check first whether another call took effect."),
-    Reason.UPSTREAM_CLOSED: About(502, "The scheduler closed the connection without a whole answer.", "Check whether the call took effect before repeating it."),
-    Reason.UPSTREAM_INVALID: About(502, "The scheduler's answer is not valid in its protocol.", "The operator checks the upstream's URL with callgate check --online."),
+    Reason.UPSTREAM_UNREACHABLE: About(
+        502, "The scheduler behind the gate refuses connections.", "Retry; the operator checks that it runs."
+    ),
+    Reason.UPSTREAM_TIMEOUT: About(
+        504, "The scheduler did not answer in time.", "Retry a view; check first whether another call took effect."
+    ),
+    Reason.UPSTREAM_CLOSED: About(
+        502, "The scheduler closed the connection without a whole answer.", "Check whether the call took effect before repeating it."
+    ),
+    Reason.UPSTREAM_INVALID: About(
+        502, "The scheduler's answer is not valid in its protocol.", "The operator checks the upstream's URL with callgate check --online."
+    ),
     Reason.UPSTREAM_ERROR: About(502, "The scheduler failed on this call.", "Check the call's arguments and the scheduler's own log."),
-    Reason.CLIENT_GONE: About(499, "The caller left before the answer was complete.", "Nothing to do; the record says how far the answer got."),
-    Reason.INTERNAL_ERROR: About(500, "The gate failed in a way it should not.", "Report it with the reference; nothing more was forwarded."),
+    Reason.CLIENT_GONE: About(
+        499, "The caller left before the answer was complete.", "Nothing to do; the record says how far the answer got."
+    ),
+    Reason.INTERNAL_ERROR: About(
+        500, "The gate failed in a way it should not.", "Report it with the reference; nothing more was forwarded."
+    ),
 }
 
 
-class Rejected(Exception):
+class Rejected(Exception):  # noqa: N818  (it names what happened to the request; the field says "rejected")
     """The caller's request is refused; `detail` is one safe ASCII line that narrows the reason down, or empty."""
 
     def __init__(self, reason: Reason, detail: str = "", *, retry_after: int | None = None) -> None:

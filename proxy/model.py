@@ -80,7 +80,7 @@ class DateTime:
     text: str
 
 
-Value: TypeAlias = "None | bool | int | float | str | bytes | DateTime | list[Value] | dict[str, Value]"
+Value: TypeAlias = "bool | int | float | str | bytes | DateTime | list[Value] | dict[str, Value] | None"
 """What an argument or an answer can be, whatever the wire: JSON has no bytes and no DateTime, XML-RPC has them all."""
 
 

@@ -1,0 +1,1 @@
+"""Everything with a socket: the listeners, the upstream leg, TLS, probes. Alone imports aiohttp."""

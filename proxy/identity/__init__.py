@@ -1,0 +1,1 @@
+"""Who is calling: credentials, tokens, issuers and their keys. Alone makes a `Principal`."""

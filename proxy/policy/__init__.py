@@ -1,0 +1,1 @@
+"""May they: roles, policies, and the decision. Alone makes a `Decision`."""
