@@ -1,0 +1,96 @@
+"""What no single key of the settings can tell: whether the tables fit together.
+
+Works on whatever tables could be read, so that a mistake in one does not hide a clash between two others.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxy.config_model import Issuer, Listen, LocalIssuer, Upstream
+from proxy.config_values import is_loopback
+from proxy.errors import Problem
+
+_LOCAL = "local"  # the name of the issuer that [local_issuer] adds
+_LUIGI_PLACES = ("api", "static", "tasklist", "history", "metrics", "RPC2")  # what a luigi upstream serves under its prefix
+
+
+def cross_checks(raw: Mapping[str, Any], parsed: Mapping[str, Any], place: str) -> Iterator[Problem]:
+    """Yield a problem for each clash between the tables in `parsed`; `raw` tells whether a table that could not be read was there."""
+    if isinstance(listen := parsed["listen"], Listen):
+        yield from _check_listen(listen, "tls" in raw, place)
+    if not raw.get("issuers") and "local_issuer" not in raw:
+        yield Problem(
+            f"{place}: issuers", "no issuer is named, so nobody could sign in", "Add [[issuers]], or [local_issuer] to issue tokens here."
+        )
+    if not raw.get("upstreams"):
+        yield Problem(
+            f"{place}: upstreams", "no upstream is named, so there is nothing to guard", "Add [[upstreams]] with name, protocol and url."
+        )
+    issuers: tuple[Issuer, ...] = parsed["issuers"] or ()
+    upstreams: tuple[Upstream, ...] = parsed["upstreams"] or ()
+    local: LocalIssuer | None = parsed["local_issuer"]
+    yield from _check_issuers(issuers, local, place)
+    yield from _check_upstreams(upstreams, place)
+
+
+def _check_listen(listen: Listen, has_tls: bool, place: str) -> Iterator[Problem]:
+    if listen.plain_http and not is_loopback(listen.address):
+        yield Problem(
+            f"{place}: listen.plain_http",
+            "plain HTTP would carry tokens over the network",
+            'Listen on "127.0.0.1", or remove it and set up [tls].',
+        )
+    if listen.plain_http and has_tls:
+        yield Problem(f"{place}: listen.plain_http", "contradicts [tls]", "Remove one of the two.")
+    if not listen.plain_http and not has_tls:
+        yield Problem(f"{place}: tls", "is missing", "Set tls.certificate and tls.key; or, on loopback only, listen.plain_http = true.")
+
+
+def _check_issuers(issuers: tuple[Issuer, ...], local: LocalIssuer | None, place: str) -> Iterator[Problem]:
+    names = {_LOCAL: "local_issuer"} if local else {}
+    urls = {local.issuer: "local_issuer"} if local else {}
+    for number, issuer in enumerate(issuers):
+        here = f"issuers[{number}]"
+        if issuer.name == _LOCAL and not local:
+            yield Problem(f"{place}: {here}.name", "local is the name of the gate's own issuer", "Choose another name.")
+        yield from _twice(names, issuer.name, f"{place}: {here}.name", "name", here)
+        yield from _twice(urls, issuer.issuer, f"{place}: {here}.issuer", "issuer", here)
+
+
+def _check_upstreams(upstreams: tuple[Upstream, ...], place: str) -> Iterator[Problem]:
+    names: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
+    for number, upstream in enumerate(upstreams):
+        here = f"upstreams[{number}]"
+        yield from _twice(names, upstream.name, f"{place}: {here}.name", "name", here)
+        yield from _twice(prefixes, upstream.prefix, f"{place}: {here}.prefix", "prefix", here)
+        if not upstream.catalog:
+            yield Problem(
+                f"{place}: {here}.catalog", "is missing", "Name the catalog of its methods, policies/catalogs/<name>.toml without .toml."
+            )
+        if (upstream.client_certificate is None) != (upstream.client_key is None):
+            yield Problem(f"{place}: {here}.client_certificate", "goes with client_key", "Set both, or neither.")
+        if (upstream.client_certificate or upstream.ca_file) and not upstream.url.startswith("https://"):
+            yield Problem(
+                f"{place}: {here}.url", "has a CA or client certificate but is not https", "Use an https:// URL, or remove these keys."
+            )
+    for number, upstream in enumerate(upstreams):
+        for other in upstreams:
+            if other.protocol == "luigi" and (theirs := _shadowed(other.prefix, upstream.prefix)):
+                yield Problem(
+                    f"{place}: upstreams[{number}].prefix",
+                    f"would hide {theirs} of the upstream {other.name}",
+                    "Choose another prefix, such as /processes.",
+                )
+
+
+def _shadowed(luigi_prefix: str, prefix: str) -> str:
+    base = luigi_prefix.rstrip("/")
+    return next((f"{base}/{name}" for name in _LUIGI_PLACES if (prefix + "/").startswith(f"{base}/{name}/")), "")
+
+
+def _twice(seen: dict[str, str], value: str, place: str, kind: str, here: str) -> Iterator[Problem]:
+    if value in seen:
+        yield Problem(place, f"is the same {kind} as that of {seen[value]}", f"Give each its own {kind}.")
+    else:
+        seen[value] = here
