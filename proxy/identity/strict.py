@@ -1,0 +1,80 @@
+"""The two encodings every token and key set is made of, read in one way only.
+
+Implements base64url without padding (RFC 7515 section 2) and JSON objects (RFC 8259), both stricter than their usual
+decoders: no padding, no white space, no left-over bits (two texts must not mean the same bytes); no duplicate names, no
+NaN or Infinity, no invalid UTF-8. Whatever is refused is a `ValueError` whose text holds nothing of the input.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable
+from typing import TypeGuard
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
+
+TEXT_LIMIT = 255
+"""Characters in a name a token may carry; OpenID Connect Core 1.0 section 2 sets it for ``sub``."""
+
+
+def base64url(text: str) -> bytes:
+    """The bytes `text` stands for. Raises `ValueError` unless `text` is the one canonical spelling of them."""
+    if not _BASE64URL.match(text):
+        raise ValueError("not base64url")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error:
+        raise ValueError("not base64url") from None
+    if unpadded(data) != text:  # left-over bits that are not zero
+        raise ValueError("not canonical base64url")
+    return data
+
+
+def unpadded(data: bytes) -> str:
+    """Encode `data` as base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def json_object(data: bytes) -> dict[str, object]:
+    """The JSON object in `data`. Raises `ValueError` for anything that is not one, or could be read in two ways."""
+    try:
+        value: object = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except _StrictError:
+        raise
+    except ValueError:  # json's own message can quote the text, and int() refuses numbers of thousands of digits
+        raise ValueError("not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def printable(value: object, limit: int = TEXT_LIMIT) -> TypeGuard[str]:
+    """True for a non-empty string of at most `limit` characters that shows as it is.
+
+    No control characters, line ends, bidirectional marks or lone surrogates: it goes into logs and onto a dashboard.
+    """
+    return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
+
+
+class _StrictError(ValueError):
+    """A `ValueError` of this module, whose text is known to be safe."""
+
+
+def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """One JSON object; a name that stands twice is an error, since parsers disagree on which one counts."""
+    members: dict[str, object] = {}
+    for name, value in pairs:
+        if name in members:
+            raise _StrictError("a name stands twice in one JSON object")
+        members[name] = value
+    return members
+
+
+def _constant(_: str) -> object:
+    """Refuse NaN, Infinity and -Infinity, which Python's reader takes and JSON does not have."""
+    raise _StrictError("NaN and Infinity are not JSON")

@@ -1,0 +1,147 @@
+"""Who is calling: from the raw credential headers of a request to a `Principal`, or a refusal with its reason.
+
+The one place where tokens are verified, for every door and every protocol. It follows a numbered plan:
+1. exactly one credential is read from the headers;
+2. it is taken apart, and its unverified `iss` selects one configured issuer;
+3. its type is that of an access token;
+4. its `kid` selects one vetted key of that issuer, and the signature holds under that key's own algorithm;
+5. its claims meet the issuer's profile now;
+6. issuer and subject, never an e-mail address or a display name, are given their roles.
+
+What was verified is remembered under the whole raw header value until the token expires, the issuer withdraws a key, or
+`forget` is called: a signature costs 110 us, a look-up less than one. Refusals are not remembered, so they need no bound.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from proxy.errors import Rejected
+from proxy.identity.credentials import read_credential
+from proxy.identity.issuers import Issuer, KeySource, by_url
+from proxy.identity.tokens import Unverified, check_claims, check_signature, check_type, parse
+from proxy.model import Principal, Reason
+
+RolesOf: TypeAlias = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
+"""(issuer name, subject, claims) to (roles, whether it is an agent). Implemented by `policy`, injected by the wiring."""
+
+_POLL_S = 1.0
+
+
+class _Remembered(NamedTuple):
+    """A verified credential, and the generation of its issuer's keys under which it was."""
+
+    principal: Principal
+    source: KeySource
+    generation: int
+
+
+class Verifier:
+    """Identifies callers by the tokens of `issuers`. Raises `ValueError` when there is none or two are the same.
+
+    At most `entries` credentials with `header_bytes` in sum are remembered; the oldest go first.
+    """
+
+    def __init__(self, issuers: Sequence[Issuer], roles_of: RolesOf, *, entries: int = 10_000, header_bytes: int = 32 * 2**20) -> None:
+        """Take the issuers as configured; start them with `start`."""
+        self.issuers = tuple(issuers)
+        self._by_url = by_url(self.issuers)
+        self._roles_of = roles_of
+        self._entries = entries
+        self._header_bytes = header_bytes
+        self._memory: dict[bytes, _Remembered] = {}
+        self._held_bytes = 0
+        self._epoch = 0  # rises with every `forget`
+        self._polled = float("-inf")
+
+    async def start(self) -> None:
+        """Read every issuer's keys and keep them fresh. An issuer that is down does not keep the gate from starting."""
+        await asyncio.gather(*(issuer.source.start() for issuer in self.issuers))
+
+    async def close(self) -> None:
+        """Stop the background work of the issuers."""
+        for issuer in self.issuers:
+            await issuer.source.close()
+
+    def remembered(self, authorization: bytes, now: float, *, cookie: bytes | None = None) -> Principal | None:
+        """The principal verified before for this very `Authorization` value, if that still holds at `now` (Unix seconds).
+
+        On the path of every request. A request with a cookie always takes the long way, which knows two credentials.
+        """
+        if not self._polled <= now < self._polled + _POLL_S:  # also when the clock was set back
+            self._polled = now
+            for issuer in self.issuers:
+                issuer.source.poll()
+        found = self._memory.get(authorization)
+        if found is None or cookie is not None:
+            return None
+        if now < found.principal.expires and found.generation == found.source.generation:
+            return found.principal
+        self._drop(authorization)
+        return None
+
+    async def verify(self, authorization: bytes | None, cookie: bytes | None, now: float) -> Principal:
+        """Identify the caller at `now` (Unix seconds). Raises `Rejected`, and nothing else whatever the bytes."""
+        token = read_credential(authorization, cookie)  # 1
+        assert authorization is not None  # else read_credential would have raised
+        known = self.remembered(authorization, now)
+        if known is not None:
+            return known
+        epoch = self._epoch
+        unverified = parse(token)  # 2
+        issuer = self._by_url.get(unverified.issuer)
+        if issuer is None:
+            raise Rejected(Reason.UNKNOWN_ISSUER)
+        check_type(unverified, issuer.profile)  # 3
+        generation = await self._check_signature(unverified, issuer)  # 4
+        verified = check_claims(unverified, issuer.profile, now)  # 5
+        roles, agent = self._roles_of(issuer.name, verified.subject, verified.claims)  # 6
+        principal = Principal(
+            issuer=issuer.profile.issuer,
+            issuer_name=issuer.name,
+            subject=verified.subject,
+            roles=roles,
+            groups=verified.groups,
+            agent=agent or verified.actor,  # RFC 8693 section 4.1: a token with an `act` claim is used by someone else
+            expires=verified.expires,
+        )
+        if epoch == self._epoch:
+            self._remember(authorization, _Remembered(principal, issuer.source, generation))
+        return principal
+
+    def forget(self) -> None:
+        """Drop all that is remembered: roles or settings have changed, and every caller is identified anew."""
+        self._memory.clear()
+        self._held_bytes = 0
+        self._epoch += 1
+
+    async def _check_signature(self, token: Unverified, issuer: Issuer) -> int:
+        """Check it with the key it names; the generation of the keys it was checked under."""
+        key = await issuer.key_or_look_again(token.kid)
+        generation = issuer.source.generation
+        try:
+            check_signature(token, key)
+        except Rejected:
+            if token.kid is not None:
+                raise
+            # Without a kid a rotation shows only as a bad signature: look again, within the same bounds.
+            await issuer.source.missed()
+            again = issuer.key(None)
+            if again is None or again is key:
+                raise
+            generation = issuer.source.generation
+            check_signature(token, again)
+        return generation
+
+    def _remember(self, authorization: bytes, entry: _Remembered) -> None:
+        """Keep `entry`, dropping the oldest ones beyond the bounds."""
+        self._drop(authorization)
+        self._memory[authorization] = entry
+        self._held_bytes += len(authorization)
+        while len(self._memory) > self._entries or self._held_bytes > self._header_bytes:
+            self._drop(next(iter(self._memory)))
+
+    def _drop(self, authorization: bytes) -> None:
+        """Forget one credential, if it is known."""
+        if self._memory.pop(authorization, None) is not None:
+            self._held_bytes -= len(authorization)
