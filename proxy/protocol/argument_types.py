@@ -1,0 +1,278 @@
+"""The types an argument can have in a catalog: what is accepted, how a refusal words it, what policies see of it.
+
+A scheduler that checks nothing is brought down, or made to run a script in a dashboard user's browser, by one argument
+of the wrong shape (luigid: a `priority` of "abc" stops ``get_work`` for every worker, a `family` holding a tag runs in
+the visualiser). So the types here are as narrow as the stock clients allow, and no narrower: each row says why.
+
+A type judges a value that is not null; whether null may stand for it is the argument's own matter (`nullable`).
+``True`` is never an integer or a number here, although Python thinks so. NaN is nothing, and Infinity only a `number`:
+luigid would echo it in JSON that no browser parses.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from proxy.model import Value
+
+Plain: TypeAlias = Literal["string", "boolean", "integer", "strings"]
+"""What a policy can compare: text, truth, a whole number of 64 bits, a set of texts."""
+
+MAX_NAME = 256
+"""Characters in a family, parameter, resource or worker name. Stock ones stay under 200; a database column has 250."""
+MAX_TASK_ID = 1024
+"""Characters in a task id: a family, 3 x 16 of its parameters and a digest, with room for hand-made ids."""
+MAX_DEPTH = 32
+"""Levels of nesting in a free-form value. Stock clients send at most two."""
+
+_INTEGER_LIMIT = 1 << 63
+
+_names = re.compile(rf"[\w.]{{1,{MAX_NAME}}}").fullmatch
+_parameter_name = re.compile(rf"[\w.-]{{1,{MAX_NAME}}}").fullmatch
+_module = re.compile(r"(?=.{1,1024}\Z)[\w-]+(?:\.[\w-]+)*").fullmatch
+_url = re.compile(r"(?i:https?)://[^\s\x00-\x20\x7f-\x9f<>\"'`\\\ud800-\udfff]{1,4096}").fullmatch
+_plain_text = re.compile(r"[ !#-%(-;=?-_a-~]+").fullmatch  # printable ASCII but for < > & " ' and the backtick
+_markup = re.compile(r"[<>\"'`&]").search
+_tag = re.compile(r"<[A-Za-z/!?]")
+
+_INFO_KEYS_OF_THE_SCHEDULER = frozenset(
+    (
+        # count_pending lets the worker's own values stand in the place of these two.
+        *("task_id", "worker"),
+        # worker_list sets these beside the worker's own: a second one of a name is a TypeError, 500 for every dashboard.
+        *("name", "last_active", "started", "state", "first_task_display_name", "num_unread_rpc_messages"),
+        *("num_running", "num_pending", "num_uniques", "running"),
+        # luigid's own mark for a worker that may run anybody's task; it follows from get_work(assistant=true).
+        "assistant",
+    )
+)
+_STATUSES = frozenset(("PENDING", "FAILED", "DONE", "RUNNING", "BATCH_RUNNING", "SUSPENDED", "UNKNOWN", "DISABLED"))
+_UPSTREAM_STATUSES = frozenset(("UPSTREAM_RUNNING", "UPSTREAM_MISSING_INPUT", "UPSTREAM_FAILED", "UPSTREAM_DISABLED"))
+_RETRY_KEYS = frozenset(("retry_count", "disable_hard_timeout", "disable_window"))
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentType:
+    """One type: `accepts` says whether a value (never null) is of it, `phrase` completes "must be …" in ASCII."""
+
+    phrase: str
+    accepts: Callable[[Value], bool]
+    plain: Plain | None = None
+
+
+def _string(value: Value) -> bool:
+    return type(value) is str
+
+
+def _boolean(value: Value) -> bool:
+    return type(value) is bool
+
+
+def _integer(value: Value) -> bool:
+    return type(value) is int and -_INTEGER_LIMIT <= value < _INTEGER_LIMIT
+
+
+def _amount(value: Value) -> bool:
+    return type(value) is int and 0 <= value < _INTEGER_LIMIT
+
+
+def _number(value: Value) -> bool:
+    return _integer(value) or (type(value) is float and not math.isnan(value))
+
+
+def _finite(value: Value) -> bool:
+    return _integer(value) or (type(value) is float and math.isfinite(value))
+
+
+def _positive(value: Value) -> bool:
+    return _number(value) and value > 0  # type: ignore[operator]  # _number leaves int and float only
+
+
+def _strings(value: Value) -> bool:
+    return type(value) is list and all(type(item) is str for item in value)
+
+
+def _object(value: Value) -> bool:
+    return type(value) is dict
+
+
+def _any(value: Value) -> bool:
+    return True
+
+
+def _json(value: Value, depth: int = MAX_DEPTH) -> bool:
+    kind = type(value)
+    if kind is str or kind is bool or value is None or kind is int:
+        return True
+    if isinstance(value, float):
+        return not math.isnan(value)
+    if isinstance(value, list):
+        return depth > 0 and all(_json(item, depth - 1) for item in value)
+    return isinstance(value, dict) and depth > 0 and all(_json(item, depth - 1) for item in value.values())
+
+
+def _scalar(value: Value) -> bool:
+    kind = type(value)
+    return kind is str or kind is bool or value is None or _finite(value)
+
+
+def _family(value: Value) -> bool:
+    return type(value) is str and (not value or _names(value) is not None)
+
+
+def _safe(text: str) -> bool:
+    """Whether `text` is printable (no control characters, no half surrogates) and holds nothing that HTML reads."""
+    return _plain_text(text) is not None or (text.isprintable() and _markup(text) is None)
+
+
+def _task_id(value: Value) -> bool:
+    return type(value) is str and 0 < len(value) <= MAX_TASK_ID and _safe(value)
+
+
+def _task_ids(value: Value) -> bool:
+    return type(value) is list and all(map(_task_id, value))
+
+
+def _worker(value: Value) -> bool:
+    return type(value) is str and 0 < len(value) <= MAX_NAME and _safe(value)
+
+
+def _listed_worker(value: Value) -> bool:
+    return type(value) is str and 0 < len(value) <= 16 * MAX_NAME and _safe(value)
+
+
+def _one_line(value: Value) -> bool:
+    return type(value) is str and len(value) <= MAX_TASK_ID and value.isprintable()
+
+
+def _module_name(value: Value) -> bool:
+    return type(value) is str and _module(value) is not None
+
+
+def _status(value: Value) -> bool:
+    return type(value) is str and value in _STATUSES
+
+
+def _status_filter(value: Value) -> bool:
+    return type(value) is str and (not value or value in _STATUSES)
+
+
+def _upstream_status_filter(value: Value) -> bool:
+    return type(value) is str and (not value or value in _UPSTREAM_STATUSES)
+
+
+def _web_url(value: Value) -> bool:
+    return type(value) is str and (not value or _url(value) is not None)
+
+
+def _resource(value: Value) -> bool:
+    return type(value) is str and _names(value) is not None
+
+
+# all(map(...)) below, not all(... for ...): half the time, and every add_task brings four of these objects.
+
+
+def _params(value: Value) -> bool:
+    return type(value) is dict and all(map(_parameter_name, value)) and all(map(_scalar, value.values()))
+
+
+def _visibility(value: Value) -> bool:
+    return type(value) is int and 0 <= value <= 2
+
+
+def _visibilities(value: Value) -> bool:
+    return type(value) is dict and all(map(_parameter_name, value)) and all(map(_visibility, value.values()))
+
+
+def _share(value: Value) -> bool:
+    return _finite(value) and value >= 0  # type: ignore[operator]  # _finite leaves int and float only
+
+
+def _resources(value: Value) -> bool:
+    return type(value) is dict and all(map(_names, value)) and all(map(_share, value.values()))
+
+
+def _limit(value: Value) -> bool:
+    return value is None or _number(value)
+
+
+def _retry_policy(value: Value) -> bool:
+    return type(value) is dict and value.keys() <= _RETRY_KEYS and all(map(_limit, value.values()))
+
+
+def _info_entry(key: Value, value: Value) -> bool:
+    if type(key) is not str or not _parameter_name(key) or key in _INFO_KEYS_OF_THE_SCHEDULER:
+        return False
+    # get_work counts this number down for every worker: a text here answers all of them with 500.
+    return _amount(value) if key == "workers" else _scalar(value)
+
+
+def _worker_info(value: Value) -> bool:
+    if isinstance(value, dict):
+        return len(value) <= MAX_NAME and all(_info_entry(key, item) for key, item in value.items())
+    if isinstance(value, list):
+        return len(value) <= MAX_NAME and all(isinstance(pair, list) and len(pair) == 2 and _info_entry(*pair) for pair in value)
+    return False
+
+
+def _markup_free(value: Value, depth: int = MAX_DEPTH) -> bool:
+    if isinstance(value, str):
+        return _tag.search(value) is None
+    if isinstance(value, list):
+        return depth > 0 and all(_markup_free(item, depth - 1) for item in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(_markup_free(key, 0) and _markup_free(item, depth - 1) for key, item in value.items())
+    return _scalar(value)
+
+
+TYPES: Mapping[str, ArgumentType] = {
+    # What every protocol has.
+    "string": ArgumentType("a string", _string, "string"),
+    "boolean": ArgumentType("true or false", _boolean, "boolean"),
+    "integer": ArgumentType("an integer of 64 bits", _integer, "integer"),
+    "amount": ArgumentType("a non-negative integer", _amount, "integer"),
+    "number": ArgumentType("a number", _number),
+    "finite": ArgumentType("a finite number", _finite),
+    "positive": ArgumentType("a number above zero", _positive),
+    "strings": ArgumentType("a list of strings", _strings, "strings"),
+    "object": ArgumentType("an object", _object),
+    "json": ArgumentType(f"a JSON value of at most {MAX_DEPTH} levels", _json),
+    "any": ArgumentType("a value", _any),
+    # What luigid does not check, and breaks on or shows to a browser.
+    "family": ArgumentType("a task family of letters, digits, _ and .", _family, "string"),
+    "task-id": ArgumentType("a task id without control characters and markup", _task_id, "string"),
+    "task-ids": ArgumentType("a list of task ids without control characters and markup", _task_ids, "strings"),
+    "module": ArgumentType("a dotted module name", _module_name, "string"),
+    "worker": ArgumentType(f"a worker id of at most {MAX_NAME} characters without control characters and markup", _worker, "string"),
+    "listed-worker": ArgumentType("a worker id as worker_list shows it", _listed_worker, "string"),
+    "one-line": ArgumentType("one line of text", _one_line, "string"),
+    "status": ArgumentType("a task status", _status, "string"),
+    "status-filter": ArgumentType("a task status or empty", _status_filter, "string"),
+    "upstream-status-filter": ArgumentType("an upstream status or empty", _upstream_status_filter, "string"),
+    "url": ArgumentType("an http or https URL", _web_url, "string"),
+    "resource": ArgumentType("a resource name of letters, digits, _ and .", _resource, "string"),
+    "resources": ArgumentType("an object of resource names and non-negative numbers", _resources),
+    "params": ArgumentType("an object of parameter names and plain values", _params),
+    "visibilities": ArgumentType("an object of parameter names and 0, 1 or 2", _visibilities),
+    "retry-policy": ArgumentType("an object of retry_count, disable_hard_timeout and disable_window", _retry_policy),
+    "worker-info": ArgumentType("an object, or pairs, of plain values under names that are not the scheduler's own", _worker_info),
+    "markup-free": ArgumentType("free of markup", _markup_free),
+}
+"""Every type a catalog may name."""
+
+
+def without_markup(value: Value, depth: int = MAX_DEPTH) -> Value:
+    """Turn every ``<`` that would start a tag into ``&lt;``; the same value, and the same object, when there is none.
+
+    For texts that a page shows through ``innerHTML``: ``<class 'x'>`` is then read there as the worker wrote it. Deeper
+    than `depth` levels nothing is changed, and the type `markup-free` refuses it.
+    """
+    if isinstance(value, str):
+        return _tag.sub(lambda found: "&lt;" + found[0][1:], value) if _tag.search(value) else value
+    if depth <= 0 or not isinstance(value, (list, dict)) or _markup_free(value, depth):
+        return value
+    if isinstance(value, list):
+        return [without_markup(item, depth - 1) for item in value]
+    return {str(without_markup(key)): without_markup(item, depth - 1) for key, item in value.items()}

@@ -1,0 +1,323 @@
+"""Catalogs: which methods an upstream has, what class of permission each needs, and what its arguments must be.
+
+A catalog is a TOML file in ``policies/catalogs``. Everything else reads it: the codecs name and check arguments by it,
+policies are validated against it, `system.methodSignature` is answered from it, the audit withholds what it marks as
+secret. What a catalog does not name does not exist: an unknown method is denied, whatever the policies say.
+
+`check_arguments` is on the path of every call, so a catalog compiles one table per method when it is loaded. Its
+refusals name the method and the argument, never the value.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeAlias, cast, get_args
+
+from proxy.errors import ConfigError, Problem, Rejected
+from proxy.model import Permission, Reason, Value
+from proxy.protocol.argument_types import TYPES, ArgumentType, Plain, without_markup
+
+WireProtocol: TypeAlias = Literal["luigi", "xmlrpc"]
+
+_METHOD_NAME = re.compile(r"[A-Za-z0-9_.:/]{1,255}")
+_ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_CATALOG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_CATALOG_KEYS = frozenset(("name", "protocol", "extra", "methods"))
+_METHOD_KEYS = frozenset(
+    ("class", "help", "arguments", "extra", "each_extra", "heartbeat", "fresh", "returns", "task", "worker", "starts_with")
+)
+_ARGUMENT_KEYS = frozenset(("name", "type", "required", "nullable", "secret", "help"))
+_RETURNS = frozenset(("any", "null", "boolean", "integer", "number", "string", "array", "object", "html"))
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument: its name, its type (a key of `TYPES`), and whether it must be there.
+
+    `nullable` says that null may stand for a value: by default in an optional argument and not in a required one.
+    `secret` has the audit withhold the whole value.
+    """
+
+    name: str
+    type: str
+    required: bool = False
+    secret: bool = False
+    nullable: bool = True
+    help: str = ""
+
+    @property
+    def plain(self) -> Plain | None:
+        """What a policy sees of the argument, None when it sees nothing (numbers with a point, objects, lists of them)."""
+        return TYPES[self.type].plain
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method. `arguments` are in the order in which a call by position gives them.
+
+    `extra` lets keywords pass that the catalog does not name (clients are older and newer than the server); with
+    `each_extra` every one of them must be of that type and be named like a resource, since the names are data there.
+    `heartbeat` marks a call that only says "I am alive"; `fresh` a view that must not be answered from a cache.
+    `task_args` name the arguments that tell which task or family a call is about, best first; `worker_arg` the one that
+    names the calling worker, to be bound to the identity. `starts_with` holds pairs (a, b): when both are given and b is
+    not empty, a is b, or b followed by ``_`` or ``(`` (luigi.task.task_id_str, and ids of luigi 1).
+    """
+
+    name: str
+    permission: Permission
+    arguments: tuple[Argument, ...] = ()
+    extra: bool = False
+    each_extra: str | None = None
+    heartbeat: bool = False
+    fresh: bool = False
+    returns: str = "any"
+    help: str = ""
+    task_args: tuple[str, ...] = ()
+    worker_arg: str | None = None
+    starts_with: tuple[tuple[str, str], ...] = ()
+    checks: Mapping[str, tuple[ArgumentType, bool]] = field(init=False, compare=False, repr=False)
+    required: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    secret_args: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
+    disarmed: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Compile what every call needs: name to type and nullability, the required names, the paths of secrets."""
+        put = object.__setattr__
+        put(self, "checks", {a.name: (TYPES[a.type], a.nullable) for a in self.arguments})
+        put(self, "required", tuple(a.name for a in self.arguments if a.required))
+        put(self, "secret_args", tuple((a.name,) for a in self.arguments if a.secret))
+        put(self, "disarmed", tuple(a.name for a in self.arguments if a.type == "markup-free"))
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The methods of one kind of upstream. `digest` is the SHA-256 of the file it came from, in hex."""
+
+    name: str
+    protocol: WireProtocol
+    methods: Mapping[str, Method]
+    digest: str = ""
+
+
+def check_arguments(method: Method, args: Mapping[str, Value]) -> None:
+    """Check the arguments of one call, whatever the wire it came on.
+
+    Raises `Rejected` (BAD_ARGUMENTS) with one line such as ``add_task: priority must be a finite number``.
+    """
+    checks = method.checks
+    for name, value in args.items():
+        check = checks.get(name)
+        if check is None:
+            _check_extra(method, name, value)
+        elif value is None:
+            if not check[1]:
+                raise _bad(method, f"{name} must be {check[0].phrase}, not null")
+        elif not check[0].accepts(value):
+            raise _bad(method, f"{name} must be {check[0].phrase}")
+    for name in method.required:
+        if name not in args:
+            raise _bad(method, f"{name} is missing")
+    for longer, start in method.starts_with:
+        whole, prefix = args.get(longer), args.get(start)
+        if isinstance(prefix, str) and isinstance(whole, str) and prefix and not _goes_on(whole, prefix):
+            raise _bad(method, f"{longer} must start with {start}")
+
+
+def name_arguments(method: Method, values: Sequence[Value]) -> dict[str, Value]:
+    """Name the arguments of a call by position, in the catalog's order. Raises `Rejected` when there are too many."""
+    if len(values) > len(method.arguments):
+        raise _bad(method, f"takes at most {len(method.arguments)} arguments by position")
+    return {argument.name: value for argument, value in zip(method.arguments, values, strict=False)}
+
+
+def disarm_markup(method: Method, args: dict[str, Value]) -> dict[str, Value]:
+    """Make markup into text in the arguments that a page will show through ``innerHTML`` (type `markup-free`).
+
+    A caller that skips this has such a call refused by `check_arguments`: safe, and a failed task for a worker that put
+    the ``repr`` of an object into its status message. Returns `args` itself when there is nothing to change.
+    """
+    for name in method.disarmed:
+        if name in args:
+            value = args[name]
+            text = without_markup(value)
+            if text is not value:
+                args = {**args, name: text}
+    return args
+
+
+def _check_extra(method: Method, name: str, value: Value) -> None:
+    safe = name if _ARGUMENT_NAME.fullmatch(name) else "an argument with an unusual name"
+    if method.each_extra is not None:
+        if not TYPES["resource"].accepts(name):
+            raise _bad(method, "every name must be " + TYPES["resource"].phrase)
+        if value is None or not TYPES[method.each_extra].accepts(value):
+            raise _bad(method, f"{safe} must be {TYPES[method.each_extra].phrase}")
+    elif not method.extra:
+        raise _bad(method, f"{safe} is not one of its arguments")
+    elif not TYPES["json"].accepts(value):
+        raise _bad(method, f"{safe} must be {TYPES['json'].phrase}")
+
+
+def _goes_on(whole: str, prefix: str) -> bool:
+    return whole.startswith(prefix) and whole[len(prefix) : len(prefix) + 1] in ("", "_", "(")
+
+
+def _bad(method: Method, text: str) -> Rejected:
+    return Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: {text}")
+
+
+def load_catalog(path: Path) -> Catalog:
+    """Read one catalog file. Raises `ConfigError` with every problem in it, each with its place and the mend."""
+    place = _place(path)
+    try:
+        raw = path.read_bytes()
+        document = tomllib.loads(raw.decode())
+    except OSError as error:
+        raise ConfigError([Problem(place, f"cannot be read: {error.strerror}", "Check the path and its permissions.")]) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError([Problem(place, f"is not TOML: {error}", "Mend the syntax at that line.")]) from None
+    return _Reader(place).catalog(document, hashlib.sha256(raw).hexdigest())
+
+
+def _place(path: Path) -> str:
+    """Name the path as a reader knows it: from the policies directory on."""
+    return "/".join(path.parts[-3:]) if path.is_absolute() else path.as_posix()
+
+
+class _Reader:
+    """Turns a TOML document into a `Catalog`, and collects what is wrong instead of stopping at it."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.problems: list[Problem] = []
+
+    def catalog(self, document: Mapping[str, object], digest: str) -> Catalog:
+        self._no_other_keys("", document, _CATALOG_KEYS)
+        name = self._text("", document, "name")
+        if not _CATALOG_NAME.fullmatch(name):
+            self._wrong("name", "must be 1 to 32 lower-case letters, digits and hyphens", 'Write name = "luigi".')
+        protocol = self._one_of("", document, "protocol", get_args(WireProtocol), None)
+        extra = self._flag("", document, "extra", default=False)
+        methods: dict[str, Method] = {}
+        tables = document.get("methods")
+        if not isinstance(tables, dict) or not tables:
+            self._wrong("methods", "has no method", "Write one [methods.<name>] table per method.")
+        else:
+            for method, table in tables.items():
+                where = f"methods.{method}"
+                if not _METHOD_NAME.fullmatch(method):
+                    self._wrong(where, "is not a method name", "Use letters, digits and _ . : / only.")
+                if not isinstance(table, dict):
+                    self._wrong(where, "must be a table", f"Write [{where}] and its keys below it.")
+                else:
+                    methods[method] = self._method(method, where, table, extra=extra)
+        if self.problems:
+            raise ConfigError(self.problems)
+        return Catalog(name, cast(WireProtocol, protocol), MappingProxyType(methods), digest)
+
+    def _method(self, name: str, where: str, table: Mapping[str, object], *, extra: bool) -> Method:
+        self._no_other_keys(where, table, _METHOD_KEYS)
+        permission = self._one_of(where, table, "class", get_args(Permission), None)
+        arguments: list[Argument] = []
+        listed = table.get("arguments", [])
+        if not isinstance(listed, list):
+            self._wrong(f"{where}.arguments", "must be a list of tables", 'Write arguments = [{ name = "task_id", type = "task-id" }].')
+        else:
+            for number, entry in enumerate(listed):
+                if isinstance(entry, dict):
+                    arguments.append(self._argument(f"{where}.arguments[{number}]", entry))
+                else:
+                    self._wrong(f"{where}.arguments[{number}]", "must be a table", 'Write { name = "task_id", type = "task-id" }.')
+        names = [argument.name for argument in arguments]
+        for repeated in sorted({name for name in names if names.count(name) > 1}):
+            self._wrong(f"{where}.arguments", f"names {repeated} twice", "Name each argument once.")
+        each = self._text(where, table, "each_extra", default="")
+        if each and each not in TYPES:
+            self._wrong(f"{where}.each_extra", f"{each} is no type", f"Use one of {', '.join(TYPES)}.")
+        worker = self._text(where, table, "worker", default="")
+        tasks = self._texts(where, table, "task")
+        starts = self._starts(where, table)
+        for key, used in (("task", tasks), ("worker", [worker] if worker else []), ("starts_with", [n for pair in starts for n in pair])):
+            for unknown in sorted(set(used) - set(names)):
+                self._wrong(f"{where}.{key}", f"{unknown} is not one of the method's arguments", "Name one of its arguments.")
+        return Method(
+            name=name,
+            permission=cast(Permission, permission or "admin"),
+            arguments=tuple(arguments),
+            extra=self._flag(where, table, "extra", default=extra),
+            each_extra=each if each in TYPES else None,
+            heartbeat=self._flag(where, table, "heartbeat", default=False),
+            fresh=self._flag(where, table, "fresh", default=False),
+            returns=self._one_of(where, table, "returns", _RETURNS, "any"),
+            help=self._text(where, table, "help"),
+            task_args=tuple(tasks),
+            worker_arg=worker or None,
+            starts_with=tuple(starts),
+        )
+
+    def _argument(self, where: str, table: Mapping[str, object]) -> Argument:
+        self._no_other_keys(where, table, _ARGUMENT_KEYS)
+        name = self._text(where, table, "name")
+        if name and not _ARGUMENT_NAME.fullmatch(name):
+            self._wrong(f"{where}.name", "is not an argument name", "Use up to 64 letters, digits and _, not beginning with a digit.")
+        required = self._flag(where, table, "required", default=False)
+        return Argument(
+            name=name,
+            type=self._one_of(where, table, "type", TYPES, None) or "any",
+            required=required,
+            secret=self._flag(where, table, "secret", default=False),
+            nullable=self._flag(where, table, "nullable", default=not required),
+            help=self._text(where, table, "help", default=""),
+        )
+
+    def _starts(self, where: str, table: Mapping[str, object]) -> list[tuple[str, str]]:
+        pairs = table.get("starts_with", {})
+        if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+            self._wrong(f"{where}.starts_with", "must be a table of argument names", 'Write starts_with = { task_id = "family" }.')
+            return []
+        return list(pairs.items())
+
+    def _text(self, where: str, table: Mapping[str, object], key: str, *, default: str | None = None) -> str:
+        value = table.get(key, default)
+        if isinstance(value, str) and (value or default is not None):
+            return value
+        self._wrong(_join(where, key), "is missing or no text", f'Write {key} = "...".')
+        return ""
+
+    def _texts(self, where: str, table: Mapping[str, object], key: str) -> list[str]:
+        value = table.get(key, [])
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+        self._wrong(_join(where, key), "must be a list of argument names", f'Write {key} = ["task_id"].')
+        return []
+
+    def _flag(self, where: str, table: Mapping[str, object], key: str, *, default: bool) -> bool:
+        value = table.get(key, default)
+        if isinstance(value, bool):
+            return value
+        self._wrong(_join(where, key), "must be true or false", f"Write {key} = true or leave it out.")
+        return default
+
+    def _one_of(self, where: str, table: Mapping[str, object], key: str, allowed: Collection[str], default: str | None) -> str:
+        value = table.get(key, default)
+        if isinstance(value, str) and value in allowed:
+            return value
+        what = "is missing" if value is None else f"is not one of {', '.join(allowed)}"
+        self._wrong(_join(where, key), what, f"Use one of {', '.join(allowed)}.")
+        return default or ""
+
+    def _no_other_keys(self, where: str, table: Mapping[str, object], allowed: Collection[str]) -> None:
+        for key in table:
+            if key not in allowed:
+                self._wrong(_join(where, key), "is not a known key", f"Use only {', '.join(sorted(allowed))}.")
+
+    def _wrong(self, where: str, what: str, remedy: str) -> None:
+        self.problems.append(Problem(f"{self.place}: {where}", what, remedy))
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key

@@ -1,0 +1,239 @@
+import inspect
+from pathlib import Path
+
+import luigi.scheduler
+import pytest
+import supervisor.rpcinterface
+
+from proxy.errors import ConfigError, Rejected
+from proxy.model import Reason, Value
+from proxy.protocol.catalog import Catalog, Method, check_arguments, disarm_markup, load_catalog, name_arguments
+
+CATALOGS = Path(__file__).parents[2] / "policies" / "catalogs"
+
+ADD_TASK: dict[str, Value] = {
+    "task_id": "etl.Load_2024_01_01_1a2b3c4d5e",
+    "status": "PENDING",
+    "runnable": True,
+    "deps": ["etl.Get_2024_01_01_0f0f0f0f0f"],
+    "new_deps": None,
+    "expl": None,
+    "resources": {"db": 1},
+    "priority": 0,
+    "family": "etl.Load",
+    "module": "pipelines.etl",
+    "params": {"date": "2024-01-01"},
+    "param_visibilities": {"date": 0},
+    "accepts_messages": False,
+    "assistant": False,
+    "tracking_url": None,
+    "worker": "Worker(salt=1, workers=1, host=h, username=u, pid=2)",
+    "batchable": False,
+    "batch_id": None,
+    "retry_policy_dict": {"retry_count": None, "disable_hard_timeout": None, "disable_window": None},
+    "owners": [],
+}
+"""What a stock worker of luigi 3.8.1 sends when it schedules a task (luigi/worker.py, _add)."""
+
+
+@pytest.fixture(scope="module")
+def luigi_catalog() -> Catalog:
+    """Load the shipped catalog of luigid."""
+    return load_catalog(CATALOGS / "luigi.toml")
+
+
+@pytest.fixture(scope="module")
+def supervisor_catalog() -> Catalog:
+    """Load the shipped catalog of supervisord."""
+    return load_catalog(CATALOGS / "supervisor.toml")
+
+
+def refusal(method: Method, args: dict[str, Value]) -> str:
+    """Give the detail of the refusal that the arguments meet."""
+    with pytest.raises(Rejected) as caught:
+        check_arguments(method, args)
+    assert caught.value.reason is Reason.BAD_ARGUMENTS
+    assert caught.value.detail.isascii()
+    assert caught.value.detail.isprintable()
+    return caught.value.detail
+
+
+def test_every_method_of_luigid_is_in_its_catalog(luigi_catalog: Catalog) -> None:
+    """The catalog has exactly luigid's RPC methods and the pages, with luigid's own arguments in luigid's own order."""
+    pages = {"page.root", "page.visualiser", "page.history", "page.tasklist", "page.metrics"}
+    assert set(luigi_catalog.methods) == set(luigi.scheduler.RPC_METHODS) | pages
+    for name in luigi.scheduler.RPC_METHODS:
+        parameters = list(inspect.signature(getattr(luigi.scheduler.Scheduler, name)).parameters.values())[1:]
+        declared = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        ours = luigi_catalog.methods[name].arguments
+        assert [p.name for p in declared] == [a.name for a in ours][: len(declared)], name
+        assert {p.name for p in declared if p.default is p.empty} <= {a.name for a in ours if a.required}, name
+
+
+def test_the_defaults_of_luigid_are_accepted(luigi_catalog: Catalog) -> None:
+    """A client that spells out every default of luigid (RemoteScheduler does) is accepted, except for ids luigid needs."""
+    for name in luigi.scheduler.RPC_METHODS:
+        method = luigi_catalog.methods[name]
+        parameters = list(inspect.signature(getattr(luigi.scheduler.Scheduler, name)).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.default is parameter.empty or parameter.kind is parameter.VAR_KEYWORD or parameter.name in method.required:
+                continue
+            kind, nullable = method.checks[parameter.name]
+            assert nullable if parameter.default is None else kind.accepts(parameter.default), (name, parameter.name)
+
+
+def test_every_method_of_supervisord_is_in_its_catalog(supervisor_catalog: Catalog) -> None:
+    """The catalog has exactly supervisord's public methods, with their arguments in order."""
+    interface = supervisor.rpcinterface.SupervisorNamespaceRPCInterface
+    methods = {f"supervisor.{n}": f for n, f in inspect.getmembers(interface, inspect.isfunction) if not n.startswith("_")}
+    assert set(supervisor_catalog.methods) == set(methods)
+    for name, function in methods.items():
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        ours = supervisor_catalog.methods[name].arguments
+        assert [p.name for p in parameters] == [a.name for a in ours], name
+        assert [p.name for p in parameters if p.default is p.empty] == [a.name for a in ours if a.required], name
+
+
+def test_work_calls_bind_the_calling_worker(luigi_catalog: Catalog) -> None:
+    """Exactly the work methods that name their own worker have it bound; admin methods name workers freely."""
+    bound = {name for name, method in luigi_catalog.methods.items() if method.worker_arg}
+    assert bound == {
+        "add_task", "add_task_batcher", "add_worker", "get_work", "count_pending", "ping", "announce_scheduling_failure",
+    }  # fmt: skip
+    assert all(luigi_catalog.methods[name].permission == "work" for name in bound)
+    assert all("worker" in luigi_catalog.methods[name].required for name in bound)
+    assert [name for name, method in luigi_catalog.methods.items() if method.heartbeat] == ["ping"]
+
+
+def test_a_stock_add_task_passes(luigi_catalog: Catalog) -> None:
+    """What a stock worker sends for a task is accepted as it is, and so is its short tracking-URL form."""
+    check_arguments(luigi_catalog.methods["add_task"], ADD_TASK)
+    short: dict[str, Value] = {
+        "task_id": "a",
+        "worker": "w",
+        "status": "RUNNING",
+        "tracking_url": "http://x/",
+        "family": "",
+        "params": None,
+    }
+    check_arguments(luigi_catalog.methods["add_task"], short)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"priority": "abc"}, "add_task: priority must be a finite number"),
+        ({"priority": True}, "add_task: priority must be a finite number"),
+        ({"priority": None}, "add_task: priority must be a finite number, not null"),
+        ({"task_id": 5}, "add_task: task_id must be a task id without control characters and markup"),
+        ({"task_id": None}, "add_task: task_id must be a task id without control characters and markup, not null"),
+        ({"resources": {"a": "x"}}, "add_task: resources must be an object of resource names and non-negative numbers"),
+        ({"family": "<script>"}, "add_task: family must be a task family of letters, digits, _ and ."),
+        ({"family": "prod.Other"}, "add_task: task_id must start with family"),
+        ({"family": "etl.Loa"}, "add_task: task_id must start with family"),
+        ({"tracking_url": "javascript:alert(1)"}, "add_task: tracking_url must be an http or https URL"),
+        ({"new_keyword": float("nan")}, "add_task: new_keyword must be a JSON value of at most 32 levels"),
+        ({"né w\n": b"x"}, "add_task: an argument with an unusual name must be a JSON value of at most 32 levels"),
+    ],
+)
+def test_a_bad_argument_is_named_and_never_quoted(luigi_catalog: Catalog, change: dict[str, Value], line: str) -> None:
+    """A refusal is one ASCII line with the method, the argument and what it must be; the value does not appear."""
+    assert refusal(luigi_catalog.methods["add_task"], {**ADD_TASK, **change}) == line
+
+
+def test_missing_arguments_are_named(luigi_catalog: Catalog, supervisor_catalog: Catalog) -> None:
+    """A call without a required argument is refused, whether the scheduler would fail early, late or not at all."""
+    assert refusal(luigi_catalog.methods["add_task"], {"worker": "w"}) == "add_task: task_id is missing"
+    assert refusal(luigi_catalog.methods["ping"], {}) == "ping: worker is missing"
+    assert refusal(supervisor_catalog.methods["supervisor.startProcess"], {}) == "supervisor.startProcess: name is missing"
+
+
+def test_unknown_keywords_pass_to_luigid_alone(luigi_catalog: Catalog, supervisor_catalog: Catalog) -> None:
+    """A keyword that a newer worker adds passes; supervisord has no keywords, so there it is refused."""
+    check_arguments(luigi_catalog.methods["count_pending"], {"worker": "w", "since_3_9": {"a": [1, float("inf")]}})
+    line = refusal(supervisor_catalog.methods["supervisor.getState"], {"verbose": True})
+    assert line == "supervisor.getState: verbose is not one of its arguments"
+
+
+def test_keywords_that_are_data_are_all_checked(luigi_catalog: Catalog) -> None:
+    """update_resources takes any name, so each must be a resource's and each value a limit."""
+    method = luigi_catalog.methods["update_resources"]
+    check_arguments(method, {"db": 3, "disk.gb": 0})
+    assert refusal(method, {"db": True}) == "update_resources: db must be a non-negative integer"
+    assert refusal(method, {"db": None}) == "update_resources: db must be a non-negative integer"
+    assert refusal(method, {"<b>": 1}) == "update_resources: every name must be a resource name of letters, digits, _ and ."
+
+
+def test_arguments_by_position_are_named_in_order(luigi_catalog: Catalog, supervisor_catalog: Catalog) -> None:
+    """Positions follow the catalog; one too many is refused, since the scheduler would give it another meaning or fail."""
+    assert name_arguments(luigi_catalog.methods["task_list"], ["RUNNING", ""]) == {"status": "RUNNING", "upstream_status": ""}
+    with pytest.raises(Rejected) as caught:
+        name_arguments(supervisor_catalog.methods["supervisor.stopProcess"], ["a", True, 1])
+    assert caught.value.reason is Reason.BAD_ARGUMENTS
+
+
+def test_markup_in_shown_texts_is_disarmed(luigi_catalog: Catalog) -> None:
+    """A status message with markup is refused as it is, and accepted once made into text; others are left alone."""
+    method = luigi_catalog.methods["set_task_status_message"]
+    args: dict[str, Value] = {"task_id": "a_1", "status_message": "<img src=x onerror=alert(1)>"}
+    assert refusal(method, args) == "set_task_status_message: status_message must be free of markup"
+    disarmed = disarm_markup(method, args)
+    assert disarmed == {"task_id": "a_1", "status_message": "&lt;img src=x onerror=alert(1)>"}
+    assert args["status_message"] == "<img src=x onerror=alert(1)>"
+    check_arguments(method, disarmed)
+    plain: dict[str, Value] = {"task_id": "a_1", "status_message": "3 < 4"}
+    assert disarm_markup(method, plain) is plain
+
+
+def test_secrets_are_marked(supervisor_catalog: Catalog) -> None:
+    """What is written to a process is withheld from the record: it may be a password that the process asks for."""
+    assert supervisor_catalog.methods["supervisor.sendProcessStdin"].secret_args == (("chars",),)
+
+
+def test_every_problem_of_a_catalog_is_reported_at_once(tmp_path: Path) -> None:
+    """All problems come in one error, each with its place in the file and what to do."""
+    path = tmp_path / "policies" / "catalogs" / "odd.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        """
+        name = "Odd!"
+        protocol = "soap"
+        colour = "red"
+        [methods.a]
+        class = "look"
+        help = "Does a."
+        task = ["nothing"]
+        arguments = [{ name = "x", type = "text" }, { name = "x", type = "string", requird = true }, 3]
+        [methods.b]
+        class = "view"
+        extra = "yes"
+        starts_with = { c = 1 }
+        [methods."no good"]
+        class = "view"
+        help = "Has a bad name."
+        """
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_catalog(path)
+    places = {problem.place.removeprefix("policies/catalogs/odd.toml: ") for problem in caught.value.problems}
+    assert places == {
+        "colour", "name", "protocol", "methods.a.class", "methods.a.task", "methods.a.arguments", "methods.a.arguments[0].type",
+        "methods.a.arguments[1].requird", "methods.a.arguments[2]", "methods.b.help", "methods.b.extra", "methods.b.starts_with",
+        "methods.no good",
+    }  # fmt: skip
+    assert all(problem.what and problem.remedy for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("text", [b"name = ", b"\xff\xfe", b'name = "x"\nprotocol = "luigi"\n'])
+def test_a_file_that_is_no_catalog_is_one_config_error(tmp_path: Path, text: bytes) -> None:
+    """Broken TOML, broken UTF-8 and a file without methods give a ConfigError and nothing else."""
+    path = tmp_path / "catalog.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError):
+        load_catalog(path)
+
+
+def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    """A catalog that cannot be read is reported by its place."""
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
+        load_catalog(tmp_path / "none.toml")
