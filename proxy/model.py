@@ -7,10 +7,10 @@ call onward that was not identified, decoded, decided and durably recorded first
 All of them are frozen: a stage can pass on what it got, never change it.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 Permission: TypeAlias = Literal["view", "work", "trigger", "admin"]
 """The permission class of a method: look, do a worker's job, cause work to run again, change the scheduler itself."""
@@ -171,6 +171,7 @@ class Outbound:
     """A call as the upstream will get it, encoded afresh: path and body are ours, never the caller's bytes.
 
     `retry_safe` is true for view calls alone: they may be sent a second time when a kept-alive connection turns out dead.
+    `whole` is how many bytes of an answer are gathered before it becomes a stream.
     """
 
     verb: Literal["GET", "POST", "HEAD"]
@@ -179,6 +180,18 @@ class Outbound:
     body: bytes
     accept_gzip: bool = False
     retry_safe: bool = False
+    whole: int = 65_536
+
+
+class Stream(Protocol):
+    """A body in parts, read once. `aclose` gives it up early and may be called at any time, also twice."""
+
+    def __aiter__(self) -> "Stream": ...  # noqa: D105  (the protocol of `async for`)
+
+    async def __anext__(self) -> bytes: ...  # noqa: D105  (the protocol of `async for`)
+
+    async def aclose(self) -> None:
+        """Read no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +199,13 @@ class Answer:
     """What the upstream answered. A small body stands in `body`; a large one comes through `stream`, once.
 
     `headers` have lower-case names. `length` is the announced length of a streamed body in bytes, None when chunked.
+    A stream has an ``aclose`` that must be called when it is not read to its end.
     """
 
     status: int
     headers: Mapping[bytes, bytes]
     body: bytes = b""
-    stream: AsyncIterator[bytes] | None = None
+    stream: Stream | None = None
     length: int | None = None
 
 
@@ -200,6 +214,7 @@ class Reply:
     """What goes back to the caller: a status line, headers in order, and a body that is whole or a stream.
 
     `phrase` is the HTTP reason phrase, the only text of a refusal that reaches a luigi worker's user (luigi/rpc.py).
+    `outcome` is what the record will say of the call: ``ok``, ``fault`` (the upstream's own), or a reason code.
     `close` asks the edge to close the connection once the reply is written.
     """
 
@@ -208,17 +223,19 @@ class Reply:
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
     phrase: bytes = b""
-    stream: AsyncIterator[bytes] | None = None
+    stream: Stream | None = None
     length: int | None = None
+    outcome: str = "ok"
     close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, read whole and within limits by the edge; nothing of it is decoded yet.
+    """One HTTP request, read within limits by the edge; nothing of it is decoded yet.
 
     `path` is the raw path as sent, `query` the raw query (None when there was no ``?``). `headers` have lower-case names;
     headers that may stand once only (credentials, length, type, host) are refused by the edge when repeated.
+    `whole` is False while the body has yet to be read: large bodies are read only once the caller is identified.
     `received` is a monotonic time in nanoseconds.
     """
 
@@ -230,3 +247,4 @@ class Request:
     body: bytes
     origin: Origin
     received: int = 0
+    whole: bool = True

@@ -1,0 +1,221 @@
+"""The wiring: settings in, a running gate out. The only place that knows every part; below it, plain arguments.
+
+Order of starting: policies and catalogs, journal (which recovers first), issuers, upstream legs, listeners. Nothing
+listens before all of it stands. Order of stopping: no new clients, calls in hand are answered, then the journal closes,
+so that every record of theirs is in it.
+"""
+
+import asyncio
+import base64
+import signal
+import ssl
+from collections.abc import Callable
+
+import structlog
+
+from proxy.audit.journal import Journal
+from proxy.config import Settings
+from proxy.config_model import Upstream
+from proxy.config_values import split_url
+from proxy.edge.fetch import fetch_with
+from proxy.edge.gatelog import GateLog
+from proxy.edge.listener import Listener, bind, turn_away
+from proxy.edge.metrics import Meter, serve_metrics
+from proxy.edge.probes import Probes
+from proxy.edge.server import Limits, Server, new_request_id_source
+from proxy.edge.tls import ReloadingCertificate, upstream_context
+from proxy.edge.upstream import Leg, Target
+from proxy.errors import ConfigError
+from proxy.gate import Gate, Route, make_route
+from proxy.identity.discovery import DiscoveredKeys
+from proxy.identity.issuers import Issuer
+from proxy.identity.keyfile import KeyFile
+from proxy.identity.tokens import Profile
+from proxy.identity.verifier import Verifier
+from proxy.policy.load import load_policies
+from proxy.policy.roles import load_roles
+from proxy.protocol.catalog import Catalog, load_catalog
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings, *, ready: Callable[[], None] | None = None, stop: asyncio.Event | None = None) -> None:
+    """Serve until `stop` is set, or SIGTERM or SIGINT arrives. `ready` is called once clients are accepted.
+
+    Raises `ConfigError` with every problem of policies and files, and `OSError` when an address is taken.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    catalogs = load_catalogs(settings)
+    roles = load_roles(settings.policy.directory / "roles.toml", issuers=[issuer.name for issuer in make_issuers(settings)])
+    policy = load_policies(settings.policy.directory, catalogs)
+    certificate = _certificate(settings)
+    limits = settings.limits
+
+    meter = Meter()
+    journal = Journal.open(settings.audit.directory, name=settings.audit.name)
+    verifier = Verifier(make_issuers(settings), roles.of)
+    legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
+    runner = None
+    try:
+        journal.policy_in_force(policy.hash, policy.files)
+        await verifier.start()
+        routes = [_route(settings, upstream, catalogs, leg) for upstream, leg in zip(settings.upstreams, legs, strict=True)]
+        gate = Gate(routes, verifier, policy, journal, meter, GateLog(), in_flight=limits.in_flight)
+        server = Server(Probes(gate, journal, verifier), _limits(settings), new_request_id_source())
+        _gauges(meter, gate, server, journal)
+        if settings.metrics.port:
+            runner = await serve_metrics(meter, settings.metrics.address, settings.metrics.port)
+        listener = Listener(
+            bind(settings.listen.address, settings.listen.port),
+            server,
+            None if certificate is None else certificate.context,
+            connections=limits.connections,
+            per_address=limits.connections_per_address,
+            handshake_seconds=limits.handshake_seconds,
+            closed=lambda address: turn_away(server, address),
+        )
+        watch = loop.create_task(_watch(certificate, journal))
+        _log.info("serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash)
+        if ready is not None:
+            ready()
+        await stop.wait()
+        _log.info("draining", in_flight=gate.in_flight)
+        gate.draining = True
+        listener.close()
+        await server.drain(limits.drain_seconds)
+        watch.cancel()
+    finally:
+        for leg in legs:
+            leg.close()
+        if runner is not None:
+            await runner.cleanup()
+        await verifier.close()
+        await journal.close()
+    _log.info("stopped")
+
+
+def load_catalogs(settings: Settings) -> dict[str, Catalog]:
+    """The catalog of each upstream, by the upstream's name. Raises `ConfigError` with the problems of all of them."""
+    problems = []
+    catalogs: dict[str, Catalog] = {}
+    for upstream in settings.upstreams:
+        try:
+            catalogs[upstream.name] = load_catalog(settings.policy.directory / "catalogs" / f"{upstream.catalog}.toml")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return catalogs
+
+
+def make_issuers(settings: Settings) -> list[Issuer]:
+    """The issuers of the settings, the local one among them, each with the source of its keys."""
+    issuers = []
+    for given in settings.issuers:
+        profile = Profile(
+            given.issuer,
+            given.audience,
+            token_types=given.token_types,
+            groups_claim=given.groups_claim,
+            max_lifetime_s=given.max_lifetime_seconds,
+        )
+        source = DiscoveredKeys(given.issuer, fetch_with(given.ca_file)) if given.jwks_file is None else KeyFile(given.jwks_file)
+        issuers.append(Issuer(given.name, profile, source))
+    local = settings.local_issuer
+    if local is not None:
+        profile = Profile(local.issuer, local.audience, max_lifetime_s=local.max_lifetime_seconds)
+        issuers.append(Issuer("local", profile, KeyFile(local.jwks_file)))
+    return issuers
+
+
+def make_target(upstream: Upstream) -> Target:
+    """Where the leg of `upstream` goes."""
+    common = {
+        "connect_seconds": upstream.connect_seconds,
+        "first_byte_seconds": upstream.first_byte_seconds,
+        "idle_seconds": upstream.idle_seconds,
+    }
+    authorization = b""
+    if upstream.authorization is not None:
+        authorization = b"Basic " + base64.b64encode(upstream.authorization.reveal().strip().encode())
+    if upstream.socket_path is not None:
+        return Target(
+            upstream.name, socket=str(upstream.socket_path), authorization=authorization, connections=upstream.connections, **common
+        )
+    url = split_url(upstream.url)
+    tls: ssl.SSLContext | None = None
+    if url.scheme == "https":
+        key = None if upstream.client_key is None else (upstream.client_key.file or upstream.client_key.reveal())
+        tls = upstream_context(upstream.ca_file, upstream.client_certificate, key)
+    return Target(
+        upstream.name,
+        host=url.hostname or "127.0.0.1",
+        port=url.port or (443 if tls else 80),
+        tls=tls,
+        server_hostname=url.hostname if tls else None,
+        authorization=authorization,
+        connections=upstream.connections,
+        **common,
+    )
+
+
+def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], leg: Leg) -> Route:
+    limits = settings.limits
+    return make_route(
+        upstream.name,
+        upstream.prefix,
+        catalogs[upstream.name],
+        leg,
+        path=upstream.path,
+        batch_calls=limits.batch_calls,
+        body_bytes=limits.body_bytes,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    limits = settings.limits
+    return Limits(
+        header_bytes=limits.header_bytes,
+        body_bytes=limits.body_bytes,
+        header_seconds=limits.header_seconds,
+        body_seconds=limits.body_seconds,
+        idle_seconds=limits.idle_seconds,
+    )
+
+
+def _certificate(settings: Settings) -> ReloadingCertificate | None:
+    if settings.tls is None:
+        return None
+    return ReloadingCertificate(settings.tls.certificate, settings.tls.key.file or settings.tls.key.reveal())
+
+
+async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> None:
+    """Once a second: has the certificate changed, has the journal stopped or resumed."""
+    failing: str | None = None
+    while True:
+        await asyncio.sleep(1.0)
+        if certificate is not None:
+            try:
+                if certificate.reload_if_changed():
+                    _log.info("certificate reloaded")
+            except ConfigError as error:
+                for problem in error.problems:
+                    _log.error("certificate not reloaded", place=problem.place, what=problem.what, remedy=problem.remedy)
+        if journal.failure != failing:
+            failing = journal.failure
+            if failing is None:
+                _log.info("audit journal writable again")
+            else:
+                _log.error("audit journal unwritable: nothing is forwarded", why=failing)
+
+
+def _gauges(meter: Meter, gate: Gate, server: Server, journal: Journal) -> None:
+    meter.gauges += [
+        ("callgate_in_flight_requests", "Requests being worked on.", lambda: gate.in_flight),
+        ("callgate_connections", "Open client connections.", lambda: len(server.connections)),
+        ("callgate_audit_writable", "1 when the journal can be written, else 0.", lambda: float(journal.writable)),
+        ("callgate_audit_records", "Records that this journal durably holds.", lambda: journal.size),
+    ]

@@ -1,0 +1,115 @@
+"""Accepting connections: caps in number, total and per address, before a TLS handshake is paid for.
+
+asyncio's own servers tell of a connection only after its handshake, so a client that never finishes one would not be
+counted. Here the socket is accepted, counted, and only then given to TLS with a deadline.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+from proxy.edge.server import Connection, Server
+from proxy.errors import Rejected
+from proxy.model import Origin, Reason
+
+_BACKLOG = 1024
+_OUT_OF_FILES_PAUSE = 0.1  # seconds to wait when the process has no file descriptor left for the next client
+
+
+def bind(address: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening socket. Raises `OSError`. With `reuse_port` several processes share the port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((address, port))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+class Listener:
+    """Takes the clients of one listening socket and hands them to a `Server`."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        server: Server,
+        tls: ssl.SSLContext | None,
+        *,
+        connections: int,
+        per_address: int,
+        handshake_seconds: float,
+        closed: Callable[[str], None],
+    ) -> None:
+        """`tls` is None for a plain listener. `closed` is told the address of each client turned away."""
+        self._listening = listening
+        self._server = server
+        self._tls = tls
+        self._connections = connections
+        self._per_address = per_address
+        self._handshake_seconds = handshake_seconds
+        self._closed = closed
+        self._count: dict[str, int] = {}
+        self._total = 0
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._task = asyncio.get_running_loop().create_task(self._accept())
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, peer = await loop.sock_accept(self._listening)
+            except OSError:
+                await asyncio.sleep(_OUT_OF_FILES_PAUSE)
+                continue
+            address = str(peer[0])
+            if self._total >= self._connections or self._count.get(address, 0) >= self._per_address:
+                client.close()
+                self._closed(address)
+                continue
+            self._total += 1
+            self._count[address] = self._count.get(address, 0) + 1
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = loop.create_task(self._admit(client, address, int(peer[1])))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _admit(self, client: socket.socket, address: str, port: int) -> None:
+        """The handshake, then the connection is its own."""
+        loop = asyncio.get_running_loop()
+        connection = Connection(self._server, address, port, tls=self._tls is not None, released=lambda: self._release(address))
+        try:
+            if self._tls is None:
+                await loop.connect_accepted_socket(lambda: connection, client)
+            else:
+                await loop.connect_accepted_socket(
+                    lambda: connection, client, ssl=self._tls, ssl_handshake_timeout=self._handshake_seconds, ssl_shutdown_timeout=2.0
+                )
+        except (OSError, ssl.SSLError, asyncio.CancelledError):
+            client.close()
+            connection.release()
+
+    def _release(self, address: str) -> None:
+        self._total -= 1
+        left = self._count[address] - 1
+        if left:
+            self._count[address] = left
+        else:
+            del self._count[address]
+
+    def close(self) -> None:
+        """Accept no more; handshakes under way end with their deadline."""
+        self._task.cancel()
+        self._listening.close()
+
+
+def turn_away(server: Server, address: str) -> None:
+    """Record that a client was turned away at the door; it gets no answer, since an answer would cost a handshake."""
+    server.handler.refuse(server.next_id(), Origin(address, 0, None, ""), Rejected(Reason.TOO_MANY_CONNECTIONS))

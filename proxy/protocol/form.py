@@ -1,0 +1,72 @@
+"""The one form field of a luigid call: ``data=<percent-encoded JSON>`` in a query or a body.
+
+luigid reads the last ``data`` of query and body together, decodes names too, and strips control characters around the
+JSON (luigi/server.py, tornado/httputil.py). Here there is at most one field, its name is literally ``data``, and its
+value decodes in exactly one way or is refused.
+"""
+
+from urllib.parse import unquote_to_bytes
+
+from proxy.errors import Rejected
+from proxy.model import Reason
+
+FORM = b"application/x-www-form-urlencoded"
+_ACCEPTED_TYPES = frozenset(
+    {FORM, FORM + b"; charset=utf-8", FORM + b";charset=utf-8", FORM + b"; charset=UTF-8", FORM + b";charset=UTF-8"}
+)
+
+
+def is_form(content_type: bytes) -> bool:
+    """Whether `content_type` is the one form type that luigid and every client read alike (luigi.md 2b.3)."""
+    return content_type in _ACCEPTED_TYPES
+
+
+def read_field(form: bytes) -> bytes | None:
+    """The decoded value of the single ``data`` field of `form`, or None when the form is empty.
+
+    Raises `Rejected` for a second field of any name, another name, or a broken percent escape.
+    """
+    if not form:
+        return None
+    if b"&" in form:
+        raise Rejected(Reason.AMBIGUOUS_CALL, "send exactly one form field, data")
+    if not form.startswith(b"data="):
+        raise Rejected(Reason.MALFORMED_CALL, "the form field must be named data")
+    return unquote_plus(form[5:])
+
+
+def unquote_plus(value: bytes) -> bytes:
+    """Percent-decoding with ``+`` as a blank, strict: every ``%`` is followed by two hexadecimal digits.
+
+    A worker's JSON has some 200 escapes; decoding them one by one costs 30 us, so they are rewritten as Python escapes
+    and decoded in C (2 us). Sound because the value holds no backslash of its own: one that does takes the slow road.
+    """
+    value = value.replace(b"+", b" ")
+    if b"%" not in value:
+        return value
+    try:
+        if b"\\" in value:
+            _check_escapes(value)
+            return unquote_to_bytes(value)
+        return value.replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
+    except ValueError:
+        raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken") from None
+
+
+def _check_escapes(value: bytes) -> None:
+    for part in value.split(b"%")[1:]:
+        int(part[:2].decode("ascii").ljust(2, "?"), 16)
+        if part[:2].strip() != part[:2] or b"_" in part[:2] or part[:1] in b"+-":
+            raise ValueError(part)
+
+
+def write_field(json_text: str) -> bytes:
+    """`json_text` (ASCII) as the body ``data=…``.
+
+    Only what a form parser would read differently is escaped, which is a tenth of the work of quoting every brace and
+    shortens what luigid has to decode.
+    """
+    escaped = (
+        json_text.replace("%", "%25").replace("&", "%26").replace("+", "%2B").replace(" ", "+").replace(";", "%3B").replace("#", "%23")
+    )
+    return b"data=" + escaped.encode("ascii")

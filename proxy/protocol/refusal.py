@@ -1,0 +1,48 @@
+"""What a refused caller is told: one ASCII line, the same in every protocol, that ends with the reason and the reference.
+
+The line names who asked and what for, never an argument's value or a credential. It travels as the HTTP reason phrase
+(all that a luigi worker's user sees, luigi/rpc.py), as the ``faultString`` of an XML-RPC fault and in JSON bodies.
+"""
+
+import re
+from dataclasses import dataclass
+
+from proxy.errors import ABOUT, Rejected
+from proxy.model import Call, Decision, Principal, Reason
+
+_UNSAFE = re.compile(r"[^ -~]|[\[\]<>]")  # a status line holds no control bytes; brackets end the reason; no markup
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal, ready to be spoken in any dialect: the line, what to do next, and the HTTP facts."""
+
+    reason: Reason
+    status: int
+    line: str
+    remedy: str
+    ref: str
+    retry_after: int | None = None
+    method: str = ""
+
+
+def printable(text: str, limit: int = 64) -> str:
+    """`text` cut to `limit` characters, with everything but plain printable ASCII replaced by ``?``."""
+    return _UNSAFE.sub("?", text[:limit])
+
+
+def of_error(error: Rejected, ref: str) -> Refusal:
+    """The refusal of a request that never became a call, or of a call that could not be served."""
+    about = ABOUT[error.reason]
+    detail = f" {printable(error.detail, 200)}." if error.detail else ""
+    line = f"callgate: {about.meaning}{detail} [{error.reason}, ref {ref}]"
+    return Refusal(error.reason, about.status, line, about.remedy, ref, error.retry_after)
+
+
+def of_decision(principal: Principal, call: Call, decision: Decision, ref: str) -> Refusal:
+    """The refusal of a call that policy denies: who may not do what, where."""
+    about = ABOUT[decision.reason]
+    roles = ", ".join(principal.roles) or "no role"
+    who = f"{printable(principal.subject)} ({printable(roles)})"
+    line = f"callgate: {who} may not {printable(call.method, 255)} {call.upstream} [{decision.reason}, ref {ref}]"
+    return Refusal(decision.reason, about.status, line, about.remedy, ref, method=call.method)

@@ -1,0 +1,261 @@
+"""XML-RPC as clients speak it to the gate: to an XML-RPC server, and to luigid, which never spoke it.
+
+Both dialects share one reading (`proxy.protocol.xmlrpc`), one way to refuse (a fault in a 200, which every client shows to
+its user; a missing or bad credential alone is a 401), the unbundling of ``system.multicall``, and the gate's own answers
+to ``system.listMethods``, ``system.methodSignature`` and ``system.methodHelp``.
+
+Positional arguments have no names on this wire: the catalog of the upstream names them in order. luigid's methods may
+also be called with one struct of named arguments; an argument left out takes luigid's default.
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from proxy.errors import Rejected, Unavailable
+from proxy.model import Answer, Call, DateTime, Outbound, Principal, Reason, Reply, Request, Stream, Value
+from proxy.protocol import luigi
+from proxy.protocol.catalog import Catalog, Method, check_arguments, name_arguments
+from proxy.protocol.introspect import INTROSPECTION, answer_introspection
+from proxy.protocol.multicall import MULTICALL, decode_multicall, encode_multicall_results
+from proxy.protocol.refusal import Refusal
+from proxy.protocol.transcode import JsonToXml
+from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
+
+_XML = b"text/xml"
+_ACCEPTED_TYPES = frozenset(
+    kind + charset
+    for kind in (b"text/xml", b"application/xml")
+    for charset in (b"", b";charset=utf-8", b"; charset=utf-8", b";charset=UTF-8", b"; charset=UTF-8", b'; charset="utf-8"')
+)
+_NO_STORE = ((b"cache-control", b"no-store"),)
+_FAULT_CODES = {Reason.MALFORMED_CALL: -32700, Reason.AMBIGUOUS_CALL: -32600, Reason.CALL_TOO_COMPLEX: -32600, Reason.BAD_ARGUMENTS: -32602}
+_INNER_LIMIT = 16 * 1024 * 1024  # bytes of one inner answer, which has to be held whole to become part of the bundle's
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The calls of one ``system.multicall``, in order; an entry that is no call stands there as its rejection."""
+
+    items: tuple[Call | Rejected, ...]
+
+
+class RpcDialect(ABC):
+    """What both XML-RPC dialects have in common. A subclass says how a call is made, sent on and answered."""
+
+    def __init__(self, upstream: str, catalog: Catalog, path: str, *, batch_calls: int, body_bytes: int) -> None:
+        """`path` is where the upstream listens; `batch_calls` and `body_bytes` bound a bundle and an inflated body."""
+        self._upstream = upstream
+        self._catalog = catalog
+        self._path = path
+        self._batch_calls = batch_calls
+        self._body_bytes = body_bytes
+
+    def decode(self, request: Request, path: str) -> Call | Bundle:
+        """The call or the bundle in `request`. Raises `Rejected`."""
+        if request.verb != "POST":
+            raise Rejected(Reason.VERB_NOT_ALLOWED, "XML-RPC takes POST")
+        if request.query:
+            raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
+        if request.headers.get(b"content-type", b"") not in _ACCEPTED_TYPES:
+            raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml")
+        name, params = decode_call(self._inflate(request))
+        if name == MULTICALL:
+            return Bundle(tuple(self._item(entry) for entry in decode_multicall(params, max_calls=self._batch_calls)))
+        return self._named(name, params)
+
+    def _inflate(self, request: Request) -> bytes:
+        """The body; a gzip body is inflated, and never beyond the limit for a plain one."""
+        encoding = request.headers.get(b"content-encoding")
+        if encoding is None:
+            return request.body
+        if encoding != b"gzip":
+            raise Rejected(Reason.MALFORMED_CALL, "no Content-Encoding but gzip is read")
+        stream = zlib.decompressobj(wbits=31)
+        try:
+            body = stream.decompress(request.body, self._body_bytes)
+        except zlib.error:
+            raise Rejected(Reason.MALFORMED_CALL, "the gzip body is damaged") from None
+        if stream.unconsumed_tail:
+            raise Rejected(Reason.BODY_TOO_LARGE)
+        if not stream.eof or stream.unused_data:
+            raise Rejected(Reason.MALFORMED_CALL, "the gzip body is cut short or followed by more")
+        return body
+
+    def _item(self, entry: "tuple[str, list[Value]] | Rejected") -> Call | Rejected:
+        if isinstance(entry, Rejected):
+            return entry
+        try:
+            return self._named(*entry)
+        except Rejected as error:
+            return error
+
+    def _named(self, name: str, params: list[Value]) -> Call:
+        if name in INTROSPECTION:
+            args: dict[str, Value] = {"method": params[0]} if params else {}
+            return Call(self._upstream, "callgate", name, "view", args)
+        return self._make(name, params)
+
+    def introspect(self, call: Call, may: Callable[[Method], bool]) -> Reply:
+        """The gate's own answer to a ``system.`` method, filtered by what the caller may call."""
+        answer = answer_introspection(call.method, list(call.args.values()), self._catalog, may)
+        if isinstance(answer, Fault):
+            return Reply(200, encode_fault(answer.code, answer.text), _XML, _NO_STORE, outcome="fault")
+        return Reply(200, encode_response(answer), _XML, _NO_STORE)
+
+    def refuse(self, refusal: Refusal) -> Reply:
+        """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at fault), in a 200."""
+        if refusal.status == 401:
+            return luigi.json_refusal(refusal)
+        headers = _NO_STORE
+        if refusal.retry_after is not None:
+            headers = (*headers, (b"retry-after", str(refusal.retry_after).encode("ascii")))
+        return Reply(200, encode_fault(_fault_code(refusal), refusal.line), _XML, headers)
+
+    def bundle(self, results: Sequence[Value | Fault | Refusal]) -> Reply:
+        """The answer array of a ``system.multicall``."""
+        array = [Fault(_fault_code(r), r.line) if isinstance(r, Refusal) else r for r in results]
+        return Reply(200, encode_multicall_results(array), _XML, _NO_STORE)
+
+    async def value(self, reply: Reply, too_large: Refusal) -> "Value | Fault | Refusal":
+        """What one inner call was answered, out of the reply that it would have got alone."""
+        body = reply.body
+        if reply.stream is not None:
+            parts: list[bytes] = []
+            size = 0
+            try:
+                async for part in reply.stream:
+                    parts.append(part)
+                    size += len(part)
+                    if size > _INNER_LIMIT:
+                        return too_large
+            except Unavailable:
+                return too_large
+            finally:
+                await reply.stream.aclose()
+            body = b"".join(parts)
+        try:
+            return decode_response(body)
+        except Rejected:
+            return too_large
+
+    @abstractmethod
+    def _make(self, name: str, params: list[Value]) -> Call:
+        """The call of method `name` with positional `params`. Raises `Rejected`."""
+
+    @abstractmethod
+    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+        """The call as the upstream will get it."""
+
+    @abstractmethod
+    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+        """The upstream's answer, for the caller. Raises `Unavailable` when it is none."""
+
+
+class XmlRpc(RpcDialect):
+    """XML-RPC in front of an XML-RPC server (supervisord, Cobbler, …)."""
+
+    def _make(self, name: str, params: list[Value]) -> Call:
+        method = self._catalog.methods.get(name)
+        if method is None:
+            args: dict[str, Value] = {str(number): value for number, value in enumerate(params)}
+            return Call(self._upstream, "xmlrpc", name, "admin", args, known=False)
+        args = name_arguments(method, params)
+        check_arguments(method, args)
+        encode_call(name, params)  # only what we can write again is a call: else it is refused here, before it is decided
+        return Call(self._upstream, "xmlrpc", name, method.permission, args, secret=method.secret_args)
+
+    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+        """The call as a fresh document: arguments are in wire order, since they were named in that order."""
+        body = encode_call(call.method, list(call.args.values()))
+        return Outbound("POST", self._path.encode("ascii"), _XML, body, retry_safe=call.permission == "view")
+
+    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+        """The upstream's own document, relayed: it is the upstream that clients trust for it."""
+        kind = answer.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if answer.status != 200:
+            raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
+        if kind not in (b"text/xml", b"application/xml"):
+            name = "HTML" if kind == b"text/html" else "something other than XML"
+            raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {name}", sent=True)
+        outcome = "fault" if b"<fault>" in answer.body[:512] else "ok"
+        return Reply(200, answer.body, _XML, _NO_STORE, stream=answer.stream, length=answer.length, outcome=outcome)
+
+
+class LuigiOverXmlRpc(RpcDialect):
+    """XML-RPC in front of luigid: ``/RPC2`` answers with what ``/api/<method>`` answers."""
+
+    def _make(self, name: str, params: list[Value]) -> Call:
+        method = self._catalog.methods.get(name)
+        if method is None or name.startswith("page."):
+            return Call(self._upstream, "luigi", name, "admin", {str(n): v for n, v in enumerate(params)}, known=False)
+        if len(params) == 1 and isinstance(params[0], dict):
+            args = params[0]
+        else:
+            args = name_arguments(method, params)
+        _json_only(method, list(args.values()))
+        return luigi.make_call(self._upstream, self._catalog, name, args)
+
+    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+        """As the JSON API: one encoding for luigid, whichever door the call came through."""
+        return luigi.encode(call, self._catalog, principal, self._path)
+
+    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+        """luigid's JSON as a ``methodResponse``, in constant memory however long it is."""
+        luigi.check_answer(call, answer)
+        transcoder = JsonToXml()
+        if answer.stream is not None:
+            return Reply(200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, transcoder))
+        body = luigi.unmark(call, principal, answer.body)
+        return Reply(200, transcoder.feed(body) + transcoder.close(), _XML, _NO_STORE)
+
+    def refuse(self, refusal: Refusal) -> Reply:
+        """As every XML-RPC refusal, but a denied ``get_work`` is luigid's own "disabled" here too."""
+        if luigi.is_disabled_answer(refusal):
+            return Reply(200, encode_response(luigi.DISABLED), _XML, _NO_STORE)
+        return super().refuse(refusal)
+
+
+class _Transcoded:
+    """A stream of luigid's JSON, read as XML-RPC."""
+
+    def __init__(self, stream: Stream, transcoder: JsonToXml) -> None:
+        self._stream = stream
+        self._transcoder: JsonToXml | None = transcoder
+
+    def __aiter__(self) -> "_Transcoded":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while self._transcoder is not None:
+            try:
+                part = self._transcoder.feed(await self._stream.__anext__())
+            except StopAsyncIteration:
+                transcoder, self._transcoder = self._transcoder, None
+                part = transcoder.close()
+            if part:
+                return part
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Read no further."""
+        self._transcoder = None
+        await self._stream.aclose()
+
+
+def _json_only(method: Method, values: list[Value]) -> None:
+    """Refuse what JSON has no type for, at any depth: luigid could not be told it."""
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if isinstance(value, (bytes, DateTime)):
+            raise Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: luigid takes neither base64 nor dateTime")
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _fault_code(refusal: Refusal) -> int:
+    return _FAULT_CODES.get(refusal.reason, refusal.status)
