@@ -1,1 +1,1 @@
-"""What happened: the durable record of every call. Alone makes a `Receipt`."""
+"""What happened: the durable, tamper-evident invocation log. `record` has the format, `journal` the writer's front."""

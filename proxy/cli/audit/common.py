@@ -1,0 +1,66 @@
+"""What the audit verbs share: the sub-application, where the log is, and how a table is printed."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from proxy.audit.show import COLUMNS
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Read, check and report on the audit log.")
+
+Directory = Annotated[Path | None, typer.Option("--dir", "-d", help="The audit directory, or one log in it.", show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="A callgate.toml that names the audit directory.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End with a message; 2 means that the question could not be answered."""
+    print(f"callgate audit: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def directory(given: Path | None, config: Path | None) -> Path:
+    """Return the audit directory from ``--dir``, else from the settings."""
+    found = given
+    if found is None:
+        path = config or Path("callgate.toml")
+        if not path.is_file():
+            fail("name the audit directory with --dir, or the settings with --config")
+        from proxy.config import load_settings  # here, so that reading a log with --dir needs no settings machinery
+        from proxy.errors import ConfigError
+
+        try:
+            found = Path(load_settings(path).audit.directory)
+        except ConfigError as error:
+            fail(str(error))
+    if not found.is_dir():
+        fail(f"{found} is no directory")
+    return found
+
+
+def table(rows: Iterable[Sequence[str]], columns: Sequence[str] = COLUMNS) -> None:
+    """Print a table: framed and coloured on a terminal, plain and never cut in a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("  ".join(row))
+        return
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        shown.add_column(name, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell, style=colour(cell)) for cell in row))
+    Console().print(shown)
+
+
+def colour(cell: str) -> str:
+    """Return the colour of a cell by what it says."""
+    word = cell.partition(" ")[0]
+    return {"deny": "red", "failed": "red", "rejected,": "yellow", "rejected": "yellow", "unknown": "yellow", "allow": "green"}.get(
+        word, ""
+    )

@@ -1,0 +1,123 @@
+import hmac
+from hashlib import sha256
+from math import inf, nan
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.audit.withhold import Withholder, names_secret, secret_bytes
+from proxy.model import DateTime, Value
+
+KEY = b"k" * 32
+W = Withholder(KEY)
+
+
+def keyed(data: bytes) -> dict[str, str]:
+    """Give what is written for a secret."""
+    return {"hmac-sha256": hmac.digest(KEY, data, "sha256").hex()}
+
+
+def shown(args: dict[str, Value], *secret: tuple[str, ...]) -> dict[str, object]:
+    """Give what is written for arguments."""
+    found: dict[str, object] = orjson.loads(W.encode(args, secret))
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "dbPassword", "db_password", "API-KEY", "apiKey", "APIKey", "x.auth.token", "secret2", "Pin", "userCredentials"]
+)
+def test_names_that_are_withheld(name: str) -> None:
+    """A name with a secret's word in it, in any usual spelling, is a secret's."""
+    assert names_secret(name)
+
+
+@pytest.mark.parametrize("name", ["task_id", "keyboard", "tokenizer", "authors", "compass", "spin", "monkey", "", "params"])
+def test_names_that_are_not(name: str) -> None:
+    """A word that only contains one of the words is none."""
+    assert not names_secret(name)
+
+
+def test_secrets_are_keyed_at_any_depth() -> None:
+    """A secret's name withholds its value in nested objects and lists of objects; the same value has the same hash."""
+    args: dict[str, Value] = {"params": {"dbPassword": "hunter2", "list": [{"token": "hunter2"}]}, "key": {"a": 1}}
+    assert shown(args) == {
+        "params": {"dbPassword": keyed(b"hunter2"), "list": [{"token": keyed(b"hunter2")}]},
+        "key": keyed(b'{"a":1}'),
+    }
+    assert b"hunter2" not in W.encode(args)
+
+
+def test_named_paths_are_keyed() -> None:
+    """What the codec names is withheld: that path alone, and texts, numbers and lists alike."""
+    args: dict[str, Value] = {"params": {"region": "eu", "n": 5, "l": [1]}, "region": "us"}
+    assert shown(args, ("params", "region"), ("params", "n"), ("params", "l")) == {
+        "params": {"region": keyed(b"eu"), "n": keyed(b"5"), "l": keyed(b"[1]")},
+        "region": "us",
+    }
+
+
+def test_nothing_and_truth_values_are_no_secrets() -> None:
+    """null, true and false stand as they are even under a secret's name."""
+    assert shown({"password": None, "token": True}) == {"password": None, "token": True}
+
+
+def test_settings_can_name_more() -> None:
+    """A name from the settings is withheld exactly."""
+    assert orjson.loads(Withholder(KEY, extra_names=["ssn"]).encode({"ssn": "1", "SSN": "2"}))["ssn"] == keyed(b"1")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (inf, {"number": "Infinity"}), (-inf, {"number": "-Infinity"}), (nan, {"number": "NaN"}),
+        (2**64, {"integer": "18446744073709551616"}), (2**64 - 1, 2**64 - 1), (-(2**63), -(2**63)),
+        (b"\x00\xff", {"bytes": "AP8="}), (DateTime("20260101T00:00:00"), {"datetime": "20260101T00:00:00"}),
+        ("\ud800x", {"escaped": "\\ud800x"}), ({"number": "Infinity"}, {"object": {"number": "Infinity"}}),
+        ({"hmac-sha256": "00"}, {"object": {"hmac-sha256": "00"}}),
+        ("x" * 1025, {"length": 1025, "sha256": sha256(b"x" * 1025).hexdigest()}),
+        ("x" * 1024, "x" * 1024),
+        ("é" * 600, {"length": 1200, "sha256": sha256("é".encode() * 600).hexdigest()}), (1.5, 1.5), (None, None), (True, True),
+    ],
+)  # fmt: skip
+def test_values_json_lacks(value: Value, written: object) -> None:
+    """Values without a JSON form, and long ones, have one written form each, which no caller's object can imitate."""
+    assert shown({"a": value, "b": [value]}) == {"a": written, "b": [written]}
+
+
+def test_arguments_are_bounded() -> None:
+    """However much a caller sends, what is recorded stays small, small arguments stay readable, and large ones are pinned by hash."""
+    args: dict[str, Value] = {"task_id": "etl.A", "deps": [f"task-{n}" for n in range(50_000)]}
+    text = W.encode(args)
+    assert len(text) < 16_384
+    assert orjson.loads(text)["task_id"] == "etl.A" and orjson.loads(text)["deps"]["length"] > 500_000
+    many: dict[str, Value] = {f"a{n}": "x" * 50 for n in range(10_000)}
+    assert set(orjson.loads(W.encode(many))) == {"length", "sha256"}
+
+
+def test_huge_names_and_numbers_are_bounded() -> None:
+    """Neither a long name nor a number of a million digits makes a long record; two long names stay two."""
+    args: dict[str, Value] = {"x": {"n" * 5000 + "1": 1, "n" * 5000 + "2": 2}, "big": 10**100_000}
+    text = W.encode(args)
+    assert len(text) < 2000 and len(orjson.loads(text)["x"]) == 2
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=5))
+def test_any_arguments_can_be_recorded(args: dict[str, Value]) -> None:
+    """There are no arguments that the audit cannot record: else a caller could act unrecorded, or never."""
+    assert isinstance(orjson.loads(W.encode(args)), dict)
+
+
+def test_secret_bytes_of_text_is_its_utf8() -> None:
+    """An auditor who types a value gets the hash in the record: texts by their UTF-8, numbers as they are written."""
+    assert (secret_bytes("é"), secret_bytes(12), secret_bytes(b"x"), secret_bytes({"b": 1, "a": inf})) == (
+        "é".encode(), b"12", b"x", b'{"a":{"number":"Infinity"},"b":1}',
+    )  # fmt: skip
