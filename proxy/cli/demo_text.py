@@ -1,0 +1,55 @@
+"""What the demo prints: commands that work when they are pasted into another shell of the same directory."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from proxy.cli.demo_files import DemoFiles
+
+
+def what_to_try(files: DemoFiles, shown: Path) -> str:
+    """Make the text; `shown` is the demo's directory as its user wrote it."""
+    here = shlex.quote(str(shown))
+    url = f"https://localhost:{files.port}"
+    python = _program("python")
+    callgate = _program("callgate") or f"{python} -m proxy.cli.main"
+
+    def curl(who: str, rest: str) -> str:
+        return f'curl -sS --cacert {here}/ca.pem -H "Authorization: Bearer $(cat {here}/tokens/{who}.jwt)" {rest}'
+
+    worker = f"PYTHONPATH={here} LUIGI_CONFIG_PATH={here}/luigi.cfg NETRC={here}/netrc REQUESTS_CA_BUNDLE={here}/ca.pem"
+    xmlrpc = (
+        "import ssl, xmlrpc.client as x; "
+        f't = open("{shown}/tokens/viewer.jwt").read().strip(); '
+        f's = x.ServerProxy("{url}/processes", headers=[("Authorization", "Bearer " + t)], '
+        f'context=ssl.create_default_context(cafile="{shown}/ca.pem")); '
+        "print(s.supervisor.getState(), s.system.listMethods())"
+    )
+    rows = [
+        ("A viewer may look:", curl("viewer", f"{url}/api/task_list -d 'data={{}}'")),
+        ("A viewer may not pause (403, with the reason):", curl("viewer", f"-i {url}/api/pause -d 'data={{}}'")),
+        ("An operator may not pause either; an admin may:", curl("admin", f"{url}/api/is_paused -d 'data={{}}'")),
+        ("No token, no answer (401):", f"curl -sS -i --cacert {here}/ca.pem {url}/api/task_list"),
+        ("Run an unmodified luigi worker:", f"{worker} {python} -m luigi --module demo_tasks Report --run-number $(date +%s)"),
+        ("Look at the dashboard's page:", curl("viewer", f"{url}/static/visualiser/index.html")),
+        ("Ask supervisord over XML-RPC:", f"{python} -c {shlex.quote(xmlrpc)}"),
+        ("Read the audit journal:", f"{callgate} audit tail {here}/audit"),
+    ]
+    lines = [f"Callgate on {url}, files in {shown}/, the gate's log in {shown}/gate.log. In another shell:", ""]
+    for about, line in rows:
+        lines += [f"  # {about}", f"  {line}", ""]
+    return "\n".join([*lines, f"Edit {shown}/policies, start again, and see what changes. Ctrl-C ends it."])
+
+
+def _program(name: str) -> str:
+    """Spell a program of this installation as briefly as works from the current directory; empty when there is none."""
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        return ""
+    found = shutil.which(name)
+    if found and Path(found).parent.samefile(path.parent):
+        return name
+    relative = os.path.relpath(path)
+    return shlex.quote(relative if not relative.startswith("..") else str(path))

@@ -1,0 +1,16 @@
+"""How a command line shows what is wrong with settings, policies and files: place, what, and the mend, one after the other."""
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from proxy.errors import Problem
+
+
+def print_problems(problems: Sequence[Problem], stream: TextIO | None = None) -> None:
+    """Print `problems` in the order they were found; to standard error unless told otherwise."""
+    stream = stream or sys.stderr
+    for problem in problems:
+        print(f"{problem.place}: {problem.what}\n    {problem.remedy}", file=stream)
+    if len(problems) > 1:
+        print(f"{len(problems)} problems", file=stream)
