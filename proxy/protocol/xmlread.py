@@ -1,0 +1,218 @@
+"""The grammar of XML-RPC: the params of a call, and the value of an answer, from text.
+
+Each production (a ``param``, an array's item, a struct's ``member``, each with the scalar in it) is one regular expression,
+matched where the last one ended; only arrays and structs cost a Python call. An expression never has two ways to match: what
+may repeat in it excludes what may follow it. So time grows with the document and with nothing else.
+
+When a production does not match, `_refuse` walks over the tags from there and says which one has no place. An element of
+XML-RPC where XML-RPC has no place for it is AMBIGUOUS_CALL: one parser would take it, another would not (CPython's server
+takes a ``methodName`` from anywhere and keeps the last). Everything else is MALFORMED_CALL.
+"""
+
+import re
+from typing import NamedTuple, NoReturn
+
+from proxy.errors import Rejected
+from proxy.model import Reason, Value
+from proxy.protocol.xmltext import unescape
+from proxy.protocol.xmlvalue import READ
+
+S = r"[ \t\n]*+"  # white space between elements, and inside a tag after its name
+TEXT = r"([^<]*+)"
+
+
+def tag(name: str) -> str:
+    """An expression for the start tag (or with a leading ``/`` the end tag) `name`: no attributes, blanks as XML allows."""
+    return rf"<{re.escape(name)}{S}>"
+
+
+class _Production(NamedTuple):
+    """A value in its place: `whole` up to what follows, or to where an array or a struct begins; `close` is what ends that.
+
+    Groups of `whole`: 1 the name of a member, 2 and 3 type and text of a scalar, 4 ``array`` or ``struct`` and 5 the slash of
+    an empty one, 6 text without a type. `states` say where one is before `close`, in the terms of `refuse`.
+    """
+
+    whole: re.Pattern[str]
+    close: re.Pattern[str]
+    states: tuple[str, ...]
+
+
+def _production(lead: str, trail: str, *states: str) -> _Production:
+    """The production of a value between `lead`, which has one group, and `trail`."""
+    scalar = "|".join(map(re.escape, READ))
+    close = f"{tag('/value')}{trail}"
+    whole = (
+        rf"{lead}<value{S}(?:"
+        rf">(?:{S}<(?:({scalar}){S}(?:>{TEXT}</\2{S}>|/>){S}{close}|(struct|array){S}(/?)>)|{TEXT}{close})"
+        rf"|/>{trail})"
+    )
+    return _Production(re.compile(whole), re.compile(S + close), (*states, "value after text"))
+
+
+_PARAM = _production(f"{tag('param')}{S}()", S + tag("/param") + S, "params", "param after value")
+_ITEM = _production("()", S, "data")
+_MEMBER = _production(
+    f"{tag('member')}{S}(?:{tag('name')}{TEXT}{tag('/name')}|<name{S}/>){S}", S + tag("/member") + S, "struct", "member after value"
+)
+_DATA = re.compile(rf"{S}<data{S}(/?)>{S}")
+_BLANK = re.compile(S)
+_END_ARRAY = re.compile(tag("/array"))
+_END_DATA = re.compile(tag("/data") + S + tag("/array"))
+_END_STRUCT = re.compile(tag("/struct"))
+
+
+class Reader:
+    """Reads the values of one document. `text` and `plain` are as `xmltext.read_text` returns them."""
+
+    __slots__ = ("depth", "plain", "text")
+
+    def __init__(self, text: str, plain: bool, max_depth: int) -> None:
+        """Allow `max_depth` arrays and structs within each other."""
+        self.text = text
+        self.plain = plain
+        self.depth = max_depth
+
+    def params(self, at: int) -> tuple[list[Value], int]:
+        """The values of the ``param`` elements from `at` on, and where they end."""
+        _, values, at = self._values(_PARAM, at)
+        return values, at
+
+    def value(self, at: int) -> tuple[Value, int]:
+        """The one ``value`` at `at` and where it ends (white space after it included). Raises `Rejected` if there is none."""
+        _, values, end = self._values(_ITEM, at)
+        if len(values) != 1:
+            refuse(self.text, at, "fault")
+        return values[0], end
+
+    def _values(self, production: _Production, at: int) -> tuple[list[str], list[Value], int]:
+        """As many of `production` as stand at `at`: their names, their values, and where the last one ends."""
+        match, text, plain = production.whole.match, self.text, self.plain
+        names: list[str] = []
+        values: list[Value] = []
+        while (found := match(text, at)) is not None:
+            name, kind, raw, nested, empty, bare = found.groups("")
+            at = found.end()
+            if kind:
+                values.append(raw if plain and kind == "string" else READ[kind](raw if plain else unescape(raw)))
+            elif nested:
+                value, at = self._nested(nested, bool(empty), at)
+                end = production.close.match(text, at)
+                if end is None:
+                    refuse(text, at, *production.states)
+                values.append(value)
+                at = end.end()
+            else:
+                values.append(bare if plain else unescape(bare))
+            names.append(name if plain else unescape(name))
+        return names, values, at
+
+    def _nested(self, kind: str, empty: bool, at: int) -> tuple[Value, int]:
+        """What stands after ``<array>`` or ``<struct>``, and where its end tag ends. `empty`: the tag was ``<struct/>``."""
+        if kind == "struct":
+            return ({}, at) if empty else self._struct(at)
+        if empty:
+            raise Rejected(Reason.MALFORMED_CALL, f"at character {at}: an array holds one data")
+        return self._array(at)
+
+    def _array(self, at: int) -> tuple[list[Value], int]:
+        self._deeper()
+        text = self.text
+        data = _DATA.match(text, at)
+        if data is None:
+            refuse(text, at, "array")
+        at = data.end()
+        if data[1]:
+            values: list[Value] = []
+            end = _END_ARRAY.match(text, at)
+        else:
+            _, values, at = self._values(_ITEM, at)
+            end = _END_DATA.match(text, at)
+        if end is None:
+            refuse(text, at, *(("array after data",) if data[1] else ("array after data", "data")))
+        self.depth += 1
+        return values, end.end()
+
+    def _struct(self, at: int) -> tuple[dict[str, Value], int]:
+        self._deeper()
+        text = self.text
+        blank = _BLANK.match(text, at)
+        names, values, at = self._values(_MEMBER, blank.end() if blank else at)
+        end = _END_STRUCT.match(text, at)
+        if end is None:
+            refuse(text, at, "struct")
+        struct = dict(zip(names, values, strict=True))
+        if len(struct) != len(names):
+            raise Rejected(Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice")
+        self.depth += 1
+        return struct, end.end()
+
+    def _deeper(self) -> None:
+        if self.depth == 0:
+            raise Rejected(Reason.CALL_TOO_COMPLEX, "arrays and structs nest too deeply")
+        self.depth -= 1
+
+
+# What may come next, by the element one is in and the last child it had. A blank stands for text, "/" for the element's end.
+_SCALARS = set(READ)
+_NEXT: dict[str, set[str]] = {
+    "document": {"methodCall", "methodResponse"},
+    "document after methodCall": set(),
+    "document after methodResponse": set(),
+    "methodCall": {"methodName"},
+    "methodCall after methodName": {"params", "/"},
+    "methodCall after params": {"/"},
+    "methodName": {"text", "/"},
+    "methodResponse": {"params", "fault"},
+    "methodResponse after params": {"/"},
+    "methodResponse after fault": {"/"},
+    "params": {"param", "/"},
+    "fault": {"value"},
+    "fault after value": {"/"},
+    "param": {"value"},
+    "param after value": {"/"},
+    "value": {"text", "array", "struct", "/"} | _SCALARS,
+    **{f"value after {content}": {"/"} for content in ("text", "array", "struct", *_SCALARS)},
+    "array": {"data"},
+    "array after data": {"/"},
+    "data": {"value", "/"},
+    "struct": {"member", "/"},
+    "member": {"name"},
+    "member after name": {"value"},
+    "member after value": {"/"},
+    "name": {"text", "/"},
+} | {scalar: {"text", "/"} for scalar in _SCALARS}
+_KNOWN = {state.split()[0] for state in _NEXT}
+_PIECE = re.compile(r"<(/?)([A-Za-z0-9._]{1,20})[ \t\n]*(/?)>|[^<]+")
+_STEPS = 64  # a production that does not match has fewer tags than this
+
+
+def refuse(text: str, at: int, *states: str) -> NoReturn:
+    """Raise the `Rejected` of a document that breaks the grammar at `at` or soon after.
+
+    `states` are keys of the table above, from the outermost element in. This only chooses the reason and the words; they
+    hold no text of the document, since that may be an argument's value.
+    """
+    stack = list(states)
+    for piece in _PIECE.finditer(text, at):
+        if piece.start() != at or not stack or len(stack) > _STEPS:
+            break
+        at = piece.end()
+        closing, name, empty = piece.groups("")
+        if not name and not piece[0].strip(" \t\n"):
+            continue  # white space is looked at by the grammar alone
+        here = stack[-1]
+        step = "/" if closing else name or "text"
+        if step not in _NEXT[here] or (closing and name != here.split()[0]):
+            what = name if name in _KNOWN else "an unknown tag" if name else "text"
+            detail = f"at character {piece.start()}: {'the end of ' if closing else ''}{what} has no place in {here}"
+            raise Rejected(Reason.MALFORMED_CALL if closing or name not in _KNOWN else Reason.AMBIGUOUS_CALL, detail)
+        if closing:
+            stack.pop()
+            continue
+        after = f"{here.split()[0]} after {step}"
+        if after in _NEXT:
+            stack[-1] = after
+        if name and not empty:
+            stack.append(name)
+    raise Rejected(Reason.MALFORMED_CALL, f"at character {at}: the document does not go on as XML-RPC")

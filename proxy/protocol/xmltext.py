@@ -1,0 +1,114 @@
+"""The characters of an XML 1.0 document: bytes to text and back, so that the grammar above has only tags and text to read.
+
+Implements the parts of XML 1.0 that XML-RPC needs: UTF-8 (2.2, 4.3.3), line ends (2.11), CDATA sections (2.7), the five
+predefined entities and character references (4.1, 4.6), the XML declaration (2.8).
+
+Refuses everything else that can stand before, between or inside the elements: other encodings, comments, processing
+instructions, DOCTYPE (and with it every entity of the caller's own), characters that XML does not have. There is no code
+here that could read a DTD, so there is none to misconfigure.
+
+A leading UTF-8 byte order mark is taken off: .NET clients send it, and every parser reads past it.
+"""
+
+import re
+
+from proxy.errors import Rejected
+from proxy.model import Reason
+
+_FORBIDDEN = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20)])  # XML 1.0, 2.2: control bytes that no document may hold
+_BOM = b"\xef\xbb\xbf"
+_DECLARATION = re.compile(
+    r"<\?xml[ \t\n]+version[ \t\n]*=[ \t\n]*(?:\"1\.0\"|'1\.0')"
+    r"(?:[ \t\n]+encoding[ \t\n]*=[ \t\n]*(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
+    r"(?:[ \t\n]+standalone[ \t\n]*=[ \t\n]*(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*\?>"
+)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&")
+_ENTITY = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
+_JOINT = "\x00"  # marks where a CDATA section began; no document can hold it, since it is among the forbidden bytes
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+class EncodingError(ValueError):
+    """A value that XML-RPC cannot carry. `args[0]` is one ASCII line that names no value."""
+
+
+def read_text(body: bytes) -> tuple[str, int, bool]:
+    """The document in `body`: its text, the place after the XML declaration, and whether text in it is `plain`.
+
+    Text is plain when it holds no reference and no CDATA section, so that what stands between two tags is its own meaning;
+    otherwise it has to go through `unescape`. Raises `Rejected` with MALFORMED_CALL.
+    """
+    if body.startswith(_BOM):
+        body = body[3:]
+    if len(body.translate(None, _FORBIDDEN)) != len(body):  # measured: a quarter of the time of a regular expression
+        raise _malformed("the document holds a control character")
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _malformed("the document is not UTF-8") from None
+    if not text.isascii() and ("\ufffe" in text or "\uffff" in text):
+        raise _malformed("the document holds a character that XML does not have")
+    # One character is looked for before two or three: memchr is much faster than a search for "<!" in a text full of "<".
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    plain = "&" not in text
+    if "!" in text and "<!" in text:
+        text, plain = _CDATA.sub(_as_text, text), False
+        if "<!" in text:
+            raise _malformed("the document holds a comment, a DOCTYPE or an unfinished CDATA section")
+    if "]" in text and "]]>" in text:
+        raise _malformed("the document holds ]]> outside of a CDATA section")
+    if not text.startswith("<?"):
+        return text, 0, plain
+    declaration = _DECLARATION.match(text)
+    if declaration is None:
+        raise _malformed("the document begins with something else than an XML 1.0 declaration")
+    if (declaration[1] or declaration[2] or "utf-8").lower() != "utf-8":
+        raise _malformed("the document declares another encoding than UTF-8")
+    return text, declaration.end(), plain
+
+
+def _as_text(section: re.Match[str]) -> str:
+    """A CDATA section as escaped text. The mark keeps it from joining the halves of a tag, or of a ``]]>``, around it."""
+    inner = section[1].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("]", "&#93;")
+    return _JOINT + inner
+
+
+def unescape(text: str) -> str:
+    """What `text` between two tags means. Raises `Rejected` for a reference to anything that XML 1.0 does not predefine."""
+    if "&" in text:
+        text = _REFERENCE.sub(_referred, text)
+    return text.replace(_JOINT, "")
+
+
+def _referred(reference: re.Match[str]) -> str:
+    name, decimal, hexadecimal = reference.groups()
+    if name is not None:
+        return _ENTITY[name]
+    if decimal is None and hexadecimal is None:
+        raise _malformed("the document refers to an entity, or holds a bare &")
+    number = int(decimal) if decimal is not None else int(hexadecimal, 16)
+    if number > 0x10FFFF or _ILLEGAL.match(chr(number)):
+        raise _malformed("the document refers to a character that XML does not have")
+    return chr(number)
+
+
+def escape(text: str, *, lossy: bool = False) -> str:
+    r"""`text` as it stands between two tags. ``\r`` becomes a reference, since a parser would read it as ``\n``.
+
+    Characters that XML does not have (control characters, lone surrogates, U+FFFE, U+FFFF) raise `EncodingError`, or with
+    `lossy` become U+FFFD.
+    """
+    if text.isprintable() and "&" not in text and "<" not in text and ">" not in text:
+        return text  # nearly all text; this costs a third of what follows
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+    if lossy:
+        return _ILLEGAL.sub("\ufffd", text)
+    if _ILLEGAL.search(text):
+        raise EncodingError("a text holds a character that XML does not have")
+    return text
+
+
+def _malformed(detail: str) -> Rejected:
+    return Rejected(Reason.MALFORMED_CALL, detail)

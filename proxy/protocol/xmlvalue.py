@@ -1,0 +1,179 @@
+"""XML-RPC values: the scalars read from text, and every value written.
+
+The rules, by type (xmlrpc.com's specification, and ``nil`` and ``i8`` of the extensions that all clients know):
+
+==================  ====================================================================================================
+int, i4, i8         sign and decimal digits, within 32 bits (i8: 64). Written as int, or as i8 when it needs more.
+boolean             ``0`` or ``1``
+double              finite; sign, digits, point, and (read only) an exponent. Written without exponent, in the shortest
+                    form that reads back as the same number.
+string              any text; white space counts
+dateTime.iso8601    ``YYYYMMDDTHH:MM:SS``, ``YYYY-MM-DDTHH:MM:SS`` or ``YYYYMMDDTHHMMSS``, a real calendar time. A zone is
+                    refused: the type has none, and dropping a ``Z`` would change what was meant. Written in the first form.
+base64              the standard alphabet, padded, white space anywhere; bits beyond the last byte are zero
+nil                 empty
+==================  ====================================================================================================
+
+No scalar may have white space around it: CPython takes ``<int> 1 </int>``, others do not.
+"""
+
+import re
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from math import isfinite
+
+from proxy.errors import Rejected
+from proxy.model import DateTime, Reason, Value
+from proxy.protocol.xmltext import EncodingError, escape
+
+MAX_DEPTH = 64  # arrays and structs within each other; the deepest call of a stock client that we know nests four
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")  # leading zeros are allowed by the specification; 40 digits are beyond any range
+_DOUBLE = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
+_DOUBLE_LENGTH = 1100  # characters; an exact binary64 has at most 1,076 in fixed notation
+_DATE_TIME = re.compile(r"(\d{4})(?:(\d\d)(\d\d)T(\d\d)(?::(\d\d):|(\d\d))(\d\d)|-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d))", re.ASCII)
+_BLANK = str.maketrans("", "", " \t\n\r")
+
+
+def _read_int(text: str) -> int:
+    if _INTEGER.fullmatch(text) and -0x80000000 <= (number := int(text)) <= 0x7FFFFFFF:
+        return number
+    raise _malformed("int")
+
+
+def _read_i8(text: str) -> int:
+    if _INTEGER.fullmatch(text) and -0x8000000000000000 <= (number := int(text)) <= 0x7FFFFFFFFFFFFFFF:
+        return number
+    raise _malformed("i8")
+
+
+def _read_boolean(text: str) -> bool:
+    if text in ("0", "1"):
+        return text == "1"
+    raise _malformed("boolean")
+
+
+def _read_double(text: str) -> float:
+    if len(text) <= _DOUBLE_LENGTH and _DOUBLE.fullmatch(text) and isfinite(number := float(text)):
+        return number
+    raise _malformed("double")
+
+
+def _read_date_time(text: str) -> DateTime:
+    canonical = _date_time(text)
+    if canonical is None:
+        raise _malformed("dateTime.iso8601")
+    return DateTime(canonical)
+
+
+def _date_time(text: str) -> str | None:
+    """The canonical spelling of a calendar time in any of the three, None when it is none."""
+    found = _DATE_TIME.fullmatch(text)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (part for part in found.groups() if part is not None)
+    try:
+        datetime(int(year), int(month), int(day), int(hour), int(minute), int(second))
+    except ValueError:
+        return None
+    return f"{year}{month}{day}T{hour}:{minute}:{second}"
+
+
+def _read_base64(text: str) -> bytes:
+    packed = text.translate(_BLANK)
+    try:
+        octets = a2b_base64(packed, strict_mode=True)
+    except (Base64Error, ValueError):  # ValueError: text beyond ASCII
+        raise _malformed("base64") from None
+    if b2a_base64(octets, newline=False).decode() != packed:
+        raise _malformed("base64")
+    return octets
+
+
+def _read_nil(text: str) -> None:
+    if text:
+        raise _malformed("nil")
+
+
+READ: dict[str, Callable[[str], Value]] = {
+    "string": str,
+    "int": _read_int,
+    "i4": _read_int,
+    "i8": _read_i8,
+    "boolean": _read_boolean,
+    "double": _read_double,
+    "dateTime.iso8601": _read_date_time,
+    "base64": _read_base64,
+    "nil": _read_nil,
+}
+"""How the text within each scalar type is read. Every function raises `Rejected` with MALFORMED_CALL."""
+
+
+def write_value(value: Value, *, lossy: bool = False, depth: int = MAX_DEPTH) -> str:
+    """The ``<value>`` element of `value`. Raises `EncodingError` for what XML-RPC cannot carry or `decode` would not take.
+
+    `lossy` replaces characters that XML does not have by U+FFFD. `depth` is how many more arrays and structs may nest.
+    """
+    kind = type(value)
+    if kind is str:
+        return f"<value><string>{escape(value, lossy=lossy)}</string></value>"  # type: ignore[arg-type]  # mypy cannot see what `kind` says
+    if value is None:
+        return "<value><nil/></value>"
+    if kind is bool:
+        return "<value><boolean>1</boolean></value>" if value else "<value><boolean>0</boolean></value>"
+    if kind is int:
+        return write_integer(value)  # type: ignore[arg-type]  # as above
+    if kind is float:
+        return write_double(value)  # type: ignore[arg-type]  # as above
+    if isinstance(value, dict):
+        if depth == 0:
+            raise EncodingError(f"a value nests more than {MAX_DEPTH} deep")
+        members = [
+            f"<member><name>{_write_name(name, lossy)}</name>{write_value(item, lossy=lossy, depth=depth - 1)}</member>"
+            for name, item in value.items()
+        ]
+        return f"<value><struct>{''.join(members)}</struct></value>"
+    if isinstance(value, list | tuple):
+        if depth == 0:
+            raise EncodingError(f"a value nests more than {MAX_DEPTH} deep")
+        items = [write_value(item, lossy=lossy, depth=depth - 1) for item in value]
+        return f"<value><array><data>{''.join(items)}</data></array></value>"
+    if isinstance(value, DateTime):
+        if _date_time(value.text) != value.text:
+            raise EncodingError("a dateTime.iso8601 is not in its canonical spelling")
+        return f"<value><dateTime.iso8601>{value.text}</dateTime.iso8601></value>"
+    if isinstance(value, bytes):
+        return f"<value><base64>{b2a_base64(value, newline=False).decode()}</base64></value>"
+    raise EncodingError("a value is of a type that XML-RPC does not have")
+
+
+def _write_name(name: str, lossy: bool) -> str:
+    return name if name.isalnum() and name.isascii() else escape(name, lossy=lossy)
+
+
+def write_integer(value: int) -> str:
+    """The ``<value>`` of an integer: ``int`` where 32 bits suffice, else ``i8``. Raises `EncodingError` beyond 64 bits."""
+    if -0x80000000 <= value <= 0x7FFFFFFF:
+        return f"<value><int>{value}</int></value>"
+    if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
+        return f"<value><i8>{value}</i8></value>"
+    raise EncodingError("an integer needs more than 64 bits")
+
+
+def write_double(value: float) -> str:
+    """The ``<value>`` of a finite number, in fixed notation. Raises `EncodingError` for infinity and not-a-number."""
+    if not isfinite(value):
+        raise EncodingError("a double is not finite")
+    digits = repr(value)
+    if "e" in digits:
+        digits = f"{Decimal(digits):f}"
+        if "." not in digits:
+            digits += ".0"  # so that no reader takes it for an integer
+    return f"<value><double>{digits}</double></value>"
+
+
+def _malformed(kind: str) -> Rejected:
+    return Rejected(Reason.MALFORMED_CALL, f"a value is no valid {kind}")
