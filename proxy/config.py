@@ -79,7 +79,8 @@ class _Reading:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 remedy = f"Did you mean {near[0]}?" if near else f"Remove it; known here: {', '.join(known)}."
-                self.problems.append(Problem(self.place(here), "is not a setting", remedy))
+                inner = next((loc for loc in self.origins if loc[: len(here)] == here), here)  # a variable can make a whole table
+                self.problems.append(Problem(self.place(inner), "is not a setting", remedy))
             elif section := _section_of(model.model_fields[key].annotation):
                 for number, row in enumerate(value) if isinstance(value, list) else [(None, value)]:
                     self.unknown_keys(row, section, here if number is None else (*here, number))

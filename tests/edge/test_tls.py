@@ -1,0 +1,364 @@
+import asyncio
+import datetime
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from proxy.edge.self_signed import SelfSigned, make_self_signed
+from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
+from proxy.errors import ConfigError
+
+REFUSED = (ssl.SSLError, ConnectionError)  # asyncio closes after a failed handshake, sometimes before its alert is sent
+HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> SelfSigned:
+    """Make a fresh self-signed pair."""
+    return make_self_signed(HOSTS, tmp_path, now=time.time())
+
+
+@contextmanager
+def served(context: ssl.SSLContext) -> Iterator[int]:
+    """Run an echo server with `context` on a real port, as asyncio runs it for the gate."""
+    started = threading.Event()
+    port = 0
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    async def main() -> None:
+        nonlocal port
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        started.set()
+        await stop.wait()
+        server.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield port
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def connect(port: int, context: ssl.SSLContext, name: str | None = "localhost") -> ssl.SSLSocket:
+    """Connect as a client; the handshake is done when this returns."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    try:
+        return context.wrap_socket(plain, server_hostname=name)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def client(**changes: object) -> ssl.SSLContext:
+    """Make a client that accepts any certificate, with OpenSSL's own guards against old protocols taken away."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    for name, value in changes.items():
+        setattr(context, name, value)
+    return context
+
+
+def serial(port: int, context: ssl.SSLContext | None = None, name: str | None = "localhost") -> int:
+    """Connect and give the serial number of the certificate that was shown."""
+    with connect(port, context or client(), name) as connection:
+        shown = connection.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number
+
+
+def answer(connection: ssl.SSLSocket, line: bytes) -> bytes:
+    """Give what the echo server answers, or nothing when it has hung up."""
+    try:
+        connection.sendall(line)
+        return connection.recv(100)
+    except REFUSED:
+        return b""
+
+
+def serial_of(path: Path) -> int:
+    """Give the serial number of the certificate in a file."""
+    return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+
+
+def make_rsa_pair(certificate: Path, key: Path) -> None:
+    """Replace a pair by a self-signed RSA one."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    made = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number(), start, start + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+
+
+class TestListener:
+    """What the gate agrees to, asked by a real client over a real connection."""
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_both_good_versions_verify_against_the_ca_file(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
+        """A stock client that trusts ca.pem gets through by name and by address, with an AEAD suite and http/1.1."""
+        trusting = ssl.create_default_context(cafile=made.ca)
+        trusting.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+        trusting.minimum_version = trusting.maximum_version = version
+        trusting.set_alpn_protocols(["h2", "http/1.1"])
+        with served(server_context(made.certificate, made.key)) as port:
+            for name in ("localhost", "127.0.0.1"):
+                with connect(port, trusting, name) as connection:
+                    suite = connection.cipher()
+                    assert suite is not None
+                    assert "GCM" in suite[0] or "CHACHA20" in suite[0]
+                    assert connection.selected_alpn_protocol() == "http/1.1"
+                    assert connection.version() == {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}[version]
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+    @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+    def test_old_versions_are_refused(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
+        """RFC 8996: TLS 1.0 and 1.1 are not spoken, even to a client that has nothing else."""
+        old = client(minimum_version=version, maximum_version=version)
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with served(server_context(made.certificate, made.key)) as port, pytest.raises(REFUSED):
+            connect(port, old)
+
+    def test_the_refused_clients_are_refused_for_what_they_offer(self, made: SelfSigned) -> None:
+        """The control for the tests around this one: the same client gets through once it offers one good suite."""
+        good = client(maximum_version=ssl.TLSVersion.TLSv1_2)
+        good.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:@SECLEVEL=0")
+        with served(server_context(made.certificate, made.key)) as port:
+            assert serial(port, good) == serial_of(made.certificate)
+
+    @pytest.mark.parametrize(
+        "suite", ["ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-CCM8", "AES128-GCM-SHA256", "AES256-SHA"]
+    )
+    def test_weak_suites_are_refused(self, made: SelfSigned, suite: str) -> None:
+        """CBC suites, short tags, and key exchange without forward secrecy: none is agreed to."""
+        weak = client(maximum_version=ssl.TLSVersion.TLSv1_2)
+        weak.set_ciphers(f"{suite}:@SECLEVEL=0")
+        with served(server_context(made.certificate, made.key)) as port, pytest.raises(REFUSED):
+            connect(port, weak)
+
+    @pytest.mark.parametrize("suite", ["AES128-GCM-SHA256", "AES256-SHA", "ECDHE-RSA-AES128-SHA256", "DHE-RSA-AES128-GCM-SHA256"])
+    def test_weak_suites_are_refused_with_an_rsa_certificate_too(self, tmp_path: Path, suite: str) -> None:
+        """With an ECDSA certificate the RSA key exchange would fail by itself; here it could work, and is not offered."""
+        certificate, key = tmp_path / "rsa.crt", tmp_path / "rsa.key"
+        make_rsa_pair(certificate, key)
+        weak = client(maximum_version=ssl.TLSVersion.TLSv1_2)
+        weak.set_ciphers(f"{suite}:@SECLEVEL=0")
+        with served(server_context(certificate, key)) as port:
+            with pytest.raises(REFUSED):
+                connect(port, weak)
+            assert serial(port) == serial_of(certificate)
+
+    def test_no_session_is_resumed(self, made: SelfSigned) -> None:
+        """Without tickets there is no key that outlives the connections it could open."""
+        modern = client(maximum_version=ssl.TLSVersion.TLSv1_2)
+        with served(server_context(made.certificate, made.key)) as port, connect(port, modern) as connection:
+            session = connection.session
+            assert session is not None
+            assert not session.has_ticket
+
+    def test_the_key_can_come_from_the_environment(self, made: SelfSigned, tmp_path: Path) -> None:
+        """A key given as text works without ever being written to a disk."""
+        before = sorted(tmp_path.iterdir())
+        with served(server_context(made.certificate, made.key.read_text(encoding="ascii"))) as port:
+            assert serial(port) == serial_of(made.certificate)
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_a_key_with_a_pass_phrase_is_refused_at_once(self, made: SelfSigned) -> None:
+        """OpenSSL would otherwise stop and ask on the terminal, and the gate would hang while starting."""
+        private = serialization.load_pem_private_key(made.key.read_bytes(), None)
+        assert isinstance(private, ec.EllipticCurvePrivateKey)
+        locked = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+        )
+        made.key.write_bytes(locked)
+        with pytest.raises(ConfigError) as caught:
+            server_context(made.certificate, made.key)
+        assert "pass phrase" in caught.value.problems[0].remedy
+
+    @pytest.mark.parametrize("content", [b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+    def test_a_certificate_that_is_none_is_named(self, made: SelfSigned, content: bytes) -> None:
+        """The problem has the path of the certificate."""
+        made.certificate.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            server_context(made.certificate, made.key)
+        assert caught.value.problems[0].place == str(made.certificate)
+
+
+class TestReload:
+    """The certificate follows its files, and nobody is dropped for it."""
+
+    @pytest.mark.parametrize("name", ["localhost", None], ids=["with-server-name", "without-server-name"])
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_new_handshakes_see_the_new_one_and_open_connections_go_on(
+        self, made: SelfSigned, tmp_path: Path, name: str | None, version: ssl.TLSVersion
+    ) -> None:
+        """What automatic renewal needs: no restart, no connection lost, whatever the client tells of the name it wants."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        asking = client(minimum_version=version, maximum_version=version)
+        with served(reloading.context) as port, connect(port, asking, name) as open_before:
+            first = serial(port, asking, name)
+            assert not reloading.reload_if_changed()
+            for _ in range(2):
+                make_self_signed(HOSTS, tmp_path, now=time.time())
+                assert reloading.reload_if_changed()
+                assert not reloading.reload_if_changed()
+                assert serial(port, asking, name) == serial_of(made.certificate) != first
+            open_before.sendall(b"still here\n")
+            assert open_before.recv(100) == b"still here\n"
+
+    def test_a_change_of_key_type_leaves_nothing_of_the_old_one(self, made: SelfSigned) -> None:
+        """From ECDSA to RSA: a client that could use either must not be shown the old, soon expired certificate."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        with served(reloading.context) as port:
+            serial(port)
+            make_rsa_pair(made.certificate, made.key)
+            assert reloading.reload_if_changed()
+            assert serial(port) == serial_of(made.certificate)
+            assert serial(port, client(maximum_version=ssl.TLSVersion.TLSv1_2)) == serial_of(made.certificate)
+
+    def test_a_handshake_after_a_reload_is_as_strict_as_before(self, made: SelfSigned, tmp_path: Path) -> None:
+        """The new context has the same rules as the old one."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        make_self_signed(HOSTS, tmp_path, now=time.time())
+        assert reloading.reload_if_changed()
+        weak = client(maximum_version=ssl.TLSVersion.TLSv1_2)
+        weak.set_ciphers("ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
+        modern = client()
+        modern.set_alpn_protocols(["http/1.1"])
+        with served(reloading.context) as port:
+            with pytest.raises(REFUSED):
+                connect(port, weak)
+            with connect(port, modern) as connection:
+                assert connection.selected_alpn_protocol() == "http/1.1"
+
+    @pytest.mark.parametrize("damage", ["key-of-another", "half-a-certificate", "no-key", "no-certificate"])
+    def test_a_bad_pair_keeps_the_old_one_and_is_reported_once(self, made: SelfSigned, tmp_path: Path, damage: str) -> None:
+        """A renewal that went wrong must not take the gate down; it is reported when it lasts, once, and mended by the next good pair."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        old = serial_of(made.certificate)
+        other = tmp_path / "other"
+        other.mkdir()
+        fresh = make_self_signed(HOSTS, other, now=time.time())
+        match damage:
+            case "key-of-another":
+                fresh.key.rename(made.key)
+            case "half-a-certificate":
+                made.certificate.write_bytes(made.certificate.read_bytes()[:200])
+            case "no-key":
+                made.key.unlink()
+            case _:
+                made.certificate.unlink()
+        with served(reloading.context) as port:
+            assert not reloading.reload_if_changed(), "the first look may have come between the two files"
+            with pytest.raises(ConfigError):
+                reloading.reload_if_changed()
+            assert not reloading.reload_if_changed()
+            assert serial(port) == old
+            make_self_signed(HOSTS, tmp_path, now=time.time())
+            assert reloading.reload_if_changed()
+            assert serial(port) == serial_of(made.certificate) != old
+
+    def test_files_replaced_one_after_the_other_are_no_problem(self, made: SelfSigned, tmp_path: Path) -> None:
+        """Between the two renames the pair does not fit; that is not worth an alarm."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        other = tmp_path / "other"
+        other.mkdir()
+        fresh = make_self_signed(HOSTS, other, now=time.time())
+        fresh.key.rename(made.key)
+        assert not reloading.reload_if_changed()
+        fresh.certificate.rename(made.certificate)
+        assert reloading.reload_if_changed()
+
+    def test_a_file_rewritten_in_place_with_the_same_size_is_noticed(self, made: SelfSigned) -> None:
+        """Not every tool renames; the time of change tells."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        made.certificate.write_bytes(made.certificate.read_bytes())
+        later = made.certificate.stat().st_mtime_ns + 1
+        os.utime(made.certificate, ns=(later, later))
+        assert reloading.reload_if_changed()
+
+
+class TestUpstream:
+    """The leg to an https upstream."""
+
+    def test_it_verifies_the_upstream_against_its_ca(self, made: SelfSigned) -> None:
+        """Whoever answers in the scheduler's place without its certificate gets no call."""
+        with served(server_context(made.certificate, made.key)) as port:
+            with connect(port, upstream_context(made.ca)) as connection:
+                assert connection.version() == "TLSv1.3"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                connect(port, upstream_context())
+            with pytest.raises(ssl.SSLCertVerificationError):
+                connect(port, upstream_context(made.ca), "elsewhere.example")
+
+    def test_it_shows_its_client_certificate(self, made: SelfSigned, tmp_path: Path) -> None:
+        """An upstream that asks for a certificate knows the gate by it."""
+        own = tmp_path / "own"
+        own.mkdir()
+        make_rsa_pair(own / "client.crt", own / "client.key")
+        asking = server_context(made.certificate, made.key)
+        asking.verify_mode = ssl.CERT_REQUIRED
+        asking.load_verify_locations(own / "client.crt")
+        with served(asking) as port:
+            with connect(port, upstream_context(made.ca, own / "client.crt", own / "client.key")) as connection:
+                connection.sendall(b"known\n")
+                assert connection.recv(100) == b"known\n"
+            with connect(port, upstream_context(made.ca)) as connection:  # in TLS 1.3 the client is done before it is judged
+                assert answer(connection, b"unknown\n") == b""
+
+    def test_a_ca_file_without_a_ca_is_named(self, tmp_path: Path) -> None:
+        """Falling back to the system's CAs would trust more than was asked for."""
+        empty = tmp_path / "ca.pem"
+        empty.write_text("")
+        with pytest.raises(ConfigError) as caught:
+            upstream_context(empty)
+        assert caught.value.problems[0].place == str(empty)
+
+
+class TestSelfSigned:
+    """The demo's certificate."""
+
+    def test_the_files_have_the_modes_they_should(self, made: SelfSigned) -> None:
+        """The key is its owner's alone, the rest is for everybody, whatever the umask."""
+        assert [path.stat().st_mode & 0o777 for path in (made.key, made.certificate, made.ca)] == [0o600, 0o644, 0o644]
+
+    def test_the_leaf_is_p256_and_can_sign_nothing(self, made: SelfSigned) -> None:
+        """ECDSA P-256 keeps handshakes cheap, and the leaf is no CA."""
+        leaf = x509.load_pem_x509_certificate(made.certificate.read_bytes())
+        key = leaf.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        assert isinstance(key.curve, ec.SECP256R1)
+        assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+        assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
+
+    def test_the_key_of_the_ca_is_not_kept(self, made: SelfSigned, tmp_path: Path) -> None:
+        """Who trusts ca.pem trusts this one certificate, and nothing that somebody could make later."""
+        keys = [path.name for path in tmp_path.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
+        assert keys == [made.key.name]
