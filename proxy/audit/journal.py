@@ -1,63 +1,54 @@
-"""The front of the audit log for the event loop: records calls, and gives receipts once their records are durable.
-
-Everything here runs in the loop's thread; the `Writer` has its own. Bodies are built here and gathered into a batch;
-at the end of the loop's turn the batch goes to the writer, if that is idle, and what comes meanwhile gathers for the
-next. So one fdatasync serves every call that waited for it, and handing over and waking up cost once a batch.
+"""The front of the audit log: records calls and gives receipts once their records are durable.
 
 `decide` is the only maker of a `Receipt`. While the log cannot be written it raises Unavailable at once; what is known
-about calls already under way is kept and written when the writer has recovered.
+about calls already under way is kept and written when the writer has recovered. `Commits` gathers, `Writer` writes.
 """
 
-import asyncio
 import fcntl
 import os
 import re
-from asyncio import AbstractEventLoop, CancelledError, Future
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
+from proxy.audit.checkpoint import Signer
+from proxy.audit.commits import Commits, Ids
 from proxy.audit.files import REAL_DISK, Disk, make_directory
-from proxy.audit.keys import load_hmac_key
-from proxy.audit.record import Bodies, completed, note
+from proxy.audit.keys import load_hmac_key, load_signing_key
+from proxy.audit.policies import keep_policy_set
+from proxy.audit.record import Bodies, Stamps, completed, dumps, note
 from proxy.audit.recover import State, recover
 from proxy.audit.rejections import Rejections
+from proxy.audit.windows import SECONDS, Window, Windows, key_of, outcome_of, standing_of
 from proxy.audit.withhold import Json, Withholder
-from proxy.audit.writer import Batch, Entry, Writer, now_ns
+from proxy.audit.writer import Entry, Timing, Writer, now_ns
 from proxy.errors import ConfigError, Problem, Unavailable
 from proxy.model import Call, Decision, Origin, Principal, Reason, Receipt
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LINGER = 0.05  # seconds a completed record may wait for company; `audit tail -f` still feels live
+_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _BACKLOG = 20_000  # records gathered while the disk is slow, above which rejections are only counted
 _BACK_US = 1_000_000  # a clock that goes back by more than this is worth a record
-
-_Waiter: TypeAlias = "tuple[Future[int], int, list[str | None]]"
 
 
 class Journal:
     """One log, written by this process alone. Open with `Journal.open`, use on one event loop, end with `close`."""
 
-    def __init__(self, directory: Path, origin: str, lock: int, state: State, withholder: Withholder, *, disk: Disk,
-                 clock: Callable[[], int], segment_bytes: int, probe: float, rejections: Rejections) -> None:  # fmt: skip
+    def __init__(self, directory: Path, lock: int, writer: Writer, commits: Commits, bodies: Bodies, rejections: Rejections,
+                 clock: Callable[[], int]) -> None:  # fmt: skip
         """Wired by `open`."""
         self.directory = directory
-        self.origin = origin
         self._lock = lock
-        self._clock = clock
-        self._last = state.time
-        self._behind = False
-        self._bodies = Bodies(withholder)
+        self._writer = writer
+        self._commits = commits
+        self._bodies = bodies
         self._rejections = rejections
-        self._loop: AbstractEventLoop | None = None
-        self._batch = Batch(self._done)
-        self._waiters: list[_Waiter] = []
-        self._sent: list[_Waiter] = []
-        self._busy = self._scheduled = self._lingering = self._sweeping = self._closed = False
-        self._idle: Future[None] | None = None
-        self._writer = Writer(
-            directory, origin, state, disk=disk, segment_bytes=segment_bytes, probe=probe, clock=clock, resumed=self._resumed_in_thread
-        )  # fmt: skip
+        self._windows = Windows()
+        self._clock = clock
+        self._stamp = Stamps()
+        self._last = writer.last_time
+        self._behind = self._sweeping = self._closed = False
+        commits.attach(writer, self._abandoned)
 
     @classmethod
     def open(
@@ -67,37 +58,37 @@ class Journal:
         name: str,
         site: str = "callgate",
         software: str = "callgate",
-        clock: Callable[[], int] = now_ns,
-        disk: Disk = REAL_DISK,
+        signing_key: bytes | None = None,
         segment_bytes: int = 64 * 1024 * 1024,
+        compress: bool = True,
         text_limit: int = 1024,
         secret_names: Sequence[str] = (),
-        probe: float = 1.0,
+        clock: Callable[[], int] = now_ns,
+        disk: Disk = REAL_DISK,
+        timing: Timing | None = None,
         rejections: Rejections | None = None,
     ) -> "Journal":
         """Open the log of instance `name` under the audit `directory`, recover it, and record that a process writes it now.
 
-        `site` and `name` make the log's origin name, ``site/name``. `clock` gives nanoseconds since 1970; `probe` is the
-        seconds between attempts to write again after a failure. Blocks; raises ConfigError when the log cannot be used.
+        `site` and `name` make the log's origin name, ``site/name``. `signing_key` is a PEM; without it the key beside the
+        log signs. Sealed segments are compressed in the background if `compress`. `clock` gives nanoseconds since 1970.
+        Blocks; raises ConfigError when the log cannot be used.
         """
-        if not _NAME.fullmatch(name):
-            raise ConfigError([Problem("audit", f"{name!r} is no instance name", "use letters, digits, '.', '_' and '-'")])
+        if not _NAME.fullmatch(name) or not _SITE.fullmatch(site):
+            raise ConfigError([Problem("audit", f"{site!r}/{name!r} is no name of a log", "use letters, digits, '.', '_' and '-'")])
         log = directory / name
         try:
             make_directory(log)
             lock = _lock(log)
             try:
-                key = load_hmac_key(directory)
+                withholder = Withholder(load_hmac_key(directory), text_limit=text_limit, extra_names=secret_names)
+                signer = Signer(f"{site}/{name}", load_signing_key(directory, site, signing_key))
                 state = recover(log)
-                opened, state_time = _opening(state, software), max(clock() // 1000, state.time)
-                unknown = sorted(state.open.items())
-                withholder = Withholder(key, text_limit=text_limit, extra_names=secret_names)
-                journal = cls(
-                    log, f"{site}/{name}", lock, state, withholder, disk=disk, clock=clock, segment_bytes=segment_bytes,
-                    probe=probe, rejections=rejections or Rejections(),
-                )  # fmt: skip
-                closing = [(state_time, completed(call_id, seq, "unknown", 0, 0, 0), None, seq) for seq, call_id in unknown]
-                journal._writer.start([(state_time, opened, None, -1), *closing])
+                commits = Commits(lambda: journal._unwritable())
+                writer = Writer(log, signer, state, disk=disk, clock=clock, segment_bytes=segment_bytes, compress=compress,
+                                timing=timing or Timing(), resumed=commits.resumed)  # fmt: skip
+                journal = cls(log, lock, writer, commits, Bodies(withholder), rejections or Rejections(), clock)
+                writer.start(_opening(state, software, max(clock() // 1000, state.time)))
             except BaseException:
                 os.close(lock)
                 raise
@@ -122,91 +113,103 @@ class Journal:
         """How many records the log durably holds."""
         return self._writer.size
 
+    @property
+    def commits(self) -> int:
+        """How many fdatasyncs have made records durable: `size` over this is how many records share one."""
+        return self._writer.commits
+
     async def decide(
-        self, request_id: str, principal: Principal, origin: Origin, decided: Sequence[tuple[Call, Decision]], now_ns: int
-    ) -> list[Receipt | None]:
+        self, request_id: str, principal: Principal, origin: Origin, decided: Sequence[tuple[Call, Decision]], now_ns: int,
+        heartbeat: str | None = None,
+    ) -> list[Receipt | None]:  # fmt: skip
         """Record decisions durably, all in one commit; return a receipt for each allowed call and None for each denied one.
 
-        `now_ns` is a monotonic time in nanoseconds, passed on in the receipts. Raise Unavailable(AUDIT_UNWRITABLE) when
-        the records are not durable: then nothing may be sent. When the caller's task is cancelled while it waits, the
-        calls are closed as failed (client-gone), since nobody is left to send them.
+        `now_ns` is a monotonic time in nanoseconds, passed on in the receipts. `heartbeat` is the worker id of a single
+        call that the catalog marks as a heartbeat: it rides on an open window, without waiting for the disk, or opens one
+        (`proxy.audit.windows`). Raise Unavailable(AUDIT_UNWRITABLE) when the records are not durable: then nothing may be
+        sent. When the caller's task is cancelled while it waits, the calls are closed as failed (client-gone), since
+        nobody is left to send them.
         """
         if self._writer.failure is not None or self._closed:
             raise self._unwritable()
-        loop = self._loop
-        if loop is None:
-            loop = self._attach()
         moment = self._now()
-        entries = self._batch.entries
-        index = len(entries)
         body = self._bodies.decided
-        ids: list[str | None]
+        window = b""
+        if heartbeat is not None and len(decided) == 1:
+            receipt = self._ride(heartbeat, principal, origin, *decided[0], moment, now_ns)
+            if receipt is not None:
+                return [receipt]
+            if decided[0][1].allowed:
+                window = b',"window":' + dumps({"seconds": SECONDS, "worker": heartbeat[:256]})
+        ids: Ids
         if len(decided) == 1:
             call, decision = decided[0]
             ids = [request_id if decision.allowed else None]
-            entries.append((moment, body(request_id, principal, origin, call, decision), ids[0], -1))
+            entries: list[Entry] = [(moment, body(request_id, principal, origin, call, decision, window), ids[0], -1)]
         else:
             ids = []
+            entries = []
             for number, (call, decision) in enumerate(decided):
                 call_id = f"{request_id}.{number}"
-                opens = call_id if decision.allowed else None
-                ids.append(opens)
-                entries.append((moment, body(call_id, principal, origin, call, decision), opens, -1))
-        future: Future[int] = loop.create_future()
-        self._waiters.append((future, index, ids))
-        if not self._busy and not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._hand_over)
+                ids.append(call_id if decision.allowed else None)
+                entries.append((moment, body(call_id, principal, origin, call, decision), ids[-1], -1))
+        future = self._commits.durable(entries, ids)
         try:
             first = await future
         except CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._abandoned(future.result(), ids)
             raise
+        if window and heartbeat is not None:
+            self._open_window(first, request_id, heartbeat, principal, origin, *decided[0], moment)
         return [None if call_id is None else Receipt(call_id, first + number, now_ns) for number, call_id in enumerate(ids)]
 
     def completed(self, receipt: Receipt, *, outcome: str, status: int, sent: int, duration_us: int) -> None:
-        """Record what came of a call. `outcome` is "ok", "fault" or the reason code of a failure. Durable with the next commit."""
+        """Record what came of a call, once. `outcome` is "ok", "fault" or the reason code of a failure. Durable with the next commit."""
+        if self._windows and self._windows.completed(receipt.sequence, outcome):
+            return
         body = completed(receipt.call_id, receipt.sequence, outcome, status, sent, duration_us)
-        self._add(body, closes=receipt.sequence)
+        self._commits.add((self._now(), body, None, receipt.sequence))
 
     def rejected(self, request_id: str, origin: Origin, reason: Reason, detail: str = "", *, principal: Principal | None = None,
                  upstream: str | None = None) -> None:  # fmt: skip
         """Record a request that never became a call; many from one address are summed up. Never waits, bounded in memory."""
-        loop = self._loop or self._attach()
-        room = self._writer.failure is None and len(self._batch.entries) < _BACKLOG
-        if self._rejections.admit(origin.address, reason.value, loop.time(), room=room):
+        room = self._writer.failure is None and len(self._commits.entries) < _BACKLOG
+        if self._rejections.admit(origin.address, reason.value, self._commits.running_loop().time(), room=room):
             self._add(self._bodies.rejected(request_id, reason, detail, origin, principal, upstream))
-        if not self._sweeping:
-            self._sweeping = True
-            loop.call_later(1.0, self._sweep)
+        self._watch()
 
     def policy_in_force(self, policy_hash: str, files: Mapping[str, str]) -> None:
-        """Record that from here on a policy set decides, named by its hash. `files` are its texts by file name."""
+        """Record that from here on a policy set decides. Its texts (by file name) are kept beside the log by the set's hash.
+
+        Raise Unavailable(AUDIT_UNWRITABLE) when they cannot be kept: then the set should not come into force.
+        """
+        try:
+            texts = keep_policy_set(self.directory.parent, policy_hash, files)
+        except OSError:
+            raise Unavailable(Reason.AUDIT_UNWRITABLE, "the policy set cannot be kept beside the log", retry_after=5) from None
         names: list[Json] = [*sorted(files)]
-        self._add(note("policy", {"hash": policy_hash, "files": names}))
+        self._add(note("policy", {"hash": policy_hash, "files": names, "texts_sha256": texts}))
+
+    def noted(self, stage: str, members: Mapping[str, Json]) -> None:
+        """Record something about the log itself, such as that segments were archived."""
+        self._add(note(stage, members))
 
     async def close(self) -> None:
         """Write all that is known, close calls still open as unknown, and end the log in order. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
-        loop = self._loop or self._attach()
-        for summary in self._rejections.due(loop.time(), all_of_them=True):
-            self._add(note("rejected", {"summary": summary}))
-        await self._settle()
-        open_calls = sorted(self._writer.open_calls().items())
-        for seq, call_id in open_calls:
+        loop = self._commits.running_loop()
+        self._sum_up(loop.time(), all_of_them=True)
+        await self._commits.settle()
+        for seq, call_id in sorted(self._writer.open_calls().items()):
             self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
         self._add(note("closed", {}))
-        await self._settle()
+        await self._commits.settle()
         self._writer.put(None)
         await loop.run_in_executor(None, self._writer.join)
         os.close(self._lock)
-
-    def _attach(self) -> AbstractEventLoop:
-        self._loop = asyncio.get_running_loop()
-        return self._loop
 
     def _now(self) -> int:
         """Return the time to record. A clock that goes back cannot disorder the log: time stands still until it has caught up."""
@@ -216,68 +219,27 @@ class Journal:
             self._behind = False
         elif not self._behind and self._last - moment > _BACK_US:
             self._behind = True
-            self._batch.entries.append((self._last, note("clock", {"behind_us": self._last - moment}), None, -1))
+            self._commits.add((self._last, note("clock", {"behind_us": self._last - moment}), None, -1))
         return self._last
 
     def _add(self, body: bytes, closes: int = -1) -> None:
-        """Gather a record that nobody waits for."""
-        self._batch.entries.append((self._now(), body, None, closes))
-        if not self._lingering and not self._busy:
-            self._lingering = True
-            (self._loop or self._attach()).call_later(_LINGER, self._linger)
+        self._commits.add((self._now(), body, None, closes))
 
-    def _linger(self) -> None:
-        self._lingering = False
-        if not self._busy and not self._scheduled:
-            self._hand_over()
+    def _ride(
+        self, worker: str, principal: Principal, origin: Origin, call: Call, decision: Decision, moment: int, now_ns: int
+    ) -> Receipt | None:
+        key, standing = key_of(principal, worker, call, origin), standing_of(principal, decision)
+        window = self._windows.ride(key, standing, self._commits.running_loop().time(), moment)
+        return None if window is None else Receipt(window.call_id, window.sequence, now_ns)
 
-    def _hand_over(self) -> None:
-        self._scheduled = False
-        if self._busy or not self._batch.entries or self._writer.failure is not None:
-            return
-        batch, self._batch = self._batch, Batch(self._done)
-        self._sent, self._waiters = self._waiters, []
-        self._busy = True
-        self._writer.put(batch)
+    def _open_window(self, seq: int, call_id: str, worker: str, principal: Principal, origin: Origin, call: Call, decision: Decision,
+                     moment: int) -> None:  # fmt: skip
+        ends = self._commits.running_loop().time() + SECONDS
+        key, standing = key_of(principal, worker, call, origin), standing_of(principal, decision)
+        self._windows.open(Window(key, call_id, seq, standing, ends, moment, moment))
+        self._watch()
 
-    def _done(self, batch: Batch, first: int | None) -> None:
-        """Called in the writer's thread."""
-        assert self._loop is not None  # nothing is handed over without a loop
-        self._loop.call_soon_threadsafe(self._finished, batch, first)
-
-    def _finished(self, batch: Batch, first: int | None) -> None:
-        self._busy = False
-        waiters, self._sent = self._sent, []
-        if first is None:
-            self._failed(batch, waiters)
-        else:
-            for future, index, ids in waiters:
-                if future.done():  # cancelled meanwhile
-                    self._abandoned(first + index, ids)
-                else:
-                    future.set_result(first + index)
-        loop = self._loop
-        assert loop is not None
-        if self._waiters:
-            self._scheduled = True
-            loop.call_soon(self._hand_over)  # after the tasks just woken, so that what they record goes along
-        elif self._batch.entries and not self._lingering:
-            self._lingering = True
-            loop.call_later(_LINGER, self._linger)
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-
-    def _failed(self, batch: Batch, waiters: list[_Waiter]) -> None:
-        """Refuse all who wait; keep the records nobody waits for, in order, for when the log can be written again."""
-        refused = [*waiters, *self._waiters]
-        self._waiters = []
-        for future, _, _ in refused:
-            if not future.done():
-                future.set_exception(self._unwritable())
-        kept = _unawaited(batch.entries, waiters) + _unawaited(self._batch.entries, refused[len(waiters) :])
-        self._batch.entries = kept
-
-    def _abandoned(self, first: int, ids: list[str | None]) -> None:
+    def _abandoned(self, first: int, ids: Ids) -> None:
         for number, call_id in enumerate(ids):
             if call_id is not None:
                 self._add(completed(call_id, first + number, Reason.CLIENT_GONE, 0, 0, 0), closes=first + number)
@@ -286,36 +248,33 @@ class Journal:
         self._writer.refused += 1
         return Unavailable(Reason.AUDIT_UNWRITABLE, "the audit log cannot be written", retry_after=5)
 
-    def _resumed_in_thread(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._linger)
+    def _watch(self) -> None:
+        """Look once a second, while there is something that ends by itself."""
+        if not self._sweeping:
+            self._sweeping = True
+            self._commits.running_loop().call_later(1.0, self._sweep)
 
     def _sweep(self) -> None:
-        loop = self._loop
-        assert loop is not None
         if self._closed:
             return
-        if self._writer.failure is None:  # else the windows stay open, so that their counts are not lost
-            for summary in self._rejections.due(loop.time()):
-                self._add(note("rejected", {"summary": summary}))
-        self._sweeping = self._rejections.watching
+        loop = self._commits.running_loop()
+        if self._writer.failure is None:  # else the counts stay where they are, so that none is lost
+            self._sum_up(loop.time())
+        self._sweeping = self._rejections.watching or len(self._windows) > 0
         if self._sweeping:
             loop.call_later(1.0, self._sweep)
 
-    async def _settle(self) -> None:
-        """Wait until the writer has taken all that is gathered, or failed."""
-        loop = self._loop
-        assert loop is not None
-        while self._writer.failure is None and (self._busy or self._batch.entries):
-            if not self._busy:
-                self._hand_over()
-            self._idle = loop.create_future()
-            await self._idle
-
-
-def _unawaited(entries: list[Entry], waiters: Sequence[_Waiter]) -> list[Entry]:
-    awaited = {index + number for _, index, ids in waiters for number in range(len(ids))}
-    return [entry for index, entry in enumerate(entries) if index not in awaited]
+    def _sum_up(self, now: float, *, all_of_them: bool = False) -> None:
+        for summary in self._rejections.due(now, all_of_them=all_of_them):
+            self._add(note("rejected", {"summary": summary}))
+        for window in self._windows.due(now, all_of_them=all_of_them):
+            outcomes: dict[str, Json] = dict(sorted(window.outcomes.items()))
+            first, last = self._stamp(window.first).decode(), self._stamp(window.last).decode()
+            members: dict[str, Json] = {
+                "id": window.call_id, "decided": window.sequence, "outcome": outcome_of(window.outcomes),
+                "window": {"calls": window.calls, "first": first, "last": last, "outcomes": outcomes},
+            }  # fmt: skip
+            self._add(note("completed", members), closes=window.sequence)
 
 
 def _lock(log: Path) -> int:
@@ -330,6 +289,9 @@ def _lock(log: Path) -> int:
     return fd
 
 
-def _opening(state: State, software: str) -> bytes:
+def _opening(state: State, software: str, moment: int) -> list[Entry]:
+    """Return what a process writes first: that it is here, what it found, and the end of the calls its predecessor left open."""
     recovered: Json = {"cut": state.cut, "unknown": len(state.open)} if state.cut or state.open else None
-    return note("opened", {"software": software, "pid": os.getpid(), "recovered": recovered})
+    opened = note("opened", {"software": software, "pid": os.getpid(), "recovered": recovered})
+    closing: list[Entry] = [(moment, completed(call_id, seq, "unknown", 0, 0, 0), None, seq) for seq, call_id in sorted(state.open.items())]
+    return [(moment, opened, None, -1), *closing]

@@ -9,12 +9,15 @@ moved away can still be checked against a signed root.
 Trusts SHA-256. Refuses (ValueError) sizes and indexes that no tree has.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeAlias
 
 EMPTY_ROOT: Final = sha256(b"").digest()
 """The root of the tree without leaves (RFC 6962 section 2.1)."""
+
+Subtree: TypeAlias = Callable[[int, int], bytes]
+"""Gives the hash of the leaves from one index to before another."""
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -65,3 +68,92 @@ class Tree:
     def root(self) -> bytes:
         """Return the Merkle tree hash of all leaves so far."""
         return fold(self.edge)
+
+
+def inclusion_path(index: int, size: int, subtree: Subtree) -> list[bytes]:
+    """Return the audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1), leaf's side first.
+
+    `subtree(begin, end)` gives the hash of the leaves from `begin` to before `end`: only it knows where leaves come from.
+    """
+    if not 0 <= index < size:
+        raise ValueError("no such leaf")
+    path: list[bytes] = []
+    begin, end = 0, size
+    while end - begin > 1:
+        middle = begin + _left(end - begin)
+        if index < middle:
+            path.append(subtree(middle, end))
+            end = middle
+        else:
+            path.append(subtree(begin, middle))
+            begin = middle
+    path.reverse()
+    return path
+
+
+def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """Return the root that a leaf hash and its audit path lead to; raise ValueError when the path has the wrong length."""
+    if not 0 <= index < size:
+        raise ValueError("no such leaf")
+    sides = []
+    begin, end = 0, size
+    while end - begin > 1:
+        middle = begin + _left(end - begin)
+        sides.append(index < middle)
+        begin, end = (begin, middle) if index < middle else (middle, end)
+    if len(sides) != len(path):
+        raise ValueError("the path does not fit the tree")
+    root = leaf
+    for is_left, sibling in zip(reversed(sides), path, strict=True):
+        root = node_hash(root, sibling) if is_left else node_hash(sibling, root)
+    return root
+
+
+def consistency_path(first: int, size: int, subtree: Subtree) -> list[bytes]:
+    """Return the proof that the tree of `first` leaves is the beginning of that of `size` (RFC 6962 section 2.1.2)."""
+    if not 0 < first <= size:
+        raise ValueError("no such tree")
+    path: list[bytes] = []
+    begin, end, whole = 0, size, True
+    while first != end:
+        middle = begin + _left(end - begin)
+        if first <= middle:
+            path.append(subtree(middle, end))
+            end = middle
+        else:
+            path.append(subtree(begin, middle))
+            begin, whole = middle, False
+    if not whole:
+        path.append(subtree(begin, end))
+    path.reverse()
+    return path
+
+
+def consistent(first: int, first_root: bytes, size: int, root: bytes, path: Sequence[bytes]) -> bool:
+    """Say whether `path` proves that the tree (`first`, `first_root`) is the beginning of the tree (`size`, `root`)."""
+    if not 0 < first <= size:
+        raise ValueError("no such tree")
+    steps = []
+    begin, end, whole = 0, size, True
+    while first != end:
+        middle = begin + _left(end - begin)
+        steps.append(first <= middle)
+        if first <= middle:
+            end = middle
+        else:
+            begin, whole = middle, False
+    given = list(path)
+    if len(given) != len(steps) + (not whole):
+        return False
+    old = new = first_root if whole else given.pop(0)
+    for is_right, sibling in zip(reversed(steps), given, strict=True):
+        if is_right:
+            new = node_hash(new, sibling)
+        else:
+            old, new = node_hash(sibling, old), node_hash(sibling, new)
+    return old == first_root and new == root
+
+
+def _left(size: int) -> int:
+    """Return the size of the left part of a tree of `size` leaves: the largest power of two below it."""
+    return 1 << (size - 1).bit_length() - 1

@@ -9,13 +9,15 @@ checkpoint covers, then it is not a torn tail but damage: ConfigError, and nothi
 
 import gzip
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 
-from proxy.audit.files import SEALED_SUFFIX, open_append, segment_name, segments, sync_directory
+from proxy.audit.checkpoint import BadCheckpointError, parse, split, whole_length
+from proxy.audit.files import CHECKPOINT_SUFFIX, SEALED_SUFFIX, open_append, segment_name, segments, sync_directory
 from proxy.audit.merkle import Tree, leaf_hash
 from proxy.audit.record import FIRST_PREV
 from proxy.errors import ConfigError, Problem
@@ -35,9 +37,10 @@ class State:
     cut: int = 0
 
 
-def recover(directory: Path, signed_size: int = 0) -> State:
-    """Return the state of the log in `directory`, with any torn tail cut off. `signed_size` is that of its last checkpoint."""
+def recover(directory: Path) -> State:
+    """Return the state of the log in `directory`, with any torn tail cut off."""
     found = list(segments(directory).items())
+    signed_size = _signed_size(directory)
     state = State()
     cuts: list[tuple[int, Path, int]] = []
     while found:
@@ -89,6 +92,20 @@ def scan(path: Path, number: int) -> State | None:
             state.offset += len(raw)
             begun = True
     return state if begun else None
+
+
+def _signed_size(directory: Path) -> int:
+    """Return how many records the last checkpoints cover; a note torn by a crash is cut off."""
+    size = 0
+    for path in sorted(directory.glob(f"*{CHECKPOINT_SUFFIX}"))[-2:]:
+        data = path.read_bytes()
+        whole = whole_length(data)
+        if whole < len(data):
+            os.truncate(path, whole)
+        for note in split(data[:whole]):
+            with suppress(BadCheckpointError):
+                size = max(size, parse(note).size)
+    return size
 
 
 def micros(text: str) -> int:

@@ -8,19 +8,26 @@ A failed write or fdatasync acknowledges nothing. After a failed fdatasync the k
 forgotten the error, so asking again proves nothing: the file is cut back to the last acknowledged byte, read again from
 disk and compared with the tree in memory, and writing goes on in a new segment whose ``gap`` record says since when and
 why. Until that works (tried every `probe` seconds) every batch fails at once.
+
+A signed checkpoint follows within a second of any record, at every rotation, at the end, and hourly when idle (an ``idle`` record
+goes before it, so that silence is on record too). A checkpoint that cannot be written stops the journal as a record would.
 """
 
 import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
+from proxy.audit.checkpoint import Signer
+from proxy.audit.compress import Compressor
 from proxy.audit.files import (
+    CHECKPOINT_SUFFIX,
     SEGMENT_SUFFIX,
     Disk,
     open_append,
@@ -37,6 +44,15 @@ Entry: TypeAlias = tuple[int, bytes, str | None, int]
 DAY_US = 86_400_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often things happen, in seconds: checkpoints while records arrive, signs of life when idle, tries to write again."""
+
+    checkpoint: float = 1.0
+    idle: float = 3600.0
+    probe: float = 1.0
+
+
 @dataclass(slots=True)
 class Batch:
     """What goes to disk together. `done` is called in the writer's thread: with the seq of the first entry, or None if it failed."""
@@ -51,25 +67,30 @@ class Writer:
     def __init__(
         self,
         directory: Path,
-        origin: str,
+        signer: Signer,
         state: State,
         *,
         disk: Disk,
         segment_bytes: int,
-        probe: float,
+        compress: bool,
+        timing: Timing,
         clock: Callable[[], int],
         resumed: Callable[[], None],
     ) -> None:
-        """Take over the log named `origin`. `clock` gives nanoseconds since 1970; `resumed` is called from the thread."""
+        """Take over the log that `signer` signs. `clock` gives nanoseconds since 1970; `resumed` is called from the thread."""
         self.failure: str | None = None
         self.refused = 0  # calls answered 503 since the failure; the event loop counts, the gap record tells
+        self.commits = 0
         self._directory = directory
-        self._origin = origin
+        self._signer = signer
         self._state = state
         self._disk = disk
         self._segment_bytes = segment_bytes
-        self._probe = probe
+        self._compressor = Compressor(directory) if compress else None
+        self._timing = timing
         self._clock = clock
+        self._signed = -1  # size of the tree last signed
+        self._signed_at = self._active_at = time.monotonic()
         self._resumed = resumed
         self._since = 0
         self._fd = -1
@@ -86,13 +107,19 @@ class Writer:
         """How many records are durable."""
         return self._state.tree.size
 
+    @property
+    def last_time(self) -> int:
+        """The time of the last record in microseconds since 1970: no later one may have an earlier time."""
+        return self._state.time
+
     def open_calls(self) -> dict[int, str]:
         """Return the calls decided and not completed, by seq. For when the writer is at rest."""
         return dict(self._state.open)
 
     def start(self, entries: list[Entry]) -> None:
-        """Write the first entries at once, in the caller's thread (raises OSError), then start the thread."""
+        """Write the first entries and a checkpoint at once, in the caller's thread (raises OSError), then start the thread."""
         self._write(entries)
+        self._checkpoint()
         self._thread.start()
 
     def put(self, batch: Batch | None) -> None:
@@ -106,9 +133,9 @@ class Writer:
     def _run(self) -> None:
         while True:
             try:
-                batch = self._queue.get(timeout=self._probe if self.failure else None)
+                batch = self._queue.get(timeout=self._patience())
             except Empty:
-                self._try_resume()
+                self._alone()
                 continue
             if batch is None:
                 break
@@ -119,8 +146,37 @@ class Writer:
                 except Exception as error:  # whatever it was, this batch is not durable
                     self._fail(error)
             batch.done(batch, first)
+            if time.monotonic() - self._signed_at >= self._timing.checkpoint:
+                self._alone()
+        with suppress(OSError):
+            if self.failure is None:
+                self._checkpoint()
         if self._fd >= 0:
             os.close(self._fd)
+
+    def _patience(self) -> float:
+        """Return how long to wait for a batch before something is to be done without one."""
+        if self.failure is not None:
+            return self._timing.probe
+        now = time.monotonic()
+        if self._signed != self._state.tree.size:
+            return max(0.0, self._signed_at + self._timing.checkpoint - now)
+        return max(0.0, self._active_at + self._timing.idle - now)
+
+    def _alone(self) -> None:
+        """Do what is due without a batch: try to write again, or sign, or say that nothing happened."""
+        if self.failure is not None:
+            self._try_resume()
+            return
+        try:
+            if self._signed != self._state.tree.size:
+                self._checkpoint()
+            elif time.monotonic() - self._active_at >= self._timing.idle:
+                idle = note("idle", {"since": self._stamp(self._state.time).decode()})
+                self._write([(self._clock() // 1000, idle, None, -1)])
+                self._checkpoint()
+        except Exception as error:
+            self._fail(error)
 
     def _write(self, entries: list[Entry]) -> int:
         """Append entries durably; return the seq of the first. State changes only after the last step that can fail."""
@@ -146,6 +202,8 @@ class Writer:
         parts.append(b"")
         data = b"\n".join(parts)
         write_whole(self._disk, fd, data)
+        self.commits += 1
+        self._active_at = time.monotonic()
         calls, seq = state.open, state.tree.size
         for _, _, opens, closes in entries:
             if opens is not None:
@@ -158,11 +216,12 @@ class Writer:
     def _begin_segment(self, moment: int, more: tuple[Entry, ...] = ()) -> None:
         """Begin the next segment with its first record. What stands under its name already was never acknowledged."""
         state = self._state
+        self._checkpoint()
         number = state.number + 1
         tree = {"size": state.tree.size, "root": state.tree.root().hex(), "edge": [part.hex() for part in state.tree.edge]}
         head = note(
             "segment",
-            {"log": self._origin, "segment": number, "tree": tree, "open": [[seq, call_id] for seq, call_id in state.open.items()]},  # type: ignore[dict-item]  # mypy does not see list[str] as list[Json]
+            {"log": self._signer.origin, "segment": number, "tree": tree, "open": [[seq, call_id] for seq, call_id in state.open.items()]},  # type: ignore[dict-item]  # mypy does not see list[str] as list[Json]
         )
         fd = open_append(self._path(number))
         try:
@@ -177,6 +236,28 @@ class Writer:
         self._fd = fd
         state.number, state.sealed = number, False
         self._day = state.time // DAY_US
+        if self._compressor is not None and number > 1:
+            self._compressor.start(number)
+
+    def _checkpoint(self) -> None:
+        """Sign the tree as it is, beside the present segment, unless that is done."""
+        state = self._state
+        if self._signed == state.tree.size or not state.number:
+            return
+        path = self._path(state.number).with_suffix(CHECKPOINT_SUFFIX)
+        fd = open_append(path)
+        try:
+            end = os.fstat(fd).st_size
+            try:
+                write_whole(self._disk, fd, self._signer.sign(state.tree.size, state.tree.root()) + b"\n")
+            except OSError:
+                os.ftruncate(fd, end)
+                raise
+        finally:
+            os.close(fd)
+        if not end:
+            sync_directory(self._directory)
+        self._signed, self._signed_at = state.tree.size, time.monotonic()
 
     def _fail(self, error: Exception) -> None:
         self._since = max(self._clock() // 1000, self._state.time)

@@ -10,6 +10,8 @@ import orjson
 
 from proxy.audit.files import Disk, segments
 from proxy.audit.journal import Journal
+from proxy.audit.reader import open_segment
+from proxy.audit.writer import Timing
 from proxy.model import Call, Decision, Origin, Permission, Principal, Reason, Value
 
 ALICE = Principal("https://idp.example/", "okta", "alice", ("viewer",), ("staff",))
@@ -66,7 +68,7 @@ EIO, ENOSPC, EROFS = errno.EIO, errno.ENOSPC, errno.EROFS
 
 def open_journal(directory: Path, name: str = "gate", **settings: Any) -> Journal:
     """A journal with a quick probe, so that a recovery is seen at once."""
-    return Journal.open(directory, name=name, **{"probe": 0.01, **settings})
+    return Journal.open(directory, name=name, **{"timing": Timing(probe=0.01), "compress": False, **settings})
 
 
 async def one(journal: Journal, number: int, made: Callable[[], Call] = call) -> None:
@@ -78,7 +80,7 @@ async def one(journal: Journal, number: int, made: Callable[[], Call] = call) ->
 
 def raw_lines(directory: Path) -> list[bytes]:
     """Every line of the plain segments of one log."""
-    return b"".join(path.read_bytes() for path in segments(directory).values()).splitlines()
+    return b"".join(open_segment(path).read() for path in segments(directory).values()).splitlines()
 
 
 def records(directory: Path) -> list[dict[str, Any]]:

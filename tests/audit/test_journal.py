@@ -1,12 +1,14 @@
 import asyncio
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from proxy.audit.files import Disk
 from proxy.audit.merkle import Tree, leaf_hash
+from proxy.audit.policies import digest, kept_policy_set
 from proxy.audit.rejections import Rejections
 from proxy.errors import ConfigError, Unavailable
 from proxy.model import Reason
@@ -18,6 +20,7 @@ from .made import (
     EIO,
     ENOSPC,
     EROFS,
+    HASH,
     HERE,
     WORKER,
     Clock,
@@ -31,10 +34,10 @@ from .made import (
 )
 
 
-async def until(true: "object", *, tries: int = 500) -> None:
+async def until(true: Callable[[], bool], *, tries: int = 500) -> None:
     """Wait for a condition of another thread; fail rather than hang."""
     for _ in range(tries):
-        if true():  # type: ignore[operator]
+        if true():
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it never became true")
@@ -128,7 +131,7 @@ async def test_one_writer_a_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 65, "a\nb"])
 def test_a_bad_instance_name_is_refused(tmp_path: Path, name: str) -> None:
     """An instance name is a plain file name: it becomes a directory and a part of the log's name."""
-    with pytest.raises(ConfigError, match="instance name"):
+    with pytest.raises(ConfigError, match="no name of a log"):
         open_journal(tmp_path, name)
 
 
@@ -275,7 +278,9 @@ async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> Non
 async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -> None:
     """The log says which policy set decided from when on."""
     journal = open_journal(tmp_path)
-    journal.policy_in_force("sha256:ab", {"roles.toml": "x", "base.cedar": "y"})
+    journal.policy_in_force(HASH, {"roles.toml": "x", "base.cedar": "y"})
     await journal.close()
     [found] = [r for r in records(tmp_path / "gate") if r["stage"] == "policy"]
-    assert (found["hash"], found["files"]) == ("sha256:ab", ["base.cedar", "roles.toml"])
+    assert kept_policy_set(tmp_path, HASH) == {"roles.toml": "x", "base.cedar": "y"}
+    assert found["texts_sha256"] == digest({"base.cedar": "y", "roles.toml": "x"})
+    assert (found["hash"], found["files"]) == (HASH, ["base.cedar", "roles.toml"])

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.record import Bodies, Stamps, completed, dumps, line, note
+from proxy.audit.record import Bodies, Stamps, completed, dumps, line, note, principal_json
 from proxy.audit.withhold import Withholder
 from proxy.model import Call, Origin, Principal, Reason
 
@@ -57,7 +57,7 @@ def test_rejected_without_and_with_principal() -> None:
     plain = read(BODIES.rejected("R1", Reason.NO_CREDENTIAL, "", HERE, None, None))
     assert "principal" not in plain and "upstream" not in plain
     full = read(BODIES.rejected("R1", Reason.MALFORMED_CALL, "at byte 3", HERE, ALICE, "luigi"))
-    assert (full["detail"], full["upstream"], full["principal"]["subject"]) == ("at byte 3", "luigi", "alice")  # type: ignore[index]
+    assert (full["detail"], full["upstream"], full["principal"]) == ("at byte 3", "luigi", orjson.loads(principal_json(ALICE)))
 
 
 @given(st.text(), st.text(), st.dictionaries(st.text(), st.text()), st.text())

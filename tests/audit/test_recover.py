@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.audit.checkpoint import parse, split
 from proxy.audit.recover import micros, recover
 from proxy.errors import ConfigError
 
@@ -9,21 +10,22 @@ from .made import ALLOW, HERE, WORKER, call, one, open_journal, raw_lines, recor
 
 
 async def killed(directory: Path, calls: int = 3) -> bytes:
-    """Leave a log as kill -9 leaves it: one call open, nothing closed in order. Return the segment's bytes."""
+    """Leave a log as kill -9 leaves it, before its next checkpoint: one call open, nothing closed. Return the segment's bytes."""
     journal = open_journal(directory)
     for n in range(calls):
         await one(journal, n)
     await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
-    left = (directory / "gate" / "00000001.jsonl").read_bytes()
+    left = {path: path.read_bytes() for path in (directory / "gate").iterdir()}
     await journal.close()
-    return left
+    for path, data in left.items():
+        path.write_bytes(data)
+    return left[directory / "gate" / "00000001.jsonl"]
 
 
 async def test_open_calls_are_closed_as_unknown(tmp_path: Path) -> None:
     """After a kill the new process says so and closes what was open; sequence and tree go on in the same segment."""
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
-    segment.write_bytes(left)
     before = len(raw_lines(tmp_path / "gate"))
     await open_journal(tmp_path).close()
     opened, closed, ended = records(tmp_path / "gate")[before:]
@@ -67,10 +69,12 @@ async def test_missing_signed_records_are_damage_not_a_torn_tail(tmp_path: Path)
     """If a checkpoint covers more records than are there, the log is not touched and the gate does not start on it."""
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
-    segment.write_bytes(left[:-20])
-    with pytest.raises(ConfigError, match="checkpoint covers"):
-        recover(tmp_path / "gate", signed_size=left.count(b"\n"))
-    assert segment.read_bytes() == left[:-20]
+    signed = parse(next(split((tmp_path / "gate" / "00000001.checkpoints").read_bytes()))).size
+    short = b"\n".join(left.split(b"\n")[: signed - 1]) + b"\n"
+    segment.write_bytes(short)
+    with pytest.raises(ConfigError, match=f"covers {signed} records"):
+        recover(tmp_path / "gate")
+    assert segment.read_bytes() == short
 
 
 def test_a_new_log_starts_empty(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Signed checkpoints: the C2SP formats ``signed-note`` and ``tlog-checkpoint`` (c2sp.org), Ed25519.
+
+A checkpoint's text is three lines (origin name of the log, number of records, base64 root); then an empty line; then one line a
+signature: ``— <key name> <base64 of 4 bytes key id and the signature>``. The key's name is the log's origin name. The key id is the
+beginning of ``SHA-256(name || 0x0A || 0x01 || public key)``. Other signatures (witnesses, further algorithms) may follow
+and are kept; a verifier goes by the keys it knows. Extension lines are accepted and ignored.
+
+A log keeps its checkpoints in ``NNNNNNNN.checkpoints`` beside the segment they were signed in, one after another, each
+followed by an empty line. A public key is written ``name+keyid+base64``, as other tools for signed notes read it.
+"""
+
+import binascii
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+_ED25519 = b"\x01"
+_NAME = re.compile(r"[^\s+]+")
+_NOTE = re.compile(rb"(?P<text>(?:[^\n]+\n){3,})\n(?P<signatures>(?:\xe2\x80\x94 [^ \n]+ [^ \n]+\n)+)\n")
+
+
+class BadCheckpointError(ValueError):
+    """A note that is no checkpoint, or not signed by any key that was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed tree head: the first `size` records of the log `origin` have this `root`. `note` is all of it, as signed."""
+
+    origin: str
+    size: int
+    root: bytes
+    note: bytes
+
+
+def key_id(name: str, public: bytes) -> bytes:
+    """Return the four bytes that tell keys of one name apart."""
+    return sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+
+
+def format_key(name: str, public: bytes) -> str:
+    """Return a public key in the form other tools read."""
+    return f"{name}+{key_id(name, public).hex()}+{b64encode(_ED25519 + public).decode()}"
+
+
+def parse_keys(text: str) -> list[tuple[str, bytes]]:
+    """Read public keys, one a line, as (name, key); raise BadCheckpointError on anything else."""
+    keys = []
+    for line in text.split():
+        name, _, rest = line.partition("+")
+        given, _, encoded = rest.partition("+")
+        try:
+            data = b64decode(encoded, validate=True)
+        except binascii.Error:
+            data = b""
+        if len(data) != 33 or data[:1] != _ED25519 or key_id(name, data[1:]).hex() != given:
+            raise BadCheckpointError("not an Ed25519 public key of the form name+keyid+base64")
+        keys.append((name, data[1:]))
+    if not keys:
+        raise BadCheckpointError("no public key in it")
+    return keys
+
+
+class Signer:
+    """Signs the checkpoints of one log."""
+
+    def __init__(self, origin: str, key: Ed25519PrivateKey) -> None:
+        """Sign as `origin`, which is both the log's and the key's name."""
+        if not _NAME.fullmatch(origin):
+            raise ValueError("an origin name has no space and no plus sign")
+        self.origin = origin
+        self._key = key
+        self._id = key_id(origin, key.public_key().public_bytes_raw())
+
+    def sign(self, size: int, root: bytes) -> bytes:
+        """Return the signed note for a tree."""
+        text = f"{self.origin}\n{size}\n{b64encode(root).decode()}\n".encode()
+        signature = b64encode(self._id + self._key.sign(text))
+        return text + b"\n\xe2\x80\x94 " + self.origin.encode() + b" " + signature + b"\n"
+
+
+def parse(note: bytes) -> Checkpoint:
+    """Read a note as a checkpoint without looking at its signatures; raise BadCheckpointError when it is none."""
+    found = _NOTE.fullmatch(note + b"\n")
+    if found is None:
+        raise BadCheckpointError("not a signed note")
+    try:
+        origin, size, root = found["text"].decode().split("\n")[:3]
+        if not _NAME.fullmatch(origin) or not size.isascii() or not size.isdigit() or str(int(size)) != size:
+            raise BadCheckpointError("not a checkpoint")
+        data = b64decode(root, validate=True)
+    except ValueError:
+        raise BadCheckpointError("not a checkpoint") from None
+    if len(data) != 32 or b64encode(data).decode() != root:
+        raise BadCheckpointError("the root is no SHA-256 hash")
+    return Checkpoint(origin, int(size), data, note)
+
+
+def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
+    """Return the checkpoint of a note that the log's own name has signed with one of `keys`; else raise BadCheckpointError."""
+    checkpoint = parse(note)
+    text, _, signatures = note.partition(b"\n\n")
+    for key in keys:
+        wanted = key_id(checkpoint.origin, key)
+        for line in signatures.splitlines():
+            _, name, encoded = line.decode(errors="replace").split(" ")
+            try:
+                data = b64decode(encoded, validate=True)
+            except binascii.Error:
+                continue
+            if name != checkpoint.origin or data[:4] != wanted or b64encode(data).decode() != encoded:
+                continue
+            try:
+                Ed25519PublicKey.from_public_bytes(key).verify(data[4:], text + b"\n")
+            except InvalidSignature:
+                raise BadCheckpointError("the signature does not verify") from None
+            return checkpoint
+    raise BadCheckpointError("no signature by a known key")
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    """Give the notes of a checkpoints file; a last one that is not whole is given too, and will not parse."""
+    at = 0
+    while at < len(data):
+        found = _NOTE.match(data, at)
+        if found is None:
+            yield data[at:]
+            return
+        yield data[at : found.end() - 1]
+        at = found.end()
+
+
+def whole_length(data: bytes) -> int:
+    """Return how many bytes of a checkpoints file are whole notes: what a crash in the middle of one leaves."""
+    at = 0
+    while (found := _NOTE.match(data, at)) is not None:
+        at = found.end()
+    return at
