@@ -56,6 +56,9 @@ ABOUT: dict[Reason, About] = {
     Reason.AMBIGUOUS_CALL: About(400, "The call could be read in two ways.", "Send each element, key and argument once."),
     Reason.CALL_TOO_COMPLEX: About(400, "The call is nested too deeply or has too many elements.", "Send less in one call."),
     Reason.BAD_ARGUMENTS: About(400, "An argument is missing or of the wrong type.", "Fix the named argument; the catalog has its type."),
+    Reason.CROSS_SITE: About(
+        403, "A browser sent this call, and not from a script of the gate's own pages.", "Use the pages behind the gate, or no browser."
+    ),
     Reason.NO_ROLE: About(403, "The identity holds no role.", "Ask the security team for a role in policies/roles.toml."),
     Reason.UNKNOWN_METHOD: About(
         403, "The catalog of this upstream has no such method.", "Check the method's name; add it to the catalog if it is new."
@@ -88,7 +91,7 @@ ABOUT: dict[Reason, About] = {
         499, "The caller left before the answer was complete.", "Nothing to do; the record says how far the answer got."
     ),
     Reason.INTERNAL_ERROR: About(
-        500, "The gate failed in a way it should not.", "Report it with the reference; nothing more was forwarded."
+        500, "The gate failed in a way it should not.", "Report it with the reference; the record says how far the call got."
     ),
 }
 

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from proxy.audit.journal import Journal
 from proxy.errors import Rejected, Unavailable
@@ -23,6 +23,7 @@ from proxy.protocol.luigi import LuigiApi, json_refusal
 from proxy.protocol.pages import LuigiPages
 from proxy.protocol.refusal import Refusal, of_decision, of_error
 from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, RpcDialect, XmlRpc
+from proxy.protocol.xmlrpc import Fault
 
 
 class Leg(Protocol):
@@ -61,7 +62,7 @@ class Log(Protocol):
         """Write a line about a request that never became a call; floods of them are thinned out."""
 
 
-Dialect = LuigiApi | LuigiPages | LuigiOverXmlRpc | XmlRpc
+Dialect: TypeAlias = LuigiApi | LuigiPages | RpcDialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def make_route(name: str, prefix: str, catalog: Catalog, leg: Leg, *, batch_call
     if catalog.protocol == "luigi":
         dialects = {
             "api": LuigiApi(name, catalog, path),
-            "pages": LuigiPages(name, catalog, path),
+            "pages": LuigiPages(name, catalog, path, prefix),
             "xmlrpc": LuigiOverXmlRpc(name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes),
         }
     else:
@@ -154,8 +155,7 @@ class Gate:
         except Rejected as error:
             return self._rejected(request, error, principal, upstream, speak)
         except Exception as error:
-            self._log.error("internal error", ref=request.id, error=type(error).__name__, at=_where(error))
-            return self._rejected(request, Rejected(Reason.INTERNAL_ERROR), principal, upstream, speak)
+            return self._rejected(request, self._surprise(error, request), principal, upstream, speak)
         finally:
             self.in_flight -= 1
 
@@ -191,7 +191,9 @@ class Gate:
     async def _call(self, request: Request, route: Route, dialect: Dialect, principal: Principal, call: Call) -> Reply:
         """One call: decide, record, forward, answer."""
         decision = self._decide(principal, call)
-        [receipt] = await self._journal.decide(request.id, principal, request.origin, [(call, decision)], time.monotonic_ns())
+        [receipt] = await self._journal.decide(
+            request.id, principal, request.origin, [(call, decision)], time.monotonic_ns(), heartbeat=call.heartbeat
+        )
         self._meter.called(call.upstream, call.permission, decision.reason)
         if receipt is None:
             self._log_denied(request, principal, call, decision)
@@ -201,6 +203,8 @@ class Gate:
     def _decide(self, principal: Principal, call: Call) -> Decision:
         if self.draining and call.method == "get_work":
             return self._policy.refuse(Reason.DRAINING)
+        if call.protocol == "callgate":
+            return self._policy.introspect(principal)
         return self._policy.decide(principal, call)
 
     async def _forward(self, request: Request, route: Route, dialect: Dialect, principal: Principal, call: Call, receipt: Receipt) -> Reply:
@@ -208,17 +212,18 @@ class Gate:
         answer: Answer | None = None
         try:
             if call.protocol == "callgate":
-                reply = dialect.introspect(call, lambda method: self._policy.may_call(principal, route.name, method))
+                assert isinstance(dialect, RpcDialect)
+                reply = dialect.introspect(call, lambda method: self._policy.may_call(principal, route.name, method.name))
             else:
                 answer = await route.leg.forward(receipt, dialect.encode(call, principal, request))
                 reply = dialect.answer(call, principal, answer)
-        except Unavailable as error:
+        except Exception as error:
             if answer is not None and answer.stream is not None:
                 await answer.stream.aclose()
-            self._log.warning("upstream failed", ref=request.id, upstream=route.name, method=call.method, reason=error.reason)
-            reply = replace(dialect.refuse(replace(of_error(error, request.id), method=call.method)), outcome=error.reason)
-        except BaseException:
-            self._complete(receipt, Reason.INTERNAL_ERROR, 500, 0)
+            refusal = replace(of_error(self._explained(error, request, call), request.id), method=call.method)
+            reply = replace(dialect.refuse(refusal), outcome=refusal.reason)
+        except BaseException:  # cancelled: the caller will hear nothing, the record says so
+            self._complete(receipt, Reason.CLIENT_GONE, 0, 0)
             raise
         if reply.stream is not None:
             status = reply.status
@@ -226,12 +231,23 @@ class Gate:
         self._complete(receipt, reply.outcome, reply.status, len(reply.body))
         return reply
 
+    def _explained(self, error: Exception, request: Request, call: Call) -> Rejected:
+        """What went wrong after a call was allowed, logged, as a refusal. A surprise is ours, and its text stays here."""
+        if isinstance(error, Unavailable):
+            self._log.warning("upstream failed", ref=request.id, upstream=call.upstream, method=call.method, reason=error.reason)
+            return error
+        return self._surprise(error, request)
+
+    def _surprise(self, error: Exception, request: Request) -> Rejected:
+        self._log.error("internal error", ref=request.id, error=type(error).__name__, at=_where(error))
+        return Rejected(Reason.INTERNAL_ERROR)
+
     async def _bundle(self, request: Request, route: Route, dialect: RpcDialect, principal: Principal, bundle: Bundle) -> Reply:
         """A ``system.multicall``: every inner call is decided, recorded and answered on its own, in order."""
         decided = [(item, self._decide(principal, item)) for item in bundle.items if isinstance(item, Call)]
         receipts = await self._journal.decide(request.id, principal, request.origin, decided, time.monotonic_ns()) if decided else []
         rows = iter(zip(decided, receipts, strict=True))
-        results: list[Value | Refusal] = []
+        results: list[Value | Fault | Refusal] = []
         for item in bundle.items:
             if isinstance(item, Rejected):
                 self._note(request.id, request.origin, item, principal, route.name)
@@ -248,7 +264,7 @@ class Gate:
 
     async def _inner(
         self, request: Request, route: Route, dialect: RpcDialect, principal: Principal, call: Call, receipt: Receipt
-    ) -> Value | Refusal:
+    ) -> Value | Fault | Refusal:
         """One allowed call of a bundle: as `_forward`, but the answer becomes a value in the bundle's array."""
         reply = await self._forward(request, route, dialect, principal, call, receipt)
         return await dialect.value(reply, of_error(Unavailable(Reason.UPSTREAM_INVALID), request.id))

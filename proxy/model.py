@@ -48,6 +48,7 @@ class Reason(StrEnum):
     AMBIGUOUS_CALL = "ambiguous-call"
     CALL_TOO_COMPLEX = "call-too-complex"
     BAD_ARGUMENTS = "bad-arguments"
+    CROSS_SITE = "cross-site"
 
     # The call is clear, and refused.
     NO_ROLE = "no-role"
@@ -80,7 +81,7 @@ class DateTime:
     text: str
 
 
-Value: TypeAlias = "bool | int | float | str | bytes | DateTime | list[Value] | dict[str, Value] | None"
+Value: TypeAlias = bool | int | float | str | bytes | DateTime | list["Value"] | dict[str, "Value"] | None
 """What an argument or an answer can be, whatever the wire: JSON has no bytes and no DateTime, XML-RPC has them all."""
 
 
@@ -129,6 +130,7 @@ class Call:
     catalog does not have: such a call exists so that it can be denied and recorded. `task` is the task the call is
     about, a task id or, where only that is given, a family; None for calls about no single task.
     `secret` names the arguments whose values the audit must withhold, as paths (``("params", "password")``).
+    `heartbeat` is the worker id of a call that only says "I am alive", None for every other.
     """
 
     upstream: str
@@ -139,6 +141,7 @@ class Call:
     known: bool = True
     task: str | None = None
     secret: tuple[tuple[str, ...], ...] = ()
+    heartbeat: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +189,9 @@ class Outbound:
 class Stream(Protocol):
     """A body in parts, read once. `aclose` gives it up early and may be called at any time, also twice."""
 
-    def __aiter__(self) -> "Stream": ...  # noqa: D105  (the protocol of `async for`)
+    def __aiter__(self) -> "Stream": ...
 
-    async def __anext__(self) -> bytes: ...  # noqa: D105  (the protocol of `async for`)
+    async def __anext__(self) -> bytes: ...
 
     async def aclose(self) -> None:
         """Read no further."""

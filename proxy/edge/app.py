@@ -8,8 +8,8 @@ so that every record of theirs is in it.
 import asyncio
 import base64
 import signal
-import ssl
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -25,7 +25,7 @@ from proxy.edge.probes import Probes
 from proxy.edge.server import Limits, Server, new_request_id_source
 from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream import Leg, Target
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, Problem
 from proxy.gate import Gate, Route, make_route
 from proxy.identity.discovery import DiscoveredKeys
 from proxy.identity.issuers import Issuer
@@ -33,7 +33,6 @@ from proxy.identity.keyfile import KeyFile
 from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
-from proxy.policy.roles import load_roles
 from proxy.protocol.catalog import Catalog, load_catalog
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -49,14 +48,13 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None, st
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     catalogs = load_catalogs(settings)
-    roles = load_roles(settings.policy.directory / "roles.toml", issuers=[issuer.name for issuer in make_issuers(settings)])
-    policy = load_policies(settings.policy.directory, catalogs)
+    policy = load_policies(settings.policy.directory, catalogs, unused=_unused(settings), groups_claims=groups_claims(settings))
     certificate = _certificate(settings)
     limits = settings.limits
 
     meter = Meter()
     journal = Journal.open(settings.audit.directory, name=settings.audit.name)
-    verifier = Verifier(make_issuers(settings), roles.of)
+    verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
     runner = None
     try:
@@ -99,7 +97,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None, st
 
 def load_catalogs(settings: Settings) -> dict[str, Catalog]:
     """The catalog of each upstream, by the upstream's name. Raises `ConfigError` with the problems of all of them."""
-    problems = []
+    problems: list[Problem] = []
     catalogs: dict[str, Catalog] = {}
     for upstream in settings.upstreams:
         try:
@@ -109,6 +107,18 @@ def load_catalogs(settings: Settings) -> dict[str, Catalog]:
     if problems:
         raise ConfigError(problems)
     return catalogs
+
+
+def _unused(settings: Settings) -> list[Catalog]:
+    """The catalogs that no upstream has: the policies may speak of their methods."""
+    used = {upstream.catalog for upstream in settings.upstreams}
+    return [load_catalog(path) for path in sorted((settings.policy.directory / "catalogs").glob("*.toml")) if path.stem not in used]
+
+
+def groups_claims(settings: Settings) -> dict[str, str]:
+    """Where the groups stand in the tokens of each issuer, by the issuer's name."""
+    claims = {issuer.name: issuer.groups_claim for issuer in settings.issuers}
+    return claims if settings.local_issuer is None else {**claims, "local": "groups"}
 
 
 def make_issuers(settings: Settings) -> list[Issuer]:
@@ -133,33 +143,26 @@ def make_issuers(settings: Settings) -> list[Issuer]:
 
 def make_target(upstream: Upstream) -> Target:
     """Where the leg of `upstream` goes."""
-    common = {
-        "connect_seconds": upstream.connect_seconds,
-        "first_byte_seconds": upstream.first_byte_seconds,
-        "idle_seconds": upstream.idle_seconds,
-    }
     authorization = b""
     if upstream.authorization is not None:
         authorization = b"Basic " + base64.b64encode(upstream.authorization.reveal().strip().encode())
-    if upstream.socket_path is not None:
-        return Target(
-            upstream.name, socket=str(upstream.socket_path), authorization=authorization, connections=upstream.connections, **common
-        )
-    url = split_url(upstream.url)
-    tls: ssl.SSLContext | None = None
-    if url.scheme == "https":
-        key = None if upstream.client_key is None else (upstream.client_key.file or upstream.client_key.reveal())
-        tls = upstream_context(upstream.ca_file, upstream.client_certificate, key)
-    return Target(
+    target = Target(
         upstream.name,
-        host=url.hostname or "127.0.0.1",
-        port=url.port or (443 if tls else 80),
-        tls=tls,
-        server_hostname=url.hostname if tls else None,
         authorization=authorization,
+        connect_seconds=upstream.connect_seconds,
+        first_byte_seconds=upstream.first_byte_seconds,
+        idle_seconds=upstream.idle_seconds,
         connections=upstream.connections,
-        **common,
     )
+    if upstream.socket_path is not None:
+        return replace(target, socket=str(upstream.socket_path))
+    url = split_url(upstream.url)
+    host = url.hostname or "127.0.0.1"
+    if url.scheme == "http":
+        return replace(target, host=host, port=url.port or 80)
+    key = None if upstream.client_key is None else (upstream.client_key.file or upstream.client_key.reveal())
+    tls = upstream_context(upstream.ca_file, upstream.client_certificate, key)
+    return replace(target, host=host, port=url.port or 443, tls=tls, server_hostname=host)
 
 
 def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], leg: Leg) -> Route:

@@ -16,21 +16,22 @@ answers in which a worker looks for itself get the mark taken off again.
 
 import json
 import re
-from typing import Any, cast
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import orjson
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
+from proxy.protocol.browser import refuse_unmeant
 from proxy.protocol.catalog import Catalog, Method, check_arguments, disarm_markup
 from proxy.protocol.form import FORM, is_form, read_field, write_field
 from proxy.protocol.refusal import Refusal
+from proxy.protocol.strict_json import parse_arguments
 
-MAX_DEPTH = 100  # luigid's own arguments nest three deep
 _PATH = re.compile(r"/api/([a-z_]{1,64})")
 _MARKED = re.compile(r" \[[a-z0-9-]+:[A-Za-z0-9%._~@-]*\]\Z")
-_JSON = (b"cache-control", b"no-store")
+_JSON = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 DISABLED: Value = {"n_pending_tasks": 0, "running_tasks": [], "task_id": None, "n_unique_pending": 0, "worker_state": "disabled"}
 _HIDDEN_FROM_PUBLIC = (1, 2)  # luigi.parameter.ParameterVisibility.HIDDEN, PRIVATE
 _REWRITTEN_BYTES = 16 * 1024 * 1024  # a running task takes some 300 bytes in an answer to get_work
@@ -40,59 +41,6 @@ _NAMES_OWN_WORKER = frozenset({"get_work", "count_pending"})  # answers in which
 def worker_mark(principal: Principal) -> str:
     """What is appended to the worker ids of `principal`: a blank and ``[issuer:subject]``, the subject percent-encoded."""
     return f" [{principal.issuer_name}:{quote(principal.subject, safe='@')}]"
-
-
-def parse_arguments(text: bytes) -> dict[str, Value]:
-    """The JSON object in `text`. Raises `Rejected` for anything else, a key that stands twice, or text that is not UTF-8.
-
-    Fast road: orjson reads it, and if our own encoding of the result is the very text that came, then it held no
-    duplicate, no odd number and no surrogate. Anything else (white space, Infinity, integers over 64 bits) is read
-    again by the standard library with a hook that sees every key.
-    """
-    try:
-        quick = orjson.loads(text)
-        if type(quick) is dict and json.dumps(quick).encode() == text:
-            return _shallow(text, cast(dict[str, Value], quick))
-    except (orjson.JSONDecodeError, RecursionError):
-        pass
-    try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_constant)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON is nested too deeply") from None
-    except UnicodeError:
-        raise Rejected(Reason.MALFORMED_CALL, "the text is not UTF-8, or holds half a surrogate pair") from None
-    except ValueError:
-        raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object") from None
-    if type(value) is not dict:
-        raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object")
-    return _shallow(text, cast(dict[str, Value], value))
-
-
-def _shallow(text: bytes, args: dict[str, Value]) -> dict[str, Value]:
-    """`args`, unless they nest deeper than `MAX_DEPTH`. Few brackets in the text settle it without a walk."""
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        level: list[Value] = [args]
-        for _ in range(MAX_DEPTH):
-            level = [x for v in level if isinstance(v, (dict, list)) for x in (v.values() if isinstance(v, dict) else v)]
-            if not level:
-                break
-        else:
-            raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON is nested too deeply")
-    return args
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise Rejected(Reason.AMBIGUOUS_CALL, "a JSON key stands twice")
-    return result
-
-
-def _constant(name: str) -> float:
-    if name == "Infinity":
-        return float("inf")
-    raise ValueError(name)
 
 
 def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]) -> Call:
@@ -108,7 +56,17 @@ def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]
             raise Rejected(Reason.BAD_ARGUMENTS, f"{name}: {method.worker_arg} must be given")
         if _MARKED.search(worker) is not None:
             raise Rejected(Reason.NOT_YOUR_WORKER)
-    return Call(upstream, catalog.protocol, name, method.permission, args, True, _task(method, args), _secret(method, args))
+    heartbeat = str(args[method.worker_arg]) if method.heartbeat and method.worker_arg is not None else None
+    return Call(
+        upstream,
+        catalog.protocol,
+        name,
+        method.permission,
+        args,
+        task=_task(method, args),
+        secret=_secret(method, args),
+        heartbeat=heartbeat,
+    )
 
 
 def _task(method: Method, args: dict[str, Value]) -> str | None:
@@ -136,7 +94,7 @@ def encode(call: Call, catalog: Catalog, principal: Principal, base: str, *, gzi
     method = catalog.methods[call.method]
     args = call.args
     if method.worker_arg is not None:
-        args = {**args, method.worker_arg: f"{args[method.worker_arg]}{worker_mark(principal)}"}
+        args = {**args, method.worker_arg: str(args[method.worker_arg]) + worker_mark(principal)}
     body = write_field(json.dumps(args))
     view = method.permission == "view"
     path = f"{base}/api/{call.method}".encode("ascii")
@@ -153,6 +111,8 @@ def check_answer(call: Call, answer: Answer) -> None:
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
     if not answer.headers.get(b"content-type", b"").startswith(b"application/json"):
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered something other than JSON", sent=True)
+    if answer.stream is None and not answer.body.startswith(b'{"response":') and b"content-encoding" not in answer.headers:
+        raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True)
 
 
 def unmark(call: Call, principal: Principal, body: bytes) -> bytes:
@@ -192,6 +152,7 @@ class LuigiApi:
         if request.verb not in ("GET", "POST"):
             raise Rejected(Reason.VERB_NOT_ALLOWED, "the API takes GET and POST")
         headers = request.headers
+        refuse_unmeant(headers, tls=request.origin.tls is not None)
         if b"content-encoding" in headers:
             raise Rejected(Reason.AMBIGUOUS_CALL, "the API takes no Content-Encoding")
         text = read_field(request.query.encode("ascii")) if request.query else None
@@ -207,14 +168,14 @@ class LuigiApi:
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
         """As `encode`; a view may be answered compressed when the caller accepts that (a task list shrinks twentyfold)."""
-        return encode(call, self._catalog, principal, self._base, gzip=b"gzip" in request.headers.get(b"accept-encoding", b""))
+        return encode(call, self._catalog, principal, self._base, gzip=takes_gzip(request.headers))
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """luigid's answer, for the caller. Raises `Unavailable` when it is none."""
         check_answer(call, answer)
-        headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+        headers: tuple[tuple[bytes, bytes], ...] = _JSON
         if b"content-encoding" in answer.headers:
-            headers = (_JSON, (b"content-encoding", answer.headers[b"content-encoding"]), (b"vary", b"accept-encoding"))
+            headers = (*_JSON, (b"content-encoding", answer.headers[b"content-encoding"]), (b"vary", b"accept-encoding"))
         if answer.stream is not None:
             return Reply(200, headers=headers, stream=answer.stream, length=answer.length)
         return Reply(200, unmark(call, principal, answer.body), headers=headers)
@@ -225,8 +186,14 @@ class LuigiApi:
         A worker retries every error for a minute, but ends at once and in order when it is disabled (luigi.md 3b).
         """
         if is_disabled_answer(refusal):
-            return Reply(200, orjson.dumps({"response": DISABLED}), headers=(_JSON,))
+            return Reply(200, orjson.dumps({"response": DISABLED}), headers=_JSON)
         return json_refusal(refusal)
+
+
+def takes_gzip(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the caller accepts gzip. One that weighs its encodings (``gzip;q=0``) gets none: that is always right."""
+    accepted = headers.get(b"accept-encoding", b"")
+    return b"gzip" in accepted and b"gzip;" not in accepted
 
 
 def is_disabled_answer(refusal: Refusal) -> bool:
@@ -236,7 +203,7 @@ def is_disabled_answer(refusal: Refusal) -> bool:
 
 def json_refusal(refusal: Refusal) -> Reply:
     """A refusal as JSON: reason, message, remedy and reference, with the line as the reason phrase."""
-    headers: list[tuple[bytes, bytes]] = [_JSON]
+    headers: list[tuple[bytes, bytes]] = [*_JSON]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="callgate", Basic realm="callgate"'))
     if refusal.retry_after is not None:

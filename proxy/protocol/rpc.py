@@ -108,7 +108,7 @@ class RpcDialect(ABC):
         """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at fault), in a 200."""
         if refusal.status == 401:
             return luigi.json_refusal(refusal)
-        headers = _NO_STORE
+        headers: tuple[tuple[bytes, bytes], ...] = _NO_STORE
         if refusal.retry_after is not None:
             headers = (*headers, (b"retry-after", str(refusal.retry_after).encode("ascii")))
         return Reply(200, encode_fault(_fault_code(refusal), refusal.line), _XML, headers)

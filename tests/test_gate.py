@@ -1,0 +1,395 @@
+"""The pipeline's laws, with real tokens, real policies and a real journal; only the upstream's socket is a double."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.audit.files import Disk
+from proxy.audit.journal import Journal
+from proxy.edge.metrics import Meter
+from proxy.edge.server import new_request_id_source
+from proxy.errors import Rejected, Unavailable
+from proxy.gate import Gate, make_route
+from proxy.identity.issuers import Issuer
+from proxy.identity.keyfile import KeyFile
+from proxy.identity.local import LocalIssuer
+from proxy.identity.tokens import Profile
+from proxy.identity.verifier import Verifier
+from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Request
+from proxy.policy.load import load_policies
+from proxy.protocol.catalog import load_catalog
+from proxy.protocol.xmlrpc import encode_call
+
+POLICIES = Path(__file__).parent.parent / "policies"
+NOW = 1_800_000_000.0
+FORM = b"application/x-www-form-urlencoded"
+next_id = new_request_id_source()
+
+
+class ScriptedLeg:
+    """A double for the upstream: notes what it was sent, and whether the call's record was on disk by then."""
+
+    def __init__(self, journal_directory: Path) -> None:
+        self.journal_directory = journal_directory
+        self.sent: list[Outbound] = []
+        self.recorded: list[bool] = []
+        self.answer: Answer | Unavailable | Exception = Answer(200, {b"content-type": b"application/json"}, b'{"response": null}')
+
+    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+        self.sent.append(outbound)
+        self.recorded.append(any(r.get("id") == receipt.call_id and r["stage"] == "decided" for r in read_records(self.journal_directory)))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class SilentLog:
+    """Keeps the lines instead of writing them."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append((event, fields))
+
+    warning = error = info
+
+    def rejected(self, ref: str, address: str, reason: str) -> None:
+        self.lines.append(("rejected", {"ref": ref, "address": address, "reason": reason}))
+
+
+def read_records(directory: Path) -> list[dict[str, Any]]:
+    """Every record of every segment, in order."""
+    lines = [line for segment in sorted(directory.rglob("*.jsonl")) for line in segment.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
+
+
+def calls_of(directory: Path) -> list[dict[str, Any]]:
+    """The records about requests, without the log's own."""
+    return [r for r in read_records(directory) if r["stage"] in ("decided", "completed", "rejected")]
+
+
+class Bench:
+    """A gate with everything real but the upstream, and a way to send it requests."""
+
+    def __init__(self, tmp_path: Path, journal: Journal) -> None:
+        self.audit = tmp_path / "audit"
+        self.journal = journal
+        self.issuer = LocalIssuer(tmp_path / "issuer")
+        self.issuer.prepare(NOW)
+        catalog = load_catalog(POLICIES / "catalogs" / "luigi.toml")
+        supervisor = load_catalog(POLICIES / "catalogs" / "supervisor.toml")
+        policy = load_policies(POLICIES, {"luigi": catalog, "processes": supervisor})
+        profile = Profile(self.issuer.issuer, self.issuer.audience)
+        self.verifier = Verifier([Issuer("local", profile, KeyFile(self.issuer.key_set))], policy.roles.of)
+        self.leg = ScriptedLeg(self.audit)
+        self.log = SilentLog()
+        routes = [
+            make_route("luigi", "/", catalog, self.leg, batch_calls=10, body_bytes=1 << 20),
+            make_route("processes", "/processes", supervisor, self.leg, batch_calls=10, body_bytes=1 << 20),
+        ]
+        self.gate = Gate(routes, self.verifier, policy, journal, Meter(), self.log, in_flight=8, clock=lambda: NOW)
+
+    def token(self, role: str) -> bytes:
+        return b"Bearer " + self.issuer.issue(f"{role}-1", [role], 3600, NOW).encode()
+
+    async def ask(self, path: str, role: str | None, body: bytes = b"", kind: bytes = FORM, verb: str = "POST", **headers: bytes) -> Reply:
+        sent = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+        sent[b"host"] = b"localhost"
+        if body:
+            sent[b"content-type"] = kind
+        if role is not None:
+            sent[b"authorization"] = self.token(role)
+        path, _, query = path.partition("?")
+        request = Request(next_id(), verb, path, query or None, sent, body, Origin("127.0.0.1", 4711, "TLSv1.3", "test"))
+
+        async def no_more() -> bytes:
+            raise AssertionError("the body was whole")
+
+        return await self.gate.handle(request, no_more)
+
+    async def xmlrpc(self, path: str, role: str | None, method: str, *params: Any) -> Reply:
+        return await self.ask(path, role, encode_call(method, params), b"text/xml")
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A gate over a fresh journal."""
+    journal = Journal.open(tmp_path / "audit", name="gate")
+    bench = Bench(tmp_path, journal)
+    await bench.verifier.start()
+    yield bench
+    await bench.verifier.close()
+    await journal.close()
+
+
+async def test_record_is_on_disk_before_the_call_leaves(bench: Bench) -> None:
+    """Law 2: when the upstream is sent a call, its `decided` record can already be read from the file."""
+    reply = await bench.ask("/api/pause", "admin")
+    assert reply.status == 200
+    assert bench.leg.recorded == [True]
+    await bench.journal.close()
+    decided, completed = calls_of(bench.audit)
+    assert (decided["stage"], decided["method"], decided["decision"]) == ("decided", "pause", "allow")
+    assert (completed["stage"], completed["outcome"], completed["id"]) == ("completed", "ok", decided["id"])
+
+
+async def test_denied_call_is_recorded_and_not_forwarded(bench: Bench) -> None:
+    """Law 3: a viewer may not pause; the reply's line, the log and the record give the same reason and reference."""
+    reply = await bench.ask("/api/pause", "viewer")
+    assert reply.status == 403
+    assert reply.phrase.startswith(b"callgate: viewer-1 (viewer) may not pause luigi [no-policy-allows, ref ")
+    assert bench.leg.sent == []
+    await bench.journal.close()
+    [decided] = calls_of(bench.audit)
+    assert (decided["decision"], decided["reason"]) == ("deny", "no-policy-allows")
+    assert decided["id"].encode() in reply.phrase
+    assert ("denied", decided["id"]) in [(event, fields.get("ref")) for event, fields in bench.log.lines]
+
+
+async def test_denied_get_work_is_the_disabled_answer(bench: Bench) -> None:
+    """Law 7: a worker that may not work is told so in luigid's own words, which it does not retry."""
+    reply = await bench.ask("/api/get_work", "viewer", b'data={"worker":"w","host":"h"}')
+    assert reply.status == 200
+    assert json.loads(reply.body)["response"]["worker_state"] == "disabled"
+    assert bench.leg.sent == []
+
+
+async def test_draining_gate_answers_get_work_disabled(bench: Bench) -> None:
+    """A gate that shuts down lets workers end in order: no new work, everything else goes on."""
+    bench.gate.draining = True
+    work = await bench.ask("/api/get_work", "worker", b'data={"worker":"w","host":"h"}')
+    assert json.loads(work.body)["response"]["worker_state"] == "disabled"
+    ping = await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')
+    assert ping.status == 200
+    assert [o.path for o in bench.leg.sent] == [b"/api/ping"]
+
+
+@pytest.mark.parametrize(
+    ("role", "status", "reason"),
+    [(None, 401, "no-credential"), ("stranger", 403, "no-role")],
+)
+async def test_no_token_and_no_role(bench: Bench, role: str | None, status: int, reason: str) -> None:
+    """Without a token 401, without a role 403, and nothing is forwarded either way."""
+    reply = await bench.ask("/api/task_list", role)
+    assert reply.status == status
+    assert json.loads(reply.body)["error"]["reason"] == reason
+    assert bench.leg.sent == []
+
+
+async def test_client_headers_and_credentials_stay_here(bench: Bench) -> None:
+    """Law 4: what goes upstream is ours alone; the token is in no outbound part and in no record."""
+    token = bench.token("admin")
+    await bench.ask("/api/pause", "admin", x_forwarded_user=b"root", if_none_match=b"x")
+    [outbound] = bench.leg.sent
+    assert (outbound.verb, outbound.path, outbound.body) == ("POST", b"/api/pause", b"data={}")
+    await bench.journal.close()
+    assert token.removeprefix(b"Bearer ") not in b"".join(p.read_bytes() for p in bench.audit.rglob("*.jsonl"))
+
+
+async def test_worker_id_is_marked_upstream_and_unmarked_in_the_answer(bench: Bench) -> None:
+    """The worker id is bound to the identity, and a worker still recognises itself in the answer to get_work."""
+    bench.leg.answer = Answer(
+        200,
+        {b"content-type": b"application/json"},
+        json.dumps({"response": {"running_tasks": [{"worker": "w [local:worker-1]"}, {"worker": "v [local:other]"}]}}).encode(),
+    )
+    reply = await bench.ask("/api/get_work", "worker", b'data={"worker":"w","host":"h"}')
+    assert b'"w+[local:worker-1]"' in bench.leg.sent[0].body
+    assert [task["worker"] for task in json.loads(reply.body)["response"]["running_tasks"]] == ["w", "v [local:other]"]
+
+
+async def test_forged_mark_is_refused(bench: Bench) -> None:
+    """A worker id that carries somebody's mark is refused, also one's own."""
+    for mark in ("local:victim", "local:worker-1"):
+        reply = await bench.ask("/api/ping", "worker", f'data={{"worker":"w+[{mark}]"}}'.encode())
+        assert (reply.status, json.loads(reply.body)["error"]["reason"]) == (403, "not-your-worker")
+    assert bench.leg.sent == []
+
+
+@pytest.mark.parametrize("reason", [Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_CLOSED])
+async def test_upstream_failure_is_one_refusal_and_a_closed_record(bench: Bench, reason: Reason) -> None:
+    """A call that could not be served is answered once, and its record says what became of it."""
+    bench.leg.answer = Unavailable(reason, retry_after=5)
+    reply = await bench.ask("/api/pause", "admin")
+    assert reply.status in (502, 504)
+    assert (b"retry-after", b"5") in reply.headers
+    assert len(bench.leg.sent) == 1
+    await bench.journal.close()
+    assert [(r["stage"], r.get("outcome"), r["reason"]) for r in calls_of(bench.audit)] == [
+        ("decided", None, "allowed"),
+        ("completed", "failed", reason.value),
+    ]
+
+
+async def test_unexpected_failure_is_an_internal_error_without_its_text(bench: Bench) -> None:
+    """Whatever goes wrong inside, the caller gets a reference and not a traceback, and the record is closed."""
+    bench.leg.answer = RuntimeError("hunter2")
+    reply = await bench.ask("/api/pause", "admin")
+    assert reply.status == 500
+    assert b"hunter2" not in reply.body
+    assert "hunter2" not in repr(bench.log.lines)
+    await bench.journal.close()
+    assert [(r["stage"], r["reason"]) for r in calls_of(bench.audit)] == [("decided", "allowed"), ("completed", "internal-error")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(500, {b"content-type": b"text/html"}, b"<html>"), "upstream-error"),
+        (Answer(200, {b"content-type": b"text/html"}, b"<html>"), "upstream-invalid"),
+        (Answer(404, {b"content-type": b"text/html"}, b"<html>"), "upstream-invalid"),
+    ],
+)
+async def test_answers_that_are_none_do_not_reach_the_caller(bench: Bench, answer: Answer, reason: str) -> None:
+    """HTML where JSON is due becomes a refusal in JSON: a worker would die of it without a hint."""
+    bench.leg.answer = answer
+    reply = await bench.ask("/api/task_list", "viewer")
+    assert reply.status == 502
+    assert json.loads(reply.body)["error"]["reason"] == reason
+    assert b"<html>" not in reply.body
+
+
+async def test_too_many_requests_in_hand_are_turned_away_at_once(bench: Bench) -> None:
+    """Beyond the limit of requests in hand the answer is 503 with Retry-After, before anything else is done."""
+    bench.gate.in_flight = 8
+    reply = await bench.ask("/api/task_list", "viewer")
+    assert (reply.status, json.loads(reply.body)["error"]["reason"]) == (503, "overloaded")
+    assert (b"retry-after", b"1") in reply.headers
+
+
+async def test_bundle_decides_records_and_answers_each_call(bench: Bench) -> None:
+    """`system.multicall`: the allowed call runs, the denied one is a fault in its place, each has its own record."""
+    bench.leg.answer = Answer(200, {b"content-type": b"text/xml"}, _response(b"<int>7</int>"))
+    calls = [
+        {"methodName": "supervisor.getPID", "params": []},
+        {"methodName": "supervisor.shutdown", "params": []},
+        {"methodName": "system.multicall", "params": [[]]},
+        {"methodName": "system.listMethods", "params": []},
+    ]
+    reply = await bench.xmlrpc("/processes/RPC2", "viewer", "system.multicall", calls)
+    assert [o.body.count(b"supervisor.getPID") for o in bench.leg.sent] == [1]
+    assert b"<int>7</int>" in reply.body
+    assert reply.body.count(b"faultCode") == 2
+    assert b"may not supervisor.shutdown processes" in reply.body
+    assert b"<string>supervisor.getPID</string>" in reply.body
+    await bench.journal.close()
+    records = calls_of(bench.audit)
+    assert [(r["method"], r["decision"]) for r in records if r["stage"] == "decided"] == [
+        ("supervisor.getPID", "allow"),
+        ("supervisor.shutdown", "deny"),
+        ("system.listMethods", "allow"),
+    ]
+    assert len({r["id"] for r in records if r["stage"] == "decided"}) == 3
+    assert [r["reason"] for r in records if r["stage"] == "rejected"] == ["call-too-complex"]
+
+
+async def test_introspection_is_answered_here_and_filtered(bench: Bench) -> None:
+    """`system.listMethods` shows what the caller may call, reaches no upstream, and is recorded like any call."""
+    reply = await bench.xmlrpc("/processes/RPC2", "viewer", "system.listMethods")
+    assert b"supervisor.getState" in reply.body
+    assert b"supervisor.shutdown" not in reply.body
+    stranger = await bench.xmlrpc("/processes/RPC2", "stranger", "system.listMethods")
+    assert b"faultCode" in stranger.body
+    assert bench.leg.sent == []
+
+
+async def test_refusals_speak_the_callers_protocol(bench: Bench) -> None:
+    """The same denial is a fault to XML-RPC and a page to a browser; a missing credential is a 401 to both."""
+    fault = await bench.xmlrpc("/RPC2", "viewer", "pause")
+    assert (fault.status, fault.content_type) == (200, b"text/xml")
+    assert b"<int>403</int>" in fault.body
+    page = await bench.ask("/history", "stranger", verb="GET")
+    assert (page.status, page.content_type) == (403, b"text/html; charset=utf-8")
+    anonymous = await bench.xmlrpc("/RPC2", None, "pause")
+    assert anonymous.status == 401
+    assert b"www-authenticate" in dict(anonymous.headers)
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome", "sent"),
+    [(None, "ok", 4), (Unavailable(Reason.UPSTREAM_CLOSED), "upstream-closed", 4), (GeneratorExit(), "client-gone", 2)],
+)
+async def test_stream_closes_its_record_however_it_ends(bench: Bench, ending: BaseException | None, outcome: str, sent: int) -> None:
+    """A streamed answer is completed when it ends, cut when the upstream breaks off, and left when the caller leaves."""
+    bench.leg.answer = Answer(200, {b"content-type": b"application/json"}, stream=Parts([b"ab", b"cd"], ending))
+    reply = await bench.ask("/api/task_list", "viewer")
+    assert reply.stream is not None
+    try:
+        async for part in reply.stream:
+            if isinstance(ending, GeneratorExit):
+                break
+            assert part in (b"ab", b"cd")
+    except Unavailable as error:
+        assert error is ending
+    await reply.stream.aclose()
+    await bench.journal.close()
+    [completed] = [record for record in calls_of(bench.audit) if record["stage"] == "completed"]
+    assert (completed.get("reason", "ok"), completed["bytes"]) == (outcome, sent)
+
+
+class Parts:
+    """A stream of given parts and a given end."""
+
+    def __init__(self, parts: list[bytes], ending: BaseException | None) -> None:
+        self.parts = parts
+        self.ending = ending
+
+    def __aiter__(self) -> "Parts":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.parts:
+            return self.parts.pop(0)
+        if isinstance(self.ending, Exception):
+            raise self.ending
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.parts = []
+
+
+def _response(value: bytes) -> bytes:
+    return b"<?xml version='1.0'?><methodResponse><params><param><value>" + value + b"</value></param></params></methodResponse>"
+
+
+async def test_unwritable_journal_forwards_nothing(tmp_path: Path) -> None:
+    """Law 2, the other half: when the disk fails, the caller gets 503 and the upstream gets nothing; views as well."""
+
+    def full(_fd: int, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    broken = False
+
+    def write(fd: int, data: Any) -> int:
+        return full(fd, data) if broken else REAL.write(fd, data)
+
+    REAL = Disk()  # noqa: N806  (the real thing, beside its double)
+    journal = Journal.open(tmp_path / "audit", name="gate", disk=Disk(write=write))
+    bench = Bench(tmp_path, journal)
+    await bench.verifier.start()
+    broken = True
+    for path in ("/api/task_list", "/api/pause"):
+        reply = await bench.ask(path, "admin")
+        assert reply.status == 503
+        assert json.loads(reply.body)["error"]["reason"] == "audit-unwritable"
+    assert bench.leg.sent == []
+    broken = False
+    await bench.verifier.close()
+    await journal.close()
+
+
+async def test_large_body_waits_for_the_identity(bench: Bench) -> None:
+    """Limits before identity: the rest of a large body is not even read for a caller who is not known."""
+    request = Request(next_id(), "POST", "/api/pause", None, {b"host": b"x"}, b"", Origin("127.0.0.1", 1, None, ""), whole=False)
+    asked = []
+
+    async def read_body() -> bytes:
+        asked.append(True)
+        raise Rejected(Reason.CLIENT_GONE)
+
+    assert (await bench.gate.handle(request, read_body)).status == 401
+    assert asked == []
