@@ -63,17 +63,17 @@ class Verifier:
         for issuer in self.issuers:
             await issuer.source.close()
 
-    def remembered(self, authorization: bytes, now: float, *, cookie: bytes | None = None) -> Principal | None:
+    def remembered(self, authorization: bytes, now: float) -> Principal | None:
         """The principal verified before for this very `Authorization` value, if that still holds at `now` (Unix seconds).
 
-        On the path of every request. A request with a cookie always takes the long way, which knows two credentials.
+        On the path of every request that has no Cookie header; one that has may hold two credentials, which `verify` refuses.
         """
         if not self._polled <= now < self._polled + _POLL_S:  # also when the clock was set back
             self._polled = now
             for issuer in self.issuers:
                 issuer.source.poll()
         found = self._memory.get(authorization)
-        if found is None or cookie is not None:
+        if found is None:
             return None
         if now < found.principal.expires and found.generation == found.source.generation:
             return found.principal

@@ -1,0 +1,95 @@
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from proxy.cli.token import app
+from proxy.identity.issuers import Issuer
+from proxy.identity.keyfile import KeyFile
+from proxy.identity.tokens import Profile
+from proxy.identity.verifier import Verifier
+
+
+def run(*arguments: str) -> Result:
+    """``callgate token`` with `arguments`."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+async def subject_of(token: str, directory: Path) -> str:
+    """Whom a gate that reads `directory` takes the token's bearer for."""
+    profile = Profile("https://callgate.local/issuer", "callgate")
+    verifier = Verifier([Issuer("local", profile, KeyFile(directory / "jwks.json"))], lambda _i, _s, _c: ((), False))
+    principal = await verifier.verify(b"Bearer " + token.encode(), None, time.time())
+    return f"{principal.name} in {','.join(principal.groups)}"
+
+
+async def test_issue_prints_the_token_and_nothing_else(tmp_path: Path) -> None:
+    """Standard output is one line, a token that the gate takes."""
+    done = run("issue", "--subject", "etl-07", "--group", "etl", "--group", "dev", "--ttl", "1h", "--dir", str(tmp_path / "issuer"))
+    assert done.exit_code == 0 and done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    assert await subject_of(done.stdout.strip(), tmp_path / "issuer") == "local|etl-07 in dev,etl"
+
+
+async def test_issue_into_a_file_for_the_owner(tmp_path: Path) -> None:
+    """With --out nothing is printed and the file is the owner's alone."""
+    out = tmp_path / "etl.jwt"
+    done = run("issue", "--subject", "etl-07", "--ttl", "90s", "--dir", str(tmp_path / "issuer"), "--out", str(out))
+    assert (done.exit_code, done.output) == (0, "")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert await subject_of(out.read_text().strip(), tmp_path / "issuer") == "local|etl-07 in "
+
+
+async def test_rotate_keeps_tokens_good(tmp_path: Path) -> None:
+    """A token issued before a rotation is good after it, and no token is printed by it."""
+    before = run("issue", "--subject", "a", "--ttl", "1d", "--dir", str(tmp_path / "issuer")).stdout.strip()
+    done = run("rotate", "--dir", str(tmp_path / "issuer"))
+    assert done.exit_code == 0 and "new signing key" in done.stdout
+    assert await subject_of(before, tmp_path / "issuer") == "local|a in "
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["issue", "--subject", "a", "--ttl", "soon"], "--ttl is a number and a unit"),
+        (["issue", "--subject", "a", "--ttl", "60"], "--ttl is a number and a unit"),
+        (["issue", "--subject", "a", "--ttl", "0s"], "lifetime"),
+        (["issue", "--subject", "a", "--ttl", "367d"], "lifetime"),
+        (["issue", "--subject", "a\nb", "--ttl", "1h"], "subject"),
+        (["issue", "--subject", "a", "--group", "", "--ttl", "1h"], "group"),
+        (["issue", "--subject", "a", "--ttl", "1h", "--out", "nowhere/at/all"], "directory that exists"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    """Exit code 2, nothing on standard output, one line on standard error."""
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments, "--dir", str(tmp_path / "issuer"))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """Both verbs name the place that is wrong."""
+    (tmp_path / "file").write_text("")
+    for verb in (["issue", "--subject", "a", "--ttl", "1h"], ["rotate"]):
+        done = run(*verb, "--dir", str(tmp_path / "file"))
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert str(tmp_path / "file") in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_settings_that_are_not_there_are_named(tmp_path: Path) -> None:
+    """Without --dir the settings are read; where there are none, that is said."""
+    done = run("rotate", "--config", str(tmp_path / "callgate.toml"))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "callgate.toml" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [["issue", "--help"], ["rotate", "--help"]])
+def test_help_shows_an_example(verb: list[str]) -> None:
+    """Each verb's help has an example."""
+    done = run(*verb)
+    assert done.exit_code == 0 and "Example: callgate token" in done.stdout

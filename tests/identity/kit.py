@@ -1,0 +1,171 @@
+"""Keys, tokens and key sets for the tests, made without the code under test and without its JWT library."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from proxy.identity.issuers import Issuer
+from proxy.identity.keyfile import KeyFile
+from proxy.identity.tokens import Profile
+from proxy.identity.verifier import Verifier
+
+NOW = 1_800_000_000.0
+ISSUER = "https://idp.example/tenant"
+AUDIENCE = "api://luigi"
+
+Json = Mapping[str, object]
+
+
+def b64(data: bytes) -> str:
+    """Base64url without padding."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def part(value: object) -> str:
+    """One part of a token: JSON in base64url; bytes are taken as they are."""
+    return b64(value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+def number(value: int, length: int | None = None) -> str:
+    """An integer as a JWK holds it."""
+    return b64(value.to_bytes(length or (value.bit_length() + 7) // 8))
+
+
+@cache
+def rsa_private(bits: int = 2048, which: int = 0) -> rsa.RSAPrivateKey:
+    """An RSA key; `which` tells several of one size apart. Made once, for they are slow to make."""
+    return rsa.generate_private_key(65537, bits)
+
+
+@cache
+def ec_private(curve: str = "P-256", which: int = 0) -> ec.EllipticCurvePrivateKey:
+    """A key on a NIST curve."""
+    return ec.generate_private_key({"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}[curve])
+
+
+@cache
+def ed_private(which: int = 0) -> ed25519.Ed25519PrivateKey:
+    """An Ed25519 key."""
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+LENGTHS = {"P-256": 32, "P-384": 48, "P-521": 66}
+CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+HASHES: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+
+
+def jwk(private: Private, kid: str | None = None, **more: object) -> dict[str, object]:
+    """The public JWK of `private`."""
+    found: dict[str, object]
+    match private:
+        case rsa.RSAPrivateKey():
+            rsa_numbers = private.public_key().public_numbers()
+            found = {"kty": "RSA", "n": number(rsa_numbers.n), "e": number(rsa_numbers.e)}
+        case ec.EllipticCurvePrivateKey():
+            numbers, curve = private.public_key().public_numbers(), CURVES[private.curve.name]
+            found = {"kty": "EC", "crv": curve, "x": number(numbers.x, LENGTHS[curve]), "y": number(numbers.y, LENGTHS[curve])}
+        case ed25519.Ed25519PrivateKey():
+            found = {"kty": "OKP", "crv": "Ed25519", "x": b64(private.public_key().public_bytes_raw())}
+    return found | ({} if kid is None else {"kid": kid}) | more
+
+
+def signature(private: Private | bytes, algorithm: str, data: bytes) -> bytes:
+    """Sign `data` as the JOSE `algorithm` asks."""
+    if isinstance(private, bytes):
+        return hmac.new(private, data, getattr(hashlib, "sha" + algorithm[-3:])).digest()
+    match private:
+        case rsa.RSAPrivateKey():
+            digest = HASHES[algorithm[-3:]]
+            if algorithm.startswith("PS"):
+                return private.sign(data, padding.PSS(padding.MGF1(digest), digest.digest_size), digest)
+            return private.sign(data, padding.PKCS1v15(), digest)
+        case ec.EllipticCurvePrivateKey():
+            length = LENGTHS[CURVES[private.curve.name]]
+            r, s = decode_dss_signature(private.sign(data, ec.ECDSA(HASHES[algorithm[-3:]])))
+            return r.to_bytes(length) + s.to_bytes(length)
+        case ed25519.Ed25519PrivateKey():
+            return private.sign(data)
+
+
+def token(private: Private | bytes, header: object, claims: object) -> str:
+    """A compact JWT. `header` and `claims` are objects, or bytes that stand for themselves; `alg` says how to sign."""
+    signed = f"{part(header)}.{part(claims)}"
+    algorithm = str(header["alg"]) if isinstance(header, Mapping) else "ES256"
+    return f"{signed}.{b64(signature(private, algorithm, signed.encode()))}"
+
+
+def header(**more: object) -> dict[str, object]:
+    """The header of a good token signed by the P-256 key, with `more` over it."""
+    return {"alg": "ES256", "typ": "at+jwt", "kid": "ec"} | more
+
+
+def claims(**more: object) -> dict[str, object]:
+    """The claims of a good token, with `more` over them."""
+    return {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": NOW - 10, "exp": NOW + 3600, "groups": ["etl", "dev"]} | more
+
+
+def without(found: Mapping[str, object], *names: str) -> dict[str, object]:
+    """`found` but for `names`."""
+    return {name: value for name, value in found.items() if name not in names}
+
+
+def good(**more: object) -> str:
+    """A good token, with `more` claims."""
+    return token(ec_private(), header(), claims(**more))
+
+
+def key_set(*jwks: Json) -> bytes:
+    """A JWK set."""
+    return json.dumps({"keys": jwks}).encode()
+
+
+def all_keys() -> bytes:
+    """One key of every type, each named by its type."""
+    return key_set(
+        jwk(rsa_private(), "rsa"),
+        jwk(rsa_private(), "pss", alg="PS256"),
+        jwk(ec_private(), "ec"),
+        jwk(ec_private("P-384"), "ec384"),
+        jwk(ec_private("P-521"), "ec521"),
+        jwk(ed_private(), "ed"),
+    )
+
+
+RolesOf = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
+
+
+def viewer(_issuer: str, _subject: str, _claims: Mapping[str, object]) -> tuple[tuple[str, ...], bool]:
+    """Everybody views, nobody is an agent."""
+    return ("viewer",), False
+
+
+def verifier(path: Path, keys: bytes | None = None, profile: Profile | None = None, roles_of: RolesOf = viewer) -> Verifier:
+    """A verifier with one issuer, whose keys stand in the file at `path`."""
+    path.write_bytes(all_keys() if keys is None else keys)
+    return Verifier([Issuer("idp", profile or Profile(ISSUER, AUDIENCE), KeyFile(path))], roles_of)
+
+
+def bearer(text: str) -> bytes:
+    """An Authorization value."""
+    return b"Bearer " + text.encode()
+
+
+class Clock:
+    """A clock that stands until it is told to go on."""
+
+    def __init__(self) -> None:
+        """Begin at some moment."""
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """The time now, in seconds."""
+        return self.now

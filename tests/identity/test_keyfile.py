@@ -1,0 +1,71 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import Rejected
+from proxy.identity.issuers import Issuer
+from proxy.identity.keyfile import KeyFile
+from proxy.identity.tokens import Profile
+from proxy.model import Reason
+
+from .kit import AUDIENCE, ISSUER, ec_private, jwk, key_set
+
+
+async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
+    """A new file in the old one's place is taken, whatever its times say."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(jwk(ec_private(), "a")))
+    source = KeyFile(path)
+    await source.start()
+    times = path.stat()
+    fresh = tmp_path / "fresh"
+    fresh.write_bytes(key_set(jwk(ec_private(), "b")))
+    os.utime(fresh, ns=(times.st_atime_ns, times.st_mtime_ns))
+    fresh.replace(path)
+    source.poll()
+    assert source.keys is not None and [key.kid for key in source.keys.keys] == ["b"]
+    assert source.generation == 1
+
+
+async def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
+    """As long as the file stays the same, the very same keys stay in use."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(jwk(ec_private(), "a")))
+    source = KeyFile(path)
+    source.poll()
+    first = source.keys
+    await source.missed()
+    assert source.keys is first
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", b'{"keys":[]}', key_set({"kty": "oct", "k": "AAAA"}), b" " * 300_000])
+async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
+    """A file that is removed, damaged or refused leaves the last good keys in use, and says why."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(jwk(ec_private(), "a")))
+    source = KeyFile(path)
+    source.poll()
+    path.write_bytes(data)
+    source.poll()
+    assert source.problem is not None and source.keys is not None and source.generation == 0
+    path.unlink()
+    source.poll()
+    assert source.problem is not None and "No such file" in source.problem
+    assert source.keys.find("a") is not None
+    path.write_bytes(key_set(jwk(ec_private(), "a")))
+    source.poll()
+    assert source.problem is None
+
+
+async def test_a_file_that_comes_later_is_found(tmp_path: Path) -> None:
+    """Before there is a file the issuer is unavailable; as soon as there is one its keys serve."""
+    path = tmp_path / "keys.json"
+    issuer = Issuer("idp", Profile(ISSUER, AUDIENCE), KeyFile(path))
+    await issuer.source.start()
+    with pytest.raises(Rejected) as refused:
+        await issuer.key_or_look_again("a")
+    assert refused.value.reason is Reason.ISSUER_UNAVAILABLE and refused.value.retry_after == 1
+    path.write_bytes(key_set(jwk(ec_private(), "a")))
+    assert (await issuer.key_or_look_again("a")).kid == "a"
+    await issuer.source.close()

@@ -1,0 +1,83 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.identity.strict import base64url, json_object, printable, unpadded
+
+
+@given(st.binary(max_size=200))
+def test_base64url_round_trip(data: bytes) -> None:
+    """What is encoded decodes to the same bytes."""
+    assert base64url(unpadded(data)) == data
+
+
+@given(st.text(alphabet="ABab01-_+/= \n.", max_size=12))
+def test_base64url_has_one_spelling(text: str) -> None:
+    """A text either is the canonical spelling of its bytes, or is refused."""
+    try:
+        data = base64url(text)
+    except ValueError:
+        return
+    assert unpadded(data) == text
+
+
+@pytest.mark.parametrize("text", ["YQ==", "YR", "Y", "Y Q", "YQ\n", "YQ+", "Y/Q", "ÿQ", "YWJj\n"])
+def test_base64url_refuses_sloppy_text(text: str) -> None:
+    """Padding, left-over bits, white space and the other alphabet are refused."""
+    with pytest.raises(ValueError, match="base64url"):
+        base64url(text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":{"b":1,"b":2}}',
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b"[]",
+        b"1",
+        b"",
+        b'{"a":1} x',
+        b'\xef\xbb\xbf{"a":1}',
+        b'{"a":"\xff"}',
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' + b"9" * 5000 + b"}",
+    ],
+)
+def test_json_refuses_what_two_readers_could_differ_on(data: bytes) -> None:
+    """Duplicate names, NaN, invalid UTF-8, deep nesting and what is no object are a ValueError without the input's text."""
+    with pytest.raises(ValueError, match=r"^(a name stands twice|NaN and|not (JSON|UTF-8|a JSON object)|nested)"):
+        json_object(data)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=5))
+def test_json_reads_objects(value: dict[str, Any]) -> None:
+    """An object of distinct names is read as it was written."""
+    assert json_object(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "shows"),
+    [
+        ("alice", True),
+        ("auth0|5f7c 8é", True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ("", False),
+        ("a\nb", False),
+        ("a\x00", False),
+        ("a\x7f", False),
+        ("a\u202eb", False),
+        ("a\u2028b", False),
+        ("\ud800", False),
+        (7, False),
+        (None, False),
+    ],
+)
+def test_printable(value: object, shows: bool) -> None:
+    """Only strings that show as they are go on into logs and records."""
+    assert printable(value) is shows

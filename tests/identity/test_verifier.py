@@ -1,0 +1,255 @@
+import asyncio
+import base64
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proxy.errors import Rejected
+from proxy.identity.issuers import Issuer
+from proxy.identity.keyfile import KeyFile
+from proxy.identity.tokens import Profile
+from proxy.identity.verifier import Verifier
+from proxy.model import Principal, Reason
+
+from .kit import AUDIENCE, ISSUER, NOW, all_keys, bearer, claims, ec_private, good, header, jwk, key_set, part, token, verifier, viewer
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put a new file in the place of the one at `path`."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(data)
+    fresh.replace(path)
+
+
+async def test_a_verified_credential_is_remembered_until_it_expires(tmp_path: Path) -> None:
+    """The same header value gives the same principal without verifying again, up to the token's exp and not after."""
+    gate = verifier(tmp_path / "keys.json")
+    value = bearer(good())
+    assert gate.remembered(value, NOW) is None
+    principal = await gate.verify(value, None, NOW)
+    assert gate.remembered(value, NOW) is principal
+    assert await gate.verify(value, None, NOW + 1) is principal
+    assert gate.remembered(value, NOW + 3599.9) is principal
+    assert gate.remembered(value, NOW + 3600) is None
+    with pytest.raises(Rejected) as refused:
+        await gate.verify(value, None, NOW + 3600)
+    assert refused.value.reason is Reason.TOKEN_EXPIRED
+
+
+async def test_what_is_remembered_is_the_whole_header_value(tmp_path: Path) -> None:
+    """Another value is judged on its own, though it begins or ends like a remembered one."""
+    gate = verifier(tmp_path / "keys.json")
+    value = bearer(good())
+    await gate.verify(value, None, NOW)
+    for other in (value[:-1], value + b"A", value.replace(b"Bearer", b"bearer"), value[7:]):
+        assert gate.remembered(other, NOW) is None
+    assert (await gate.verify(b"Basic " + base64.b64encode(b"anyone:" + value[7:]), None, NOW)).subject == "alice"
+
+
+async def test_two_credentials_are_refused_though_one_is_remembered(tmp_path: Path) -> None:
+    """A session cookie beside a remembered token is still a second credential; another cookie is none."""
+    gate = verifier(tmp_path / "keys.json")
+    value = bearer(good())
+    principal = await gate.verify(value, None, NOW)
+    with pytest.raises(Rejected) as refused:
+        await gate.verify(value, b"__Host-callgate=x", NOW)
+    assert refused.value.reason is Reason.TWO_CREDENTIALS
+    assert await gate.verify(value, b"theme=dark", NOW) is principal
+
+
+async def test_a_withdrawn_key_takes_its_tokens_with_it(tmp_path: Path) -> None:
+    """Within a second of the issuer dropping a key, a remembered token it signed is refused; others need no new token."""
+    path = tmp_path / "keys.json"
+    gate = verifier(path, key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "next")))
+    old, new = bearer(good()), bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob")))
+    await gate.verify(old, None, NOW)
+    await gate.verify(new, None, NOW)
+    replace(path, key_set(jwk(ec_private(which=1), "next")))
+    assert gate.remembered(old, NOW + 1) is None
+    with pytest.raises(Rejected) as refused:
+        await gate.verify(old, None, NOW + 1)
+    assert refused.value.reason is Reason.UNKNOWN_KEY
+    assert (await gate.verify(new, None, NOW + 1)).subject == "bob"
+
+
+async def test_an_added_key_disturbs_nobody(tmp_path: Path) -> None:
+    """A rotation that adds a key leaves what is remembered alone, and the new key works at once."""
+    path = tmp_path / "keys.json"
+    gate = verifier(path, key_set(jwk(ec_private(), "ec")))
+    old, new = bearer(good()), bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob")))
+    principal = await gate.verify(old, None, NOW)
+    replace(path, key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "next")))
+    assert (await gate.verify(new, None, NOW)).subject == "bob"
+    assert gate.remembered(old, NOW + 2) is principal
+
+
+async def test_forget_makes_everybody_prove_themselves_again(tmp_path: Path) -> None:
+    """After a change of roles the next request has the new ones."""
+    roles = {"alice": ("viewer",)}
+
+    def roles_of(_issuer: str, subject: str, _claims: Mapping[str, object]) -> tuple[tuple[str, ...], bool]:
+        return roles[subject], False
+
+    gate = verifier(tmp_path / "keys.json", roles_of=roles_of)
+    value = bearer(good())
+    assert (await gate.verify(value, None, NOW)).roles == ("viewer",)
+    roles["alice"] = ("admin",)
+    gate.forget()
+    assert gate.remembered(value, NOW) is None
+    assert (await gate.verify(value, None, NOW)).roles == ("admin",)
+
+
+async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
+    """Beyond either bound the oldest credentials go, and only those."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(all_keys())
+    issuers = [Issuer("idp", Profile(ISSUER, AUDIENCE), KeyFile(path))]
+    values = [bearer(good(sub=f"user-{number}")) for number in range(5)]
+    few = Verifier(issuers, viewer, entries=3)
+    small = Verifier(issuers, viewer, header_bytes=len(values[0]) * 2)
+    for value in values:
+        await few.verify(value, None, NOW)
+        await small.verify(value, None, NOW)
+    assert [few.remembered(value, NOW) is not None for value in values] == [False, False, True, True, True]
+    assert [small.remembered(value, NOW) is not None for value in values] == [False, False, False, True, True]
+
+
+async def test_refusals_are_not_remembered(tmp_path: Path) -> None:
+    """A flood of bad tokens leaves nothing behind, and a token that was too early is taken later."""
+    gate = verifier(tmp_path / "keys.json")
+    early = bearer(good(nbf=NOW + 100))
+    for value in [early, *[bearer(f"{part(header())}.{part(claims(sub=str(n)))}.AAAA") for n in range(50)]]:
+        with pytest.raises(Rejected):
+            await gate.verify(value, None, NOW)
+    assert len(gate._memory) == 0
+    assert (await gate.verify(early, None, NOW + 100)).subject == "alice"
+
+
+async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
+    """A key of one issuer proves nothing for another, even under the same kid; nor does an audience."""
+    (tmp_path / "a.json").write_bytes(key_set(jwk(ec_private(), "ec")))
+    (tmp_path / "b.json").write_bytes(key_set(jwk(ec_private(which=1), "ec")))
+    other = "https://other.example"
+    gate = Verifier(
+        [
+            Issuer("a", Profile(ISSUER, AUDIENCE), KeyFile(tmp_path / "a.json")),
+            Issuer("b", Profile(other, "api://b"), KeyFile(tmp_path / "b.json")),
+        ],
+        viewer,
+    )
+    mine = await gate.verify(bearer(good()), None, NOW)
+    theirs = await gate.verify(bearer(token(ec_private(which=1), header(), claims(iss=other, aud="api://b"))), None, NOW)
+    assert (mine.name, theirs.name) == ("a|alice", "b|alice")
+    crossed = {
+        Reason.BAD_SIGNATURE: token(ec_private(), header(), claims(iss=other, aud="api://b")),
+        Reason.WRONG_AUDIENCE: token(ec_private(which=1), header(), claims(iss=other)),
+    }
+    for reason, text in crossed.items():
+        with pytest.raises(Rejected) as refused:
+            await gate.verify(bearer(text), None, NOW)
+        assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("actor", "by_role", "agent"), [(False, False, False), (True, False, True), (False, True, True), (True, True, True)]
+)
+async def test_who_is_an_agent(tmp_path: Path, actor: bool, by_role: bool, agent: bool) -> None:
+    """An `act` claim makes an agent whatever the roles say, and the roles make one without it."""
+    gate = verifier(tmp_path / "keys.json", roles_of=lambda _i, _s, _c: (("viewer",), by_role))
+    text = good(act={"sub": "assistant"}) if actor else good()
+    assert (await gate.verify(bearer(text), None, NOW)).agent is agent
+
+
+async def test_roles_are_asked_with_issuer_subject_and_claims(tmp_path: Path) -> None:
+    """Roles are given by issuer name, subject and the verified claims."""
+    asked: list[tuple[str, str, object]] = []
+
+    def roles_of(issuer: str, subject: str, found: Mapping[str, object]) -> tuple[tuple[str, ...], bool]:
+        asked.append((issuer, subject, found["department"]))
+        return (), False
+
+    await verifier(tmp_path / "keys.json", roles_of=roles_of).verify(bearer(good(department="ops")), None, NOW)
+    assert asked == [("idp", "alice", "ops")]
+
+
+async def test_set_back_clock_still_looks_for_changes(tmp_path: Path) -> None:
+    """When the system's clock jumps back, a withdrawn key is still noticed."""
+    path = tmp_path / "keys.json"
+    gate = verifier(path, key_set(jwk(ec_private(), "ec")))
+    value = bearer(good())
+    await gate.verify(value, None, NOW)
+    replace(path, key_set(jwk(ec_private(which=1), "ec")))
+    assert gate.remembered(value, NOW - 1000) is None
+
+
+def test_no_issuers_or_equal_ones_are_refused(tmp_path: Path) -> None:
+    """A verifier without issuers, or with two of one name or URL, is not made."""
+    source = KeyFile(tmp_path / "keys.json")
+    one = Issuer("a", Profile(ISSUER, AUDIENCE), source)
+    for issuers in ([], [one, one], [one, Issuer("b", one.profile, source)], [one, Issuer("a", Profile("https://b", "b"), source)]):
+        with pytest.raises(ValueError, match="issuer"):
+            Verifier(issuers, viewer)
+
+
+@pytest.mark.parametrize("name", ["", "A", "a|b", "-a", "a b", "a" * 33, "a\n"])
+def test_issuer_names(name: str, tmp_path: Path) -> None:
+    """A name that could blur where issuer ends and subject begins is refused."""
+    with pytest.raises(ValueError, match="name"):
+        Issuer(name, Profile(ISSUER, AUDIENCE), KeyFile(tmp_path / "keys.json"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+HEADERS = st.fixed_dictionaries(
+    {"alg": st.sampled_from(["ES256", "RS256", "none"]) | JSON}, optional={"kid": JSON, "typ": JSON, "crit": JSON}
+)
+CLAIMS = st.fixed_dictionaries(
+    {"iss": st.just(ISSUER) | JSON, "aud": st.just(AUDIENCE) | JSON, "exp": st.just(NOW + 60) | JSON},
+    optional={"sub": JSON, "nbf": JSON, "iat": JSON, "groups": JSON, "act": JSON},
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(value=st.binary(max_size=80) | st.binary(max_size=80).map(lambda data: b"Bearer " + data), cookie=st.none() | st.binary(max_size=20))
+def test_any_bytes_give_a_principal_or_rejected(tmp_path: Path, value: bytes, cookie: bytes | None) -> None:
+    """Whatever the header holds, the outcome is a principal or one `Rejected` with a safe text."""
+    gate = verifier(tmp_path / "keys.json")
+    with pytest.raises(Rejected) as refused:
+        asyncio.run(gate.verify(value, cookie, NOW))
+    assert refused.value.detail.isascii() and refused.value.detail.isprintable()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(head=HEADERS, body=CLAIMS)
+def test_any_signed_json_gives_a_principal_or_rejected(tmp_path: Path, head: dict[str, object], body: dict[str, object]) -> None:
+    """Whatever an issuer signs, the outcome is a principal or one `Rejected`, whose text holds no part of the token."""
+    gate = verifier(tmp_path / "keys.json", key_set(jwk(ec_private())))
+    signed = {"typ": "at+jwt"} | head
+    text = token(ec_private(), json.dumps(signed).encode(), body)
+    try:
+        found = asyncio.run(gate.verify(bearer(text), None, NOW))
+    except Rejected as refused:
+        said = str(refused)
+        assert not any(piece in said for piece in text.split(".") if len(piece) >= 8)
+        values = [value for value in [*signed.values(), *body.values()] if isinstance(value, str) and len(value) >= 8]
+        assert not any(value in said for value in values if value not in ("absent", "at+jwt"))
+    else:
+        assert isinstance(found, Principal) and found.subject.isprintable()
+
+
+async def test_expiry_of_one_entry_frees_its_bytes(tmp_path: Path) -> None:
+    """What expired is dropped when it is seen, so that the sum of bytes stays true."""
+    gate = verifier(tmp_path / "keys.json")
+    value = bearer(good(sub=os.urandom(4).hex()))
+    await gate.verify(value, None, NOW)
+    assert gate._held_bytes == len(value)
+    assert gate.remembered(value, NOW + 4000) is None
+    assert gate._held_bytes == 0
