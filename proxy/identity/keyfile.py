@@ -2,10 +2,11 @@
 
 Implements a `KeySource` over one file holding a JWK set. Trusts whoever may write the file. The file is read again when
 its identity changes (device, inode, size, times of change), which is looked up about once a second and whenever a token
-names an unknown key: one `stat`, so nothing needs bounding. A file that is missing, too large or refused leaves the last
+names an unknown key: one `open` and `fstat`, so nothing needs bounding. A file that is missing, too large or refused leaves the last
 good keys in use. Reading is done inline: the file is small, local and rarely changes.
 """
 
+import os
 from pathlib import Path
 
 from proxy.identity.issuers import KeySource
@@ -25,7 +26,7 @@ class KeyFile(KeySource):
         """Read the file if it is another one than last time."""
         try:
             with self._path.open("rb") as file:
-                found = self._path.stat()
+                found = os.fstat(file.fileno())  # of the file that is read, whatever takes its place meanwhile
                 seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
                 if seen == self._seen:
                     return

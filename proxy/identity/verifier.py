@@ -51,7 +51,6 @@ class Verifier:
         self._header_bytes = header_bytes
         self._memory: dict[bytes, _Remembered] = {}
         self._held_bytes = 0
-        self._epoch = 0  # rises with every `forget`
         self._polled = float("-inf")
 
     async def start(self) -> None:
@@ -87,7 +86,6 @@ class Verifier:
         known = self.remembered(authorization, now)
         if known is not None:
             return known
-        epoch = self._epoch
         unverified = parse(token)  # 2
         issuer = self._by_url.get(unverified.issuer)
         if issuer is None:
@@ -95,6 +93,7 @@ class Verifier:
         check_type(unverified, issuer.profile)  # 3
         generation = await self._check_signature(unverified, issuer)  # 4
         verified = check_claims(unverified, issuer.profile, now)  # 5
+        # Nothing is awaited from here on: a `forget` cannot come between the roles and their being remembered.
         roles, agent = self._roles_of(issuer.name, verified.subject, verified.claims)  # 6
         principal = Principal(
             issuer=issuer.profile.issuer,
@@ -105,15 +104,13 @@ class Verifier:
             agent=agent or verified.actor,  # RFC 8693 section 4.1: a token with an `act` claim is used by someone else
             expires=verified.expires,
         )
-        if epoch == self._epoch:
-            self._remember(authorization, _Remembered(principal, issuer.source, generation))
+        self._remember(authorization, _Remembered(principal, issuer.source, generation))
         return principal
 
     def forget(self) -> None:
         """Drop all that is remembered: roles or settings have changed, and every caller is identified anew."""
         self._memory.clear()
         self._held_bytes = 0
-        self._epoch += 1
 
     async def _check_signature(self, token: Unverified, issuer: Issuer) -> int:
         """Check it with the key it names; the generation of the keys it was checked under."""

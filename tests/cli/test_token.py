@@ -93,3 +93,34 @@ def test_help_shows_an_example(verb: list[str]) -> None:
     """Each verb's help has an example."""
     done = run(*verb)
     assert done.exit_code == 0 and "Example: callgate token" in done.stdout
+
+
+SETTINGS = """
+[listen]
+address = "127.0.0.1"
+port = 8443
+plain_http = true
+[local_issuer]
+directory = "issuer"
+max_lifetime_seconds = 7200
+[[upstreams]]
+name = "luigi"
+protocol = "luigi"
+url = "http://127.0.0.1:8082"
+[policy]
+directory = "policies"
+[audit]
+directory = "audit"
+"""
+
+
+async def test_the_settings_name_the_directory_and_the_longest_lifetime(tmp_path: Path) -> None:
+    """Without --dir the local issuer of the settings issues, within the lifetime that its gate accepts."""
+    (tmp_path / "policies").mkdir()
+    settings = tmp_path / "callgate.toml"
+    settings.write_text(SETTINGS)
+    done = run("issue", "--subject", "a", "--ttl", "2h", "--config", str(settings))
+    assert done.exit_code == 0, done.stderr
+    assert await subject_of(done.stdout.strip(), tmp_path / "issuer") == "local|a in "
+    done = run("issue", "--subject", "a", "--ttl", "3h", "--config", str(settings))
+    assert (done.exit_code, done.stdout) == (2, "") and "max_lifetime_seconds" in done.stderr

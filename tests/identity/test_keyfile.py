@@ -28,6 +28,27 @@ async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
     assert source.generation == 1
 
 
+async def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of the file is that of the one read, so its successor is noticed at the next look."""
+    path, fresh = tmp_path / "keys.json", tmp_path / "fresh"
+    path.write_bytes(key_set(jwk(ec_private(), "a")))
+    fresh.write_bytes(key_set(jwk(ec_private(), "b")))
+    source = KeyFile(path)
+    opened = Path.open
+
+    def open_and_lose(self: Path, mode: str) -> object:
+        file = opened(self, mode)
+        fresh.replace(path)
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_and_lose)
+        source.poll()
+    assert source.keys is not None and source.keys.find("a") is not None
+    source.poll()
+    assert source.keys.find("b") is not None
+
+
 async def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     """As long as the file stays the same, the very same keys stay in use."""
     path = tmp_path / "keys.json"

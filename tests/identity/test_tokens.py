@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy.errors import Rejected
-from proxy.identity.tokens import Profile
+from proxy.identity.tokens import Profile, check_claims, parse
 from proxy.model import Principal, Reason
 
 from .kit import (
@@ -318,6 +318,13 @@ def test_an_empty_profile_is_refused(missing: str) -> None:
     }
     with pytest.raises(ValueError, match="needs an issuer"):
         Profile(*empty[missing])
+
+
+def test_claims_are_checked_against_their_own_issuer() -> None:
+    """Given another issuer's profile by mistake, the claims are refused all the same."""
+    with pytest.raises(Rejected) as refused:
+        check_claims(parse(good()), Profile("https://other.example", AUDIENCE), NOW)
+    assert refused.value.reason is Reason.UNKNOWN_ISSUER
 
 
 async def test_every_changed_character_is_refused(tmp_path: Path) -> None:
