@@ -1,0 +1,262 @@
+"""The decision: may this principal make this call.
+
+Order: an unknown method is denied, then a principal without a role, then Cedar decides; a forbid beats every permit, and
+without a permit the call is denied. A policy that fails to evaluate denies the call (Cedar alone would skip it, and with it
+perhaps the one forbid that matters: threats.md 12). So does any failure of the engine itself.
+
+Cedar costs some 60 to 130 µs a decision, so decisions are remembered: by the principal's whole entity, the upstream, the
+method, and exactly what the policies look at in the call (`reads`). `decide_slowly` is the same without memory and without
+that analysis; a test holds the two against each other.
+
+Names reach Cedar as JSON values only, never as Cedar syntax, so no subject or argument can be read as policy.
+"""
+
+import json
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import cedarpy
+from cedarpy import pst
+
+from proxy.model import Call, Decision, Principal, Reason, Value
+from proxy.policy.possible import Known, possible
+from proxy.policy.reads import TASK, Key, TooLong, key_of, looks, value_of
+from proxy.policy.roles import Roles
+from proxy.policy.schema import CLASSES, Action, CatalogLike, actions_of, cedar_schema
+
+MAX_DECISIONS = 20_000
+"""Remembered decisions; the older half is dropped when they are this many. About 250 bytes each."""
+MAX_PRINCIPALS = 512
+"""Principals whose entities are kept parsed, about 20 kB each; the older half is dropped when they are this many."""
+
+_POLICY_NUMBER = re.compile(r"`(policy\d+)`")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy as loaded: its ``@id``, its text, where it stands, and its syntax tree."""
+
+    id: str
+    text: str
+    file: str
+    line: int
+    tree: pst.Template
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is fixed for one method of one upstream. `reads` are the places in the context that policies look at."""
+
+    name: str
+    action: Action
+    reads: tuple[str, ...]
+    key: Key | None
+
+
+@dataclass(slots=True)
+class _Caller:
+    """One principal as Cedar sees it, and its number in the memory."""
+
+    principal: Principal
+    number: int
+    entities: cedarpy.Entities
+
+
+class PolicySet:
+    """A validated set of policies, with the roles that belong to it. Made by `proxy.policy.load`; not for several threads."""
+
+    def __init__(self, policies: Sequence[Policy], catalogs: Mapping[str, CatalogLike], roles: Roles, policy_hash: str,
+                 *, files: Mapping[str, str] | None = None) -> None:  # fmt: skip
+        """Take policies that `load` has validated against the catalogs; `catalogs` has one for each upstream.
+
+        `files` are the texts the set was read from, by file name, for whoever keeps every set that was in force.
+        """
+        self.hash = policy_hash
+        self.files = dict(files or {})
+        self.roles = roles
+        self.policies = {policy.id: policy for policy in policies}
+        self._ids = {f"policy{number}": policy.id for number, policy in enumerate(policies)}
+        self._trees = tuple(policy.tree for policy in policies)
+        text = "\n".join(policy.text for policy in policies)
+        self._handle = cedarpy.PolicySet.from_str(text)
+        actions = actions_of(list(catalogs.values()))
+        self._schema = cedarpy.Schema.from_str(cedar_schema(actions))
+        self._base = cedarpy.Entities.from_json_str(json.dumps([*_action_entities(actions), *_upstream_entities(catalogs)]))
+        plans = {name: self._plan(name, action) for name, action in actions.items()}
+        self._plans = {upstream: {name: plans[name] for name in catalog.methods} for upstream, catalog in catalogs.items()}
+        self._callers: dict[tuple[Hashable, ...], _Caller] = {}
+        self._by_identity: dict[int, _Caller] = {}
+        self._numbers = 0
+        self._memory: dict[tuple[Hashable, ...], Decision] = {}
+        self._unknown_method = self._denied(Reason.UNKNOWN_METHOD)
+        self._no_role = self._denied(Reason.NO_ROLE)
+        self._error = self._denied(Reason.POLICY_ERROR)
+
+    @property
+    def texts(self) -> Mapping[str, tuple[str, str]]:
+        """Give the text of each policy and the file it stands in, by ``@id``."""
+        return {policy.id: (policy.text, f"{policy.file}:{policy.line}") for policy in self.policies.values()}
+
+    def decide(self, principal: Principal, call: Call) -> Decision:
+        """Decide a call whose arguments are checked. Never raises: what fails, denies.
+
+        Measured: about 1 µs remembered, 90 µs not.
+        """
+        upstream = self._plans.get(call.upstream)
+        plan = None if upstream is None else upstream.get(call.method)
+        if plan is None or not call.known:
+            return self._unknown_method
+        if not principal.roles:
+            return self._no_role
+        try:
+            # The verifier gives the same object for the same token, so its address finds the entry without hashing it whole.
+            caller = self._by_identity.get(id(principal))
+            if caller is None or caller.principal is not principal:
+                caller = self._caller(principal)
+            if plan.key is None:
+                key: tuple[Hashable, ...] = (caller.number, call.upstream, call.method)
+            else:
+                key = (caller.number, call.upstream, call.method, plan.key(call))
+            found = self._memory.get(key)
+            if found is not None:
+                return found
+            decision = self._evaluate(caller, call, plan)
+            self._remember(key, decision)
+            return decision
+        except TooLong:
+            return self._evaluate_safely(principal, call, plan)
+        except Exception:
+            return self._error
+
+    def introspect(self, principal: Principal) -> Decision:
+        """Decide a question about the catalog itself (``system.listMethods``): open to whoever has a role, since the answer is filtered."""
+        return Decision(True, Reason.ALLOWED, (), self.hash) if principal.roles else self._no_role
+
+    def refuse(self, reason: Reason) -> Decision:
+        """Deny for a reason that is no policy's, such as a gate that is shutting down."""
+        return self._denied(reason)
+
+    def may_call(self, principal: Principal, upstream: str, method: str) -> bool:
+        """Whether some arguments could make this an allowed call; for lists only, `decide` has the say."""
+        plan = self._plans.get(upstream, {}).get(method)
+        if plan is None or not principal.roles:
+            return False
+        return possible(self._trees, Known(principal.name, principal.roles, principal.agent, upstream, method, plan.action))
+
+    def decide_slowly(self, principal: Principal, calls: Sequence[Call]) -> list[Decision]:
+        """Decide as `decide` does, with the whole context, the schema, nothing remembered. Slow and obvious, for tests and replays."""
+        entities = self._base.with_added_json_str(_user_entities(principal))
+        decisions = []
+        requests = []
+        for call in calls:
+            plan = self._plans.get(call.upstream, {}).get(call.method)
+            if plan is None or not call.known:
+                decisions.append(self._unknown_method)
+            elif not principal.roles:
+                decisions.append(self._no_role)
+            else:
+                decisions.append(self._error)  # until Cedar says otherwise
+                requests.append((len(decisions) - 1, _request(principal, call, plan.action, (TASK, *plan.action.args))))
+        results = cedarpy.is_authorized_batch([request for _, request in requests], self._handle, entities, self._schema)
+        for (index, _), result in zip(requests, results, strict=True):
+            decisions[index] = self._decision(result)
+        return decisions
+
+    def _plan(self, name: str, action: Action) -> _Plan:
+        seen = looks(self._trees, name, action)
+        return _Plan(name, action, tuple(dict.fromkeys(look.at for look in seen)), key_of(seen, action))
+
+    def _caller(self, principal: Principal) -> _Caller:
+        key = (principal.issuer, principal.issuer_name, principal.subject, principal.roles, principal.groups, principal.agent)
+        caller = self._callers.get(key)
+        if caller is None:
+            if len(self._callers) >= MAX_PRINCIPALS:
+                _drop_half(self._callers)
+                self._by_identity.clear()
+            self._numbers += 1
+            caller = _Caller(principal, self._numbers, self._base.with_added_json_str(_user_entities(principal)))
+            self._callers[key] = caller
+        elif caller.principal is not principal:  # another token of the same principal
+            caller = _Caller(principal, caller.number, caller.entities)
+        if len(self._by_identity) >= 8 * MAX_PRINCIPALS:
+            self._by_identity.clear()
+        self._by_identity[id(principal)] = caller
+        return caller
+
+    def _remember(self, key: tuple[Hashable, ...], decision: Decision) -> None:
+        if len(self._memory) >= MAX_DECISIONS:
+            _drop_half(self._memory)
+        self._memory[key] = decision
+
+    def _evaluate_safely(self, principal: Principal, call: Call, plan: _Plan) -> Decision:
+        try:
+            return self._evaluate(self._caller(principal), call, plan)
+        except Exception:
+            return self._error
+
+    def _evaluate(self, caller: _Caller, call: Call, plan: _Plan) -> Decision:
+        request = _request(caller.principal, call, plan.action, plan.reads)
+        return self._decision(cedarpy.is_authorized(request, self._handle, caller.entities))
+
+    def _decision(self, result: cedarpy.AuthzResult) -> Decision:
+        diagnostics = result.diagnostics
+        if diagnostics.errors:
+            numbers = [number for error in diagnostics.errors for number in _POLICY_NUMBER.findall(error)]
+            return Decision(False, Reason.POLICY_ERROR, self._names(numbers), self.hash)
+        names = self._names(diagnostics.reasons)
+        if result.allowed:
+            return Decision(True, Reason.ALLOWED, names, self.hash)
+        return Decision(False, Reason.POLICY_FORBIDS if names else Reason.NO_POLICY_ALLOWS, names, self.hash)
+
+    def _names(self, numbers: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sorted({self._ids[number] for number in numbers}))
+
+    def _denied(self, reason: Reason) -> Decision:
+        return Decision(False, reason, (), self.hash)
+
+
+def _drop_half(memory: dict[Any, Any]) -> None:
+    """Drop the entries that came first. Dropping all would make every caller pay at once."""
+    for key in list(islice(memory, len(memory) // 2)):
+        del memory[key]
+
+
+def _request(principal: Principal, call: Call, action: Action, reads: Sequence[str]) -> dict[str, Any]:
+    args: dict[str, Value] = {}
+    context: dict[str, Any] = {"agent": principal.agent, "args": args}
+    for at in reads:
+        value = value_of(call, at, action.args.get(at, "string"))
+        if value is not None:
+            if at == TASK:
+                context["task"] = value
+            else:
+                args[at] = value
+    return {
+        "principal": {"type": "User", "id": principal.name},
+        "action": {"type": "Action", "id": call.method},
+        "resource": {"type": "Scheduler", "id": call.upstream},
+        "context": context,
+    }
+
+
+def _entity(kind: str, name: str, attributes: Mapping[str, object], parents: Sequence[tuple[str, str]]) -> dict[str, object]:
+    above = [{"type": parent, "id": parent_name} for parent, parent_name in parents]
+    return {"uid": {"type": kind, "id": name}, "attrs": dict(attributes), "parents": above}
+
+
+def _action_entities(actions: Mapping[str, Action]) -> list[dict[str, object]]:
+    classes = [_entity("Action", name, {}, []) for name in CLASSES]
+    return classes + [_entity("Action", name, {}, [("Action", action.permission)]) for name, action in actions.items()]
+
+
+def _upstream_entities(catalogs: Mapping[str, CatalogLike]) -> list[dict[str, object]]:
+    return [_entity("Scheduler", name, {"protocol": catalog.protocol}, []) for name, catalog in catalogs.items()]
+
+
+def _user_entities(principal: Principal) -> str:
+    attributes = {"issuer": principal.issuer, "subject": principal.subject, "groups": list(principal.groups)}
+    user = _entity("User", principal.name, attributes, [("Role", role) for role in principal.roles])
+    return json.dumps([*(_entity("Role", role, {}, []) for role in principal.roles), user])

@@ -1,0 +1,254 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import cedarpy
+import pytest
+
+from proxy.model import Call, Principal, Reason, Value
+from proxy.policy import engine
+from proxy.policy.engine import PolicySet
+
+Load = Callable[[str], PolicySet]
+Make = Callable[..., Call]
+
+VIEW = '@id("view") permit (principal in Role::"viewer", action in Action::"view", resource);'
+WORK = '@id("work") permit (principal in Role::"worker", action in Action::"work", resource);'
+SCOPED = """
+@id("scoped") permit (principal in Role::"worker", action in Action::"work", resource)
+unless { context has task && !(context.task like "etl.*") };
+"""
+
+
+def who(*roles: str, subject: str = "ann", agent: bool = False, groups: tuple[str, ...] = ()) -> Principal:
+    """Make a principal of the local issuer."""
+    return Principal("https://callgate.local/issuer", "local", subject, tuple(sorted(roles)), groups, agent, 2e9)
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """Collect the requests that really reach Cedar."""
+    requests: list[dict[str, object]] = []
+    real = cedarpy.is_authorized
+
+    def counted(request: dict[str, object], policies: cedarpy.PolicySet, entities: cedarpy.Entities) -> cedarpy.AuthzResult:
+        requests.append(request)
+        return real(request, policies, entities)
+
+    monkeypatch.setattr("proxy.policy.engine.cedarpy.is_authorized", counted)
+    return requests
+
+
+def test_a_permit_allows_and_is_named(load: Load, call: Make) -> None:
+    """An allowed call names the policies that permit it and the hash of the set."""
+    policies = load(VIEW)
+    decision = policies.decide(who("viewer"), call("task_list"))
+    assert (decision.allowed, decision.reason, decision.policies) == (True, Reason.ALLOWED, ("view",))
+    assert decision.policy_hash == policies.hash
+
+
+def test_without_a_permit_the_call_is_denied(load: Load, call: Make) -> None:
+    """Nothing that matches is a refusal, with a reason of its own."""
+    decision = load(VIEW).decide(who("viewer"), call("pause"))
+    assert (decision.allowed, decision.reason, decision.policies) == (False, Reason.NO_POLICY_ALLOWS, ())
+
+
+def test_a_forbid_beats_a_permit_and_is_named(load: Load, call: Make) -> None:
+    """One forbid denies whatever is permitted, and the decision names the forbid alone."""
+    policies = load(VIEW + '@id("not-the-graph") forbid (principal, action == Action::"graph", resource);')
+    decision = policies.decide(who("viewer"), call("graph"))
+    assert (decision.allowed, decision.reason, decision.policies) == (False, Reason.POLICY_FORBIDS, ("not-the-graph",))
+    assert policies.decide(who("viewer"), call("task_list")).allowed
+
+
+def test_an_unknown_method_is_denied_whatever_the_policies_say(load: Load, call: Make) -> None:
+    """A policy that permits everything does not permit what the catalog lacks, nor an upstream that is not configured."""
+    policies = load('@id("all") permit (principal, action, resource);')
+    assert policies.decide(who("admin"), call("eval")).reason is Reason.UNKNOWN_METHOD
+    assert policies.decide(who("admin"), replace(call("pause"), known=False)).reason is Reason.UNKNOWN_METHOD
+    assert policies.decide(who("admin"), replace(call("pause"), upstream="other")).reason is Reason.UNKNOWN_METHOD
+    assert policies.decide(who("admin"), replace(call("pause"), upstream="processes")).reason is Reason.UNKNOWN_METHOD
+    assert policies.decide(who(), call("eval")).reason is Reason.UNKNOWN_METHOD
+
+
+def test_an_identity_without_a_role_is_denied_everything(load: Load, call: Make) -> None:
+    """Even a policy that permits everyone permits no one who holds no role."""
+    assert load('@id("all") permit (principal, action, resource);').decide(who(), call("is_paused")).reason is Reason.NO_ROLE
+
+
+def test_a_policy_that_fails_denies(load: Load, call: Make) -> None:
+    """An error in any policy denies the call and names the policy, though another policy permits (Cedar would skip it)."""
+    policies = load(
+        '@id("all") permit (principal, action, resource);'
+        '@id("sum") forbid (principal, action == Action::"set_worker_processes", resource)'
+        " when { context.args has n && context.args.n * 4611686018427387904 > 5 };"
+    )
+    decision = policies.decide(who("admin"), call("set_worker_processes", {"worker": "w", "n": 9}))
+    assert (decision.allowed, decision.reason, decision.policies) == (False, Reason.POLICY_ERROR, ("sum",))
+    assert policies.decide(who("admin"), call("set_worker_processes", {"worker": "w", "n": 0})).allowed
+
+
+def test_a_failing_engine_denies(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong below, the answer is a denial, and it is not remembered."""
+    policies = load(VIEW)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("proxy.policy.engine.cedarpy.is_authorized", broken)
+        assert policies.decide(who("viewer"), call("task_list")).reason is Reason.POLICY_ERROR
+    assert policies.decide(who("viewer"), call("task_list")).allowed
+
+
+@pytest.mark.parametrize("task", ["etl.x\ud800", 7, b"etl.x", ["etl.x"]])
+def test_a_value_that_cedar_cannot_read_denies(load: Load, call: Make, task: object) -> None:
+    """A task that is no text of whole characters cannot be judged, so the call is denied."""
+    policies = load(VIEW + WORK + '@id("none") forbid (principal, action, resource) when { context has task && context.task == "etl.y" };')
+    assert not policies.decide(who("worker"), replace(call("add_task"), task=task)).allowed  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize("subject", ['ann" || true', "ann\\", 'User::"root"', "a\nb", "a\x00b", "é😀", "|", "local|ann", "*"])
+def test_odd_subjects_are_only_themselves(load: Load, call: Make, subject: str) -> None:
+    """A subject cannot be read as policy or as another subject, whatever its characters."""
+    policies = load('@id("ann") permit (principal == User::"local|ann", action, resource) when { principal.subject == "ann" };')
+    assert policies.decide(who("viewer"), call("task_list")).allowed
+    assert policies.decide(who("viewer", subject=subject), call("task_list")).reason is Reason.NO_POLICY_ALLOWS
+
+
+def test_an_agent_is_seen_by_policies(load: Load, call: Make) -> None:
+    """The same person, as software, is another principal to the policies and to the memory."""
+    policies = load(VIEW + '@id("no-agents") forbid (principal, action, resource) when { context.agent };')
+    assert policies.decide(who("viewer"), call("task_list")).allowed
+    assert policies.decide(who("viewer", agent=True), call("task_list")).reason is Reason.POLICY_FORBIDS
+    assert policies.decide(who("viewer"), call("task_list")).allowed
+
+
+def test_a_set_that_reads_nothing_is_decided_once(load: Load, call: Make, evaluations: list[object]) -> None:
+    """Where no policy looks at the arguments, one evaluation serves every call of the method, and none of another."""
+    policies = load(VIEW + WORK)
+    for number in range(50):
+        assert policies.decide(who("worker"), call("add_task", {"task_id": f"t_{number}"}, task=f"t_{number}")).allowed
+    assert len(evaluations) == 1
+    policies.decide(who("worker"), call("ping"))
+    assert len(evaluations) == 2
+
+
+def test_a_pattern_is_remembered_by_what_it_says(load: Load, call: Make, evaluations: list[object]) -> None:
+    """A thousand tasks are two cases to a policy that asks for one prefix, and each gets its own decision."""
+    policies = load(SCOPED)
+    for number in range(200):
+        assert policies.decide(who("worker"), call("add_task", task=f"etl.Load_{number}")).allowed
+        assert not policies.decide(who("worker"), call("add_task", task=f"prod.Load_{number}")).allowed
+    assert policies.decide(who("worker"), call("ping")).allowed
+    assert len(evaluations) == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"limit": True}, {"limit": False}),
+        ({"max_shown_tasks": 1}, {"max_shown_tasks": 0}),
+        ({"max_shown_tasks": 0}, {}),
+        ({"search": ""}, {}),
+        ({"search": "x"}, {"search": "y"}),
+    ],
+)
+def test_calls_that_a_policy_tells_apart_are_not_mixed_up(
+    load: Load, call: Make, first: dict[str, Value], second: dict[str, Value]
+) -> None:
+    """Absent, empty, false and zero are different to a policy, so they are different to the memory."""
+    policies = load(
+        '@id("a") permit (principal, action == Action::"task_list", resource) when { context.args has limit && context.args.limit };'
+        '@id("b") permit (principal, action == Action::"task_list", resource)'
+        " when { context.args has max_shown_tasks && context.args.max_shown_tasks < 1 };"
+        '@id("c") permit (principal, action == Action::"task_list", resource)'
+        ' when { context.args has search && (context.args.search == "" || context.args.search == "y") };'
+    )
+    calls = [call("task_list", first), call("task_list", second)]
+    slowly = policies.decide_slowly(who("viewer"), calls)
+    assert [policies.decide(who("viewer"), c) for c in calls * 2] == slowly * 2
+    assert slowly[0] != slowly[1]
+
+
+def test_principals_are_not_mixed_up(load: Load, call: Make) -> None:
+    """Each part of the identity is part of the memory: issuer, subject, roles, groups, agent."""
+    policies = load('@id("one") permit (principal == User::"local|ann", action, resource) when { principal.groups.contains("g") };')
+    ann = who("viewer", groups=("g",))
+    assert policies.decide(ann, call("task_list")).allowed
+    others = [
+        replace(ann, issuer_name="other"),
+        replace(ann, subject="bob"),
+        replace(ann, groups=()),
+    ]
+    for other in others:
+        assert not policies.decide(other, call("task_list")).allowed
+    assert policies.decide(replace(ann, expires=0.0), call("task_list")).allowed
+
+
+def test_a_new_token_of_a_principal_finds_what_the_old_one_left(load: Load, call: Make, evaluations: list[object]) -> None:
+    """Rotated tokens give new objects for the same principal; nothing is evaluated again for them."""
+    policies = load(VIEW)
+    for number in range(20):
+        assert policies.decide(replace(who("viewer"), expires=float(number)), call("task_list")).allowed
+    assert len(evaluations) == 1
+
+
+def test_only_what_policies_read_reaches_cedar(load: Load, call: Make, evaluations: list[dict[str, object]]) -> None:
+    """The other arguments are not copied to Cedar: they cannot matter, and may be megabytes."""
+    policies = load(SCOPED)
+    policies.decide(who("worker"), call("add_task", {"task_id": "etl.a", "expl": "x" * 100_000, "family": "etl"}, task="etl.a"))
+    assert evaluations[0]["context"] == {"agent": False, "task": "etl.a", "args": {}}
+
+
+def test_long_values_are_decided_and_not_remembered(load: Load, call: Make, evaluations: list[object]) -> None:
+    """A value too long to keep is evaluated each time, and rightly."""
+    policies = load(
+        '@id("same") permit (principal, action == Action::"task_list", resource)'
+        " when { context.args has search && context has task && context.task == context.args.search };"
+    )
+    text = "x" * 300
+    for _ in range(3):
+        assert policies.decide(who("viewer"), call("task_list", {"search": text}, task=text)).allowed
+        assert not policies.decide(who("viewer"), call("task_list", {"search": text}, task=text + "y")).allowed
+    assert len(evaluations) == 6
+
+
+def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither many values nor many principals grow the memory beyond its bounds, and decisions stay right."""
+    monkeypatch.setattr(engine, "MAX_DECISIONS", 100)
+    monkeypatch.setattr(engine, "MAX_PRINCIPALS", 10)
+    policies = load(
+        VIEW + '@id("x") forbid (principal, action == Action::"dep_graph", resource)'
+        ' when { context.args has task_id && ["t_7"].contains(context.args.task_id) };'
+    )
+    for number in range(300):
+        allowed = policies.decide(who("viewer", subject=f"s{number % 30}"), call("dep_graph", {"task_id": f"t_{number % 150}"})).allowed
+        assert allowed == (number % 150 != 7)
+        assert len(policies._memory) <= 100
+        assert len(policies._callers) <= 10
+        assert len(policies._by_identity) <= 80
+
+
+def test_a_passing_principal_does_not_inherit_a_decision(load: Load, call: Make) -> None:
+    """Objects that come and go at the same address are told apart."""
+    policies = load('@id("even") permit (principal, action, resource) when { principal.subject like "*0" };')
+
+    def short_lived(number: int) -> Principal:
+        return who("viewer", subject=str(number))
+
+    for number in range(200):
+        assert policies.decide(short_lived(number), call("task_list")).allowed == (number % 10 == 0)
+
+
+def test_the_slow_evaluator_gives_the_same_reasons(shipped: PolicySet, call: Make) -> None:
+    """Unknown methods and missing roles are decided alike by the slow evaluator."""
+    calls = [call("eval"), call("task_list"), call("pause")]
+    for principal in (who(), who("viewer"), who("admin")):
+        assert shipped.decide_slowly(principal, calls) == [shipped.decide(principal, c) for c in calls]
+
+
+def test_texts_are_kept_for_explanations(load: Load) -> None:
+    """Each policy's text and place can be looked up by the id that decisions name."""
+    text, place = load(VIEW).texts["view"]
+    assert text == VIEW
+    assert place == "all.cedar:1"
