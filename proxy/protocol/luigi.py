@@ -100,7 +100,9 @@ def encode(call: Call, catalog: Catalog, principal: Principal, base: str, *, gzi
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in _NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
         return Outbound("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
-    return Outbound("POST", path, FORM, body, accept_gzip=gzip and view, retry_safe=view)
+    if view:
+        return Outbound("POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh)
+    return Outbound("POST", path, FORM, body, effect="alive" if method.heartbeat else "act")
 
 
 def check_answer(call: Call, answer: Answer) -> None:

@@ -20,37 +20,45 @@ import hashlib
 import html
 import json
 import re
+from typing import Literal
 from urllib.parse import quote
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
-from proxy.protocol.catalog import Catalog
+from proxy.protocol.catalog import Catalog, check_arguments
 from proxy.protocol.form import read_field, unquote_plus
-from proxy.protocol.luigi import json_refusal, parse_arguments
+from proxy.protocol.luigi import json_refusal, takes_gzip
 from proxy.protocol.refusal import Refusal
+from proxy.protocol.strict_json import parse_arguments
 
+_VISUALISER = "/static/visualiser/index.html"
 _STATIC = re.compile(r"/static(?:/(?!\.)[A-Za-z0-9_.@-]+)+")
 _HISTORY = re.compile(r"/history(?:/(by_name|by_id|by_task_id|by_params)/([A-Za-z0-9_.%-]{1,1024}))?")
 _TASKLIST = re.compile(r"/tasklist(?:/([A-Za-z0-9_.%-]{1,1024}))?")
 _SEGMENT = re.compile(r"[\w.-]{1,512}")  # a family, a task id or a number (luigi/task.py task_id_str)
+_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_RELAYED = (b"content-type", b"content-encoding", b"etag", b"last-modified")
+_ABSOLUTE_LINK = re.compile(rb' (href|src)="/(static|history|tasklist)/')
+_WHOLE_BYTES = 4 * 1024 * 1024  # a page that needs its scripts hashed or its links mended; one larger is shown without
 _POLICY = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline' https://fonts.googleapis.com{styles}; "
     "font-src 'self' data: https://fonts.gstatic.com; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-_CDN = " https://cdnjs.cloudflare.com"  # luigi/templates/layout.html loads its charts from there
+# What luigi/templates/layout.html loads for its charts. The very files: the rest of that server helps scripts past a policy.
+_CHART_SCRIPTS = " https://cdnjs.cloudflare.com/ajax/libs/d3/3.5.5/d3.min.js https://cdnjs.cloudflare.com/ajax/libs/nvd3/1.7.0/nv.d3.min.js"
+_CHART_STYLES = " https://cdnjs.cloudflare.com/ajax/libs/nvd3/1.7.0/nv.d3.min.css"
 
 
 class LuigiPages:
     """The dialect of browsers that navigate: an answer is a page, and so is a refusal."""
 
-    def __init__(self, upstream: str, catalog: Catalog, base: str = "") -> None:
-        """`base` is the path under which luigid itself is served."""
+    def __init__(self, upstream: str, catalog: Catalog, base: str = "", prefix: str = "") -> None:
+        """`base` is the path under which luigid itself is served, `prefix` the one under which clients find it here."""
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
+        self._prefix = prefix.rstrip("/")
 
     def decode(self, request: Request, path: str) -> Call:
         """The page that `path` names, as a call with the argument ``path`` (and ``data`` of a history search).
@@ -63,6 +71,8 @@ class LuigiPages:
             raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
         args: dict[str, Value] = {"path": path, "verb": request.verb}
         name = _page(path, args)
+        if name == "page.root" and not request.path.endswith("/"):
+            args["path"] = ""  # /team-a, not /team-a/: what is relative to it begins one level higher
         if name == "page.history" and request.query:
             text = read_field(request.query.encode("ascii"))
             if text is not None:
@@ -70,17 +80,19 @@ class LuigiPages:
         method = self._catalog.methods.get(name)
         if method is None:
             return Call(self._upstream, self._catalog.protocol, name, "admin", args, known=False)
+        check_arguments(method, args)
         return Call(self._upstream, self._catalog.protocol, name, method.permission, args)
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
         """The page's request for luigid: our own path, and a query only for a history search."""
-        path = self._base + str(call.args["path"])
+        path = self._base + (str(call.args["path"]) or "/")
         data = call.args.get("data")
         if data is not None:
             path += "?data=" + quote(json.dumps(data))
-        verb = "HEAD" if call.args["verb"] == "HEAD" else "GET"
-        gzip = b"gzip" in request.headers.get(b"accept-encoding", b"") and path.endswith((".js", ".css"))
-        return Outbound(verb, path.encode("ascii"), b"", b"", accept_gzip=gzip, retry_safe=True)
+        verb: Literal["GET", "HEAD"] = "HEAD" if call.args["verb"] == "HEAD" else "GET"
+        gzip = path.endswith((".js", ".css")) and takes_gzip(request.headers)
+        whole = _WHOLE_BYTES if _is_rewritten(call) else 65_536
+        return Outbound(verb, path.encode("ascii"), b"", b"", accept_gzip=gzip, effect="view", cacheable=True, whole=whole)
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """luigid's page, with a content security policy in place of luigid's own headers."""
@@ -88,13 +100,23 @@ class LuigiPages:
             raise Unavailable(
                 Reason.UPSTREAM_ERROR, f"luigid answered {answer.status} to {call.method}; is the page switched on?", sent=True
             )
-        headers = [(name, answer.headers[name]) for name in _RELAYED[1:] if name in answer.headers]
-        headers += [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+        headers = list(_HEADERS)
+        if b"content-encoding" in answer.headers:
+            headers.append((b"content-encoding", answer.headers[b"content-encoding"]))
         if call.method == "page.root" and answer.status in (301, 302):
-            headers.append((b"location", b"static/visualiser/index.html"))  # relative: works behind any prefix
+            # Relative: right behind any further prefix.
+            start = "" if call.args["path"] else self._prefix.rpartition("/")[2] + "/"
+            headers.append((b"location", start.encode("ascii") + b"static/visualiser/index.html"))
         headers.append((b"content-security-policy", _content_policy(call, answer.body).encode("ascii")))
         kind = answer.headers.get(b"content-type", b"application/octet-stream")
-        return Reply(answer.status, answer.body, kind, tuple(headers), stream=answer.stream, length=answer.length)
+        body = self._mend_links(answer.body) if _is_rewritten(call) else answer.body
+        return Reply(answer.status, body, kind, tuple(headers), stream=answer.stream, length=answer.length)
+
+    def _mend_links(self, body: bytes) -> bytes:
+        """The history pages link to ``/static``, ``/history`` and ``/tasklist`` as if no prefix stood before them."""
+        if not self._prefix:
+            return body
+        return _ABSOLUTE_LINK.sub(rb' \1="' + self._prefix.encode("ascii") + rb"/\2/", body)
 
     def refuse(self, refusal: Refusal) -> Reply:
         """A small page with the line and the remedy; the status and the reason phrase are those of the API."""
@@ -135,20 +157,22 @@ def _read_segment(segment: str) -> str:
     return quote(text)
 
 
+def _is_rewritten(call: Call) -> bool:
+    """Whether the page has scripts of its own or absolute links, and is therefore held whole."""
+    return call.method in ("page.history", "page.tasklist") or call.args["path"] == _VISUALISER
+
+
 def _content_policy(call: Call, body: bytes) -> str:
     """What the page may load and run.
 
-    Inline scripts run only where the stock page has them, and only those in the page as luigid sent it, by hash; so no
-    event handler or link that a task's name smuggles in can run. Files and history pages have none.
+    An inline script runs only where the stock page has one, and only when it is the only one in the page as luigid sent
+    it: a second one, an event handler or a link that a task's name smuggles in does not run, nor does the first then.
     """
-    path = str(call.args["path"])
     scripts = styles = ""
-    if path.startswith("/tasklist"):
-        styles = _CDN
-        scripts = _CDN
-    elif path.startswith("/history"):
-        styles = _CDN
-    if path.startswith("/tasklist/") or path == "/static/visualiser/index.html":
-        for script in _INLINE_SCRIPT.findall(body):
-            scripts += f" 'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode('ascii')}'"
+    if call.method in ("page.history", "page.tasklist"):
+        scripts, styles = _CHART_SCRIPTS, _CHART_STYLES
+    if call.method == "page.tasklist" or call.args["path"] == _VISUALISER:
+        inline = _INLINE_SCRIPT.findall(body)
+        if len(inline) == 1:
+            scripts += f" 'sha256-{base64.b64encode(hashlib.sha256(inline[0]).digest()).decode('ascii')}'"
     return _POLICY.format(scripts=scripts, styles=styles)

@@ -1,0 +1,70 @@
+"""The JSON of a luigid call: one object that every parser reads alike, or a refusal.
+
+luigid reads with Python's ``json``, which takes the last of two equal keys and half surrogates (luigi.md 2b.6). Refused
+are: a key that stands twice, at any depth; text that is not UTF-8; half a surrogate pair; NaN and negative infinity; what
+is not one object; more than `MAX_DEPTH` levels. ``Infinity`` is accepted, since stock workers send it, and so is a number
+too large for a float (``1e999``), which luigid reads as that.
+"""
+
+import json
+import math
+from typing import Any, cast
+
+import orjson
+
+from proxy.errors import Rejected
+from proxy.model import Reason, Value
+
+MAX_DEPTH = 100  # luigid's own arguments nest three deep
+
+
+def parse_arguments(text: bytes) -> dict[str, Value]:
+    """The JSON object in `text`. Raises `Rejected` (MALFORMED_CALL, AMBIGUOUS_CALL, CALL_TOO_COMPLEX).
+
+    Fast road: orjson reads it, and if our own encoding of the result is the very text that came, then it held no
+    duplicate, no odd number and no surrogate. Anything else (white space, Infinity, integers over 64 bits) is read
+    again by the standard library with a hook that sees every key.
+    """
+    try:
+        quick = orjson.loads(text)
+        if type(quick) is dict and json.dumps(quick).encode() == text:
+            return _shallow(text, cast(dict[str, Value], quick))
+    except (orjson.JSONDecodeError, RecursionError):
+        pass
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_float=_float, parse_constant=_float)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON is nested too deeply") from None
+    except UnicodeError:
+        raise Rejected(Reason.MALFORMED_CALL, "the text is not UTF-8, or holds half a surrogate pair") from None
+    except ValueError:
+        raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object") from None
+    if type(value) is not dict:
+        raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object")
+    return _shallow(text, cast(dict[str, Value], value))
+
+
+def _shallow(text: bytes, args: dict[str, Value]) -> dict[str, Value]:
+    """`args`, unless they nest deeper than `MAX_DEPTH`. Few brackets in the text settle it without a walk."""
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        level: list[dict[str, Value] | list[Value]] = [args]
+        for _ in range(MAX_DEPTH):
+            level = [x for v in level for x in (v.values() if isinstance(v, dict) else v) if isinstance(x, (dict, list))]
+        if level:
+            raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON is nested too deeply")
+    return args
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise Rejected(Reason.AMBIGUOUS_CALL, "a JSON key stands twice")
+    return result
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not value > -math.inf:
+        raise ValueError
+    return value

@@ -1,0 +1,380 @@
+import json
+import math
+import string
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tornado.escape import json_decode
+from tornado.httputil import parse_body_arguments
+
+from proxy.errors import ABOUT, Rejected, Unavailable
+from proxy.model import Answer, Call, Origin, Principal, Reason, Request
+from proxy.protocol.catalog import load_catalog
+from proxy.protocol.luigi import DISABLED, LuigiApi, encode, make_call, takes_gzip, unmark, worker_mark
+from proxy.protocol.refusal import Refusal
+
+CATALOG = load_catalog(Path(__file__).parent.parent.parent / "policies" / "catalogs" / "luigi.toml")
+API = LuigiApi("luigi", CATALOG)
+FORM = b"application/x-www-form-urlencoded"
+ALICE = Principal("https://idp.example", "okta", "alice", ("worker",))
+MARK = " [okta:alice]"
+WORKER = "Worker(salt=123, workers=1, host=h, username=u, pid=7)"
+JSON = {b"content-type": b"application/json; charset=UTF-8"}
+
+
+def request(
+    path: str = "/api/task_list",
+    query: str | None = None,
+    body: bytes = b"",
+    verb: str = "POST",
+    kind: bytes | None = FORM,
+    headers: dict[bytes, bytes] | None = None,
+) -> Request:
+    """One request as the edge hands it over."""
+    sent = {b"host": b"localhost", **(headers or {})}
+    if body and kind is not None:
+        sent[b"content-type"] = kind
+    return Request("ID", verb, path, query, sent, body, Origin("127.0.0.1", 1, "TLSv1.3", ""))
+
+
+def form(**args: Any) -> bytes:
+    """The body of a stock worker's call."""
+    return urlencode({"data": json.dumps(args)}).encode()
+
+
+def decode(sent: Request) -> Call:
+    """The call in a request at an upstream without a prefix."""
+    return API.decode(sent, sent.path)
+
+
+def refused(sent: Request) -> Reason:
+    """Why a request is no call."""
+    with pytest.raises(Rejected) as error:
+        decode(sent)
+    return error.value.reason
+
+
+# -- reading
+
+
+def test_a_worker_and_a_dashboard_are_read_alike() -> None:
+    """The form of a POST and the query of a GET give the same call."""
+    worker = decode(request("/api/dep_graph", body=form(task_id="A_1", include_done=True)))
+    page = decode(request("/api/dep_graph", query=form(task_id="A_1", include_done=True).decode(), verb="GET"))
+    assert worker == page
+    assert (worker.method, worker.permission, worker.task, dict(worker.args)) == (
+        "dep_graph",
+        "view",
+        "A_1",
+        {"task_id": "A_1", "include_done": True},
+    )
+
+
+def test_a_call_without_data_has_no_arguments() -> None:
+    """The visualiser pauses without any data; an empty query is none."""
+    assert decode(request("/api/pause", verb="GET")).args == {}
+    assert decode(request("/api/pause", query="", verb="GET")).args == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api", "/api/", "/api//pause", "/api/pause/", "/api/x/../pause", "/api/%70ause", "/api/%2570ause", "/%61pi/pause", "/API/pause"),
+        *(
+            "/api/pause;a=b",
+            "/api/pause%00",
+            "/api/pause%20",
+            "/api/Pause",
+            "/api/pa.use",
+            "/api/" + "a" * 65,
+            "/api/page.root",
+            "//api/pause",
+        ),
+        *("/api/paus\u00e9", "/api/pause\n"),
+    ],
+)
+def test_one_spelling_of_a_path_is_read(path: str) -> None:
+    """Whatever luigid, or a proxy in between, would turn into another path is refused."""
+    assert refused(request(path)) is Reason.MALFORMED_CALL
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (request(verb="PUT"), Reason.VERB_NOT_ALLOWED),
+        (request(verb="HEAD"), Reason.VERB_NOT_ALLOWED),
+        (request(verb="OPTIONS"), Reason.VERB_NOT_ALLOWED),
+        (request(body=form(), headers={b"content-encoding": b"gzip"}), Reason.AMBIGUOUS_CALL),
+        (request(body=form(), headers={b"content-encoding": b"identity"}), Reason.AMBIGUOUS_CALL),
+        (request(body=form(), verb="GET"), Reason.AMBIGUOUS_CALL),
+        (request(body=form(), kind=b"multipart/form-data; boundary=x"), Reason.AMBIGUOUS_CALL),
+        (request(body=form(), kind=b"application/json"), Reason.AMBIGUOUS_CALL),
+        (request(body=form(), kind=None), Reason.AMBIGUOUS_CALL),
+        (request(body=form(), query=form().decode()), Reason.AMBIGUOUS_CALL),
+        (request(body=form(), query="data="), Reason.AMBIGUOUS_CALL),
+        (request(query="data=%7B%7D&data=%7B%7D"), Reason.AMBIGUOUS_CALL),
+        (request(body=b"data="), Reason.MALFORMED_CALL),
+        (request("/api/dep_graph"), Reason.BAD_ARGUMENTS),
+        (request("/api/dep_graph", body=form(task_id=5)), Reason.BAD_ARGUMENTS),
+        (request("/api/get_work", body=form()), Reason.BAD_ARGUMENTS),
+        (request("/api/get_work", body=form(worker=None)), Reason.BAD_ARGUMENTS),
+        (request("/api/get_work", body=form(worker="")), Reason.BAD_ARGUMENTS),
+        (request("/api/get_work", body=form(worker=WORKER + MARK)), Reason.NOT_YOUR_WORKER),
+        (request("/api/get_work", body=form(worker="w [local:eve]")), Reason.NOT_YOUR_WORKER),
+        (request("/api/pause", verb="GET", headers={b"sec-fetch-site": b"cross-site"}), Reason.CROSS_SITE),
+        (request("/api/pause", headers={b"origin": b"https://evil.example"}), Reason.CROSS_SITE),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(sent: Request, reason: Reason) -> None:
+    """Each row is a request that luigid and another parser read differently, or that luigid would half carry out."""
+    assert refused(sent) is reason
+
+
+def test_an_unknown_method_is_a_call_to_deny() -> None:
+    """It has to be recorded with its arguments, so it becomes a call; its class is the highest."""
+    call = decode(request("/api/drop_everything", body=form(x=1)))
+    assert (call.known, call.permission, call.args) == (False, "admin", {"x": 1})
+
+
+def test_parameters_that_luigi_hides_are_withheld_from_the_record() -> None:
+    """Parameters of visibility 1 and 2 are secrets of the record; luigid still gets them."""
+    args: dict[str, Any] = {
+        "task_id": "A_1",
+        "worker": WORKER,
+        "family": "A",
+        "params": {"user": "u", "password": "hunter2", "token": "t"},
+        "param_visibilities": {"user": 0, "password": 2, "token": 1},
+    }
+    call = make_call("luigi", CATALOG, "add_task", args)
+    assert call.secret == (("params", "password"), ("params", "token"))
+    assert "hunter2" in encode(call, CATALOG, ALICE, "").body.decode()
+
+
+PATHS = st.sampled_from(["/api/task_list", "/api/get_work", "/api/add_task", "/api/nonsense"]) | st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30
+).map("/api/".__add__)
+
+
+@given(
+    PATHS,
+    st.none() | st.text(string.printable[:95], max_size=30) | st.text(string.printable[:95], max_size=30).map("data=".__add__),
+    st.binary(max_size=60) | st.binary(max_size=60).map(b"data=".__add__) | st.binary(max_size=60).map(b'data={"worker": '.__add__),
+    st.sampled_from(["GET", "POST", "HEAD", "PATCH"]),
+    st.sampled_from([FORM, b"", b"multipart/form-data", b"application/json"]) | st.binary(max_size=20),
+)
+def test_any_request_is_a_call_or_one_rejection(path: str, query: str | None, body: bytes, verb: str, kind: bytes) -> None:
+    """No bytes that the edge admits raise anything but `Rejected`, whose detail is one line of ASCII."""
+    try:
+        call = decode(request(path, query, body, verb, kind))
+    except Rejected as error:
+        assert error.detail.isascii()
+        assert error.detail.isprintable()
+    else:
+        assert isinstance(call, Call)
+
+
+# -- writing
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def as_luigid_reads(body: bytes) -> Any:
+    """What luigi/server.py makes of a body: Tornado's form parser, its last ``data``, stripped, and ``json.loads``."""
+    found: dict[str, list[bytes]] = {}
+    parse_body_arguments(FORM.decode(), body, found, {})
+    assert list(found) == ["data"]
+    assert len(found["data"]) == 1
+    return json_decode(found["data"][0].decode("utf-8").strip())
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), values))
+def test_luigid_reads_what_was_decided(args: dict[str, Any]) -> None:
+    """Decode, decide, re-encode: the arguments that luigid's own parser finds are those of the call."""
+    call = Call("luigi", "luigi", "prune", "admin", args)
+    assert json.dumps(as_luigid_reads(encode(call, CATALOG, ALICE, "").body)) == json.dumps(args)
+
+
+@given(st.dictionaries(st.sampled_from(["future_argument", "another"]), values.filter(lambda v: "-Infinity" not in json.dumps(v))))
+def test_a_round_trip_changes_nothing_but_the_worker(extra: dict[str, Any]) -> None:
+    """From a stock client's form to luigid's parser: the same arguments, with the mark on the worker's id."""
+    args = {"worker": WORKER, "host": "é & % + ; # =", **extra}
+    call = decode(request("/api/get_work", body=form(**args)))
+    read = as_luigid_reads(API.encode(call, ALICE, request()).body)
+    assert json.dumps(read) == json.dumps({**args, "worker": WORKER + MARK})
+
+
+def test_what_goes_out_is_always_the_same_kind_of_request() -> None:
+    """A GET becomes a POST; nothing of the caller's bytes or headers is in it; views alone may be sent twice or compressed."""
+    view = API.encode(decode(request(query="data=%7B%7D", verb="GET")), ALICE, request(headers={b"accept-encoding": b"gzip, deflate"}))
+    assert (view.verb, view.path, view.content_type, view.body) == ("POST", b"/api/task_list", FORM, b"data={}")
+    assert (view.retry_safe, view.accept_gzip) == (True, True)
+    work = API.encode(decode(request("/api/ping", body=form(worker="w"))), ALICE, request(headers={b"accept-encoding": b"gzip"}))
+    assert (work.retry_safe, work.accept_gzip) == (False, False)
+    assert encode(decode(request("/api/pause")), CATALOG, ALICE, "/luigi").path == b"/luigi/api/pause"
+
+
+def test_infinity_reaches_luigid() -> None:
+    """Every batchable family's worker sends ``"max_batch_size": Infinity``."""
+    call = decode(request("/api/add_task_batcher", body=form(worker="w", task_family="A", batched_args=["x"], max_batch_size=math.inf)))
+    assert as_luigid_reads(encode(call, CATALOG, ALICE, "").body)["max_batch_size"] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("accepted", "gzip"),
+    [(b"gzip, deflate", True), (b"gzip", True), (b"identity", False), (b"", False), (b"gzip;q=0", False), (b"br, gzip;q=0.5", False)],
+)
+def test_an_answer_is_compressed_only_for_who_plainly_takes_it(accepted: bytes, gzip: bool) -> None:
+    """``gzip;q=0`` says no; whoever weighs encodings gets the plain answer."""
+    assert takes_gzip({b"accept-encoding": accepted}) is gzip
+
+
+# -- the worker mark
+
+subjects = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.text("a]%[: |", min_size=1, max_size=5)
+issuers = st.sampled_from(["okta", "local", "a", "a-b"])
+ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.tuples(st.text("w] [:a", max_size=5), issuers, subjects).map(
+    lambda t: f"{t[0]} [{t[1]}:{t[2]}]"
+)
+
+
+def principal(issuer: str, subject: str) -> Principal:
+    """Someone without roles."""
+    return Principal(f"https://{issuer}.example", issuer, subject, ())
+
+
+def owner(marked: str) -> tuple[str, str]:
+    """Split an upstream id where anyone can: at its last blank and bracket."""
+    own, _, mark = marked.rpartition(" [")
+    return own, mark
+
+
+@given(ids, issuers, subjects, ids, issuers, subjects)
+@example("w", "a", "b", "w [a:b]", "a", "b")
+@example("w", "a", "b]", "w", "a", "b%5D")
+@example("w", "a", "b c", "w", "a", "b%20c")
+def test_no_two_identities_meet_in_one_worker(id1: str, issuer1: str, subject1: str, id2: str, issuer2: str, subject2: str) -> None:
+    """The marked id gives back id, issuer and subject, so that equal ones come from equal callers."""
+    one, other = id1 + worker_mark(principal(issuer1, subject1)), id2 + worker_mark(principal(issuer2, subject2))
+    assert (one == other) == ((id1, issuer1, subject1) == (id2, issuer2, subject2))
+    assert owner(one)[0] == id1
+    assert " " not in owner(one)[1]
+
+
+@given(ids, issuers, subjects)
+def test_whoever_sends_a_marked_id_is_refused(own: str, issuer: str, subject: str) -> None:
+    """An id that ends in what could be a mark, anybody's, never becomes a call; so one mark is all an id ever has."""
+    marked = own + worker_mark(principal(issuer, subject))
+    with pytest.raises(Rejected):
+        make_call("luigi", CATALOG, "ping", {"worker": marked})
+
+
+def test_every_method_that_names_the_caller_is_marked() -> None:
+    """luigid has seven methods in which a worker says who it is; an eighth in the catalog without `worker` would be a hole."""
+    named = {name for name, method in CATALOG.methods.items() if method.worker_arg is not None}
+    assert named == {"add_task", "add_task_batcher", "add_worker", "get_work", "count_pending", "ping", "announce_scheduling_failure"}
+
+
+# -- answers
+
+
+def running(*workers: str) -> bytes:
+    """An answer to get_work that lists one running task of each worker."""
+    return json.dumps(
+        {"response": {"task_id": None, "running_tasks": [{"task_id": f"T{n}", "worker": w} for n, w in enumerate(workers)]}}
+    ).encode()
+
+
+def test_a_worker_finds_its_own_id_in_the_answer() -> None:
+    """Its own mark comes off, others' stay: the summary tells the worker's own running tasks from those of "other workers"."""
+    call = decode(request("/api/get_work", body=form(worker=WORKER)))
+    body = unmark(call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK))
+    assert [task["worker"] for task in json.loads(body)["response"]["running_tasks"]] == [WORKER, "w [okta:bob]", WORKER + MARK]
+
+
+def test_an_answer_without_the_mark_is_passed_on_untouched() -> None:
+    """Nothing is parsed that need not be."""
+    call = decode(request("/api/get_work", body=form(worker=WORKER)))
+    body = running("w [okta:bob]")
+    assert unmark(call, ALICE, body) is body
+    view = decode(request("/api/task_list"))
+    assert unmark(view, ALICE, running(WORKER + MARK)) == running(WORKER + MARK)
+
+
+@pytest.mark.parametrize("body", [b"[okta:alice]", b'{"response": " [okta:alice]"}', b'{"response": {"running_tasks": [" [okta:alice]"]}}'])
+def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) -> None:
+    """A mark in a place that luigid does not put it in is an invalid answer, not an error of ours."""
+    call = decode(request("/api/get_work", body=form(worker=WORKER)))
+    with pytest.raises(Unavailable) as error:
+        unmark(call, ALICE, b" [okta:alice]" + body)
+    assert error.value.reason is Reason.UPSTREAM_INVALID
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(500, {b"content-type": b"text/html"}, b"<html>"), Reason.UPSTREAM_ERROR),
+        (Answer(404, {b"content-type": b"text/html"}, b"<html>"), Reason.UPSTREAM_INVALID),
+        (Answer(302, {b"location": b"/login"}), Reason.UPSTREAM_INVALID),
+        (Answer(304, JSON), Reason.UPSTREAM_INVALID),
+        (Answer(200, {b"content-type": b"text/html"}, b"<html>"), Reason.UPSTREAM_INVALID),
+        (Answer(200, {}, b""), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b'{"error": "x"}'), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b""), Reason.UPSTREAM_INVALID),
+    ],
+)
+def test_what_is_no_answer_of_luigid_reaches_nobody(answer: Answer, reason: Reason) -> None:
+    """HTML and redirects make a worker fail without a word (luigi.md 3b); they become a refusal with a reason."""
+    with pytest.raises(Unavailable) as error:
+        API.answer(decode(request()), ALICE, answer)
+    assert error.value.reason is reason
+    assert error.value.sent
+
+
+def test_an_answer_keeps_none_of_luigids_headers() -> None:
+    """Only what says how to read the body is passed on; nothing is stored, nothing is sniffed."""
+    headers = {**JSON, b"server": b"TornadoServer", b"etag": b'"x"', b"access-control-allow-origin": b"*", b"set-cookie": b"a=b"}
+    reply = API.answer(decode(request()), ALICE, Answer(200, headers, b'{"response": []}'))
+    assert (reply.status, reply.body, reply.content_type) == (200, b'{"response": []}', b"application/json")
+    assert dict(reply.headers) == {b"cache-control": b"no-store", b"x-content-type-options": b"nosniff"}
+    reply = API.answer(decode(request()), ALICE, Answer(200, {**headers, b"content-encoding": b"gzip"}, b"\x1f\x8b"))
+    assert dict(reply.headers)[b"content-encoding"] == b"gzip"
+
+
+# -- refusals
+
+
+def refusal(reason: Reason, method: str = "") -> Refusal:
+    """A refusal of a call, or of a request that became none."""
+    about = ABOUT[reason]
+    return Refusal(reason, about.status, f"callgate: no [{reason}, ref X]", about.remedy, "X", None, method)
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_ROLE, Reason.NO_POLICY_ALLOWS, Reason.POLICY_FORBIDS, Reason.POLICY_ERROR, Reason.DRAINING])
+def test_a_denied_get_work_ends_the_worker_in_order(reason: Reason) -> None:
+    """It is luigid's own answer to a worker it has disabled: no retries, exit code 0 (luigi.md 3b)."""
+    reply = API.refuse(refusal(reason, "get_work"))
+    assert (reply.status, json.loads(reply.body)) == (200, {"response": DISABLED})
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
+def test_every_other_refusal_is_a_status_a_phrase_and_json(reason: Reason) -> None:
+    """The reason phrase is all that a worker's user sees; the body says the same, for programs."""
+    reply = API.refuse(refusal(reason, "pause"))
+    assert reply.status == ABOUT[reason].status
+    assert reply.phrase == f"callgate: no [{reason}, ref X]".encode()
+    error = json.loads(reply.body)["error"]
+    assert (error["reason"], error["message"], error["ref"]) == (reason.value, reply.phrase.decode(), "X")
+    assert (b"www-authenticate" in dict(reply.headers)) == (reply.status == 401)
+
+
+def test_an_upstream_that_fails_get_work_does_not_disable_the_worker() -> None:
+    """A scheduler that restarts is worth the retry: only denials and a draining gate end the worker."""
+    assert API.refuse(refusal(Reason.UPSTREAM_UNREACHABLE, "get_work")).status == 502

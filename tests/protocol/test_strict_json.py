@@ -1,0 +1,214 @@
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy.errors import Rejected
+from proxy.model import Reason
+from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments
+
+
+class RefusedError(Exception):
+    """The reference refuses."""
+
+
+def by_hand(text: bytes) -> Any:
+    """The obvious reading: Python's own parser with a hook that sees every key, and a walk over all that came out."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise RefusedError
+        return dict(pairs)
+
+    def walk(value: Any, depth: int) -> None:
+        if isinstance(value, str):
+            value.encode("utf-8")
+        elif isinstance(value, float):
+            if math.isnan(value) or value == -math.inf:
+                raise RefusedError
+        elif isinstance(value, (dict, list)):
+            if depth > MAX_DEPTH:
+                raise RefusedError
+            for key in value if isinstance(value, dict) else ():
+                key.encode("utf-8")
+            for item in value.values() if isinstance(value, dict) else value:
+                walk(item, depth + 1)
+
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+        if not isinstance(value, dict):
+            raise RefusedError
+        walk(value, 1)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError from error
+    return value
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equality that tells True from 1 and 1 from 1.0, and minds the order of keys: it is the order of the record."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def agree(text: bytes) -> None:
+    """Hold both readings of `text` against each other."""
+    try:
+        expected = by_hand(text)
+    except RefusedError:
+        with pytest.raises(Rejected):
+            parse_arguments(text)
+    else:
+        assert same(parse_arguments(text), expected)
+
+
+KEYS = ["a", "b", "task_id", "\\u0061", "\\ud800", "é", "\\u00e9", "\\\\", '\\"', ""]
+ATOMS = [
+    *(
+        "1",
+        "-1",
+        "0",
+        "-0",
+        "0.0",
+        "-0.0",
+        "01",
+        "1.",
+        "1.5",
+        "1e3",
+        "1E400",
+        "-1e999",
+        "1e999",
+        "0.1",
+        "1e16",
+        "12345678901234567890",
+        "9" * 40,
+    ),
+    *("9223372036854775807", "-9223372036854775809", "true", "false", "null", "True", "NaN", "Infinity", "-Infinity", "nan"),
+    *(
+        '""',
+        '"a"',
+        '"\\u0000"',
+        '"\\ud83d\\ude00"',
+        '"\\ud800"',
+        '"\\udc00\\ud800"',
+        '"é"',
+        '"\\/"',
+        '"\t"',
+        '"\\x"',
+        "'a'",
+        "\ufeff1",
+        '"\x7f"',
+    ),
+]
+
+
+def documents() -> st.SearchStrategy[str]:
+    """JSON, and what nearly is: any spacing, keys that repeat under several spellings, odd numbers, odd strings."""
+    space = st.sampled_from(["", " ", "  ", "\n"])
+    key = st.sampled_from(KEYS).map(lambda k: f'"{k}"')
+
+    def nest(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        pair = st.tuples(key, st.sampled_from([": ", ":", " :"]), inner).map("".join)
+        comma = st.sampled_from([", ", ",", " ,"])
+        return st.one_of(
+            st.builds(lambda items, by: "{" + by.join(items) + "}", st.lists(pair, max_size=4), comma),
+            st.builds(lambda items, by: "[" + by.join(items) + "]", st.lists(inner, max_size=4), comma),
+            st.builds(lambda a, v, b: a + v + b, space, inner, space),
+        )
+
+    value = st.recursive(st.sampled_from(ATOMS), nest, max_leaves=12)
+    top = st.lists(st.tuples(key, st.just(": "), value).map("".join), max_size=5).map(lambda items: "{" + ", ".join(items) + "}")
+    return st.one_of(top, top, value)
+
+
+@given(documents())
+@example('{"a": 1, "a": 1}')
+@example('{"a": 1, "\\u0061": 2}')
+@example('{"a": {"b": 1, "b": 1}}')
+@example('{"a": 1e999}')
+@example('{"a": -1e999}')
+@example('{"a": Infinity}')
+@example('{"a": NaN}')
+@example('{"a": 18446744073709551616}')
+@example('{"a": "\\ud800"}')
+@example('{"\\ud800": 1}')
+@example('{"a": 1} ')
+@example('{"a": 1}{"a": 2}')
+@example('\ufeff{"a": 1}')
+def test_both_roads_read_as_the_obvious_reading_does(text: str) -> None:
+    """Whatever the text, its fast reading is the slow one, and that is the obvious one: the same arguments, or a refusal."""
+    agree(text.encode("utf-8"))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values))
+def test_what_a_stock_worker_encodes_is_read_back(args: dict[str, Any]) -> None:
+    """`json.dumps`, as luigi/rpc.py calls it, is read back unchanged; so is a browser's ``JSON.stringify``."""
+    assert same(parse_arguments(json.dumps(args).encode()), args)
+    assert same(parse_arguments(json.dumps(args, separators=(",", ":"), ensure_ascii=False).encode()), args)
+
+
+@given(st.binary())
+def test_any_bytes_are_arguments_or_one_rejection(text: bytes) -> None:
+    """No bytes raise anything but `Rejected`."""
+    agree(text)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{"a": '])
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, 500, 5_000, 100_000])
+def test_nesting_is_bounded_on_both_roads(opening: str, closed: bool, depth: int) -> None:
+    """One level more than the limit is refused, and so is what would exhaust the stack of a parser that recurses."""
+    closing = ("]" if opening == "[" else "}") * depth if closed else ""
+    text = f'{{"a": {opening * depth}1{closing}}}'.encode()
+    if closed and depth < MAX_DEPTH:
+        assert parse_arguments(text)
+    else:
+        with pytest.raises(Rejected) as refused:
+            parse_arguments(text)
+        assert refused.value.reason in (Reason.CALL_TOO_COMPLEX, Reason.MALFORMED_CALL)
+
+
+def test_many_brackets_are_not_deep() -> None:
+    """A wide list and brackets within strings are no nesting."""
+    args = {"deps": ["[[[{"] * 1000, "more": [[] for _ in range(1000)]}
+    assert parse_arguments(json.dumps(args).encode()) == args
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'{"task_id": "mine", "task_id": "prod"}', Reason.AMBIGUOUS_CALL),
+        (b'{"task_id": "mine", "\\u0074ask_id": "prod"}', Reason.AMBIGUOUS_CALL),
+        (b'{"params": {"a": 1, "a": 1}}', Reason.AMBIGUOUS_CALL),
+        (b'\x01{"task_id": "prod"}', Reason.MALFORMED_CALL),
+        (b"", Reason.MALFORMED_CALL),
+        (b"null", Reason.MALFORMED_CALL),
+        (b"[]", Reason.MALFORMED_CALL),
+        (b'{"a": NaN}', Reason.MALFORMED_CALL),
+        (b'{"a": -Infinity}', Reason.MALFORMED_CALL),
+        (b'{"a": -1e999}', Reason.MALFORMED_CALL),
+        (b'{"a": "\xff"}', Reason.MALFORMED_CALL),
+        (b'{"a": "\xed\xa0\x80"}', Reason.MALFORMED_CALL),
+        (b'{"a": ' + b"9" * 5000 + b"}", Reason.MALFORMED_CALL),
+    ],
+)
+def test_refusals_have_their_reason(text: bytes, reason: Reason) -> None:
+    """What has two readings is ambiguous, what has none is malformed; the refusal never repeats what was sent."""
+    with pytest.raises(Rejected) as refused:
+        parse_arguments(text)
+    assert refused.value.reason is reason
+    assert "prod" not in refused.value.detail
+
+
+def test_infinity_is_a_number_here() -> None:
+    """Stock workers send it for every batchable family."""
+    assert parse_arguments(b'{"max_batch_size": Infinity}') == {"max_batch_size": math.inf}
+    assert parse_arguments(b'{"max_batch_size": 1e999}') == {"max_batch_size": math.inf}
