@@ -173,7 +173,9 @@ class Receipt:
 class Outbound:
     """A call as the upstream will get it, encoded afresh: path and body are ours, never the caller's bytes.
 
-    `retry_safe` is true for view calls alone: they may be sent a second time when a kept-alive connection turns out dead.
+    `effect` says what the call does at the upstream: "view" nothing, "alive" no more than say that a worker lives, "act"
+    anything else. A view may be sent a second time when a kept-alive connection turns out dead, and identical views may
+    share an answer; with `cacheable` for a moment after it came, too.
     `whole` is how many bytes of an answer are gathered before it becomes a stream.
     """
 
@@ -182,8 +184,14 @@ class Outbound:
     content_type: bytes
     body: bytes
     accept_gzip: bool = False
-    retry_safe: bool = False
+    effect: Literal["view", "alive", "act"] = "act"
+    cacheable: bool = False
     whole: int = 65_536
+
+    @property
+    def retry_safe(self) -> bool:
+        """Whether the call may be sent twice."""
+        return self.effect == "view"
 
 
 class Stream(Protocol):

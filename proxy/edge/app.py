@@ -24,6 +24,7 @@ from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.probes import Probes
 from proxy.edge.server import Limits, Server, new_request_id_source
 from proxy.edge.tls import ReloadingCertificate, upstream_context
+from proxy.edge.sharing import SharedLeg
 from proxy.edge.upstream import Leg, Target
 from proxy.errors import ConfigError, Problem
 from proxy.gate import Gate, Route, make_route
@@ -171,7 +172,7 @@ def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog],
         upstream.name,
         upstream.prefix,
         catalogs[upstream.name],
-        leg,
+        SharedLeg(leg, now=leg.now),
         path=upstream.path,
         batch_calls=limits.batch_calls,
         body_bytes=limits.body_bytes,

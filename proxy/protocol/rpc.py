@@ -169,7 +169,10 @@ class XmlRpc(RpcDialect):
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
         """The call as a fresh document: arguments are in wire order, since they were named in that order."""
         body = encode_call(call.method, list(call.args.values()))
-        return Outbound("POST", self._path.encode("ascii"), _XML, body, retry_safe=call.permission == "view")
+        path = self._path.encode("ascii")
+        if call.permission != "view":
+            return Outbound("POST", path, _XML, body)
+        return Outbound("POST", path, _XML, body, effect="view", cacheable=not self._catalog.methods[call.method].fresh)
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """The upstream's own document, relayed: it is the upstream that clients trust for it."""

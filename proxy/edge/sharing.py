@@ -1,0 +1,144 @@
+"""Views that are the same for the upstream share one upstream call, and wait in a short line of their own.
+
+A dashboard that loads over 10,000 tasks keeps luigid's one thread busy for a second, while every worker's ping waits
+(luigi.md 7). So, after a view has been authorised and recorded like any other call:
+
+* **Single flight.** Callers whose encoded call is byte for byte the same get one answer. Nobody is given an answer that was
+  asked for before a call that acted had ended: who arrives after it joins a *next* flight, which is sent later. So
+  everyone sees their own writes, and at most one flight of a kind runs and one waits.
+* **Cache.** An answer is given again for `seconds`, unless a call that acts has been sent or answered meanwhile, or the
+  catalog calls the method fresh.
+* **A bound.** At most `views` of them are at the upstream at once, so that workers' calls do not queue behind them.
+
+Answers up to `SHARED_BYTES` are shared; a longer one goes to the first caller as a stream, and the others ask for themselves.
+Calls that act and heartbeats pass straight through.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, TypeAlias
+
+from proxy.errors import Unavailable
+from proxy.model import Answer, Outbound, Reason, Receipt
+
+SHARED_BYTES = 1_048_576  # bytes of one answer; 10,000 tasks take a third of it, compressed
+_CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream
+_WAITING = 1024  # flights that may wait for a place
+_NOT_SENT = -1
+
+_Key: TypeAlias = tuple[str, bytes, bytes, bool]
+
+
+class Leg(Protocol):
+    """The leg underneath (`proxy.edge.upstream`)."""
+
+    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+        """Send the call; the upstream's answer. Raises `Unavailable`."""
+
+
+class _Flight:
+    """One upstream call and those who wait for its answer. `epoch` is the count of acts when it was sent."""
+
+    __slots__ = ("epoch", "task")
+    task: "asyncio.Task[Answer]"
+
+    def __init__(self) -> None:
+        self.epoch = _NOT_SENT
+
+
+class SharedLeg:
+    """A leg whose views are shared. `now` is a monotonic clock in seconds."""
+
+    def __init__(self, leg: Leg, *, views: int = 2, seconds: float = 1.0, now: Callable[[], float]) -> None:
+        self._leg = leg
+        self._places = asyncio.Semaphore(views)
+        self._seconds = seconds
+        self._now = now
+        self._epoch = 0  # grows whenever a call that acts is sent or answered
+        self._flights: dict[_Key, list[_Flight]] = {}
+        self._waiting = 0
+        self._cache: dict[_Key, tuple[float, Answer]] = {}
+        self._cached_bytes = 0
+        self.shared = 0  # views answered without a call of their own
+
+    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+        """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises `Unavailable`."""
+        if outbound.effect == "act":
+            self._acted()
+            try:
+                return await self._leg.forward(receipt, outbound)
+            finally:
+                self._acted()
+        if outbound.effect == "alive":
+            return await self._leg.forward(receipt, outbound)
+        key = (outbound.verb, outbound.path, outbound.body, outbound.accept_gzip)
+        cached = self._cache.get(key)
+        if cached is not None and self._now() < cached[0]:
+            self.shared += 1
+            return cached[1]
+        flight = self._join(key)
+        if flight is None:
+            flight = self._start(key, receipt, replace(outbound, whole=SHARED_BYTES))
+            return await asyncio.shield(flight.task)
+        answer = await asyncio.shield(flight.task)
+        if answer.stream is not None:
+            return await self._send(_Flight(), receipt, outbound)  # the stream is the first caller's
+        self.shared += 1
+        return answer
+
+    def _join(self, key: _Key) -> _Flight | None:
+        """A flight that will not be, or was not, sent before the last call that acted."""
+        for flight in self._flights.get(key, ()):
+            if flight.epoch in (_NOT_SENT, self._epoch):
+                return flight
+        return None
+
+    def _start(self, key: _Key, receipt: Receipt, outbound: Outbound) -> _Flight:
+        flight = _Flight()
+        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight, receipt, outbound))
+        self._flights.setdefault(key, []).append(flight)
+        return flight
+
+    async def _fly(self, key: _Key, flight: _Flight, receipt: Receipt, outbound: Outbound) -> Answer:
+        """One flight from start to landing; its answer is kept when nothing has acted since it was sent."""
+        try:
+            answer = await self._send(flight, receipt, outbound)
+        finally:
+            flights = self._flights[key]
+            flights.remove(flight)
+            if not flights:
+                del self._flights[key]
+        if outbound.cacheable and answer.stream is None and answer.status == 200 and flight.epoch == self._epoch:
+            self._keep(key, answer)
+        return answer
+
+    async def _send(self, flight: _Flight, receipt: Receipt, outbound: Outbound) -> Answer:
+        """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's work is done by then."""
+        if self._waiting >= _WAITING:
+            raise Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            flight.epoch = self._epoch
+            return await self._leg.forward(receipt, outbound)
+        finally:
+            self._places.release()
+
+    def _acted(self) -> None:
+        self._epoch += 1
+        self._cache.clear()
+        self._cached_bytes = 0
+
+    def _keep(self, key: _Key, answer: Answer) -> None:
+        if self._cached_bytes + len(answer.body) > _CACHED_BYTES:
+            self._cache.clear()
+            self._cached_bytes = 0
+        now = self._now()
+        for old in [k for k, (end, _) in self._cache.items() if end <= now]:
+            self._cached_bytes -= len(self._cache.pop(old)[1].body)
+        self._cache[key] = (now + self._seconds, answer)
+        self._cached_bytes += len(answer.body)

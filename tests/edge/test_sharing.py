@@ -1,0 +1,223 @@
+"""Shared views: what may be shared is, and nobody is given an answer older than their own last act."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.edge.sharing import SharedLeg
+from proxy.errors import Unavailable
+from proxy.model import Answer, Outbound, Reason, Receipt
+
+RECEIPT = Receipt("id", 1, 0)
+VIEW = Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view", cacheable=True)
+FRESH = Outbound("POST", b"/api/get_task_status_message", b"form", b"data={}", effect="view")
+ACT = Outbound("POST", b"/api/pause", b"form", b"data={}")
+PING = Outbound("POST", b"/api/ping", b"form", b"data={}", effect="alive")
+
+
+class ManualLeg:
+    """A leg that answers when it is told to, and counts what is with it."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[Outbound, asyncio.Future[Answer]]] = []
+        self.sent: list[bytes] = []
+
+    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.pending.append((outbound, future))
+        self.sent.append(outbound.path)
+        return await future
+
+    def answer(self, body: bytes = b"x", number: int = 0) -> None:
+        self.pending.pop(number)[1].set_result(Answer(200, {}, body))
+
+
+class Clock:
+    """A clock that is set."""
+
+    time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Endless:
+    """A stream that says nothing."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        return
+
+
+async def turn() -> None:
+    """Let every task that can run do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def made() -> tuple[SharedLeg, ManualLeg, Clock]:
+    """A shared leg over a manual one."""
+    leg, clock = ManualLeg(), Clock()
+    return SharedLeg(leg, views=2, seconds=1.0, now=clock), leg, clock
+
+
+async def test_identical_views_share_one_call(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """Sixteen callers of the same view cost the upstream one call, and all get its answer."""
+    shared, leg, _ = made
+    callers = [asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(16)]
+    await turn()
+    assert len(leg.sent) == 1
+    leg.answer(b"tasks")
+    assert {(await caller).body for caller in callers} == {b"tasks"}
+    assert shared.shared == 15
+
+
+async def test_different_views_are_not_mixed(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """The key is the whole encoded call: another body, path or encoding is another call."""
+    shared, leg, _ = made
+    other = [
+        Outbound("POST", b"/api/task_list", b"form", b'data={"a":1}', effect="view", cacheable=True),
+        Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view", cacheable=True, accept_gzip=True),
+    ]
+    callers = [asyncio.ensure_future(shared.forward(RECEIPT, outbound)) for outbound in (VIEW, *other)]
+    await turn()
+    assert len(leg.pending) == 2  # the bound on views
+    leg.answer(b"1")
+    await turn()
+    leg.answer(b"2")
+    leg.answer(b"3")
+    assert [(await caller).body for caller in callers] == [b"1", b"2", b"3"]
+
+
+async def test_answer_is_kept_for_a_moment_and_no_longer(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """Within a second the same view is answered from memory, then asked for again; a fresh method always is."""
+    shared, leg, clock = made
+    for outbound, again in ((VIEW, False), (FRESH, True)):
+        first = asyncio.ensure_future(shared.forward(RECEIPT, outbound))
+        await turn()
+        leg.answer(b"old")
+        assert (await first).body == b"old"
+        second = asyncio.ensure_future(shared.forward(RECEIPT, outbound))
+        await turn()
+        assert bool(leg.pending) is again
+        if again:
+            leg.answer(b"old")
+        assert (await second).body == b"old"
+        clock.time += 1.0
+        third = asyncio.ensure_future(shared.forward(RECEIPT, outbound))
+        await turn()
+        leg.answer(b"new")
+        assert (await third).body == b"new"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_act_empties_the_cache(made: tuple[SharedLeg, ManualLeg, Clock], ended: bool) -> None:
+    """After a call that acts was sent, and again after it was answered, nothing older is given out."""
+    shared, leg, _ = made
+    first = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    leg.answer(b"before")
+    await first
+    act = asyncio.ensure_future(shared.forward(RECEIPT, ACT))
+    await turn()
+    if ended:
+        leg.answer()
+        await act
+    second = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    leg.answer(b"after", -1)
+    assert (await second).body == b"after"
+    if not ended:
+        leg.answer()
+        await act
+
+
+async def test_nobody_joins_a_flight_older_than_an_act(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """Who asks after an act gets an answer that was asked for after it, though an older call is still under way."""
+    shared, leg, _ = made
+    early = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    act = asyncio.ensure_future(shared.forward(RECEIPT, ACT))
+    await turn()
+    leg.answer(b"done", 1)
+    await act
+    late = [asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(3)]
+    await turn()
+    assert len(leg.pending) == 2
+    leg.answer(b"stale", 0)
+    leg.answer(b"current", 0)
+    assert (await early).body == b"stale"
+    assert {(await caller).body for caller in late} == {b"current"}
+    again = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    assert not leg.pending
+    assert (await again).body == b"current"
+
+
+async def test_heartbeats_pass_and_leave_the_cache_alone(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """A ping neither waits for a view nor empties the cache: fifty workers ping every second."""
+    shared, leg, _ = made
+    views = [
+        asyncio.ensure_future(shared.forward(RECEIPT, Outbound("POST", path, b"form", b"", effect="view", cacheable=True)))
+        for path in (b"/1", b"/2", b"/3")
+    ]
+    await turn()
+    assert leg.sent == [b"/1", b"/2"]
+    ping = asyncio.ensure_future(shared.forward(RECEIPT, PING))
+    await turn()
+    assert leg.sent == [b"/1", b"/2", b"/api/ping"]
+    leg.answer(b"pong", 2)
+    assert (await ping).body == b"pong"
+    leg.answer()
+    leg.answer()
+    await turn()
+    assert (await shared.forward(RECEIPT, Outbound("POST", b"/1", b"form", b"", effect="view", cacheable=True))).body == b"x"
+    leg.answer()
+    assert [(await view).body for view in views] == [b"x"] * 3
+
+
+async def test_failure_is_everybodys_and_is_not_kept(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """When the shared call fails all who waited for it hear why, and the next caller tries anew."""
+    shared, leg, _ = made
+    callers = [asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(3)]
+    await turn()
+    leg.pending.pop()[1].set_exception(Unavailable(Reason.UPSTREAM_CLOSED))
+    for caller in callers:
+        with pytest.raises(Unavailable):
+            await caller
+    again = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    leg.answer(b"good")
+    assert (await again).body == b"good"
+
+
+async def test_long_answer_belongs_to_one_caller(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """A stream can be read once: the first caller has it, the others ask for themselves."""
+    shared, leg, _ = made
+    first = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    second = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    leg.pending.pop()[1].set_result(Answer(200, {}, stream=Endless()))
+    assert (await first).stream is not None
+    await turn()
+    leg.answer(b"own")
+    assert (await second).body == b"own"
+
+
+async def test_caller_who_leaves_takes_nobody_along(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """The first caller's leaving does not end the call for those who share it."""
+    shared, leg, _ = made
+    first = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    second = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    first.cancel()
+    await turn()
+    leg.answer(b"still")
+    assert (await second).body == b"still"
