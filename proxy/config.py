@@ -23,7 +23,7 @@ from proxy.config_model import Issuer, LocalIssuer, Settings, Upstream
 from proxy.config_values import Context, Secret
 from proxy.errors import ConfigError, Problem
 
-__all__ = ["Issuer", "LocalIssuer", "Secret", "Settings", "Upstream", "load_settings"]
+__all__ = ["Issuer", "LocalIssuer", "Secret", "Settings", "Upstream", "load_settings", "read_tables"]
 
 ENVIRONMENT_PREFIX = "CALLGATE__"
 Loc: TypeAlias = tuple[str | int, ...]  # ("upstreams", 0, "url")
@@ -34,16 +34,26 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
 
     Raises `ConfigError` with every problem of the file and of the files it names, not with the first alone.
     """
+    tables, problems = read_tables(path, environ)
+    if problems:
+        raise ConfigError(problems)
+    return Settings(file=path.absolute(), **tables)
+
+
+def read_tables(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, Any], list[Problem]]:
+    """Read as much of the settings as can be read: the good tables by name, and every problem. None stands for a bad table or row.
+
+    For who goes on looking for problems elsewhere. Raises `ConfigError` when the file is no TOML or cannot be read.
+    """
     reading = _Reading(path, environ)
     raw = _read(path)
     reading.override(raw)
     reading.unknown_keys(raw, Settings, ())
-    parsed = {name: reading.table(name, raw) for name in Settings.model_fields if name != "file"}
-    parsed["upstreams"] = tuple(_completed(upstream) for upstream in parsed["upstreams"] or ())
-    problems = [*reading.problems, *cross_checks(raw, parsed, path.name)]
-    if problems:
-        raise ConfigError(problems)
-    return Settings(file=path.absolute(), **parsed)
+    tables = {name: reading.table(name, raw) for name in Settings.model_fields if name != "file"}
+    for name in ("issuers", "upstreams"):
+        tables[name] = tuple(tables[name] or ())
+    tables["upstreams"] = tuple(upstream and _completed(upstream) for upstream in tables["upstreams"])
+    return tables, [*reading.problems, *cross_checks(raw, tables, path.name)]
 
 
 class _Reading:
@@ -86,7 +96,7 @@ class _Reading:
                     self.unknown_keys(row, section, here if number is None else (*here, number))
 
     def table(self, name: str, raw: Mapping[str, Any]) -> Any:
-        """Read one table, or the rows of one list of tables; None where that failed."""
+        """Read one table, or the rows of one list of tables; None for each that failed."""
         field = Settings.model_fields[name]
         section = _section_of(field.annotation)
         assert section is not None, "every setting stands in a table"
@@ -99,8 +109,7 @@ class _Reading:
         if not isinstance(value, list):
             self.problems.append(Problem(self.place((name,)), "must be a list of tables", f"Write [[{name}]] above each."))
             return None
-        rows = [self._section(section, row, (name, number)) for number, row in enumerate(value)]
-        return tuple(row for row in rows if row is not None)
+        return tuple(self._section(section, row, (name, number)) for number, row in enumerate(value))
 
     def _section(self, model: type[BaseModel], value: object, loc: Loc) -> BaseModel | None:
         try:

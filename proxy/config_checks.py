@@ -26,8 +26,8 @@ def cross_checks(raw: Mapping[str, Any], parsed: Mapping[str, Any], place: str) 
         yield Problem(
             f"{place}: upstreams", "no upstream is named, so there is nothing to guard", "Add [[upstreams]] with name, protocol and url."
         )
-    issuers: tuple[Issuer, ...] = parsed["issuers"] or ()
-    upstreams: tuple[Upstream, ...] = parsed["upstreams"] or ()
+    issuers: tuple[Issuer | None, ...] = parsed["issuers"]
+    upstreams: tuple[Upstream | None, ...] = parsed["upstreams"]
     local: LocalIssuer | None = parsed["local_issuer"]
     yield from _check_issuers(issuers, local, place)
     yield from _check_upstreams(upstreams, place)
@@ -46,10 +46,12 @@ def _check_listen(listen: Listen, has_tls: bool, place: str) -> Iterator[Problem
         yield Problem(f"{place}: tls", "is missing", "Set tls.certificate and tls.key; or, on loopback only, listen.plain_http = true.")
 
 
-def _check_issuers(issuers: tuple[Issuer, ...], local: LocalIssuer | None, place: str) -> Iterator[Problem]:
+def _check_issuers(issuers: tuple[Issuer | None, ...], local: LocalIssuer | None, place: str) -> Iterator[Problem]:
     names = {_LOCAL: "local_issuer"} if local else {}
     urls = {local.issuer: "local_issuer"} if local else {}
     for number, issuer in enumerate(issuers):
+        if issuer is None:
+            continue
         here = f"issuers[{number}]"
         if issuer.name == _LOCAL and not local:
             yield Problem(f"{place}: {here}.name", "local is the name of the gate's own issuer", "Choose another name.")
@@ -57,10 +59,12 @@ def _check_issuers(issuers: tuple[Issuer, ...], local: LocalIssuer | None, place
         yield from _twice(urls, issuer.issuer, f"{place}: {here}.issuer", "issuer", here)
 
 
-def _check_upstreams(upstreams: tuple[Upstream, ...], place: str) -> Iterator[Problem]:
+def _check_upstreams(upstreams: tuple[Upstream | None, ...], place: str) -> Iterator[Problem]:
     names: dict[str, str] = {}
     prefixes: dict[str, str] = {}
     for number, upstream in enumerate(upstreams):
+        if upstream is None:
+            continue
         here = f"upstreams[{number}]"
         yield from _twice(names, upstream.name, f"{place}: {here}.name", "name", here)
         yield from _twice(prefixes, upstream.prefix, f"{place}: {here}.prefix", "prefix", here)
@@ -76,7 +80,7 @@ def _check_upstreams(upstreams: tuple[Upstream, ...], place: str) -> Iterator[Pr
             )
     for number, upstream in enumerate(upstreams):
         for other in upstreams:
-            if other.protocol == "luigi" and (theirs := _shadowed(other.prefix, upstream.prefix)):
+            if upstream and other and other.protocol == "luigi" and (theirs := _shadowed(other.prefix, upstream.prefix)):
                 yield Problem(
                     f"{place}: upstreams[{number}].prefix",
                     f"would hide {theirs} of the upstream {other.name}",

@@ -21,6 +21,7 @@ from proxy.cli.demo_children import Child, is_free, start_luigid, start_supervis
 from proxy.cli.demo_files import DemoFiles, socket_path, write_files
 from proxy.cli.demo_text import what_to_try
 
+EXAMPLE = "PORT=9443 callgate demo --dir .demo"
 READY_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
 _CALL_SECONDS = 5.0
@@ -29,15 +30,11 @@ DIRECTORY = typer.Option(Path(".demo"), "--dir", help="Where the demo keeps its 
 
 
 def command(directory: Path = DIRECTORY) -> None:
-    r"""Run a gate on https://localhost:8443 with a real luigid and supervisord behind it.
+    """Run a gate on https://localhost:8443 with a real luigid and supervisord behind it.
 
     Writes settings, a certificate, policies to edit, tokens and a worker's configuration into a directory, prints
     commands to try, and prints "ready" alone on a line when calls succeed. Ctrl-C ends all of it. Another port:
     PORT=9443; another for luigid: LUIGID_PORT=9082. It listens on this machine alone.
-
-    \b
-    Example:
-      callgate demo --dir .demo
     """
     import uvloop
 
@@ -114,9 +111,9 @@ async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
     from proxy.edge.logs import set_up_logging
 
     settings = load_settings(files.settings, environ={})
-    with (files.directory / "gate.log").open("a", buffering=1, encoding="utf-8") as log:
-        set_up_logging(settings.log.level, settings.log.format, log)
-        await run(settings, stop=stop)
+    log = (files.directory / "gate.log").open("a", buffering=1, encoding="utf-8")  # open to the end: the loop may have last words
+    set_up_logging(settings.log.level, settings.log.format, log)
+    await run(settings, stop=stop)
 
 
 async def _until_calls_succeed(files: DemoFiles, children: list[Child]) -> None:

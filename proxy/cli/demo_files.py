@@ -24,13 +24,13 @@ HOSTNAMES = ("localhost", "127.0.0.1", "::1")
 _RENEW_BEFORE = 7 * DAY
 _LONGEST_SOCKET_PATH = 80  # of 107 bytes; supervisord adds a suffix while it opens it
 
-GROUPS = {
-    "viewer": ["viewers"],
-    "worker": ["workers"],
-    "operator": ["operators"],
-    "admin": ["admins"],
-    "agent": ["agents"],
-    "stranger": [],
+GROUPS: dict[str, tuple[str, ...]] = {
+    "viewer": ("viewer",),
+    "worker": ("worker",),
+    "operator": ("operator",),
+    "admin": ("admin",),
+    "agent": ("agent",),
+    "stranger": (),
 }
 """Who gets a token, and the groups in it; ``policies/roles.toml`` gives the groups their roles."""
 

@@ -27,15 +27,18 @@ def what_to_try(files: DemoFiles, shown: Path) -> str:
         f'context=ssl.create_default_context(cafile="{shown}/ca.pem")); '
         "print(s.supervisor.getState(), s.system.listMethods())"
     )
+    form = "-d 'data={}'"
+    task = """-d 'data={"task_id":"Report"}'"""
     rows = [
-        ("A viewer may look:", curl("viewer", f"{url}/api/task_list -d 'data={{}}'")),
-        ("A viewer may not pause (403, with the reason):", curl("viewer", f"-i {url}/api/pause -d 'data={{}}'")),
-        ("An operator may not pause either; an admin may:", curl("admin", f"{url}/api/is_paused -d 'data={{}}'")),
-        ("No token, no answer (401):", f"curl -sS -i --cacert {here}/ca.pem {url}/api/task_list"),
+        ("A viewer may look:", curl("viewer", f"{url}/api/task_list {form}")),
+        ("A viewer may not pause (403, with the reason in the status line):", curl("viewer", f"-i {url}/api/pause {form}")),
+        ("An agent may not have work done again (403):", curl("agent", f"-i {url}/api/forgive_failures {task}")),
+        ("A stranger has a good token and no role (403):", curl("stranger", f"-i {url}/api/task_list {form}")),
+        ("No token (401):", f"curl -sS --cacert {here}/ca.pem -i {url}/api/task_list"),
         ("Run an unmodified luigi worker:", f"{worker} {python} -m luigi --module demo_tasks Report --run-number $(date +%s)"),
-        ("Look at the dashboard's page:", curl("viewer", f"{url}/static/visualiser/index.html")),
+        ("Load the dashboard's page:", curl("viewer", f"{url}/static/visualiser/index.html | head -5")),
         ("Ask supervisord over XML-RPC:", f"{python} -c {shlex.quote(xmlrpc)}"),
-        ("Read the audit journal:", f"{callgate} audit tail {here}/audit"),
+        ("Read the audit journal:", f"{callgate} audit tail --dir {here}/audit"),
     ]
     lines = [f"Callgate on {url}, files in {shown}/, the gate's log in {shown}/gate.log. In another shell:", ""]
     for about, line in rows:

@@ -20,7 +20,7 @@ VERBS = {
     "token": "Issue tokens of the gate's own issuer; rotate its keys.",
     "audit": "Read the audit journal.",
 }
-"""Each verb's module is ``proxy.cli.<verb>``: it has an `app` when it has verbs of its own, else a function `command`."""
+"""Each verb's module is ``proxy.cli.<verb>``: it has an `app` when it has verbs of its own, else a function `command` and an `EXAMPLE`."""
 
 EPILOG = """\b
 Example, from nothing to a gate on https://localhost:8443:
@@ -49,7 +49,7 @@ def build(wanted: str | None) -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=verb, help=summary)
         else:
-            app.command(verb)(module.command)
+            app.command(verb, epilog=f"Example: {module.EXAMPLE}")(module.command)
     return app
 
 

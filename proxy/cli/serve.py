@@ -5,17 +5,14 @@ from pathlib import Path
 import typer
 
 CONFIG = typer.Option(Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file.")
+EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
 
 
 def command(config: Path = CONFIG) -> None:
-    r"""Run the gate with the settings of a file, until SIGTERM or SIGINT.
+    """Run the gate with the settings of a file, until SIGTERM or SIGINT.
 
     On a signal it takes no new calls, finishes those in hand, closes the journal, and leaves with 0. It logs to standard
     error, and leaves with 2 when the settings, policies or files are wrong.
-
-    \b
-    Example:
-      callgate serve --config /etc/callgate/callgate.toml
     """
     import uvloop
 

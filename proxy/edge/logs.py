@@ -1,7 +1,7 @@
 """The gate's log: one event a line on standard error, JSON for machines or columns for people, UTC times.
 
-Values are data, never markup: JSON escapes every control character, and the console form prints them as ``repr`` does,
-so a caller cannot forge a line. Keys that could carry a credential are withheld here as a last resort; no caller of this
+Values are data, never markup: JSON escapes control characters, and so does the console form (as ``repr`` does), so a
+caller cannot forge a line. Keys that could carry a credential are withheld here as a last resort; no caller of this
 module is meant to pass one.
 """
 
@@ -33,7 +33,7 @@ def set_up_logging(level: Level, form: Form, stream: TextIO = sys.stderr) -> Non
         if form == "json"
         else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
     )
-    traced: list[structlog.typing.Processor] = [structlog.processors.format_exc_info] if form == "json" else []
+    traced: list[structlog.typing.Processor] = [structlog.processors.format_exc_info] if form == "json" else [_escape]
     structlog.configure(
         processors=[*shared, *traced, last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -52,6 +52,14 @@ def set_up_logging(level: Level, form: Form, stream: TextIO = sys.stderr) -> Non
 def _withhold(_logger: object, _method: str, event: _Event) -> _Event:
     for key in event.keys() & _CREDENTIALS:
         event[key] = "withheld"
+    return event
+
+
+def _escape(_logger: object, _method: str, event: _Event) -> _Event:
+    """Escape what would move a terminal's cursor: the console form prints text as it is."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = repr(value)
     return event
 
 

@@ -1,0 +1,107 @@
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from proxy.edge.logs import Form, set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Put the process-wide set-up back after each test."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def test_an_event_is_one_json_line_with_a_utc_time() -> None:
+    """What a collector of logs needs: one object a line, the level, and a time with its zone."""
+    stream = io.StringIO()
+    set_up_logging("info", "json", stream)
+    structlog.get_logger("proxy").info("serving", port=8443, ref="7Q2M")
+    (line,) = stream.getvalue().splitlines()
+    event = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", event.pop("timestamp"))
+    assert event == {"event": "serving", "level": "info", "port": 8443, "ref": "7Q2M"}
+
+
+def test_less_than_the_level_is_not_written() -> None:
+    """The setting log.level means what it says."""
+    stream = io.StringIO()
+    set_up_logging("warning", "json", stream)
+    structlog.get_logger().info("quiet")
+    structlog.get_logger().warning("loud")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["loud"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("text", ['x\n{"event":"forged"}', "x\r\nforged", "x\x1b[2Jforged", "x\x00\x7f", "x\u2028forged"])
+def test_a_value_cannot_forge_a_line(form: Form, text: str) -> None:
+    """A caller's user agent or subject stays one value on one line, and moves no terminal's cursor."""
+    stream = io.StringIO()
+    set_up_logging("info", form, stream)
+    structlog.get_logger().info("rejected", user_agent=text)
+    written = stream.getvalue()
+    assert written.count("\n") == 1
+    assert written.endswith("\n")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", written)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("key", ["authorization", "cookie", "token", "password", "secret"])
+def test_a_credential_is_withheld_by_its_key(form: Form, key: str) -> None:
+    """A last resort: nobody is meant to log one, and if somebody does it is not written."""
+    stream = io.StringIO()
+    set_up_logging("debug", form, stream)
+    structlog.get_logger().debug("called", **{key: "eyJhbGciOi"})
+    assert "eyJ" not in stream.getvalue()
+    assert "withheld" in stream.getvalue()
+
+
+def test_what_libraries_log_has_the_same_form() -> None:
+    """asyncio's warning about a forgotten task is a JSON line too, its traceback inside."""
+    stream = io.StringIO()
+    set_up_logging("info", "json", stream)
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logging.getLogger("asyncio").exception("a task failed")
+    logging.getLogger("asyncio").info("not written")
+    (line,) = stream.getvalue().splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["level"]) == ("a task failed", "error")
+    assert "ValueError: broken" in event["exception"]
+
+
+def test_an_exception_of_ours_is_one_line_and_shows_no_variables() -> None:
+    """Local variables can hold a token; a traceback is told without them."""
+    stream = io.StringIO()
+    set_up_logging("info", "json", stream)
+    bearer = "eyJ" + "hbGciOi"
+    try:
+        raise ValueError(len(bearer))
+    except ValueError:
+        structlog.get_logger().exception("internal error")
+    (line,) = stream.getvalue().splitlines()
+    assert bearer not in line
+    assert "ValueError: 10" in json.loads(line)["exception"]
+
+
+def test_the_console_form_shows_no_variables_either() -> None:
+    """Rich tracebacks would print them."""
+    stream = io.StringIO()
+    set_up_logging("info", "console", stream)
+    bearer = "eyJ" + "hbGciOi"
+    try:
+        raise ValueError(len(bearer))
+    except ValueError:
+        structlog.get_logger().exception("internal error")
+    assert bearer not in stream.getvalue()
+    assert "ValueError: 10" in stream.getvalue()
