@@ -87,8 +87,7 @@ class Withholder:
 
     def encode(self, args: Mapping[str, Value], secret: tuple[tuple[str, ...], ...] = ()) -> bytes:
         """Return the recorded form of `args` as JSON, bounded: when all is too long, large arguments become length and hash."""
-        paths = frozenset(secret)
-        shown = {(name if name.isascii() else _name(name)): self._named(name, value, (name,), paths) for name, value in args.items()}
+        shown = self._members(args, (), frozenset(secret))
         text = orjson.dumps(shown)
         if len(text) <= self._total_limit:
             return text
@@ -110,25 +109,39 @@ class Withholder:
                 return {"length": len(data), "sha256": sha256(data).hexdigest()}
         return value
 
-    def _withheld(self, name: str) -> bool:
-        known = self._known.get(name)
-        if known is None:
-            known = name in self._extra or names_secret(name)
-            if len(self._known) < _NAMES_KEPT and len(name) <= 64:
-                self._known[name] = known
-        return known
+    def _members(self, args: Mapping[str, Value], path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> dict[str, Json]:
+        """Return an object's members as they may be recorded. Hot: the usual text or number under a known name takes no call."""
+        known, short = self._known, self._text_limit // 4
+        shown: dict[str, Json] = {}
+        for name, value in args.items():
+            withheld = known.get(name)
+            if withheld is None:
+                withheld = self._learn(name)
+                if name not in known:
+                    shown[_name(name)] = self._member(value, withheld, (*path, name), secret)
+                    continue
+            if withheld or secret:
+                shown[name] = self._member(value, withheld, (*path, name), secret)
+            elif type(value) is str and len(value) <= short and value.isascii():
+                shown[name] = value
+            else:
+                shown[name] = self._value(value, path, secret)
+        return shown
 
-    def _named(self, name: str, value: Value, path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> Json:
+    def _learn(self, name: str) -> bool:
+        withheld = name in self._extra or names_secret(name)
+        if len(self._known) < _NAMES_KEPT and len(name) <= 64 and name.isascii():
+            self._known[name] = withheld
+        return withheld
+
+    def _member(self, value: Value, withheld: bool, path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> Json:
         if value is None or value is True or value is False:
             return value
-        if path in secret or self._withheld(name):
-            return {"hmac-sha256": self.keyed(value)}
-        return self._value(value, path, secret)
+        return {"hmac-sha256": self.keyed(value)} if withheld or path in secret else self._value(value, path, secret)
 
     def _value(self, value: Value, path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> Json:
-        kind = type(value)
-        if kind is str:
-            return self.text(value)  # type: ignore[arg-type]  # mypy does not narrow on `type() is`, which is what is fast here
+        if isinstance(value, str):
+            return self.text(value)
         if isinstance(value, bool) or value is None:
             return value
         if isinstance(value, int):
@@ -136,7 +149,7 @@ class Withholder:
         if isinstance(value, float):
             return value if isfinite(value) else {"number": "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"}
         if isinstance(value, dict):
-            shown: dict[str, Json] = {_name(name): self._named(name, item, (*path, name), secret) for name, item in value.items()}
+            shown = self._members(value, path, secret)
             return {"object": shown} if len(shown) <= 2 and not RESERVED.isdisjoint(shown) else shown
         if isinstance(value, list):
             return [self._value(item, path, secret) for item in value]
