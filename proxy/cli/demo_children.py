@@ -21,16 +21,22 @@ _LOG_LINES = 12
 
 
 class Child:
-    """One started process; its output goes to `log`."""
+    """One started process, which runs in the demo's directory; its output goes to `log`."""
 
     def __init__(self, kind: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
-        """Start it."""
+        """Start it in the directory of its log."""
         self.name = kind
         self.log = log
         command = [sys.executable, "-P", demo_child.__file__, kind, str(os.getpid()), *arguments]
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (our own file and arguments; no shell)
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env={**os.environ, **environ}
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, **environ},
+                cwd=log.parent,
             )
 
     @property

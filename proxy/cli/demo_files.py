@@ -4,6 +4,7 @@ Kept: ``policies/`` (yours to edit), the issuer's keys, the certificate while it
 Fresh: settings, the schedulers' configurations, tokens. Everything that holds a credential has mode 0600.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -64,8 +65,11 @@ def write_files(files: DemoFiles, *, now: float) -> None:
         shutil.copytree(shipped_policies(), directory / "policies")
     if not _still_valid(directory / "tls.crt", now):
         make_self_signed(HOSTNAMES, directory, now=now)
-    _write(files.settings, _SETTINGS.format(port=files.port, luigid=files.luigid_port, metrics=files.metrics_port, socket=files.socket))
-    _write(directory / "luigid.cfg", _LUIGID.format(directory=directory))
+    _write(
+        files.settings,
+        _SETTINGS.format(port=files.port, luigid=files.luigid_port, metrics=files.metrics_port, socket=json.dumps(f"unix:{files.socket}")),
+    )
+    _write(directory / "luigid.cfg", _LUIGID)
     _write(directory / "luigi.cfg", _LUIGI.format(port=files.port))
     _write(directory / "demo_tasks.py", _TASKS)
     _write(directory / "supervisord.conf", _supervisord(files))
@@ -108,13 +112,11 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 def _supervisord(files: DemoFiles) -> str:
     def plain(text: object) -> str:
-        return str(text).replace("%", "%%")  # supervisord expands %(…)s
+        return str(text).replace("%", "%%")  # supervisord would expand %(name)s
 
-    directory = plain(files.directory)
-    text = _SUPERVISORD.format(socket=plain(files.socket), directory=directory)
+    text = _SUPERVISORD.format(socket=plain(files.socket))
     for name in ("cleaner", "mailer"):
-        command = plain(shlex.join([sys.executable, "-P", demo_child.__file__, "program", name]))
-        text += _PROGRAM.format(name=name, command=command, directory=directory)
+        text += _PROGRAM.format(name=name, command=plain(shlex.join([sys.executable, "-P", demo_child.__file__, "program", name])))
     return text
 
 
@@ -140,7 +142,7 @@ url = "http://127.0.0.1:{luigid}"
 [[upstreams]]
 name = "processes"
 protocol = "xmlrpc"
-url = "unix:{socket}"
+url = {socket}
 prefix = "/processes"
 catalog = "supervisor"
 
@@ -156,13 +158,13 @@ port = {metrics}
 """
 
 _LUIGID = """\
-# luigid's own configuration, written anew at each start.
+# luigid's own configuration, written anew at each start. It runs in this directory.
 [scheduler]
-state_path = {directory}/luigi-state.pickle
+state_path = luigi-state.pickle
 record_task_history = true
 
 [task_history]
-db_connection = sqlite:///{directory}/luigi-history.db
+db_connection = sqlite:///luigi-history.db
 """
 
 _LUIGI = """\
@@ -172,14 +174,14 @@ default_scheduler_url = https://localhost:{port}/
 """
 
 _SUPERVISORD = """\
-; supervisord's own configuration, written anew at each start.
+; supervisord's own configuration, written anew at each start. It runs in this directory.
 [unix_http_server]
 file = {socket}
 chmod = 0700
 
 [supervisord]
-logfile = {directory}/supervisord.log
-pidfile = {directory}/supervisord.pid
+logfile = supervisord.log
+pidfile = supervisord.pid
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
@@ -188,7 +190,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 _PROGRAM = """
 [program:{name}]
 command = {command}
-stdout_logfile = {directory}/{name}.log
+stdout_logfile = {name}.log
 redirect_stderr = true
 stopasgroup = true
 killasgroup = true
