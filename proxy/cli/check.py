@@ -16,6 +16,7 @@ from cryptography import x509
 from proxy.cli.problems import print_problems
 from proxy.cli.serve import CONFIG
 from proxy.config import Issuer, LocalIssuer, Upstream, read_tables
+from proxy.edge.logs import set_up_logging
 from proxy.edge.online import ask
 from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import ConfigError, Problem
@@ -37,6 +38,7 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
     if not config.is_file():
         print_problems([Problem(str(config), "there is no such settings file", "Name it with --config.")])
         raise typer.Exit(2)
+    set_up_logging("error", "console")  # what the parts would log as warnings is in the problems, and standard output is for those
     try:
         tables, problems = read_tables(config)
     except ConfigError as error:

@@ -1,0 +1,117 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.cli.main import VERBS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def callgate(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run the command line as its own process."""
+    return subprocess.run(
+        [sys.executable, "-m", "proxy.cli.main", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_lists_every_verb_with_its_summary() -> None:
+    """What there is can be found without reading anything else, whole lines of it."""
+    done = callgate("--help")
+    assert done.returncode == 0
+    for verb, summary in VERBS.items():
+        assert re.search(rf"^  {verb} +{re.escape(summary)}$", done.stdout, re.MULTILINE), verb
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    """Each verb, or each verb below it, shows a line to copy."""
+    done = callgate(verb, "--help")
+    assert done.returncode == 0, done.stderr
+    below = re.findall(r"(?m)^  ([a-z][a-z-]*)  ", done.stdout.partition("Commands:")[2])
+    for words in [[verb, name] for name in below] or [[verb]]:
+        shown = callgate(*words, "--help")
+        assert shown.returncode == 0, shown.stderr
+        assert re.search(rf"callgate {' '.join(words)}\b", shown.stdout), f"{words}: no example"
+
+
+def test_help_imports_none_of_the_verbs() -> None:
+    """The list of verbs answers at once: what only a running gate needs is not loaded for it."""
+    script = "import sys; sys.argv = ['callgate', '--help']\nfrom proxy.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
+    script += "print([name for name in ('aiohttp', 'cedarpy', 'uvloop', 'jwt', 'pydantic') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["--nonsense"], ["serve", "--nonsense"], ["check", "extra"]])
+def test_bad_usage_is_2(words: list[str]) -> None:
+    """A script can tell bad usage from an answer."""
+    done = callgate(*words)
+    assert done.returncode == 2
+    assert "Error" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["serve", "check"])
+def test_a_missing_settings_file_is_2_and_says_how_to_name_one(verb: str, tmp_path: Path) -> None:
+    """Nothing could be told, and the remedy is there."""
+    done = callgate(verb, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--config" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_lists_every_problem_of_its_settings(tmp_path: Path) -> None:
+    """A gate that cannot start says all of why, with place and remedy, and no traceback."""
+    (tmp_path / "callgate.toml").write_text("[listen]\nprt = 1\n")
+    done = callgate("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "callgate.toml: listen.prt: is not a setting\n    Did you mean port?" in done.stderr
+    assert "callgate.toml: upstreams: no upstream is named" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_says_when_its_port_is_taken(tmp_path: Path) -> None:
+    """The commonest failure of a good configuration is one line that names address and port."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "callgate.toml").write_text(
+            f"""
+            [listen]
+            port = {port}
+            plain_http = true
+            [local_issuer]
+            directory = "issuer"
+            [[upstreams]]
+            name = "luigi"
+            protocol = "luigi"
+            url = "http://127.0.0.1:1"
+            [policy]
+            directory = "{ROOT / "policies"}"
+            [audit]
+            directory = "audit"
+            [metrics]
+            port = 0
+            """
+        )
+        done = callgate("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"cannot serve on 127.0.0.1 port {port}" in done.stderr
+    assert "Traceback" not in done.stderr.splitlines()[-1]
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """For reports: one line."""
+    done = callgate("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("callgate ")
