@@ -1,10 +1,12 @@
 """Accepting connections: caps in number, total and per address, before a TLS handshake is paid for.
 
 asyncio's own servers tell of a connection only after its handshake, so a client that never finishes one would not be
-counted. Here the socket is accepted, counted, and only then given to TLS with a deadline.
+counted. Here the socket is accepted, counted, and only then given to TLS with a deadline. One host has a whole /64 of
+IPv6 addresses to choose from, so those are counted together.
 """
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
@@ -69,45 +71,61 @@ class Listener:
             except OSError:
                 await asyncio.sleep(_OUT_OF_FILES_PAUSE)
                 continue
-            address = str(peer[0])
-            if self._total >= self._connections or self._count.get(address, 0) >= self._per_address:
+            address, counted_as = _origin(str(peer[0]))
+            if self._total >= self._connections or self._count.get(counted_as, 0) >= self._per_address:
                 client.close()
                 self._closed(address)
-                continue
-            self._total += 1
-            self._count[address] = self._count.get(address, 0) + 1
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = loop.create_task(self._admit(client, address, int(peer[1])))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            else:
+                self._total += 1
+                self._count[counted_as] = self._count.get(counted_as, 0) + 1
+                task = loop.create_task(self._admit(client, address, int(peer[1]), counted_as))
+                self._handshakes.add(task)
+                task.add_done_callback(self._handshakes.discard)
+            await asyncio.sleep(0)  # while clients are waiting, accepting never pauses by itself: a flood would have the loop alone
 
-    async def _admit(self, client: socket.socket, address: str, port: int) -> None:
+    async def _admit(self, client: socket.socket, address: str, port: int, counted_as: str) -> None:
         """The handshake, then the connection is its own."""
         loop = asyncio.get_running_loop()
-        connection = Connection(self._server, address, port, tls=self._tls is not None, released=lambda: self._release(address))
+        connection = Connection(self._server, address, port, tls=self._tls is not None, released=lambda: self._release(counted_as))
         try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is None:
                 await loop.connect_accepted_socket(lambda: connection, client)
             else:
                 await loop.connect_accepted_socket(
-                    lambda: connection, client, ssl=self._tls, ssl_handshake_timeout=self._handshake_seconds, ssl_shutdown_timeout=2.0
+                    lambda: connection,
+                    client,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=self._handshake_seconds,
+                    # The end of an answer may still be on its way: the connection's own deadline decides how long it may take.
+                    ssl_shutdown_timeout=self._server.limits.write_seconds,
                 )
         except (OSError, ssl.SSLError, asyncio.CancelledError):
             client.close()
             connection.release()
 
-    def _release(self, address: str) -> None:
+    def _release(self, counted_as: str) -> None:
         self._total -= 1
-        left = self._count[address] - 1
+        left = self._count[counted_as] - 1
         if left:
-            self._count[address] = left
+            self._count[counted_as] = left
         else:
-            del self._count[address]
+            del self._count[counted_as]
 
     def close(self) -> None:
         """Accept no more; handshakes under way end with their deadline."""
         self._task.cancel()
         self._listening.close()
+
+
+def _origin(peer: str) -> tuple[str, str]:
+    """The address of a peer, and what it is counted as. An IPv4 client of a socket for both families is an IPv4 client."""
+    if ":" not in peer:
+        return peer, peer
+    address = ipaddress.IPv6Address(peer)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped), str(address.ipv4_mapped)
+    return peer, str(ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
 
 
 def turn_away(server: Server, address: str) -> None:

@@ -1,0 +1,287 @@
+"""One connection to a scheduler, which carries one call after the other, read with httptools.
+
+The upstream is trusted with what it answers, not with how: an answer that ends early, is malformed, says more than it
+should, or stops coming ends its connection, and its caller gets a reason (``upstream-closed``, ``-invalid``,
+``-timeout``). A connection is used again only after a clean answer to a request that it has read to the end.
+
+Interim answers (RFC 9110 section 15.2) are skipped; an upgrade is refused. A body without a length ends with the
+connection (RFC 9112 section 6.3). Answers up to `whole` bytes are handed over whole; longer ones as a stream, for which the
+socket is read on only while the caller takes.
+"""
+
+import asyncio
+from typing import Protocol, cast
+
+import httptools
+
+from proxy.errors import Unavailable
+from proxy.model import Answer, Reason
+
+HEAD_LIMIT = 65_536  # bytes an upstream may send without saying anything: headers, interim answers, chunk extensions
+_JOINED = 65_536  # bytes of a body that are worth copying to save a system call
+_BUFFERED = 131_072  # bytes of a stream that may wait for its reader before the socket is left alone
+
+
+class Pool(Protocol):
+    """Whose connection it is: the leg."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def now(self) -> float:
+        """The loop's time."""
+
+    def finished(self, connection: "Exchange", *, reusable: bool) -> None:
+        """The exchange on `connection` ended cleanly."""
+
+    def gone(self, connection: "Exchange") -> None:
+        """`connection` is closed, whoever closed it."""
+
+
+class Exchange(asyncio.Protocol):
+    """A connection, and the exchange that it carries now."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport
+        self.closed = False
+        self.heard = False  # a byte of the answer has arrived
+        self.kept_since = 0.0  # loop time since which it was idle; 0 for one that has not carried a call yet
+        self._deadline = 0.0  # loop time after which the exchange is given up; 0 while idle
+        self._idle_seconds = 0.0
+        self._parser: httptools.HttpResponseParser | None = None  # during an exchange
+        self._answer: asyncio.Future[Answer]
+        self._error: Unavailable | None = None
+        self._head_only = False
+        self._whole = 0
+        self._status = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._in_body = False
+        self._keep_alive = False
+        self._complete = False
+        self._surplus = False  # the upstream said more than its answer
+        self._silent = 0  # bytes since the last that were part of a body
+        self._parts: list[bytes] = []
+        self._size = 0  # bytes in `_parts`
+        self._streaming = False
+        self._paused = False
+        self._wake: asyncio.Future[None] | None = None
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if parser is None:
+            self.abort(Reason.UPSTREAM_INVALID, "")  # out of turn: nobody asked
+            return
+        self.heard = True
+        self._deadline = self._pool.now() + self._idle_seconds
+        self._silent += len(data)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self.abort(Reason.UPSTREAM_INVALID, cause.detail if isinstance(cause, Unavailable) else "")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if self._complete:
+                self._surplus = True
+                self._finish()
+            else:
+                self.abort(Reason.UPSTREAM_INVALID, "the upstream's answer is not HTTP")
+        else:
+            if self._complete:
+                self._finish()
+            elif self._silent > HEAD_LIMIT:
+                self.abort(Reason.UPSTREAM_INVALID, "the upstream's headers are too large")
+            elif self._in_body:
+                self._pass_body_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._parser is not None:
+            lengthless = b"content-length" not in self._headers and b"transfer-encoding" not in self._headers
+            if self._in_body and lengthless and exc is None:
+                self._finish()
+            else:
+                self._fail(Unavailable(Reason.UPSTREAM_CLOSED, sent=True))
+        self.closed = True
+        self._pool.gone(self)
+
+    # -- httptools callbacks
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._complete and not self._in_body:
+            self._headers[name.lower()] = value.rstrip(b" \t")
+
+    def on_headers_complete(self) -> None:
+        if self._complete:
+            return
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if not 100 <= status <= 599 or status == 101:
+            raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered with status {status}")
+        if self._headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's answer has a transfer coding other than chunked")
+        self._status = status
+        self._keep_alive = self._parser.should_keep_alive()
+        self._in_body = status >= 200
+        self._complete = self._head_only and self._in_body
+
+    def on_body(self, body: bytes) -> None:
+        if self._complete:
+            self._surplus = True
+            return
+        self._parts.append(body)
+        self._size += len(body)
+        self._silent = 0
+
+    def on_message_complete(self) -> None:
+        if self._in_body:
+            self._complete = True
+        else:
+            self._headers = {}  # those of an interim answer
+
+    # -- one exchange
+
+    async def ask(self, head: bytes, body: bytes, *, first_byte_seconds: float, idle_seconds: float, whole: int, head_only: bool) -> Answer:
+        """Send a request; the answer, whole or as a stream. Raises `Unavailable`."""
+        if self.closed:
+            raise Unavailable(Reason.UPSTREAM_CLOSED)  # between its turn and now; nothing was sent
+        self._headers = {}
+        self._parts = []
+        self._size = self._silent = 0
+        self._streaming = self._in_body = self._complete = self._surplus = self.heard = False
+        self._error = None
+        self._head_only = head_only
+        self._idle_seconds = idle_seconds
+        self._whole = whole
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer = self._pool.loop.create_future()
+        self._deadline = self._pool.now() + first_byte_seconds
+        if len(body) > _JOINED:
+            self._transport.write(head)
+            self._transport.write(body)
+        else:
+            self._transport.write(head + body)
+        try:
+            return await self._answer
+        except asyncio.CancelledError:
+            self.abort(Reason.CLIENT_GONE, "")
+            raise
+
+    def abort(self, reason: Reason, detail: str) -> None:
+        """Give the connection up, and whoever waits for it the reason."""
+        if self._parser is not None:
+            self._fail(Unavailable(reason, detail, sent=True))
+        self.drop()
+
+    def drop(self) -> None:
+        """Cut the connection; it counts no longer."""
+        if not self.closed:
+            self.closed = True
+            self._transport.abort()
+            self._pool.gone(self)
+
+    def _pass_body_on(self) -> None:
+        """More of a body has arrived: it becomes a stream, or its reader is told, or the socket left alone."""
+        if not self._streaming and self._size > self._whole:
+            self._start_stream()
+        if self._streaming:
+            if self._size > _BUFFERED and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+            self._notify()
+
+    def _start_stream(self) -> None:
+        self._streaming = True
+        length = self._headers.get(b"content-length")
+        self._resolve(b"", Body(self), None if length is None else int(length))
+
+    def _finish(self) -> None:
+        """The answer is here, all of it."""
+        self._parser = None
+        self._deadline = 0.0
+        self._complete = True
+        clean = self._keep_alive and not self._surplus and not self._head_only and not self.closed
+        reusable = clean and not self._transport.get_write_buffer_size()  # an early answer leaves half a request behind
+        if self._streaming:
+            self._keep_alive = reusable  # not given back before the reader has taken the last part
+            self._notify()
+            return
+        length = self._headers.get(b"content-length") if self._head_only else None
+        self._resolve(b"".join(self._parts), None, None if length is None else int(length))
+        self._parts = []
+        self._pool.finished(self, reusable=reusable)
+
+    def _resolve(self, body: bytes, stream: "Body | None", length: int | None) -> None:
+        if not self._answer.done():
+            self._answer.set_result(Answer(self._status, self._headers, body, stream, length))
+
+    def _fail(self, error: Unavailable) -> None:
+        self._parser = None
+        self._deadline = 0.0
+        self._complete = True
+        self._error = error
+        if not self._answer.done():
+            self._answer.set_exception(error)
+        self._notify()
+
+    # -- the stream
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def next_part(self) -> bytes:
+        """What has arrived of a streamed body since the last call; raises `StopAsyncIteration` at its end."""
+        while not self._parts:
+            if self._error is not None:
+                raise self._error
+            if self._complete:
+                self._pool.finished(self, reusable=self._keep_alive)
+                raise StopAsyncIteration
+            self._wake = self._pool.loop.create_future()
+            await self._wake
+        part = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        self._size = 0
+        if self._paused and not self.closed:
+            self._paused = False
+            if not self._complete:
+                self._deadline = self._pool.now() + self._idle_seconds
+            self._transport.resume_reading()
+        return part
+
+    def overdue(self, now: float) -> bool:
+        """Whether the exchange has run out of time. A reader who does not take is not the upstream's fault."""
+        return self._deadline != 0.0 and now > self._deadline and not self._paused
+
+
+class Body:
+    """The streamed body of one answer. Bound to its exchange: once that is over, the connection serves others."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange: Exchange | None = exchange
+
+    def __aiter__(self) -> "Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._exchange is None:
+            raise StopAsyncIteration
+        try:
+            return await self._exchange.next_part()
+        except (StopAsyncIteration, Unavailable):
+            self._exchange = None
+            raise
+
+    async def aclose(self) -> None:
+        """Read no further; the connection cannot be used again."""
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.abort(Reason.CLIENT_GONE, "")

@@ -1,0 +1,183 @@
+"""Reading strict HTTP/1.1 (RFC 9112) from a client. No sockets: bytes in, requests out.
+
+httptools' llhttp, without any of its lenient modes, refuses differing, repeated or malformed lengths, Content-Length beside
+Transfer-Encoding, folded headers, bare line feeds and carriage returns, control characters, and white space before a
+colon. Refused here, since what follows could be read in two ways or is never needed: HTTP other than 1.1, a missing or
+second Host, a target that is not a plain path, a second credential, type, encoding or length header, a transfer coding
+other than ``chunked``, trailers, and upgrades. After a refusal a reader must not be fed again: where the next request
+would start is no longer known.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import httptools
+
+from proxy.errors import Rejected
+from proxy.model import Origin, Reason, Request
+
+BETWEEN, HEAD, BODY = range(3)  # where in the stream of requests a reader is
+
+_MAX_HEADERS = 128  # header lines; each costs far more memory than its bytes
+_SINGLE = frozenset({b"host", b"authorization", b"cookie", b"content-type", b"content-encoding", b"content-length", b"transfer-encoding"})
+_HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
+_PATH = re.compile(rb"/[!-\"$-~]*")  # printable ASCII without "#"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take, in bytes and seconds. The defaults are those of the settings.
+
+    Up to `early_bytes` of a body are gathered before the caller is identified, the rest is left in the socket until then.
+    """
+
+    header_bytes: int = 65_536
+    body_bytes: int = 16_777_216
+    early_bytes: int = 65_536
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    write_seconds: float = 30.0
+
+
+class Sink(Protocol):
+    """What a reader tells of: the connection."""
+
+    def next_id(self) -> str:
+        """An id for a request."""
+
+    def origin(self, user_agent: bytes) -> Origin:
+        """Where the requests of this connection come from."""
+
+    def on_request(self, request: Request, *, expects: bool) -> None:
+        """A request is here, with its body; or without, when it is not `whole`. `expects`: it awaits ``100 Continue``."""
+
+    def on_rest(self, body: bytes) -> None:
+        """The body of the last request that was not whole is here."""
+
+
+class RequestReader:
+    """Reads one client's bytes into requests; the callbacks are httptools'."""
+
+    def __init__(self, sink: Sink, limits: Limits) -> None:
+        self._sink = sink
+        self._limits = limits
+        self._parser = httptools.HttpRequestParser(self)
+        self.phase = BETWEEN
+        self.body_size = 0  # bytes of the current body so far
+        self._head_size = 0
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._lines = 0
+        self._repeated = b""
+        self._expects = False
+        self._path: tuple[str, str | None] = ("", None)
+        self._received = 0
+        self._body: bytes | bytearray = b""
+        self._given = False  # the request whose body is arriving is with the sink already
+
+    def feed(self, data: bytes) -> None:
+        """Read `data`. Raises `Rejected`, after which nothing more may be fed."""
+        in_head = self.phase == HEAD
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            raise cause if isinstance(cause, Rejected) else Rejected(Reason.BAD_REQUEST) from None
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            raise Rejected(Reason.BAD_REQUEST, "the framing is not strict HTTP/1.1") from None
+        if self.phase == HEAD and in_head:
+            self._head_size += len(data)  # what the parser holds of an unfinished head; `on_headers_complete` counts exactly
+            if self._head_size > self._limits.header_bytes:
+                raise Rejected(Reason.HEADERS_TOO_LARGE)
+        elif self.phase == BODY and self._expects and not self._given:
+            self._give()
+
+    # -- httptools callbacks
+
+    def on_message_begin(self) -> None:
+        self.phase = HEAD
+        self.body_size = self._head_size = self._lines = 0
+        self._url = self._repeated = self._body = b""
+        self._headers = {}
+        self._given = False
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._lines += 1
+        if self._lines > _MAX_HEADERS:
+            raise Rejected(Reason.HEADERS_TOO_LARGE, "too many headers")
+        if self.phase == BODY:
+            raise Rejected(Reason.BAD_REQUEST, "trailers are not read")
+        name = name.lower()
+        value = value.rstrip(b" \t")
+        if name in self._headers:
+            if name in _SINGLE:
+                self._repeated = name
+            value = self._headers[name] + b", " + value
+        self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        headers, parser = self._headers, self._parser
+        if len(self._url) + sum(map(len, headers)) + sum(map(len, headers.values())) > self._limits.header_bytes:
+            raise Rejected(Reason.HEADERS_TOO_LARGE)
+        if self._repeated == b"authorization":
+            raise Rejected(Reason.TWO_CREDENTIALS)
+        if self._repeated:
+            raise Rejected(Reason.BAD_REQUEST, f"the header {self._repeated.decode('ascii')} stands twice")
+        if parser.get_http_version() != "1.1":
+            raise Rejected(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here")
+        host = headers.get(b"host")
+        if host is None or _HOST.fullmatch(host) is None:
+            raise Rejected(Reason.BAD_REQUEST, "one valid Host header is needed")
+        if parser.should_upgrade():
+            raise Rejected(Reason.BAD_REQUEST, "no other protocol is spoken here")
+        if _PATH.fullmatch(self._url) is None:
+            raise Rejected(Reason.BAD_REQUEST, "the target must be a plain path")
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._limits.body_bytes:
+            raise Rejected(Reason.BODY_TOO_LARGE)
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise Rejected(Reason.BAD_REQUEST, "the only transfer coding read here is chunked")
+        path, mark, query = self._url.decode("ascii").partition("?")
+        self._path = (path, query if mark else None)
+        self._received = time.monotonic_ns()
+        self._expects = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
+        self.phase = BODY
+        if length is not None and int(length) > self._limits.early_bytes:
+            self._give()
+
+    def on_body(self, body: bytes) -> None:
+        self.body_size += len(body)
+        if self.body_size > self._limits.body_bytes:
+            raise Rejected(Reason.BODY_TOO_LARGE)
+        if not self._body:
+            self._body = body
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)  # not a list of parts: two-byte chunks would cost thirty times their size
+            self._body += body
+        if self.body_size > self._limits.early_bytes and not self._given:
+            self._give()
+
+    def on_message_complete(self) -> None:
+        self.phase = BETWEEN
+        body, self._body = bytes(self._body), b""
+        if self._given:
+            self._sink.on_rest(body)
+        else:
+            self._sink.on_request(self._request(body, whole=True), expects=False)
+
+    def _give(self) -> None:
+        self._given = True
+        self._sink.on_request(self._request(b"", whole=False), expects=self._expects)
+
+    def _request(self, body: bytes, *, whole: bool) -> Request:
+        sink, headers = self._sink, self._headers
+        origin = sink.origin(headers.get(b"user-agent", b""))
+        verb = self._parser.get_method().decode("ascii")
+        return Request(sink.next_id(), verb, *self._path, headers, body, origin, self._received, whole)

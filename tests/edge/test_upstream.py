@@ -1,0 +1,607 @@
+"""The upstream leg against an upstream that fails in every way it can."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxy.edge.exchange import HEAD_LIMIT
+from proxy.edge.tls import server_context, upstream_context
+from proxy.edge.upstream import Target
+from proxy.errors import Unavailable
+from proxy.model import Outbound, Reason
+from tests.edge.kit import LOOP_NAMES, LOOPS, NewLoop, certificate, run, until
+from tests.edge.upstreams import ACT, OK, RECEIPT, VIEW, Conversation, body_of, both, leg_to, saying, serve_all, upstream
+
+HEAD_200 = b"HTTP/1.1 200 OK\r\n"
+PATIENCE = Target("test", connect_seconds=0.1, first_byte_seconds=0.1, idle_seconds=0.1)  # for what is meant to time out
+GET = Outbound("GET", b"/", b"", b"", effect="view")
+
+GOOD: dict[str, tuple[bytes, int, bytes]] = {
+    "length": (HEAD_200 + b"Content-Length: 3\r\n\r\nabc", 200, b"abc"),
+    "chunks": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", 200, b"abc"),
+    "chunks and trailers": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n", 200, b"abc"),
+    "no length, until the end": (HEAD_200 + b"\r\nabc", 200, b"abc"),
+    "no length and no body": (HEAD_200 + b"\r\n", 200, b""),
+    "an error": (b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nabc", 500, b"abc"),
+    "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc"),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+    "304 with the length of what it stands for": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", 304, b""),
+    "after 100": (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, b"{}"),
+    "after two 103": (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Type: a\r\n\r\n" * 2 + OK, 200, b"{}"),
+    "no phrase": (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, b""),
+    "more than it should": (OK + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong", 200, b"{}"),
+    "garbage behind": (OK + b"garbage", 200, b"{}"),
+    "body of a 204": (b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc", 204, b""),
+}
+BAD: dict[str, tuple[bytes, Reason]] = {
+    "nothing": (b"", Reason.UPSTREAM_CLOSED),
+    "half a head": (HEAD_200 + b"Content-Le", Reason.UPSTREAM_CLOSED),
+    "too short": (HEAD_200 + b"Content-Length: 5\r\n\r\nabc", Reason.UPSTREAM_CLOSED),
+    "half a chunk": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc", Reason.UPSTREAM_CLOSED),
+    "no last chunk": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", Reason.UPSTREAM_CLOSED),
+    "nothing after 100": (b"HTTP/1.1 100 Continue\r\n\r\n", Reason.UPSTREAM_CLOSED),
+    "HTML without HTTP": (b"<html>hello</html>", Reason.UPSTREAM_INVALID),
+    "garbage": (bytes(range(256)), Reason.UPSTREAM_INVALID),
+    "TLS alert": (b"\x15\x03\x01\x00\x02\x02\x46", Reason.UPSTREAM_INVALID),
+    "length and chunks": (
+        HEAD_200 + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        Reason.UPSTREAM_INVALID,
+    ),
+    "two lengths": (HEAD_200 + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", Reason.UPSTREAM_INVALID),
+    "other coding": (HEAD_200 + b"Transfer-Encoding: gzip\r\n\r\nabc", Reason.UPSTREAM_INVALID),
+    "two codings": (HEAD_200 + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Reason.UPSTREAM_INVALID),
+    "bare LF": (b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", Reason.UPSTREAM_INVALID),
+    "another protocol": (b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nabc", Reason.UPSTREAM_INVALID),
+    "101 out of nowhere": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK, Reason.UPSTREAM_INVALID),
+    "status 000": (b"HTTP/1.1 000 No\r\nContent-Length: 0\r\n\r\n", Reason.UPSTREAM_INVALID),
+    "status 999": (b"HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n", Reason.UPSTREAM_INVALID),
+    "endless header": (HEAD_200 + b"X: " + b"a" * (HEAD_LIMIT + 400_000), Reason.UPSTREAM_INVALID),
+    "endless headers": (HEAD_200 + b"X: a\r\n" * 80_000, Reason.UPSTREAM_INVALID),
+    "endless interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, Reason.UPSTREAM_INVALID),
+    "endless chunk extension": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3;a=" + b"a" * 500_000, Reason.UPSTREAM_INVALID),
+}
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@pytest.mark.parametrize("name", GOOD)
+def test_an_answer_is_read_by_its_own_framing(name: str, new_loop: NewLoop) -> None:
+    """Every framing that HTTP/1.1 allows gives the whole body, and the next call gets its own answer, never a leftover."""
+    data, status, body = GOOD[name]
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.say(data if conversation.number == 1 else OK)
+
+    async def main() -> None:
+        async with both(script) as (leg, _):
+            answer = await leg.forward(RECEIPT, VIEW)
+            assert (answer.status, await body_of(answer)) == (status, body)
+            again = await leg.forward(RECEIPT, VIEW)
+            assert (again.status, again.body) == (200, b"{}")
+
+    run(main(), new_loop)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@pytest.mark.parametrize("outbound", [VIEW, ACT], ids=["view", "act"])
+@pytest.mark.parametrize("name", BAD)
+def test_a_broken_answer_is_one_clear_refusal(name: str, outbound: Outbound, new_loop: NewLoop) -> None:
+    """Whatever the upstream says wrong: one reason, nothing sent twice on a new connection, and the connection is not kept."""
+    data, reason = BAD[name]
+
+    async def main() -> None:
+        async with both(saying(data)) as (leg, seen):
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, outbound)
+            assert refused.value.reason is reason
+            assert refused.value.sent
+            assert len(seen.requests) == 1
+            assert leg.in_use == 0
+
+    run(main(), new_loop)
+
+
+def test_the_answer_may_come_in_any_pieces() -> None:
+    """How the answer falls into packets changes nothing."""
+    data, _, body = GOOD["chunks"]
+
+    async def main() -> None:
+        for at in range(1, len(data)):
+            async with both(saying(data[:at], data[at:], stay=True)) as (leg, _):
+                assert (await leg.forward(RECEIPT, VIEW)).body == body
+
+    run(main())
+
+
+def test_connections_are_kept_and_used_again() -> None:
+    """Calls one after the other share a connection; what is sent holds our own headers and nothing else."""
+
+    async def main() -> None:
+        async with both(serve_all) as (leg, seen):
+            for _ in range(5):
+                await leg.forward(RECEIPT, ACT)
+            assert seen.connections == 1
+            head, body = seen.requests[0].split(b"\r\n\r\n")
+            assert body == ACT.body
+            assert head.split(b"\r\n") == [
+                b"POST /api/add_task HTTP/1.1",
+                b"Host: 127.0.0.1:%d" % seen.port,
+                b"Content-Type: application/x-www-form-urlencoded",
+                b"Content-Length: 11",
+            ]
+
+    run(main())
+
+
+def test_the_gates_own_credential_goes_along() -> None:
+    """An upstream with a password of its own gets it from the settings."""
+
+    async def main() -> None:
+        async with both(serve_all, Target("test", authorization=b"Basic YTpi")) as (leg, seen):
+            await leg.forward(RECEIPT, replace(VIEW, accept_gzip=True))
+            assert b"\r\nAuthorization: Basic YTpi\r\n" in seen.requests[0]
+            assert b"\r\nAccept-Encoding: gzip\r\n" in seen.requests[0]
+
+    run(main())
+
+
+async def _dies_on_the_second(conversation: Conversation) -> None:
+    """Answer one request, read another, and close without a word: a kept connection that turns out dead."""
+    await conversation.request()
+    await conversation.say(OK)
+    await conversation.request()
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+def test_a_view_is_asked_again_once_when_a_kept_connection_is_dead(new_loop: NewLoop) -> None:
+    """The caller does not notice, and the second attempt is on a connection of its own."""
+
+    async def main() -> None:
+        async with both(_dies_on_the_second) as (leg, seen):
+            await leg.forward(RECEIPT, VIEW)
+            assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
+            assert (seen.connections, len(seen.requests)) == (2, 3)
+
+    run(main(), new_loop)
+
+
+def test_a_view_is_not_asked_a_third_time() -> None:
+    """An upstream that dies on every call gets two, and the caller a reason."""
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        if conversation.number == 1:
+            await conversation.say(OK)
+            await conversation.request()
+
+    async def main() -> None:
+        async with both(script) as (leg, seen):
+            await leg.forward(RECEIPT, VIEW)
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, VIEW)
+            assert refused.value.reason is Reason.UPSTREAM_CLOSED
+            assert len(seen.requests) == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("effect", ["act", "alive"])
+def test_a_call_that_may_act_is_never_sent_twice(effect: str) -> None:
+    """On a dead kept connection nobody knows whether it acted: the caller is told, and the upstream sees it once."""
+
+    async def main() -> None:
+        async with both(_dies_on_the_second) as (leg, seen):
+            await leg.forward(RECEIPT, VIEW)
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, replace(ACT, effect=effect))  # type: ignore[arg-type]  # pytest gives one of the literals
+            assert refused.value.reason is Reason.UPSTREAM_CLOSED
+            assert refused.value.sent
+            assert [b"add_task" in request for request in seen.requests] == [False, True]
+
+    run(main())
+
+
+def test_a_view_whose_answer_has_begun_is_not_asked_again() -> None:
+    """Half an answer is an answer: only silence makes a connection dead."""
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.say(OK)
+        await conversation.request()
+        await conversation.say(b"HTTP/1.1 200 OK\r\nContent-Le")
+
+    async def main() -> None:
+        async with both(script) as (leg, seen):
+            await leg.forward(RECEIPT, VIEW)
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, VIEW)
+            assert refused.value.reason is Reason.UPSTREAM_CLOSED
+            assert len(seen.requests) == 2
+
+    run(main())
+
+
+def test_a_connection_closed_while_idle_is_not_used() -> None:
+    """An upstream that closes between calls costs not even a call that acts."""
+
+    async def main() -> None:
+        async with both(saying(OK)) as (leg, seen):
+            for number in range(1, 4):
+                await leg.forward(RECEIPT, ACT)
+                await until(lambda: not leg._idle)
+                assert seen.connections == number
+
+    run(main())
+
+
+def test_an_upstream_that_speaks_out_of_turn_loses_the_connection() -> None:
+    """Bytes on an idle connection cannot become the answer to the next call."""
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.say(OK)
+        if conversation.number == 1:
+            await conversation.say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
+            await conversation.gone()
+
+    async def main() -> None:
+        async with both(script) as (leg, seen):
+            assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
+            await until(lambda: not leg._idle)
+            assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
+            assert seen.connections == 2
+
+    run(main())
+
+
+def test_an_answer_before_the_end_of_the_request_is_taken_and_the_connection_dropped() -> None:
+    """What the upstream did not read would be read as the next call."""
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.reader.readuntil(b"\r\n\r\n")
+        await conversation.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await conversation.gone()
+
+    async def main() -> None:
+        async with both(script) as (leg, _):
+            conversation = leg.forward(RECEIPT, replace(ACT, body=b"a" * 30_000_000))
+            assert (await conversation).status == 413
+            assert leg.in_use == 0
+            assert not leg._idle
+
+    run(main())
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", HEAD_200 + b"Content-Length: 5\r\n\r\nabc"], ids=["nothing", "head", "body"])
+def test_a_slow_upstream_is_given_up(said: bytes) -> None:
+    """Silence, before the answer or in the middle of it, ends in ``upstream-timeout`` and a closed connection."""
+
+    async def main() -> None:
+        async with both(saying(said, stay=True), PATIENCE) as (leg, seen):
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, VIEW)
+            assert refused.value.reason is Reason.UPSTREAM_TIMEOUT
+            await asyncio.gather(*seen.conversations)
+            assert len(seen.requests) == 1
+
+    run(main())
+
+
+def test_an_upstream_that_is_down_is_unreachable() -> None:
+    """Nothing was sent, and the caller may come back."""
+
+    async def main() -> None:
+        async with upstream(serve_all) as seen:
+            port = seen.port
+        async with leg_to(Target("test", port=port)) as leg:
+            for _ in range(100):  # more often than the pool has places: each failure gives its place back
+                with pytest.raises(Unavailable) as refused:
+                    await leg.forward(RECEIPT, ACT)
+                assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
+                assert not refused.value.sent
+                assert refused.value.retry_after
+
+    run(main())
+
+
+def test_the_pool_is_bounded_and_its_line_is_fair() -> None:
+    """Never more connections than allowed; who waits is served in order; who comes when the line is full is told so."""
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def script(conversation: Conversation) -> None:
+            while True:
+                await conversation.request()
+                await go.wait()
+                await conversation.say(OK)
+
+        async with both(script, Target("test", connections=2, waiting=6)) as (leg, seen):
+            calls = [asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n))) for n in range(8)]
+            await until(lambda: len(seen.requests) == 2 and len(leg._waiting) == 6)
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, ACT)
+            assert refused.value.reason is Reason.OVERLOADED
+            assert not refused.value.sent
+            calls[3].cancel()
+            go.set()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert [isinstance(result, asyncio.CancelledError) for result in results] == [n == 3 for n in range(8)]
+            assert seen.connections == 2
+            paths = [request.split(b" ")[1] for request in seen.requests]
+            assert sorted(paths[:2]) == [b"/0", b"/1"]
+            assert [sorted(pair) for pair in (paths[2:4], paths[4:6], paths[6:])] == [[b"/2", b"/4"], [b"/5", b"/6"], [b"/7"]]
+            assert leg.in_use == 0
+
+    run(main())
+
+
+def test_who_waits_too_long_for_a_connection_is_told_so() -> None:
+    """A full pool is a reason of its own, and the place in line is given up."""
+
+    async def main() -> None:
+        async with both(saying(stay=True), replace(PATIENCE, connections=1, idle_seconds=9)) as (leg, _):
+            results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True)
+            assert all(isinstance(result, Unavailable) for result in results)
+            assert {result.reason for result in results if isinstance(result, Unavailable)} == {Reason.UPSTREAM_TIMEOUT}
+            assert [result.sent for result in results if isinstance(result, Unavailable)].count(False) >= 1
+            assert leg.in_use == 0
+
+    run(main())
+
+
+def test_a_connection_lost_lets_the_next_in_line_connect() -> None:
+    """A place in the pool that dies is a place for whoever waits."""
+
+    async def script(conversation: Conversation) -> None:
+        if conversation.number == 1:
+            await conversation.request()
+        else:
+            await serve_all(conversation)
+
+    async def main() -> None:
+        async with both(script, Target("test", connections=1)) as (leg, seen):
+            results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True)
+            assert [type(result).__name__ for result in results] == ["Unavailable", "Answer", "Answer"]
+            assert len(seen.requests) == 3
+
+    run(main())
+
+
+def test_a_call_given_up_closes_its_connection() -> None:
+    """The answer to a call that nobody waits for cannot reach anybody else."""
+
+    async def main() -> None:
+        async with both(saying(stay=True)) as (leg, seen):
+            call = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
+            await until(lambda: seen.requests)
+            call.cancel()
+            await asyncio.gather(*seen.conversations)
+            assert call.cancelled()
+            assert leg.in_use == 0
+
+    run(main())
+
+
+def test_closing_the_leg_ends_calls_and_waiting() -> None:
+    """At the end of a drain nobody is left hanging."""
+
+    async def main() -> None:
+        async with both(saying(stay=True), Target("test", connections=1)) as (leg, seen):
+            calls = [asyncio.ensure_future(leg.forward(RECEIPT, ACT)) for _ in range(2)]
+            await until(lambda: seen.requests)
+            leg.close()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert [result.reason for result in results if isinstance(result, Unavailable)] == [Reason.DRAINING] * 2
+
+    run(main())
+
+
+def test_idle_connections_age() -> None:
+    """A connection unused for longer than the upstream may keep it is closed rather than found dead."""
+
+    async def main() -> None:
+        async with both(serve_all, Target("test", keep_seconds=0.0)) as (leg, seen):
+            await leg.forward(RECEIPT, ACT)
+            await asyncio.gather(*seen.conversations)
+            assert not leg._idle
+            assert not leg._open
+
+    run(main())
+
+
+def test_a_long_answer_is_a_stream() -> None:
+    """Beyond `whole` bytes the body comes in parts, with the length that was announced, and the connection is kept after it."""
+    body = bytes(range(256)) * 4096
+
+    async def script(conversation: Conversation) -> None:
+        while True:
+            await conversation.request()
+            await conversation.say(HEAD_200 + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    async def main() -> None:
+        async with both(script) as (leg, seen):
+            for _ in range(3):
+                answer = await leg.forward(RECEIPT, VIEW)
+                assert answer.stream is not None
+                assert answer.length == len(body)
+                assert await body_of(answer) == body
+            assert seen.connections == 1
+            assert leg.in_use == 0
+
+    run(main())
+
+
+def test_a_long_answer_without_length_is_a_stream_that_ends_with_the_connection() -> None:
+    """RFC 9112 section 6.3, rule 8, for a body that its reader has taken in parts."""
+    body = b"abcdefgh" * 50_000
+
+    async def main() -> None:
+        async with both(saying(HEAD_200 + b"\r\n" + body[:100_000], body[100_000:])) as (leg, _):
+            answer = await leg.forward(RECEIPT, VIEW)
+            assert answer.stream is not None
+            assert answer.length is None
+            assert await body_of(answer) == body
+            assert leg.in_use == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [(b"", Reason.UPSTREAM_CLOSED), (b"zz\r\n", Reason.UPSTREAM_INVALID)],
+    ids=["cut", "garbage"],
+)
+def test_a_stream_that_breaks_says_so(more: bytes, reason: Reason) -> None:
+    """What arrived is handed over, then the reason: half a body never looks whole."""
+    chunk = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
+
+    async def main() -> None:
+        async with both(saying(HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 5 + more)) as (leg, _):
+            answer = await leg.forward(RECEIPT, VIEW)
+            assert answer.stream is not None
+            with pytest.raises(Unavailable) as refused:
+                await body_of(answer)
+            assert refused.value.reason is reason
+            assert [part async for part in answer.stream] == []
+
+    run(main())
+
+
+def test_an_upstream_that_falls_silent_in_a_stream_is_given_up() -> None:
+    """The deadline of silence holds in the middle of a body too."""
+
+    async def main() -> None:
+        async with both(saying(HEAD_200 + b"Content-Length: 900000\r\n\r\n" + b"a" * 300_000, stay=True), PATIENCE) as (leg, _):
+            answer = await leg.forward(RECEIPT, VIEW)
+            with pytest.raises(Unavailable) as refused:
+                await body_of(answer)
+            assert refused.value.reason is Reason.UPSTREAM_TIMEOUT
+
+    run(main())
+
+
+def test_an_endless_stream_waits_for_its_reader_and_ends_with_it() -> None:
+    """An upstream that never stops sends no more than a few buffers' worth to a reader who takes nothing."""
+
+    async def main() -> None:
+        sent = 0
+
+        async def script(conversation: Conversation) -> None:
+            nonlocal sent
+            await conversation.request()
+            await conversation.say(HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n")
+            while True:
+                await conversation.say(b"10000\r\n" + b"a" * 65_536 + b"\r\n")
+                sent += 65_536
+
+        async with both(script, PATIENCE) as (leg, seen):
+            answer = await leg.forward(RECEIPT, VIEW)
+            assert answer.stream is not None
+            taken = 0
+            while taken < 1_000_000:
+                taken += len(await answer.stream.__anext__())
+            before = -1
+            while sent != before:  # until the upstream's own socket is full
+                before = sent
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            assert sum(len(connection._parts) and connection._size for connection in leg._open) <= 600_000
+            await answer.stream.aclose()
+            await answer.stream.aclose()
+            await asyncio.gather(*seen.conversations)
+            assert leg.in_use == 0
+
+    run(main())
+
+
+def test_a_reader_slower_than_the_deadline_is_no_fault_of_the_upstream() -> None:
+    """While the leg itself has stopped reading, the upstream's silence is not counted."""
+    body = b"a" * 20_000_000
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.say(HEAD_200 + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        await conversation.gone()
+
+    async def main() -> None:
+        async with both(script, PATIENCE) as (leg, _):
+            answer = await leg.forward(RECEIPT, VIEW)
+            [connection] = leg._open
+            await until(lambda: connection._paused)
+            leg._sweeper.cancel()
+            now, leg.now = leg.now, lambda: leg.loop.time() + 3600.0  # an hour passes
+            leg._sweep()
+            leg.now = now
+            assert await body_of(answer) == body
+
+    run(main())
+
+
+def test_head_answers_have_a_length_and_no_body() -> None:
+    """The length is that of the body a GET would have; the connection is not kept, in case the upstream sends one."""
+
+    async def main() -> None:
+        async with both(saying(HEAD_200 + b"Content-Length: 12345\r\n\r\n", stay=True)) as (leg, seen):
+            answer = await leg.forward(RECEIPT, replace(GET, verb="HEAD"))
+            assert (answer.status, answer.body, answer.stream, answer.length) == (200, b"", None, 12345)
+            await asyncio.gather(*seen.conversations)
+            assert seen.requests[0].startswith(b"HEAD / HTTP/1.1\r\n")
+
+    run(main())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+def test_an_upstream_on_a_unix_socket(tmp_path: Path, new_loop: NewLoop) -> None:
+    """A scheduler that listens on a file of this machine is reached there."""
+
+    async def main() -> None:
+        async with upstream(serve_all, path=tmp_path / "s") as seen, leg_to(Target("test", socket=str(tmp_path / "s"))) as leg:
+            assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
+            assert b"\r\nHost: localhost\r\n" in seen.requests[0]
+        async with leg_to(Target("test", socket=str(tmp_path / "none"))) as leg:
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, VIEW)
+            assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
+
+    run(main(), new_loop)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+def test_an_upstream_behind_tls(tmp_path: Path, new_loop: NewLoop) -> None:
+    """Its certificate is checked against the CA given, and calls share the connection; another CA is no CA."""
+    files = certificate(tmp_path / "a")
+    other = certificate(tmp_path / "b")
+
+    async def main() -> None:
+        async with upstream(serve_all, tls=server_context(files.certificate, files.key)) as seen:
+            target = Target("test", port=seen.port, tls=upstream_context(files.ca), server_hostname="localhost")
+            async with leg_to(target) as leg:
+                assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
+                assert (await leg.forward(RECEIPT, ACT)).body == b"{}"
+                assert seen.connections == 1
+            async with leg_to(replace(target, tls=upstream_context(other.ca))) as leg:
+                with pytest.raises(Unavailable) as refused:
+                    await leg.forward(RECEIPT, VIEW)
+                assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
+                assert not refused.value.sent
+
+    run(main(), new_loop)
+
+
+def test_a_handshake_that_never_ends_is_given_up() -> None:
+    """A plain silent socket where TLS is expected costs the connect deadline."""
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.gone()
+
+    async def main() -> None:
+        async with both(script, replace(PATIENCE, tls=upstream_context(), server_hostname="localhost")) as (leg, seen):
+            with pytest.raises(Unavailable) as refused:
+                await leg.forward(RECEIPT, VIEW)
+            assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
+            await asyncio.gather(*seen.conversations)
+
+    run(main())
