@@ -40,6 +40,7 @@ class Listen(_Section):
 
     address: Address = Field(default="127.0.0.1", description="the IP address to listen on")
     port: Port = Field(default=8443, description="the TCP port to listen on")
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="how many processes share the port")
     plain_http: bool = Field(default=False, description="serve without TLS, on a loopback address only")
     public_url: PublicUrl | None = Field(default=None, description="the URL under which clients reach the gate")
 

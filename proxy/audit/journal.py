@@ -31,6 +31,10 @@ _BACKLOG = 20_000  # records gathered while the disk is slow, above which reject
 _BACK_US = 1_000_000  # a clock that goes back by more than this is worth a record
 
 
+class LogInUse(ConfigError):  # noqa: N818  (it says what is the case; ConfigError is the class of error)
+    """Another process writes this log; a log of another name in the same directory would be free."""
+
+
 class Journal:
     """One log, written by this process alone. Open with `Journal.open`, use on one event loop, end with `close`."""
 
@@ -285,7 +289,7 @@ def _lock(log: Path) -> int:
     except BlockingIOError:
         os.close(fd)
         remedy = "give each process an instance name of its own"
-        raise ConfigError([Problem(str(log), "another process is writing this log", remedy)]) from None
+        raise LogInUse([Problem(str(log), "another process is writing this log", remedy)]) from None
     return fd
 
 

@@ -15,6 +15,7 @@ from proxy.errors import ConfigError
 
 VERBS = {
     "serve": "Run the gate.",
+    "reload": "Have a running gate take its settings and policies anew.",
     "demo": "Run a gate with real schedulers behind it, to try things out.",
     "check": "Report every problem of settings, policies and files.",
     "token": "Issue tokens of the gate's own issuer; rotate its keys.",

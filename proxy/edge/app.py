@@ -8,12 +8,13 @@ so that every record of theirs is in it.
 import asyncio
 import base64
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 
-from proxy.audit.journal import Journal
+from proxy.audit.journal import Journal, LogInUse
 from proxy.config import Settings
 from proxy.config_model import Upstream
 from proxy.config_values import split_url
@@ -23,8 +24,8 @@ from proxy.edge.listener import Listener, bind, turn_away
 from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.probes import Probes
 from proxy.edge.server import Limits, Server, new_request_id_source
-from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.sharing import SharedLeg
+from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream import Leg, Target
 from proxy.errors import ConfigError, Problem
 from proxy.gate import Gate, Route, make_route
@@ -36,25 +37,45 @@ from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.catalog import Catalog, load_catalog
 
+_LANES = 4  # logs beyond two for each process, for old processes that are slow to end
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings, *, ready: Callable[[], None] | None = None, stop: asyncio.Event | None = None) -> None:
+async def run(
+    settings: Settings,
+    *,
+    ready: Callable[[], None] | None = None,
+    stop: asyncio.Event | None = None,
+    listening: socket.socket | None = None,
+    slot: int = 0,
+) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT arrives. `ready` is called once clients are accepted.
 
-    Raises `ConfigError` with every problem of policies and files, and `OSError` when an address is taken.
+    `listening` is a socket that somebody else owns, and `slot` the number of this process among those that share the port;
+    SIGUSR1 then means that another process has taken this one's place. Raises `ConfigError` with every problem of policies
+    and files, and `OSError` when an address is taken.
     """
     stop = stop or asyncio.Event()
+    handing_over = False
     loop = asyncio.get_running_loop()
+
+    def hand_over() -> None:
+        nonlocal handing_over
+        handing_over = True
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if listening is not None:
+        loop.add_signal_handler(signal.SIGUSR1, hand_over)
     catalogs = load_catalogs(settings)
     policy = load_policies(settings.policy.directory, catalogs, unused=_unused(settings), groups_claims=groups_claims(settings))
     certificate = _certificate(settings)
     limits = settings.limits
 
     meter = Meter()
-    journal = Journal.open(settings.audit.directory, name=settings.audit.name)
+    journal = _open_journal(settings)
     verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
     runner = None
@@ -66,9 +87,9 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None, st
         server = Server(Probes(gate, journal, verifier), _limits(settings), new_request_id_source())
         _gauges(meter, gate, server, journal)
         if settings.metrics.port:
-            runner = await serve_metrics(meter, settings.metrics.address, settings.metrics.port)
+            runner = await serve_metrics(meter, settings.metrics.address, settings.metrics.port + slot)
         listener = Listener(
-            bind(settings.listen.address, settings.listen.port),
+            listening or bind(settings.listen.address, settings.listen.port),
             server,
             None if certificate is None else certificate.context,
             connections=limits.connections,
@@ -81,8 +102,10 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None, st
         if ready is not None:
             ready()
         await stop.wait()
-        _log.info("draining", in_flight=gate.in_flight)
-        gate.draining = True
+        _log.info("handing over" if handing_over else "draining", in_flight=gate.in_flight)
+        gate.draining = not handing_over  # else workers would be told to end, though another process serves them
+        if runner is not None:
+            await runner.cleanup()
         listener.close()
         await server.drain(limits.drain_seconds)
         watch.cancel()
@@ -108,6 +131,20 @@ def load_catalogs(settings: Settings) -> dict[str, Catalog]:
     if problems:
         raise ConfigError(problems)
     return catalogs
+
+
+def _open_journal(settings: Settings) -> Journal:
+    """The log of this process alone: the one the settings name, or, while other processes of this gate write it, ``name-2`` and on.
+
+    A process that takes another's place starts before that one has ended, so names are taken as they become free.
+    """
+    for number in range(1, 2 * settings.listen.processes + _LANES):
+        name = settings.audit.name if number == 1 else f"{settings.audit.name}-{number}"
+        try:
+            return Journal.open(settings.audit.directory, name=name)
+        except LogInUse as error:
+            taken = error
+    raise taken
 
 
 def _unused(settings: Settings) -> list[Catalog]:

@@ -73,5 +73,5 @@ async def serve_metrics(meter: Meter, address: str, port: int) -> web.AppRunner:
     app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
-    await web.TCPSite(runner, address, port).start()
+    await web.TCPSite(runner, address, port, reuse_port=True).start()  # beside the process it replaces
     return runner
