@@ -1,0 +1,402 @@
+"""A real supervisord behind the gate, over its Unix socket and over TCP with a password of its own."""
+
+import base64
+import subprocess
+import sys
+import xmlrpc.client
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .stack import Gate, accepts, only
+from .stage import DEADLINE_SECONDS, Process, free_port, until
+
+OWN_PASSWORD = "supervisors-own-password"
+CONFIGURATION = """
+[unix_http_server]
+file = {directory}/s.sock
+chmod = 0700
+[inet_http_server]
+port = 127.0.0.1:{port}
+username = gate
+password = {password}
+[supervisord]
+logfile = {directory}/supervisord.log
+pidfile = {directory}/supervisord.pid
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[program:sleeper]
+command = {python} -c "import time; print('awake', flush=True); time.sleep(600)"
+stdout_logfile = {directory}/sleeper.log
+startsecs = 0
+autostart = true
+[program:spare]
+command = {python} -c "import time; time.sleep(600)"
+stdout_logfile = {directory}/spare.log
+startsecs = 0
+autostart = false
+"""
+
+
+class Supervisord:
+    """The real thing, and a way to ask it without the gate."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        configuration = directory / "supervisord.conf"
+        configuration.write_text(
+            CONFIGURATION.format(directory=directory, port=self.port, password=OWN_PASSWORD, python=sys.executable), encoding="utf-8"
+        )
+        (directory / "password").write_text(f"gate:{OWN_PASSWORD}\n", encoding="utf-8")
+        (directory / "password").chmod(0o600)
+        command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(configuration)]
+        self.process = Process(command, directory, "supervisord-output")
+        until(lambda: accepts(self.port) and (directory / "s.sock").exists(), "supervisord listened")
+        self.direct: Any = xmlrpc.client.ServerProxy(f"http://gate:{OWN_PASSWORD}@127.0.0.1:{self.port}/RPC2")
+
+    def state(self, name: str) -> str:
+        """The state of a program, as supervisord itself sees it."""
+        return str(self.direct.supervisor.getProcessInfo(name)["statename"])
+
+
+@pytest.fixture(scope="module")
+def supervisord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisord]:
+    """One supervisord for all tests here."""
+    running = Supervisord(tmp_path_factory.mktemp("s"))
+    yield running
+    assert running.process.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def gate(supervisord: Supervisord, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    """A gate with supervisord behind it three times: by socket, by TCP with its password, and by TCP without."""
+    common = {"protocol": "xmlrpc", "catalog": "supervisor"}
+    tcp = f"http://127.0.0.1:{supervisord.port}"
+    running = Gate(
+        tmp_path_factory.mktemp("gate"),
+        [
+            {"name": "processes", "url": f"unix:{supervisord.directory}/s.sock", "prefix": "/processes", **common},
+            {"name": "guarded", "url": tcp, "prefix": "/guarded", "authorization": {"file": supervisord.directory / "password"}, **common},
+            {"name": "unpaired", "url": tcp, "prefix": "/unpaired", **common},
+        ],
+    ).start()
+    yield running
+    assert running.stop() == 0
+
+
+def faults(call: Any) -> xmlrpc.client.Fault:
+    """The fault that `call` ends in."""
+    with pytest.raises(xmlrpc.client.Fault) as raised:
+        call()
+    return raised.value
+
+
+@pytest.mark.parametrize("door", ["/processes", "/processes/RPC2", "/guarded", "/guarded/RPC2"])
+def test_a_viewer_reads_its_state(gate: Gate, supervisord: Supervisord, door: str) -> None:
+    """By socket or TCP, with supervisord's own password sent by the gate, a viewer sees what supervisord itself says; it is recorded."""
+    since = gate.mark()
+    viewer = gate.proxy(door, "viewer")
+    assert viewer.supervisor.getState() == {"statecode": 1, "statename": "RUNNING"}
+    assert {info["name"] for info in viewer.supervisor.getAllProcessInfo()} == {"sleeper", "spare"}
+    assert viewer.supervisor.getPID() == supervisord.process.pid
+    records = gate.calls(since)
+    decided = only(records, method="supervisor.getState")
+    assert decided["principal"]["subject"] == "viewer-1"
+    assert decided["principal"]["roles"] == ["viewer"]
+    assert (decided["upstream"], decided["class"], decided["decision"]) == (door.split("/")[1], "view", "allow")
+    assert decided["origin"]["tls"] in ("TLSv1.2", "TLSv1.3")
+    assert decided["policies"] == ["viewers-look"]
+    completed = only(records, stage="completed", id=decided["id"])
+    assert (completed["outcome"], completed["status"]) == ("ok", 200)
+    assert completed["bytes"] > 0
+
+
+def test_supervisords_own_password_stays_between_the_two(gate: Gate, supervisord: Supervisord) -> None:
+    """The upstream's refusal of a gate without its password is told as a fault that names no credential, and recorded as failed."""
+    since = gate.mark()
+    viewer = gate.proxy("/unpaired", "viewer")
+    fault = faults(viewer.supervisor.getState)
+    assert fault.faultCode == 502
+    assert "upstream-invalid" in fault.faultString
+    assert "401" in fault.faultString
+    assert only(gate.calls(since), stage="completed")["reason"] == "upstream-invalid"
+    written = gate.written()
+    assert OWN_PASSWORD.encode() not in written
+    assert base64.b64encode(f"gate:{OWN_PASSWORD}".encode()) not in written
+
+
+def test_shutdown_is_refused_alone(gate: Gate, supervisord: Supervisord) -> None:
+    """A viewer's and an operator's shutdown is a fault with the one line; supervisord goes on, and the record says why."""
+    for role in ("viewer", "operator"):
+        since = gate.mark()
+        proxy = gate.proxy("/processes", role)
+        fault = faults(proxy.supervisor.shutdown)
+        record = only(gate.calls(since))
+        assert fault.faultCode == 403
+        line = f"callgate: {role}-1 ({role}) may not supervisor.shutdown processes [no-policy-allows, ref {record['id']}]"
+        assert fault.faultString == line
+        assert (record["stage"], record["decision"], record["class"]) == ("decided", "deny", "admin")
+    assert supervisord.direct.supervisor.getState()["statename"] == "RUNNING"
+
+
+def test_shutdown_is_refused_inside_a_multicall(gate: Gate, supervisord: Supervisord) -> None:
+    """supervisord itself would run all of a batch; here the refused call is a fault in its place, and the others answer."""
+    viewer = gate.proxy("/processes", "viewer")
+    batch = xmlrpc.client.MultiCall(viewer)
+    batch.supervisor.getState()
+    batch.supervisor.shutdown()
+    answers = batch()
+    assert answers[0] == {"statecode": 1, "statename": "RUNNING"}
+    with pytest.raises(xmlrpc.client.Fault, match=r"may not supervisor[.]shutdown processes"):
+        answers[1]
+    since = gate.mark()
+    calls = [("getState", []), ("shutdown", []), ("getPID", []), ("getProcessInfo", ["nobody"])]
+    raw = viewer.system.multicall([{"methodName": f"supervisor.{name}", "params": params} for name, params in calls])
+    assert raw[0] == [{"statecode": 1, "statename": "RUNNING"}]
+    assert raw[2] == [supervisord.process.pid]
+    assert (raw[1]["faultCode"], raw[3]["faultCode"]) == (403, 10), "10 is supervisord's own BAD_NAME"
+    assert "may not supervisor.shutdown processes" in raw[1]["faultString"]
+    records = gate.calls(since)
+    decided = [r for r in records if r["stage"] == "decided"]
+    assert [(r["method"], r["decision"]) for r in decided] == [
+        ("supervisor.getState", "allow"),
+        ("supervisor.shutdown", "deny"),
+        ("supervisor.getPID", "allow"),
+        ("supervisor.getProcessInfo", "allow"),
+    ]
+    assert [r["id"] for r in decided] == [f"{decided[0]['id'][:-2]}.{n}" for n in range(4)]
+    assert {r["id"][-1]: r["outcome"] for r in records if r["stage"] == "completed"} == {"0": "ok", "2": "ok", "3": "fault"}
+    assert supervisord.direct.supervisor.getState()["statename"] == "RUNNING"
+
+
+def test_an_operator_starts_and_stops_a_process(gate: Gate, supervisord: Supervisord) -> None:
+    """Triggers reach supervisord with their arguments, by position; the records name the process."""
+    operator = gate.proxy("/processes", "operator")
+    since = gate.mark()
+    assert operator.supervisor.startProcess("spare") is True
+    assert supervisord.state("spare") == "RUNNING"
+    assert operator.supervisor.stopProcess("spare", True) is True
+    assert supervisord.state("spare") == "STOPPED"
+    started, stopped = [r for r in gate.calls(since) if r["stage"] == "decided"]
+    assert (started["method"], started["args"], started["class"]) == ("supervisor.startProcess", {"name": "spare"}, "trigger")
+    assert (stopped["method"], stopped["args"]) == ("supervisor.stopProcess", {"name": "spare", "wait": True})
+    fault = faults(lambda: operator.supervisor.stopProcess("spare"))
+    assert (fault.faultCode, "NOT_RUNNING" in fault.faultString) == (70, True), "supervisord's own fault passes as it is"
+    assert gate.calls(since)[-1]["outcome"] == "fault"
+
+
+def test_an_admin_clears_a_log(gate: Gate, supervisord: Supervisord) -> None:
+    """An admin's call acts; the same call of an operator does not."""
+    log = supervisord.directory / "sleeper.log"
+    until(lambda: log.read_text() == "awake\n", "the program had spoken")
+    operator = gate.proxy("/processes", "operator")
+    assert faults(lambda: operator.supervisor.clearProcessLogs("sleeper")).faultCode == 403
+    assert log.read_text() == "awake\n"
+    since = gate.mark()
+    admin = gate.proxy("/processes", "admin")
+    assert admin.supervisor.clearProcessLogs("sleeper") is True
+    assert log.read_text() == ""
+    assert only(gate.calls(since), stage="decided")["policies"] == ["admins-look-trigger-administer"]
+
+
+def test_an_agent_looks_and_starts_nothing(gate: Gate, supervisord: Supervisord) -> None:
+    """An agent reads; its start is forbidden by the policy about agents, which the record names."""
+    agent = gate.proxy("/processes", "agent")
+    assert agent.supervisor.getState()["statename"] == "RUNNING"
+    since = gate.mark()
+    fault = faults(lambda: agent.supervisor.startProcess("spare"))
+    assert fault.faultCode == 403
+    record = only(gate.calls(since))
+    assert (record["principal"]["agent"], record["reason"], record["policies"]) == (True, "policy-forbids", ["agents-only-look"])
+    assert supervisord.state("spare") == "STOPPED"
+
+
+def test_a_stranger_gets_nothing(gate: Gate) -> None:
+    """A good token without a role: every method is refused for that reason, the gate's own answers too."""
+    stranger = gate.proxy("/processes", "stranger")
+    since = gate.mark()
+    for call in (stranger.supervisor.getState, stranger.system.listMethods):
+        fault = faults(call)
+        assert fault.faultCode == 403
+        assert "[no-role, ref " in fault.faultString
+    assert {(r["stage"], r["decision"], r["reason"]) for r in gate.calls(since)} == {("decided", "deny", "no-role")}
+
+
+def test_no_token_is_a_401(gate: Gate) -> None:
+    """Without a credential the answer is the HTTP status that every client knows, and the journal holds a `rejected` record."""
+    since = gate.mark()
+    nobody = gate.proxy("/processes", None)
+    with pytest.raises(xmlrpc.client.ProtocolError) as raised:
+        nobody.supervisor.getState()
+    assert raised.value.errcode == 401
+    assert "Basic" in raised.value.headers["www-authenticate"]
+    record = only(gate.calls(since))
+    assert (record["stage"], record["reason"]) == ("rejected", "no-credential")
+
+
+@pytest.mark.parametrize("user", ["jwt", "anybody", ""])
+def test_basic_credentials_with_the_token_as_password(gate: Gate, user: str) -> None:
+    """Clients that know only user name and password send the token as the password; the user name does not matter."""
+    since = gate.mark()
+    secret = f"{user}:{gate.token('viewer')}"
+    headers = [("Authorization", "Basic " + base64.b64encode(secret.encode()).decode())]
+    proxy: Any = xmlrpc.client.ServerProxy(f"{gate.url}/processes", headers=headers, context=gate.context)
+    assert proxy.supervisor.getState()["statename"] == "RUNNING"
+    assert only(gate.calls(since), stage="decided")["principal"]["subject"] == "viewer-1"
+    url = f"https://{user or 'x'}:{gate.token('viewer')}@localhost:{gate.port}/processes"
+    by_url: Any = xmlrpc.client.ServerProxy(url, context=gate.context)
+    assert by_url.supervisor.getPID() > 0
+    written = gate.written()
+    assert gate.token("viewer").encode() not in written
+    assert headers[0][1].removeprefix("Basic ").encode() not in written
+
+
+def test_list_methods_shows_what_the_caller_may_call(gate: Gate) -> None:
+    """Each role sees its own list; every name on it is one that it may call, and no other is."""
+    lists: dict[str, set[str]] = {}
+    for role in ("viewer", "operator", "admin", "agent"):
+        proxy = gate.proxy("/processes", role)
+        lists[role] = set(proxy.system.listMethods())
+    own = {"system.listMethods", "system.methodHelp", "system.methodSignature", "system.multicall"}
+    assert own < lists["viewer"] == lists["agent"]
+    assert "supervisor.getState" in lists["viewer"]
+    assert "supervisor.startProcess" not in lists["viewer"]
+    assert lists["viewer"] < lists["operator"] < lists["admin"]
+    assert "supervisor.shutdown" in lists["admin"] - lists["operator"]
+
+
+def test_signature_and_help_come_from_the_catalog(gate: Gate) -> None:
+    """They agree with what supervisord says of itself, and a method that one may not call looks like one that is not there."""
+    since = gate.mark()
+    operator = gate.proxy("/processes", "operator")
+    assert operator.system.methodSignature("supervisor.startProcess") == [["boolean", "string"], ["boolean", "string", "boolean"]]
+    assert operator.system.methodHelp("supervisor.startProcess").startswith("Start a process.\n  name (")
+    hidden = faults(lambda: operator.system.methodHelp("supervisor.shutdown"))
+    missing = faults(lambda: operator.system.methodHelp("supervisor.nonsense"))
+    assert (hidden.faultCode, hidden.faultString) == (missing.faultCode, missing.faultString)
+    records = gate.calls(since)
+    assert [r["args"]["method"] for r in records if r["stage"] == "decided"] == [
+        "supervisor.startProcess",
+        "supervisor.startProcess",
+        "supervisor.shutdown",
+        "supervisor.nonsense",
+    ]
+    assert {r["protocol"] for r in records if r["stage"] == "decided"} == {"callgate"}
+
+
+def test_every_view_method_of_supervisord_works_through_the_gate(gate: Gate, supervisord: Supervisord) -> None:
+    """The catalog's methods that need no argument answer as supervisord answers directly, alone and as parts of one multicall."""
+    viewer = gate.proxy("/processes", "viewer")
+    names = [
+        "getAPIVersion",
+        "getVersion",
+        "getSupervisorVersion",
+        "getIdentification",
+        "getState",
+        "getPID",
+        "getAllConfigInfo",
+    ]
+    alone = [getattr(viewer.supervisor, name)() for name in names]
+    assert alone == [getattr(supervisord.direct.supervisor, name)() for name in names]
+    together = viewer.system.multicall([{"methodName": f"supervisor.{name}", "params": []} for name in names])
+    assert [result for [result] in together] == alone
+
+
+def test_what_is_written_to_a_process_is_withheld_from_the_record(gate: Gate) -> None:
+    """The argument that the catalog calls secret is recorded as a keyed hash, though supervisord got it."""
+    since = gate.mark()
+    admin = gate.proxy("/processes", "admin")
+    assert admin.supervisor.sendProcessStdin("sleeper", "hunter2\n") is True
+    record = only(gate.calls(since), stage="decided")
+    assert record["args"]["name"] == "sleeper"
+    assert list(record["args"]["chars"]) == ["hmac-sha256"]
+
+
+def test_unknown_methods_are_refused_and_not_forwarded(gate: Gate) -> None:
+    """What the catalog does not have does not exist, for an admin too; the record says that it was unknown."""
+    since = gate.mark()
+    admin = gate.proxy("/processes", "admin")
+    fault = faults(lambda: admin.supervisor.launchMissiles(3))
+    assert "unknown-method" in fault.faultString
+    record = only(gate.calls(since))
+    assert (record["decision"], record["reason"], record["known"], record["args"]) == ("deny", "unknown-method", False, {"0": 3})
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [((), "name is missing"), ((3,), "name must be a string"), (("sleeper", True, 1), "takes at most 2"), (("sleeper", 1), "wait must be")],
+)
+def test_arguments_are_checked_before_supervisord_sees_them(gate: Gate, params: tuple[Any, ...], said: str) -> None:
+    """Too few, too many, or of another type: a fault with JSON-RPC's code for that, and a `rejected` record."""
+    since = gate.mark()
+    operator = gate.proxy("/processes", "operator")
+    fault = faults(lambda: operator.supervisor.startProcess(*params))
+    assert fault.faultCode == -32602
+    assert said in fault.faultString
+    record = only(gate.calls(since))
+    assert (record["stage"], record["reason"], record["principal"]["subject"]) == ("rejected", "bad-arguments", "operator-1")
+
+
+def test_supervisorctl_works_over_a_plain_loopback_listener(supervisord: Supervisord, tmp_path: Path) -> None:
+    """supervisorctl knows http:// and ``/RPC2`` alone: with plain HTTP on loopback, at the root, it works with the token as password."""
+    upstream = {"name": "processes", "protocol": "xmlrpc", "catalog": "supervisor", "url": f"unix:{supervisord.directory}/s.sock"}
+    gate = Gate(tmp_path / "gate", [upstream], tls=False).start()
+
+    def ctl(role: str, *words: str, scheme: str = "http") -> subprocess.CompletedProcess[str]:
+        configuration = tmp_path / "ctl.conf"
+        configuration.write_text(
+            f"[supervisorctl]\nserverurl = {scheme}://localhost:{gate.port}\nusername = jwt\npassword = {gate.token(role)}\n"
+        )
+        command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(configuration), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+
+    try:
+        assert "sleeper                          RUNNING" in ctl("viewer", "status").stdout
+        # It has words for supervisord's own faults alone.
+        assert "Unknown result code 403 for spare" in ctl("viewer", "start", "spare").stdout, (
+            "it has words for supervisord's own faults alone"
+        )
+        assert "spare: started" in ctl("operator", "start", "spare").stdout
+        assert "spare: stopped" in ctl("operator", "stop", "spare").stdout
+        assert "Unknown protocol" in ctl("viewer", "status", scheme="https").stdout
+        decided = [(r["method"], r["decision"], r["origin"]["tls"]) for r in gate.calls() if r["stage"] == "decided"]
+        assert ("supervisor.startProcess", "deny", None) in decided
+        assert ("supervisor.startProcess", "allow", None) in decided
+    finally:
+        assert gate.stop() == 0
+
+
+def test_a_supervisord_that_is_down_is_a_fault_and_heals(tmp_path: Path) -> None:
+    """While nothing listens the caller is told to come back, in a fault with Retry-After; once it listens, calls go through."""
+    port = free_port()
+    own = Gate(
+        tmp_path / "gate",
+        [{"name": "late", "protocol": "xmlrpc", "catalog": "supervisor", "url": f"http://127.0.0.1:{port}", "prefix": "/late"}],
+    ).start()
+    try:
+        body = xmlrpc.client.dumps((), "supervisor.getState").encode()
+        answer = own.ask("/late/RPC2", "viewer", body, kind="text/xml")
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/xml")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert b"<int>502</int>" in answer.body
+        assert b"upstream-unreachable" in answer.body
+        completed = only(own.calls(), stage="completed")
+        assert (completed["outcome"], completed["reason"], completed["status"]) == ("failed", "upstream-unreachable", 200)
+        configuration = tmp_path / "late.conf"
+        configuration.write_text(
+            f"[inet_http_server]\nport = 127.0.0.1:{port}\n[supervisord]\nlogfile = {tmp_path}/late.log\npidfile = {tmp_path}/late.pid\n"
+            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
+        )
+        command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(configuration)]
+        late = Process(command, tmp_path, "late-output")
+        try:
+            viewer = own.proxy("/late", "viewer")
+            until(lambda: accepts(port), "supervisord listened")
+            assert viewer.supervisor.getState()["statename"] == "RUNNING"
+        finally:
+            late.stop()
+    finally:
+        assert own.stop() == 0
