@@ -51,51 +51,6 @@ system:
 	@command -v node >/dev/null && command -v npm >/dev/null || { $(call apt,nodejs npm); }
 	@command -v curl >/dev/null || { $(call apt,curl); }
 
-%/node_modules/.package-lock.json,$(wildcard tests/*/*/package-lock.json))
-
-# $(call apt,packages): install Debian packages when we may, else say what is missing and go on.
-define apt
-if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) >/dev/null; \
-else false; fi || echo "missing on this machine: $(1)" >&2
-endef
-
-.PHONY: run test lint types tests system clean
-.DELETE_ON_ERROR:
-
-run: $(VENV)/.run
-	@exec $(VENV)/bin/callgate demo --dir .demo
-
-test: lint types tests
-
-lint: $(VENV)/.test
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-
-types: $(VENV)/.test
-	$(VENV)/bin/mypy
-
-tests: $(VENV)/.test system $(NODE)
-	$(VENV)/bin/python -m pytest
-
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Callgate needs Python 3.11 or later." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv); }
-	$(PYTHON) -m venv --clear $(VENV)
-
-$(VENV)/.run: $(VENV)/bin/python pyproject.toml
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
-	@touch $@
-
-$(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	@touch $@ $(VENV)/.run
-
-# What some tests need beside Python; without it they are skipped (and under CI=true they fail), each saying so.
-system:
-	@command -v node >/dev/null && command -v npm >/dev/null || { $(call apt,nodejs npm); }
-	@command -v chromium >/dev/null || { $(call apt,chromium); }
-
 %/node_modules/.package-lock.json: %/package-lock.json | system
 	@npm ci --prefix $* --no-audit --no-fund --loglevel=error && touch $@ || echo "$*: npm could not set up its packages" >&2
 

@@ -1,0 +1,61 @@
+"""The files an operator copies: they must say what the code does."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from proxy.cli.main import VERBS
+from proxy.config_model import Settings
+from proxy.edge import app, metrics
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+TEXTS = [DEPLOY / "runbook.md", DEPLOY / "threat-model.md", DEPLOY / "callgate.toml", DEPLOY / "callgate.service", DEPLOY / "Containerfile"]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_only_verbs_that_exist_are_named(path: Path) -> None:
+    """A runbook that tells to run what is not there costs the night."""
+    for verb in re.findall(r"(?:^|`|: |bin/)callgate ([a-z]+)\b", path.read_text(encoding="utf-8"), re.MULTILINE):
+        assert verb in VERBS, verb
+
+
+def test_the_runbook_names_metrics_that_exist() -> None:
+    """An alert on a metric that is not exported never fires."""
+    sources = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (app, metrics) if module.__file__)
+    named = set(re.findall(r"callgate_[a-z_]+", (DEPLOY / "runbook.md").read_text(encoding="utf-8")))
+    assert len(named) >= 4
+    for name in named:
+        assert f'"{name}"' in sources, name
+
+
+def test_the_documents_name_settings_that_exist() -> None:
+    """`limits.drain_seconds` and the like are keys of the settings."""
+    for path in TEXTS:
+        for table, key in re.findall(r"`([a-z_]+)\.([a-z_]+)`", path.read_text(encoding="utf-8")):
+            if table not in Settings.model_fields:
+                continue
+            annotation = Settings.model_fields[table].annotation
+            model = next(part for part in [annotation, *getattr(annotation, "__args__", ())] if hasattr(part, "model_fields"))
+            assert key in model.model_fields, f"{path.name}: {table}.{key}"
+
+
+def test_the_unit_outlasts_the_drain() -> None:
+    """systemd must not kill the gate while it finishes the calls it has in hand."""
+    unit = (DEPLOY / "callgate.service").read_text(encoding="utf-8")
+    patience = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert patience
+    factory = Settings.model_fields["limits"].default_factory
+    assert factory is not None
+    assert int(patience[1]) > factory().drain_seconds  # type: ignore[call-arg]  # pydantic's factories may take data; this one takes none
+
+
+def test_the_two_commands_are_valid_make(tmp_path: Path) -> None:
+    """``make run`` and ``make test`` know what to do, from a clean clone, without doing it here."""
+    for target in ("run", "test"):
+        done = subprocess.run(["make", "--dry-run", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "pytest" in done.stdout
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111 == 0o111
