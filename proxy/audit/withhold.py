@@ -27,7 +27,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from math import isfinite
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import orjson
 
@@ -48,6 +48,7 @@ RESERVED: Final = frozenset({"hmac-sha256", "length", "sha256", "number", "integ
 
 _WORDS = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+")
 _I64_MIN, _U64_MAX = -(2**63), 2**64 - 1
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 _NAMES_KEPT = 4096  # names are the caller's to choose: what is remembered of them is bounded
 
 
@@ -80,6 +81,7 @@ class Withholder:
         self._total_limit = total_limit
         self._extra = frozenset(extra_names)
         self._known: dict[str, bool] = {}
+        self._shapes: set[tuple[str, ...]] = set()
 
     def keyed(self, value: Value) -> str:
         """Return the keyed hash of a value in hex."""
@@ -87,6 +89,13 @@ class Withholder:
 
     def encode(self, args: Mapping[str, Value], secret: tuple[tuple[str, ...], ...] = ()) -> bytes:
         """Return the recorded form of `args` as JSON, bounded: when all is too long, large arguments become length and hash."""
+        if not secret and self._harmless(args):
+            try:
+                text = orjson.dumps(args)
+            except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits
+                text = b""
+            if text and len(text) <= self._text_limit:
+                return text
         shown = self._members(args, (), frozenset(secret))
         text = orjson.dumps(shown)
         if len(text) <= self._total_limit:
@@ -97,6 +106,32 @@ class Withholder:
                 shown[name] = {"length": len(part), "sha256": sha256(part).hexdigest()}
         shorter = orjson.dumps(shown)
         return shorter if len(shorter) <= self._total_limit else orjson.dumps({"length": len(text), "sha256": sha256(text).hexdigest()})
+
+    def _harmless(self, args: Mapping[str, Value]) -> bool:
+        """Say whether `args` can stand as they are, if they are also short: most can, and need no copy then (3 µs instead of 10).
+
+        What a caller's names say is remembered for all names of an object together, since the same ones come again.
+        """
+        names = tuple(args)
+        if names not in self._shapes and not self._learn_shape(names):
+            return False
+        for value in args.values():
+            kind = type(value)
+            if kind in _AS_THEY_ARE:
+                continue
+            if kind is dict:
+                if not self._harmless(cast(dict[str, Value], value)) or not RESERVED.isdisjoint(cast(dict[str, Value], value)):
+                    return False
+            elif kind is not list or not all(type(item) is str for item in cast(list[Value], value)):
+                return False
+        return True
+
+    def _learn_shape(self, names: tuple[str, ...]) -> bool:
+        if any(self._learn(name) or len(name) > 256 for name in names):
+            return False
+        if len(self._shapes) < _NAMES_KEPT and len(names) <= 32:
+            self._shapes.add(names)
+        return True
 
     def text(self, value: str) -> Json:
         """Return one text as it may stand in a record."""

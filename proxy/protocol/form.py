@@ -56,13 +56,11 @@ def unquote_plus(value: bytes) -> bytes:
         raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken") from None
 
 
-def write_field(json_text: str) -> bytes:
-    """`json_text` (ASCII) as the body ``data=…``.
+def write_field(json_text: bytes) -> bytes:
+    """`json_text` as the body ``data=…``.
 
     Only what a form parser would read differently is escaped, which is a tenth of the work of quoting every brace and
     shortens what luigid has to decode.
     """
-    escaped = (
-        json_text.replace("%", "%25").replace("&", "%26").replace("+", "%2B").replace(" ", "+").replace(";", "%3B").replace("#", "%23")
-    )
-    return b"data=" + escaped.encode("ascii")
+    escaped = json_text.replace(b"%", b"%25").replace(b"&", b"%26").replace(b"+", b"%2B").replace(b" ", b"+")
+    return b"data=" + escaped.replace(b";", b"%3B").replace(b"#", b"%23")

@@ -27,7 +27,7 @@ from proxy.protocol.browser import refuse_unmeant
 from proxy.protocol.catalog import Catalog, Method, check_arguments, disarm_markup
 from proxy.protocol.form import FORM, is_form, read_field, write_field
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import parse_arguments
+from proxy.protocol.strict_json import parse_arguments, write_arguments
 
 _PATH = re.compile(r"/api/([a-z_]{1,64})")
 _MARKED = re.compile(r" \[[a-z0-9-]+:[A-Za-z0-9%._~@-]*\]\Z")
@@ -92,10 +92,10 @@ def encode(call: Call, catalog: Catalog, principal: Principal, base: str, *, gzi
     `base` is the path under which luigid itself is served, usually none.
     """
     method = catalog.methods[call.method]
-    args = call.args
+    marked: dict[str, Value] = {}
     if method.worker_arg is not None:
-        args = {**args, method.worker_arg: str(args[method.worker_arg]) + worker_mark(principal)}
-    body = write_field(json.dumps(args))
+        marked[method.worker_arg] = str(call.args[method.worker_arg]) + worker_mark(principal)
+    body = write_field(write_arguments(call.args, marked))
     view = method.permission == "view"
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in _NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole

@@ -163,7 +163,6 @@ class XmlRpc(RpcDialect):
             return Call(self._upstream, "xmlrpc", name, "admin", args, known=False)
         args = name_arguments(method, params)
         check_arguments(method, args)
-        encode_call(name, params)  # only what we can write again is a call: else it is refused here, before it is decided
         return Call(self._upstream, "xmlrpc", name, method.permission, args, secret=method.secret_args)
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:

@@ -65,12 +65,13 @@ def test_what_stock_clients_encode_is_read_back(text: str) -> None:
     assert read_field(b"data=" + quote_plus(raw).replace("+", "%20").encode()) == raw
 
 
-@given(st.text(st.characters(max_codepoint=0x7F)))
+@given(st.text())
 def test_what_is_written_tornado_reads_as_one_field(text: str) -> None:
     """luigid's own form parser finds one field, named data, and in it the very text."""
     found: dict[str, list[bytes]] = {}
-    parse_body_arguments(FORM.decode(), write_field(text), found, {})
-    assert found == {"data": [text.encode()]}
+    raw = text.encode("utf-8", "surrogatepass")
+    parse_body_arguments(FORM.decode(), write_field(raw), found, {})
+    assert found == {"data": [raw]}
 
 
 @pytest.mark.parametrize(
