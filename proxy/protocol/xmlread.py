@@ -156,9 +156,10 @@ class Reader:
 # What may come next, by the element one is in and the last child it had. A blank stands for text, "/" for the element's end.
 _SCALARS = set(READ)
 _NEXT: dict[str, set[str]] = {
-    "document": {"methodCall", "methodResponse"},
+    "document": {"methodCall"},
     "document after methodCall": set(),
-    "document after methodResponse": set(),
+    "answer": {"methodResponse"},
+    "answer after methodResponse": set(),
     "methodCall": {"methodName"},
     "methodCall after methodName": {"params", "/"},
     "methodCall after params": {"/"},
@@ -182,7 +183,7 @@ _NEXT: dict[str, set[str]] = {
     "member after value": {"/"},
     "name": {"text", "/"},
 } | {scalar: {"text", "/"} for scalar in _SCALARS}
-_KNOWN = {state.split()[0] for state in _NEXT}
+_KNOWN = {state.split()[0] for state in _NEXT} - {"document", "answer"}
 _PIECE = re.compile(r"<(/?)([A-Za-z0-9._]{1,20})[ \t\n]*(/?)>|[^<]+")
 _STEPS = 64  # a production that does not match has fewer tags than this
 

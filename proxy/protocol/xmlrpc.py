@@ -7,7 +7,7 @@ next does not (a name twice, a comment inside it, a namespace, a DOCTYPE, a valu
 * one ``methodName`` of ``[A-Za-z0-9_.:/]{1,255}``, then at most one ``params``;
 * one ``value`` in each ``param``; one ``name`` and one ``value``, in this order, in each ``member``; no member twice;
 * no attributes, no prefixes, nothing but white space between elements (`xmltext` says what else a document may not hold);
-* bounds on elements, checked before anything is parsed, and on depth.
+* bounds on elements and references, checked before anything is parsed, and on depth.
 
 No XML parser is used. Whatever is accepted here is well-formed XML that any parser reads as the same call; the tests hold
 this against defusedxml and others, with mutated documents. So there is no DTD, entity or namespace code to switch off, and
@@ -64,7 +64,8 @@ def decode_call(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int
     """The method and the arguments of the one call in `body`.
 
     `max_depth` counts arrays and structs within each other. `max_elements` counts elements of a start and an end tag; one
-    that is written as a single tag counts half. Raises `Rejected` with MALFORMED_CALL, AMBIGUOUS_CALL or CALL_TOO_COMPLEX.
+    that is written as a single tag counts half, and so does a character or entity reference.
+    Raises `Rejected` with MALFORMED_CALL, AMBIGUOUS_CALL or CALL_TOO_COMPLEX.
     """
     text, at, reader = _open(body, max_elements, max_depth)
     start = _CALL.match(text, at)
@@ -105,7 +106,7 @@ def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth:
         text, at, reader = _open(body, max_elements, max_depth)
         start = _RESPONSE.match(text, at)
         if start is None:
-            refuse(text, at, "document")
+            refuse(text, at, "answer")
         kind, at = start[1], start.end()
         value: Value
         if kind == "fault":
@@ -116,7 +117,7 @@ def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth:
                 raise Rejected(Reason.MALFORMED_CALL, "an answer has one param")
             value = values[0]
         if _END_RESPONSE[kind].match(text, at) is None:
-            refuse(text, at, "document after methodResponse", f"methodResponse after {kind}", _IN_RESPONSE[kind])
+            refuse(text, at, "answer after methodResponse", f"methodResponse after {kind}", _IN_RESPONSE[kind])
     except Rejected as error:
         raise _invalid(error.detail) from None
     if kind == "params":
@@ -156,7 +157,8 @@ def encode_fault(code: int, text: str) -> bytes:
 
 def _open(body: bytes, max_elements: int, max_depth: int) -> tuple[str, int, Reader]:
     """The text of `body`, where its root should stand, and a reader for its values."""
-    if body.count(b"<") > 2 * max_elements:
+    # References cost as much as tags do: without a bound, 16 MiB of them would take seconds.
+    if body.count(b"<") + body.count(b"&") > 2 * max_elements:
         raise Rejected(Reason.CALL_TOO_COMPLEX, f"the document has more than {max_elements} elements")
     text, at, plain = read_text(body)
     return text, at, Reader(text, plain, max_depth)

@@ -22,7 +22,7 @@ _DECLARATION = re.compile(
     r"(?:[ \t\n]+encoding[ \t\n]*=[ \t\n]*(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
     r"(?:[ \t\n]+standalone[ \t\n]*=[ \t\n]*(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*\?>"
 )
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&")
 _ENTITY = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 _JOINT = "\x00"  # marks where a CDATA section began; no document can hold it, since it is among the forbidden bytes
@@ -54,9 +54,9 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     plain = "&" not in text
     if "!" in text and "<!" in text:
-        text, plain = _CDATA.sub(_as_text, text), False
+        text, plain = _without_sections(text), False
         if "<!" in text:
-            raise _malformed("the document holds a comment, a DOCTYPE or an unfinished CDATA section")
+            raise _malformed("the document holds a comment or a DOCTYPE")
     if "]" in text and "]]>" in text:
         raise _malformed("the document holds ]]> outside of a CDATA section")
     if not text.startswith("<?"):
@@ -69,10 +69,23 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
     return text, declaration.end(), plain
 
 
-def _as_text(section: re.Match[str]) -> str:
-    """A CDATA section as escaped text. The mark keeps it from joining the halves of a tag, or of a ``]]>``, around it."""
-    inner = section[1].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("]", "&#93;")
-    return _JOINT + inner
+def _without_sections(text: str) -> str:
+    """`text` with each CDATA section as escaped text, in one pass.
+
+    A mark where the section began keeps it from joining the halves of a tag, or of a ``]]>``, that stand around it.
+    """
+    parts: list[str] = []
+    at = 0
+    while (begin := text.find(_CDATA, at)) >= 0:
+        end = text.find(_CDATA_END, begin)
+        if end < 0:
+            raise _malformed("the document holds an unfinished CDATA section")
+        inner = text[begin + len(_CDATA) : end]
+        inner = inner.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("]", "&#93;")
+        parts += (text[at:begin], _JOINT, inner)
+        at = end + len(_CDATA_END)
+    parts.append(text[at:])
+    return "".join(parts)
 
 
 def unescape(text: str) -> str:
