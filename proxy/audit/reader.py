@@ -8,14 +8,14 @@ what checks it.
 
 import gzip
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import orjson
 
-from proxy.audit.files import SEALED_SUFFIX, logs, segments
+from proxy.audit.files import SEALED_SUFFIX, SEGMENT_SUFFIX, logs, segments
 
 _TAIL_STEP = 256 * 1024  # bytes; a record is at most about 70 KiB, so a step holds several
 
@@ -51,6 +51,13 @@ def open_segment(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if path.name.endswith(SEALED_SUFFIX) else path.open("rb")
 
 
+def _open_even_if_compressed_meanwhile(path: Path) -> BinaryIO:
+    try:
+        return open_segment(path)
+    except FileNotFoundError:
+        return open_segment(path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX))
+
+
 def parse(raw: bytes) -> dict[str, Any]:
     """Return a line's members."""
     try:
@@ -60,27 +67,29 @@ def parse(raw: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {"stage": "unreadable"}
 
 
-def read_log(directory: Path, start: Position | None = None) -> Iterator[Item]:
-    """Read one log from `start` (its beginning) to where it ends now."""
+def read_log(directory: Path, start: Position | None = None, sift: Callable[[bytes], bool] | None = None) -> Iterator[Item]:
+    """Read one log from `start` (its beginning) to where it ends now; with `sift`, only the lines it says yes to are parsed and given."""
     start = start or Position()
     for number, path in segments(directory).items():
         if number < start.segment:
             continue
         offset = start.offset if number == start.segment else 0
-        with open_segment(path) as lines:
+        with _open_even_if_compressed_meanwhile(path) as lines:
             lines.seek(offset)
             for raw in lines:
                 if not raw.endswith(b"\n"):
                     break
                 offset += len(raw)
+                if sift is not None and not sift(raw):
+                    continue
                 text = raw[:-1]
                 yield Item(directory.name, Position(number, offset), text, parse(text))
 
 
-def read_all(directory: Path, only: Iterable[str] = ()) -> Iterator[Item]:
+def read_all(directory: Path, only: Iterable[str] = (), sift: Callable[[bytes], bool] | None = None) -> Iterator[Item]:
     """Read all logs of an audit directory (or those named), merged by time; each log stays in its own order."""
     wanted = set(only)
-    streams = [read_log(path) for name, path in logs(directory).items() if not wanted or name in wanted]
+    streams = [read_log(path, None, sift) for name, path in logs(directory).items() if not wanted or name in wanted]
     return heapq.merge(*streams, key=lambda item: item.time)
 
 

@@ -4,6 +4,8 @@ import re
 from datetime import datetime
 from typing import Any
 
+from proxy.audit.query import CallRecord
+
 COLUMNS = ("time", "who", "call", "result", "reason", "ms", "from", "id")
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -22,6 +24,32 @@ def who(record: dict[str, Any]) -> str:
     return f"{principal.get('issuer_name')}|{principal.get('subject')}" + (" (agent)" if principal.get("agent") else "")
 
 
+def call_row(call: CallRecord) -> tuple[str, ...]:
+    """Return the cells of `COLUMNS` for a whole call, safe to print."""
+    record, done = call.decided, call.completed or {}
+    summary = record.get("summary")
+    address = _address(record) if not isinstance(summary, dict) else str(summary.get("address") or "(many)")
+    result = f"{call.result} {done.get('status', '')}".strip() + (f" x{call.calls}" if call.calls > 1 else "")
+    reason = f"{call.reason} {record.get('detail') or ''}".strip()
+    if isinstance(summary, dict):
+        reason = ", ".join(f"{name} {count}" for name, count in dict(summary.get("reasons", {})).items())
+    cells = (record.get("time", ""), who(record), _target(record), result, reason, _ms(done), address, record.get("id", ""))
+    return tuple(printable(cell) for cell in cells)
+
+
+def _address(record: dict[str, Any]) -> str:
+    origin = record.get("origin")
+    return str(origin.get("address", "-")) if isinstance(origin, dict) else "-"
+
+
+def _target(record: dict[str, Any]) -> str:
+    return " ".join(str(record[name]) for name in ("upstream", "method", "task") if record.get(name)) or "-"
+
+
+def _ms(record: dict[str, Any]) -> str:
+    return f"{record['duration_us'] / 1000:.1f}" if isinstance(record.get("duration_us"), int) else ""
+
+
 class Rows:
     """Makes rows. Remembers decided calls for as long as they are open, so that `completed` rows can name them (at most 10,000)."""
 
@@ -34,7 +62,6 @@ class Rows:
         """Return the cells of `COLUMNS`, safe to print."""
         stage = record.get("stage")
         decided = record
-        took = ""
         if stage == "decided":
             if record.get("decision") == "allow":
                 self._remember((log, record.get("seq")), record)
@@ -43,7 +70,6 @@ class Rows:
         elif stage == "completed":
             decided = self._open.pop((log, record.get("decided")), {})
             result, reason = f"{record.get('outcome')} {record.get('status', '')}".strip(), str(record.get("reason", ""))
-            took = f"{record['duration_us'] / 1000:.1f}" if isinstance(record.get("duration_us"), int) else ""
             if isinstance(window := record.get("window"), dict):
                 result = f"{record.get('outcome')} x{window.get('calls')}"
         elif stage == "rejected" and isinstance(summary := record.get("summary"), dict):
@@ -54,12 +80,8 @@ class Rows:
             result, reason = "rejected", f"{record.get('reason')} {record.get('detail', '')}".strip()
         else:
             result, reason = f"[{stage}]", self._about(record)
-        call = f"{decided.get('upstream', '-')} {decided.get('method', '')}".strip()
-        if decided.get("task"):
-            call += f" {decided['task']}"
-        origin = decided.get("origin")
-        address = origin.get("address", "-") if isinstance(origin, dict) else "-"
-        cells = (self._time(record.get("time")), who(decided), call, result, reason, took, address, record.get("id", ""))
+        time = self._time(record.get("time"))
+        cells = (time, who(decided), _target(decided), result, reason, _ms(record), _address(decided), record.get("id", ""))
         return tuple(printable(cell) for cell in cells)
 
     def _remember(self, key: tuple[str, object], record: dict[str, Any]) -> None:

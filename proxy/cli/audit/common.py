@@ -1,7 +1,9 @@
 """What the audit verbs share: the sub-application, where the log is, and how a table is printed."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from proxy.audit.show import COLUMNS
+
+_SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Read, check and report on the audit log.")
 
@@ -44,11 +48,29 @@ def directory(given: Path | None, config: Path | None) -> Path:
     return found
 
 
+def instant(text: str | None) -> str | None:
+    """Return a time as records have it: from a date, a date and time (UTC unless it says otherwise), or a span like 2h or 7d ago."""
+    if text is None:
+        return None
+    if (span := _SPAN.fullmatch(text)) is not None:
+        seconds = int(span[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[span[2]]
+        moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            fail(f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00Z, or 2h, 7d")
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def table(rows: Iterable[Sequence[str]], columns: Sequence[str] = COLUMNS) -> None:
-    """Print a table: framed and coloured on a terminal, plain and never cut in a pipe."""
+    """Print a table: framed and coloured on a terminal, aligned and never cut in a pipe."""
     if not sys.stdout.isatty():
-        for row in rows:
-            print("  ".join(row))
+        held = list(rows)
+        widths = [max(len(row[column]) for row in held) for column in range(len(columns))] if held else []
+        for row in held:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:

@@ -1,0 +1,107 @@
+"""Moves old sealed segments elsewhere; what remains verifies by itself.
+
+Only whole segments whose every record is older than the given time, from the beginning of the log on, and never the last one.
+The order is the safe one: (1) compress and copy, with the checkpoints; (2) read the copies back and compare; (3) have a record
+written that says what went where; (4) only then remove. Interrupted, it has copied too much and lost nothing. The first
+segment that stays begins with the edge of the tree before it, so that later signed roots still prove it, and the record of (3)
+says that what is missing was archived.
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from proxy.audit.chain import Chain
+from proxy.audit.compress import compress
+from proxy.audit.files import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, make_directory, segment_name, segments, sync_directory
+from proxy.audit.keys import PUBLIC_KEYS
+from proxy.audit.reader import open_segment, parse
+from proxy.audit.withhold import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What can be moved of one log: segments `first` to `last`, which hold the first `size` records with this `root`."""
+
+    directory: Path
+    origin: str
+    first: int
+    last: int
+    size: int
+    root: str
+    numbers: tuple[int, ...]
+
+    def record(self, to: Path) -> dict[str, Json]:
+        """Return the members of the ``archived`` record."""
+        return {"log": self.origin, "segments": [self.first, self.last], "size": self.size, "root": self.root, "to": str(to)}
+
+
+def plan(directory: Path, before: str) -> Plan | None:
+    """Return what of a log is wholly older than `before` (RFC 3339 in UTC), None if nothing is."""
+    found = list(segments(directory).items())
+    movable: list[int] = []
+    edge = Chain()
+    for (number, _), (_, following) in pairwise(found):
+        with open_segment(following) as lines:
+            header = lines.readline().rstrip(b"\n")
+        if str(parse(header).get("time", "~")) > before:
+            break
+        movable.append(number)
+        edge = Chain()
+        edge.begin(header)
+    if not movable:
+        return None
+    return Plan(directory, edge.log, movable[0], movable[-1], edge.tree.size, edge.tree.root().hex(), tuple(movable))
+
+
+def copy(planned: Plan, to: Path) -> list[Path]:
+    """Compress and copy the planned segments under `to`/<log>/; return the files that may be removed once that is on record."""
+    source, target = planned.directory, to / planned.directory.name
+    make_directory(target)
+    done = []
+    for number in planned.numbers:
+        path = segments(source)[number]
+        if path.name.endswith(SEGMENT_SUFFIX):
+            path = compress(path)
+        for file in (path, source / f"{segment_name(number)}{CHECKPOINT_SUFFIX}"):
+            if file.exists():
+                _copy(file, target / file.name)
+                done.append(file)
+    for keys in (source / PUBLIC_KEYS, source.parent / PUBLIC_KEYS):
+        if keys.exists():
+            _copy(keys, to / PUBLIC_KEYS)
+    sync_directory(target)
+    sync_directory(to)
+    return done
+
+
+def remove(files: list[Path]) -> None:
+    """Remove what has been copied and recorded."""
+    for file in files:
+        file.unlink()
+    for directory in {file.parent for file in files}:
+        sync_directory(directory)
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as out, source.open("rb") as data:
+            shutil.copyfileobj(data, out, 1 << 20)
+            out.flush()
+            os.fsync(out.fileno())
+        if _digest(temporary) != _digest(source):
+            raise OSError(f"the copy of {source.name} does not read back")
+        temporary.rename(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").digest()

@@ -1,0 +1,171 @@
+"""The reports for controls, computed: access, changes, refusals, completeness.
+
+Access compares what principals may do with what they did. What they may do is the policy layer's to say, so it comes in as a
+function; everything else is read from the log and the policy sets kept beside it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+from proxy.audit.checkpoint import Checkpoint, format_key
+from proxy.audit.policies import digest, kept_policy_set
+from proxy.audit.query import CallRecord
+from proxy.audit.reader import Item
+from proxy.audit.report import Report, Section
+from proxy.audit.show import who
+from proxy.audit.verify import Keys, LogReport
+
+Granted = Callable[[dict[str, Any]], Mapping[tuple[str, str], Sequence[str]]]
+"""Says for a recorded principal, by (upstream, class), which methods the policies could allow it."""
+
+
+@dataclass(slots=True)
+class _Used:
+    principal: dict[str, Any]
+    methods: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    last: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def access(
+    calls: Iterable[CallRecord],
+    granted: Granted,
+    roles: Sequence[tuple[str, str]],
+    period: str,
+    basis: Sequence[Checkpoint],
+    notes: Sequence[str],
+) -> Report:
+    """Return who holds which rights and what they used of them, unused rights first. `roles` are (role, whom it is given to)."""
+    used: dict[str, _Used] = {}
+    held: Counter[str] = Counter()
+    for call in calls:
+        principal = call.decided.get("principal")
+        if not isinstance(principal, dict):
+            continue
+        # A principal is taken with the roles it last had in the period.
+        entry = used.setdefault(f"{principal.get('issuer')}|{principal.get('subject')}", _Used(principal))
+        entry.principal = principal
+        if call.decided.get("decision") == "allow":
+            key = (str(call.decided.get("upstream")), str(call.decided.get("class")))
+            entry.methods[key][str(call.decided.get("method"))] += call.calls
+            entry.last[key] = max(entry.last.get(key, ""), str(call.decided.get("time")))
+    rows: list[tuple[int, tuple[str, ...]]] = []
+    for entry in used.values():
+        name, role = who({"principal": entry.principal}), " ".join(entry.principal.get("roles", ()))
+        held.update(entry.principal.get("roles", ()))
+        rights = granted(entry.principal)
+        for key in sorted({*rights, *entry.methods}):
+            may, did = set(rights.get(key, ())), entry.methods.get(key, Counter())
+            unused = sorted(may - did.keys())
+            shown = " ".join(unused) if unused else "-"
+            cells = (name, role or "-", *key, str(len(may)), str(len(did)), f"{did.total():,}", entry.last.get(key, "never")[:19], shown)
+            rows.append((0 if not did else 1 if unused else 2, cells))
+    rows.sort()
+    columns = ("principal", "roles", "upstream", "class", "granted", "used", "calls", "last used (UTC)", "methods not used")
+    grants = tuple((role, whom, str(held[role])) for role, whom in roles)
+    return Report("Access: rights granted against rights used", period, tuple(basis), (
+        Section("By principal, unused rights first", columns, tuple(cells for _, cells in rows)),
+        Section("Roles and to whom they are given", ("role", "given to", "principals seen with it"), grants),
+    ), tuple(notes))  # fmt: skip
+
+
+def changes(items: Iterable[Item], directory: Path, period: str, basis: Sequence[Checkpoint]) -> Report:
+    """Return every policy set that came into force, when, by which hash, and how its texts differ from the one before it."""
+    rows: list[tuple[str, ...]] = []
+    texts: list[str] = []
+    before: dict[str, tuple[str, dict[str, str]]] = {}
+    for item in items:
+        if item.record.get("stage") != "policy":
+            continue
+        policy_hash, time = str(item.record.get("hash")), item.time
+        old_hash, old = before.get(item.log, ("", {}))
+        kept = kept_policy_set(directory, policy_hash)
+        if kept is None:
+            rows.append((time, item.log, policy_hash, "its texts are not kept beside the log"))
+        elif digest(kept) != item.record.get("texts_sha256"):
+            rows.append((time, item.log, policy_hash, "the kept texts are not those that came into force"))
+        elif policy_hash == old_hash:
+            rows.append((time, item.log, policy_hash, "as before (the process began anew)"))
+        else:
+            changed = sorted(name for name in {*old, *kept} if old.get(name) != kept.get(name))
+            rows.append((time, item.log, policy_hash, ("changed: " if old_hash else "first: ") + " ".join(changed)))
+            if old_hash:
+                texts.append("\n".join([f"{time}  {item.log}", *(line for name in changed for line in _difference(name, old, kept))]))
+        before[item.log] = (policy_hash, kept or {})
+    table = Section("Policy sets in force", ("time (UTC)", "log", "hash", "what changed"), tuple(rows), tuple(texts))
+    return Report("Changes of policies and roles", period, tuple(basis), (table,))
+
+
+def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoint]) -> Report:
+    """Return what was refused: by reason and principal, with how often, when first and last, and from where."""
+    counted: Counter[tuple[str, ...]] = Counter()
+    first: dict[tuple[str, ...], str] = {}
+    last: dict[tuple[str, ...], str] = {}
+    addresses: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    reasons: Counter[str] = Counter()
+    for call in calls:
+        if call.result not in ("deny", "rejected"):
+            continue
+        record = call.decided
+        summary = record.get("summary")
+        shares = {str(r): int(n) for r, n in summary["reasons"].items()} if isinstance(summary, dict) else {call.reason: call.calls}
+        address = (summary if isinstance(summary, dict) else record.get("origin") or {}).get("address")
+        for reason, share in shares.items():
+            key = (reason, who(record), str(record.get("upstream") or "-"), str(record.get("method") or "-"))
+            counted[key] += share
+            reasons[reason] += share
+            time = str(record.get("time"))
+            first[key] = min(first.get(key, time), time)
+            last[key] = max(last.get(key, time), time)
+            if len(addresses[key]) < 4:
+                addresses[key].add(str(address or "many"))
+    rows = tuple((*key, f"{n:,}", first[key][:19], last[key][:19], " ".join(sorted(addresses[key]))) for key, n in counted.most_common())
+    columns = ("reason", "principal", "upstream", "method", "times", "first (UTC)", "last (UTC)", "from")
+    return Report("Refusals", period, tuple(basis), (
+        Section("By reason", ("reason", "times"), tuple((reason, f"{n:,}") for reason, n in reasons.most_common())),
+        Section("By principal and method", columns, rows),
+    ))  # fmt: skip
+
+
+def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[Item]) -> Report:
+    """Return what is there and what proves that it is all: segments, counts, checkpoints, gaps, and the public key used."""
+    logs = tuple(
+        (r.log, "broken: " + r.broken.text if r.broken else "intact", str(r.segments), f"{r.first:,}", f"{r.records:,}", f"{r.signed:,}",
+         str(r.unsigned), f"{r.checkpoints:,}", str(r.open), str(r.unknown), r.begins[:19], r.ends[:19])
+        for r in reports
+    )  # fmt: skip
+    columns = (
+        "log",
+        "verdict",
+        "segments",
+        "first record",
+        "records",
+        "signed up to",
+        "unsigned",
+        "checkpoints",
+        "open",
+        "unknown",
+        "from (UTC)",
+        "to (UTC)",
+    )
+    disturbed = tuple(_disturbance(item) for item in gaps)
+    begins, ends = min((r.begins for r in reports), default=""), max((r.ends for r in reports), default="")
+    return Report("Completeness of the audit log", f"{begins} to {ends}", tuple(r.last for r in reports if r.last is not None), (
+        Section("Logs", columns, logs),
+        Section("Gaps and disorderly ends", ("time (UTC)", "log", "what", "since", "why", "calls refused"), disturbed),
+        Section("Public keys used", ("key",), tuple((format_key(name, public),) for name, public in keys)),
+    ), tuple(f"{r.log}: {note}" for r in reports for note in r.notes))  # fmt: skip
+
+
+def _disturbance(item: Item) -> tuple[str, ...]:
+    record = item.record
+    why = record.get("error") or (record.get("recovered") and f"recovered: {record['recovered']}") or ""
+    return (item.time[:19], item.log, str(record.get("stage")), str(record.get("since", "")), str(why), str(record.get("refused", "")))
+
+
+def _difference(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    lines = unified_diff(old.get(name, "").splitlines(), new.get(name, "").splitlines(), f"before/{name}", f"after/{name}", lineterm="")
+    return list(lines)

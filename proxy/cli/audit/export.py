@@ -1,0 +1,77 @@
+"""``callgate audit export``: calls for other systems, as OCSF events, CSV or Parquet."""
+
+import csv
+import importlib
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from proxy.audit.export import COLUMNS, flat, ocsf
+from proxy.audit.query import CallRecord, Filter, find
+from proxy.audit.report import defused
+from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
+from proxy.cli.audit.query import Since, Until, Upstream
+
+_PART = 50_000  # rows of a Parquet row group
+
+
+class Form(StrEnum):
+    """The forms there are."""
+
+    OCSF = "ocsf"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@app.command(epilog="Example: callgate audit export --form ocsf --since 24h > yesterday.jsonl")
+def export(
+    dir_: Directory = None,
+    config: Config = None,
+    form: Annotated[Form, typer.Option("--form", help="OCSF API Activity as JSON lines, CSV, or Parquet.")] = Form.OCSF,
+    since: Since = None,
+    until: Until = None,
+    upstream: Upstream = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; standard output without it (not Parquet).")] = None,
+) -> None:
+    """Write calls for other systems; streams, however many there are."""
+    calls = find(directory(dir_, config), Filter(since=instant(since), until=instant(until), upstream=upstream))
+    if form is Form.PARQUET:
+        if out is None:
+            fail("Parquet needs --out FILE")
+        _parquet(calls, out)
+        return
+    try:
+        stream = sys.stdout if out is None else out.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        fail(f"cannot write {out}: {error.strerror}")
+    with stream:
+        if form is Form.OCSF:
+            for call in calls:
+                stream.write(orjson.dumps(ocsf(call)).decode() + "\n")
+        else:
+            writer = csv.writer(stream)
+            writer.writerow(COLUMNS)
+            for call in calls:
+                row = flat(call)
+                writer.writerow(defused(value) if isinstance(value := row[name], str) else value for name in COLUMNS)
+
+
+def _parquet(calls: Iterator[CallRecord], out: Path) -> None:
+    try:
+        arrow: Any = importlib.import_module("pyarrow")
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        fail("Parquet needs pyarrow: pip install callgate[parquet]")
+    whole = {"seq", "port", "status", "bytes", "duration_us", "calls"}
+    schema = arrow.schema(
+        [(name, arrow.int64() if name in whole else arrow.bool_() if name == "agent" else arrow.string()) for name in COLUMNS]
+    )
+    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+        while part := [flat(call) for call in islice(calls, _PART)]:
+            writer.write_table(arrow.Table.from_pylist(part, schema=schema))

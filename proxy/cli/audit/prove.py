@@ -1,0 +1,60 @@
+"""``callgate audit prove`` and ``verify-proof``: evidence of single records that stands without the log."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.audit.explain import explain
+from proxy.audit.files import logs
+from proxy.audit.keys import public_keys
+from proxy.audit.prove import BadProofError, check_proof
+from proxy.audit.prove import prove as make_proof
+from proxy.audit.show import printable, who
+from proxy.cli.audit.common import Config, Directory, app, directory, fail
+from proxy.errors import ConfigError
+
+
+@app.command(epilog="Example: callgate audit prove 7Q2M4K1X > 7Q2M4K1X.proof")
+def prove(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="A request id, or a call's id in a multicall.")],
+    dir_: Directory = None,
+    config: Config = None,
+) -> None:
+    """Write a proof that a call's records are in the log, to be checked with the public key alone."""
+    where = directory(dir_, config)
+    found = explain(where, id_)
+    if not found:
+        fail(f"no record has the id {printable(id_)}", 1)
+    names = {whole.call.log for whole in found}
+    if len(names) != 1:
+        fail(f"the id is in several logs ({', '.join(sorted(names))}): name one with --dir", 2)
+    items = [item for whole in found for item in whole.items]
+    try:
+        sys.stdout.write(make_proof(logs(where)[names.pop()], items).decode())
+    except BadProofError as error:
+        fail(str(error), 1)
+
+
+@app.command("verify-proof", epilog="Example: callgate audit verify-proof 7Q2M4K1X.proof --key signing.pub")
+def verify_proof(
+    path: Annotated[Path, typer.Argument(help="The proof.")],
+    key: Annotated[Path, typer.Option("--key", "-k", help="The public key of the log.")],
+) -> None:
+    """Check a proof without the log: 0 it holds, 1 it does not, 2 it could not be checked."""
+    try:
+        keys = public_keys(key)
+        data = path.read_bytes()
+    except (OSError, ConfigError) as error:
+        fail(f"cannot check: {printable(error)}")
+    try:
+        proved = check_proof(data, keys)
+    except BadProofError as error:
+        print(f"BROKEN  {printable(error)}")
+        raise typer.Exit(1) from None
+    for one in proved:
+        record = one.record
+        result = record.get("decision") or record.get("outcome") or ""
+        what = f"{record.get('stage')} {record.get('id', '')} {who(record)} {record.get('method', '')} {result}"
+        print(f"PROVED  record {one.index} of {printable(one.checkpoint.origin)}, at {printable(record.get('time'))}: {printable(what)}")

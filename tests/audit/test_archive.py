@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from proxy.audit.archive import copy, plan, remove
+from proxy.audit.chain import Wrong
+from proxy.audit.files import segments
+from proxy.audit.keys import PUBLIC_KEYS, public_keys
+from proxy.audit.reader import read_log
+from proxy.audit.verify import verify_directory
+
+from .made import Clock, one, open_journal, raw_lines
+
+DAY = 24 * 3600 * 10**9
+
+
+@pytest.fixture
+async def days(tmp_path: Path) -> Path:
+    """A log of four days, a segment each, beginning on 2026-01-01."""
+    clock = Clock()
+    journal = open_journal(tmp_path / "audit", clock=clock)
+    for n in range(4):
+        await one(journal, n)
+        clock.now += DAY
+    await one(journal, 4)
+    await journal.close()
+    assert len(segments(tmp_path / "audit" / "gate")) == 5
+    return tmp_path / "audit"
+
+
+async def test_only_whole_old_segments_are_planned(days: Path) -> None:
+    """A segment with one record that is not old enough stays, and the last one always does."""
+    log = days / "gate"
+    assert plan(log, "2026-01-01T00:00:00.000000Z") is None
+    found = plan(log, "2026-01-03T12:00:00.000000Z")
+    assert found is not None and found.numbers == (1, 2)
+    everything = plan(log, "2099-01-01T00:00:00.000000Z")
+    assert everything is not None and everything.numbers == (1, 2, 3, 4)
+
+
+async def test_what_remains_and_what_was_moved_both_verify(days: Path, tmp_path: Path) -> None:
+    """After archiving, the rest verifies by a record of the move, the archive verifies by itself, and together nothing is lost."""
+    log, keys = days / "gate", public_keys(days / PUBLIC_KEYS)
+    before = raw_lines(log)
+    found = plan(log, "2026-01-03T12:00:00.000000Z")
+    assert found is not None
+    files = copy(found, tmp_path / "archive")
+    operator = open_journal(days, "operator")
+    operator.noted("archived", found.record(tmp_path / "archive" / "gate"))
+    await operator.close()
+    remove(files)
+    reports = {report.log: report for report in verify_directory(days, keys)}
+    assert reports["gate"].broken is None and reports["gate"].first == found.size and "archived to" in reports["gate"].notes[0]
+    [moved] = verify_directory(tmp_path / "archive", public_keys(tmp_path / "archive" / PUBLIC_KEYS))
+    assert moved.broken is None and (moved.records, moved.unsigned) == (found.size, 0)
+    kept = [item.raw for place in (tmp_path / "archive" / "gate", log) for item in read_log(place)]
+    assert kept == before
+    again = plan(log, "2026-01-04T12:00:00.000000Z")
+    assert again is not None and again.numbers == (3,)
+
+
+async def test_a_beginning_that_is_gone_without_a_record_is_missing(days: Path, tmp_path: Path) -> None:
+    """Removing old segments without a record of it is found; so is removing more than the record says."""
+    log, keys = days / "gate", public_keys(days / PUBLIC_KEYS)
+    found = plan(log, "2026-01-03T12:00:00.000000Z")
+    assert found is not None
+    remove(copy(found, tmp_path / "archive"))
+    [report] = verify_directory(days, keys)
+    assert report.broken is not None and report.broken.wrong is Wrong.MISSING
+    operator = open_journal(days, "operator")
+    operator.noted("archived", found.record(tmp_path / "archive"))
+    await operator.close()
+    assert all(report.broken is None for report in verify_directory(days, keys))
+    more = plan(log, "2026-01-04T12:00:00.000000Z")
+    assert more is not None
+    remove(copy(more, tmp_path / "archive"))
+    gone = next(report for report in verify_directory(days, keys) if report.log == "gate")
+    assert gone.broken is not None and gone.broken.wrong is Wrong.MISSING
+
+
+async def test_the_gate_goes_on_after_its_beginning_was_moved(days: Path, tmp_path: Path) -> None:
+    """A process can begin on what remains, and the log verifies with what it adds."""
+    found = plan(days / "gate", "2099-01-01T00:00:00.000000Z")
+    assert found is not None
+    operator = open_journal(days, "operator")
+    operator.noted("archived", found.record(tmp_path))
+    await operator.close()
+    remove(copy(found, tmp_path / "archive"))
+    clock = Clock()
+    clock.now += 10 * DAY
+    journal = open_journal(days, clock=clock)
+    await one(journal, 99)
+    await journal.close()
+    assert all(report.broken is None for report in verify_directory(days, public_keys(days / PUBLIC_KEYS)))
