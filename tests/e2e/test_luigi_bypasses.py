@@ -47,7 +47,7 @@ def forgiven(luigid: Luigid) -> str | None:
 
 
 def test_row_1_a_get_acts(target: Luigid, gate: Gate) -> None:
-    """ "Read-only" is no matter of the HTTP method: luigid pauses on a GET, the gate asks who may pause."""
+    """What is "read-only" is no matter of the HTTP method: luigid pauses on a GET, the gate asks who may pause."""
     assert target.get("/api/pause").status == 200
     assert target.paused
     target.call("unpause")
