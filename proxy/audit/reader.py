@@ -127,13 +127,13 @@ def _end(directory: Path) -> Position:
 def _last_of(directory: Path, count: int) -> list[Item]:
     items: list[Item] = []
     for number, path in reversed(segments(directory).items()):
-        items[:0] = _last_lines(directory.name, number, path, count - len(items))
+        items[:0] = last_of_segment(directory.name, number, path, count - len(items))
         if len(items) >= count:
             break
     return items
 
 
-def _last_lines(log: str, number: int, path: Path, count: int) -> list[Item]:
+def last_of_segment(log: str, number: int, path: Path, count: int) -> list[Item]:
     """Return up to `count` whole lines from the end of a segment."""
     with open_segment(path) as file:
         size = (

@@ -5,9 +5,8 @@ from proxy.model import Decision, Reason
 
 from .made import ALLOW, HASH, HERE, WORKER, call, one, open_journal
 
-TEXTS = {
-    "base.cedar": '// "; not here\n@id("a;b") permit (principal, action, resource) // ;\nwhen { "x;y" != "" };\n@id("two") forbid (principal);'
-}
+BASE = '// "; not here\n@id("a;b") permit (principal, action, resource) // ;\nwhen { "x;y" != "" };\n@id("two") forbid (principal);'
+TEXTS = {"base.cedar": BASE}
 
 
 def test_a_policy_is_cut_out_whole() -> None:

@@ -37,9 +37,7 @@ def archive(
     try:
         plans = [found for path in logs(where).values() if path.name != OPERATOR and (found := plan(path, limit)) is not None]
         for planned in plans:
-            print(
-                f"{printable(planned.origin)}: segments {planned.first} to {planned.last}, up to record {planned.size - 1:,}"
-            )
+            print(f"{printable(planned.origin)}: segments {planned.first} to {planned.last}, up to record {planned.size - 1:,}")
         if not plans:
             print("nothing is that old")
         elif not dry:

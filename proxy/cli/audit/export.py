@@ -4,17 +4,19 @@ import csv
 import importlib
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from proxy.audit.export import COLUMNS, flat, ocsf
 from proxy.audit.query import CallRecord, Filter, find
+from proxy.audit.record import dumps
 from proxy.audit.report import defused
+from proxy.audit.show import printable
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until, Upstream
 
@@ -47,19 +49,19 @@ def export(
         _parquet(calls, out)
         return
     try:
-        stream = sys.stdout if out is None else out.open("w", encoding="utf-8", newline="")
+        target = nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="")
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")
-    with stream:
+    with target as stream:
         if form is Form.OCSF:
             for call in calls:
-                stream.write(orjson.dumps(ocsf(call)).decode() + "\n")
+                stream.write(dumps(ocsf(call)).decode() + "\n")
         else:
             writer = csv.writer(stream)
             writer.writerow(COLUMNS)
             for call in calls:
                 row = flat(call)
-                writer.writerow(defused(value) if isinstance(value := row[name], str) else value for name in COLUMNS)
+                writer.writerow(defused(printable(value)) if isinstance(value := row[name], str) else value for name in COLUMNS)
 
 
 def _parquet(calls: Iterator[CallRecord], out: Path) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
-import orjson
 import typer
 
 from proxy.audit.query import CallRecord, Filter, find
+from proxy.audit.record import dumps
 from proxy.audit.report import defused
 from proxy.audit.show import COLUMNS, call_row, printable
 from proxy.audit.stats import Stats, bar, count
@@ -58,9 +58,7 @@ def stats(
     found = count(find(directory(dir_, config), wanted))
     if as_json:
         counters = {name: dict(getattr(found, name).most_common()) for name in ("results", "principals", "methods", "refusals")}
-        print(
-            orjson.dumps({"first": found.first, "last": found.last, "calls": found.calls, "rejected": found.rejected, **counters}).decode()
-        )
+        print(dumps({"first": found.first, "last": found.last, "calls": found.calls, "rejected": found.rejected, **counters}).decode())
         return
     _print_stats(found, top)
 
@@ -69,7 +67,7 @@ def _as_json(calls: Iterator[CallRecord]) -> int:
     shown = 0
     for call in calls:
         sys.stdout.write(
-            orjson.dumps({"log": call.log, "result": call.result, "decided": call.decided, "completed": call.completed}).decode() + "\n"
+            dumps({"log": call.log, "result": call.result, "decided": call.decided, "completed": call.completed}).decode() + "\n"
         )
         shown += 1
     return shown

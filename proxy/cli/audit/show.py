@@ -10,6 +10,7 @@ from proxy.audit.explain import Whole, explain
 from proxy.audit.keys import HMAC_KEY, load_hmac_key
 from proxy.audit.match import find_value
 from proxy.audit.query import CallRecord
+from proxy.audit.record import dumps
 from proxy.audit.show import Rows, printable, who
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, table
 from proxy.errors import ConfigError
@@ -32,7 +33,7 @@ def show(
                 "log": whole.call.log, "decided": whole.call.decided, "completed": whole.call.completed, "policies": whole.policies,
                 "doubts": whole.doubts, "before": whole.before, "after": whole.after,
             }  # fmt: skip
-            print(orjson.dumps(document).decode())
+            print(dumps(document).decode())
         else:
             _print(whole)
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +14,7 @@ from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, format_key
 from proxy.audit.files import logs
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.reader import last_items
+from proxy.audit.record import dumps
 from proxy.audit.show import printable
 from proxy.audit.verify import Keys, LogReport, known_checkpoint, verify_directory, verify_log
 from proxy.audit.verify import Progress as Count
@@ -50,7 +50,7 @@ def verify(
     if kept is not None and not any(report.origin == kept.origin or report.broken for report in reports):
         fail(f"the kept checkpoint is of the log {printable(kept.origin)}, which is not here")
     for report in reports:
-        print(orjson.dumps(as_dict(report)).decode()) if as_json else _print(report)
+        print(dumps(as_dict(report)).decode()) if as_json else _print(report)
     if any(report.broken for report in reports):
         raise typer.Exit(1)
     if keep is not None:

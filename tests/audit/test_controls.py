@@ -1,0 +1,103 @@
+from pathlib import Path
+from typing import Any
+
+from proxy.audit import controls
+from proxy.audit.keys import PUBLIC_KEYS, public_keys
+from proxy.audit.query import CallRecord, Filter, find
+from proxy.audit.reader import read_all
+from proxy.audit.verify import verify_directory
+from proxy.model import Reason
+
+from .made import ALICE, DENY, HASH, HERE, call, one, open_journal
+
+
+def granted(principal: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """Everybody may look at two things and trigger one."""
+    return {("luigi", "view"): ["graph", "task_list"], ("luigi", "trigger"): ["forgive_failures"]} if principal.get("roles") else {}
+
+
+def decided(subject: str, method: str, permission: str, roles: list[str], decision: str = "allow", time: str = "t") -> CallRecord:
+    """One call."""
+    principal = {"issuer": "https://i/", "issuer_name": "i", "subject": subject, "roles": roles}
+    return CallRecord(
+        "gate", {"principal": principal, "upstream": "luigi", "class": permission, "method": method, "decision": decision, "time": time}
+    )
+
+
+def test_unused_rights_come_first() -> None:
+    """Rights that were never used lead the list; used ones come with how much, when last, and what of them was not used."""
+    calls = [
+        decided("al", "task_list", "view", ["viewer"], time="2026-01-02"),
+        decided("al", "task_list", "view", ["viewer"], time="2026-01-01"),
+        decided("al", "forgive_failures", "trigger", ["viewer"], "deny"),
+        decided("no", "graph", "view", [], "deny"),
+    ]
+    made = controls.access(calls, granted, [("viewer", "i: group v"), ("admin", "i: subject root")], "p", (), ("n",))
+    rows = made.sections[0].rows
+    assert [row[:7] for row in rows] == [
+        ("i|al", "viewer", "luigi", "trigger", "1", "0", "0"),
+        ("i|al", "viewer", "luigi", "view", "2", "1", "2"),
+    ]
+    assert rows[0][7:] == ("never", "forgive_failures") and rows[1][7:] == ("2026-01-02", "graph")
+    assert made.sections[1].rows == (("viewer", "i: group v", "1"), ("admin", "i: subject root", "0"))
+
+
+def test_a_right_used_without_being_granted_now_shows() -> None:
+    """What somebody did and may no longer do stands in the list, with nothing granted."""
+    [row] = [
+        r
+        for r in controls.access([decided("al", "pause", "admin", ["viewer"])], granted, [], "p", (), ()).sections[0].rows
+        if r[3] == "admin"
+    ]
+    assert row[4:7] == ("0", "1", "1")
+
+
+async def test_changes_have_their_difference(tmp_path: Path) -> None:
+    """Each set in force is listed with hash and time; what changed in which file is shown; doctored texts are called so."""
+    journal = open_journal(tmp_path)
+    journal.policy_in_force(HASH, {"a.cedar": "one\ntwo\n", "roles.toml": "r\n"})
+    journal.policy_in_force("sha256:" + "cd" * 32, {"a.cedar": "one\nthree\n", "roles.toml": "r\n"})
+    journal.policy_in_force("sha256:" + "cd" * 32, {"a.cedar": "one\nthree\n", "roles.toml": "r\n"})
+    await journal.close()
+    [section] = controls.changes(read_all(tmp_path), tmp_path, "p", ()).sections
+    assert [row[3] for row in section.rows] == ["first: a.cedar roles.toml", "changed: a.cedar", "as before (the process began anew)"]
+    [text] = section.texts
+    assert "-two" in text and "+three" in text and "roles.toml" not in text
+    kept = tmp_path / "policies" / ("cd" * 32 + ".json")
+    kept.write_text(kept.read_text().replace("three", "four"))
+    assert "not those that came into force" in controls.changes(read_all(tmp_path), tmp_path, "p", ()).sections[0].rows[1][3]
+    kept.unlink()
+    assert "not kept" in controls.changes(read_all(tmp_path), tmp_path, "p", ()).sections[0].rows[1][3]
+
+
+async def test_refusals_are_counted_with_floods(tmp_path: Path) -> None:
+    """Denials and rejections by reason, the summed-up ones included, and by whom; allowed calls are none."""
+    journal = open_journal(tmp_path)
+    await one(journal, 1)
+    for _ in range(2):
+        await journal.decide("d", ALICE, HERE, [(call("pause", "admin"), DENY)], 0)
+    for n in range(30):
+        journal.rejected(f"R{n}", HERE, Reason.NO_CREDENTIAL)
+    await journal.close()
+    reasons, rows = controls.refusals(find(tmp_path, Filter()), "p", ()).sections
+    assert reasons.rows == (("no-credential", "30"), ("no-policy-allows", "2"))
+    assert [row[:5] for row in rows.rows] == [
+        ("no-credential", "-", "-", "-", "30"),
+        ("no-policy-allows", "okta|alice", "luigi", "pause", "2"),
+    ]
+    assert {row[7] for row in rows.rows} == {"10.0.0.7"}
+
+
+async def test_completeness_says_what_was_checked(tmp_path: Path) -> None:
+    """Counts, verdict, checkpoint and key stand in it; a broken log is called broken."""
+    journal = open_journal(tmp_path)
+    await one(journal, 1)
+    await journal.close()
+    keys = public_keys(tmp_path / PUBLIC_KEYS)
+    made = controls.completeness(verify_directory(tmp_path, keys), keys, [i for i in read_all(tmp_path) if i.record["stage"] == "opened"])
+    logs, disturbed, listed = made.sections
+    assert logs.rows[0][:2] == ("gate", "intact") and len(disturbed.rows) == 1 and listed.rows[0][0].startswith("callgate+")
+    assert made.basis[0].size == 5
+    segment = tmp_path / "gate" / "00000001.jsonl"
+    segment.write_bytes(segment.read_bytes().replace(b"etl-07", b"etl-08"))
+    assert controls.completeness(verify_directory(tmp_path, keys), keys, []).sections[0].rows[0][1].startswith("broken: record 2")
