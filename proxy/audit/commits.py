@@ -15,6 +15,9 @@ from proxy.audit.writer import Batch, Entry, Writer
 LINGER: Final = 0.05
 """Seconds a record that nobody waits for may wait for company; `audit tail -f` still feels live."""
 
+_TURNS: Final = 16
+"""Turns of the event loop that a batch may go on growing: a bound, so that no caller waits for a stream of others."""
+
 Ids: TypeAlias = list[str | None]
 """The ids of a waiter's calls, None for a denied one."""
 
@@ -33,6 +36,7 @@ class Commits:
         self._waiters: list[_Waiter] = []
         self._sent: list[_Waiter] = []
         self._busy = self._scheduled = self._lingering = False
+        self._gathered = self._turns = 0
         self._idle: Future[None] | None = None
         self._abandoned: Callable[[int, Ids], None]
 
@@ -55,7 +59,7 @@ class Commits:
         self.entries += entries
         if not self._busy and not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._hand_over)
+            loop.call_soon(self._gather)
         return future
 
     def add(self, entry: Entry) -> None:
@@ -89,6 +93,21 @@ class Commits:
         if not self._busy and not self._scheduled:
             self._hand_over()
 
+    def _gather(self) -> None:
+        """Hand over once a turn of the loop has brought nobody else who waits, or after `_TURNS` of them.
+
+        Under load that doubles the records that share a commit, and so halves what waking the two threads costs each; a
+        single caller waits one empty turn of the loop (5 us) longer.
+        """
+        waiting = len(self._waiters)
+        if waiting > self._gathered and self._turns < _TURNS:
+            self._gathered = waiting
+            self._turns += 1
+            self.running_loop().call_soon(self._gather)
+            return
+        self._gathered = self._turns = 0
+        self._hand_over()
+
     def _hand_over(self) -> None:
         self._scheduled = False
         if self._busy or not self.entries or self._writer.failure is not None:
@@ -113,7 +132,7 @@ class Commits:
         loop = self.running_loop()
         if self._waiters:
             self._scheduled = True
-            loop.call_soon(self._hand_over)
+            loop.call_soon(self._gather)
         elif self.entries and not self._lingering:
             self._lingering = True
             loop.call_later(LINGER, self._linger)

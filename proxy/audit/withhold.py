@@ -187,6 +187,8 @@ class Withholder:
             shown = self._members(value, path, secret)
             return {"object": shown} if len(shown) <= 2 and not RESERVED.isdisjoint(shown) else shown
         if isinstance(value, list):
+            if self._short_texts(value):
+                return cast(Json, value)
             return [self._value(item, path, secret) for item in value]
         if isinstance(value, bytes):
             if len(value) > self._text_limit:
@@ -195,6 +197,13 @@ class Withholder:
         if isinstance(value, DateTime):
             return {"datetime": value.text}
         return self.text(str(value))
+
+    def _short_texts(self, value: list[Value]) -> bool:
+        """Say whether a list holds short ASCII texts alone, looking at all of them at once: an add_task can name thousands."""
+        if not value or set(map(type, value)) != {str}:
+            return False
+        texts = cast(list[str], value)
+        return max(map(len, texts)) * 4 <= self._text_limit and "".join(texts).isascii()
 
     def _integer(self, value: int) -> Json:
         if value.bit_length() > 4096:  # decimal conversion is quadratic; nobody reads 1,234 digits
