@@ -22,14 +22,14 @@ from proxy.protocol.catalog import Catalog
 from proxy.protocol.luigi import LuigiApi, json_refusal
 from proxy.protocol.pages import LuigiPages
 from proxy.protocol.refusal import Refusal, of_decision, of_error
-from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, RpcDialect, XmlRpc
+from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, Room, RpcDialect, XmlRpc
 from proxy.protocol.xmlrpc import Fault
 
 
 class Leg(Protocol):
     """The way to one upstream (`proxy.edge.upstream`). It takes a receipt: no record, no call."""
 
-    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """Send the call; the upstream's answer. Raises `Unavailable`."""
 
 
@@ -259,15 +259,20 @@ class Gate:
                 self._log_denied(request, principal, call, decision)
                 results.append(of_decision(principal, call, decision, request.id))
             else:
-                results.append(await self._inner(request, route, dialect, principal, call, receipt))
+                results.append(await self._inner(request, route, dialect, principal, call, receipt, bundle.room))
         return dialect.bundle(results)
 
     async def _inner(
-        self, request: Request, route: Route, dialect: RpcDialect, principal: Principal, call: Call, receipt: Receipt
+        self, request: Request, route: Route, dialect: RpcDialect, principal: Principal, call: Call, receipt: Receipt, room: Room
     ) -> Value | Fault | Refusal:
         """One allowed call of a bundle: as `_forward`, but the answer becomes a value in the bundle's array."""
         reply = await self._forward(request, route, dialect, principal, call, receipt)
-        return await dialect.value(reply, of_error(Unavailable(Reason.UPSTREAM_INVALID), request.id))
+        try:
+            return await dialect.value(reply, room)
+        except Rejected as error:
+            if isinstance(reply.stream, _Recorded):
+                await reply.stream.give_up(error.reason)
+            return of_error(error, request.id)
 
     # -- records
 
@@ -317,7 +322,11 @@ class _Recorded:
         return part
 
     async def aclose(self) -> None:
-        self._end(Reason.CLIENT_GONE)
+        await self.give_up(Reason.CLIENT_GONE)
+
+    async def give_up(self, reason: Reason) -> None:
+        """Read no further, for `reason`."""
+        self._end(reason)
         await self._stream.aclose()
 
     def _end(self, outcome: str) -> None:

@@ -6,16 +6,21 @@ to ``system.listMethods``, ``system.methodSignature`` and ``system.methodHelp``.
 
 Positional arguments have no names on this wire: the catalog of the upstream names them in order. luigid's methods may
 also be called with one struct of named arguments; an argument left out takes luigid's default.
+
+Refused before any XML is read: other types than XML in UTF-8 (a page can make a browser send ``text/plain`` anywhere),
+calls that a browser says come from another site, a query, and every Content-Encoding but one whole member of gzip.
 """
 
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, DateTime, Outbound, Principal, Reason, Reply, Request, Stream, Value
 from proxy.protocol import luigi
+from proxy.protocol.browser import refuse_unmeant
 from proxy.protocol.catalog import Catalog, Method, check_arguments, name_arguments
 from proxy.protocol.introspect import INTROSPECTION, answer_introspection
 from proxy.protocol.multicall import MULTICALL, decode_multicall, encode_multicall_results
@@ -24,14 +29,24 @@ from proxy.protocol.transcode import JsonToXml
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
 
 _XML = b"text/xml"
-_ACCEPTED_TYPES = frozenset(
-    kind + charset
-    for kind in (b"text/xml", b"application/xml")
-    for charset in (b"", b";charset=utf-8", b"; charset=utf-8", b";charset=UTF-8", b"; charset=UTF-8", b'; charset="utf-8"')
-)
+_XML_IN_UTF8 = re.compile(rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE)  # RFC 9110 section 8.3
+_XML_IN_ANY = re.compile(rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=("?)([A-Za-z0-9._:-]{1,40})\1)?[ \t]*(?:;.*)?', re.IGNORECASE)
 _NO_STORE = ((b"cache-control", b"no-store"),)
 _FAULT_CODES = {Reason.MALFORMED_CALL: -32700, Reason.AMBIGUOUS_CALL: -32600, Reason.CALL_TOO_COMPLEX: -32600, Reason.BAD_ARGUMENTS: -32602}
-_INNER_LIMIT = 16 * 1024 * 1024  # bytes of one inner answer, which has to be held whole to become part of the bundle's
+_BUNDLE_LIMIT = 16 * 1024 * 1024  # bytes of all inner answers of a bundle, which have to be held to become its array
+
+
+@dataclass(slots=True)
+class Room:
+    """How many bytes of inner answers one bundle may still hold."""
+
+    left: int = _BUNDLE_LIMIT
+
+    def take(self, size: int) -> None:
+        """Take up `size` bytes. Raises `Rejected` when there is no room for them."""
+        if size > self.left:
+            raise Rejected(Reason.CALL_TOO_COMPLEX, "the answers are too large for one system.multicall")
+        self.left -= size
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,7 @@ class Bundle:
     """The calls of one ``system.multicall``, in order; an entry that is no call stands there as its rejection."""
 
     items: tuple[Call | Rejected, ...]
+    room: Room = field(default_factory=Room)
 
 
 class RpcDialect(ABC):
@@ -56,14 +72,18 @@ class RpcDialect(ABC):
         """The call or the bundle in `request`. Raises `Rejected`."""
         if request.verb != "POST":
             raise Rejected(Reason.VERB_NOT_ALLOWED, "XML-RPC takes POST")
+        refuse_unmeant(request.headers, tls=request.origin.tls is not None)
         if request.query:
             raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
-        if request.headers.get(b"content-type", b"") not in _ACCEPTED_TYPES:
-            raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml")
+        if _XML_IN_UTF8.fullmatch(request.headers.get(b"content-type", b"")) is None:
+            raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
         name, params = decode_call(self._inflate(request))
-        if name == MULTICALL:
-            return Bundle(tuple(self._item(entry) for entry in decode_multicall(params, max_calls=self._batch_calls)))
-        return self._named(name, params)
+        if name != MULTICALL:
+            return self._named(name, params)
+        entries = decode_multicall(params, max_calls=self._batch_calls)
+        if not entries:
+            return Call(self._upstream, "callgate", MULTICALL, "view", {})  # there is no inner call to leave a record
+        return Bundle(tuple(self._item(entry) for entry in entries))
 
     def _inflate(self, request: Request) -> bytes:
         """The body; a gzip body is inflated, and never beyond the limit for a plain one."""
@@ -93,52 +113,58 @@ class RpcDialect(ABC):
 
     def _named(self, name: str, params: list[Value]) -> Call:
         if name in INTROSPECTION:
-            args: dict[str, Value] = {"method": params[0]} if params else {}
+            args: dict[str, Value] = {"method" if number == 0 else str(number): value for number, value in enumerate(params)}
             return Call(self._upstream, "callgate", name, "view", args)
         return self._make(name, params)
 
     def introspect(self, call: Call, may: Callable[[Method], bool]) -> Reply:
         """The gate's own answer to a ``system.`` method, filtered by what the caller may call."""
+        if call.method == MULTICALL:
+            return self.bundle(())
         answer = answer_introspection(call.method, list(call.args.values()), self._catalog, may)
         if isinstance(answer, Fault):
             return Reply(200, encode_fault(answer.code, answer.text), _XML, _NO_STORE, outcome="fault")
         return Reply(200, encode_response(answer), _XML, _NO_STORE)
 
     def refuse(self, refusal: Refusal) -> Reply:
-        """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at fault), in a 200."""
+        """What `told` says of it, in a 200; in HTTP's own words where XML-RPC has none: who are you, and not with GET."""
         if refusal.status == 401:
             return luigi.json_refusal(refusal)
+        if refusal.status == 405:
+            reply = luigi.json_refusal(refusal)
+            return replace(reply, headers=(*reply.headers, (b"allow", b"POST")))  # RFC 9110 section 15.5.6
         headers: tuple[tuple[bytes, bytes], ...] = _NO_STORE
         if refusal.retry_after is not None:
             headers = (*headers, (b"retry-after", str(refusal.retry_after).encode("ascii")))
-        return Reply(200, encode_fault(_fault_code(refusal), refusal.line), _XML, headers)
+        told = self.told(refusal)
+        body = encode_fault(told.code, told.text) if isinstance(told, Fault) else encode_response(told)
+        return Reply(200, body, _XML, headers)
+
+    def told(self, refusal: Refusal) -> "Value | Fault":
+        """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at fault) and the one line."""
+        return Fault(_FAULT_CODES.get(refusal.reason, refusal.status), refusal.line)
 
     def bundle(self, results: Sequence[Value | Fault | Refusal]) -> Reply:
         """The answer array of a ``system.multicall``."""
-        array = [Fault(_fault_code(r), r.line) if isinstance(r, Refusal) else r for r in results]
+        array = [self.told(r) if isinstance(r, Refusal) else r for r in results]
         return Reply(200, encode_multicall_results(array), _XML, _NO_STORE)
 
-    async def value(self, reply: Reply, too_large: Refusal) -> "Value | Fault | Refusal":
-        """What one inner call was answered, out of the reply that it would have got alone."""
+    async def value(self, reply: Reply, room: Room) -> "Value | Fault":
+        """What one inner call was answered, out of the reply that it would have got alone.
+
+        Raises `Rejected` when there is no `room` for it, or it cannot be read as one value; then a stream is not read to
+        its end, and the caller closes it.
+        """
         body = reply.body
-        if reply.stream is not None:
+        if reply.stream is None:
+            room.take(len(body))
+        else:
             parts: list[bytes] = []
-            size = 0
-            try:
-                async for part in reply.stream:
-                    parts.append(part)
-                    size += len(part)
-                    if size > _INNER_LIMIT:
-                        return too_large
-            except Unavailable:
-                return too_large
-            finally:
-                await reply.stream.aclose()
+            async for part in reply.stream:
+                room.take(len(part))
+                parts.append(part)
             body = b"".join(parts)
-        try:
-            return decode_response(body)
-        except Rejected:
-            return too_large
+        return decode_response(body)
 
     @abstractmethod
     def _make(self, name: str, params: list[Value]) -> Call:
@@ -175,27 +201,36 @@ class XmlRpc(RpcDialect):
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """The upstream's own document, relayed: it is the upstream that clients trust for it."""
-        kind = answer.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if answer.status >= 500:
+            raise Unavailable(Reason.UPSTREAM_ERROR, f"the upstream answered {answer.status}", sent=True)
         if answer.status != 200:
             raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
-        if kind not in (b"text/xml", b"application/xml"):
-            name = "HTML" if kind == b"text/html" else "something other than XML"
+        given = answer.headers.get(b"content-type", b"")
+        kind = _XML_IN_ANY.fullmatch(given)
+        if kind is None:
+            name = "HTML" if given[:9].lower() == b"text/html" else "something other than XML"
             raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {name}", sent=True)
+        if answer.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered compressed, unasked", sent=True)
+        content_type = _XML if kind[2] is None else b"text/xml; charset=" + kind[2]
         outcome = "fault" if b"<fault>" in answer.body[:512] else "ok"
-        return Reply(200, answer.body, _XML, _NO_STORE, stream=answer.stream, length=answer.length, outcome=outcome)
+        return Reply(200, answer.body, content_type, _NO_STORE, stream=answer.stream, length=answer.length, outcome=outcome)
 
 
 class LuigiOverXmlRpc(RpcDialect):
-    """XML-RPC in front of luigid: ``/RPC2`` answers with what ``/api/<method>`` answers."""
+    """XML-RPC in front of luigid: ``/RPC2`` answers with what ``/api/<method>`` answers. Pages are no methods here."""
+
+    def __init__(self, upstream: str, catalog: Catalog, path: str, *, batch_calls: int, body_bytes: int) -> None:
+        """As above; `path` is a base path on luigid."""
+        methods = {name: method for name, method in catalog.methods.items() if not name.startswith("page.")}
+        super().__init__(upstream, replace(catalog, methods=methods), path, batch_calls=batch_calls, body_bytes=body_bytes)
 
     def _make(self, name: str, params: list[Value]) -> Call:
         method = self._catalog.methods.get(name)
-        if method is None or name.startswith("page."):
+        if method is None:
             return Call(self._upstream, "luigi", name, "admin", {str(n): v for n, v in enumerate(params)}, known=False)
-        if len(params) == 1 and isinstance(params[0], dict):
-            args = params[0]
-        else:
-            args = name_arguments(method, params)
+        named = params[0] if len(params) == 1 else None
+        args = named if isinstance(named, dict) else name_arguments(method, params)
         _json_only(method, list(args.values()))
         return luigi.make_call(self._upstream, self._catalog, name, args)
 
@@ -212,11 +247,9 @@ class LuigiOverXmlRpc(RpcDialect):
         body = luigi.unmark(call, principal, answer.body)
         return Reply(200, transcoder.feed(body) + transcoder.close(), _XML, _NO_STORE)
 
-    def refuse(self, refusal: Refusal) -> Reply:
+    def told(self, refusal: Refusal) -> "Value | Fault":
         """As every XML-RPC refusal, but a denied ``get_work`` is luigid's own "disabled" here too."""
-        if luigi.is_disabled_answer(refusal):
-            return Reply(200, encode_response(luigi.DISABLED), _XML, _NO_STORE)
-        return super().refuse(refusal)
+        return luigi.DISABLED if luigi.is_disabled_answer(refusal) else super().told(refusal)
 
 
 class _Transcoded:
@@ -257,7 +290,3 @@ def _json_only(method: Method, values: list[Value]) -> None:
             pending.extend(value.values())
         elif isinstance(value, list):
             pending.extend(value)
-
-
-def _fault_code(refusal: Refusal) -> int:
-    return _FAULT_CODES.get(refusal.reason, refusal.status)

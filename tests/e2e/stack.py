@@ -128,9 +128,13 @@ class Gate(Client):
         return found if allowed <= done else None
 
     def mark(self) -> int:
-        """How many records there are, once all is at rest; to look at later ones alone."""
-        until(lambda: self._settled(0), "every allowed call had its completed record")
-        return len(self.records())
+        """How many records there are, once all is at rest; to look at later ones alone.
+
+        Rejections are written a moment after their answer, so one more is made, and waited for.
+        """
+        last = self.ask("/", None).json["error"]["ref"]
+        until(lambda: any(r.get("id") == last for r in self.records()), "the last rejection was recorded")
+        return len(until(lambda: self._settled(0), "every allowed call had its completed record"))
 
     def calls(self, since: int = 0) -> list[Record]:
         """The records about requests after the first `since`, at least one, once every allowed call among them is completed."""
