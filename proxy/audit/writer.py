@@ -182,6 +182,7 @@ class Writer:
         """Append entries durably; return the seq of the first. State changes only after the last step that can fail."""
         if self._fd < 0 or self._state.offset >= self._segment_bytes or entries[-1][0] // DAY_US > self._day:
             self._begin_segment(entries[0][0])
+            self._day = entries[-1][0] // DAY_US
         self._append(self._fd, self._state.offset, entries)
         return self._state.tree.size - len(entries)
 

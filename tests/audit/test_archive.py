@@ -32,7 +32,7 @@ async def test_only_whole_old_segments_are_planned(days: Path) -> None:
     """A segment with one record that is not old enough stays, and the last one always does."""
     log = days / "gate"
     assert plan(log, "2026-01-01T00:00:00.000000Z") is None
-    found = plan(log, "2026-01-03T12:00:00.000000Z")
+    found = plan(log, "2026-01-02T12:00:00.000000Z")
     assert found is not None and found.numbers == (1, 2)
     everything = plan(log, "2099-01-01T00:00:00.000000Z")
     assert everything is not None and everything.numbers == (1, 2, 3, 4)
@@ -42,7 +42,7 @@ async def test_what_remains_and_what_was_moved_both_verify(days: Path, tmp_path:
     """After archiving, the rest verifies by a record of the move, the archive verifies by itself, and together nothing is lost."""
     log, keys = days / "gate", public_keys(days / PUBLIC_KEYS)
     before = raw_lines(log)
-    found = plan(log, "2026-01-03T12:00:00.000000Z")
+    found = plan(log, "2026-01-02T12:00:00.000000Z")
     assert found is not None
     files = copy(found, tmp_path / "archive")
     operator = open_journal(days, "operator")
@@ -55,14 +55,14 @@ async def test_what_remains_and_what_was_moved_both_verify(days: Path, tmp_path:
     assert moved.broken is None and (moved.records, moved.unsigned) == (found.size, 0)
     kept = [item.raw for place in (tmp_path / "archive" / "gate", log) for item in read_log(place)]
     assert kept == before
-    again = plan(log, "2026-01-04T12:00:00.000000Z")
+    again = plan(log, "2026-01-03T12:00:00.000000Z")
     assert again is not None and again.numbers == (3,)
 
 
 async def test_a_beginning_that_is_gone_without_a_record_is_missing(days: Path, tmp_path: Path) -> None:
     """Removing old segments without a record of it is found; so is removing more than the record says."""
     log, keys = days / "gate", public_keys(days / PUBLIC_KEYS)
-    found = plan(log, "2026-01-03T12:00:00.000000Z")
+    found = plan(log, "2026-01-02T12:00:00.000000Z")
     assert found is not None
     remove(copy(found, tmp_path / "archive"))
     [report] = verify_directory(days, keys)
@@ -71,7 +71,7 @@ async def test_a_beginning_that_is_gone_without_a_record_is_missing(days: Path, 
     operator.noted("archived", found.record(tmp_path / "archive"))
     await operator.close()
     assert all(report.broken is None for report in verify_directory(days, keys))
-    more = plan(log, "2026-01-04T12:00:00.000000Z")
+    more = plan(log, "2026-01-03T12:00:00.000000Z")
     assert more is not None
     remove(copy(more, tmp_path / "archive"))
     gone = next(report for report in verify_directory(days, keys) if report.log == "gate")

@@ -1,8 +1,10 @@
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from proxy.audit.checkpoint import parse, split
+from proxy.audit.files import Disk
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.reader import read_log
 from proxy.audit.verify import verify_log
@@ -60,13 +62,19 @@ async def test_silence_is_on_record(tmp_path: Path) -> None:
 
 async def test_a_checkpoint_that_cannot_be_written_stops_the_journal(tmp_path: Path) -> None:
     """Records that nobody can sign for are as good as none: the gate goes red, and goes on when the disk does."""
-    disk = FailingDisk()
-    journal = open_journal(tmp_path, disk=disk.disk, timing=Timing(checkpoint=0.01, probe=0.01))
+    failing = [False]
+
+    def write(fd: int, data: bytes | memoryview) -> int:
+        if failing[0] and bytes(data[:9]) == b"callgate/":  # a checkpoint, not a record
+            raise OSError(ENOSPC, "made to fail")
+        return os.write(fd, data)
+
+    journal = open_journal(tmp_path, disk=Disk(write), timing=Timing(checkpoint=0.01, probe=0.01))
+    failing[0] = True
     [receipt] = await journal.decide("R1", WORKER, HERE, [(call(), ALLOW)], 0)
     assert receipt is not None
-    disk.fail_write = ENOSPC
     await until(lambda: not journal.writable)
-    disk.fail_write = 0
+    failing[0] = False
     await until(lambda: journal.writable)
     journal.completed(receipt, outcome="ok", status=200, sent=0, duration_us=0)
     await journal.close()
