@@ -76,7 +76,7 @@ class LuigiPages:
         if name == "page.history" and request.query:
             text = read_field(request.query.encode("ascii"))
             if text is not None:
-                args["data"] = parse_arguments(text)
+                args["data"] = dict(parse_arguments(text))
         method = self._catalog.methods.get(name)
         if method is None:
             return Call(self._upstream, self._catalog.protocol, name, "admin", args, known=False)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import Rejected
 from proxy.model import Reason
-from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments
+from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments, write_arguments
 
 
 class RefusedError(Exception):
@@ -53,14 +53,17 @@ def same(one: Any, other: Any) -> bool:
 
 
 def agree(text: bytes) -> None:
-    """Hold both readings of `text` against each other."""
+    """Hold both readings of `text` against each other, and what luigid would read of what we write."""
     try:
         expected = by_hand(text)
     except RefusedError:
         with pytest.raises(Rejected):
             parse_arguments(text)
     else:
-        assert same(parse_arguments(text), expected)
+        args = parse_arguments(text)
+        assert same(args, expected)
+        assert same(json.loads(write_arguments(args, {})), expected)
+        assert same(json.loads(write_arguments(args, {"worker": "w [a:b]"})), {**expected, "worker": "w [a:b]"})
 
 
 KEYS = ["a", "b", "task_id", "\\u0061", "\\ud800", "é", "\\u00e9", "\\\\", '\\"', ""]
@@ -134,10 +137,12 @@ def documents() -> st.SearchStrategy[str]:
 @example('{"a": "\\ud800"}')
 @example('{"\\ud800": 1}')
 @example('{"a": 1} ')
+@example('{"a": "x  y", "b c": [1 , 2]}')
+@example('{"a": 1e16, "b": 1e-7, "c": 123456789.0}')
 @example('{"a": 1}{"a": 2}')
 @example('\ufeff{"a": 1}')
 def test_both_roads_read_as_the_obvious_reading_does(text: str) -> None:
-    """Whatever the text, its fast reading is the slow one, and that is the obvious one: the same arguments, or a refusal."""
+    """Whatever the text: the obvious arguments or a refusal; and written again they are the same, on either road."""
     agree(text.encode("utf-8"))
 
 
