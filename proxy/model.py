@@ -4,13 +4,23 @@ Each type is a proof. Only `identity` makes a `Principal`, only `protocol` a `Ca
 `audit` a `Receipt`; a test reads the sources and holds that. Forwarding takes a `Receipt`, so no code path can send a
 call onward that was not identified, decoded, decided and durably recorded first.
 
-All of them are frozen: a stage can pass on what it got, never change it.
+All of them are frozen: a stage can pass on what it got, never change it. For those that are made for every call the type
+checker alone holds that (`per_call`), since a frozen dataclass takes 2 us to make and a plain one 0.4.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, TypeVar, dataclass_transform
+
+_Class = TypeVar("_Class")
+
+
+@dataclass_transform(frozen_default=True)
+def per_call(cls: type[_Class]) -> type[_Class]:
+    """A slotted dataclass that is frozen for the type checker and plain at run time: 14 us less for each call."""
+    return dataclass(slots=True)(cls)
+
 
 Permission: TypeAlias = Literal["view", "work", "trigger", "admin"]
 """The permission class of a method: look, do a worker's job, cause work to run again, change the scheduler itself."""
@@ -108,7 +118,7 @@ class Principal:
         return f"{self.issuer_name}|{self.subject}"
 
 
-@dataclass(frozen=True, slots=True)
+@per_call
 class Origin:
     """Where a call came from: the peer of the connection, never a header's claim about it.
 
@@ -122,7 +132,7 @@ class Origin:
     user_agent: str
 
 
-@dataclass(frozen=True, slots=True)
+@per_call
 class Call:
     """One RPC call, decoded: the only thing that policy sees, and all that the upstream will get.
 
@@ -157,7 +167,7 @@ class Decision:
     policy_hash: str
 
 
-@dataclass(frozen=True, slots=True)
+@per_call
 class Receipt:
     """Proof that the ``decided`` record of an allowed call is on disk. `sequence` is its number in the journal.
 
@@ -169,7 +179,7 @@ class Receipt:
     started: int
 
 
-@dataclass(frozen=True, slots=True)
+@per_call
 class Outbound:
     """A call as the upstream will get it, encoded afresh: path and body are ours, never the caller's bytes.
 
@@ -205,7 +215,7 @@ class Stream(Protocol):
         """Read no further."""
 
 
-@dataclass(frozen=True, slots=True)
+@per_call
 class Answer:
     """What the upstream answered. A small body stands in `body`; a large one comes through `stream`, once.
 
@@ -220,7 +230,7 @@ class Answer:
     length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@per_call
 class Reply:
     """What goes back to the caller: a status line, headers in order, and a body that is whole or a stream.
 
@@ -240,7 +250,7 @@ class Reply:
     close: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@per_call
 class Request:
     """One HTTP request, read within limits by the edge; nothing of it is decoded yet.
 

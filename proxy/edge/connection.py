@@ -40,7 +40,7 @@ _FIRST_SECONDS = 1.0  # for the first bytes of a client that came just before th
 class Handler(Protocol):
     """What answers requests: the gate."""
 
-    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
+    def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Awaitable[Reply]:
         """The reply to `request`; `read_body` gives the body when `request` is not `whole`. Never raises."""
 
     def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
@@ -158,6 +158,7 @@ class Connection(asyncio.Protocol):
             self._task.cancel()  # nobody is left to read: let the upstream go
         self._host.gone(self)
         self.release()
+        self._reader.close()
 
     def release(self) -> None:
         """Give the place among the counted connections back."""

@@ -24,17 +24,20 @@ class Probes:
         self._verifier = verifier
         self.refuse: Callable[[str, Origin, Rejected], Reply] = gate.refuse
 
-    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
-        """The reply to `request`. Never raises."""
+    def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Awaitable[Reply]:
+        """The reply to `request`. Never raises. Not a coroutine of its own: calls pass through here too."""
         if request.path.startswith("/-/") and request.verb in ("GET", "HEAD"):
             if request.path == "/-/healthz":
-                return Reply(200, b"ok\n", b"text/plain", _HEADERS)
+                return _said(200, b"ok\n")
             if request.path == "/-/readyz":
-                ready = self.ready()
-                return Reply(200 if ready else 503, b"ready\n" if ready else b"not ready\n", b"text/plain", _HEADERS)
-        return await self._gate.handle(request, read_body)
+                return _said(200, b"ready\n") if self.ready() else _said(503, b"not ready\n")
+        return self._gate.handle(request, read_body)
 
     def ready(self) -> bool:
         """Whether a call could be served now."""
         keys = any(issuer.source.keys is not None for issuer in self._verifier.issuers)
         return keys and self._journal.writable and not self._gate.draining
+
+
+async def _said(status: int, body: bytes) -> Reply:
+    return Reply(status, body, b"text/plain", _HEADERS)

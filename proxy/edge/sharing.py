@@ -15,7 +15,7 @@ Calls that act and heartbeats pass straight through.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
@@ -33,7 +33,7 @@ _Key: TypeAlias = tuple[str, bytes, bytes, bool]
 class Leg(Protocol):
     """The leg underneath (`proxy.edge.upstream`)."""
 
-    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """Send the call; the upstream's answer. Raises `Unavailable`."""
 
 
@@ -130,8 +130,9 @@ class SharedLeg:
 
     def _acted(self) -> None:
         self._epoch += 1
-        self._cache.clear()
-        self._cached_bytes = 0
+        if self._cache:
+            self._cache.clear()
+            self._cached_bytes = 0
 
     def _keep(self, key: _Key, answer: Answer) -> None:
         if self._cached_bytes + len(answer.body) > _CACHED_BYTES:

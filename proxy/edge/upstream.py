@@ -16,7 +16,7 @@ Rules (RFC 9112 section 9, and law 2 of the design):
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.edge.exchange import Exchange
@@ -77,14 +77,14 @@ class Leg:
         """Connections that carry a call now."""
         return len(self._open) - len(self._idle)
 
-    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """Send one call that has its receipt; the upstream's answer.
 
         Raises `Unavailable` with ``upstream-unreachable``, ``-timeout``, ``-closed``, ``-invalid`` or ``overloaded``;
         its `sent` says whether the upstream may have acted.
         """
         assert receipt.sequence >= 0
-        return await self.probe(outbound)
+        return self.probe(outbound)
 
     async def probe(self, outbound: Outbound) -> Answer:
         """As `forward`, for the gate's own questions (readiness), which no caller asked and no record needs."""
@@ -98,9 +98,9 @@ class Leg:
                 raise
         return await self._ask(await self._take(fresh=True), head, outbound)
 
-    async def _ask(self, connection: Exchange, head: bytes, outbound: Outbound) -> Answer:
+    def _ask(self, connection: Exchange, head: bytes, outbound: Outbound) -> Awaitable[Answer]:
         target = self.target
-        return await connection.ask(
+        return connection.ask(
             head,
             outbound.body if outbound.verb == "POST" else b"",
             first_byte_seconds=target.first_byte_seconds,
