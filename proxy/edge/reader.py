@@ -95,6 +95,10 @@ class RequestReader:
         elif self.phase == BODY and self._expects and not self._given:
             self._give()
 
+    def close(self) -> None:
+        """Let go of parser and sink, which hold on to this: what ends with its connection need not wait for the collector."""
+        del self._parser, self._sink
+
     # -- httptools callbacks
 
     def on_message_begin(self) -> None:

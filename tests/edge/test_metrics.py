@@ -1,0 +1,81 @@
+"""The numbers a scraper gets."""
+
+import re
+
+import aiohttp
+import pytest
+
+from proxy.edge.metrics import Meter, serve_metrics
+from tests.edge.kit import run
+
+
+async def scraped(meter: Meter, path: str = "/metrics") -> tuple[int, str]:
+    """Ask the real listener, as a scraper does."""
+    runner = await serve_metrics(meter, "127.0.0.1", 0)
+    try:
+        port = runner.addresses[0][1]
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, await answer.text()
+    finally:
+        await runner.cleanup()
+
+
+def test_calls_are_counted_by_upstream_class_and_reason() -> None:
+    """Every decided call stands in exactly one series, and every rejected request in one."""
+
+    async def main() -> None:
+        meter = Meter()
+        for _ in range(3):
+            meter.called("luigi", "view", "allowed")
+        meter.called("luigi", "admin", "no-policy-allows")
+        meter.rejected("no-credential")
+        meter.rejected("no-credential")
+        status, text = await scraped(meter)
+        assert status == 200
+        lines = text.splitlines()
+        assert 'callgate_calls_total{class="view",reason="allowed",upstream="luigi"} 3.0' in lines
+        assert 'callgate_calls_total{class="admin",reason="no-policy-allows",upstream="luigi"} 1.0' in lines
+        assert 'callgate_rejected_requests_total{reason="no-credential"} 2.0' in lines
+
+    run(main())
+
+
+@pytest.mark.parametrize(("seconds", "first"), [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (10.0, "10.0"), (11.0, "+Inf")])
+def test_durations_fall_into_every_bucket_that_holds_them(seconds: float, first: str) -> None:
+    """Buckets are cumulative, as Prometheus reads them: a bound holds all that took no longer."""
+
+    async def main() -> None:
+        meter = Meter()
+        meter.completed(seconds)
+        _, text = await scraped(meter)
+        buckets = dict(re.findall(r'callgate_call_seconds_bucket\{le="([^"]+)"\} (\S+)', text))
+        bounds = list(buckets)
+        assert bounds[-1] == "+Inf"
+        assert [buckets[bound] == "1.0" for bound in bounds] == [index >= bounds.index(first) for index in range(len(bounds))]
+        assert f"callgate_call_seconds_sum {seconds}" in text
+        assert "callgate_call_seconds_count 1.0" in text
+
+    run(main())
+
+
+def test_gauges_are_read_when_somebody_asks() -> None:
+    """A gauge shows its value at the time of the scrape."""
+
+    async def main() -> None:
+        meter = Meter()
+        values = iter([1.0, 2.0])
+        meter.gauges.append(("callgate_thing", "A thing.", lambda: next(values)))
+        assert "callgate_thing 1.0" in (await scraped(meter))[1]
+        assert "callgate_thing 2.0" in (await scraped(meter))[1]
+
+    run(main())
+
+
+def test_nothing_else_is_served() -> None:
+    """The listener of the metrics knows one path."""
+
+    async def main() -> None:
+        for path in ("/", "/-/healthz", "/api/task_list"):
+            assert (await scraped(Meter(), path))[0] == 404
+
+    run(main())
