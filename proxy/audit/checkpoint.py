@@ -108,10 +108,10 @@ def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
     for key in keys:
         wanted = key_id(checkpoint.origin, key)
         for line in signatures.splitlines():
-            _, name, encoded = line.decode(errors="replace").split(" ")
             try:
+                _, name, encoded = line.decode().split(" ")
                 data = b64decode(encoded, validate=True)
-            except binascii.Error:
+            except ValueError:  # not in three parts, not UTF-8, not base64: nobody's signature
                 continue
             if name != checkpoint.origin or data[:4] != wanted or b64encode(data).decode() != encoded:
                 continue

@@ -74,9 +74,9 @@ class Journal:
     ) -> "Journal":
         """Open the log of instance `name` under the audit `directory`, recover it, and record that a process writes it now.
 
-        `site` and `name` make the log's origin name, ``site/name``. `signing_key` is a PEM; without it the key beside the
-        log signs. Sealed segments are compressed in the background if `compress`. `clock` gives nanoseconds since 1970.
-        Blocks; raises ConfigError when the log cannot be used.
+        `site` and `name` make the log's origin name, ``site/name``; a log keeps the site it began with. `signing_key` is a
+        PEM; without it the key beside the log signs. Sealed segments are compressed in the background if `compress`. `clock`
+        gives nanoseconds since 1970. Blocks; raises ConfigError when the log cannot be used.
         """
         if not _NAME.fullmatch(name) or not _SITE.fullmatch(site):
             raise ConfigError([Problem("audit", f"{site!r}/{name!r} is no name of a log", "use letters, digits, '.', '_' and '-'")])
@@ -86,8 +86,9 @@ class Journal:
             lock = _lock(log)
             try:
                 withholder = Withholder(load_hmac_key(directory), text_limit=text_limit, extra_names=secret_names)
-                signer = Signer(f"{site}/{name}", load_signing_key(directory, site, signing_key))
                 state = recover(log)
+                site = state.origin.rpartition("/")[0] or site
+                signer = Signer(f"{site}/{name}", load_signing_key(directory, site, signing_key))
                 commits = Commits(lambda: journal._unwritable())
                 writer = Writer(log, signer, state, disk=disk, clock=clock, segment_bytes=segment_bytes, compress=compress,
                                 timing=timing or Timing(), resumed=commits.resumed)  # fmt: skip

@@ -8,6 +8,7 @@ what checks it.
 
 import gzip
 import heapq
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Any, BinaryIO, cast
 import orjson
 
 from proxy.audit.files import SEALED_SUFFIX, SEGMENT_SUFFIX, logs, segments
+
+DAMAGED = (OSError, EOFError, zlib.error)
+"""What reading a compressed segment that does not unpack may raise."""
 
 _TAIL_STEP = 256 * 1024  # bytes; a record is at most about 70 KiB, so a step holds several
 

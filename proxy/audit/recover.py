@@ -19,8 +19,11 @@ import orjson
 from proxy.audit.checkpoint import BadCheckpointError, parse, split, whole_length
 from proxy.audit.files import CHECKPOINT_SUFFIX, SEALED_SUFFIX, open_append, segment_name, segments, sync_directory
 from proxy.audit.merkle import Tree, leaf_hash
+from proxy.audit.reader import DAMAGED
 from proxy.audit.record import FIRST_PREV
 from proxy.errors import ConfigError, Problem
+
+_REMEDY = "callgate audit verify names the damage; keep the directory as evidence and start with another instance name"
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class State:
     time: int = 0
     open: dict[int, str] = field(default_factory=dict)
     sealed: bool = False
+    origin: str = ""
     cut: int = 0
 
 
@@ -46,7 +50,13 @@ def recover(directory: Path) -> State:
     while found:
         number, path = found.pop()
         size = path.stat().st_size
-        scanned = scan(path, number)
+        try:
+            scanned = scan(path, number)
+        except DAMAGED as error:
+            if not path.name.endswith(SEALED_SUFFIX):
+                raise
+            what = f"the compressed segment does not unpack: {type(error).__name__}"
+            raise ConfigError([Problem(str(path), what, _REMEDY)]) from None
         if scanned is None:  # not even its first record was finished: the segment never began
             cuts.append((number, path, 0))
             continue
@@ -56,8 +66,7 @@ def recover(directory: Path) -> State:
         break
     if state.tree.size < signed_size:
         what = f"the log ends before record {state.tree.size}, but a signed checkpoint covers {signed_size} records"
-        remedy = "callgate audit verify names the damage; keep the directory as evidence and start with another instance name"
-        raise ConfigError([Problem(str(directory), what, remedy)])
+        raise ConfigError([Problem(str(directory), what, _REMEDY)])
     for number, path, offset in cuts:
         state.cut += _cut(directory, number, path, offset)
     return state
@@ -79,6 +88,7 @@ def scan(path: Path, number: int) -> State | None:
                     state.tree = Tree(tree["size"], map(bytes.fromhex, tree["edge"]))
                     state.prev = record["prev"].encode()
                     state.open = dict(record["open"])
+                    state.origin = str(record["log"])
                     if record["stage"] != "segment" or record["segment"] != number or state.tree.root().hex() != tree["root"]:
                         break
                 if record["seq"] != state.tree.size or record["prev"] != state.prev.decode():

@@ -20,7 +20,7 @@ from proxy.audit.chain import BrokenError, Chain, Wrong
 from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, check, split
 from proxy.audit.files import CHECKPOINT_SUFFIX, logs, segment_name, segments
 from proxy.audit.merkle import leaf_hash
-from proxy.audit.reader import open_segment
+from proxy.audit.reader import DAMAGED, open_segment
 
 Progress = Callable[[int], None]
 """Called with the number of records checked since it was last called."""
@@ -149,8 +149,7 @@ class _Check:
         begins = {}
         for number, path in found.items():
             chain = Chain()
-            with open_segment(path) as lines:
-                chain.begin(lines.readline().rstrip(b"\n"))
+            chain.begin(_first_line(path))
             begins[number] = chain.tree.size
         covered = [number for number, begin in begins.items() if begin <= size]
         if not covered and begins:
@@ -160,8 +159,7 @@ class _Check:
     def _start(self, number: int, path: Path) -> None:
         report, chain = self._report, self._chain
         if number > 1:
-            with open_segment(path) as lines:
-                chain.begin(lines.readline().rstrip(b"\n"))
+            chain.begin(_first_line(path))
             report.start = Chain(log=chain.log, segment=number, tree=chain.tree.copy())
         report.first = self._sure = chain.tree.size
 
@@ -273,5 +271,18 @@ def _pairs(path: Path) -> Iterator[tuple[bytes, bytes | None, bool]]:
                 whole = held.endswith(b"\n")
                 yield held[:-1] if whole else held, following.rstrip(b"\n") if following else None, whole
                 held = following
-        except (OSError, EOFError) as error:  # a compressed file that does not unpack
-            raise BrokenError(Wrong.ALTERED, None, f"{path.name} cannot be read: {type(error).__name__}") from None
+        except DAMAGED as error:
+            raise _unreadable(path, error) from None
+
+
+def _first_line(path: Path) -> bytes:
+    """Read a segment's header."""
+    try:
+        with open_segment(path) as lines:
+            return lines.readline().rstrip(b"\n")
+    except DAMAGED as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> BrokenError:
+    return BrokenError(Wrong.ALTERED, None, f"{path.name} cannot be read: {type(error).__name__}")

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.files import Disk
+from proxy.audit.keys import PUBLIC_KEYS, new_signing_key, public_keys
 from proxy.audit.merkle import Tree, leaf_hash
 from proxy.audit.policies import digest, kept_policy_set
 from proxy.audit.rejections import Rejections
+from proxy.audit.verify import verify_log
 from proxy.errors import ConfigError, Unavailable
 from proxy.model import Reason
 
@@ -284,3 +286,20 @@ async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -
     assert kept_policy_set(tmp_path, HASH) == {"roles.toml": "x", "base.cedar": "y"}
     assert found["texts_sha256"] == digest({"base.cedar": "y", "roles.toml": "x"})
     assert (found["hash"], found["files"]) == (HASH, ["base.cedar", "roles.toml"])
+
+
+async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
+    """A log goes on under the origin name it began with, though the settings name another site now: else no check could follow it."""
+    await open_journal(tmp_path, site="callgate.example/one").close()
+    await open_journal(tmp_path, site="callgate.example/two").close()
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.origin == "callgate.example/one/gate"
+
+
+async def test_a_new_signing_key_takes_over(tmp_path: Path) -> None:
+    """With a new key the log goes on; it verifies with both public keys, and not with the new one alone."""
+    await open_journal(tmp_path).close()
+    await open_journal(tmp_path, signing_key=new_signing_key()).close()
+    keys = public_keys(tmp_path / PUBLIC_KEYS)
+    assert len(keys) == 2 and verify_log(tmp_path / "gate", keys).broken is None
+    assert verify_log(tmp_path / "gate", keys[1:]).broken is not None

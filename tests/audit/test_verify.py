@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def fill() -> None:
         journal = open_journal(directory, segment_bytes=1500)
-        for n in range(3):
+        for n in range(2):
             await one(journal, n)
         await journal.close()
 

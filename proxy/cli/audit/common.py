@@ -16,6 +16,8 @@ from proxy.audit.show import COLUMNS
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
 
+_WIDE = 40  # a longer cell does not push the columns of all other rows aside
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Read, check and report on the audit log.")
 
 Directory = Annotated[Path | None, typer.Option("--dir", "-d", help="The audit directory, or one log in it.", show_default=False)]
@@ -68,7 +70,7 @@ def table(rows: Iterable[Sequence[str]], columns: Sequence[str] = COLUMNS) -> No
     """Print a table: framed and coloured on a terminal, aligned and never cut in a pipe."""
     if not sys.stdout.isatty():
         held = list(rows)
-        widths = [max(len(row[column]) for row in held) for column in range(len(columns))] if held else []
+        widths = [min(_WIDE, max(len(row[column]) for row in held)) for column in range(len(columns))] if held else []
         for row in held:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         return
