@@ -11,7 +11,7 @@ What luigid reads in two ways is refused, so that what policy judges is what lui
 luigid trusts the worker id that a caller states, and whoever states another's makes that worker import and run a module
 (luigi.md 1b.1). So the gate marks it: upstream a worker is called ``<its own id> [<issuer>:<subject>]``. The mark holds no
 blank and no bracket, hence the last one of an id is always the gate's, and no two identities can meet in one id. The
-answers in which a worker looks for itself get the mark taken off again.
+answers in which a worker looks for itself get the mark taken off again, and name it no module to import.
 """
 
 import json
@@ -115,23 +115,35 @@ def check_answer(call: Call, answer: Answer) -> None:
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered something other than JSON", sent=True)
     if answer.stream is None and not answer.body.startswith(b'{"response":') and b"content-encoding" not in answer.headers:
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True)
+    if answer.stream is not None and call.method in _NAMES_OWN_WORKER:
+        raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is too large to be read", sent=True)
 
 
-def unmark(call: Call, principal: Principal, body: bytes) -> bytes:
-    """Take the caller's own mark off the worker ids of ``running_tasks``: the worker compares them with its own id.
+def for_worker(call: Call, principal: Principal, body: bytes) -> bytes:
+    """The answer to a call in which a worker looks for itself, mended in two places; any other as it is.
 
-    Left on, its summary would say that "other workers" ran its tasks (luigi/execution_summary.py).
+    The caller's own mark comes off the worker ids of ``running_tasks``: left on, the worker's summary would say that
+    "other workers" ran its tasks (luigi/execution_summary.py).
+
+    Its ``task_module`` becomes null, but for an assistant. luigid keeps the first module that anybody announced for a
+    task id, and the worker imports it when it gets a batch, or a task that it never announced (luigi/worker.py): whoever
+    announces a task first runs code in the worker that announces it next. A worker that is no assistant has already
+    loaded every family it announced, and needs no module to be named.
     """
     if call.method not in _NAMES_OWN_WORKER:
         return body
     mark = worker_mark(principal)
-    if mark.encode() not in body:
+    imports = b'"task_module"' in body and call.args.get("assistant") is not True
+    if not imports and mark.encode() not in body:
         return body
     try:
         document = json.loads(body)
-        for task in document["response"]["running_tasks"]:
+        response = document["response"]
+        for task in response["running_tasks"]:
             if type(task.get("worker")) is str:
                 task["worker"] = task["worker"].removesuffix(mark)
+        if imports and "task_module" in response:
+            response["task_module"] = None
         return json.dumps(document).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is not luigid's", sent=True) from None
@@ -180,7 +192,7 @@ class LuigiApi:
             headers = (*_JSON, (b"content-encoding", answer.headers[b"content-encoding"]), (b"vary", b"accept-encoding"))
         if answer.stream is not None:
             return Reply(200, headers=headers, stream=answer.stream, length=answer.length)
-        return Reply(200, unmark(call, principal, answer.body), headers=headers)
+        return Reply(200, for_worker(call, principal, answer.body), headers=headers)
 
     def refuse(self, refusal: Refusal) -> Reply:
         """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is luigid's own "disabled".

@@ -244,7 +244,7 @@ class LuigiOverXmlRpc(RpcDialect):
         transcoder = JsonToXml()
         if answer.stream is not None:
             return Reply(200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, transcoder))
-        body = luigi.unmark(call, principal, answer.body)
+        body = luigi.for_worker(call, principal, answer.body)
         return Reply(200, transcoder.feed(body) + transcoder.close(), _XML, _NO_STORE)
 
     def told(self, refusal: Refusal) -> "Value | Fault":

@@ -4,16 +4,19 @@ Each test shows the attack on a luigid directly first: without that half, a test
 """
 
 import gzip
+import importlib
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import pytest
 
-from .stage import FORM, Gate, Luigid, Response, Worker, basic, until, write_netrc
+from .stage import FORM, Client, Gate, Luigid, Response, Worker, basic, until, write_netrc
+
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s*Autoloading range tasks:DeprecationWarning")
 
 MINE, PROD = "Mine_a_1_0123456789", "Prod_a_1_0123456789"
 
@@ -285,6 +288,56 @@ def test_mallory_cannot_take_a_workers_messages_or_work(gate: Gate, guarded: Lui
     assert gate.call("ping", own, worker="w2").result["rpc_messages"] == [{"name": "set_worker_processes", "kwargs": {"n": 3}}]
     assert gate.call("get_work", own, worker="w2").result["task_id"] == "Own_1"
     guarded.call("add_task", task_id="Own_1", worker="w2 [local:etl-2]", status="DONE")
+
+
+# -- the same end by another way: whoever announces a task first says which module its batch is loaded from
+
+
+def plant_on_batches(client: Client, token: str | None, run: str, output: Path) -> None:
+    """The attacker announces tomorrow's tasks of the victim's pipeline under its own worker id, and a module of its choice."""
+    make_id: Callable[[str, dict[str, str]], str] = importlib.import_module("luigi.task").task_id_str
+    for day in range(1, 4):
+        params = {"run_name": run, "day": f"2024-02-0{day}"}
+        task: dict[str, Any] = {"task_id": make_id("Batched", params), "family": "Batched", "module": "planted", "worker": "mallory"}
+        task["params"] = {**params, "directory": str(output)}
+        assert client.call("add_task", token, **task, batchable=True, runnable=False).status == 200
+
+
+def days(output: Path, run: str) -> list[str]:
+    """The command line of the victim's batch."""
+    output.mkdir()
+    return ["--module", "graph", "Days", "--run-name", run, "--directory", str(output)]
+
+
+def test_module_planted_on_a_batch_is_imported_without_the_gate(bare: Luigid, tmp_path: Path) -> None:
+    """No foreign worker id is needed: luigid keeps the first module it heard of, and the victim imports it for its own batch."""
+    plant_on_batches(bare, None, "planted", tmp_path / "out")
+    worker = Worker(tmp_path / "victim", bare.url, days(tmp_path / "out", "planted"))
+    assert worker.wait() == 0
+    assert (tmp_path / "victim" / "planted").read_text() == f"imported by {worker.pid}"
+
+
+def test_module_planted_on_a_batch_is_not_imported_through_the_gate(gate: Gate, tmp_path: Path) -> None:
+    """A worker that is no assistant has loaded what it announced, so the gate names it no module; its batch runs as ever."""
+    plant_on_batches(gate, gate.token("mallory", "worker"), "planted", tmp_path / "out")
+    netrc = write_netrc(tmp_path / "netrc", gate.token("etl-3", "worker"))
+    worker = Worker(tmp_path / "victim", gate.url(), days(tmp_path / "out", "planted"), ca=gate.ca, netrc=netrc)
+    assert worker.wait() == 0
+    assert not (tmp_path / "victim" / "planted").exists()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir())[:3] == [f"Batched-2024-02-0{day}" for day in range(1, 4)]
+
+
+def test_an_assistant_is_told_the_module(gate: Gate, guarded: Luigid) -> None:
+    """Whoever holds that role runs tasks it has never seen, and has to import them."""
+    assert gate.call("add_task", gate.token("worker"), task_id="Any_1", family="Any", module="any.module", worker="w").status == 200
+    asked = {"worker": "helper", "assistant": True, "current_tasks": []}
+    assert gate.call("get_work", gate.token("worker"), **asked).result["worker_state"] == "disabled"
+    assistant = gate.token("helper", "worker", "assistant")
+    work = gate.call("get_work", assistant, **asked).result
+    while work["task_id"] not in ("Any_1", None):
+        work = gate.call("get_work", assistant, **{**asked, "current_tasks": None}).result
+    assert (work["task_id"], work["task_module"]) == ("Any_1", "any.module")
+    guarded.call("add_task", task_id="Any_1", worker="helper [local:helper]", status="DONE")
 
 
 # -- luigi.md 1b.7: one argument of the wrong type breaks luigid for everybody

@@ -14,7 +14,7 @@ from tornado.httputil import parse_body_arguments
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, Origin, Principal, Reason, Request
 from proxy.protocol.catalog import load_catalog
-from proxy.protocol.luigi import DISABLED, LuigiApi, encode, make_call, takes_gzip, unmark, worker_mark
+from proxy.protocol.luigi import DISABLED, LuigiApi, encode, for_worker, make_call, takes_gzip, worker_mark
 from proxy.protocol.refusal import Refusal
 
 CATALOG = load_catalog(Path(__file__).parent.parent.parent / "policies" / "catalogs" / "luigi.toml")
@@ -295,7 +295,7 @@ def running(*workers: str) -> bytes:
 def test_a_worker_finds_its_own_id_in_the_answer() -> None:
     """Its own mark comes off, others' stay: the summary tells the worker's own running tasks from those of "other workers"."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
-    body = unmark(call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK))
+    body = for_worker(call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK))
     assert [task["worker"] for task in json.loads(body)["response"]["running_tasks"]] == [WORKER, "w [okta:bob]", WORKER + MARK]
 
 
@@ -303,9 +303,38 @@ def test_an_answer_without_the_mark_is_passed_on_untouched() -> None:
     """Nothing is parsed that need not be."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     body = running("w [okta:bob]")
-    assert unmark(call, ALICE, body) is body
+    assert for_worker(call, ALICE, body) is body
     view = decode(request("/api/task_list"))
-    assert unmark(view, ALICE, running(WORKER + MARK)) == running(WORKER + MARK)
+    assert for_worker(view, ALICE, running(WORKER + MARK)) == running(WORKER + MARK)
+
+
+@pytest.mark.parametrize(("assistant", "module"), [(False, None), (None, None), (True, "planted")])
+@pytest.mark.parametrize("batch", [{}, {"batch_id": "b", "batch_task_ids": ["A_1", "A_2"]}], ids=["task", "batch"])
+def test_only_an_assistant_is_told_what_to_import(assistant: bool | None, module: str | None, batch: dict[str, Any]) -> None:
+    """The module in luigid's answer is whoever announced the task first's choice; the rest of the answer stays."""
+    call = decode(request("/api/get_work", body=form(worker=WORKER, assistant=assistant)))
+    response = {"task_id": None, "running_tasks": [], "task_family": "A", "task_module": "planted", "task_params": {"x": "1"}, **batch}
+    answered = json.loads(for_worker(call, ALICE, json.dumps({"response": response}).encode()))["response"]
+    assert answered == {**response, "task_module": module}
+
+
+def test_an_answer_too_large_to_be_mended_is_not_passed_on() -> None:
+    """A get_work whose answer came as a stream could name a module: it fails instead."""
+
+    class Endless:
+        def __aiter__(self) -> "Endless":
+            return self
+
+        async def __anext__(self) -> bytes:
+            return b" "
+
+        async def aclose(self) -> None:
+            """Nothing to give up."""
+
+    call = decode(request("/api/get_work", body=form(worker=WORKER)))
+    with pytest.raises(Unavailable) as error:
+        API.answer(call, ALICE, Answer(200, JSON, stream=Endless()))
+    assert error.value.reason is Reason.UPSTREAM_INVALID
 
 
 @pytest.mark.parametrize("body", [b"[okta:alice]", b'{"response": " [okta:alice]"}', b'{"response": {"running_tasks": [" [okta:alice]"]}}'])
@@ -313,7 +342,7 @@ def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) 
     """A mark in a place that luigid does not put it in is an invalid answer, not an error of ours."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     with pytest.raises(Unavailable) as error:
-        unmark(call, ALICE, b" [okta:alice]" + body)
+        for_worker(call, ALICE, b" [okta:alice]" + body)
     assert error.value.reason is Reason.UPSTREAM_INVALID
 
 

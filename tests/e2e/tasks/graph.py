@@ -94,6 +94,13 @@ class Batched(Written):
                 out.write("Batched\n")
 
 
+class Days(Written):
+    """One batch."""
+
+    def requires(self) -> list[luigi.Task]:
+        return [Batched(day=f"2024-02-0{day}", **same(self)) for day in range(1, 4)]
+
+
 class Dynamic(Written):
     """Finds out while it runs what else it needs."""
 
