@@ -92,19 +92,40 @@ class Gate(Client):
         """Start it, and wait until it is ready."""
         command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(self.settings)]
         self.process = Process(command, self.directory, "gate")
-        self.process.until_ready(lambda: self.get("/-/readyz").status == 200)
+        self.until_ready()
         return self
+
+    def until_ready(self) -> None:
+        """Wait until it serves."""
+        self.process.until_ready(lambda: self.get("/-/readyz").status == 200)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; the exit code."""
         os.kill(self.process.pid, number)
         return self.process.wait()
 
+    def serving(self) -> int:
+        """The one process that serves; the one that was started only looks after it."""
+        pid = self.process.pid
+        [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        return int(child)
+
+    def kill(self) -> None:
+        """End all of it at once, as when the machine dies: nobody is left to hand over or to finish anything."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        os.kill(self.serving(), signal.SIGKILL)
+        self.process.kill()
+
     def token(self, role: str) -> str:
         """A token for ``<role>-1``, whose one group is named after the role; ``stranger`` has a good token and no group."""
         if role not in self._tokens:
             self._tokens[role] = self.issuer.issue(f"{role}-1", [] if role == "stranger" else [role], 3600, time.time())
         return self._tokens[role]
+
+    @staticmethod
+    def now() -> float:
+        """Unix seconds."""
+        return time.time()
 
     def ask(self, path: str, role: str | None, body: bytes = b"", *, kind: str = FORM, **headers: str) -> Response:
         """POST `body`; `headers` are written with ``_`` for ``-``, and `role` None sends no credential."""
@@ -149,8 +170,8 @@ class Gate(Client):
         return b"".join(path.read_bytes() for path in sorted(self.audit.rglob("*.jsonl"))) + self.process.log.read_bytes()
 
     def peak_memory(self) -> int:
-        """VmHWM, the most memory that the process ever held, in bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        """VmHWM, the most memory that the serving process ever held, in bytes."""
+        status = Path(f"/proc/{self.serving()}/status").read_text(encoding="ascii")
         found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
         assert found is not None
         return int(found[1]) * 1024
