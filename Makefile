@@ -1,8 +1,10 @@
 # make run    a gate with a real luigid and supervisord behind it, on https://localhost:8443 (PORT and LUIGID_PORT override the ports)
 # make test   lint, types and every test
-# make clean  what the two have made
+# make fuzz   fuzz whatever reads what others have written, for SECONDS=60 in all
+# make soak   drive everything through faults for MINUTES=10, then prove that no call was lost
+# make clean  what they have made
 #
-# Both set up what they need, once: .venv, and as root on Debian the packages that are missing.
+# All set up what they need, once: .venv, and as root on Debian the packages that are missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -15,7 +17,7 @@ if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 else false; fi || echo "missing on this machine: $(1)" >&2
 endef
 
-.PHONY: run test lint types tests system clean
+.PHONY: run test lint types tests system clean fuzz soak
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -53,6 +55,18 @@ system:
 
 %/node_modules/.package-lock.json: %/package-lock.json | system
 	@npm ci --prefix $* --no-audit --no-fund --loglevel=error && touch $@ || echo "$*: npm could not set up its packages" >&2
+
+SECONDS ?= 60
+fuzz: $(VENV)/.fuzz
+	$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS)
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@touch $@
+
+MINUTES ?= 10
+soak: $(VENV)/.test
+	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,80 @@
+"""``python -m tests.fuzz --seconds N [TARGET …]``: fuzz the targets one after the other, each for its share of the time.
+
+Every target runs in a process of its own (atheris ends the one it runs in), starts from the kept cases, and writes what
+breaks a promise to ``tests/fuzz/found/<target>/``, where `test_replay` finds it. Leaves with 1 when something was found.
+"""
+
+# ruff: noqa: T201  (a command line prints)
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .kit import FOUND, TARGETS, cases, load
+
+_MEMORY_MIB = 1024  # beyond it, a case counts as found
+_CASE_SECONDS = 10  # likewise
+_INPUT_BYTES = 16_384
+_GRACE_SECONDS = 60  # to start, and to run the kept cases once
+
+
+def main() -> int:
+    """Run; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz everything that reads what somebody else has written.")
+    parser.add_argument("--seconds", type=int, default=60, help="the time for all targets together")
+    parser.add_argument("--corpus", type=Path, help="a directory to keep what adds coverage in, for the next time")
+    parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default")
+    given = parser.parse_args()
+    if given.child:
+        fuzz(given.child[0], given.child[1:])
+    unknown = set(given.targets) - set(TARGETS)
+    if unknown:
+        parser.error(f"there is no target {', '.join(sorted(unknown))}")
+    targets = given.targets or TARGETS
+    share = max(1, given.seconds // len(targets))
+    found = [target for target in targets if not run(target, share, given.corpus)]
+    if found:
+        print(f"found something in: {', '.join(found)}. The cases are in tests/fuzz/found/; see python -m pytest tests/fuzz.")
+    return 1 if found else 0
+
+
+def run(target: str, seconds: int, corpus: Path | None) -> bool:
+    """Fuzz one target; True when all promises held."""
+    kept = FOUND / target
+    kept.mkdir(parents=True, exist_ok=True)
+    before = set(cases(target))
+    with tempfile.TemporaryDirectory() as scratch:
+        start, more = Path(scratch) / "start", Path(scratch) / "new" if corpus is None else corpus / target
+        start.mkdir()
+        more.mkdir(parents=True, exist_ok=True)
+        for case in before:
+            shutil.copy(case, start / case.name)  # atheris must not write among them
+        options = [f"-max_total_time={seconds}", f"-artifact_prefix={kept}/", f"-rss_limit_mb={_MEMORY_MIB}", f"-timeout={_CASE_SECONDS}"]
+        options += [f"-max_len={_INPUT_BYTES}", "-print_final_stats=1", "-verbosity=0", "-close_fd_mask=0", str(more), str(start)]
+        command = [sys.executable, "-m", "tests.fuzz", "--child", target, *options]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE_SECONDS, check=False, errors="replace")
+    executed = next((line.split()[-1] for line in ran.stderr.splitlines() if "number_of_executed_units" in line), "?")
+    print(f"{target:16} {seconds:5} s {executed:>10} inputs   {'held' if ran.returncode == 0 else 'BROKEN'}", flush=True)
+    if ran.returncode:
+        print(ran.stdout[-3000:], ran.stderr[-3000:], *sorted(set(cases(target)) - before), sep="\n", flush=True)
+    return ran.returncode == 0
+
+
+def fuzz(target: str, options: list[str]) -> None:
+    """Be the process that fuzzes one target; never returns."""
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("atheris is not installed: pip install 'callgate[fuzz]'")
+    sys.setrecursionlimit(1000 + 200)  # what the instrumentation adds
+    with atheris.instrument_imports(include=["proxy"]):
+        one = load(target)
+    atheris.Setup([target, *options], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Credentials and tokens: whoever is accepted holds a token that a real key has signed, and PyJWT accepts it too.
+
+Two forms of input: ``A`` and an Authorization value, then perhaps a line break and a Cookie value; ``S`` and a JSON header, a
+line break and JSON claims, which are signed here with the key that ``kid`` names. The keys are made of constants, so that
+tokens in kept cases stay valid.
+"""
+
+import hashlib
+import json
+import tempfile
+from base64 import b64decode, urlsafe_b64decode
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from proxy.errors import Rejected
+from proxy.identity.credentials import read_credential
+from proxy.identity.issuers import Issuer
+from proxy.identity.keyfile import KeyFile
+from proxy.identity.tokens import Profile
+from proxy.identity.verifier import Verifier
+from proxy.model import Principal
+from tests.identity.kit import AUDIENCE, ISSUER, NOW, Private, b64, jwk, key_set, signature, viewer
+
+from .kit import read
+
+KEYS: dict[str, Private] = {
+    "ec": ec.derive_private_key(0x1234_5678_9ABC_DEF0, ec.SECP256R1()),
+    "ed": ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"fuzz").digest()),
+}
+ALGORITHMS = {"ec": "ES256", "ed": "EdDSA"}
+LIFETIME_S = 86_400.0
+
+
+def _issuer() -> Issuer:
+    with tempfile.NamedTemporaryFile() as file:
+        path = Path(file.name)
+        path.write_bytes(key_set(*(jwk(private, kid) for kid, private in KEYS.items())))
+        source = KeyFile(path)
+        source.poll()
+    source.poll = lambda: None  # type: ignore[method-assign]  # the file is gone, the keys stay
+    return Issuer("idp", Profile(ISSUER, AUDIENCE, max_lifetime_s=LIFETIME_S), source)
+
+
+THE_ISSUER = _issuer()
+
+
+def one(data: bytes) -> None:
+    """Hold the promises for one input."""
+    if data[:1] == b"S":
+        header, _, claims = data[1:].partition(b"\n")
+        authorization, cookie = b"Bearer " + _sign(header, claims), None
+    elif data[:1] == b"A":
+        authorization, mark, rest = data[1:].partition(b"\n")
+        cookie = rest if mark else None
+    else:
+        return
+    read(read_credential, None, cookie)
+    verifier = Verifier([THE_ISSUER], viewer)
+    found = read(_identify, verifier, authorization, cookie)
+    known = verifier.remembered(authorization, NOW)
+    if isinstance(found, Rejected):
+        assert known is None, "a refusal is not remembered"
+        return
+    assert known is found, "who was identified is remembered"
+    assert cookie is None or b"__Host-callgate=" not in cookie, "two credentials are refused"
+    claims_found = _as_pyjwt_reads(authorization)
+    assert (found.subject, found.issuer) == (claims_found["sub"], claims_found["iss"]), "the identity is the token's"
+    assert NOW < found.expires <= NOW + 30 + LIFETIME_S, "it ends when the token does"
+    assert found.agent == ("act" in claims_found), "software that acts for somebody is known as that"
+    assert verifier.remembered(authorization, found.expires) is None, "and not later"
+
+
+def _identify(verifier: Verifier, authorization: bytes, cookie: bytes | None) -> Principal:
+    """Drive the coroutine by hand: with keys from a file there is nothing to wait for."""
+    verifying = verifier.verify(authorization, cookie, NOW)
+    try:
+        verifying.send(None)
+    except StopIteration as done:
+        principal: Principal = done.value
+        return principal
+    raise AssertionError("it waited for something")
+
+
+def _sign(header: bytes, claims: bytes) -> bytes:
+    """A token with a good signature, whatever it says."""
+    try:
+        kid = json.loads(header)["kid"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        kid = "ed"
+    kid = kid if isinstance(kid, str) and kid in KEYS else "ed"
+    signed = f"{b64(header)}.{b64(claims)}"
+    return f"{signed}.{b64(signature(KEYS[kid], ALGORITHMS[kid], signed.encode()))}".encode()
+
+
+def _as_pyjwt_reads(authorization: bytes) -> dict[str, Any]:
+    """The claims by another road. Raises when PyJWT does not accept the token."""
+    scheme, _, credential = authorization.partition(b" ")
+    token = credential if scheme.lower() == b"bearer" else b64decode(credential).partition(b":")[2]
+    head = json.loads(urlsafe_b64decode(token.partition(b".")[0] + b"=="))
+    kid = head.get("kid")
+    claims = jwt.decode(
+        token,
+        KEYS[kid].public_key(),
+        algorithms=[ALGORITHMS[kid]],
+        audience=AUDIENCE,
+        issuer=ISSUER,
+        options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "require": ["exp", "iat", "sub"]},  # by its own clock
+    )
+    assert claims["iat"] <= NOW + 30, "it is not from the future"
+    assert claims["exp"] > NOW, "it is not of the past"
+    assert claims.get("nbf", 0) <= NOW + 30, "it is valid already"
+    return dict(claims)

@@ -1,0 +1,77 @@
+"""luigid's JSON calls: what is accepted is what luigid would have read, and what is sent on is read as what was decided.
+
+Three forms of input: an HTTP request (see `kit.parse_http`); ``= method`` and a line break before the JSON of its arguments;
+``< method`` and a line break before an answer of luigid's.
+"""
+
+import json
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from proxy.errors import Rejected
+from proxy.model import Answer, Call, Request, Value
+from proxy.protocol.catalog import load_catalog
+from proxy.protocol.luigi import LuigiApi, make_call, worker_mark
+from proxy.protocol.strict_json import parse_arguments
+
+from .kit import ALICE, POLICIES, parse_http, read, request, typed
+
+CATALOG = load_catalog(POLICIES / "catalogs" / "luigi.toml")
+API = LuigiApi("luigi", CATALOG)
+
+
+def one(data: bytes) -> None:
+    """Hold the promises for one input."""
+    if data[:2] in (b"= ", b"< "):
+        name, _, rest = data[2:].partition(b"\n")
+        method = name.decode("latin-1")
+        if data[:1] == b"=":
+            args = read(parse_arguments, rest)
+            call = args if isinstance(args, Rejected) else read(make_call, "luigi", CATALOG, method, args)
+            if isinstance(call, Call):
+                _check_sent(call, request("POST", "/api/x", {}, b""))
+        elif method in CATALOG.methods:
+            _check_answer(Call("luigi", "luigi", method, "work", {}), rest)
+        return
+    asked = parse_http(data)
+    if asked is None:
+        return
+    call = read(API.decode, asked, asked.path)
+    if isinstance(call, Call):
+        said = asked.body.decode("latin-1") if asked.body else asked.query or ""
+        read_by_luigid = _as_luigid_reads(said)
+        assert read_by_luigid.keys() == call.args.keys(), "luigid would read other arguments"
+        if call.known:
+            _check_sent(call, asked)
+
+
+def _as_luigid_reads(form: str) -> dict[str, Value]:
+    """The arguments in a form, as luigid 3 reads them: the last ``data``, stripped, through Python's json."""
+    fields = [value for name, value in parse_qsl(form, keep_blank_values=True, encoding="latin-1") if name == "data"]
+    if not fields:
+        return {}
+    args: dict[str, Value] = json.loads(fields[-1].encode("latin-1").strip().decode("utf-8"))
+    return args
+
+
+def _check_sent(call: Call, asked: Request) -> None:
+    """What luigid will read is what policy saw, but for the caller's mark on the worker's id."""
+    if not call.known:
+        return
+    outbound = API.encode(call, ALICE, asked)
+    expected: Mapping[str, Value] = call.args
+    worker = CATALOG.methods[call.method].worker_arg
+    if worker is not None:
+        expected = {**expected, worker: str(expected[worker]) + worker_mark(ALICE)}
+    [(name, _)] = parse_qsl(outbound.body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    assert name == "data"
+    assert typed(_as_luigid_reads(outbound.body.decode("latin-1"))) == typed(dict(expected)), "luigid would read something else"
+
+
+def _check_answer(call: Call, body: bytes) -> None:
+    """An answer is passed on, rewritten as an answer with the same members, or refused as none of luigid's."""
+    reply = read(API.answer, call, ALICE, Answer(200, {b"content-type": b"application/json"}, body))
+    if not isinstance(reply, Rejected) and reply.body != body:
+        before, after = json.loads(body)["response"], json.loads(reply.body)["response"]
+        assert before.keys() == after.keys(), "no member of the answer is lost"
+        assert len(before["running_tasks"]) == len(after["running_tasks"]), "and no task"

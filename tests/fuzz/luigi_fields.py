@@ -1,0 +1,81 @@
+"""The form field and the JSON in it: the fast roads give what the slow roads give, and what others read. The input is the text."""
+
+import json
+import math
+import re
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from proxy.errors import Rejected
+from proxy.model import Reason, Value
+from proxy.protocol.form import read_field, unquote_plus, write_field
+from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments, write_arguments
+
+from .kit import read, typed
+
+BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+def one(data: bytes) -> None:
+    """Hold the promises for one input."""
+    _form(data)
+    _json(data)
+
+
+def _form(data: bytes) -> None:
+    decoded = read(unquote_plus, data)
+    if BROKEN.search(data):
+        assert isinstance(decoded, Rejected), "a broken escape is refused"
+    else:
+        assert decoded == unquote_to_bytes(data.replace(b"+", b" ")), "both roads decode alike"
+    assert read_field(write_field(data)) == data, "what is written reads back"
+    [(name, value)] = parse_qsl(write_field(data).decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    assert (name, value.encode("latin-1")) == ("data", data), "and others read it so"
+    field = read(read_field, data)
+    if isinstance(field, bytes):
+        [(name, value)] = parse_qsl(data.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        assert (name, value.encode("latin-1")) == ("data", field), "others read the same field"
+
+
+def _json(data: bytes) -> None:
+    mine, theirs = read(parse_arguments, data), _slowly(data)
+    if isinstance(theirs, Reason):
+        assert isinstance(mine, Rejected), "what is not one plain object is refused"
+        return
+    assert not isinstance(mine, Rejected), "what is one plain object is accepted"
+    assert typed(mine) == typed(theirs), "both roads read alike"
+    assert typed(json.loads(data.decode())) == typed(mine), "and as luigid does"
+    assert typed(parse_arguments(write_arguments(mine, {}))) == typed(mine), "what is written reads back"
+    changed = {**mine, "worker": "w"}
+    assert typed(parse_arguments(write_arguments(mine, {"worker": "w"}))) == typed(changed), "and so does what is changed"
+
+
+def _slowly(data: bytes) -> dict[str, Value] | Reason:
+    """The rules of `proxy.protocol.strict_json` once more, slow and plain."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError
+        return dict(pairs)
+
+    def number(text: str) -> float:
+        if math.isnan(value := float(text)) or value == -math.inf:
+            raise ValueError
+        return value
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        return Reason.CALL_TOO_COMPLEX
+    except ValueError:
+        return Reason.MALFORMED_CALL
+    if not isinstance(value, dict) or _depth(value) > MAX_DEPTH:
+        return Reason.MALFORMED_CALL
+    return value
+
+
+def _depth(value: Value) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0

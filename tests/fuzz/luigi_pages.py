@@ -1,0 +1,33 @@
+"""luigid's pages: a path is read once, and the path that is sent on has one reading only. The input is an HTTP request."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from proxy.model import Call
+from proxy.protocol.catalog import load_catalog
+from proxy.protocol.pages import LuigiPages
+
+from .kit import ALICE, POLICIES, parse_http, read, request, typed
+
+PAGES = LuigiPages("luigi", load_catalog(POLICIES / "catalogs" / "luigi.toml"), "", "/team-a")
+SENT = re.compile(rb"/(?:(?!\.\.?(?:/|$|\?))[A-Za-z0-9_.@%~-]+/?)*(?:\?data=[A-Za-z0-9_.~%/-]*)?")
+
+
+def one(data: bytes) -> None:
+    """Hold the promises for one input."""
+    asked = parse_http(data)
+    if asked is None:
+        return
+    call = read(PAGES.decode, asked, asked.path)
+    if not isinstance(call, Call) or not call.known:
+        return
+    outbound = PAGES.encode(call, ALICE, asked)
+    assert SENT.fullmatch(outbound.path), "the path sent on is plain"
+    target = outbound.path.decode("ascii")
+    parts = urlsplit(target)
+    assert ".." not in unquote(parts.path).split("/"), "no part of the path leads up"
+    assert "//" not in target, "no part of the path is empty"
+    again = read(PAGES.decode, request(outbound.verb, target, {}, b""), parts.path)
+    assert isinstance(again, Call), "what is sent on would be accepted"
+    assert again.method == call.method, "and is the same page"
+    assert typed(dict(again.args)) == typed({**call.args, "path": call.args["path"] or "/"}), "and the same arguments"

@@ -1,0 +1,62 @@
+"""XML-RPC documents: what is accepted, other parsers read as the same call, and what is written reads back. The input is the document."""
+
+import xmlrpc.client
+from typing import Any
+
+from proxy.errors import Rejected, Unavailable
+from proxy.protocol.multicall import decode_multicall, encode_multicall_results
+from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
+from tests.protocol.kit import as_cpython_reads, tree_call
+
+from .kit import read, typed
+
+
+def one(data: bytes) -> None:
+    """Hold the promises for one input."""
+    call = read(decode_call, data)
+    if isinstance(call, Rejected):
+        assert not isinstance(call, Unavailable), "it is the caller who erred"
+    else:
+        _call(data, *call)
+    answer = read(decode_response, data)
+    if isinstance(answer, Rejected):
+        assert isinstance(answer, Unavailable), "it is the upstream that erred"
+        assert answer.sent, "and it may have acted"
+    elif isinstance(answer, Fault):
+        written = encode_fault(answer.code, answer.text)
+        assert decode_response(written) == answer, "a fault reads back"
+    else:
+        written = encode_response(answer)
+        again = decode_response(written)
+        assert not isinstance(again, Fault)
+        assert typed(again) == typed(answer), "an answer reads back"
+        assert encode_response(again) == written, "and is written in one way"
+        assert decode_response(encode_multicall_results([answer])) == [[answer]] or typed(answer) != typed(answer)
+
+
+def _call(data: bytes, method: str, params: list[Any]) -> None:
+    written = encode_call(method, params)
+    name, again = decode_call(written)
+    assert (name, typed(again)) == (method, typed(params)), "a call reads back"
+    assert encode_call(name, again) == written, "and is written in one way"
+    for document in (data, written):
+        name, values = tree_call(document)
+        assert (name, typed(values)) == (method, typed(params)), "a plain walk over the tree finds the same call"
+    # What came is not what is sent on: CPython knows one spelling of a date, and takes no second text beside CDATA.
+    loaded, cpython_name = xmlrpc.client.loads(written, use_builtin_types=True)
+    assert cpython_name == method, "CPython finds the same method"
+    assert [_shown(one) for one in loaded] == [as_cpython_reads(one) for one in params], "and the same arguments"
+    entries = read(decode_multicall, params)
+    if not isinstance(entries, Rejected):
+        for entry in entries:
+            if not isinstance(entry, Rejected):
+                encode_call(*entry)
+
+
+def _shown(value: Any) -> object:
+    """What CPython read, as `as_cpython_reads` shows what we read."""
+    if isinstance(value, dict):
+        return ("dict", [(name, _shown(item)) for name, item in value.items()])
+    if isinstance(value, list):
+        return ("list", [_shown(item) for item in value])
+    return (type(value).__name__, repr(value))

@@ -1,0 +1,52 @@
+"""XML-RPC calls by name, at an XML-RPC server and at luigid: what is sent on says what was decided. The input is the body, gzip or not."""
+
+import json
+from urllib.parse import parse_qsl
+
+from proxy.errors import Rejected
+from proxy.model import Call
+from proxy.protocol.catalog import load_catalog
+from proxy.protocol.luigi import worker_mark
+from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, XmlRpc
+from proxy.protocol.xmlrpc import decode_call
+
+from .kit import ALICE, POLICIES, read, request, typed
+
+LIMIT = 1 << 20
+LUIGI = load_catalog(POLICIES / "catalogs" / "luigi.toml")
+TO_LUIGI = LuigiOverXmlRpc("luigi", LUIGI, "", batch_calls=10, body_bytes=LIMIT)
+TO_SERVER = XmlRpc("processes", load_catalog(POLICIES / "catalogs" / "supervisor.toml"), "/RPC2", batch_calls=10, body_bytes=LIMIT)
+
+
+def one(data: bytes) -> None:
+    """Hold the promises for one input."""
+    headers = {b"content-type": b"text/xml"}
+    if data.startswith(b"\x1f\x8b"):
+        headers[b"content-encoding"] = b"gzip"
+    asked = request("POST", "/RPC2", headers, data)
+    for dialect in (TO_SERVER, TO_LUIGI):
+        found = read(dialect.decode, asked, "/RPC2")
+        calls = found.items if isinstance(found, Bundle) else (found,)
+        for call in calls:
+            if isinstance(call, Rejected) or not call.known:
+                continue
+            if call.protocol == "callgate":
+                dialect.introspect(call, lambda method: method.permission == "view")
+            elif dialect is TO_SERVER:
+                _check_server(call, TO_SERVER.encode(call, ALICE, asked).body)
+            else:
+                _check_luigi(call, TO_LUIGI.encode(call, ALICE, asked).body)
+
+
+def _check_server(call: Call, sent: bytes) -> None:
+    name, params = decode_call(sent)
+    assert (name, typed(params)) == (call.method, typed(list(call.args.values()))), "the server gets the call that was decided"
+
+
+def _check_luigi(call: Call, sent: bytes) -> None:
+    [(_, text)] = parse_qsl(sent.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    expected = dict(call.args)
+    worker = LUIGI.methods[call.method].worker_arg
+    if worker is not None:
+        expected[worker] = str(expected[worker]) + worker_mark(ALICE)
+    assert typed(json.loads(text.encode("latin-1"))) == typed(expected), "luigid gets the call that was decided"
