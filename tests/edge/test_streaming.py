@@ -58,7 +58,7 @@ def test_a_long_answer_costs_little_memory(loop: str, framing: str, tls: bool, t
         return digest.digest()
 
     async def main() -> None:
-        nonlocal length
+        nonlocal length, sent
         async with upstream(script) as seen:
             names = [str(files.certificate), str(files.key)] if tls else []
             process = await asyncio.create_subprocess_exec(
@@ -82,10 +82,10 @@ def test_a_long_answer_costs_little_memory(loop: str, framing: str, tls: bool, t
                 await client.send(get())
                 await answer(client)
             before = await memory()
-            length = SIZE
+            length, sent = SIZE, 0
             await client.send(get())
-            stalled = -1
-            while stalled != sent:
+            stalled = 0
+            while stalled != sent or not sent:
                 stalled = sent
                 await memory()  # a turn of the other process's loop, and one of ours
                 for _ in range(50):
