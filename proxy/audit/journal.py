@@ -178,9 +178,14 @@ class Journal:
 
     def rejected(self, request_id: str, origin: Origin, reason: Reason, detail: str = "", *, principal: Principal | None = None,
                  upstream: str | None = None) -> None:  # fmt: skip
-        """Record a request that never became a call; many from one address are summed up. Never waits, bounded in memory."""
+        """Record a request that never became a call. Never waits, bounded in memory.
+
+        Many from one address are summed up when nobody was identified; who has a name answers for each.
+        """
         room = self._writer.failure is None and len(self._commits.entries) < _BACKLOG
-        if self._rejections.admit(origin.address, reason.value, self._commits.running_loop().time(), room=room):
+        if principal is not None and room:
+            self._add(self._bodies.rejected(request_id, reason, detail, origin, principal, upstream))
+        elif self._rejections.admit(origin.address, reason.value, self._commits.running_loop().time(), room=room):
             self._add(self._bodies.rejected(request_id, reason, detail, origin, principal, upstream))
         self._watch()
 

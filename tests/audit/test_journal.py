@@ -265,6 +265,16 @@ async def test_floods_are_summed_up(tmp_path: Path) -> None:
     assert len(found) == 11 and found[-1]["summary"]["count"] == 412
 
 
+async def test_rejections_of_a_known_caller_are_not_summed_up(tmp_path: Path) -> None:
+    """Whoever was identified answers for each request, also for those of which no call could be made."""
+    journal = open_journal(tmp_path, rejections=Rejections(each=10))
+    for n in range(30):
+        journal.rejected(f"R{n}", HERE, Reason.MALFORMED_CALL, principal=ALICE)
+    await journal.close()
+    found = [r for r in records(tmp_path / "gate") if r["stage"] == "rejected"]
+    assert [r["id"] for r in found] == [f"R{n}" for n in range(30)]
+
+
 async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> None:
     """An orderly end leaves no call open and says that it was one; nothing can be decided afterwards."""
     journal = open_journal(tmp_path)
