@@ -1,5 +1,6 @@
 # make run    a gate with a real luigid and supervisord behind it, on https://localhost:8443 (PORT and LUIGID_PORT override the ports)
 # make test   lint, types and every test
+# make bench  measure against Envoy, HAProxy and mitmproxy, and against our targets; about BENCH_SECONDS=720 in all
 # make fuzz   fuzz whatever reads what others have written, for SECONDS=60 in all
 # make soak   drive everything through faults for MINUTES=10, then prove that no call was lost
 # make clean  what they have made
@@ -17,7 +18,7 @@ if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 else false; fi || echo "missing on this machine: $(1)" >&2
 endef
 
-.PHONY: run test lint types tests system clean fuzz soak
+.PHONY: run test lint types tests system clean fuzz soak bench
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -72,3 +73,7 @@ clean:
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find tests -name node_modules -type d -prune -exec rm -rf {} +
+
+# The bench installs what it compares with: wrk, HAProxy and nginx as root on Debian, Envoy and mitmproxy under .bench.
+bench: $(VENV)/.test
+	$(VENV)/bin/python -m tests.bench --readme $(ARGS)

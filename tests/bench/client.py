@@ -1,0 +1,254 @@
+"""A client with a timetable, for what wrk cannot do: calls at given times, latency counted from when a call was due.
+
+It runs in a process of its own (``python -m tests.bench.client JOB OUT``), so that it can be pinned and does not wait for
+the runner. JOB is a JSON file; OUT gets what was measured, as JSON.
+
+- ``mix``: workers that add tasks, ask for work and ping, `rate` calls a second in all.
+- ``dashboards``: browsers that load the visualiser's thirteen views, each over six connections, while workers ping once a
+  second and now and then report a task and ask for the next.
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import sys
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httptools
+
+from tests.bench.calls import form_body, task
+
+VIEWS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("task_list", {"status": status, "upstream_status": upstream}) for status, upstream in (
+        ("RUNNING", ""), ("BATCH_RUNNING", ""), ("FAILED", ""), ("PENDING", "UPSTREAM_FAILED"), ("DISABLED", ""),
+        ("PENDING", "UPSTREAM_DISABLED"), ("PENDING", ""), ("DONE", ""))),
+    ("worker_list", {}), ("resource_list", {}), ("has_task_history", {}), ("is_pause_enabled", {}), ("is_paused", {}),
+)  # fmt: skip
+"""What luigi's visualiser asks for when its page loads."""
+_BROWSER_CONNECTIONS = 6  # to one host, as browsers do
+
+
+class Link:
+    """One kept-alive connection, one call at a time; it connects anew when the server has closed it."""
+
+    def __init__(self, port: int, token: str) -> None:
+        """Nothing is connected yet."""
+        self._port = port
+        self._head = f"Host: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n"
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._done = False
+        self._size = 0
+        self._body: list[bytes] = []
+
+    async def post(self, method: str, body: bytes) -> tuple[int, bytes]:
+        """Call luigid's `method` as a worker does; status and body."""
+        lines = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+        return await self._call(f"POST /api/{method} HTTP/1.1\r\n{self._head}{lines}".encode() + body)
+
+    async def get(self, method: str, args: dict[str, Any]) -> tuple[int, bytes]:
+        """Call luigid's `method` as the visualiser does; status and body (compressed)."""
+        query = urllib.parse.urlencode({"data": json.dumps(args)}, quote_via=urllib.parse.quote)
+        return await self._call(f"GET /api/{method}?{query} HTTP/1.1\r\n{self._head}Accept-Encoding: gzip\r\n\r\n".encode())
+
+    async def _call(self, request: bytes) -> tuple[int, bytes]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        self._done, self._body = False, []
+        parser = httptools.HttpResponseParser(self)
+        writer.write(request)
+        try:
+            while not self._done:
+                data = await reader.read(262_144)
+                if not data:
+                    raise ConnectionError("the server closed the connection")
+                parser.feed_data(data)
+        except (OSError, httptools.HttpParserError):
+            self.close()
+            raise
+        if not parser.should_keep_alive():
+            self.close()
+        return parser.get_status_code(), b"".join(self._body)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the answer (httptools)."""
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole (httptools)."""
+        self._done = True
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """Latencies in seconds by kind of call, sizes of pages in bytes, and what failed."""
+
+    latencies: dict[str, list[float]] = field(default_factory=dict)
+    page_bytes: list[int] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    async def timed(self, kind: str, due: float, call: Awaitable[tuple[int, bytes]]) -> bytes:
+        """Await `call`; its latency counts from `due` (monotonic). A failure is noted."""
+        try:
+            status, body = await call
+        except (OSError, httptools.HttpParserError) as error:
+            self.errors.append(f"{kind}: {type(error).__name__} {error}")
+            return b""
+        self.latencies.setdefault(kind, []).append(time.monotonic() - due)
+        if status != 200:
+            self.errors.append(f"{kind}: {status} {body[:200]!r}")
+        return body
+
+
+def worker_name(number: int) -> str:
+    """A stock worker's id."""
+    return f"Worker(salt=81234{number:05d}, workers=1, host=etl-node-{number:02d}, username=etl, pid={41000 + number})"
+
+
+def cycle(worker: str, number: int) -> list[tuple[str, bytes]]:
+    """What a worker sends for one task: announce it, ask for work, stay alive, report it done."""
+    ping = ("ping", form_body("ping", {"worker": worker}))
+    work = {"worker": worker, "host": "etl-node", "assistant": False, "current_tasks": []}
+    return [
+        ("add_task", form_body("add_task", task(number=number, worker=worker))),
+        ("get_work", form_body("get_work", work)),
+        *[ping] * 4,
+        ("add_task", form_body("add_task", task(number=number, worker=worker, status="DONE"))),
+    ]
+
+
+async def mix(port: int, token: str, rate: float, seconds: float, connections: int = 16) -> Seen:
+    """`rate` calls a second, each at its time, spread over `connections` workers."""
+    seen = Seen()
+    links = [Link(port, token) for _ in range(connections)]
+    queues: list[list[tuple[str, bytes]]] = [[] for _ in links]
+    free = [asyncio.Lock() for _ in links]
+    begin = time.monotonic() + 0.05
+    tasks = []
+
+    async def one(which: int, due: float, kind: str, body: bytes) -> None:
+        async with free[which]:  # a worker's calls follow each other
+            await seen.timed(kind, due, links[which].post(kind, body))
+
+    for number in range(round(rate * seconds)):
+        which = number % connections
+        if not queues[which]:
+            queues[which] = cycle(worker_name(which), number)
+        due = begin + number / rate
+        await _until(due)
+        tasks.append(asyncio.create_task(one(which, due, *queues[which].pop(0))))
+    await asyncio.gather(*tasks)
+    _close(links)
+    return seen
+
+
+async def dashboards(port: int, tokens: dict[str, str], seconds: float, browsers: int, workers: int, limit: float) -> Seen:
+    """`browsers` load the page, rest five seconds, and load it again, while `workers` work; for `seconds`, or until each has one page.
+
+    Gives up after `limit` seconds.
+    """
+    seen = Seen()
+    chance = random.Random(4)
+    begin = time.monotonic()
+    loaded = [asyncio.Event() for _ in range(browsers)]
+    over = asyncio.Event()
+
+    async def browser(number: int) -> None:
+        links = [Link(port, tokens["viewer"]) for _ in range(_BROWSER_CONNECTIONS)]
+        await _until(begin + chance.random() * 2)
+        while not over.is_set():
+            due = time.monotonic()
+            todo = list(VIEWS)
+            size = 0
+
+            async def connection(link: Link, todo: list[tuple[str, dict[str, Any]]] = todo) -> None:
+                nonlocal size
+                while todo:
+                    method, args = todo.pop(0)
+                    size += len(await seen.timed("view", time.monotonic(), link.get(method, args)))
+
+            await asyncio.gather(*map(connection, links))
+            seen.latencies.setdefault("page", []).append(time.monotonic() - due)
+            seen.page_bytes.append(size)
+            loaded[number].set()
+            await _wait(over, 5.0)
+        _close(links)
+
+    async def worker(number: int) -> None:
+        link = Link(port, tokens["worker"])
+        beat = Link(port, tokens["worker"])  # luigi pings from a thread of its own
+        name = worker_name(number)
+        ping = form_body("ping", {"worker": name})
+        start = begin + number / workers
+
+        async def work() -> None:
+            await _wait(over, 10 * number / workers)
+            step = 0
+            while not over.is_set():
+                for kind, body in [call for call in cycle(name, 100_000 + number * 1000 + step) if call[0] != "ping"]:
+                    await seen.timed(kind, time.monotonic(), link.post(kind, body))
+                step += 1
+                await _wait(over, 10.0)
+
+        async def live() -> None:
+            beats = 0
+            while not over.is_set():
+                await _until(start + beats)
+                due = time.monotonic()
+                await seen.timed("ping", due, beat.post("ping", ping))
+                beats = max(beats + 1, int(time.monotonic() - start) + 1)  # luigi waits a second after an answer, and skips none twice
+
+        await asyncio.gather(work(), live())
+        _close([link, beat])
+
+    running = [asyncio.create_task(browser(number)) for number in range(browsers)]
+    running += [asyncio.create_task(worker(number)) for number in range(workers)]
+    enough = asyncio.gather(asyncio.sleep(seconds), *(one.wait() for one in loaded))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(enough, limit)
+    over.set()
+    _, late = await asyncio.wait(running, timeout=max(1.0, begin + limit - time.monotonic()))
+    for straggler in late:
+        straggler.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    return seen
+
+
+async def _until(moment: float) -> None:
+    delay = moment - time.monotonic()
+    if delay > 0:
+        await asyncio.sleep(delay)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+def _close(links: list[Link]) -> None:
+    for link in links:
+        link.close()
+
+
+def main() -> None:
+    """Do the job and write down what was seen."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    kinds: dict[str, Callable[..., Any]] = {"mix": mix, "dashboards": dashboards}
+    seen: Seen = asyncio.run(kinds[job.pop("kind")](**job))
+    Path(sys.argv[2]).write_text(json.dumps({"latencies": seen.latencies, "page_bytes": seen.page_bytes, "errors": seen.errors}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Callgate under test: its settings, its policies, and `callgate serve` as it ships."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench.credentials import AUDIENCE, ISSUER, Credentials
+from tests.bench.peers import CONF, Peer, python_environ
+from tests.bench.process import Child, free_port, started, wait_until
+from tests.bench.tools import ROOT
+from tests.bench.verify import UNVERIFIED
+
+_ROLES = ("viewer", "worker", "assistant", "operator", "admin", "agent")
+READY = "/-/readyz"  # answered once the gate would forward a call
+SERVE = (sys.executable, "-m", "proxy.cli.main", "serve")
+
+
+def policies(directory: Path) -> Path:
+    """The shipped policies, with the bench's issuer in roles.toml and its catalog added."""
+    target = directory / "policies"
+    if not target.exists():
+        (target / "catalogs").mkdir(parents=True)
+        for path in [*(ROOT / "policies").glob("*.cedar"), *(ROOT / "policies" / "catalogs").glob("*.toml")]:
+            shutil.copy(path, target / path.relative_to(ROOT / "policies"))
+        shutil.copy(CONF / "catalog.toml", target / "catalogs" / "bench.toml")
+        (target / "roles.toml").write_text("".join(f'[[roles.{role}]]\nissuer = "bench"\ngroup = "{role}"\n' for role in _ROLES))
+    return target
+
+
+def settings(
+    directory: Path,
+    credentials: Credentials,
+    name: str,
+    port: int,
+    *,
+    tls: bool,
+    upstream: int,
+    luigid: int = 0,
+    more: str = "",
+    processes: int = 1,
+) -> Path:
+    """Write the settings of one gate. Its journal is under `directory`, so that must be on a real disk."""
+    certificate = f'[tls]\ncertificate = "{credentials.certificate}"\nkey = {{ file = "{credentials.key}" }}\n' if tls else ""
+    upstreams = [("luigi", "luigi", upstream, "/", ""), ("rpc", "xmlrpc", upstream, "/rpc", 'catalog = "bench"\n')]
+    if luigid:
+        upstreams.append(("luigid", "luigi", luigid, "/luigid", ""))
+    tables = "".join(
+        f'[[upstreams]]\nname = "{given}"\nprotocol = "{protocol}"\nurl = "http://127.0.0.1:{to}"\nprefix = "{prefix}"\n{catalog}'
+        for given, protocol, to, prefix, catalog in upstreams
+    )
+    several = f"processes = {processes}\n" if processes > 1 else ""
+    path = directory / f"{name}.toml"
+    path.write_text(
+        f'[listen]\naddress = "127.0.0.1"\nport = {port}\nplain_http = {"false" if tls else "true"}\n{several}{certificate}'
+        f'[[issuers]]\nname = "bench"\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\njwks_file = "{credentials.jwks}"\n'
+        f'{tables}[policy]\ndirectory = "{policies(directory)}"\n[audit]\ndirectory = "{directory / "audit"}"\nname = "{name}"\n'
+        f"[metrics]\nport = {free_port()}\n{more}"
+    )
+    return path
+
+
+@contextmanager
+def serving(
+    directory: Path,
+    credentials: Credentials,
+    core: str | None,
+    *,
+    name: str,
+    tls: bool,
+    upstream: int,
+    luigid: int = 0,
+    more: str = "",
+    processes: int = 1,
+    command: Sequence[str] = SERVE,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[tuple[int, Child]]:
+    """One gate, until the block ends: its port and its process tree."""
+    port = free_port()
+    config = settings(directory, credentials, name, port, tls=tls, upstream=upstream, luigid=luigid, more=more, processes=processes)
+    whole = [*command, "--config", str(config)]
+    environ = {**python_environ(), **(environ or {})}
+    with started(name, whole, directory, port=port, core=core, environ=environ, ready=lambda: answers(port, tls=tls)) as child:
+        yield port, child
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A gate with the observer of `tests.bench.inside` in it."""
+
+    port: int
+    child: Child
+    out: Path
+
+    def take(self) -> dict[str, Any]:
+        """What it observed since the last time."""
+        self.out.unlink(missing_ok=True)
+        os.kill(self.child.pid, signal.SIGUSR2)
+        wait_until(self.out.exists, self.child)
+        found: dict[str, Any] = json.loads(self.out.read_text())
+        return found
+
+
+@contextmanager
+def observed(directory: Path, credentials: Credentials, core: str | None, out: Path, *flags: str, **given: Any) -> Iterator[Observed]:
+    """One observed gate; `flags` are those of `tests.bench.inside`, the rest is as for `serving`."""
+    command = (sys.executable, "-m", "tests.bench.inside", str(out), *flags)
+    with serving(directory, credentials, core, command=command, **given) as (port, child):
+        yield Observed(port, child, out)
+
+
+def answers(port: int, *, tls: bool) -> bool:
+    """Whether the gate at `port` says that it is ready."""
+    try:
+        connection = (
+            http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=UNVERIFIED)
+            if tls
+            else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        )
+        with closing(connection):
+            connection.request("GET", READY)
+            return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def callgate(directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid: int) -> Iterator[Peer]:
+    """Callgate's column: one process for plain HTTP and one for TLS, since a gate listens in one way."""
+    given: dict[str, Any] = {"upstream": upstream, "luigid": luigid}
+    with (
+        serving(directory, credentials, core, name="plain", tls=False, **given) as (port, plain),
+        serving(directory, credentials, core, name="tls", tls=True, **given) as (tls_port, tls),
+    ):
+        yield Peer("Callgate", port, tls_port, plain, tls)

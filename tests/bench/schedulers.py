@@ -1,0 +1,183 @@
+"""With a real luigid behind: throughput and added latency of a worker's mix, and dashboards over ten thousand pending tasks.
+
+luigid has the last core for itself, since it is what limits; the gate shares the first with the client.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench import gate, peers
+from tests.bench.calls import form_body, task
+from tests.bench.client import worker_name
+from tests.bench.credentials import make_credentials
+from tests.bench.peers import python_environ
+from tests.bench.process import cores, free_port
+from tests.bench.tools import Tools
+from tests.bench.wrk import DONE, run_wrk
+
+WAYS = ("direct", "gate")
+
+# One task of a worker after the other: announce it, get work, ping four times, report it done.
+_MIX = """\
+local auth = { ["Authorization"] = "Bearer %(token)s", ["Content-Type"] = "application/x-www-form-urlencoded" }
+local parts = { %(parts)s }
+local paths = { "add_task", "get_work", "ping", "ping", "ping", "ping", "add_task" }
+local count = 0
+request = function()
+  local step = count %% 7
+  local number = math.floor(count / 7)
+  count = count + 1
+  local worker = string.format("%%05d", number %% 16)
+  local body = parts[step + 1]:gsub("77777", worker):gsub("555555", string.format("%%06d", number))
+  return wrk.format("POST", "/api/" .. paths[step + 1], auth, body)
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """The mix, medians over the rounds: calls a second both ways, p99 at half load in milliseconds both ways, and failures."""
+
+    direct: float
+    gate: float
+    half_rate: float
+    direct_p99_ms: float
+    gate_p99_ms: float
+    errors: list[str]
+
+    @property
+    def ratio(self) -> float:
+        """Throughput through the gate over direct."""
+        return self.gate / self.direct
+
+    @property
+    def added_ms(self) -> float:
+        """What the gate adds to p99 at half load."""
+        return self.gate_p99_ms - self.direct_p99_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboards:
+    """Medians: page data in seconds and workers' ping p99 in milliseconds, by way; pages loaded; bytes of a page; failures."""
+
+    page_s: dict[str, float]
+    ping_p99_ms: dict[str, float]
+    pages: dict[str, int]
+    page_bytes: dict[str, int]
+    errors: list[str]
+
+
+def throughput(tools: Tools, directory: Path, *, rounds: int, seconds: int, say: Callable[[str], None]) -> Throughput:
+    """Measure both ways in turns, each time with a luigid that has no state."""
+    credentials = make_credentials(directory)
+    first, last = cores()
+    port = free_port()
+    lua = directory / "mix.lua"
+    lua.write_text(_MIX % {"token": credentials.token, "parts": ", ".join(json.dumps(body) for body in _parts())} + DONE)
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    p99: dict[str, list[float]] = {way: [] for way in WAYS}
+    errors: list[str] = []
+    half = 0.0
+    with gate.serving(directory, credentials, first, name="mix", tls=False, upstream=port) as (front, _child):
+        for number in range(rounds):
+            for way in WAYS:
+                with peers.luigid(directory, last, port=port):
+                    to = front if way == "gate" else port
+                    ran = run_wrk(tools.wrk, f"http://127.0.0.1:{to}", lua, seconds=seconds, connections=16, core=first)
+                rates[way].append(ran.calls / ran.seconds)
+                if ran.errors:
+                    errors.append(f"{way}: {ran.errors} of {ran.calls} calls failed")
+            half = half or rates["direct"][0] / 2
+            for way in WAYS:
+                with peers.luigid(directory, last, port=port):
+                    to = front if way == "gate" else port
+                    seen = client(
+                        directory, first, {"kind": "mix", "port": to, "token": credentials.token, "rate": half, "seconds": seconds}
+                    )
+                p99[way].append(percentile([one for kind in seen["latencies"].values() for one in kind], 99) * 1000)
+                errors += [f"{way}: {error}" for error in seen["errors"][:3]]
+            rate, late = ({way: round(found[way][-1], 1) for way in WAYS} for found in (rates, p99))
+            say(f"round {number + 1} of {rounds}: calls/s {rate}, p99 at half load {late} ms")
+    middle: Callable[[list[float]], float] = statistics.median
+    return Throughput(middle(rates["direct"]), middle(rates["gate"]), half, middle(p99["direct"]), middle(p99["gate"]), errors)
+
+
+def dashboards(directory: Path, *, seconds: int, tasks: int = 10_000, say: Callable[[str], None]) -> Dashboards:
+    """Sixteen dashboards and fifty workers, direct and through the gate, each with a luigid that has `tasks` pending."""
+    credentials = make_credentials(directory)
+    first, last = cores()
+    port = free_port()
+    state = fill(directory, tasks)
+    page, ping, pages, sizes, errors = {}, {}, {}, {}, []
+    tokens = {"viewer": credentials.viewer, "worker": credentials.token}
+    with gate.serving(directory, credentials, first, name="dashboards", tls=False, upstream=port) as (front, _child):
+        for way in WAYS:
+            with peers.luigid(directory, last, port=port, state=state):
+                to = front if way == "gate" else port
+                job = {"kind": "dashboards", "port": to, "tokens": tokens, "seconds": seconds, "browsers": 16, "workers": 50, "limit": 150}
+                seen = client(directory, first, job)
+            page[way] = statistics.median(seen["latencies"].get("page", [job["limit"]]))
+            ping[way] = percentile(seen["latencies"]["ping"], 99) * 1000
+            pages[way] = len(seen["page_bytes"])
+            sizes[way] = max(seen["page_bytes"], default=0)
+            errors += [f"{way}: {error}" for error in seen["errors"][:3]]
+            say(f"{way}: page data {page[way]:.2f} s ({pages[way]} pages), workers' ping p99 {ping[way]:.0f} ms")
+    return Dashboards(page, ping, pages, sizes, errors)
+
+
+def client(directory: Path, core: str | None, job: dict[str, Any]) -> dict[str, Any]:
+    """Run `tests.bench.client` for one job, in a process of its own."""
+    given, out = directory / "job.json", directory / "seen.json"
+    given.write_text(json.dumps(job))
+    given.chmod(0o600)
+    pinned = ["taskset", "-c", core] if core is not None else []
+    command = [*pinned, sys.executable, "-m", "tests.bench.client", str(given), str(out)]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=400)
+    if ran.returncode:
+        raise RuntimeError(f"the client failed:\n{ran.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def environment() -> dict[str, str]:
+    """The environment of Python programs of this checkout."""
+    return {**os.environ, **python_environ()}
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """The value that `percent` of `values` do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def fill(directory: Path, tasks: int) -> Path:
+    """A state file of luigid with `tasks` pending tasks, made by luigi's own scheduler."""
+    path = directory / "pending.pickle"
+    program = (
+        "import json, sys\n"
+        "from luigi.scheduler import Scheduler\n"
+        "scheduler = Scheduler(state_path=sys.argv[1])\n"
+        "for line in sys.stdin:\n"
+        "    scheduler.add_task(**json.loads(line))\n"
+        "scheduler.dump()\n"
+    )
+    lines = "\n".join(json.dumps(task(number=number, worker=worker_name(number % 50))) for number in range(tasks))
+    subprocess.run([sys.executable, "-c", program, str(path)], input=lines, text=True, check=True, capture_output=True)
+    return path
+
+
+def _parts() -> list[str]:
+    worker = worker_name(0).replace("8123400000", "8123477777")
+    announced = task(number=555_555, worker=worker)
+    done = task(number=555_555, worker=worker, status="DONE")
+    ping = form_body("ping", {"worker": worker})
+    work = form_body("get_work", {"worker": worker, "host": "etl-node", "assistant": False, "current_tasks": []})
+    parts = [form_body("add_task", announced), work, ping, ping, ping, ping, form_body("add_task", done)]
+    return [part.decode() for part in parts]
