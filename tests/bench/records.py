@@ -42,7 +42,13 @@ def reading(directory: Path, *, records: int) -> Reading:
         raise RuntimeError("callgate audit verify does not find the log intact")
     # A filter that nearly nothing passes, so that reading is measured and not printing.
     query = _timed("audit", "query", "--dir", str(audit), "--id", "bench-7", "--json")
-    return Reading(calls * 2, len(plain) / calls, len(gzip.compress(plain, 6)) / calls, calls * 2 / verify, None if query is None else calls * 2 / query)
+    return Reading(
+        calls * 2,
+        len(plain) / calls,
+        len(gzip.compress(plain, 6)) / calls,
+        calls * 2 / verify,
+        None if query is None else calls * 2 / query,
+    )
 
 
 async def _make(audit: Path, calls: int) -> None:

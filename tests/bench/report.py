@@ -168,7 +168,12 @@ def reading_lines(found: Reading) -> list[Target]:
     return [
         (f"`callgate audit verify` over {found.records:,} records", "–", f"{found.verify:,.0f} records/s", None),
         (f"`callgate audit query` over {found.records:,} records", "–", query, None),
-        ("the journal's size", "–", f"{found.plain_bytes:.0f} bytes a call, {found.sealed_bytes:.0f} in sealed segments (900-byte add_task)", None),
+        (
+            "the journal's size",
+            "–",
+            f"{found.plain_bytes:.0f} bytes a call, {found.sealed_bytes:.0f} in sealed segments (900-byte add_task)",
+            None,
+        ),
     ]
 
 
