@@ -109,14 +109,18 @@ class Reader:
 
     def _nested(self, kind: str, empty: bool, at: int) -> tuple[Value, int]:
         """What stands after ``<array>`` or ``<struct>``, and where its end tag ends. `empty`: the tag was ``<struct/>``."""
-        if kind == "struct":
-            return ({}, at) if empty else self._struct(at)
+        if self.depth == 0:
+            raise Rejected(Reason.CALL_TOO_COMPLEX, "arrays and structs nest too deeply")
         if empty:
+            if kind == "struct":
+                return {}, at
             raise Rejected(Reason.MALFORMED_CALL, f"at character {at}: an array holds one data")
-        return self._array(at)
+        self.depth -= 1
+        value = self._struct(at) if kind == "struct" else self._array(at)
+        self.depth += 1
+        return value
 
     def _array(self, at: int) -> tuple[list[Value], int]:
-        self._deeper()
         text = self.text
         data = _DATA.match(text, at)
         if data is None:
@@ -130,11 +134,9 @@ class Reader:
             end = _END_DATA.match(text, at)
         if end is None:
             refuse(text, at, *(("array after data",) if data[1] else ("array after data", "data")))
-        self.depth += 1
         return values, end.end()
 
     def _struct(self, at: int) -> tuple[dict[str, Value], int]:
-        self._deeper()
         text = self.text
         blank = _BLANK.match(text, at)
         names, values, at = self._values(_MEMBER, blank.end() if blank else at)
@@ -144,13 +146,7 @@ class Reader:
         struct = dict(zip(names, values, strict=True))
         if len(struct) != len(names):
             raise Rejected(Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice")
-        self.depth += 1
         return struct, end.end()
-
-    def _deeper(self) -> None:
-        if self.depth == 0:
-            raise Rejected(Reason.CALL_TOO_COMPLEX, "arrays and structs nest too deeply")
-        self.depth -= 1
 
 
 # What may come next, by the element one is in and the last child it had. A blank stands for text, "/" for the element's end.
@@ -184,7 +180,7 @@ _NEXT: dict[str, set[str]] = {
     "name": {"text", "/"},
 } | {scalar: {"text", "/"} for scalar in _SCALARS}
 _KNOWN = {state.split()[0] for state in _NEXT} - {"document", "answer"}
-_PIECE = re.compile(r"<(/?)([A-Za-z0-9._]{1,20})[ \t\n]*(/?)>|[^<]+")
+_PIECE = re.compile(r"<(/?)([A-Za-z0-9._]{1,20})[ \t\n]*+(/?)>|[^<]++")
 _STEPS = 64  # a production that does not match has fewer tags than this
 
 

@@ -18,9 +18,9 @@ from proxy.model import Reason
 _FORBIDDEN = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20)])  # XML 1.0, 2.2: control bytes that no document may hold
 _BOM = b"\xef\xbb\xbf"
 _DECLARATION = re.compile(
-    r"<\?xml[ \t\n]+version[ \t\n]*=[ \t\n]*(?:\"1\.0\"|'1\.0')"
-    r"(?:[ \t\n]+encoding[ \t\n]*=[ \t\n]*(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
-    r"(?:[ \t\n]+standalone[ \t\n]*=[ \t\n]*(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*\?>"
+    r"<\?xml[ \t\n]++version[ \t\n]*+=[ \t\n]*+(?:\"1\.0\"|'1\.0')"
+    r"(?:[ \t\n]++encoding[ \t\n]*+=[ \t\n]*+(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
+    r"(?:[ \t\n]++standalone[ \t\n]*+=[ \t\n]*+(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*+\?>"
 )
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&")
@@ -55,10 +55,8 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
     plain = "&" not in text
     if "!" in text and "<!" in text:
         text, plain = _without_sections(text), False
-        if "<!" in text:
-            raise _malformed("the document holds a comment or a DOCTYPE")
-    if "]" in text and "]]>" in text:
-        raise _malformed("the document holds ]]> outside of a CDATA section")
+    elif "]" in text:
+        _check_end(text)
     if not text.startswith("<?"):
         return text, 0, plain
     declaration = _DECLARATION.match(text)
@@ -72,7 +70,7 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
 def _without_sections(text: str) -> str:
     """`text` with each CDATA section as escaped text, in one pass.
 
-    A mark where the section began keeps it from joining the halves of a tag, or of a ``]]>``, that stand around it.
+    A mark where the section began keeps it from joining the halves of a tag that stand around it.
     """
     parts: list[str] = []
     at = 0
@@ -80,12 +78,22 @@ def _without_sections(text: str) -> str:
         end = text.find(_CDATA_END, begin)
         if end < 0:
             raise _malformed("the document holds an unfinished CDATA section")
-        inner = text[begin + len(_CDATA) : end]
-        inner = inner.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("]", "&#93;")
-        parts += (text[at:begin], _JOINT, inner)
+        outside = text[at:begin]
+        _check_end(outside)
+        parts += (outside, _JOINT, text[begin + len(_CDATA) : end].replace("&", "&amp;").replace("<", "&lt;"))
         at = end + len(_CDATA_END)
+    _check_end(text[at:])
     parts.append(text[at:])
-    return "".join(parts)
+    text = "".join(parts)
+    if "<!" in text:
+        raise _malformed("the document holds a comment or a DOCTYPE")
+    return text
+
+
+def _check_end(outside: str) -> None:
+    """XML 1.0, 2.4: the end of a CDATA section may not stand where none began."""
+    if _CDATA_END in outside:
+        raise _malformed("the document holds ]]> outside of a CDATA section")
 
 
 def unescape(text: str) -> str:

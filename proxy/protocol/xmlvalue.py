@@ -34,8 +34,10 @@ MAX_DEPTH = 64  # arrays and structs within each other; the deepest call of a st
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")  # leading zeros are allowed by the specification; 40 digits are beyond any range
 _DOUBLE = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
 _DOUBLE_LENGTH = 1100  # characters; an exact binary64 has at most 1,076 in fixed notation
-_DATE_TIME = re.compile(r"(\d{4})(?:(\d\d)(\d\d)T(\d\d)(?::(\d\d):|(\d\d))(\d\d)|-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d))", re.ASCII)
-_BLANK = str.maketrans("", "", " \t\n\r")
+_HOUR = "(?:[01][0-9]|2[0-3])"  # some Pythons take 24:00 for the next midnight
+_DATE_TIME = re.compile(
+    rf"[0-9]{{8}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}|[0-9]{{8}}T{_HOUR}[0-9]{{4}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}"
+)
 
 
 def _read_int(text: str) -> int:
@@ -71,24 +73,25 @@ def _read_date_time(text: str) -> DateTime:
 
 def _date_time(text: str) -> str | None:
     """The canonical spelling of a calendar time in any of the three, None when it is none."""
-    found = _DATE_TIME.fullmatch(text)
-    if found is None:
+    if not _DATE_TIME.fullmatch(text):
         return None
-    year, month, day, hour, minute, second = (part for part in found.groups() if part is not None)
+    digits = text.replace("-", "").replace(":", "")
     try:
-        datetime(int(year), int(month), int(day), int(hour), int(minute), int(second))
+        datetime.fromisoformat(digits)
     except ValueError:
         return None
-    return f"{year}{month}{day}T{hour}:{minute}:{second}"
+    return f"{digits[:11]}:{digits[11:13]}:{digits[13:]}"
 
 
 def _read_base64(text: str) -> bytes:
-    packed = text.translate(_BLANK)
+    if not text.isascii():
+        raise _malformed("base64")
+    packed = text.encode().translate(None, b" \t\n\r")
     try:
         octets = a2b_base64(packed, strict_mode=True)
-    except (Base64Error, ValueError):  # ValueError: text beyond ASCII
+    except Base64Error:
         raise _malformed("base64") from None
-    if b2a_base64(octets, newline=False).decode() != packed:
+    if b2a_base64(octets, newline=False) != packed:
         raise _malformed("base64")
     return octets
 

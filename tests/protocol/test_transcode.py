@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxy.errors import Unavailable
 from proxy.model import Reason, Value
 from proxy.protocol.transcode import JsonToXml
-from proxy.protocol.xmlrpc import decode_response, encode_response
+from proxy.protocol.xmlrpc import RESPONSE_HEAD, decode_response, encode_response
 
 TEXTS = st.text(st.characters()) | st.sampled_from(
     ["\ud83d", "\ude00", "\ud83d\ud83d\ude00", "\\", '"', "\\ud83d", "\x00\x1b[0m", "]]>\r\n", "\U0001f600"]
@@ -168,6 +168,17 @@ def test_bad_beginnings_are_refused_at_once() -> None:
     with pytest.raises(Unavailable):
         JsonToXml().feed(b'{"response":1}x')
     assert JsonToXml().feed(b' \n{ "resp') == b""
+
+
+@pytest.mark.parametrize("endless", [b" ", b'{"response":1', b'{"response":t', b'{"response"'])
+def test_a_token_that_does_not_end_is_not_kept(endless: bytes) -> None:
+    """An upstream that goes on for ever in a number, a word or the blanks before its answer is cut off after 2 kB."""
+    transcoder = JsonToXml()
+    assert transcoder.feed(endless) in (b"", RESPONSE_HEAD.encode())
+    transcoder.feed(endless[-1:] * 1000 if endless[-1:] != b'"' else b" " * 1000)
+    with pytest.raises(Unavailable) as caught:
+        transcoder.feed(endless[-1:] * 2000 if endless[-1:] != b'"' else b" " * 2000)
+    assert caught.value.reason is Reason.UPSTREAM_INVALID
 
 
 def test_depth_is_bounded_as_in_the_codec() -> None:

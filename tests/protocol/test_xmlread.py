@@ -128,5 +128,16 @@ def test_nesting_is_refused_at_the_bound_and_not_where_it_ends(level: str) -> No
 
 def test_nesting_is_counted_down_again() -> None:
     """Many arrays beside each other are not deep."""
-    body = call_of("<param><value><array><data><value><struct/></value></data></array></value></param>" * 100)
-    assert decode_call(body.encode(), max_depth=2)[1] == [[{}]] * 100
+    inner = f"<value><struct>{MEMBER}</struct></value><value><array><data/></array></value><value><struct/></value>"
+    body = call_of(f"<param><value><array><data>{inner}</data></array></value></param>" * 100)
+    assert decode_call(body.encode(), max_depth=2)[1] == [[{"a": "1"}, [], {}]] * 100
+
+
+@pytest.mark.parametrize("inner", ["<struct/>", "<struct></struct>", "<array><data/></array>", "<array><data></data></array>"])
+def test_an_empty_struct_or_array_is_a_level_too(inner: str) -> None:
+    """What is read must be no deeper than what can be written."""
+    body = call_of(f"<param><value>{inner}</value></param>").encode()
+    assert decode_call(body, max_depth=1)[1] in ([{}], [[]])
+    with pytest.raises(Rejected) as caught:
+        decode_call(body, max_depth=0)
+    assert caught.value.reason is Reason.CALL_TOO_COMPLEX

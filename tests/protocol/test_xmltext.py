@@ -53,6 +53,15 @@ def test_what_may_not_stand_before_the_document(head: str) -> None:
     assert caught.value.reason is Reason.MALFORMED_CALL
 
 
+@pytest.mark.parametrize("odd", ["<!-- -->", "<!DOCTYPE methodCall>", "<!ENTITY x 'y'>"])
+def test_a_comment_or_a_doctype_is_named_as_such(odd: str) -> None:
+    """Whoever sends one should learn that it is this, and not the call, that is refused."""
+    for document in (odd + CALL, CALL.replace(">m<", f">m{odd}<"), f"<![CDATA[{odd}]]>{odd}"):
+        with pytest.raises(Rejected) as caught:
+            decode_call(document.encode())
+        assert caught.value.detail == "the document holds a comment or a DOCTYPE"
+
+
 @pytest.mark.parametrize("after", ["<!-- -->", "<?x y?>", "x", "\x00", "&#32;", "<![CDATA[ ]]>", "\ufeff"], ids=ascii)
 def test_only_white_space_may_stand_after_the_document(after: str) -> None:
     """What follows might be read by the next parser."""
