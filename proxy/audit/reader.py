@@ -18,8 +18,8 @@ import orjson
 
 from proxy.audit.files import SEALED_SUFFIX, SEGMENT_SUFFIX, logs, segments
 
-DAMAGED = (OSError, EOFError, zlib.error)
-"""What reading a compressed segment that does not unpack may raise."""
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
+"""What reading a compressed segment that does not unpack may raise; a file that cannot be read at all is another matter."""
 
 _TAIL_STEP = 256 * 1024  # bytes; a record is at most about 70 KiB, so a step holds several
 

@@ -73,7 +73,10 @@ def verify_log(
 
 def verify_directory(directory: Path, keys: Keys, *, kept: Checkpoint | None = None, progress: Progress | None = None) -> list[LogReport]:
     """Check every log of an audit directory; with `kept`, that log from there on. A log's beginning may be gone if a record says where."""
-    reports = [verify_log(path, keys, kept=_of(kept, path), progress=progress) for path in logs(directory).values()]
+    places = logs(directory)
+    if not segments(directory):  # a log whose segments are all gone has checkpoints left, or nobody can tell that it was there
+        places |= {path.parent.name: path.parent for path in directory.glob(f"*/*{CHECKPOINT_SUFFIX}")}
+    reports = [verify_log(path, keys, kept=_of(kept, path), progress=progress) for _, path in sorted(places.items())]
     archived = [(record["log"], record["size"], record["root"], record) for report in reports for record in report.archived]
     for report in reports:
         if report.start is None or kept is not None or report.broken is not None:
@@ -137,12 +140,24 @@ class _Check:
             if (not last or path.name.endswith(".gz")) and (report.last is None or report.last.size != chain.tree.size):
                 raise BrokenError(Wrong.SIGNATURE, chain.tree.size - 1, f"segment {number} is sealed, but no checkpoint covers its end")
             report.segments += 1
+        if only is None:
+            self._without_segment(max(found, default=0))
         if chain.ended and report.signed != chain.tree.size:
             raise BrokenError(Wrong.SIGNATURE, chain.tree.size - 1, "the log ended in order, but no checkpoint covers its end")
         if self._kept is not None and self._kept.size > chain.tree.size:
             raise BrokenError(
                 Wrong.TRUNCATED, chain.tree.size, f"the kept checkpoint covers {self._kept.size} records, here are {chain.tree.size}"
             )
+
+    def _without_segment(self, last: int) -> None:
+        """Look at checkpoints of segments after the last that is there: what they cover is gone."""
+        for path in sorted(self._directory.glob(f"*{CHECKPOINT_SUFFIX}")):
+            if path.name.split(".")[0].isdigit() and (number := int(path.name.split(".")[0])) > last:
+                self._report.segment = number
+                self._checkpoints(number)
+        if self._due and self._due[-1].size > self._chain.tree.size:
+            text = f"segments after {last} are missing: a checkpoint covers {self._due[-1].size} records, here are {self._chain.tree.size}"
+            raise BrokenError(Wrong.TRUNCATED, self._chain.tree.size, text)
 
     def _since(self, found: dict[int, Path], size: int) -> dict[int, Path]:
         """Leave out the segments that the kept checkpoint covers wholly."""
