@@ -20,7 +20,7 @@ from proxy.model import Origin, Reason, Request
 
 BETWEEN, HEAD, BODY = range(3)  # where in the stream of requests a reader is
 
-_MAX_HEADERS = 128  # header lines; each costs far more memory than its bytes
+_MAX_HEADERS = 128  # headers, and as many repeated lines: each costs far more memory, or copying, than its bytes
 _SINGLE = frozenset({b"host", b"authorization", b"cookie", b"content-type", b"content-encoding", b"content-length", b"transfer-encoding"})
 _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _PATH = re.compile(rb"/[!-\"$-~]*")  # printable ASCII without "#"
@@ -67,10 +67,11 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self.phase = BETWEEN
         self.body_size = 0  # bytes of the current body so far
-        self._head_size = 0
+        self._head_size = 0  # bytes of an unfinished head since its first packet
+        self._fed = 0  # bytes of all packets that the head is in
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._lines = 0
+        self._repeats = 0
         self._repeated = b""
         self._expects = False
         self._path: tuple[str, str | None] = ("", None)
@@ -81,6 +82,7 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Read `data`. Raises `Rejected`, after which nothing more may be fed."""
         in_head = self.phase == HEAD
+        self._fed = self._fed + len(data) if in_head else len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -89,7 +91,7 @@ class RequestReader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             raise Rejected(Reason.BAD_REQUEST, "the framing is not strict HTTP/1.1") from None
         if self.phase == HEAD and in_head:
-            self._head_size += len(data)  # what the parser holds of an unfinished head; `on_headers_complete` counts exactly
+            self._head_size += len(data)
             if self._head_size > self._limits.header_bytes:
                 raise Rejected(Reason.HEADERS_TOO_LARGE)
         elif self.phase == BODY and self._expects and not self._given:
@@ -103,7 +105,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         self.phase = HEAD
-        self.body_size = self._head_size = self._lines = 0
+        self.body_size = self._head_size = self._repeats = 0
         self._url = self._repeated = self._body = b""
         self._headers = {}
         self._given = False
@@ -112,23 +114,25 @@ class RequestReader:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._lines += 1
-        if self._lines > _MAX_HEADERS:
-            raise Rejected(Reason.HEADERS_TOO_LARGE, "too many headers")
         if self.phase == BODY:
             raise Rejected(Reason.BAD_REQUEST, "trailers are not read")
+        headers = self._headers
         name = name.lower()
-        value = value.rstrip(b" \t")
-        if name in self._headers:
+        if name in headers:
+            self._repeats += 1
+            if self._repeats > _MAX_HEADERS:
+                raise Rejected(Reason.HEADERS_TOO_LARGE, "too many headers")
             if name in _SINGLE:
                 self._repeated = name
-            value = self._headers[name] + b", " + value
-        self._headers[name] = value
+            value = headers[name] + b", " + value
+        headers[name] = value.rstrip(b" \t")
 
     def on_headers_complete(self) -> None:
         headers, parser = self._headers, self._parser
-        if len(self._url) + sum(map(len, headers)) + sum(map(len, headers.values())) > self._limits.header_bytes:
+        if self._fed > self._limits.header_bytes and self._size() > self._limits.header_bytes:
             raise Rejected(Reason.HEADERS_TOO_LARGE)
+        if len(headers) > _MAX_HEADERS:
+            raise Rejected(Reason.HEADERS_TOO_LARGE, "too many headers")
         if self._repeated == b"authorization":
             raise Rejected(Reason.TWO_CREDENTIALS)
         if self._repeated:
@@ -142,17 +146,17 @@ class RequestReader:
             raise Rejected(Reason.BAD_REQUEST, "no other protocol is spoken here")
         if _PATH.fullmatch(self._url) is None:
             raise Rejected(Reason.BAD_REQUEST, "the target must be a plain path")
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body_bytes:
+        length = int(headers.get(b"content-length", 0))
+        if length > self._limits.body_bytes:
             raise Rejected(Reason.BODY_TOO_LARGE)
-        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
             raise Rejected(Reason.BAD_REQUEST, "the only transfer coding read here is chunked")
         path, mark, query = self._url.decode("ascii").partition("?")
         self._path = (path, query if mark else None)
         self._received = time.monotonic_ns()
         self._expects = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         self.phase = BODY
-        if length is not None and int(length) > self._limits.early_bytes:
+        if length > self._limits.early_bytes:
             self._give()
 
     def on_body(self, body: bytes) -> None:
@@ -175,6 +179,9 @@ class RequestReader:
             self._sink.on_rest(body)
         else:
             self._sink.on_request(self._request(body, whole=True), expects=False)
+
+    def _size(self) -> int:
+        return len(self._url) + sum(map(len, self._headers)) + sum(map(len, self._headers.values()))
 
     def _give(self) -> None:
         self._given = True

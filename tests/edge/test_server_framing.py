@@ -99,7 +99,8 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     # sizes
     "long target": (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n" + H + b"\r\n", 431),
     "long header": (b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 70_000 + b"\r\n\r\n", 431),
-    "many headers": (b"GET / HTTP/1.1\r\n" + H + b"X: a\r\n" * 200 + b"\r\n", 431),
+    "many repeats": (b"GET / HTTP/1.1\r\n" + H + b"X: a\r\n" * 200 + b"\r\n", 431),
+    "many headers": (b"GET / HTTP/1.1\r\n" + H + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n", 431),
     "unending header": (b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 600_000, 431),
     "long body": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 2000001\r\n\r\nabc", 413),
     "long chunked body": (CHUNKED + b"200000\r\n" + b"a" * 0x200000 + b"\r\n0\r\n\r\n", 413),
