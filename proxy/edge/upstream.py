@@ -9,6 +9,7 @@ Rules (RFC 9112 section 9, and law 2 of the design):
   single byte of the answer arrived.
 * A connection that is free goes to whoever has waited longest. Who waits longer than the upstream may take to answer, or
   comes when too many wait, is told so.
+* An upstream that refuses connection after connection is left alone for a while (`proxy.edge.breaker`).
 * Every phase has its own deadline: connect, first byte, silence within an answer (`proxy.edge.exchange`). They are checked
   by one sweep every half second over the connections in use, which costs less than two timers a call.
 """
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from proxy.edge.breaker import Breaker
 from proxy.edge.exchange import Exchange
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt
@@ -70,6 +72,7 @@ class Leg:
         self._connecting = 0
         self._waiting: deque[asyncio.Future[Exchange | None]] = deque()
         self._prefixes: dict[tuple[str, bytes, bytes, bool], bytes] = {}
+        self.breaker = Breaker()
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     @property
@@ -179,6 +182,7 @@ class Leg:
         """Open a connection, for which `_connecting` has been counted up."""
         target = self.target
         try:
+            self.breaker.admit(self.now())
             async with asyncio.timeout(target.connect_seconds):
                 if target.socket:
                     _, connection = await self.loop.create_unix_connection(lambda: Exchange(self), target.socket)
@@ -186,18 +190,26 @@ class Leg:
                     _, connection = await self.loop.create_connection(
                         lambda: Exchange(self), target.host, target.port, ssl=target.tls, server_hostname=target.server_hostname
                     )
+            self.breaker.succeeded()
             if not connection.closed:
                 self._open.add(connection)
         except TimeoutError:
-            raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection took too long", retry_after=5) from None
+            raise self._unreachable("the connection took too long") from None
         except ssl.SSLError:
-            raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the TLS handshake with the upstream failed", retry_after=5) from None
+            raise self._unreachable("the TLS handshake with the upstream failed") from None
         except OSError:
-            raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was refused", retry_after=5) from None
+            raise self._unreachable("the connection was refused") from None
+        except asyncio.CancelledError:
+            self.breaker.abandoned()
+            raise
         finally:
             self._connecting -= 1
             self._pass_on()
         return connection
+
+    def _unreachable(self, detail: str) -> Unavailable:
+        self.breaker.failed(self.now())
+        return Unavailable(Reason.UPSTREAM_UNREACHABLE, detail, retry_after=5)
 
     # -- told by connections
 
