@@ -1,11 +1,10 @@
 """``callgate reload``: have a running gate take its settings, policies and certificates as they are now."""
 
-import json
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import typer
 
@@ -23,36 +22,31 @@ def command(config: Path = CONFIG) -> None:
     log says why; so does `callgate check`), and with 2 when no gate with these settings runs.
     """
     from proxy.config import load_settings
+    from proxy.edge.status import read_status
 
     path = status_file(load_settings(config))
-    before = _read(path)
-    if before is None:
-        typer.echo(f"callgate: no gate with these settings is running ({path.name} is not there). Start it with callgate serve.", err=True)
-        raise typer.Exit(2)
     try:
-        os.kill(before["pid"], signal.SIGHUP)
-    except (ProcessLookupError, PermissionError) as error:
-        typer.echo(f"callgate: the gate (process {before['pid']}) cannot be signalled: {error.strerror}.", err=True)
-        raise typer.Exit(2) from None
+        before = read_status(path)
+        if before is None:
+            _fail("no gate with these settings is running. Start it with callgate serve.")
+        os.kill(before.pid, signal.SIGHUP)
+    except OSError as error:
+        _fail(f"the running gate cannot be told: {error.strerror}. Run this as the user that the gate runs as.")
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        after = _read(path)
-        if after is not None and after["at"] != before["at"]:
-            if after["refused"]:
-                typer.echo(
-                    "callgate: refused: the new processes could not start, the old ones serve on. See the gate's log.", err=True
-                )
+        after = read_status(path)
+        if after is None:
+            _fail("the gate ended meanwhile. See its log.")
+        if after.done > before.begun:
+            if after.refused:
+                typer.echo("callgate: refused: the new processes could not start, the old ones serve on. See the gate's log.", err=True)
                 raise typer.Exit(1)
-            typer.echo(f"reloaded: generation {after['generation']} serves")
+            typer.echo(f"reloaded: generation {after.generation} serves")
             return
         time.sleep(_LOOK_SECONDS)
-    typer.echo(f"callgate: no answer from the gate within {_PATIENCE_SECONDS:g} seconds. See its log.", err=True)
+    _fail(f"no answer from the gate within {_PATIENCE_SECONDS:g} seconds. See its log.")
+
+
+def _fail(text: str) -> NoReturn:
+    typer.echo(f"callgate: {text}", err=True)
     raise typer.Exit(2)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        status: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-    return status

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 import typer
 
 from proxy.cli.problems import print_problems
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, Rejected
 
 if TYPE_CHECKING:
     from proxy.config import Settings
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 CONFIG = typer.Option(Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file.")
 EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
+_CLOSING_SECONDS = 8.0  # beyond limits.drain_seconds, for a process to close its journal before it is killed
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def command(config: Path = CONFIG) -> None:
@@ -27,14 +31,28 @@ def command(config: Path = CONFIG) -> None:
     from proxy.config import load_settings
     from proxy.edge.logs import set_up_logging
     from proxy.edge.processes import Supervisor
+    from proxy.edge.status import StatusFile
 
     settings = load_settings(config)
     set_up_logging(settings.log.level, settings.log.format)
     listen = settings.listen
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # for the processes: glibc keeps an arena for each thread otherwise
-    settings.audit.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        supervisor = Supervisor(listen.address, listen.port, listen.processes, lambda place: _serve(config, place), status_file(settings))
+        settings.audit.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = StatusFile(status_file(settings))
+    except OSError as error:
+        why = error.strerror or str(error)
+        typer.echo(f"callgate: cannot serve: {settings.audit.directory}: {why}", err=True)
+        raise typer.Exit(2) from error
+    try:
+        supervisor = Supervisor(
+            listen.address,
+            listen.port,
+            listen.processes,
+            lambda place: _serve(config, place, settings),
+            status,
+            patience=settings.limits.drain_seconds + _CLOSING_SECONDS,
+        )
     except OSError as error:
         typer.echo(f"callgate: cannot serve on {listen.address} port {listen.port}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from error
@@ -54,8 +72,8 @@ def _serve_imports() -> None:
     import proxy.edge.app  # noqa: F401  (loaded for the processes)
 
 
-def _serve(config: Path, place: "Place") -> int:
-    """One serving process, from its settings to its end; the exit code."""
+def _serve(config: Path, place: "Place", first: "Settings") -> int:
+    """One serving process, from its settings as they are now to its end; the exit code. `first` is what the supervisor began with."""
     import uvloop
 
     from proxy.config import load_settings
@@ -65,11 +83,22 @@ def _serve(config: Path, place: "Place") -> int:
     try:
         settings = load_settings(config)
         set_up_logging(settings.log.level, settings.log.format)
+        if place.slot == 0:
+            _tell_what_waits(first, settings)
         uvloop.run(run(settings, ready=place.ready, listening=place.listening, slot=place.slot))
     except ConfigError as error:
         print_problems(error.problems)
         return 2
-    except OSError as error:
-        typer.echo(f"callgate: cannot serve: {error.strerror or error}", err=True)
+    except (OSError, Rejected) as error:
+        why = error.detail if isinstance(error, Rejected) else error.strerror or error
+        typer.echo(f"callgate: cannot serve: {why}", err=True)
         return 2
     return 0
+
+
+def _tell_what_waits(first: "Settings", now: "Settings") -> None:
+    """Log which changes a reload cannot bring into force: the supervisor has the sockets, and is found by its status file."""
+    waiting = [f"listen.{key}" for key in ("address", "port", "processes") if getattr(first.listen, key) != getattr(now.listen, key)]
+    waiting += [f"audit.{key}" for key in ("directory", "name") if getattr(first.audit, key) != getattr(now.audit, key)]
+    if waiting:
+        _log.warning("changed settings need a restart", settings=waiting)

@@ -34,6 +34,7 @@ from proxy.model import Origin, Reason, Reply, Request
 _AHEAD = 64  # requests that a client may send before it has read the answer to the first
 _LINGER_SECONDS = 2.0
 _CLOSE_SECONDS = 2.0  # for the peer's half of a TLS goodbye
+_LAST_SECONDS = 2.0  # of rest, before a kept connection is closed by a gate that shuts down
 _FIRST_SECONDS = 1.0  # for the first bytes of a client that came just before the gate began to shut down
 
 
@@ -310,7 +311,7 @@ class Connection(asyncio.Protocol):
         try:
             while not self._closed:
                 if not queue:
-                    if self._ended or self._refused or (host.draining and self._idle):
+                    if self._ended or self._refused:
                         break
                     self._arrival = host.loop.create_future()
                     await self._arrival
@@ -358,11 +359,15 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def stop(self) -> None:
-        """Close if idle; a request that is in hand or has begun to arrive is answered first."""
+        """Close soon if idle; a request that is in hand or begins to arrive until then is answered first.
+
+        Not at once: a client that sends its next request at this moment would find the connection cut, and could not know
+        whether the call was made.
+        """
         if self._closed or self._waited_for or self._lingering or self._transport.is_closing():
             return
         if self._idle:
-            self._close(_CLOSE_SECONDS)
+            self._deadline = min(self._deadline, self._host.now() + _LAST_SECONDS)
         elif self._fresh:
             self._deadline = min(self._deadline, self._host.now() + _FIRST_SECONDS)
 

@@ -65,27 +65,39 @@ class Listener:
         self._count: dict[str, int] = {}
         self._total = 0
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._task = asyncio.get_running_loop().create_task(self._accept())
+        self._loop = asyncio.get_running_loop()
+        self._fileno = listening.fileno()
+        self._loop.add_reader(self._fileno, self._accept)
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, peer = await loop.sock_accept(self._listening)
-            except OSError:
-                await asyncio.sleep(_OUT_OF_FILES_PAUSE)
-                continue
-            address, counted_as = _origin(str(peer[0]))
-            if self._total >= self._connections or self._count.get(counted_as, 0) >= self._per_address:
-                client.close()
-                self._closed(address)
-            else:
-                self._total += 1
-                self._count[counted_as] = self._count.get(counted_as, 0) + 1
-                task = loop.create_task(self._admit(client, address, int(peer[1]), counted_as))
-                self._handshakes.add(task)
-                task.add_done_callback(self._handshakes.discard)
-            await asyncio.sleep(0)  # while clients are waiting, accepting never pauses by itself: a flood would have the loop alone
+    def _accept(self) -> None:
+        """Take one client. One a turn of the loop: a flood at the door would have the loop alone.
+
+        Not with `sock_accept`: a client that it has taken just when it is cancelled would be lost.
+        """
+        try:
+            client, peer = self._listening.accept()
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            return  # another process was first, or the client has left already
+        except OSError:
+            self._loop.remove_reader(self._fileno)
+            self._loop.call_later(_OUT_OF_FILES_PAUSE, self._accept_again)
+            return
+        client.setblocking(False)
+        address, counted_as = _origin(str(peer[0]))
+        if self._total >= self._connections or self._count.get(counted_as, 0) >= self._per_address:
+            client.close()
+            self._closed(address)
+        else:
+            self._total += 1
+            self._count[counted_as] = self._count.get(counted_as, 0) + 1
+            self._server.expect()
+            task = self._loop.create_task(self._admit(client, address, int(peer[1]), counted_as))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    def _accept_again(self) -> None:
+        if self._listening.fileno() >= 0:
+            self._loop.add_reader(self._fileno, self._accept)
 
     async def _admit(self, client: socket.socket, address: str, port: int, counted_as: str) -> None:
         """The handshake, then the connection is its own."""
@@ -106,6 +118,8 @@ class Listener:
         except (OSError, ssl.SSLError, asyncio.CancelledError):
             client.close()
             connection.release()
+        finally:
+            self._server.arrived()
 
     def _release(self, counted_as: str) -> None:
         self._total -= 1
@@ -117,7 +131,7 @@ class Listener:
 
     def close(self) -> None:
         """Accept no more; handshakes under way end with their deadline."""
-        self._task.cancel()
+        self._loop.remove_reader(self._fileno)
         self._listening.close()
 
 

@@ -4,34 +4,40 @@ Each slot has a socket of its own on the shared port (SO_REUSEPORT), so the kern
 The sockets belong to the supervisor and outlive any process: while one is replaced, clients wait in the socket's queue
 instead of being refused.
 
-* A process that dies is started again at once, or after a pause when it died young.
+* A process that dies is started again at once, or after a pause when it died young. One that cannot start any more (its
+  settings were broken meanwhile) is tried again every second; until then its socket is closed, so that the kernel gives
+  its clients to the other processes.
 * SIGHUP (`callgate reload`): new processes read settings, policies and certificates anew; when all of them are ready the
   old ones hand over, that is, finish what they have. If one cannot start, the old ones stay, and the reason is logged.
-* SIGTERM, SIGINT: the processes drain and end, then the supervisor.
+* SIGTERM, SIGINT: the sockets close, the processes drain and end, then the supervisor.
+* A process that was told to end and does not is killed when its time is up.
 
-The supervisor runs no event loop and no threads, so a fork from it is safe; it only waits for signals and pipes.
+The supervisor runs no event loop and no threads, so a fork from it is safe. It waits for nothing but signals and the pipes
+on which processes say that they serve, so no process that hangs while it starts keeps it from anything else.
 """
 
 import contextlib
 import ctypes
-import json
 import os
 import select
 import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from proxy.edge.listener import bind
+from proxy.edge.status import Status, StatusFile
 
 _YOUNG_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
 _READY_SECONDS = 60.0
+_LOOK_SECONDS = 0.02  # between two looks at the pipes, while a process is starting
+_REST_SECONDS = 0.5
 _WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 HAND_OVER = signal.SIGUSR1
 """Tells a process to finish what it has because another has taken its place: workers are not told to stop."""
@@ -50,110 +56,213 @@ class Place:
 
 @dataclass(slots=True)
 class _Process:
-    """One serving process as the supervisor sees it."""
+    """One serving process as the supervisor sees it. `pipe` is where it says that it serves, -1 once it has."""
 
     pid: int
     slot: int
     started: float
+    pipe: int
+
+    @property
+    def serves(self) -> bool:
+        return self.pipe < 0
 
 
 class Supervisor:
     """Runs `processes` serving processes. `serve` is called in each, returns its exit code, and must not return early.
 
-    `status` is a file that says which generation serves, and why the last reload was refused if it was: for `reload`.
+    `status` tells `callgate reload` what is the case. A process that was told to end may take `patience` seconds.
     """
 
-    def __init__(self, address: str, port: int, processes: int, serve: Callable[[Place], int], status: Path) -> None:
+    def __init__(
+        self, address: str, port: int, processes: int, serve: Callable[[Place], int], status: StatusFile, *, patience: float = 30.0
+    ) -> None:
         """Bind the sockets. Raises `OSError` when the address is taken."""
         self._serve = serve
-        self._status = status
-        self._sockets = [bind(address, port, reuse_port=processes > 1) for _ in range(processes)]
-        self._current: dict[int, _Process] = {}
-        self._leaving: set[int] = set()
-        self._generation = 0
+        self._address, self._port, self._reuse_port = address, port, processes > 1
+        self._sockets: list[socket.socket | None] = [self._bind() for _ in range(processes)]
+        self._file = status
+        self._patience = patience
+        self._status = Status(os.getpid())
+        self._current: dict[int, _Process] = {}  # by slot
+        self._next: dict[int, _Process] | None = None  # the generation that is starting
+        self._again = False  # a reload was asked for while another was under way
+        self._leaving: dict[int, float] = {}  # when each process that was told to end is killed
+        self._restart_at: dict[int, float] = {}  # by slot
         self._stopping = False
-        self._restart_at: dict[int, float] = {}
+        self._code = 0
 
     def run(self) -> int:
         """Supervise until told to stop; the exit code: 0, or that of a process that could not start in the first place."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-        code = self._start_generation()
-        if code:
-            return code
-        self._note()
-        while self._current or self._leaving or not self._stopping:
-            self._take(signal.sigtimedwait(_WATCHED, 0.5))
+        self._say()
+        self._begin_generation()
+        while not self._stopping or self._all() or self._leaving:
+            starting = any(not process.serves for process in self._all())
+            self._take(signal.sigtimedwait(_WATCHED, _LOOK_SECONDS if starting else _REST_SECONDS))
+            self._listen()
             self._reap()
+            self._settle()
             self._restart()
-        self._status.unlink(missing_ok=True)
-        return 0
+            self._kill_overdue()
+        return self._code
+
+    def _bind(self) -> socket.socket:
+        return bind(self._address, self._port, reuse_port=self._reuse_port)
+
+    def _all(self) -> list[_Process]:
+        return [*self._current.values(), *(self._next or {}).values()]
 
     # -- signals
 
     def _take(self, info: signal.struct_siginfo | None) -> None:
         if info is None or info.si_signo == signal.SIGCHLD:
             return
-        if info.si_signo == signal.SIGHUP:
-            self._reload()
-            return
-        self._stopping = True
-        self._restart_at.clear()
-        for pid in [*(process.pid for process in self._current.values()), *self._leaving]:
-            _signal(pid, signal.SIGTERM)
+        if info.si_signo != signal.SIGHUP:
+            self._stop()
+        elif self._next is not None:
+            self._again = True  # the one under way may have read what has changed since
+        elif not self._stopping:
+            self._say(begun=self._status.begun + 1)
+            self._begin_generation()
 
-    def _reload(self) -> None:
-        """Start a new generation beside the old one; let the old hand over, or let the new go, as the case may be."""
-        old = dict(self._current)
-        code = self._start_generation()
-        if code:
-            self._current = old
-            _log.error("reload refused: the old processes go on serving", code=code)
-            self._note(refused=code)
+    def _stop(self) -> None:
+        """Take no more clients; tell every process to end. A second time, tell them once more."""
+        for slot in range(len(self._sockets)):
+            self._close(slot)
+        for pid in self._leaving:
+            _signal(pid, signal.SIGTERM)
+        for process in self._all():
+            self._dismiss(process, signal.SIGTERM)
+        self._current, self._next, self._restart_at = {}, None, {}
+        if not self._stopping:
+            self._file.leave()
+        self._stopping = True
+
+    def _dismiss(self, process: _Process, number: signal.Signals) -> None:
+        """Tell a process to end. One that does not serve yet has nothing to finish and knows no other signal."""
+        if not process.serves:
+            os.close(process.pipe)
+            process.pipe, number = -1, signal.SIGTERM
+        self._leaving[process.pid] = time.monotonic() + self._patience
+        _signal(process.pid, number)
+
+    # -- generations
+
+    def _begin_generation(self) -> None:
+        """Start one process for each slot, beside those that serve."""
+        self._next = {}
+        for slot in range(len(self._sockets)):
+            process = self._start(slot)
+            if process is None:
+                self._refuse(1)
+                return
+            self._next[slot] = process
+
+    def _settle(self) -> None:
+        """Once all of the new generation serve, the old one hands over."""
+        if self._next is None or not all(process.serves for process in self._next.values()):
             return
+        old, self._current, self._next = self._current, self._next, None
+        self._restart_at.clear()
         for process in old.values():
-            self._leaving.add(process.pid)
-            _signal(process.pid, HAND_OVER)
-        _log.info("reloaded", generation=self._generation)
-        self._note()
+            self._dismiss(process, HAND_OVER)
+        if old:
+            _log.info("reloaded", generation=self._status.generation + 1)
+        self._finished(0)
+
+    def _refuse(self, code: int) -> None:
+        """A process of the new generation could not start: let the others of it go, and everything else be as it was."""
+        failed, self._next = self._next or {}, None
+        for process in failed.values():
+            self._dismiss(process, HAND_OVER)  # some may have taken clients already
+        if not self._status.generation:
+            self._code = code
+            self._stop()
+            return
+        _log.error("reload refused: the old processes go on serving", code=code)
+        self._finished(code)
+
+    def _finished(self, refused: int) -> None:
+        generation = self._status.generation + (not refused)
+        self._say(generation=generation, done=self._status.begun, refused=refused)
+        if self._again:
+            self._again = False
+            self._say(begun=self._status.begun + 1)
+            self._begin_generation()
+
+    def _say(self, **changed: int) -> None:
+        now = self._status
+        members = {"generation": now.generation, "begun": now.begun, "done": now.done, "refused": now.refused, **changed}
+        self._status = Status(now.pid, **members)
+        try:
+            self._file.write(self._status)
+        except OSError as error:  # serving goes on; a reload will wait in vain
+            _log.error("status not written", why=error.strerror)
 
     # -- processes
 
-    def _start_generation(self) -> int:
-        """Start one process for each slot and wait until all serve; 0, or the exit code of the first that failed."""
-        started = [self._start(slot) for slot in range(len(self._sockets))]
-        codes = {process.pid: _wait_ready(process.pid, pipe) for process, pipe in started}
-        failed = [code for code in codes.values() if code]
-        if failed:
-            for pid in [pid for pid, code in codes.items() if not code]:
-                self._leaving.add(pid)
-                _signal(pid, signal.SIGTERM)
-            return failed[0]
-        self._current = {process.slot: process for process, _ in started}
-        self._generation += 1
-        return 0
-
-    def _start(self, slot: int) -> tuple[_Process, int]:
-        read, write = os.pipe()
+    def _start(self, slot: int) -> _Process | None:
+        """Fork a process for `slot`; None when its socket cannot be bound again or the system has no process to give."""
+        try:
+            listening = self._sockets[slot] = self._sockets[slot] or self._bind()
+            read, write = os.pipe()
+        except OSError as error:
+            _log.error("process could not start", slot=slot, why=error.strerror)
+            return None
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(read)
+            os.close(write)
+            _log.error("process could not start", slot=slot, why=error.strerror)
+            return None
         if pid:
             os.close(write)
-            return _Process(pid, slot, time.monotonic()), read
+            return _Process(pid, slot, time.monotonic(), read)
         code = 1
         try:
             os.close(read)
             _die_with(parent)
+            self._forget_all_but(slot)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-            for number, other in enumerate(self._sockets):
-                if number != slot:
-                    other.close()
-            code = self._serve(Place(slot, self._sockets[slot], lambda: _say_ready(write)))
+            code = self._serve(Place(slot, listening, lambda: _say_ready(write)))
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+    def _forget_all_but(self, slot: int) -> None:
+        """In a new process: close what is the supervisor's or another process's."""
+        self._file.close()
+        for number in range(len(self._sockets)):
+            if number != slot:
+                self._close(number)
+        for process in self._all():
+            if not process.serves:
+                os.close(process.pipe)
+
+    def _close(self, slot: int) -> None:
+        listening, self._sockets[slot] = self._sockets[slot], None
+        if listening is not None:
+            listening.close()
+
+    def _listen(self) -> None:
+        """Hear which of the starting processes serve; kill those that have had their time."""
+        now = time.monotonic()
+        starting = [process for process in self._all() if not process.serves]
+        readable, _, _ = select.select([process.pipe for process in starting], [], [], 0)
+        for process in starting:
+            if process.pipe in readable and os.read(process.pipe, 1):
+                os.close(process.pipe)
+                process.pipe = -1
+            elif now > process.started + _READY_SECONDS:
+                _signal(process.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         while True:
@@ -163,53 +272,56 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            if pid in self._leaving:
-                self._leaving.discard(pid)
-                continue
-            for process in [p for p in self._current.values() if p.pid == pid]:
-                del self._current[process.slot]
-                if not self._stopping:
-                    young = time.monotonic() - process.started < _YOUNG_SECONDS
-                    self._restart_at[process.slot] = time.monotonic() + (_PAUSE_SECONDS if young else 0.0)
-                    _log.error("process died, starting another", slot=process.slot, code=os.waitstatus_to_exitcode(status))
+            if self._leaving.pop(pid, None) is None:
+                self._died(pid, os.waitstatus_to_exitcode(status))
+
+    def _died(self, pid: int, code: int) -> None:
+        for process in (self._next or {}).values():
+            if process.pid == pid:
+                assert self._next is not None
+                del self._next[process.slot]
+                if not process.serves:
+                    os.close(process.pipe)
+                self._refuse(code or 1)
+                return
+        for process in [process for process in self._current.values() if process.pid == pid]:
+            del self._current[process.slot]
+            now = time.monotonic()
+            if process.serves:
+                young = now - process.started < _YOUNG_SECONDS
+                self._restart_at[process.slot] = now + (_PAUSE_SECONDS if young else 0.0)
+                _log.error("process died, starting another", slot=process.slot, code=code)
+            else:
+                os.close(process.pipe)
+                self._not_restarted(process.slot, code)
+
+    def _not_restarted(self, slot: int, code: int) -> None:
+        if self._current:  # else nobody would serve its clients any sooner
+            self._close(slot)
+        self._restart_at[slot] = time.monotonic() + _PAUSE_SECONDS
+        _log.error("process could not start", slot=slot, code=code)
 
     def _restart(self) -> None:
         now = time.monotonic()
         for slot in [slot for slot, at in self._restart_at.items() if at <= now]:
             del self._restart_at[slot]
-            process, pipe = self._start(slot)
-            code = _wait_ready(process.pid, pipe)
-            if code:
-                self._restart_at[slot] = time.monotonic() + _PAUSE_SECONDS
-                _log.error("process could not start", slot=slot, code=code)
+            process = self._start(slot)
+            if process is None:
+                self._not_restarted(slot, 1)
             else:
                 self._current[slot] = process
 
-    def _note(self, *, refused: int = 0) -> None:
-        text = json.dumps({"pid": os.getpid(), "generation": self._generation, "refused": refused, "at": time.time()})
-        temporary = self._status.with_suffix(".new")
-        temporary.write_text(text + "\n", encoding="ascii")
-        temporary.chmod(0o600)
-        temporary.replace(self._status)
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for pid in [pid for pid, at in self._leaving.items() if at <= now]:
+            _log.error("process did not end in time, killing it", pid=pid)
+            self._leaving[pid] = now + self._patience
+            _signal(pid, signal.SIGKILL)
 
 
 def _say_ready(pipe: int) -> None:
     os.write(pipe, b"1")
     os.close(pipe)
-
-
-def _wait_ready(pid: int, pipe: int) -> int:
-    """0 once the process serves; its exit code (or 1) when it ended or took too long instead."""
-    try:
-        readable, _, _ = select.select([pipe], [], [], _READY_SECONDS)
-        if readable and os.read(pipe, 1) == b"1":
-            return 0
-    finally:
-        os.close(pipe)
-    if not readable:
-        _signal(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) or 1
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

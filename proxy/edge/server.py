@@ -49,6 +49,7 @@ class Server:
         self.draining = False
         self.date = b""
         self.connections: set[Connection] = set()
+        self._coming = 0  # clients that were accepted and whose handshake is under way
         self._empty: asyncio.Future[None] | None = None  # awaited while draining
         self._sweep()
 
@@ -59,7 +60,19 @@ class Server:
     def gone(self, connection: Connection) -> None:
         """`connection` is closed."""
         self.connections.discard(connection)
-        if self._empty is not None and not self.connections and not self._empty.done():
+        self._look_if_empty()
+
+    def expect(self) -> None:
+        """A client was accepted; `arrived` says that its handshake is over, with a connection or without."""
+        self._coming += 1
+
+    def arrived(self) -> None:
+        """The handshake of a client that was expected is over."""
+        self._coming -= 1
+        self._look_if_empty()
+
+    def _look_if_empty(self) -> None:
+        if self._empty is not None and not self.connections and not self._coming and not self._empty.done():
             self._empty.set_result(None)
 
     def _sweep(self) -> None:
@@ -72,11 +85,15 @@ class Server:
         self._timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     async def drain(self, seconds: float) -> None:
-        """Close idle connections, let requests in hand end, for at most `seconds`; then cut what is left."""
+        """Let requests in hand and handshakes under way end and connections go, for at most `seconds`; then cut what is left.
+
+        What comes on a kept connection is answered once more, with ``Connection: close``; one that rests is closed after a
+        moment, since a client may be about to use it.
+        """
         self.draining = True
         for connection in list(self.connections):
             connection.stop()
-        if self.connections:
+        if self.connections or self._coming:
             self._empty = self.loop.create_future()
             await asyncio.wait([self._empty], timeout=seconds)
         for connection in list(self.connections):

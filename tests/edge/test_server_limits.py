@@ -540,7 +540,7 @@ def test_a_client_that_wants_to_close_is_let_go(value: str) -> None:
 
 @both_loops
 def test_draining_answers_what_has_begun(new_loop: NewLoop) -> None:
-    """Idle connections close at once; a request in hand, one half sent, and a client that has just come are answered."""
+    """Idle connections close after a moment; a request in hand, one half sent, and a client that has just come are answered."""
 
     async def main() -> None:
         async with held() as (gate, go):
@@ -562,6 +562,48 @@ def test_draining_answers_what_has_begun(new_loop: NewLoop) -> None:
             for client, path in ((busy, b"/1"), (begun, b"/2"), (fresh, b"/3")):
                 [reply] = parse_replies(await client.rest())
                 assert (reply.body, reply.headers["connection"]) == (b"GET %b " % path, "close")
+            await draining
+            assert not gate.server.connections
+
+    run(main(), new_loop)
+
+
+@both_loops
+def test_draining_answers_once_more_on_a_kept_connection(new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that uses its idle connection at the moment of a hand-over is answered, told to close, and loses no call."""
+    monkeypatch.setattr("proxy.edge.connection._LAST_SECONDS", 20.0)
+
+    async def main() -> None:
+        async with edge(Double()) as gate:
+            client = await gate.connect()
+            await client.send(get("/0"))
+            await client.reply()
+            draining = asyncio.ensure_future(gate.server.drain(20.0))
+            await until(lambda: gate.server.draining)
+            await client.send(get("/1"))
+            [reply] = parse_replies(await client.rest())
+            assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
+            await draining
+
+    run(main(), new_loop)
+
+
+@both_loops
+def test_draining_waits_for_a_handshake_under_way(tmp_path: Path, new_loop: NewLoop) -> None:
+    """A client that was accepted just before is served, though its connection does not stand yet."""
+    files = certificate(tmp_path)
+
+    async def main() -> None:
+        async with edge(Double(), tls=server_context(files.certificate, files.key)) as gate:
+            half = await gate.connect()
+            await until(lambda: gate.server._coming == 1)
+            gate.listener.close()
+            draining = asyncio.ensure_future(gate.server.drain(20.0))
+            await until(lambda: gate.server.draining)
+            await half.writer.start_tls(upstream_context(files.ca), server_hostname="localhost")
+            await half.send(get("/1"))
+            [reply] = parse_replies(await half.rest())
+            assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
             await draining
             assert not gate.server.connections
 

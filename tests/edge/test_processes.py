@@ -1,0 +1,283 @@
+"""The supervisor of serving processes, as a real process with a tiny server in place of the gate."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from proxy.edge.status import Status, StatusFile, read_status
+
+ROOT = Path(__file__).parents[2]
+WAIT = 20.0  # seconds after which a wait has failed; none is meant to come near it
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T | None], what: str) -> T:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + WAIT
+    while not (value := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def runs(pid: int) -> bool:
+    """Whether a process lives, and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
+
+
+class Supervised:
+    """A supervisor under test."""
+
+    def __init__(self, directory: Path, processes: int) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.log = directory / "log"
+        (directory / "settings").write_text("one")
+        self.seen: set[int] = set()
+        command = [sys.executable, "-m", "tests.edge.supervised", str(directory), str(self.port), str(processes)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        self.serves(1)
+
+    def status(self) -> Status | None:
+        """What its status file says."""
+        return read_status(self.directory / "status")
+
+    def serves(self, generation: int) -> None:
+        """Wait until a generation serves."""
+        until(lambda: (status := self.status()) and status.generation == generation, f"generation {generation}: {self.log.read_text()}")
+
+    def ask(self) -> tuple[int, int, str]:
+        """Slot, process id and settings of whoever answers. A connection that is refused or cut is an error."""
+        with socket.create_connection(("127.0.0.1", self.port), WAIT) as client:
+            answer = b"".join(iter(lambda: client.recv(100), b"")).decode()
+        slot, pid, settings = answer.split(" ", 2)
+        self.seen.add(int(pid))
+        return int(slot), int(pid), settings
+
+    def pids(self, count: int) -> dict[int, int]:
+        """The process of each slot, once all `count` have answered."""
+        found: dict[int, int] = {}
+
+        def all_answered() -> bool:
+            slot, pid, _ = self.ask()
+            found[slot] = pid
+            return len(found) == count
+
+        until(all_answered, "every slot answered")
+        return found
+
+    def ended(self) -> dict[int, str]:
+        """The processes that have ended in order, and the signal that each was told with."""
+        with contextlib.suppress(FileNotFoundError):
+            return {int(pid): name for pid, name in map(str.split, (self.directory / "ended").read_text().splitlines())}
+        return {}
+
+    def stop(self) -> int:
+        """Ask it to end; its exit code."""
+        self.process.terminate()
+        return self.process.wait(WAIT)
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Callable[[int], Supervised]]:
+    """Starts a supervisor; at the end none of its processes may live."""
+    started: list[Supervised] = []
+
+    def start(processes: int) -> Supervised:
+        started.append(Supervised(tmp_path, processes))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.terminate()
+            one.process.wait(WAIT)
+        until(lambda one=one: not any(map(runs, one.seen)), "no process is left")  # type: ignore[misc]  # mypy cannot infer its type
+
+
+Start = Callable[[int], Supervised]
+
+
+def test_a_process_that_dies_is_replaced(supervised: Start) -> None:
+    """After kill -9 of every process, one after the other, every slot is served again, and the log tells of it."""
+    gate = supervised(2)
+    first = gate.pids(2)
+    for slot, pid in first.items():
+        os.kill(pid, signal.SIGKILL)
+        until(lambda slot=slot, pid=pid: gate.pids(2)[slot] != pid, "the slot has another process")  # type: ignore[misc]  # as above
+    assert not set(first.values()) & set(gate.pids(2).values())
+    assert gate.log.read_text().count("process died, starting another") == 2
+    assert gate.stop() == 0
+
+
+def test_clients_wait_while_their_process_is_replaced(supervised: Start) -> None:
+    """With one process, a client that comes while it is dead is not refused: it is answered by the next."""
+    gate = supervised(1)
+    _, pid, _ = gate.ask()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not runs(pid), "it is dead")
+    assert gate.ask()[1] != pid
+
+
+def test_a_reload_replaces_every_process_and_refuses_no_client(supervised: Start) -> None:
+    """New processes read the settings anew; the old are told to hand over, not to end; every connection meanwhile is answered."""
+    gate = supervised(2)
+    old = set(gate.pids(2).values())
+    (gate.directory / "settings").write_text("two")
+    gate.process.send_signal(signal.SIGHUP)
+    until(lambda: gate.ask()[2] == "two" and old <= set(gate.ended()), "the old processes have ended")
+    assert {name for pid, name in gate.ended().items() if pid in old} == {"SIGUSR1"}
+    assert not old & set(gate.pids(2).values())
+    assert gate.status() == Status(gate.process.pid, generation=2, begun=1, done=1)
+
+
+def test_a_refused_reload_changes_nothing(supervised: Start) -> None:
+    """When new processes cannot start, the same old ones go on, and the status says with which code the new ones left."""
+    gate = supervised(2)
+    old = gate.pids(2)
+    (gate.directory / "settings").write_text("broken")
+    gate.process.send_signal(signal.SIGHUP)
+    status = until(lambda: (found := gate.status()) and found.done == 1 and found, "the reload was refused")
+    assert status == Status(gate.process.pid, generation=1, begun=1, done=1, refused=7)
+    assert gate.pids(2) == old
+    (gate.directory / "settings").write_text("three")
+    gate.process.send_signal(signal.SIGHUP)
+    gate.serves(2)
+    until(lambda: set(old.values()) <= set(gate.ended()), "the old processes hand over")
+    assert not set(gate.pids(2).values()) & set(old.values())
+
+
+def test_a_reload_asked_for_during_a_reload_is_done_after_it(supervised: Start) -> None:
+    """Whoever changes settings while new processes start gets others that read the change: no wish is swallowed."""
+    gate = supervised(1)
+    (gate.directory / "hang").touch()
+    gate.process.send_signal(signal.SIGHUP)
+    until(lambda: (status := gate.status()) and status.begun == 1, "the first reload has begun")
+    gate.process.send_signal(signal.SIGHUP)
+    assert gate.ask()[2] == "one"  # the supervisor took no notice yet, and the old process serves
+    (gate.directory / "settings").write_text("two")
+    (gate.directory / "hang").unlink()
+    gate.serves(3)
+    until(lambda: gate.ask()[2] == "two", "what was changed is in force")
+    assert gate.status() == Status(gate.process.pid, generation=3, begun=2, done=2)
+
+
+def test_a_process_that_dies_during_a_reload_leaves_none_too_many(supervised: Start) -> None:
+    """A slot that was to be restarted is filled by the new generation alone; at the end no process is left over."""
+    gate = supervised(1)
+    _, pid, _ = gate.ask()
+    (gate.directory / "settings").write_text("two")
+    os.kill(pid, signal.SIGKILL)
+    gate.process.send_signal(signal.SIGHUP)
+    gate.serves(2)
+    until(lambda: gate.ask()[2] == "two", "the new generation serves")
+    assert gate.stop() == 0
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(gate.directory).encode() in _content(path)]
+
+
+def test_a_slot_that_cannot_start_leaves_its_clients_to_the_others(supervised: Start) -> None:
+    """While the settings are broken and a process is dead, all clients get the other one; mended, the slot comes back by itself."""
+    gate = supervised(2)
+    pids = gate.pids(2)
+    (gate.directory / "settings").write_text("broken")
+    os.kill(pids[0], signal.SIGKILL)
+    until(lambda: "process could not start" in gate.log.read_text(), "it was tried")
+    assert {gate.ask()[:2] for _ in range(20)} == {(1, pids[1])}
+    (gate.directory / "settings").write_text("mended")
+    assert gate.pids(2)[1] == pids[1]
+
+
+def test_it_ends_while_a_process_hangs_at_its_start(supervised: Start) -> None:
+    """SIGTERM is heeded at once, though a reload is under way that will not come to an end."""
+    gate = supervised(1)
+    (gate.directory / "hang").touch()
+    gate.process.send_signal(signal.SIGHUP)
+    until(lambda: (status := gate.status()) and status.begun == 1, "the reload has begun")
+    assert gate.stop() == 0
+    assert gate.status() is None
+
+
+def test_a_reload_after_the_end_has_begun_starts_nothing(supervised: Start) -> None:
+    """SIGHUP while processes drain is ignored: the supervisor still ends."""
+    gate = supervised(1)
+    (gate.directory / "stubborn").touch()
+    gate.process.terminate()
+    until(lambda: gate.status() is None, "it has begun to end")
+    gate.process.send_signal(signal.SIGHUP)
+    assert gate.process.wait(WAIT) == 0
+
+
+def test_a_process_that_does_not_end_is_killed(supervised: Start) -> None:
+    """A process that ignores being told to end is killed once its time is up, and the supervisor ends."""
+    gate = supervised(2)
+    gate.pids(2)
+    (gate.directory / "stubborn").touch()
+    assert gate.stop() == 0
+    assert "process did not end in time, killing it" in gate.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_is_told_to_all(supervised: Start, number: signal.Signals) -> None:
+    """SIGTERM and SIGINT: every process is told to end, then the supervisor leaves with 0 and refuses clients."""
+    gate = supervised(2)
+    pids = set(gate.pids(2).values())
+    gate.process.send_signal(number)
+    assert gate.process.wait(WAIT) == 0
+    assert gate.ended().keys() == pids
+    assert set(gate.ended().values()) == {"SIGTERM"}
+    with pytest.raises(ConnectionRefusedError):
+        gate.ask()
+
+
+def test_kill_9_of_the_supervisor_leaves_no_process(supervised: Start) -> None:
+    """The kernel tells the processes; what the status file still says is not believed, and another may serve at once."""
+    gate = supervised(2)
+    pids = set(gate.pids(2).values())
+    gate.process.kill()
+    gate.process.wait(WAIT)
+    assert gate.status() is None
+    until(lambda: not any(map(runs, pids)), "no process is left")
+    StatusFile(gate.directory / "status").leave()
+
+
+def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(tmp_path: Path) -> None:
+    """The exit code is that of the process that could not start."""
+    (tmp_path / "settings").write_text("broken")
+    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "2"]
+    assert subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False).returncode == 7
+
+
+def test_what_a_process_did_not_expect_is_told(tmp_path: Path) -> None:
+    """A process that fails in a way of its own leaves a trace of it: its supervisor alone could say no more than a number."""
+    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "1"]  # there are no settings to read
+    done = subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "FileNotFoundError" in done.stderr

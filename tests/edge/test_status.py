@@ -1,0 +1,53 @@
+"""The file by which a reload finds a running gate."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from proxy.edge.status import Status, StatusFile, StatusInUse, read_status
+
+
+def test_what_is_written_is_read_while_the_file_is_held(tmp_path: Path) -> None:
+    """A later version replaces an earlier one, also a shorter one; the file is its owner's alone."""
+    path = tmp_path / "status"
+    file = StatusFile(path)
+    for status in (Status(1), Status(2**22, 123456, 99, 98, 255), Status(7, 1)):
+        file.write(status)
+        assert read_status(path) == status
+    assert path.stat().st_mode & 0o777 == 0o600
+    file.leave()
+
+
+def test_no_gate_no_status(tmp_path: Path) -> None:
+    """Without a file, with one that was left, and with what a killed gate wrote, there is no gate to tell anything."""
+    path = tmp_path / "status"
+    assert read_status(path) is None
+    file = StatusFile(path)
+    assert read_status(path) is None, "nothing is said yet"
+    file.write(Status(os.getpid(), 1))
+    file.close()  # as the kernel does for a process that is killed
+    assert path.stat().st_size > 0
+    assert read_status(path) is None
+    file = StatusFile(path)
+    file.write(Status(1))
+    file.leave()
+    file.leave()
+    assert read_status(path) is None
+
+
+def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
+    """A second one is refused, until the first has left."""
+    first = StatusFile(tmp_path / "status")
+    with pytest.raises(StatusInUse):
+        StatusFile(tmp_path / "status")
+    first.leave()
+    StatusFile(tmp_path / "status").leave()
+
+
+def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+    """Whoever may write the directory cannot have the supervisor write elsewhere."""
+    (tmp_path / "elsewhere").write_text("")
+    (tmp_path / "status").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        StatusFile(tmp_path / "status")
