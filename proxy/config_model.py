@@ -114,6 +114,17 @@ class Audit(_Section):
 
     directory: Directory = Field(description="the directory of the journal")
     name: Name = Field(default="gate", description="the name of this gate in its journal")
+    site: Name = Field(
+        default="callgate", description="the name before it in the log's origin, site/name; a log keeps the one it began with"
+    )
+    signing_key: SecretValue | None = Field(
+        default=None, description="the Ed25519 key (PEM) that signs checkpoints, else one beside the log"
+    )
+    secret_names: tuple[Text, ...] = Field(default=(), description="names of arguments to withhold, beside those that look like secrets")
+    text_bytes: Annotated[int, Field(ge=64, le=16384)] = Field(default=1024, description="longer texts are recorded as length and hash")
+    segment_bytes: Annotated[int, Field(ge=65536, le=1 << 32)] = Field(
+        default=64 << 20, description="the size at which a segment is sealed"
+    )
 
 
 class Limits(_Section):

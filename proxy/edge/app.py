@@ -142,10 +142,18 @@ def _open_journal(settings: Settings) -> Journal:
 
     A process that takes another's place starts before that one has ended, so names are taken as they become free.
     """
+    audit = settings.audit
     for number in range(1, 2 * settings.listen.processes + _LANES):
-        name = settings.audit.name if number == 1 else f"{settings.audit.name}-{number}"
         try:
-            return Journal.open(settings.audit.directory, name=name)
+            return Journal.open(
+                audit.directory,
+                name=audit.name if number == 1 else f"{audit.name}-{number}",
+                site=audit.site,
+                signing_key=None if audit.signing_key is None else audit.signing_key.reveal().encode(),
+                secret_names=audit.secret_names,
+                text_limit=audit.text_bytes,
+                segment_bytes=audit.segment_bytes,
+            )
         except LogInUse as error:
             taken = error
     raise taken
