@@ -18,7 +18,7 @@ from proxy.audit.chain import Chain
 from proxy.audit.compress import compress
 from proxy.audit.files import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, make_directory, segment_name, segments, sync_directory
 from proxy.audit.keys import PUBLIC_KEYS
-from proxy.audit.reader import last_of_segment, open_segment
+from proxy.audit.reader import last_of_segment, readable
 from proxy.audit.withhold import Json
 
 
@@ -47,7 +47,7 @@ def plan(directory: Path, before: str) -> Plan | None:
     for (number, path), (_, following) in pairwise(found):
         if any(item.time >= before for item in last_of_segment(directory.name, number, path, 1)):
             break
-        with open_segment(following) as lines:
+        with readable(following) as lines:
             header = lines.readline().rstrip(b"\n")
         movable.append(number)
         edge = Chain()

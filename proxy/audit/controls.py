@@ -111,8 +111,10 @@ def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoin
             continue
         record = call.decided
         summary = record.get("summary")
-        shares = {str(r): int(n) for r, n in summary["reasons"].items()} if isinstance(summary, dict) else {call.reason: call.calls}
-        address = (summary if isinstance(summary, dict) else record.get("origin") or {}).get("address")
+        if isinstance(summary, dict):
+            shares, address = {str(r): int(n) for r, n in dict(summary.get("reasons", {})).items()}, summary.get("address")
+        else:
+            shares, address = {call.reason: call.calls}, (record.get("origin") or {}).get("address")
         for reason, share in shares.items():
             key = (reason, who(record), str(record.get("upstream") or "-"), str(record.get("method") or "-"))
             counted[key] += share

@@ -183,9 +183,8 @@ class Journal:
         Many from one address are summed up when nobody was identified; who has a name answers for each.
         """
         room = self._writer.failure is None and len(self._commits.entries) < _BACKLOG
-        if principal is not None and room:
-            self._add(self._bodies.rejected(request_id, reason, detail, origin, principal, upstream))
-        elif self._rejections.admit(origin.address, reason.value, self._commits.running_loop().time(), room=room):
+        now = self._commits.running_loop().time()
+        if (principal is not None and room) or self._rejections.admit(origin.address, reason.value, now, room=room):
             self._add(self._bodies.rejected(request_id, reason, detail, origin, principal, upstream))
         self._watch()
 

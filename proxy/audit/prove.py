@@ -17,7 +17,7 @@ from proxy.audit.chain import BrokenError, Chain
 from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, parse, split
 from proxy.audit.files import CHECKPOINT_SUFFIX, segment_name
 from proxy.audit.merkle import Subtree, inclusion_path, leaf_hash, node_hash, root_from_inclusion
-from proxy.audit.reader import Item, open_segment
+from proxy.audit.reader import Item, readable
 from proxy.audit.verify import Keys, known_checkpoint
 
 FORMAT = "callgate-proof-1"
@@ -99,7 +99,7 @@ def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
     path = base.with_suffix(".jsonl") if base.with_suffix(".jsonl").exists() else base.with_suffix(".jsonl.gz")
     leaves: list[bytes] = []
     chain = Chain()
-    with open_segment(path) as lines:
+    with readable(path) as lines:
         for raw in lines:
             if not leaves:
                 try:

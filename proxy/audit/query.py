@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from proxy.audit.files import logs, segments
-from proxy.audit.reader import Item, Position, open_segment, parse, read_log
+from proxy.audit.reader import Item, Position, parse, read_log, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _calls(directory: Path, wanted: Filter) -> Iterator[tuple[str, CallRecord]]:
             break
         elif stage in ("decided", "rejected") and wanted.matches(record):
             if record.get("decision") == "allow":
-                held[record["seq"]] = record
+                held[record.get("seq", -1)] = record
             else:
                 yield item.time, CallRecord(item.log, record)
     for first in held.values():
@@ -132,7 +132,7 @@ def _since(directory: Path, since: str | None, sift: Callable[[bytes], bool]) ->
     start = Position()
     if since is not None:
         for number, path in segments(directory).items():
-            with open_segment(path) as lines:
+            with readable(path) as lines:
                 if str(parse(lines.readline()).get("time", "")) > since:
                     break
             start = Position(number, 0)

@@ -10,6 +10,7 @@ import gzip
 import heapq
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import orjson
 
 from proxy.audit.files import SEALED_SUFFIX, SEGMENT_SUFFIX, logs, segments
+from proxy.errors import ConfigError, Problem
 
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 """What reading a compressed segment that does not unpack may raise; a file that cannot be read at all is another matter."""
@@ -55,11 +57,19 @@ def open_segment(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if path.name.endswith(SEALED_SUFFIX) else path.open("rb")
 
 
-def _open_even_if_compressed_meanwhile(path: Path) -> BinaryIO:
+@contextmanager
+def readable(path: Path) -> Iterator[BinaryIO]:
+    """Open a segment to read from, also if it was compressed a moment ago; raise ConfigError when it turns out not to unpack."""
     try:
-        return open_segment(path)
+        lines = open_segment(path)
     except FileNotFoundError:
-        return open_segment(path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX))
+        lines = open_segment(path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX))
+    with lines:
+        try:
+            yield lines
+        except DAMAGED as error:
+            what = f"the compressed segment does not unpack: {type(error).__name__}"
+            raise ConfigError([Problem(str(path), what, "callgate audit verify names the damage; restore it from a backup")]) from None
 
 
 def parse(raw: bytes) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def read_log(directory: Path, start: Position | None = None, sift: Callable[[byt
         if number < start.segment:
             continue
         offset = start.offset if number == start.segment else 0
-        with _open_even_if_compressed_meanwhile(path) as lines:
+        with readable(path) as lines:
             lines.seek(offset)
             for raw in lines:
                 if not raw.endswith(b"\n"):
@@ -139,7 +149,7 @@ def _last_of(directory: Path, count: int) -> list[Item]:
 
 def last_of_segment(log: str, number: int, path: Path, count: int) -> list[Item]:
     """Return up to `count` whole lines from the end of a segment."""
-    with open_segment(path) as file:
+    with readable(path) as file:
         size = (
             file.seek(0, 2) if not path.name.endswith(SEALED_SUFFIX) else sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
         )

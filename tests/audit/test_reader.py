@@ -1,6 +1,10 @@
 from pathlib import Path
 
+import pytest
+
+from proxy.audit.compress import compress
 from proxy.audit.reader import Follower, Position, last_items, read_all, read_log
+from proxy.errors import ConfigError
 
 from .made import Clock, one, open_journal, raw_lines
 
@@ -67,3 +71,15 @@ async def test_following_crosses_rotation_and_processes(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_yet_can_be_followed(tmp_path: Path) -> None:
     """Following may start before the gate does."""
     assert Follower(tmp_path / "none").poll() == [] and Position() == Position(0, 0)
+
+
+async def test_a_compressed_segment_that_does_not_unpack_is_named(tmp_path: Path) -> None:
+    """A reader of a damaged archive is told which file is damaged, after the records that could be read."""
+    await fill(tmp_path)
+    packed = compress(tmp_path / "gate" / "00000001.jsonl")
+    data = packed.read_bytes()
+    packed.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ConfigError, match=r"00000001\.jsonl\.gz: the compressed segment does not unpack"):
+        list(read_log(tmp_path / "gate"))
+    with pytest.raises(ConfigError, match="unpack"):
+        last_items(tmp_path, 3)
