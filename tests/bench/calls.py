@@ -1,7 +1,7 @@
-"""What the client sends: the six calls of the table, in the bytes that stock clients would send.
+"""What the client sends: the calls of the table, in the bytes that stock clients would send.
 
-The large `add_task` names some 1,300 dependencies, since that is how a Luigi call grows: every element has to be parsed,
-checked and encoded again. One long string of the same size would be cheaper for everybody.
+A call of 100 kB comes in two shapes. One has a long parameter (luigi writes a list parameter as one JSON text); the other
+has some thousand dependencies, each of which has to be parsed, checked and encoded again by who reads what it forwards.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ from typing import Any
 LUIGI_ANSWER = b'{"response": null}'
 XMLRPC_ANSWER = b"<?xml version='1.0'?><methodResponse><params><param><value><string>ok</string></value></param></params></methodResponse>"
 WORKER = "Worker(salt=8123459876, workers=4, host=etl-node-07, username=etl, pid=41337)"
-_MEDIUM, _LARGE = 900, 100_000  # bytes of a body
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +28,40 @@ class Call:
     forbidden: tuple[str, bytes]  # path and body of a call that no proxy may let pass
 
 
+PING, MEDIUM, LARGE, PARTS = "ping", "add_task 900 B", "add_task 100 kB", "add_task 100 kB in 1,000 parts"
+_SIZES = {MEDIUM: 900, LARGE: 100_000, PARTS: 100_000}  # bytes of a body
+
+
 def all_calls() -> list[Call]:
-    """The six calls of the table."""
-    tasks = {"ping": None, "add_task 900 B": _MEDIUM, "add_task 100 kB": _LARGE}
-    return [make(protocol, name, size) for protocol in ("xmlrpc", "luigi") for name, size in tasks.items()]
+    """The calls of the table."""
+    return [make(protocol, name) for protocol in ("xmlrpc", "luigi") for name in (PING, MEDIUM, LARGE, PARTS)]
 
 
-def make(protocol: str, name: str, size: int | None) -> Call:
-    """One call; `size` is that of an add_task's body in bytes, None for a ping."""
-    method = "ping" if size is None else "add_task"
-    args: dict[str, Any] = {"worker": WORKER} if size is None else task()
+def make(protocol: str, name: str) -> Call:
+    """One call by its name."""
+    method = "ping" if name == PING else "add_task"
+    args: dict[str, Any] = {"worker": WORKER} if name == PING else task()
     encode = xml_body if protocol == "xmlrpc" else form_body
-    if size == _LARGE:
-        args["deps"] = []
-        step = len(encode(method, task(deps=[_task_id(0), _task_id(1)]))) - len(encode(method, task(deps=[_task_id(0)])))
-        args["deps"] = [_task_id(number) for number in range((size - len(encode(method, args))) // step)]
-    if size is not None:
+    size = _SIZES.get(name, 0)
+    if name == PARTS:
+        one, two = (len(encode(method, task(deps=[_task_id(number) for number in range(count)]))) for count in (1, 2))
+        args["deps"] = [_task_id(number) for number in range((size - one) // (two - one))]
+    if name == LARGE:
+        one, two = (len(encode(method, _with_files(count))) for count in (1, 2))
+        args = _with_files((size - one) // (two - one))
+    if size:
         args["params"]["note"] = ""
         args["params"]["note"] = "x" * max(0, size - len(encode(method, args)))
     body = encode(method, args)
     if protocol == "xmlrpc":
         return Call(protocol, name, "/rpc/RPC2", "text/xml", body, ("/rpc/RPC2", xml_body("shutdown", {})))
     return Call(protocol, name, f"/api/{method}", "application/x-www-form-urlencoded", body, ("/api/pause", form_body("pause", {})))
+
+
+def _with_files(count: int) -> dict[str, Any]:
+    args = task()
+    args["params"]["files"] = json.dumps([f"s3://warehouse/raw/orders/2024/05/17/part-{number:05d}.parquet" for number in range(count)])
+    return args
 
 
 def task(*, deps: list[str] | None = None, number: int = 0, status: str = "PENDING", worker: str = WORKER) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench import gate, peers
-from tests.bench.calls import Call, all_calls
+from tests.bench.calls import MEDIUM, PARTS, PING, Call, all_calls
 from tests.bench.credentials import Credentials, make_credentials
 from tests.bench.peers import Peer
 from tests.bench.process import Child, cores
@@ -80,10 +80,11 @@ Results = dict[Row, dict[str, Cell]]
 
 
 def rows() -> list[Row]:
-    """The fourteen rows: six calls with and without TLS, and two with a real luigid behind."""
+    """The sixteen rows: six calls with and without TLS, the two of a thousand parts without, and two with a real luigid behind."""
     calls = all_calls()
-    real = [call for call in calls if call.protocol == "luigi" and "100" not in call.name]
-    return [Row(call, tls) for call in calls for tls in (False, True)] + [Row(call, tls=False, luigid=True) for call in real]
+    real = [call for call in calls if call.protocol == "luigi" and call.name in (PING, MEDIUM)]
+    nginx = [Row(call, tls) for call in calls for tls in (False, True) if not (tls and call.name == PARTS)]
+    return nginx + [Row(call, tls=False, luigid=True) for call in real]
 
 
 @contextmanager
