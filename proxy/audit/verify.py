@@ -7,8 +7,8 @@ its size; (6) no checkpoint covers more records than there are. The check of a l
 
 What cannot be seen in the files: records after the last checkpoint could be cut off at the end of the log (at most what
 was written in about a second, or since the process was killed; the report says how many records have no signature yet), and
-whoever takes records *and* checkpoints off the end leaves a shorter log that is intact (or, taking all, no log). A checkpoint kept elsewhere shows
-the second, and every later one bounds the first.
+whoever takes records *and* checkpoints off the end leaves a shorter log that is intact (or, taking all, no log). A
+checkpoint kept elsewhere shows the second, and every later one bounds the first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
