@@ -6,10 +6,11 @@ Works on whatever tables could be read, so that a mistake in one does not hide a
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proxy.config_model import Issuer, Listen, LocalIssuer, Upstream
+from proxy.config_model import Audit, Issuer, Listen, LocalIssuer, Upstream
 from proxy.config_values import is_loopback
 from proxy.errors import Problem
 
+_OPERATOR = "operator"  # the log in which `callgate audit archive` records what it does
 _LOCAL = "local"  # the name of the issuer that [local_issuer] adds
 _LUIGI_PLACES = ("api", "static", "tasklist", "history", "metrics", "RPC2")  # what a luigi upstream serves under its prefix
 
@@ -26,6 +27,8 @@ def cross_checks(raw: Mapping[str, Any], parsed: Mapping[str, Any], place: str) 
         yield Problem(
             f"{place}: upstreams", "no upstream is named, so there is nothing to guard", "Add [[upstreams]] with name, protocol and url."
         )
+    if isinstance(audit := parsed["audit"], Audit) and audit.name == _OPERATOR:
+        yield Problem(f"{place}: audit.name", f"{_OPERATOR} is the log of callgate audit archive", "Choose another name for the gate.")
     issuers: tuple[Issuer | None, ...] = parsed["issuers"]
     upstreams: tuple[Upstream | None, ...] = parsed["upstreams"]
     local: LocalIssuer | None = parsed["local_issuer"]

@@ -344,6 +344,13 @@ class TestTables:
         """The raw path is compared with it, so it must not have a second spelling; and /-/ is the gate's own."""
         assert only(tmp_path, self.upstream(prefix=prefix)).place == "callgate.toml: upstreams[1].prefix"
 
+    def test_the_operators_log_is_nobody_elses(self, tmp_path: Path) -> None:
+        """`callgate audit archive` records what it does in a log of its own; a gate of that name would fight it for the lock."""
+        assert (
+            only(tmp_path, LEAST.replace('directory = "audit"', 'directory = "audit"\nname = "operator"')).place
+            == "callgate.toml: audit.name"
+        )
+
     @pytest.mark.parametrize("prefix", ["/api", "/static", "/history/x", "/RPC2"])
     def test_a_prefix_does_not_hide_a_part_of_another_upstream(self, tmp_path: Path, prefix: str) -> None:
         """A second upstream at /api would take the calls of the luigi at /."""
