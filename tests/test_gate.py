@@ -261,6 +261,15 @@ async def test_too_many_requests_in_hand_are_turned_away_at_once(bench: Bench) -
     assert (b"retry-after", b"1") in reply.headers
 
 
+async def test_pings_are_the_last_to_be_turned_away(bench: Bench) -> None:
+    """When everything else is refused a worker may still say that it lives: its tasks would be given up otherwise."""
+    bench.gate.in_flight = 12
+    assert (await bench.ask("/api/task_list", "viewer")).status == 503
+    assert (await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')).status == 200
+    bench.gate.in_flight = 16
+    assert (await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')).status == 503
+
+
 async def test_bundle_decides_records_and_answers_each_call(bench: Bench) -> None:
     """`system.multicall`: the allowed call runs, the denied one is a fault in its place, each has its own record."""
     bench.leg.answer = Answer(200, {b"content-type": b"text/xml"}, _response(b"<int>7</int>"))

@@ -7,8 +7,8 @@ Rules (RFC 9112 section 9, and law 2 of the design):
 
 * A call that may act is sent once. A view is sent a second time, once, when a kept connection turns out dead before a
   single byte of the answer arrived.
-* A connection that is free goes to whoever has waited longest. Who waits longer than the upstream may take to answer, or
-  comes when too many wait, is told so.
+* A connection that is free goes to whoever has waited longest. Who comes when too many wait, or some for too long, is told
+  so at once.
 * An upstream that refuses connection after connection is left alone for a while (`proxy.edge.breaker`).
 * Every phase has its own deadline: connect, first byte, silence within an answer (`proxy.edge.exchange`). They are checked
   by one sweep every half second over the connections in use, which costs less than two timers a call.
@@ -34,7 +34,9 @@ class Target:
     """Where a scheduler listens, and how patient to be with it (seconds).
 
     `socket` is the path of a Unix socket, or empty for `host` and `port`. `authorization` is the gate's own credential
-    for this upstream (a whole header value), or empty. `connections` bounds the pool, `waiting` those who wait for it.
+    for this upstream (a whole header value), or empty. `connections` bounds the pool, `waiting` those who wait for it; and once
+    the first of them has waited for `patience_seconds`, who comes then is turned away at once, so that the line does not
+    grow into a time in which callers give up (a luigi worker after 10 seconds).
     """
 
     name: str
@@ -48,6 +50,7 @@ class Target:
     first_byte_seconds: float = 60.0
     idle_seconds: float = 30.0
     keep_seconds: float = 15.0
+    patience_seconds: float = 5.0
     connections: int = 64
     waiting: int = 1024
 
@@ -57,6 +60,12 @@ class Target:
         if self.socket:
             return b"localhost"
         return (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}").encode("ascii")
+
+
+class _Turn(asyncio.Future[Exchange | None]):
+    """A caller's place in the line: gives a connection, or None for the room to open one. `since` is loop time."""
+
+    since: float = 0.0
 
 
 class Leg:
@@ -70,7 +79,7 @@ class Leg:
         self._open: set[Exchange] = set()  # every connection of the pool, in use or idle
         self._idle: list[Exchange] = []  # the one used last is used next, so that a small load leaves the rest to age
         self._connecting = 0
-        self._waiting: deque[asyncio.Future[Exchange | None]] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._prefixes: dict[tuple[str, bytes, bytes, bool], bytes] = {}
         self.breaker = Breaker()
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
@@ -143,18 +152,20 @@ class Leg:
         if len(self._open) + self._connecting < self.target.connections:
             self._connecting += 1
             return await self._connect()
-        if len(self._waiting) >= self.target.waiting:
+        now = self.now()
+        if len(self._waiting) >= self.target.waiting or (self._waiting and now - self._waiting[0].since > self.target.patience_seconds):
             raise Unavailable(Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1)
-        turn: asyncio.Future[Exchange | None] = self.loop.create_future()
+        turn = _Turn(loop=self.loop)
+        turn.since = now
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(self.target.first_byte_seconds):
+            async with asyncio.timeout(2 * self.target.patience_seconds):
                 given = await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())  # it came in the moment of giving up
             if isinstance(error, TimeoutError):
-                raise Unavailable(Reason.UPSTREAM_TIMEOUT, "no connection became free in time", retry_after=5) from None
+                raise Unavailable(Reason.OVERLOADED, "no connection became free in time", retry_after=5) from None
             raise
         return await self._connect() if given is None else given
 

@@ -339,15 +339,36 @@ def test_the_pool_is_bounded_and_its_line_is_fair() -> None:
 
 
 def test_who_waits_too_long_for_a_connection_is_told_so() -> None:
-    """A full pool is a reason of its own, and the place in line is given up."""
+    """A full pool is a reason of its own: nothing was sent, and the place in line is given up."""
 
     async def main() -> None:
-        async with both(saying(stay=True), replace(PATIENCE, connections=1, idle_seconds=9)) as (leg, _):
+        patient = replace(PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=2, patience_seconds=0.1)
+        async with both(saying(stay=True), patient) as (leg, _):
             results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True)
-            assert all(isinstance(result, Unavailable) for result in results)
-            assert {result.reason for result in results if isinstance(result, Unavailable)} == {Reason.UPSTREAM_TIMEOUT}
-            assert [result.sent for result in results if isinstance(result, Unavailable)].count(False) >= 1
+            failed = [(result.reason, result.sent) for result in results if isinstance(result, Unavailable)]
+            assert failed == [(Reason.UPSTREAM_TIMEOUT, True), (Reason.OVERLOADED, False), (Reason.OVERLOADED, False)]
             assert leg.in_use == 0
+
+    run(main())
+
+
+def test_a_line_that_stands_still_takes_nobody_else() -> None:
+    """Once the first in line has waited too long, who comes is turned away at once, before those in line are."""
+
+    async def main() -> None:
+        target = replace(PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=5, patience_seconds=0.2)
+        async with both(saying(stay=True), target) as (leg, seen):
+            served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
+            waiting = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
+            while not seen.requests:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.25)  # the wait itself is what is under test
+            with pytest.raises(Unavailable) as caught:
+                await leg.forward(RECEIPT, ACT)
+            assert (caught.value.reason, caught.value.retry_after, waiting.done()) == (Reason.OVERLOADED, 1, False)
+            served.cancel()
+            waiting.cancel()
+            await asyncio.gather(served, waiting, return_exceptions=True)
 
     run(main())
 
