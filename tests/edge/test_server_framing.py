@@ -144,6 +144,40 @@ def test_what_two_parsers_could_read_differently_is_refused(name: str, new_loop:
     run(main(), new_loop)
 
 
+def test_a_header_that_never_ends_is_refused_before_it_does() -> None:
+    """What is held of an unfinished head has a bound of its own."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double) as gate:
+            client = await gate.connect()
+            await client.send(b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 600_000)
+            assert (await client.reply()).status == 431
+            assert double.reasons == [Reason.HEADERS_TOO_LARGE]
+
+    run(main())
+
+
+def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
+    """A handler that answers without the body ends the connection, since what follows is that body."""
+
+    async def heedless(request: Request, read_body: ReadBody) -> Reply:
+        return Reply(200, b"done")
+
+    async def main() -> None:
+        double = Double(heedless)
+        async with edge(double, Limits(early_bytes=10)) as gate:
+            client = await gate.connect()
+            await client.send(post(AFTER * 10)[:-1])
+            reply = await client.reply()
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+            await client.send(AFTER[-1:] + AFTER)
+            assert await client.rest() == b""
+            assert [request.path for request in double.requests] == ["/"]
+
+    run(main())
+
+
 def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
     """An error behind the part that was handed over reaches whoever reads the body, and ends the connection."""
 

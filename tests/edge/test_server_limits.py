@@ -193,21 +193,48 @@ def test_nobody_is_late_while_the_gate_works() -> None:
     run(main())
 
 
-def test_a_large_body_has_its_deadline_only_once_it_is_asked_for() -> None:
+@pytest.mark.parametrize("header", ["Accept: */*", "Expect: 100-continue"])
+def test_a_large_body_has_its_deadline_only_once_it_is_asked_for(header: str) -> None:
     """The time it takes to learn who is calling is not taken from the client's."""
 
     async def main() -> None:
-        async with held(Limits(early_bytes=10)) as (gate, go):
+        async with held(Limits(early_bytes=100 if "Expect" in header else 10)) as (gate, go):
             client = await gate.connect()
-            await client.send(post(b"b" * 1000)[:-500])
+            await client.send(post(b"b" * 50, header)[:-50])
             await until(lambda: gate.double.requests)
             only(gate).expire(gate.server.now() + HOUR)
-            assert not gate.double.refusals
+            assert not only(gate)._refused
             go.set()
             await until(lambda: only(gate)._deadline)
             only(gate).expire(gate.server.now() + HOUR)
+            if "Expect" in header:
+                await client.reader.readuntil(b"\r\n\r\n")
             assert (await client.reply()).status == 408
             assert gate.double.reasons == [Reason.REQUEST_TIMEOUT]
+
+    run(main())
+
+
+def test_an_answer_may_take_longer_than_any_deadline_of_the_clients() -> None:
+    """Once a large body is here, the connection waits for the handler alone."""
+
+    async def main() -> None:
+        go = asyncio.Event()
+        read = asyncio.Event()
+
+        async def answer(request: Request, read_body: ReadBody) -> Reply:
+            body = await read_body()
+            read.set()
+            await go.wait()
+            return Reply(200, b"%d" % len(body))
+
+        async with edge(Double(answer), Limits(early_bytes=10)) as gate:
+            client = await gate.connect()
+            await client.send(post(b"b" * 1000))
+            await read.wait()
+            only(gate).expire(gate.server.now() + HOUR)
+            go.set()
+            assert (await client.reply()).body == b"1000"
 
     run(main())
 
@@ -224,7 +251,7 @@ def test_a_body_on_a_slow_line_may_take_as_long_as_it_moves_on() -> None:
             await client.send(b"a" * 100_000)
             await until(lambda: only(gate)._reader.body_size == 200_000)
             only(gate).expire(gate.server.now() + HOUR)
-            assert not double.refusals
+            assert not only(gate)._refused
             only(gate).expire(gate.server.now() + HOUR)
             await double.refused.wait()
             assert double.reasons == [Reason.REQUEST_TIMEOUT]
@@ -446,6 +473,30 @@ def test_a_stream_ends_with_its_reader(tls: bool, tmp_path: Path, new_loop: NewL
     run(main(), new_loop)
 
 
+@both_loops
+def test_a_stream_ends_with_its_reader_even_while_the_upstream_is_silent(tmp_path: Path, new_loop: NewLoop) -> None:
+    """A client known to have gone is reason enough to let the upstream go; it need not say anything more first."""
+    files = certificate(tmp_path)
+
+    class Silent(Parts):
+        async def __anext__(self) -> bytes:
+            if not self._parts:
+                await asyncio.Event().wait()
+            return await super().__anext__()
+
+    async def main() -> None:
+        stream = Silent(b"a" * 1000)
+        async with edge(streaming(stream), tls=server_context(files.certificate, files.key)) as gate:
+            client = await gate.connect(upstream_context(files.ca))
+            await client.send(get())
+            await client.reader.readuntil(b"\r\n\r\n")
+            client.writer.transport.abort()
+            await stream.closed.wait()
+            await until(lambda: not gate.server.connections)
+
+    run(main(), new_loop)
+
+
 # -- streams
 
 
@@ -608,6 +659,20 @@ def test_draining_waits_for_a_handshake_under_way(tmp_path: Path, new_loop: NewL
             assert not gate.server.connections
 
     run(main(), new_loop)
+
+
+def test_draining_does_not_wait_for_a_client_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that has just come gets a moment for its first bytes, and not the whole time of a head."""
+    monkeypatch.setattr("proxy.edge.connection._FIRST_SECONDS", SHORT)
+
+    async def main() -> None:
+        async with edge(Double(), Limits(header_seconds=HOUR)) as gate:
+            client = await gate.connect()
+            await until(lambda: gate.server.connections)
+            await gate.server.drain(HOUR)
+            assert await client.rest() == b""
+
+    run(main())
 
 
 def test_draining_has_an_end() -> None:
