@@ -73,7 +73,7 @@ def _read(directory: Path) -> None:
     for items in ways:
         try:
             assert all(isinstance(item.record, dict) for item in items()), "every line gives a record"
-        except DAMAGED:
+        except (*DAMAGED, ConfigError):
             assert any(path.name.endswith(".gz") for path in segments(directory / "gate").values())
 
 

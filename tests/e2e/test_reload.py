@@ -1,0 +1,310 @@
+"""Reload, restart and kill -9 under steady load: no call is lost or made twice, and no task fails."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from . import stage
+from .doubles import RecordingLuigid
+from .stack import Gate
+from .stage import FORM, POLICIES, ROOT, Luigid, Worker, clean_environment, until, write_netrc
+
+CALL_SECONDS = 0.1  # that the recorded upstream takes for each call, so that some are always under way
+CLIENTS = 4
+STEPS = 3 * 11  # tasks of each worker
+
+
+@pytest.fixture(scope="module")
+def luigid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Luigid]:
+    """A real luigid, for the workers."""
+    luigid = Luigid(tmp_path_factory.mktemp("luigid"), retry_delay=0.5, prune_on_get_work="true")
+    yield luigid
+    luigid.stop()
+
+
+@pytest.fixture
+def recorder() -> Iterator[RecordingLuigid]:
+    """An upstream that notes what it was sent, for clients that count."""
+    upstream = RecordingLuigid(seconds=CALL_SECONDS)
+    yield upstream
+    upstream.end()
+
+
+@pytest.fixture
+def gate(tmp_path: Path, luigid: Luigid, recorder: RecordingLuigid) -> Iterator[Gate]:
+    """A gate of two processes with policies of its own."""
+    shutil.copytree(POLICIES, tmp_path / "gate" / "policies")
+    upstreams = [
+        {"name": "luigi", "protocol": "luigi", "url": luigid.url.rstrip("/"), "prefix": "/"},
+        {"name": "recorder", "protocol": "luigi", "url": f"http://127.0.0.1:{recorder.port}", "prefix": "/recorder"},
+    ]
+    gate = Gate(tmp_path / "gate", upstreams, policies=tmp_path / "gate" / "policies")
+    gate.settings.write_text(gate.settings.read_text().replace("[listen]\n", "[listen]\nprocesses = 2\n"))
+    gate.start()
+    yield gate
+    assert gate.stop() == 0
+    assert "internal error" not in gate.process.text()
+    assert callgate("audit", "verify", str(gate.audit)).returncode == 0
+
+
+def callgate(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end."""
+    command = [sys.executable, "-m", "proxy.cli.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+def serving(gate: Gate) -> set[int]:
+    """The serving processes."""
+    children = Path(f"/proc/{gate.process.pid}/task/{gate.process.pid}/children").read_text()
+    return set(map(int, children.split()))
+
+
+class Client(threading.Thread):
+    """Makes one acting call after the other over a kept connection, each once, and notes what came of it.
+
+    A connection that cannot be made is tried again, since nothing was sent; whatever fails later is a call lost.
+    """
+
+    def __init__(self, gate: Gate, number: int, *, new_connections: bool) -> None:
+        super().__init__(name=f"client-{number}")
+        self._gate = gate
+        self._number = number
+        self._new = new_connections
+        self._token = gate.token("worker")
+        self._end = threading.Event()
+        self.answered: list[str] = []
+        self.lost: list[tuple[str, str]] = []
+        self.refused: list[tuple[str, str]] = []
+        self.not_connected = 0
+
+    def run(self) -> None:
+        """Call until told to end."""
+        connection: http.client.HTTPSConnection | None = None
+        while not self._end.is_set():
+            if connection is None or connection.sock is None:
+                connection = http.client.HTTPSConnection("localhost", self._gate.port, timeout=30, context=self._gate.context)
+                try:
+                    connection.connect()
+                except OSError:
+                    self.not_connected += 1
+                    self._end.wait(0.02)
+                    connection = None
+                    continue
+            self._call(connection)
+            if self._new:
+                connection.close()
+
+    def _call(self, connection: http.client.HTTPSConnection) -> None:
+        task = f"T_{self._number}_{len(self.answered) + len(self.lost) + len(self.refused)}"
+        body = urlencode({"data": json.dumps({"task_id": task, "worker": f"w{self._number}"})})
+        headers = {"Content-Type": FORM, "Authorization": f"Bearer {self._token}"}
+        try:
+            connection.request("POST", "/recorder/api/add_task", body, headers)
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException, ssl.SSLError) as error:
+            self.lost.append((task, repr(error)))
+            connection.close()
+            return
+        if answer.status == 200:
+            self.answered.append(task)
+        else:
+            self.refused.append((task, answer.reason))
+
+    def end(self) -> None:
+        """Finish the call in hand."""
+        self._end.set()
+        self.join(60)
+
+
+class Load:
+    """Clients that never stop, half of them with a new connection for each call, and two stock workers."""
+
+    def __init__(self, gate: Gate, luigid: Luigid, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        patient = stage._WORKER_SETTINGS.replace("rpc-retry-wait = 0", "rpc-retry-wait = 1\nrpc-retry-attempts = 60")
+        monkeypatch.setattr(stage, "_WORKER_SETTINGS", patient)
+        token = gate.token("worker")
+        self._luigid = luigid
+        self._runs = [f"{directory.name}-{library}" for library in ("requests", "urllib")]
+        self.clients = [Client(gate, number, new_connections=number % 2 == 0) for number in range(CLIENTS)]
+        for client in self.clients:
+            client.start()
+        self.workers = []
+        for run in self._runs:
+            requests = run.endswith("requests")
+            output = directory / f"{run}-out"
+            output.mkdir()
+            arguments = ["--module", "steady", "Layer", "--layer", "2", "--number", "0", "--run-name", run, "--directory", str(output)]
+            url = gate.url.replace("https://", "https://" if requests else f"https://jwt:{token}@")
+            netrc = write_netrc(directory / "netrc", token) if requests else None
+            ca = gate.directory / "ca.pem"
+            self.workers.append(Worker(directory / run, url, arguments, requests=requests, ca=ca, netrc=netrc))
+
+    def until_busy(self, calls: int = 20) -> None:
+        """Wait until every client has made some more calls, and each worker has finished a task."""
+        marks = [len(client.answered) + calls // CLIENTS for client in self.clients]
+        pairs = list(zip(self.clients, marks, strict=True))
+        until(lambda: all(len(client.answered) >= mark for client, mark in pairs), "every client is answered again and again")
+
+        def at_work() -> bool:
+            done = {task["params"].get("run_name") for task in self._luigid.tasks().values() if task["status"] == "DONE"}
+            return set(self._runs) <= done
+
+        until(at_work, "the workers work")
+
+    def end(self) -> None:
+        """End the clients; the workers end by themselves, each in order and with no task failed for good."""
+        for client in self.clients:
+            client.end()
+        for worker in self.workers:
+            assert worker.wait() == 0, worker.text()[-3000:]
+            assert "failed" not in worker.summary(), worker.text()[-3000:]
+
+    @property
+    def answered(self) -> list[str]:
+        """Every call that was answered with 200."""
+        return [task for client in self.clients for task in client.answered]
+
+    @property
+    def lost(self) -> list[tuple[str, str]]:
+        """Every call that was sent, and of which nobody told the client what became."""
+        return [lost for client in self.clients for lost in client.lost]
+
+    @property
+    def refused(self) -> list[tuple[str, str]]:
+        """Every call that was answered otherwise."""
+        return [refused for client in self.clients for refused in client.refused]
+
+
+@pytest.fixture
+def load(gate: Gate, luigid: Luigid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Load on the gate, which goes on until the test ends it."""
+    load = Load(gate, luigid, tmp_path, monkeypatch)
+    yield load
+    for client in load.clients:
+        client.end()
+    for worker in load.workers:
+        if worker.running:
+            worker.kill()
+
+
+def sent_once(recorder: RecordingLuigid) -> set[str]:
+    """The tasks that the upstream was told of, none of them twice."""
+    tasks: list[Any] = [args["task_id"] for _, args in recorder.seen]
+    assert len(set(tasks)) == len(tasks), "a call was sent twice"
+    return set(tasks)
+
+
+def decided(gate: Gate) -> set[str]:
+    """The tasks that the journal has decided add_task for; every allowed call of it is completed, known or unknown."""
+    return {record["task"] for record in gate.calls() if record["stage"] == "decided" and record["method"] == "add_task"}
+
+
+def test_a_reload_loses_no_call_and_fails_no_task(gate: Gate, recorder: RecordingLuigid, load: Load) -> None:
+    """Three reloads, one after the other, under load: every single call is answered and made once, and the workers finish their graphs."""
+    before = serving(gate)
+    for generation in (2, 3, 4):
+        load.until_busy()
+        done = callgate("reload", "--config", str(gate.settings))
+        assert (done.returncode, done.stdout) == (0, f"reloaded: generation {generation} serves\n"), done.stderr
+    load.until_busy()
+    load.end()
+    assert (load.lost, load.refused) == ([], [])
+    assert sum(client.not_connected for client in load.clients) == 0
+    assert sent_once(recorder) == set(load.answered)
+    assert [worker.summary()["ran successfully"] for worker in load.workers] == [STEPS, STEPS]
+    until(lambda: len(serving(gate)) == 2, "the old processes have ended")
+    assert not before & serving(gate)
+    assert sent_once(recorder) <= decided(gate)
+
+
+def test_a_killed_process_loses_no_more_than_it_had_in_hand(gate: Gate, recorder: RecordingLuigid, load: Load) -> None:
+    """kill -9 of one process: its connections break, no call is made twice, every call made is on record, and no task fails."""
+    load.until_busy()
+    for pid in sorted(serving(gate)):
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: len(serving(gate) - {pid}) == 2, "another has taken its place")  # type: ignore[misc]  # mypy cannot infer its type
+        load.until_busy()
+    load.end()
+    assert load.refused == []
+    assert len(load.lost) <= 2 * CLIENTS, "a client has one call in hand"
+    made = sent_once(recorder)
+    assert set(load.answered) <= made
+    assert made <= set(load.answered) | {task for task, _ in load.lost}
+    assert made <= decided(gate)
+
+
+def test_a_restart_answers_what_it_has_in_hand(gate: Gate, recorder: RecordingLuigid, load: Load) -> None:
+    """SIGTERM and a new start: calls in hand are answered, later ones are not accepted, none is made twice, and no task fails."""
+    load.until_busy()
+    assert gate.stop() == 0
+    gate.start()
+    load.until_busy(CLIENTS)
+    load.end()
+    assert (load.lost, load.refused) == ([], [])
+    assert sent_once(recorder) == set(load.answered)
+    assert sent_once(recorder) <= decided(gate)
+    assert not [record for record in gate.records() if record.get("outcome") == "unknown"]
+
+
+@pytest.mark.parametrize("broken", ["policy", "settings"])
+def test_a_refused_reload_leaves_the_old_generation_serving(gate: Gate, recorder: RecordingLuigid, broken: str) -> None:
+    """With a policy or settings that do not load, reload leaves with 1, the log says why, and the same processes decide by the same set."""
+    before = serving(gate)
+    assert gate.ask("/recorder/api/add_task", "worker", b"data=%7B%22task_id%22%3A%22A_1%22%2C%22worker%22%3A%22w%22%7D").status == 200
+    if broken == "policy":
+        added = gate.directory / "policies" / "broken.cedar"
+        added.write_text('@id("broken") permit (principal, action == Action::"no_such", resource);')
+    else:
+        gate.settings.write_text(gate.settings.read_text().replace("[limits]", "[limits]\nno_such = 1"))
+    if broken == "policy":
+        done = callgate("reload", "--config", str(gate.settings))
+        assert done.returncode == 1
+        assert "refused" in done.stderr
+        assert "no_such" in gate.process.text()
+        assert "reload refused" in gate.process.text()
+    else:
+        assert callgate("reload", "--config", str(gate.settings)).returncode == 2, "the command cannot read them either"
+        gate.process._process.send_signal(signal.SIGHUP)
+        until(lambda: "reload refused" in gate.process.text(), "the gate refused by itself")
+    assert gate.ask("/recorder/api/add_task", "worker", b"data=%7B%22task_id%22%3A%22A_2%22%2C%22worker%22%3A%22w%22%7D").status == 200
+    until(lambda: serving(gate) == before, "the same processes serve")
+    assert len({record["policy_hash"] for record in gate.calls() if record["stage"] == "decided"}) == 1
+    assert len(recorder.seen) == 2
+
+
+def test_a_reload_brings_changed_policies_into_force(gate: Gate) -> None:
+    """What a policy newly forbids is refused as soon as reload has returned, on every process, and both sets are on record."""
+    assert gate.ask("/api/is_paused", "viewer").status == 200
+    added = gate.directory / "policies" / "added.cedar"
+    added.write_text('@id("nobody-asks") forbid (principal, action == Action::"is_paused", resource);')
+    assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+    until(lambda: len(serving(gate)) == 2, "the old processes have ended")
+    assert {gate.ask("/api/is_paused", "viewer").status for _ in range(10)} == {403}
+    assert len({record["policy_hash"] for record in gate.calls() if record["stage"] == "decided"}) == 2
+
+
+def test_reload_without_a_gate(gate: Gate) -> None:
+    """Nobody to tell: reload leaves with 2, also when a gate was killed and its status file still stands. A second gate is refused."""
+    second = callgate("serve", "--config", str(gate.settings))
+    assert second.returncode == 2
+    assert "running already" in second.stderr
+    children = serving(gate)
+    gate.process.kill()
+    done = callgate("reload", "--config", str(gate.settings))
+    assert done.returncode == 2
+    assert "no gate with these settings is running" in done.stderr
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "its processes have ended")
+    gate.start()
