@@ -101,6 +101,38 @@ def make_route(name: str, prefix: str, catalog: Catalog, leg: Leg, *, batch_call
     return Route(name, prefix.rstrip("/"), catalog.protocol, catalog, leg, dialects)
 
 
+class Views:
+    """How many views may be in hand: half of all requests, and a bound for each principal.
+
+    A view waits its turn at the upstream (`proxy.edge.sharing`), which can take seconds, and a bundle can hold many. Whoever
+    asks for many at once keeps others from looking, never workers from working.
+    """
+
+    def __init__(self, total: int, each: int) -> None:
+        """`total` views at once, and `each` of one principal."""
+        self._total = total
+        self._each = each
+        self._held: dict[str, int] = {}
+        self._sum = 0
+
+    def take(self, principal: str) -> None:
+        """Count a view in. Raises `Unavailable`."""
+        held = self._held.get(principal, 0)
+        if self._sum >= self._total or held >= self._each:
+            raise Unavailable(Reason.OVERLOADED, "too many views at once", retry_after=1)
+        self._held[principal] = held + 1
+        self._sum += 1
+
+    def give_back(self, principal: str) -> None:
+        """Count it out."""
+        self._sum -= 1
+        held = self._held[principal] - 1
+        if held:
+            self._held[principal] = held
+        else:
+            del self._held[principal]
+
+
 class Gate:
     """The decision point: every request of every listener passes through `handle`."""
 
@@ -125,6 +157,7 @@ class Gate:
         self._log = log
         self._limit = in_flight
         self._clock = clock
+        self._views = Views(max(1, in_flight // 2), max(1, in_flight // 8))
         self.in_flight = 0
         self.draining = False
 
@@ -145,13 +178,21 @@ class Gate:
             dialect = route.dialect(path)
             principal = await self._identify(request)
             if not request.whole:
+                if not principal.roles:
+                    raise Rejected(Reason.NO_ROLE)  # whatever it asks is denied: not worth reading 16 MiB for
                 request = replace(request, body=await read_body())
             speak = dialect.refuse
             asked = dialect.decode(request, path)
-            if isinstance(asked, Call):
+            if isinstance(asked, Call) and asked.permission != "view":
                 return await self._call(request, route, dialect, principal, asked)
-            assert isinstance(dialect, RpcDialect)
-            return await self._bundle(request, route, dialect, principal, asked)
+            self._views.take(principal.name)
+            try:
+                if isinstance(asked, Call):
+                    return await self._call(request, route, dialect, principal, asked)
+                assert isinstance(dialect, RpcDialect)
+                return await self._bundle(request, route, dialect, principal, asked)
+            finally:
+                self._views.give_back(principal.name)
         except Rejected as error:
             return self._rejected(request, error, principal, upstream, speak)
         except Exception as error:

@@ -1,7 +1,9 @@
 """The pipeline's laws, with real tokens, real policies and a real journal; only the upstream's socket is a double."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from proxy.audit.journal import Journal
 from proxy.edge.metrics import Meter
 from proxy.edge.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
-from proxy.gate import Gate, make_route
+from proxy.gate import Gate, Leg, make_route
 from proxy.identity.issuers import Issuer
 from proxy.identity.keyfile import KeyFile
 from proxy.identity.local import LocalIssuer
@@ -92,6 +94,10 @@ class Bench:
             make_route("processes", "/processes", supervisor, self.leg, batch_calls=10, body_bytes=1 << 20),
         ]
         self.gate = Gate(routes, self.verifier, policy, journal, Meter(), self.log, in_flight=8, clock=lambda: NOW)
+
+    def use(self, leg: Leg) -> None:
+        """Put another leg under every route."""
+        self.gate._routes = [replace(route, leg=leg) for route in self.gate._routes]
 
     def token(self, role: str) -> bytes:
         return b"Bearer " + self.issuer.issue(f"{role}-1", [role], 3600, NOW).encode()
@@ -259,6 +265,27 @@ async def test_too_many_requests_in_hand_are_turned_away_at_once(bench: Bench) -
     reply = await bench.ask("/api/task_list", "viewer")
     assert (reply.status, json.loads(reply.body)["error"]["reason"]) == (503, "overloaded")
     assert (b"retry-after", b"1") in reply.headers
+
+
+async def test_views_leave_room_for_work(bench: Bench) -> None:
+    """Whoever asks for many views at once is turned away; others still look, and workers work."""
+    release = asyncio.Event()
+    leg = bench.leg
+
+    class SlowLeg(ScriptedLeg):
+        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+            if outbound.effect == "view":
+                await release.wait()
+            return await leg.forward(receipt, outbound)
+
+    bench.use(SlowLeg(bench.audit))
+    first = [asyncio.ensure_future(bench.ask("/api/task_list", "viewer")) for _ in range(4)]
+    others = asyncio.ensure_future(bench.ask("/api/task_list", "operator"))
+    assert (await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')).status == 200
+    release.set()
+    replies = [reply.status for reply in await asyncio.gather(*first)]
+    assert sorted(replies) == [200, 503, 503, 503]
+    assert (await others).status == 200
 
 
 async def test_pings_are_the_last_to_be_turned_away(bench: Bench) -> None:

@@ -24,7 +24,8 @@ from proxy.model import Answer, Outbound, Reason, Receipt
 
 SHARED_BYTES = 1_048_576  # bytes of one answer; 10,000 tasks take a third of it, compressed
 _CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream
-_WAITING = 1024  # flights that may wait for a place
+_WAITING = 256  # flights that may wait for a place
+_PATIENCE = 10.0  # seconds they may wait: longer than a whole page of a dashboard over 10,000 tasks takes
 _NOT_SENT = -1
 
 _Key: TypeAlias = tuple[str, bytes, bytes, bool]
@@ -119,7 +120,10 @@ class SharedLeg:
             raise Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
         self._waiting += 1
         try:
-            await self._places.acquire()
+            async with asyncio.timeout(_PATIENCE):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1) from None
         finally:
             self._waiting -= 1
         try:

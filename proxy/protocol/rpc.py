@@ -26,6 +26,7 @@ from proxy.protocol.catalog import Catalog, Method, check_arguments, name_argume
 from proxy.protocol.introspect import INTROSPECTION, answer_introspection
 from proxy.protocol.multicall import MULTICALL, decode_multicall, encode_multicall_results
 from proxy.protocol.refusal import Refusal
+from proxy.protocol.strict_json import MAX_ELEMENTS
 from proxy.protocol.transcode import JsonToXml
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
 
@@ -80,7 +81,7 @@ class RpcDialect(ABC):
             raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
         if _XML_IN_UTF8.fullmatch(request.headers.get(b"content-type", b"")) is None:
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
-        name, params = decode_call(self._inflate(request))
+        name, params = decode_call(self._inflate(request), max_elements=MAX_ELEMENTS)
         if name != MULTICALL:
             return self._named(name, params)
         entries = decode_multicall(params, max_calls=self._batch_calls)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import Rejected
 from proxy.model import Reason
-from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments, write_arguments
+from proxy.protocol.strict_json import MAX_DEPTH, MAX_ELEMENTS, parse_arguments, write_arguments
 
 
 class RefusedError(Exception):
@@ -217,3 +217,11 @@ def test_infinity_is_a_number_here() -> None:
     """Stock workers send it for every batchable family."""
     assert parse_arguments(b'{"max_batch_size": Infinity}') == {"max_batch_size": math.inf}
     assert parse_arguments(b'{"max_batch_size": 1e999}') == {"max_batch_size": math.inf}
+
+
+def test_elements_are_counted_before_anything_is_read() -> None:
+    """Sixteen megabytes of brackets would hold the event loop for many seconds; the bound needs no parser."""
+    with pytest.raises(Rejected) as caught:
+        parse_arguments(b'{"a":[' + b"[]," * MAX_ELEMENTS + b"[]]}")
+    assert caught.value.reason is Reason.CALL_TOO_COMPLEX
+    assert len(parse_arguments(b'{"a":[' + b"1," * (MAX_ELEMENTS - 10) + b"1]}")) == 1
