@@ -162,7 +162,9 @@ class Leg:
             async with asyncio.timeout(2 * self.target.patience_seconds):
                 given = await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())  # it came in the moment of giving up
             if isinstance(error, TimeoutError):
                 raise Unavailable(Reason.OVERLOADED, "no connection became free in time", retry_after=5) from None

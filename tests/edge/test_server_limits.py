@@ -230,7 +230,9 @@ def test_an_answer_may_take_longer_than_any_deadline_of_the_clients() -> None:
 
         async with edge(Double(answer), Limits(early_bytes=10)) as gate:
             client = await gate.connect()
-            await client.send(post(b"b" * 1000))
+            await client.send(post(b"b" * 1000)[:-1000])
+            await until(lambda: gate.double.requests and only(gate)._deadline)
+            await client.send(b"b" * 1000)
             await read.wait()
             only(gate).expire(gate.server.now() + HOUR)
             go.set()

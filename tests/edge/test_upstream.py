@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.edge.exchange import HEAD_LIMIT
+from proxy.edge.exchange import HEAD_LIMIT, Exchange
 from proxy.edge.tls import server_context, upstream_context
 from proxy.edge.upstream import Target
 from proxy.errors import Unavailable
@@ -356,12 +356,12 @@ def test_a_line_that_stands_still_takes_nobody_else() -> None:
     """Once the first in line has waited too long, who comes is turned away at once, before those in line are."""
 
     async def main() -> None:
-        target = replace(PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=5, patience_seconds=0.2)
+        target = Target("test", connections=1, patience_seconds=30.0)
         async with both(saying(stay=True), target) as (leg, seen):
             served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
             waiting = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
-            await asyncio.sleep(0.3)  # the wait itself is what is under test
-            assert len(seen.requests) == 1
+            await until(lambda: seen.requests and leg._waiting)
+            leg.now = lambda: leg.loop.time() + 31.0
             with pytest.raises(Unavailable) as caught:
                 await leg.forward(RECEIPT, ACT)
             assert (caught.value.reason, caught.value.retry_after, waiting.done()) == (Reason.OVERLOADED, 1, False)
@@ -386,6 +386,85 @@ def test_a_connection_lost_lets_the_next_in_line_connect() -> None:
             results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True)
             assert [type(result).__name__ for result in results] == ["Unavailable", "Answer", "Answer"]
             assert len(seen.requests) == 3
+
+    run(main())
+
+
+def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> None:
+    """A caller who leaves just as a connection becomes its own does not take it along."""
+
+    async def main() -> None:
+        async with both(serve_all, Target("test", connections=1)) as (leg, seen):
+            calls = [asyncio.ensure_future(leg.forward(RECEIPT, ACT)) for _ in range(3)]
+            await until(lambda: len(leg._waiting) == 2)
+            finished = leg.finished
+
+            def finish_and_cancel(connection: Exchange, *, reusable: bool) -> None:
+                finished(connection, reusable=reusable)
+                calls[1].cancel()
+
+            leg.finished = finish_and_cancel  # type: ignore[method-assign]  # the moment is one between two turns of the loop
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(result).__name__ for result in results] == ["Answer", "CancelledError", "Answer"]
+            assert (seen.connections, len(seen.requests), leg.in_use) == (1, 2, 0)
+
+    run(main())
+
+
+def test_who_gives_up_waiting_leaves_the_line() -> None:
+    """Those who have left do not count against those who come."""
+
+    async def main() -> None:
+        async with both(saying(stay=True), Target("test", connections=1, waiting=2)) as (leg, seen):
+            served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
+            await until(lambda: seen.requests)
+            for _ in range(5):
+                calls = [asyncio.ensure_future(leg.forward(RECEIPT, ACT)) for _ in range(2)]
+                await until(lambda: len(leg._waiting) == 2)
+                for call in calls:
+                    call.cancel()
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                assert all(isinstance(result, asyncio.CancelledError) for result in results)
+            assert not leg._waiting
+            served.cancel()
+
+    run(main())
+
+
+def test_a_connection_that_fails_lets_the_next_in_line_try() -> None:
+    """Who waits behind a connection attempt learns as soon as it has failed."""
+
+    async def main() -> None:
+        async with upstream(serve_all) as seen:
+            port = seen.port
+        async with leg_to(Target("test", port=port, connections=1)) as leg:
+            results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(4)), return_exceptions=True)
+            assert [result.reason for result in results if isinstance(result, Unavailable)] == [Reason.UPSTREAM_UNREACHABLE] * 4
+            assert leg.in_use == 0
+
+    run(main())
+
+
+def test_a_second_attempt_does_not_take_an_equally_old_connection() -> None:
+    """When one kept connection is dead, the next attempt is on a new one, and none is lost from the pool."""
+
+    async def main() -> None:
+        async with both(_dies_on_the_second, Target("test", connections=2)) as (leg, seen):
+            await asyncio.gather(leg.forward(RECEIPT, VIEW), leg.forward(RECEIPT, VIEW))
+            assert len(leg._idle) == 2
+            assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
+            assert (seen.connections, len(leg._open), leg.in_use) == (3, 1, 0)
+
+    run(main())
+
+
+def test_what_an_interim_answer_says_is_not_part_of_the_answer() -> None:
+    """Headers of a 103 are not taken for those of the answer."""
+
+    async def main() -> None:
+        async with both(saying(GOOD["after two 103"][0], stay=True)) as (leg, _):
+            answer = await leg.forward(RECEIPT, VIEW)
+            assert answer.headers == {b"content-type": b"application/json", b"content-length": b"2"}
 
     run(main())
 
