@@ -7,6 +7,8 @@ Nothing here touches a socket, a parser, a key or a file: each step belongs to o
 of it), `decided` and denied, or `decided` and allowed, forwarded, and `completed`.
 """
 
+import asyncio
+import contextlib
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -159,6 +161,7 @@ class Gate:
         self._clock = clock
         self._views = Views(max(1, in_flight // 2), max(1, in_flight // 8))
         self.in_flight = 0
+        self._settled: asyncio.Event | None = None
         self.draining = False
 
     async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
@@ -199,11 +202,20 @@ class Gate:
             return self._rejected(request, self._surprise(error, request), principal, upstream, speak)
         finally:
             self.in_flight -= 1
+            if self._settled is not None and not self.in_flight:
+                self._settled.set()
 
     def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
         """The reply to bytes of which the edge could make no request."""
         self._note(request_id, origin, error, None, None)
         return replace(json_refusal(of_error(error, request_id)), close=True)
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until no request is in hand, for at most `seconds`: also those whose callers have left."""
+        if self.in_flight:
+            self._settled = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), seconds)
 
     # -- the steps
 
@@ -285,6 +297,8 @@ class Gate:
 
     async def _bundle(self, request: Request, route: Route, dialect: RpcDialect, principal: Principal, bundle: Bundle) -> Reply:
         """A ``system.multicall``: every inner call is decided, recorded and answered on its own, in order."""
+        if not principal.roles:
+            raise Rejected(Reason.NO_ROLE)  # one record, not one for each of a hundred calls that are denied anyway
         decided = [(item, self._decide(principal, item)) for item in bundle.items if isinstance(item, Call)]
         receipts = await self._journal.decide(request.id, principal, request.origin, decided, time.monotonic_ns()) if decided else []
         rows = iter(zip(decided, receipts, strict=True))

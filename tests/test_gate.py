@@ -288,6 +288,38 @@ async def test_views_leave_room_for_work(bench: Bench) -> None:
     assert (await others).status == 200
 
 
+async def test_settling_waits_for_calls_whose_callers_left(bench: Bench) -> None:
+    """A gate that ends closes its journal only when every call in hand has its end in it."""
+    release = asyncio.Event()
+    leg = bench.leg
+
+    class SlowLeg(ScriptedLeg):
+        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+            await release.wait()
+            return await leg.forward(receipt, outbound)
+
+    bench.use(SlowLeg(bench.audit))
+    call = asyncio.ensure_future(bench.ask("/api/pause", "admin"))
+    while not bench.gate.in_flight:
+        await asyncio.sleep(0)
+    await bench.gate.settle(0.01)
+    assert bench.gate.in_flight == 1
+    settled = asyncio.ensure_future(bench.gate.settle(30))
+    release.set()
+    await settled
+    assert bench.gate.in_flight == 0
+    assert (await call).status == 200
+
+
+async def test_bundle_of_a_caller_without_a_role_is_one_record(bench: Bench) -> None:
+    """A hundred calls that are denied anyway are not worth a hundred records."""
+    calls = [{"methodName": "no.such", "params": ["x" * 1000]} for _ in range(10)]
+    reply = await bench.xmlrpc("/processes/RPC2", "stranger", "system.multicall", calls)
+    assert b"no-role" in reply.body
+    await bench.journal.close()
+    assert [(r["stage"], r["reason"]) for r in calls_of(bench.audit)] == [("rejected", "no-role")]
+
+
 async def test_pings_are_the_last_to_be_turned_away(bench: Bench) -> None:
     """When everything else is refused a worker may still say that it lives: its tasks would be given up otherwise."""
     bench.gate.in_flight = 12

@@ -38,6 +38,7 @@ from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.catalog import Catalog, load_catalog
 
+_LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
 _LANES = 4  # logs beyond two for each process, for old processes that are slow to end
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -80,6 +81,7 @@ async def run(
     verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
     runner = None
+    gate: Gate | None = None
     try:
         journal.policy_in_force(policy.hash, policy.files)
         await verifier.start()
@@ -111,11 +113,15 @@ async def run(
         if runner is not None:
             await runner.cleanup()
         listener.close()
+        ends = loop.time() + limits.drain_seconds
         await server.drain(limits.drain_seconds)
+        await gate.settle(max(0.0, ends - loop.time()))  # calls go on whose callers have left
         watch.cancel()
     finally:
         for leg in legs:
             leg.close()
+        if gate is not None:
+            await gate.settle(_LAST_SECONDS)  # what the legs gave up is recorded as that
         if runner is not None:
             await runner.cleanup()
         await verifier.close()
@@ -221,7 +227,7 @@ def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog],
         upstream.name,
         upstream.prefix,
         catalogs[upstream.name],
-        SharedLeg(leg, now=leg.now),
+        SharedLeg(leg, now=leg.now, seconds=1.0 if settings.listen.processes == 1 else 0.0),  # another process may have acted
         path=upstream.path,
         batch_calls=limits.batch_calls,
         body_bytes=limits.body_bytes,

@@ -4,10 +4,10 @@ A dashboard that loads over 10,000 tasks keeps luigid's one thread busy for a se
 (luigi.md 7). So, after a view has been authorised and recorded like any other call:
 
 * **Single flight.** Callers whose encoded call is byte for byte the same get one answer. Nobody is given an answer that was
-  asked for before a call that acted had ended: who arrives after it joins a *next* flight, which is sent later. So
-  everyone sees their own writes, and at most one flight of a kind runs and one waits.
+  asked for before a call that acted through this process had ended: who arrives after it joins a *next* flight, which is
+  sent later. So everyone sees their own writes, and at most one flight of a kind runs and one waits.
 * **Cache.** An answer is given again for `seconds`, unless a call that acts has been sent or answered meanwhile, or the
-  catalog calls the method fresh.
+  catalog calls the method fresh. Where several processes share the port there is none: another may have acted.
 * **A bound.** At most `views` of them are at the upstream at once, so that workers' calls do not queue behind them.
 
 Answers up to `SHARED_BYTES` are shared; a longer one goes to the first caller as a stream, and the others ask for themselves.

@@ -82,6 +82,7 @@ class Leg:
         self._waiting: deque[_Turn] = deque()
         self._prefixes: dict[tuple[str, bytes, bytes, bool], bytes] = {}
         self.breaker = Breaker()
+        self._closed = False
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     @property
@@ -144,6 +145,8 @@ class Leg:
 
     async def _take(self, *, fresh: bool = False) -> Exchange:
         """A connection to use: an idle one, a new one, or the next to become free. A `fresh` one is new if it can be."""
+        if self._closed:
+            raise Unavailable(Reason.DRAINING)
         if self._idle:
             connection = self._idle.pop()
             if not fresh:
@@ -257,6 +260,7 @@ class Leg:
 
     def close(self) -> None:
         """Drop every connection and stop sweeping."""
+        self._closed = True
         self._sweeper.cancel()
         while self._waiting:
             turn = self._waiting.popleft()

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from proxy.errors import ABOUT, Rejected
 from proxy.model import Call, Decision, Principal, Reason
 
+_PASSING = frozenset(
+    {Reason.UPSTREAM_CLOSED, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNREACHABLE, Reason.DRAINING, Reason.AUDIT_UNWRITABLE}
+)
+_RETRY_SECONDS = 5  # what passes by itself is worth another try then
 _UNSAFE = re.compile(r"[^ -~]|[\[\]<>]")  # a status line holds no control bytes; brackets end the reason; no markup
 
 
@@ -36,7 +40,8 @@ def of_error(error: Rejected, ref: str) -> Refusal:
     about = ABOUT[error.reason]
     detail = f" {printable(error.detail, 200)}." if error.detail else ""
     line = f"callgate: {about.meaning}{detail} [{error.reason}, ref {ref}]"
-    return Refusal(error.reason, about.status, line, about.remedy, ref, error.retry_after)
+    wait = _RETRY_SECONDS if error.retry_after is None and error.reason in _PASSING else error.retry_after
+    return Refusal(error.reason, about.status, line, about.remedy, ref, wait)
 
 
 def of_decision(principal: Principal, call: Call, decision: Decision, ref: str) -> Refusal:
