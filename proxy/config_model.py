@@ -134,6 +134,7 @@ class Limits(_Section):
     body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(default=16 << 20, description="a request body, in bytes")
     header_seconds: Seconds = Field(default=10.0, description="the time for the request line and headers to arrive")
     body_seconds: Seconds = Field(default=30.0, description="the time for the body to arrive")
+    write_seconds: Seconds = Field(default=30.0, description="the time in which a client has to take 64 KiB of an answer")
     idle_seconds: Seconds = Field(default=75.0, description="how long a kept-alive connection may rest between requests")
     handshake_seconds: Seconds = Field(default=10.0, description="the time for a TLS handshake")
     connections: Count = Field(default=10000, description="open connections at once")

@@ -242,6 +242,7 @@ def _limits(settings: Settings) -> Limits:
         header_seconds=limits.header_seconds,
         body_seconds=limits.body_seconds,
         idle_seconds=limits.idle_seconds,
+        write_seconds=limits.write_seconds,
     )
 
 
