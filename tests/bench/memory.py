@@ -4,9 +4,11 @@ import contextlib
 import json
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tests.bench.tools import Tools
 from tests.bench.verify import UNVERIFIED
 from tests.bench.wrk import run_wrk, script
 
+_AT_ONCE = 16  # connections opened at the same time
 _LIMITS = "[limits]\nconnections_per_address = 10000\nidle_seconds = 3600.0\n"
 
 
@@ -94,26 +97,22 @@ def _idle(port: int, child: Child, wanted: int, credentials: Credentials) -> tup
     body = form_body("ping", {"worker": "w"})
     head = f"POST /api/ping HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credentials.token}\r\n"
     request = f"{head}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-    with contextlib.ExitStack() as stack:
-        _open(port, request, stack)  # the first one pays for what all share
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(_AT_ONCE) as pool:
+        stack.enter_context(_open(port, request))  # the first one pays for what all share
         before = serving_mb(child)
-        opened = 0
-        try:
-            while opened < wanted:
-                _open(port, request, stack)
-                opened += 1
-        except OSError as error:
-            raise RuntimeError(f"only {opened} of {wanted} connections could be opened: {error}") from error
+        for connection in pool.map(lambda _: _open(port, request), range(wanted)):
+            stack.enter_context(connection)
         time.sleep(1.0)
-        return opened, (serving_mb(child) - before) * 1024 / opened
+        return wanted, (serving_mb(child) - before) * 1024 / wanted
 
 
-def _open(port: int, request: bytes, stack: contextlib.ExitStack) -> None:
+def _open(port: int, request: bytes) -> ssl.SSLSocket:
     raw = socket.create_connection(("127.0.0.1", port), 30)
-    connection = stack.enter_context(UNVERIFIED.wrap_socket(raw, server_hostname="localhost"))
+    connection = UNVERIFIED.wrap_socket(raw, server_hostname="localhost")
     connection.sendall(request)
     if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
-        raise OSError("the call on it was not answered")
+        raise OSError("the call on an idle connection was not answered")
+    return connection
 
 
 def _large(directory: Path, port: int, child: Child, credentials: Credentials) -> tuple[float, float]:
