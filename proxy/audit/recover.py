@@ -59,6 +59,9 @@ def recover(directory: Path) -> State:
             raise ConfigError([Problem(str(path), what, _REMEDY)]) from None
         if scanned is None:  # not even its first record was finished: the segment never began
             cuts.append((number, path, 0))
+            packed = path.with_name(segment_name(number) + SEALED_SUFFIX)
+            if path != packed and packed.exists():  # it was sealed, and its compressed copy made: that one is as good
+                found.append((number, packed))
             continue
         state = scanned
         if not state.sealed and state.offset < size:

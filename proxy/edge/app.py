@@ -15,12 +15,13 @@ from dataclasses import replace
 
 import structlog
 
-from proxy.audit.journal import Journal, LogInUse
+from proxy.audit.journal import Journal
 from proxy.config import Settings
 from proxy.config_model import Upstream
 from proxy.config_values import split_url
 from proxy.edge.fetch import fetch_with
 from proxy.edge.gatelog import GateLog
+from proxy.edge.lanes import close_abandoned, open_journal
 from proxy.edge.listener import Listener, bind, turn_away
 from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.probes import Probes
@@ -39,7 +40,7 @@ from proxy.policy.load import load_policies
 from proxy.protocol.catalog import Catalog, load_catalog
 
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
-_LANES = 4  # logs beyond two for each process, for old processes that are slow to end
+_REST_SECONDS = 0.5  # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ async def run(
     limits = settings.limits
 
     meter = Meter()
-    journal = _open_journal(settings)
+    journal = open_journal(settings)
     verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
     runner = None
@@ -107,6 +108,7 @@ async def run(
         _log.info("serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash)
         if ready is not None:
             ready()
+        ended = loop.run_in_executor(None, close_abandoned, settings)
         await stop.wait()
         _log.info("handing over" if handing_over else "draining", in_flight=gate.in_flight)
         gate.draining = not handing_over  # else workers would be told to end, though another process serves them
@@ -114,9 +116,10 @@ async def run(
             await runner.cleanup()
         listener.close()
         ends = loop.time() + limits.drain_seconds
-        await server.drain(limits.drain_seconds)
+        await server.drain(limits.drain_seconds, rest=None if handing_over else _REST_SECONDS)
         await gate.settle(max(0.0, ends - loop.time()))  # calls go on whose callers have left
         watch.cancel()
+        await ended
     finally:
         for leg in legs:
             leg.close()
@@ -141,28 +144,6 @@ def load_catalogs(settings: Settings) -> dict[str, Catalog]:
     if problems:
         raise ConfigError(problems)
     return catalogs
-
-
-def _open_journal(settings: Settings) -> Journal:
-    """The log of this process alone: the one the settings name, or, while other processes of this gate write it, ``name-2`` and on.
-
-    A process that takes another's place starts before that one has ended, so names are taken as they become free.
-    """
-    audit = settings.audit
-    for number in range(1, 2 * settings.listen.processes + _LANES):
-        try:
-            return Journal.open(
-                audit.directory,
-                name=audit.name if number == 1 else f"{audit.name}-{number}",
-                site=audit.site,
-                signing_key=None if audit.signing_key is None else audit.signing_key.reveal().encode(),
-                secret_names=audit.secret_names,
-                text_limit=audit.text_bytes,
-                segment_bytes=audit.segment_bytes,
-            )
-        except LogInUse as error:
-            taken = error
-    raise taken
 
 
 def _unused(settings: Settings) -> list[Catalog]:

@@ -34,7 +34,6 @@ from proxy.model import Origin, Reason, Reply, Request
 _AHEAD = 64  # requests that a client may send before it has read the answer to the first
 _LINGER_SECONDS = 2.0
 _CLOSE_SECONDS = 2.0  # for the peer's half of a TLS goodbye
-_LAST_SECONDS = 2.0  # of rest, before a kept connection is closed by a gate that shuts down
 _FIRST_SECONDS = 1.0  # for the first bytes of a client that came just before the gate began to shut down
 
 
@@ -55,6 +54,7 @@ class Host(Protocol):
     limits: Limits
     loop: asyncio.AbstractEventLoop
     draining: bool
+    rest_seconds: float
     date: bytes
     next_id: Callable[[], str]
 
@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
         elif self._transport.is_closing():
             self.abort()
         elif self._phase == BETWEEN:
-            self._close(_CLOSE_SECONDS)
+            self._close(min(_CLOSE_SECONDS, self._host.rest_seconds) if self._host.draining else _CLOSE_SECONDS)
         elif self._phase == BODY and self._reader.body_size - self._moved >= PROGRESS:
             self._watch_read()
         else:
@@ -367,7 +367,7 @@ class Connection(asyncio.Protocol):
         if self._closed or self._waited_for or self._lingering or self._transport.is_closing():
             return
         if self._idle:
-            self._deadline = min(self._deadline, self._host.now() + _LAST_SECONDS)
+            self._deadline = min(self._deadline, self._host.now() + self._host.rest_seconds)
         elif self._fresh:
             self._deadline = min(self._deadline, self._host.now() + _FIRST_SECONDS)
 

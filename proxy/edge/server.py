@@ -13,6 +13,7 @@ from proxy.edge.connection import Connection, Handler
 from proxy.edge.reader import Limits
 
 _SWEEP_SECONDS = 0.5
+REST_SECONDS = 2.0  # of rest, before a kept connection is closed by a process that another one has replaced
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 __all__ = ["Connection", "Handler", "Limits", "Server", "new_request_id_source"]
@@ -47,6 +48,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.draining = False
+        self.rest_seconds = REST_SECONDS
         self.date = b""
         self.connections: set[Connection] = set()
         self._coming = 0  # clients that were accepted and whose handshake is under way
@@ -84,12 +86,13 @@ class Server:
             connection.expire(now)
         self._timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, *, rest: float | None = None) -> None:
         """Let requests in hand and handshakes under way end and connections go, for at most `seconds`; then cut what is left.
 
-        What comes on a kept connection is answered once more, with ``Connection: close``; one that rests is closed after a
-        moment, since a client may be about to use it.
+        What comes on a kept connection is answered once more, with ``Connection: close``; one that has rested for `rest`
+        seconds is closed, since a client may be about to use it.
         """
+        self.rest_seconds = REST_SECONDS if rest is None else rest
         self.draining = True
         for connection in list(self.connections):
             connection.stop()

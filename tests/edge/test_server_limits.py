@@ -624,7 +624,7 @@ def test_draining_answers_what_has_begun(new_loop: NewLoop) -> None:
 @both_loops
 def test_draining_answers_once_more_on_a_kept_connection(new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that uses its idle connection at the moment of a hand-over is answered, told to close, and loses no call."""
-    monkeypatch.setattr("proxy.edge.connection._LAST_SECONDS", 20.0)
+    monkeypatch.setattr("proxy.edge.server.REST_SECONDS", 20.0)
 
     async def main() -> None:
         async with edge(Double()) as gate:
