@@ -33,6 +33,9 @@ def main() -> None:
         with _scratch() as directory:
             profiler.profile(tools, directory, given.rows, tls=given.tls, seconds=given.each or 5, say=_print)
         return
+    about = report.machine(tools.versions())
+    if os.getloadavg()[0] > 0.5:
+        _say("The machine is busy: ratios hold, since all run in turns; latencies and calls per second do not.")
     began = time.monotonic()
     parts = PARTS if given.part == "all" else (given.part,)
     results: Results = {}
@@ -51,7 +54,6 @@ def main() -> None:
             failed.append(part)  # the other parts are still worth having
             _say(f"{part} failed: {error}")
             targets.append((part, "–", "failed", False))
-    about = report.machine(tools.versions())
     lines = [about + ".", ""]
     if results:
         lines += [*report.cpu_table(results), "", *report.speed_table(results), ""]

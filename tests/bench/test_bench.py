@@ -1,0 +1,116 @@
+"""The bench measures what it says: its calls, its arithmetic, and the place in the README that it writes to."""
+
+import json
+import time
+import urllib.parse
+import xmlrpc.client
+from pathlib import Path
+
+import pytest
+
+from tests.bench import report
+from tests.bench.calls import LARGE, MEDIUM, PARTS, PING, Call, all_calls
+from tests.bench.client import VIEWS, cycle, worker_name
+from tests.bench.compare import Cell, Row, Sample, rows
+from tests.bench.process import free_port, started
+from tests.bench.schedulers import percentile
+
+
+@pytest.mark.parametrize("call", all_calls(), ids=lambda call: f"{call.protocol} {call.name}")
+def test_a_call_is_what_its_name_says(call: Call) -> None:
+    """The size in a row's name is that of the body, and the body is a call that stock parsers read."""
+    sizes = {MEDIUM: 900, LARGE: 100_000, PARTS: 100_000}
+    if call.name in sizes:
+        assert abs(len(call.body) - sizes[call.name]) <= 10
+    else:
+        assert len(call.body) < 300
+    if call.protocol == "xmlrpc":
+        params, method = xmlrpc.client.loads(call.body)
+        assert method == f"queue.{'ping' if call.name == PING else 'add_task'}"
+        parts = len(params[-1]) if isinstance(params[-1], list) else 0
+    else:
+        [(name, value)] = urllib.parse.parse_qsl(call.body.decode())
+        assert name == "data"
+        parts = len(json.loads(value).get("deps") or ())
+    assert (parts > 800) == (call.name == PARTS)
+
+
+def test_every_row_of_the_comparison_is_there() -> None:
+    """Both protocols, three sizes, with and without TLS; then a real luigid."""
+    titles = {row.title for row in rows()}
+    for protocol in ("XML-RPC", "Luigi"):
+        for name in (PING, MEDIUM, LARGE):
+            assert {f"{protocol} {name}", f"{protocol} {name}, TLS"} <= titles
+    assert sum("real luigid" in title for title in titles) == 2
+
+
+def test_a_target_is_met_only_when_every_row_meets_it() -> None:
+    """One row above the limit is a miss, however good the others are; the verdict is computed from the medians."""
+    first, second = (row for row in rows() if row.call.protocol == "xmlrpc" and row.call.name == PING)
+
+    def cells(own: float) -> dict[str, Cell]:
+        return {name: Cell([Sample(us, 1, 1, 1, 0, 1) for us in (us, us, 99 * us)]) for name, us in (("Callgate", own), ("Envoy", 100.0))}
+
+    def verdict(results: dict[Row, dict[str, Cell]]) -> bool | None:
+        return report.cpu_targets(results)[0][3]
+
+    assert verdict({first: cells(100.0), second: cells(90.0)}) is True
+    assert verdict({first: cells(90.0), second: cells(101.0)}) is False
+    assert verdict({}) is None
+
+
+def test_cpu_time_counts_the_whole_tree(tmp_path: Path) -> None:
+    """A child of the program under test, and one that has ended, count like the program itself."""
+    server = (
+        "import http.server, os, subprocess, sys, time\n"
+        "burn = 'import time\\nend = time.process_time() + 0.3\\nwhile time.process_time() < end: pass'\n"
+        "subprocess.run([sys.executable, '-c', burn])\n"
+        "subprocess.Popen([sys.executable, '-c', burn + '\\ntime.sleep(60)'])\n"
+        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()\n"
+    )
+    port = free_port()
+    with started("tree", ["python3", "-c", server, str(port)], tmp_path, port=port) as child:
+        end = time.monotonic() + 20
+        while child.cpu_seconds() < 0.6 and time.monotonic() < end:
+            pass
+        assert child.cpu_seconds() >= 0.6
+        pids = child.tree()
+        assert len(pids) == 2
+    end = time.monotonic() + 20
+    while any(map(_runs, pids)) and time.monotonic() < end:
+        pass
+    assert not any(map(_runs, pids))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_the_readme_gets_the_table_between_its_markers_and_nowhere_else(tmp_path: Path) -> None:
+    """What stands around the markers stays; without markers nothing is written."""
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    assert report.write_readme(["new", "lines"], readme)
+    assert readme.read_text() == f"before\n{report.BEGIN}\nnew\nlines\n{report.END}\nafter\n"
+    readme.write_text("no place\n")
+    assert not report.write_readme(["new"], readme)
+    assert readme.read_text() == "no place\n"
+
+
+def test_the_mix_and_the_page_are_those_of_stock_clients() -> None:
+    """A worker's cycle has each kind of its calls; a page loads eight task lists among thirteen views."""
+    kinds = [kind for kind, _ in cycle(worker_name(3), 7)]
+    assert kinds == ["add_task", "get_work", "ping", "ping", "ping", "ping", "add_task"]
+    assert len(VIEWS) == 13
+    assert sum(method == "task_list" for method, _ in VIEWS) == 8
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    """p99 of a hundred values is one of the last two, never beyond them."""
+    values = [float(number) for number in range(100, 0, -1)]
+    assert percentile(values, 99) == 100.0
+    assert percentile(values, 50) == 51.0
+    assert percentile([7.0], 99) == 7.0
