@@ -5,13 +5,14 @@ function; everything else is read from the log and the policy sets kept beside i
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
 from proxy.audit.checkpoint import Checkpoint, format_key
+from proxy.audit.policies import DIRECTORY as POLICY_SETS
 from proxy.audit.policies import digest, kept_policy_set
 from proxy.audit.query import CallRecord
 from proxy.audit.reader import Item
@@ -72,31 +73,67 @@ def access(
     ), tuple(notes))  # fmt: skip
 
 
-def changes(items: Iterable[Item], directory: Path, period: str, basis: Sequence[Checkpoint]) -> Report:
-    """Return every policy set that came into force, when, by which hash, and how its texts differ from the one before it."""
-    rows: list[tuple[str, ...]] = []
-    texts: list[str] = []
-    before: dict[str, tuple[str, dict[str, str]]] = {}
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A policy set as the log says that it came into force. `texts` is None when they are not kept, or not those of then."""
+
+    time: str
+    log: str
+    hash: str
+    texts: dict[str, str] | None
+    doubt: str = ""
+
+
+def policy_sets(items: Iterable[Item], directory: Path) -> Iterator[InForce]:
+    """Give what each ``policy`` record says, with the texts kept beside the log, which must be those that the record vouches for."""
+    home = directory if (directory / POLICY_SETS).is_dir() else directory.parent
     for item in items:
         if item.record.get("stage") != "policy":
             continue
-        policy_hash, time = str(item.record.get("hash")), item.time
-        old_hash, old = before.get(item.log, ("", {}))
-        kept = kept_policy_set(directory, policy_hash)
+        policy_hash = str(item.record.get("hash"))
+        kept = kept_policy_set(home, policy_hash)
         if kept is None:
-            rows.append((time, item.log, policy_hash, "its texts are not kept beside the log"))
+            doubt = "its texts are not kept beside the log"
         elif digest(kept) != item.record.get("texts_sha256"):
-            rows.append((time, item.log, policy_hash, "the kept texts are not those that came into force"))
-        elif policy_hash == old_hash:
-            rows.append((time, item.log, policy_hash, "as before (the process began anew)"))
+            kept, doubt = None, "the kept texts are not those that came into force"
         else:
-            changed = sorted(name for name in {*old, *kept} if old.get(name) != kept.get(name))
-            rows.append((time, item.log, policy_hash, ("changed: " if old_hash else "first: ") + " ".join(changed)))
-            if old_hash:
-                texts.append("\n".join([f"{time}  {item.log}", *(line for name in changed for line in _difference(name, old, kept))]))
-        before[item.log] = (policy_hash, kept or {})
+            doubt = ""
+        yield InForce(item.time, item.log, policy_hash, kept, doubt)
+
+
+def changes(sets: Iterable[InForce], since: str, until: str, period: str, basis: Sequence[Checkpoint]) -> Report:
+    """Return every policy set that came into force in the period, when, by which hash, and how it differs from the one before.
+
+    `sets` are those of all logs from their beginning, by time: a reload goes on in another log than the one that it ends, and the
+    first set of a period is held against what was in force before it.
+    """
+    rows: list[tuple[str, ...]] = []
+    texts: list[str] = []
+    before: InForce | None = None
+    for found in sets:
+        if since <= found.time < until:
+            what, difference = _change(before, found)
+            rows.append((found.time, found.log, found.hash, what))
+            texts += [difference] if difference else []
+        before = found
     table = Section("Policy sets in force", ("time (UTC)", "log", "hash", "what changed"), tuple(rows), tuple(texts))
     return Report("Changes of policies and roles", period, tuple(basis), (table,))
+
+
+def _change(before: InForce | None, found: InForce) -> tuple[str, str]:
+    """Say in a line what came with a set, and in a text how."""
+    if found.texts is None:
+        return found.doubt, ""
+    if before is None:
+        return "first: " + " ".join(sorted(found.texts)), ""
+    if before.hash == found.hash:
+        return "as before (a process began with it)", ""
+    if before.texts is None:
+        return f"another than before; no difference can be shown: of the set before it, {before.doubt}", ""
+    old, new = before.texts, found.texts
+    changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    lines = [f"{found.time}  {found.log}", *(line for name in changed for line in _difference(name, old, new))]
+    return "changed: " + " ".join(changed), "\n".join(lines)
 
 
 def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoint]) -> Report:

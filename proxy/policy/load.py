@@ -5,10 +5,13 @@ no ``@id`` of its own, is a template, does not validate against the schema of th
 that does not exist, even behind ``has``; an optional argument read without asking for it; a type error), names a role that
 ``roles.toml`` does not have, or an upstream that the settings do not have: a forbid on a mistyped name would forbid nothing.
 
-The hash names the set in every audit record. It covers the texts of the policies, of the roles and of the catalogs.
+The hash names the set in every audit record. It covers the texts of the policies, of the roles and of the catalogs, and which
+upstream has which catalog: all that decides. `PolicySet.files` has the same texts, so that whoever keeps them can later say
+what anybody was allowed, without the files of that day.
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +26,9 @@ from proxy.policy.reads import applies, named
 from proxy.policy.roles import Roles, parse_roles
 from proxy.policy.schema import ATTRIBUTES, CLASSES, Action, CatalogLike, actions_of, cedar_schema
 from proxy.policy.split import Statement, invisible, split
+
+UPSTREAMS = "upstreams.toml"
+"""The name among a set's files of the one that no file on disk has: which catalog each upstream has, as the settings say."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _NUMBER = re.compile(r"for policy `policy\d+`, ")
@@ -57,7 +63,9 @@ def load_policies(
         problems += error.problems
     if problems or roles is None:
         raise ConfigError(problems)
-    return PolicySet(policies, catalogs, roles, _hash(files, every), files=files)
+    files[UPSTREAMS] = "".join(f"{json.dumps(name)} = {json.dumps(catalog.name)}\n" for name, catalog in sorted(catalogs.items()))
+    texts = {f"catalogs/{catalog.name}.toml": catalog.text for catalog in every}
+    return PolicySet(policies, catalogs, roles, _hash(files, every), files={**files, **texts})
 
 
 def _read(directory: Path, problems: list[Problem]) -> dict[str, str]:

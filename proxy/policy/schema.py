@@ -73,6 +73,10 @@ class CatalogLike(Protocol):
         """Give the SHA-256 of the catalog's file in hex."""
 
     @property
+    def text(self) -> str:
+        """Give the text of the catalog's file."""
+
+    @property
     def methods(self) -> Mapping[str, MethodLike]:
         """Give the methods by name."""
 

@@ -95,12 +95,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The methods of one kind of upstream. `digest` is the SHA-256 of the file it came from, in hex."""
+    """The methods of one kind of upstream. `text` is the file it came from, `digest` the SHA-256 of that in hex."""
 
     name: str
     protocol: WireProtocol
     methods: Mapping[str, Method]
     digest: str = ""
+    text: str = field(default="", repr=False)
 
 
 def check_arguments(method: Method, args: Mapping[str, Value]) -> None:
@@ -175,12 +176,13 @@ def load_catalog(path: Path) -> Catalog:
     place = _place(path)
     try:
         raw = path.read_bytes()
-        document = tomllib.loads(raw.decode())
+        text = raw.decode()
+        document = tomllib.loads(text)
     except OSError as error:
         raise ConfigError([Problem(place, f"cannot be read: {error.strerror}", "Check the path and its permissions.")]) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([Problem(place, f"is not TOML: {error}", "Mend the syntax at that line.")]) from None
-    return _Reader(place).catalog(document, hashlib.sha256(raw).hexdigest())
+    return _Reader(place).catalog(document, hashlib.sha256(raw).hexdigest(), text)
 
 
 def _place(path: Path) -> str:
@@ -195,7 +197,7 @@ class _Reader:
         self.place = place
         self.problems: list[Problem] = []
 
-    def catalog(self, document: Mapping[str, object], digest: str) -> Catalog:
+    def catalog(self, document: Mapping[str, object], digest: str, text: str) -> Catalog:
         self._no_other_keys("", document, _CATALOG_KEYS)
         name = self._text("", document, "name")
         if not _CATALOG_NAME.fullmatch(name):
@@ -217,7 +219,7 @@ class _Reader:
                     methods[method] = self._method(method, where, table, extra=extra)
         if self.problems:
             raise ConfigError(self.problems)
-        return Catalog(name, cast(WireProtocol, protocol), MappingProxyType(methods), digest)
+        return Catalog(name, cast(WireProtocol, protocol), MappingProxyType(methods), digest, text)
 
     def _method(self, name: str, where: str, table: Mapping[str, object], *, extra: bool) -> Method:
         self._no_other_keys(where, table, _METHOD_KEYS)

@@ -142,6 +142,16 @@ def test_the_hash_names_policies_roles_and_catalogs(directory: Path, catalogs: d
     assert len(hashes) == 5
 
 
+def test_the_set_holds_all_texts_that_its_hash_names(directory: Path, catalogs: dict[str, Catalog]) -> None:
+    """Policies, roles, each catalog and which upstream has it are there to be kept: nothing that decides is missing from them."""
+    policies = load_policies(directory, {"luigi": catalogs["luigi"]}, unused=[catalogs["processes"]])
+    other = catalogs["processes"]
+    assert set(policies.files) == {"a.cedar", "roles.toml", "upstreams.toml", "catalogs/luigi.toml", f"catalogs/{other.name}.toml"}
+    assert policies.files["catalogs/luigi.toml"] == catalogs["luigi"].text != ""
+    assert policies.files["upstreams.toml"] == '"luigi" = "luigi"\n'
+    assert policies.hash != load_policies(directory, {"luigi": other}, unused=[catalogs["luigi"]]).hash
+
+
 def test_the_roles_come_with_the_set(directory: Path, catalogs: dict[str, Catalog]) -> None:
     """Policies and roles are loaded and replaced together."""
     assert load_policies(directory, catalogs).roles.of("local", "s", {"groups": ["viewer"]}) == (("viewer",), False)
