@@ -120,6 +120,7 @@ class Bodies:
 
     def __init__(self, withholder: Withholder) -> None:
         self._args = withholder.encode
+        self._unknown = withholder.withheld
         self._text = withholder.text
         self._kept: dict[int, tuple[object, bytes]] = {}
         self._targets: dict[tuple[str, str, str, str], bytes] = {}
@@ -136,7 +137,7 @@ class Bodies:
         key = (call.upstream, call.protocol, call.method, call.permission)
         target = self._targets.get(key) or self._target(call)
         task = b"" if call.task is None else b',"task":' + dumps(self._text(call.task))
-        args = safe(self._args(call.args, call.secret))
+        args = safe(self._args(call.args, call.secret) if call.known else self._unknown(call.args))
         return b'"stage":"decided","id":%b,"principal":%b,"origin":%b,%b%b,"args":%b,%b%b}' % (
             dumps(call_id), who, where, target, task, args, why, window,
         )  # fmt: skip

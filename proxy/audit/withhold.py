@@ -7,6 +7,7 @@ some values are written as an object with one reserved set of keys:
 |-------------------------------------|-------------------------------------------------------------------------|
 | ``{"hmac-sha256": hex}``            | a secret: HMAC-SHA256 under the key beside the log (`callgate audit match`) |
 | ``{"length": n, "sha256": hex}``    | a value of n bytes (a text in UTF-8, anything else as JSON), over the limit |
+| ``{"length": n, "hmac-sha256": hex}`` | a value of n bytes as JSON that has too many parts to look at each, or arguments nobody knows |
 | ``{"number": "Infinity"}``          | a float that JSON lacks (``-Infinity``, ``NaN`` too)                     |
 | ``{"integer": "1…"}``               | an integer beyond 64 bits                                               |
 | ``{"bytes": base64}``               | a byte string                                                           |
@@ -18,10 +19,14 @@ An argument is a secret when the codec says so (`Call.secret`: catalog, Luigi pa
 when a name on the way to it holds one of the words in `SECRET_WORDS`. Names are split at anything that is no letter or
 digit and at a capital after a small letter, so ``dbPassword``, ``api_key`` and ``X-Auth-Token`` are secrets, while
 ``keyboard``, ``tokenizer`` and ``authors`` are not. Too much is withheld rather than too little: a withheld value can
-still be tested for. ``null`` and truth values are no secrets.
+still be tested for. ``null`` and truth values are no secrets. In a list of lists, ``[name, value]`` is judged by its name like an
+object's member: that is how luigi's workers send what they say about themselves.
+
+Nothing says what the arguments of a method outside the catalog mean, so all of them are secrets (`Withholder.withheld`).
 """
 
 import hmac
+import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -47,8 +52,10 @@ SECRET_WORDS: Final = frozenset(
 RESERVED: Final = frozenset({"hmac-sha256", "length", "sha256", "number", "integer", "bytes", "datetime", "escaped", "object"})
 
 _WORDS = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+")
+_UNKNOWN_LIMIT = 1024  # bytes that the arguments of an unknown method may take in a record
 _I64_MIN, _U64_MAX = -(2**63), 2**64 - 1
 _AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+_FEW = 64  # names of an object that may be short enough to be recorded as it is
 _NAMES_KEPT = 4096  # names are the caller's to choose: what is remembered of them is bounded
 
 
@@ -96,7 +103,14 @@ class Withholder:
                 text = b""
             if text and len(text) <= self._text_limit:
                 return text
-        shown = self._members(args, (), frozenset(secret))
+        room = self._total_limit // 2  # a part takes two bytes at least: what has more of them cannot be recorded whole
+        if _parts(args, room) > room:
+            few = {name: value for name, value in args.items() if _parts(value, room // 64) <= room // 64} if len(args) <= _FEW else {}
+            shown = self._members(few, (), frozenset(secret))
+            shown |= {_name(name): self._opaque(value) for name, value in args.items() if name not in few} if few else {}
+            shown = shown or self._opaque(args)
+        else:
+            shown = self._members(args, (), frozenset(secret))
         text = orjson.dumps(shown)
         if len(text) <= self._total_limit:
             return text
@@ -107,12 +121,30 @@ class Withholder:
         shorter = orjson.dumps(shown)
         return shorter if len(shorter) <= self._total_limit else orjson.dumps({"length": len(text), "sha256": sha256(text).hexdigest()})
 
-    def _harmless(self, args: Mapping[str, Value]) -> bool:
+    def withheld(self, args: Mapping[str, Value]) -> bytes:
+        """Return the arguments of a method that no catalog describes, as JSON of at most 1 KiB: keyed hashes alone."""
+        if len(args) <= 16 and all(len(name) <= 64 for name in args) and _parts(args, 256) <= 256:
+            text = orjson.dumps(
+                {_name(name): self._member(value, withheld=True, path=(), secret=frozenset()) for name, value in args.items()}
+            )
+            if len(text) <= _UNKNOWN_LIMIT:
+                return text
+        return orjson.dumps(self._opaque(args))
+
+    def _opaque(self, value: object) -> dict[str, Json]:
+        """Return what stands for a value of many parts. The hash is keyed, since there may be secrets among the parts."""
+        data = _raw(value)
+        return {"length": len(data), "hmac-sha256": hmac.digest(self._key, data, "sha256").hex()}
+
+    def _harmless(self, args: Mapping[str, Value], *, inner: bool = False) -> bool:
         """Say whether `args` can stand as they are, if they are also short: most can, and need no copy then (3 µs instead of 10).
 
-        What a caller's names say is remembered for all names of an object together, since the same ones come again.
+        What a caller's names say is remembered for all names of an object together, since the same ones come again. Large
+        arguments are not looked at here, whatever they hold.
         """
         names = tuple(args)
+        if len(names) > _FEW:
+            return False
         if names not in self._shapes and not self._learn_shape(names):
             return False
         for value in args.values():
@@ -120,7 +152,11 @@ class Withholder:
             if kind in _AS_THEY_ARE:
                 continue
             if kind is dict:
-                if not self._harmless(cast(dict[str, Value], value)) or not RESERVED.isdisjoint(cast(dict[str, Value], value)):
+                if (
+                    inner
+                    or not self._harmless(cast(dict[str, Value], value), inner=True)
+                    or not RESERVED.isdisjoint(cast(dict[str, Value], value))
+                ):
                     return False
             elif kind is not list or not all(type(item) is str for item in cast(list[Value], value)):
                 return False
@@ -164,10 +200,13 @@ class Withholder:
         return shown
 
     def _learn(self, name: str) -> bool:
-        withheld = name in self._extra or names_secret(name)
+        withheld = self._names(name)
         if len(self._known) < _NAMES_KEPT and len(name) <= 64 and name.isascii():
             self._known[name] = withheld
         return withheld
+
+    def _names(self, name: str) -> bool:
+        return name in self._extra or len(name) > 1024 or names_secret(name)
 
     def _member(self, value: Value, withheld: bool, path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> Json:
         if value is None or value is True or value is False:
@@ -189,7 +228,7 @@ class Withholder:
         if isinstance(value, list):
             if self._short_texts(value):
                 return cast(Json, value)
-            return [self._value(item, path, secret) for item in value]
+            return [self._item(item, path, secret) for item in value]
         if isinstance(value, bytes):
             if len(value) > self._text_limit:
                 return {"length": len(value), "sha256": sha256(value).hexdigest()}
@@ -197,6 +236,13 @@ class Withholder:
         if isinstance(value, DateTime):
             return {"datetime": value.text}
         return self.text(str(value))
+
+    def _item(self, item: Value, path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> Json:
+        """Return an item of a list; ``[name, value]`` is a member by another spelling."""
+        if isinstance(item, list) and len(item) == 2 and isinstance(name := item[0], str):
+            withheld = self._known.get(name)  # not learnt: what stands here is seldom a name
+            return [self.text(name), self._member(item[1], self._names(name) if withheld is None else withheld, (*path, name), secret)]
+        return self._value(item, path, secret)
 
     def _short_texts(self, value: list[Value]) -> bool:
         """Say whether a list holds short ASCII texts alone, looking at all of them at once: an add_task can name thousands."""
@@ -210,6 +256,40 @@ class Withholder:
             data = value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
             return {"length": len(data), "sha256": sha256(data).hexdigest()}
         return {"integer": str(value)}
+
+
+def _parts(value: object, enough: int) -> int:
+    """Count the parts that recording a value would look at one by one, up to a little more than `enough`."""
+    count, waiting = 1, [value]
+    while waiting and count <= enough:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            count += len(part)
+            if count <= enough:
+                waiting += part.values()
+        elif isinstance(part, list) and not (part and set(map(type, part)) == {str}):  # texts alone are looked at all at once
+            count += len(part)
+            if count <= enough:
+                waiting += part
+    return count
+
+
+def _raw(value: object) -> bytes:
+    """Return a value as JSON, quickly however large it is."""
+    try:
+        return orjson.dumps(value, default=_odd, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits
+        pass
+    try:
+        return json.dumps(value, default=_odd, separators=(",", ":")).encode()
+    except ValueError:  # an integer of more digits than Python writes
+        return orjson.dumps(_plain(cast(Value, value)))
+
+
+def _odd(value: object) -> Json:
+    if isinstance(value, bytes):
+        return {"bytes": b64encode(value).decode()}
+    return {"datetime": value.text} if isinstance(value, DateTime) else str(type(value).__name__)
 
 
 def _name(name: str) -> str:

@@ -38,7 +38,8 @@ def test_members_stand_in_the_order_of_the_specification() -> None:
 
 def test_denied_and_unknown_method() -> None:
     """A denied call of a method outside the catalog says both."""
-    record = read(BODIES.decided("R1", ALICE, HERE, Call("luigi", "luigi", "drop_all", "admin", {}, known=False), DENY))
+    record = read(BODIES.decided("R1", ALICE, HERE, Call("luigi", "luigi", "drop_all", "admin", {"0": "hunter2"}, known=False), DENY))
+    assert "hunter2" not in str(record) and set(record["args"]["0"]) == {"hmac-sha256"}  # type: ignore[index]  # read as objects
     assert (record["decision"], record["reason"], record["known"]) == ("deny", "no-policy-allows", False)
 
 

@@ -93,7 +93,8 @@ def test_arguments_are_bounded() -> None:
     assert len(text) < 16_384
     assert orjson.loads(text)["task_id"] == "etl.A" and orjson.loads(text)["deps"]["length"] > 500_000
     many: dict[str, Value] = {f"a{n}": "x" * 50 for n in range(10_000)}
-    assert set(orjson.loads(W.encode(many))) == {"length", "sha256"}
+    assert set(orjson.loads(W.encode(many))) == {"length", "hmac-sha256"}
+    assert set(orjson.loads(W.encode({f"a{n}": "x" * 50 for n in range(1000)}))) == {"length", "sha256"}
 
 
 def test_huge_names_and_numbers_are_bounded() -> None:
@@ -101,6 +102,53 @@ def test_huge_names_and_numbers_are_bounded() -> None:
     args: dict[str, Value] = {"x": {"n" * 5000 + "1": 1, "n" * 5000 + "2": 2}, "big": 10**100_000}
     text = W.encode(args)
     assert len(text) < 2000 and len(orjson.loads(text)["x"]) == 2
+
+
+def test_pairs_are_judged_by_their_name() -> None:
+    """A list of [name, value], the stock form of what a worker says of itself, hides what an object of these members would."""
+    args: dict[str, Value] = {"info": [["workers", 2], ["api_token", "X"], ["password", ["a"]], ["token", None]], "ssn": [["id", "1"]]}
+    assert shown(args) == {
+        "info": [["workers", 2], ["api_token", keyed(b"X")], ["password", keyed(b'["a"]')], ["token", None]], "ssn": [["id", "1"]],
+    }  # fmt: skip
+    assert shown({"info": [["zone", "X"]]}, ("info", "zone")) == {"info": [["zone", keyed(b"X")]]}
+    assert orjson.loads(Withholder(KEY, extra_names=["zone"]).encode({"i": [["zone", "X"]]})) == {"i": [["zone", keyed(b"X")]]}
+    assert shown({"deps": ["etl.RotateKeys_1", "etl.B_2"]}) == {"deps": ["etl.RotateKeys_1", "etl.B_2"]}
+
+
+def test_what_nobody_knows_is_withheld() -> None:
+    """Arguments of unknown methods are keyed hashes, so that a suspected one can still be tested for, and take 1 KiB at most."""
+    found = orjson.loads(W.withheld({"0": "db", "1": "hunter2", "2": {"a": "hunter2"}, "3": None}))
+    assert found == {"0": keyed(b"db"), "1": keyed(b"hunter2"), "2": keyed(b'{"a":"hunter2"}'), "3": None}
+    for args in ({f"a{n}": "hunter2" for n in range(15)}, {"hunter2" * 200: 1}, {"x": ["hunter2"] * 1000}, {"x": [[["hunter2"]]] * 1000}):
+        text = W.withheld(args)  # type: ignore[arg-type]  # mypy does not see these as Values
+        assert len(text) <= 1024 and b"hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "bulk",
+    [[[]] * 50_000, [{}] * 50_000, {f"k{n}": 1 for n in range(50_000)}, [["password", "hunter2"]] * 20_000,
+     {"a": [[1]] * 30_000, "b": "\ud800"},
+     {"a": [2**70] * 30_000}, {"a": [[10**5000]] * 9_000}, [b"hunter2", DateTime("20260101T00:00:00"), *[[]] * 20_000]],
+    ids=["lists", "objects", "names", "pairs", "surrogate", "integer", "digits", "bytes"],
+)  # fmt: skip
+def test_many_parts_are_not_looked_at_each(bulk: Value, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments of very many parts are pinned by one keyed hash; no more are looked at than fit into a record; the others stay readable."""
+    looked = 0
+    value_of = Withholder._value
+
+    def counting(self: Withholder, *args: object) -> object:
+        nonlocal looked
+        looked += 1
+        return value_of(self, *args)  # type: ignore[arg-type]  # passed on as they came
+
+    digits = isinstance(bulk, dict) and isinstance(bulk.get("a"), list) and bulk["a"][0] == [10**5000]  # type: ignore[index]  # tested before
+    with monkeypatch.context() as patched:
+        patched.setattr(Withholder, "_value", counting)
+        text = W.encode({"task_id": "etl.A", "password": "hunter2", "bulk": bulk})
+    found = orjson.loads(text)
+    assert found["task_id"] == "etl.A" and found["password"] == keyed(b"hunter2") and set(found["bulk"]) == {"length", "hmac-sha256"}
+    assert b"hunter2" not in text and (looked < 10_000 or digits)
+    assert set(orjson.loads(W.encode({"bulk": bulk, **{f"a{n}": 1 for n in range(70)}}))) == {"length", "hmac-sha256"}
 
 
 VALUES = st.recursive(
