@@ -5,6 +5,8 @@ environment, compressed answers, answers over 1 MiB or slower than 10 seconds. T
 system's CAs.
 """
 
+import os
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def fetch_with(ca_file: Path | None = None) -> Callable[[str], Awaitable[bytes]]
         except TimeoutError as error:
             raise OSError(f"no whole answer within {TIMEOUT_SECONDS:g} seconds") from error
         except (aiohttp.ClientError, ValueError) as error:
-            raise OSError(_said(error)) from error
+            raise OSError(explain(error)) from error
 
     return fetch
 
@@ -60,14 +62,27 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _said(error: Exception) -> str:
-    """Say what failed in one line, without the URL's path or what the server sent."""
+def explain(error: Exception) -> str:
+    """Say what failed in a few words, without the URL's path or what the server sent."""
     match error:
+        case TimeoutError():
+            return "no answer in time"
         case aiohttp.ClientConnectorCertificateError():
             return "the server's certificate does not verify"
+        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            return "the TLS handshake failed"
         case aiohttp.ClientConnectorDNSError():
             return "the host name does not resolve"
         case aiohttp.ClientConnectorError():
-            return f"no connection ({error.os_error.strerror or type(error.os_error).__name__})"
+            return f"no connection ({_system(error.os_error)})"
+        case aiohttp.ServerDisconnectedError():
+            return "the server closed the connection without an answer"
+        case OSError():
+            return _system(error)
         case _:
             return f"the exchange failed ({type(error).__name__})"
+
+
+def _system(error: OSError) -> str:
+    """The operating system's own words: asyncio puts the address in their place."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else "the address does not answer"

@@ -1,36 +1,83 @@
-"""The gate's own lines in the operator's log. Refusals before identity are thinned: anybody can cause them."""
+"""The gate's own lines in the operator's log. Refusals are thinned: one caller can cause thousands a second.
 
+Of requests rejected, and of calls denied to one principal, a few lines a second are written, then a count of the rest. The
+audit journal has what happened: every call denied has a record of its own there.
+"""
+
+import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 
 _PER_SECOND = 20  # lines about rejected requests a second; the audit journal sums the rest up by address
+_PER_PRINCIPAL = 5  # lines about calls denied to one principal a second
+_DENIED_PER_SECOND = 50  # of all principals
+
+Later: TypeAlias = Callable[[float, Callable[[], None]], object]
+"""Calls a function after so many seconds."""
+
+
+def _later(seconds: float, function: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_later(seconds, function)
 
 
 class GateLog:
-    """A structlog logger with a bounded line about rejected requests. `clock` is monotonic, in seconds."""
+    """A structlog logger with bounded lines about refusals. `clock` is monotonic, in seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, later: Later = _later) -> None:
         self._log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy.gate")
-        self._clock = clock
-        self._second = 0
-        self._written = 0
-        self._suppressed = 0
-        self.info: Callable[..., Any] = self._log.info
+        self._rejected = _Thinned(_PER_SECOND, _PER_SECOND, clock, later, self._more_rejected)
+        self._denied = _Thinned(_PER_PRINCIPAL, _DENIED_PER_SECOND, clock, later, self._more_denied)
         self.warning: Callable[..., Any] = self._log.warning
         self.error: Callable[..., Any] = self._log.error
 
+    def info(self, event: str, **fields: Any) -> None:
+        """Write a line; one about a call denied only if that principal has not had its lines of this second."""
+        if event != "denied" or self._denied.admit(str(fields.get("principal", ""))):
+            self._log.info(event, **fields)
+
     def rejected(self, ref: str, address: str, reason: str) -> None:
-        """One line for a request that never became a call, or a count of those there was no line for."""
-        second = int(self._clock())
-        if second != self._second:
-            if self._suppressed:
-                self._log.info("more requests rejected", count=self._suppressed)
-            self._second, self._written, self._suppressed = second, 0, 0
-        if self._written < _PER_SECOND:
-            self._written += 1
+        """Write a line about a request that never became a call, or count it among those there was no line for."""
+        if self._rejected.admit(""):
             self._log.info("rejected", ref=ref, address=address, reason=reason)
-        else:
-            self._suppressed += 1
+
+    def _more_rejected(self, counted: Counter[str]) -> None:
+        self._log.info("more requests rejected", count=counted.total())
+
+    def _more_denied(self, counted: Counter[str]) -> None:
+        [(most, _)] = counted.most_common(1)
+        self._log.info("more calls denied", count=counted.total(), principals=len(counted), most_of=most)
+
+
+class _Thinned:
+    """Admits `each` lines a second for one key and `total` for all; tells `more` how many there were beside, once the second is over."""
+
+    def __init__(self, each: int, total: int, clock: Callable[[], float], later: Later, more: Callable[[Counter[str]], object]) -> None:
+        self._each, self._total, self._clock, self._later, self._more = each, total, clock, later, more
+        self._begun = float("-inf")
+        self._written: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()
+
+    def admit(self, key: str) -> bool:
+        """Say whether there is a line for this one; count it if not."""
+        now = self._clock()
+        if now - self._begun >= 1.0:
+            self._tell()
+            self._begun = now
+        if self._written[key] < self._each and self._written.total() < self._total:
+            self._written[key] += 1
+            return True
+        if not self._counted:
+            self._later(1.0, self._tell)  # the count is due even when nothing follows
+        self._counted[key] += 1
+        return False
+
+    def _tell(self) -> None:
+        counted, self._counted = self._counted, Counter()
+        self._written.clear()
+        self._begun = float("-inf")
+        if counted:
+            self._more(counted)

@@ -5,7 +5,6 @@ answers HTML where JSON or XML is due is named as such: that is a login page, a 
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 import aiohttp
@@ -13,7 +12,7 @@ import orjson
 
 from proxy.config import Issuer, Upstream
 from proxy.edge.app import make_target
-from proxy.edge.fetch import fetch_with
+from proxy.edge.fetch import explain, fetch_with
 from proxy.errors import ConfigError, Problem, Rejected
 from proxy.identity.discovery import DiscoveredKeys
 from proxy.protocol.xmlrpc import decode_response, encode_call
@@ -57,9 +56,7 @@ async def _ask_upstream(place: str, upstream: Upstream) -> list[Problem]:
     except TimeoutError:
         return [Problem(place, f"the upstream {upstream.name} does not answer", "Check that it runs and is not stuck.")]
     except (aiohttp.ClientError, OSError) as error:
-        cause = getattr(error, "os_error", error)  # what aiohttp wraps
-        said = (os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else "") or type(cause).__name__
-        return [Problem(place, f"the upstream {upstream.name} cannot be reached ({said})", "Check that it runs, and the URL.")]
+        return [Problem(place, f"the upstream {upstream.name} cannot be reached: {explain(error)}", "Check that it runs, and the URL.")]
     due = "JSON" if upstream.protocol == "luigi" else "XML"
     if status in (401, 403):
         what = f"the upstream {upstream.name} asks for a password of its own (status {status})"

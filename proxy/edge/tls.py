@@ -1,8 +1,14 @@
-"""TLS on both legs: the gate's own certificate, re-read when it changes, and what the gate asks of an https upstream.
+"""TLS on both legs: the gate's own certificate, re-read when it changes, and what the gate asks of https upstreams and issuers.
 
-Implements: TLS 1.2 and 1.3 only; forward-secret AEAD suites only (ECDHE with AES-GCM or ChaCha20-Poly1305, RFC 9325 §4.2);
-no compression, no renegotiation, no session tickets (a ticket key lives as long as the process, and would undo forward
-secrecy for as long); ALPN ``http/1.1``. Trusts the files it is given. Refuses a certificate and key that do not belong
+Implements: TLS 1.2 and 1.3 only; forward-secret AEAD suites only (ECDHE with AES-GCM or ChaCha20-Poly1305, RFC 9325 §4.2) on
+both legs; no compression, no renegotiation, no session tickets (a ticket key lives as long as the process, and would undo
+forward secrecy for as long); ALPN ``http/1.1``.
+
+In TLS 1.3 no session is resumed. In TLS 1.2 a client may resume one by its id, for two hours at most: OpenSSL keeps the keys of
+the latest sessions in the memory of the process, and Python's `ssl` has no switch for that. Whoever could read that memory
+could read those sessions; nothing of them reaches a disk, another process, or the client.
+
+Trusts the files it is given. Refuses a certificate and key that do not belong
 together, and a key that asks for a pass phrase: there is nobody to type it.
 """
 
@@ -46,6 +52,7 @@ def upstream_context(ca: Path | None = None, certificate: Path | None = None, ke
             [Problem(str(ca), f"holds no usable CA certificate ({_said(error)})", "Name a PEM file with CA certificates.")]
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(SUITES)
     if certificate is not None and key is not None:
         _load_pair(context, certificate, key)
     return context

@@ -166,4 +166,5 @@ def _explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the issuer did not answer in time"
     text = "".join(char if char.isascii() and char.isprintable() else "?" for char in str(error)[:300])
-    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+    plain = isinstance(error, ValueError) or type(error) is OSError  # a fetch's own words, which need no name before them
+    return text if plain else f"{type(error).__name__}: {text}"

@@ -126,6 +126,17 @@ async def test_an_upstream_that_is_down_is_a_problem(url: str) -> None:
     assert "cannot be reached" in problem.what
 
 
+async def test_an_upstream_without_tls_at_an_https_url_is_told_as_that() -> None:
+    """A failed handshake has an error number of OpenSSL's, which read as the system's would be "Operation not permitted"."""
+
+    async def luigid(_request: web.Request) -> web.Response:
+        return web.json_response({"response": None})
+
+    async with serving(luigid) as url:
+        (problem,) = await problems_of(url.replace("http:", "https:"))
+    assert problem.what == "the upstream u cannot be reached: the TLS handshake failed"
+
+
 async def test_an_https_upstream_is_verified(tmp_path: Path) -> None:
     """As the running gate would: against its CA file, and not without."""
     made = make_self_signed(("localhost",), tmp_path, now=time.time())

@@ -60,11 +60,11 @@ def served(context: ssl.SSLContext) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def connect(port: int, context: ssl.SSLContext, name: str | None = "localhost") -> ssl.SSLSocket:
+def connect(port: int, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
     """Connect as a client; the handshake is done when this returns."""
     plain = socket.create_connection(("127.0.0.1", port), timeout=10)
     try:
-        return context.wrap_socket(plain, server_hostname=name)
+        return context.wrap_socket(plain, server_hostname=name, session=session)
     except BaseException:
         plain.close()
         raise
@@ -173,13 +173,29 @@ class TestListener:
                 connect(port, weak)
             assert serial(port) == serial_of(certificate)
 
-    def test_no_session_is_resumed(self, made: SelfSigned) -> None:
-        """Without tickets there is no key that outlives the connections it could open."""
-        modern = client(maximum_version=ssl.TLSVersion.TLSv1_2)
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_no_ticket_is_given(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
+        """Without tickets there is no key that opens recorded sessions for as long as the process lives."""
+        modern = client(minimum_version=version, maximum_version=version)
         with served(server_context(made.certificate, made.key)) as port, connect(port, modern) as connection:
+            assert answer(connection, b"a ticket would come before this\n") != b""
             session = connection.session
             assert session is not None
             assert not session.has_ticket
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_a_session_is_resumed_in_tls_1_2_alone_and_only_where_it_began(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
+        """In TLS 1.3 never; in TLS 1.2 from the memory of the process that has it, and from no other: nothing of it is handed out."""
+        modern = client(minimum_version=version, maximum_version=version)
+        with served(server_context(made.certificate, made.key)) as port, served(server_context(made.certificate, made.key)) as other:
+            with connect(port, modern) as connection:
+                assert answer(connection, b"begun\n") != b""
+                session = connection.session
+                connection.unwrap()
+            for where, resumed in ((port, version is ssl.TLSVersion.TLSv1_2), (other, False)):
+                with connect(where, modern, session=session) as connection:
+                    assert answer(connection, b"again\n") != b""
+                    assert connection.session_reused is resumed
 
     def test_the_key_can_come_from_the_environment(self, made: SelfSigned, tmp_path: Path) -> None:
         """A key given as text works without ever being written to a disk."""
@@ -315,6 +331,31 @@ class TestUpstream:
                 connect(port, upstream_context())
             with pytest.raises(ssl.SSLCertVerificationError):
                 connect(port, upstream_context(made.ca), "elsewhere.example")
+
+    @pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"])
+    def test_it_is_offered_forward_secret_aead_suites_alone(self, made: SelfSigned, suite: str) -> None:
+        """A server that speaks CBC alone gets no call; the control is the same server with one good suite."""
+        only = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        only.maximum_version = ssl.TLSVersion.TLSv1_2
+        only.set_ciphers(f"{suite}:@SECLEVEL=0")
+        only.load_cert_chain(made.certificate, made.key)
+        with served(only) as port:
+            if "GCM" in suite:
+                with connect(port, upstream_context(made.ca)) as connection:
+                    assert connection.cipher() == (suite, "TLSv1.2", 128)
+            else:
+                with connect(port, client(maximum_version=ssl.TLSVersion.TLSv1_2)) as connection:
+                    assert connection.cipher() is not None, "the server works"
+                with pytest.raises(REFUSED):
+                    connect(port, upstream_context(made.ca))
+
+    def test_both_legs_offer_the_same_suites(self, made: SelfSigned) -> None:
+        """What the listener would refuse to speak is not offered to a scheduler or an issuer either."""
+        offered = upstream_context(made.ca).get_ciphers()
+        assert [suite["name"] for suite in offered] == [suite["name"] for suite in server_context(made.certificate, made.key).get_ciphers()]
+        for suite in offered:
+            assert suite["aead"], suite["name"]
+            assert suite["protocol"] == "TLSv1.3" or suite["kea"] == "kx-ecdhe", suite["name"]
 
     def test_it_shows_its_client_certificate(self, made: SelfSigned, tmp_path: Path) -> None:
         """An upstream that asks for a certificate knows the gate by it."""

@@ -1,0 +1,131 @@
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+
+from proxy.edge.gatelog import GateLog
+from proxy.edge.logs import set_up_logging
+
+
+class Hand:
+    """A clock that is moved by hand, and what waits for it."""
+
+    def __init__(self) -> None:
+        """Start anywhere."""
+        self.now = 1000.9
+        self.waiting: list[tuple[float, Callable[[], None]]] = []
+
+    def clock(self) -> float:
+        """Tell the time."""
+        return self.now
+
+    def later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Remember what to call, and when."""
+        self.waiting.append((self.now + seconds, function))
+
+    def move(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        due = [function for at, function in self.waiting if at <= self.now]
+        self.waiting = [(at, function) for at, function in self.waiting if at > self.now]
+        for function in due:
+            function()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Put the process-wide set-up back after each test."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.fixture
+def written() -> io.StringIO:
+    """Give what is logged."""
+    stream = io.StringIO()
+    set_up_logging("info", "json", stream)
+    return stream
+
+
+def lines(stream: io.StringIO, event: str) -> list[dict[str, object]]:
+    """Give the lines about one event."""
+    return [line for line in map(json.loads, stream.getvalue().splitlines()) if line["event"] == event]
+
+
+def deny(log: GateLog, principal: str, number: int) -> None:
+    """Write of one call that was denied."""
+    log.info("denied", ref=f"R{number}", principal=principal, upstream="luigi", method="pause", reason="no-permit")
+
+
+def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(written: io.StringIO) -> None:
+    """One token, 28,000 denied calls: a few lines a second, no more, and the number of the rest, whose principal is named."""
+    hand = Hand()
+    log = GateLog(hand.clock, hand.later)
+    for second in range(3):
+        for number in range(28_000):
+            deny(log, "local|loud", number)
+        assert len(lines(written, "denied")) == 5 * (second + 1)
+        hand.move(1.0)
+    more = lines(written, "more calls denied")
+    assert [(line["count"], line["principals"], line["most_of"]) for line in more] == [(27_995, 1, "local|loud")] * 3
+    assert not hand.waiting
+
+
+def test_the_denied_calls_of_another_are_still_seen(written: io.StringIO) -> None:
+    """Noise must not hide somebody else's first refusal."""
+    hand = Hand()
+    log = GateLog(hand.clock, hand.later)
+    for number in range(1000):
+        deny(log, "local|loud", number)
+    deny(log, "local|quiet", 1000)
+    assert [line["principal"] for line in lines(written, "denied")] == ["local|loud"] * 5 + ["local|quiet"]
+
+
+def test_many_principals_together_are_bounded_too(written: io.StringIO) -> None:
+    """Whoever holds many tokens fills the log no faster."""
+    hand = Hand()
+    log = GateLog(hand.clock, hand.later)
+    for number in range(1000):
+        deny(log, f"local|{number}", number)
+    hand.move(1.0)
+    assert len(lines(written, "denied")) == 50
+    assert [(line["count"], line["principals"]) for line in lines(written, "more calls denied")] == [(950, 950)]
+
+
+def test_other_lines_are_never_thinned(written: io.StringIO) -> None:
+    """Only refusals can be caused at will."""
+    hand = Hand()
+    log = GateLog(hand.clock, hand.later)
+    for number in range(200):
+        log.info("serving", number=number)
+    assert len(lines(written, "serving")) == 200
+
+
+async def test_the_count_is_written_though_nothing_follows() -> None:
+    """A flood that stops leaves its number behind, on the loop that runs the gate, and the next second has lines again."""
+    told = asyncio.Event()
+
+    class Watched(io.StringIO):
+        def write(self, text: str) -> int:
+            if "more requests rejected" in text:
+                told.set()
+            return super().write(text)
+
+    stream = Watched()
+    set_up_logging("info", "json", stream)
+    log = GateLog()
+    for number in range(100):
+        log.rejected(f"R{number}", "192.0.2.1", "no-credential")
+    assert len(lines(stream, "rejected")) == 20
+    await asyncio.wait_for(told.wait(), 30)
+    assert [line["count"] for line in lines(stream, "more requests rejected")] == [80]
+    log.rejected("R100", "192.0.2.1", "no-credential")
+    assert len(lines(stream, "rejected")) == 21
