@@ -9,6 +9,7 @@ of it), `decided` and denied, or `decided` and allowed, forwarded, and `complete
 
 import asyncio
 import contextlib
+import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from proxy.errors import Rejected, Unavailable
 from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Call, Decision, Origin, Outbound, Principal, Reason, Receipt, Reply, Request, Stream, Value
 from proxy.policy.engine import PolicySet
+from proxy.protocol.batches import BatchIds
 from proxy.protocol.catalog import Catalog
 from proxy.protocol.luigi import LuigiApi, json_refusal
 from proxy.protocol.pages import LuigiPages
@@ -89,14 +91,20 @@ class Route:
         raise Rejected(Reason.NOT_FOUND)
 
 
-def make_route(name: str, prefix: str, catalog: Catalog, leg: Leg, *, batch_calls: int, body_bytes: int, path: str = "") -> Route:
-    """The route to one upstream, with the dialects of its protocol. `path` is where the upstream itself listens."""
+def make_route(
+    name: str, prefix: str, catalog: Catalog, leg: Leg, *, batch_calls: int, body_bytes: int, path: str = "", batch_key: bytes | None = None
+) -> Route:
+    """The route to one upstream, with the dialects of its protocol. `path` is where the upstream itself listens.
+
+    `batch_key` binds luigid's batch ids to identities, in all processes alike; without one they hold for this route alone.
+    """
     dialects: dict[str, Dialect]
     if catalog.protocol == "luigi":
+        batches = BatchIds(batch_key or secrets.token_bytes(32), name)
         dialects = {
-            "api": LuigiApi(name, catalog, path),
+            "api": LuigiApi(name, catalog, path, batches=batches),
             "pages": LuigiPages(name, catalog, path, prefix),
-            "xmlrpc": LuigiOverXmlRpc(name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes),
+            "xmlrpc": LuigiOverXmlRpc(name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes, batches=batches),
         }
     else:
         dialects = {"xmlrpc": XmlRpc(name, catalog, path or "/RPC2", batch_calls=batch_calls, body_bytes=body_bytes)}
@@ -185,7 +193,7 @@ class Gate:
                     raise Rejected(Reason.NO_ROLE)  # whatever it asks is denied: not worth reading 16 MiB for
                 request = replace(request, body=await read_body())
             speak = dialect.refuse
-            asked = dialect.decode(request, path)
+            asked = dialect.decode(request, path, principal)
             if isinstance(asked, Call) and asked.permission != "view":
                 return await self._call(request, route, dialect, principal, asked)
             self._views.take(principal.name)

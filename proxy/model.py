@@ -138,7 +138,8 @@ class Call:
 
     `args` are the arguments by name, in wire order, as the caller meant them. `known` is False for a method that the
     catalog does not have: such a call exists so that it can be denied and recorded. `task` is the task the call is
-    about, a task id or, where only that is given, a family; None for calls about no single task.
+    about, a task id or, where only that is given, a family; None for calls about no single task. `others` are tasks that
+    it acts on beside that one, each once; the call is allowed only if it would be for every one of them.
     `secret` names the arguments whose values the audit must withhold, as paths (``("params", "password")``).
     `heartbeat` is the worker id of a call that only says "I am alive", None for every other.
     """
@@ -152,6 +153,7 @@ class Call:
     task: str | None = None
     secret: tuple[tuple[str, ...], ...] = ()
     heartbeat: str | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import replace
 import structlog
 
 from proxy.audit.journal import Journal
+from proxy.audit.keys import load_hmac_key
 from proxy.config import Settings
 from proxy.config_model import Upstream
 from proxy.config_values import split_url
@@ -37,6 +38,7 @@ from proxy.identity.keyfile import KeyFile
 from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
+from proxy.protocol.batches import batch_key
 from proxy.protocol.catalog import Catalog, load_catalog
 
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
@@ -212,6 +214,7 @@ def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog],
         path=upstream.path,
         batch_calls=limits.batch_calls,
         body_bytes=limits.body_bytes,
+        batch_key=batch_key(load_hmac_key(settings.audit.directory)),
     )
 
 

@@ -4,6 +4,9 @@ Order: an unknown method is denied, then a principal without a role, then Cedar 
 without a permit the call is denied. A policy that fails to evaluate denies the call (Cedar alone would skip it, and with it
 perhaps the one forbid that matters: threats.md 12). So does any failure of the engine itself.
 
+A call that acts on other tasks beside its own (`Call.others`) is decided as if it were about each of them, too: the first
+denial is the decision. So a policy on ``context.task`` bounds every task that a call reaches.
+
 Cedar costs 50 to 130 µs a decision, so decisions are remembered: by the principal's whole entity, the upstream, the
 method, and exactly what the policies look at in the call (`reads`). `decide_slowly` is the same without memory and without
 that analysis; a test holds the two against each other.
@@ -13,7 +16,7 @@ Names reach Cedar as JSON values only, never as Cedar syntax, so no subject or a
 
 import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -23,7 +26,7 @@ from cedarpy import pst
 
 from proxy.model import Call, Decision, Principal, Reason, Value
 from proxy.policy.possible import Known, possible
-from proxy.policy.reads import TASK, Key, TooLong, key_of, looks, value_of
+from proxy.policy.reads import TASK, Key, TooLong, key_of, looks, task_view_of, value_of
 from proxy.policy.roles import Roles
 from proxy.policy.schema import CLASSES, Action, CatalogLike, actions_of, cedar_schema
 
@@ -31,6 +34,8 @@ MAX_DECISIONS = 20_000
 """Remembered decisions; the older half is dropped when they are this many. About 250 bytes each."""
 MAX_PRINCIPALS = 512
 """Principals whose entities are kept parsed, about 20 kB each; the older half is dropped when they are this many."""
+MAX_VIEWS = 1_000
+"""Tasks of one call that the policies tell apart, each a decision; a call with more is denied. A pattern tells two apart."""
 
 _POLICY_NUMBER = re.compile(r"`(policy\d+)`")
 
@@ -48,12 +53,16 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is fixed for one method of one upstream. `reads` are the places in the context that policies look at."""
+    """What is fixed for one method of one upstream.
+
+    `reads` are the places in the context that policies look at; `task_view` is what they see of a task, None if nothing.
+    """
 
     name: str
     action: Action
     reads: tuple[str, ...]
     key: Key | None
+    task_view: Callable[[str], Hashable] | None
 
 
 @dataclass(slots=True)
@@ -111,6 +120,13 @@ class PolicySet:
             return self._unknown_method
         if not principal.roles:
             return self._no_role
+        decision = self._decide_one(principal, call, call.task, plan)
+        if call.others and decision.allowed and plan.task_view is not None:
+            return self._decide_others(principal, call, plan, plan.task_view, decision)
+        return decision
+
+    def _decide_one(self, principal: Principal, call: Call, task: str | None, plan: _Plan) -> Decision:
+        """Decide a call as if it were about `task` alone."""
         try:
             # The verifier gives the same object for the same token, so its address finds the entry without hashing it whole.
             caller = self._by_identity.get(id(principal))
@@ -119,17 +135,33 @@ class PolicySet:
             if plan.key is None:
                 key: tuple[Hashable, ...] = (caller.number, call.upstream, call.method)
             else:
-                key = (caller.number, call.upstream, call.method, plan.key(call))
+                key = (caller.number, call.upstream, call.method, plan.key(call, task))
             found = self._memory.get(key)
             if found is not None:
                 return found
-            decision = self._evaluate(caller, call, plan)
+            decision = self._evaluate(caller, call, task, plan)
             self._remember(key, decision)
             return decision
         except TooLong:
-            return self._evaluate_safely(principal, call, plan)
+            return self._evaluate_safely(principal, call, task, plan)
         except Exception:
             return self._error
+
+    def _decide_others(
+        self, principal: Principal, call: Call, plan: _Plan, view_of: Callable[[str], Hashable], decision: Decision
+    ) -> Decision:
+        """Decide an allowed call on the other tasks it names: one for all that the policies cannot tell apart."""
+        seen = set() if call.task is None else {view_of(call.task)}
+        for task in call.others:
+            view = view_of(task)
+            if view not in seen:
+                if len(seen) >= MAX_VIEWS:
+                    return self._error
+                seen.add(view)
+                other = self._decide_one(principal, call, task, plan)
+                if not other.allowed:
+                    return other
+        return decision
 
     def introspect(self, principal: Principal) -> Decision:
         """Decide a question about the catalog itself (``system.listMethods``): open to whoever has a role, since the answer is filtered."""
@@ -151,6 +183,7 @@ class PolicySet:
         entities = self._base.with_added_json_str(_user_entities(principal))
         decisions = []
         requests = []
+        counts = []
         for call in calls:
             plan = self._plans.get(call.upstream, {}).get(call.method)
             if plan is None or not call.known:
@@ -159,15 +192,18 @@ class PolicySet:
                 decisions.append(self._no_role)
             else:
                 decisions.append(self._error)  # until Cedar says otherwise
-                requests.append((len(decisions) - 1, _request(principal, call, plan.action, (TASK, *plan.action.args))))
-        results = cedarpy.is_authorized_batch([request for _, request in requests], self._handle, entities, self._schema)
-        for (index, _), result in zip(requests, results, strict=True):
-            decisions[index] = self._decision(result)
+                tasks = (call.task, *call.others)
+                requests += [_request(principal, call, task, plan.action, (TASK, *plan.action.args)) for task in tasks]
+                counts.append((len(decisions) - 1, len(tasks)))
+        results = iter(cedarpy.is_authorized_batch(requests, self._handle, entities, self._schema))
+        for index, count in counts:
+            each = [self._decision(next(results)) for _ in range(count)]
+            decisions[index] = next((decision for decision in each if not decision.allowed), each[0])
         return decisions
 
     def _plan(self, name: str, action: Action) -> _Plan:
         seen = looks(self._trees, name, action)
-        return _Plan(name, action, tuple(dict.fromkeys(look.at for look in seen)), key_of(seen, action))
+        return _Plan(name, action, tuple(dict.fromkeys(look.at for look in seen)), key_of(seen, action), task_view_of(seen, action))
 
     def _caller(self, principal: Principal) -> _Caller:
         key = (principal.issuer, principal.issuer_name, principal.subject, principal.roles, principal.groups, principal.agent)
@@ -191,14 +227,14 @@ class PolicySet:
             _drop_half(self._memory)
         self._memory[key] = decision
 
-    def _evaluate_safely(self, principal: Principal, call: Call, plan: _Plan) -> Decision:
+    def _evaluate_safely(self, principal: Principal, call: Call, task: str | None, plan: _Plan) -> Decision:
         try:
-            return self._evaluate(self._caller(principal), call, plan)
+            return self._evaluate(self._caller(principal), call, task, plan)
         except Exception:
             return self._error
 
-    def _evaluate(self, caller: _Caller, call: Call, plan: _Plan) -> Decision:
-        request = _request(caller.principal, call, plan.action, plan.reads)
+    def _evaluate(self, caller: _Caller, call: Call, task: str | None, plan: _Plan) -> Decision:
+        request = _request(caller.principal, call, task, plan.action, plan.reads)
         return self._decision(cedarpy.is_authorized(request, self._handle, caller.entities))
 
     def _decision(self, result: cedarpy.AuthzResult) -> Decision:
@@ -224,11 +260,11 @@ def _drop_half(memory: dict[Any, Any]) -> None:
         del memory[key]
 
 
-def _request(principal: Principal, call: Call, action: Action, reads: Sequence[str]) -> dict[str, Any]:
+def _request(principal: Principal, call: Call, task: str | None, action: Action, reads: Sequence[str]) -> dict[str, Any]:
     args: dict[str, Value] = {}
     context: dict[str, Any] = {"agent": principal.agent, "args": args}
     for at in reads:
-        value = value_of(call, at, action.args.get(at, "string"))
+        value = value_of(call, task, at, action.args.get(at, "string"))
         if value is not None:
             if at == TASK:
                 context["task"] = value

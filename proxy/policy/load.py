@@ -3,7 +3,8 @@
 A set loads whole or not at all. It is refused, with every problem and its file and line, when a policy does not parse, has
 no ``@id`` of its own, is a template, does not validate against the schema of the catalogs (a method, argument or attribute
 that does not exist, even behind ``has``; an optional argument read without asking for it; a type error), names a role that
-``roles.toml`` does not have, or an upstream that the settings do not have: a forbid on a mistyped name would forbid nothing.
+``roles.toml`` does not have, or an upstream or a user's issuer that the settings do not have: a forbid on a mistyped name
+would forbid nothing.
 
 The hash names the set in every audit record. It covers the texts of the policies, of the roles and of the catalogs, and which
 upstream has which catalog: all that decides. `PolicySet.files` has the same texts, so that whoever keeps them can later say
@@ -53,7 +54,7 @@ def load_policies(
     if not policies and not problems:
         problems.append(Problem(directory.name, "has no policy", "Write at least one permit into a file that ends in .cedar."))
     problems += _repeated(policies)
-    problems += _unknown_names(policies, roles, catalogs)
+    problems += _unknown_names(policies, roles, catalogs, groups_claims)
     every = [*catalogs.values(), *unused]
     try:
         actions = actions_of(every)
@@ -138,7 +139,9 @@ def _repeated(policies: Sequence[Policy]) -> list[Problem]:
     ]
 
 
-def _unknown_names(policies: Sequence[Policy], roles: Roles | None, upstreams: Iterable[str]) -> list[Problem]:
+def _unknown_names(
+    policies: Sequence[Policy], roles: Roles | None, upstreams: Iterable[str], issuers: Iterable[str] | None
+) -> list[Problem]:
     problems = []
     for policy in policies:
         for entity in sorted(pst.entity_uids(policy.tree), key=str):
@@ -147,6 +150,11 @@ def _unknown_names(policies: Sequence[Policy], roles: Roles | None, upstreams: I
                 what, known = f"names the role {entity.id}, which roles.toml does not have", sorted(roles.names)
             elif kind == "Scheduler" and entity.id not in upstreams:
                 what, known = f"names the upstream {entity.id}, which the settings do not have", sorted(upstreams)
+            elif kind == "User" and "|" not in entity.id:
+                problems.append(Problem(_place(policy), f"names the user {entity.id} without an issuer", 'Write User::"issuer|subject".'))
+                continue
+            elif kind == "User" and issuers is not None and (issuer := entity.id.partition("|")[0]) not in issuers:
+                what, known = f"names a user of the issuer {issuer}, which the settings do not have", sorted(issuers)
             else:
                 continue
             problems.append(Problem(_place(policy), what, f"Use one of: {', '.join(known) or 'none'}."))

@@ -49,7 +49,8 @@ class _Everything(Exception):  # noqa: N818  (it unwinds the walk)
     """A use of the context that the walk cannot follow."""
 
 
-Key: TypeAlias = Callable[[Call], tuple[Hashable, ...]]
+Key: TypeAlias = Callable[[Call, str | None], tuple[Hashable, ...]]
+"""From a call, and the task that it is taken to be about, to what the policies see."""
 
 
 def applies(policy: pst.Template, name: str, action: Action) -> bool:
@@ -178,9 +179,12 @@ def matcher(pattern: tuple[str | None, ...]) -> Callable[[str], bool]:
     return lambda value: found(value) is not None
 
 
-def value_of(call: Call, at: str, plain: Plain) -> Value:
-    """Give what the context has at `at`, None when it is not there. Raises `TypeError` when it is not of its plain type."""
-    value = call.task if at == TASK else call.args.get(at)
+def value_of(call: Call, task: str | None, at: str, plain: Plain) -> Value:
+    """Give what the context has at `at`, None when it is not there. Raises `TypeError` when it is not of its plain type.
+
+    `task` is the task that is decided on, the call's own or another one that it names.
+    """
+    value = task if at == TASK else call.args.get(at)
     if value is None or type(value) is _PYTHON[plain]:
         return value
     raise TypeError(f"{at} is not {plain}")
@@ -195,10 +199,21 @@ def key_of(seen: Sequence[Look], action: Action) -> Key | None:
         return None
     parts = tuple((look.at, action.args.get(look.at, "string"), _observer(look, action)) for look in seen)
 
-    def key(call: Call) -> tuple[Hashable, ...]:
-        return tuple([None if (value := value_of(call, at, plain)) is None else observe(value) for at, plain, observe in parts])
+    def key(call: Call, task: str | None) -> tuple[Hashable, ...]:
+        return tuple([None if (value := value_of(call, task, at, plain)) is None else observe(value) for at, plain, observe in parts])
 
     return key
+
+
+def task_view_of(seen: Sequence[Look], action: Action) -> Callable[[str], Hashable] | None:
+    """Compile the looks at the task into a function from a task to what they see of it; None when there are none."""
+    looks_at_task = [look for look in seen if look.at == TASK]
+    if not looks_at_task:
+        return None
+    if any(look.how == "value" for look in looks_at_task):
+        return str
+    parts = [_observer(look, action) for look in looks_at_task]
+    return lambda task: tuple([observe(task) for observe in parts])
 
 
 def _observer(look: Look, action: Action) -> Callable[[Value], Hashable]:

@@ -22,11 +22,15 @@ _MATCHER_KEYS = frozenset(("issuer", "group", "subject", "claim", "anyone", "age
 _CLAIM_KEYS = frozenset(("name", "equals", "contains"))
 _NO_IDENTITY = frozenset(
     (
-        *("email", "name", "preferred_username", "unique_name", "upn", "nickname"),
-        *("given_name", "family_name", "middle_name", "profile", "picture", "phone_number"),
+        *("email", "emailaddress", "mail", "name", "displayname", "preferredusername", "username", "uniquename"),
+        *("upn", "userprincipalname", "nickname", "givenname", "familyname", "surname", "middlename"),
+        *("profile", "picture", "phonenumber"),
     )
 )
-"""Claims that name no one for certain: users edit them, and addresses are given to the next person."""
+"""Claims that name no one for certain: users edit them, and addresses are given to the next person.
+
+In small letters and without signs, as `_bare` makes them: issuers write them in many ways.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,11 @@ def parse_roles(text: str, groups_claims: Mapping[str, str] | None = None, *, pl
     return Roles(matchers, names, groups_claims or {})
 
 
+def _bare(claim: str) -> str:
+    """Reduce the name of a claim, or the last part of one that is a URL, to small letters and digits."""
+    return re.sub(r"[\W_]", "", claim.rstrip("/").rpartition("/")[2].casefold())
+
+
 class _Reader:
     def __init__(self, place: str, issuers: Collection[str] | None) -> None:
         self.place = place
@@ -166,7 +175,7 @@ class _Reader:
         name = self._text(where, claim, "name")
         if name is None and "name" not in claim:
             self._wrong(f"{where}.name", "is missing", "Name the claim.")
-        elif name in _NO_IDENTITY:
+        elif name is not None and _bare(name) in _NO_IDENTITY:
             self._wrong(f"{where}.name", f"{name} names no one for certain", "Use subject, group or a claim that the issuer controls.")
         equals = claim.get("equals")
         if ("equals" in claim) == ("contains" in claim):

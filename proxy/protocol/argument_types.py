@@ -145,7 +145,12 @@ def _task_ids(value: Value) -> bool:
 
 
 def _worker(value: Value) -> bool:
-    return type(value) is str and 0 < len(value) <= MAX_NAME and _safe(value)
+    """A worker names itself by its machine and user: letters of any script, else ASCII, so that nothing looks like a mark."""
+    if type(value) is not str or not 0 < len(value) <= MAX_NAME or value.strip(" ") != value or "[" in value:
+        return False
+    if _plain_text(value) is not None:
+        return True
+    return _safe(value) and all(character.isascii() or character.isalnum() for character in value)
 
 
 def _listed_worker(value: Value) -> bool:
@@ -254,7 +259,7 @@ TYPES: Mapping[str, ArgumentType] = {
     "task-id": ArgumentType("a task id without control characters and markup", _task_id, "string"),
     "task-ids": ArgumentType("a list of task ids without control characters and markup", _task_ids, "strings"),
     "module": ArgumentType("a dotted module name", _module_name, "string"),
-    "worker": ArgumentType(f"a worker id of at most {MAX_NAME} characters without control characters and markup", _worker, "string"),
+    "worker": ArgumentType(f"a worker id of at most {MAX_NAME} letters, digits and ASCII signs other than [ and markup", _worker, "string"),
     "listed-worker": ArgumentType("a worker id as worker_list shows it", _listed_worker, "string"),
     "one-line": ArgumentType("one line of text", _one_line, "string"),
     "status": ArgumentType("a task status", _status, "string"),

@@ -28,7 +28,7 @@ _ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _CATALOG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _CATALOG_KEYS = frozenset(("name", "protocol", "extra", "methods"))
 _METHOD_KEYS = frozenset(
-    ("class", "help", "arguments", "extra", "each_extra", "heartbeat", "fresh", "returns", "task", "worker", "starts_with")
+    ("class", "help", "arguments", "extra", "each_extra", "heartbeat", "fresh", "returns", "task", "tasks", "worker", "starts_with")
 )
 _ARGUMENT_KEYS = frozenset(("name", "type", "required", "nullable", "secret", "help"))
 _RETURNS = frozenset(("any", "null", "boolean", "integer", "number", "string", "array", "object", "html"))
@@ -62,9 +62,10 @@ class Method:
     `extra` lets keywords pass that the catalog does not name (clients are older and newer than the server); with
     `each_extra` every one of them must be of that type and be named like a resource, since the names are data there.
     `heartbeat` marks a call that only says "I am alive"; `fresh` a view that must not be answered from a cache.
-    `task_args` name the arguments that tell which task or family a call is about, best first; `worker_arg` the one that
-    names the calling worker, to be bound to the identity. `starts_with` holds pairs (a, b): when both are given and b is
-    not empty, a is b, or b followed by ``_`` or ``(`` (luigi.task.task_id_str, and ids of luigi 1).
+    `task_args` name the arguments that tell which task or family a call is about, best first; `tasks_args` lists of other
+    tasks that it acts on, each to be decided on too; `worker_arg` the one that names the calling worker, to be bound to the
+    identity. `starts_with` holds pairs (a, b): when both are given and b is not empty, a is b, or b followed by ``_`` or ``(``
+    (luigi.task.task_id_str, and ids of luigi 1).
     """
 
     name: str
@@ -77,6 +78,7 @@ class Method:
     returns: str = "any"
     help: str = ""
     task_args: tuple[str, ...] = ()
+    tasks_args: tuple[str, ...] = ()
     worker_arg: str | None = None
     starts_with: tuple[tuple[str, str], ...] = ()
     checks: Mapping[str, tuple[ArgumentType, bool]] = field(init=False, compare=False, repr=False)
@@ -241,11 +243,16 @@ class _Reader:
         if each and each not in TYPES:
             self._wrong(f"{where}.each_extra", f"{each} is no type", f"Use one of {', '.join(TYPES)}.")
         worker = self._text(where, table, "worker", default="")
-        tasks = self._texts(where, table, "task")
+        task = self._texts(where, table, "task")
+        tasks = self._texts(where, table, "tasks")
         starts = self._starts(where, table)
-        for key, used in (("task", tasks), ("worker", [worker] if worker else []), ("starts_with", [n for pair in starts for n in pair])):
+        bound = [worker] if worker else []
+        paired = [name for pair in starts for name in pair]
+        for key, used in (("task", task), ("tasks", tasks), ("worker", bound), ("starts_with", paired)):
             for unknown in sorted(set(used) - set(names)):
                 self._wrong(f"{where}.{key}", f"{unknown} is not one of the method's arguments", "Name one of its arguments.")
+        for other in sorted({argument.name for argument in arguments if argument.type != "task-ids"} & set(tasks)):
+            self._wrong(f"{where}.tasks", f"{other} is no list of task ids", 'Name arguments of the type "task-ids" only.')
         return Method(
             name=name,
             permission=cast(Permission, permission or "admin"),
@@ -256,7 +263,8 @@ class _Reader:
             fresh=self._flag(where, table, "fresh", default=False),
             returns=self._one_of(where, table, "returns", _RETURNS, "any"),
             help=self._text(where, table, "help"),
-            task_args=tuple(tasks),
+            task_args=tuple(task),
+            tasks_args=tuple(tasks),
             worker_arg=worker or None,
             starts_with=tuple(starts),
         )

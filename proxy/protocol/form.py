@@ -5,14 +5,10 @@ JSON (luigi/server.py, tornado/httputil.py). Here there is at most one field, it
 value decodes in exactly one way or is refused.
 """
 
-import re
-from urllib.parse import unquote_to_bytes
-
 from proxy.errors import Rejected
 from proxy.model import Reason
 
 FORM = b"application/x-www-form-urlencoded"
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ACCEPTED_TYPES = frozenset(
     {FORM, FORM + b"; charset=utf-8", FORM + b";charset=utf-8", FORM + b"; charset=UTF-8", FORM + b";charset=UTF-8"}
 )
@@ -41,17 +37,13 @@ def unquote_plus(value: bytes) -> bytes:
     """Percent-decoding with ``+`` as a blank, strict: every ``%`` is followed by two hexadecimal digits.
 
     A worker's JSON has some 200 escapes; decoding them one by one costs 30 us, so they are rewritten as Python escapes
-    and decoded in C (2 us). Sound because the value holds no backslash of its own: one that does takes the slow road.
+    and decoded in C (2 us). Sound because backslashes of the value's own are escaped first.
     """
     value = value.replace(b"+", b" ")
     if b"%" not in value:
         return value
-    if b"\\" in value:
-        if _BROKEN_ESCAPE.search(value) is not None:
-            raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken")
-        return unquote_to_bytes(value)
     try:
-        return value.replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
+        return value.replace(b"\\", b"\\\\").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
     except ValueError:
         raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken") from None
 

@@ -11,18 +11,22 @@ What luigid reads in two ways is refused, so that what policy judges is what lui
 luigid trusts the worker id that a caller states, and whoever states another's makes that worker import and run a module
 (luigi.md 1b.1). So the gate marks it: upstream a worker is called ``<its own id> [<issuer>:<subject>]``. The mark holds no
 blank and no bracket, hence the last one of an id is always the gate's, and no two identities can meet in one id. The
-answers in which a worker looks for itself get the mark taken off again, and name it no module to import.
+answers in which a worker looks for itself get the mark taken off again, and name it no module to import. The batch ids that
+it gives out are bound to the identity too (`proxy.protocol.batches`).
 """
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
+from typing import cast
 from urllib.parse import quote
 
 import orjson
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
+from proxy.protocol.batches import BatchIds
 from proxy.protocol.browser import refuse_unmeant
 from proxy.protocol.catalog import Catalog, Method, check_arguments, disarm_markup
 from proxy.protocol.form import FORM, is_form, read_field, write_field
@@ -30,11 +34,12 @@ from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_arguments, write_arguments
 
 _PATH = re.compile(r"/api/([a-z_]{1,64})")
-_MARKED = re.compile(r" \[[a-z0-9-]+:[A-Za-z0-9%._~@-]*\]\Z")
 _JSON = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 DISABLED: Value = {"n_pending_tasks": 0, "running_tasks": [], "task_id": None, "n_unique_pending": 0, "worker_state": "disabled"}
 _HIDDEN_FROM_PUBLIC = (1, 2)  # luigi.parameter.ParameterVisibility.HIDDEN, PRIVATE
 _REWRITTEN_BYTES = 16 * 1024 * 1024  # a running task takes some 300 bytes in an answer to get_work
+MAX_OTHERS = 20_000
+"""Dependencies that one call may name: each is decided on."""
 _NAMES_OWN_WORKER = frozenset({"get_work", "count_pending"})  # answers in which a worker looks for its own id
 
 
@@ -43,27 +48,37 @@ def worker_mark(principal: Principal) -> str:
     return f" [{principal.issuer_name}:{quote(principal.subject, safe='@')}]"
 
 
-def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]) -> Call:
-    """The call of luigid's method `name`. Raises `Rejected` when arguments are missing, mistyped or carry a worker mark."""
+def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value], principal: Principal, batches: BatchIds) -> Call:
+    """The call of luigid's method `name` by `principal`.
+
+    Raises `Rejected` when arguments are missing or mistyped, a worker id has a bracket, as only marked ones do, or a batch id
+    is not this principal's.
+    """
     method = catalog.methods.get(name)
     if method is None:
         return Call(upstream, catalog.protocol, name, "admin", args, known=False)
     args = disarm_markup(method, args)
-    check_arguments(method, args)
+    heartbeat: str | None = None
     if method.worker_arg is not None:
         worker = args.get(method.worker_arg)
         if type(worker) is not str or not worker:
             raise Rejected(Reason.BAD_ARGUMENTS, f"{name}: {method.worker_arg} must be given")
-        if _MARKED.search(worker) is not None:
+        if "[" in worker:
             raise Rejected(Reason.NOT_YOUR_WORKER)
-    heartbeat = str(args[method.worker_arg]) if method.heartbeat and method.worker_arg is not None else None
+        if method.heartbeat and len(args) == 1:  # with anything beside it, it says more than that the worker lives
+            heartbeat = worker
+    check_arguments(method, args)
+    if args.get("batch_id") is not None and method.permission == "work":
+        args = {**args, "batch_id": batches.open(principal, args.get("family"), args["batch_id"])}
+    task = _task(method, args)
     return Call(
         upstream,
         catalog.protocol,
         name,
         method.permission,
         args,
-        task=_task(method, args),
+        task=task,
+        others=_others(method, args, task) if method.tasks_args else (),
         secret=_secret(method, args),
         heartbeat=heartbeat,
     )
@@ -75,6 +90,20 @@ def _task(method: Method, args: dict[str, Value]) -> str | None:
         if type(task) is str and task:
             return task
     return None
+
+
+def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tuple[str, ...]:
+    """The tasks that the call acts on beside its own: luigid makes them known, and gives them its priority. Each once, in order."""
+    named: list[str] = []
+    for name in method.tasks_args:
+        listed = args.get(name)
+        if isinstance(listed, list):  # checked: of texts
+            named += cast(list[str], listed)
+    if not named:
+        return ()
+    if len(named) > MAX_OTHERS:
+        raise Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: {' and '.join(method.tasks_args)} name more than {MAX_OTHERS} tasks")
+    return tuple([other for other in dict.fromkeys(named) if other != task])
 
 
 def _secret(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ...]:
@@ -102,7 +131,7 @@ def encode(call: Call, catalog: Catalog, principal: Principal, base: str, *, gzi
         return Outbound("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
     if view:
         return Outbound("POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh)
-    return Outbound("POST", path, FORM, body, effect="alive" if method.heartbeat else "act")
+    return Outbound("POST", path, FORM, body, effect="act" if call.heartbeat is None else "alive")
 
 
 def check_answer(call: Call, answer: Answer) -> None:
@@ -119,8 +148,8 @@ def check_answer(call: Call, answer: Answer) -> None:
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is too large to be read", sent=True)
 
 
-def for_worker(call: Call, principal: Principal, body: bytes) -> bytes:
-    """The answer to a call in which a worker looks for itself, mended in two places; any other as it is.
+def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds) -> bytes:
+    """The answer to a call in which a worker looks for itself, mended in three places; any other as it is.
 
     The caller's own mark comes off the worker ids of ``running_tasks``: left on, the worker's summary would say that
     "other workers" ran its tasks (luigi/execution_summary.py).
@@ -129,12 +158,15 @@ def for_worker(call: Call, principal: Principal, body: bytes) -> bytes:
     task id, and the worker imports it when it gets a batch, or a task that it never announced (luigi/worker.py): whoever
     announces a task first runs code in the worker that announces it next. A worker that is no assistant has already
     loaded every family it announced, and needs no module to be named.
+
+    Its ``batch_id`` is sealed.
     """
     if call.method not in _NAMES_OWN_WORKER:
         return body
     mark = worker_mark(principal)
     imports = b'"task_module"' in body and call.args.get("assistant") is not True
-    if not imports and mark.encode() not in body:
+    batched = b'"batch_id"' in body
+    if not imports and not batched and mark.encode() not in body:
         return body
     try:
         document = json.loads(body)
@@ -144,6 +176,8 @@ def for_worker(call: Call, principal: Principal, body: bytes) -> bytes:
                 task["worker"] = task["worker"].removesuffix(mark)
         if imports and "task_module" in response:
             response["task_module"] = None
+        if batched and response.get("batch_id") is not None:
+            response["batch_id"] = batches.seal(principal, str(response["task_family"]), str(response["batch_id"]))
         return json.dumps(document).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is not luigid's", sent=True) from None
@@ -152,13 +186,14 @@ def for_worker(call: Call, principal: Principal, body: bytes) -> bytes:
 class LuigiApi:
     """The dialect of stock workers and of the visualiser's scripts."""
 
-    def __init__(self, upstream: str, catalog: Catalog, base: str = "") -> None:
-        """`base` is the path under which luigid itself is served."""
+    def __init__(self, upstream: str, catalog: Catalog, base: str = "", *, batches: BatchIds | None = None) -> None:
+        """`base` is the path under which luigid itself is served; without `batches`, batch ids hold for this object alone."""
+        self._batches = batches or BatchIds(secrets.token_bytes(32), upstream)
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
 
-    def decode(self, request: Request, path: str) -> Call:
+    def decode(self, request: Request, path: str, principal: Principal) -> Call:
         """The one call of `request`, whose `path` has lost the upstream's prefix. Raises `Rejected`."""
         match = _PATH.fullmatch(path)
         if match is None:
@@ -178,7 +213,8 @@ class LuigiApi:
             if text is not None:
                 raise Rejected(Reason.AMBIGUOUS_CALL, "data stands in the query and in the body")
             text = read_field(request.body)
-        return make_call(self._upstream, self._catalog, match[1], {} if text is None else parse_arguments(text))
+        args = {} if text is None else parse_arguments(text)
+        return make_call(self._upstream, self._catalog, match[1], args, principal, self._batches)
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
         """As `encode`; a view may be answered compressed when the caller accepts that (a task list shrinks twentyfold)."""
@@ -192,7 +228,7 @@ class LuigiApi:
             headers = (*_JSON, (b"content-encoding", answer.headers[b"content-encoding"]), (b"vary", b"accept-encoding"))
         if answer.stream is not None:
             return Reply(200, headers=headers, stream=answer.stream, length=answer.length)
-        return Reply(200, for_worker(call, principal, answer.body), headers=headers)
+        return Reply(200, for_worker(call, principal, answer.body, self._batches), headers=headers)
 
     def refuse(self, refusal: Refusal) -> Reply:
         """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is luigid's own "disabled".

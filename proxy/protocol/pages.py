@@ -60,7 +60,7 @@ class LuigiPages:
         self._base = base
         self._prefix = prefix.rstrip("/")
 
-    def decode(self, request: Request, path: str) -> Call:
+    def decode(self, request: Request, path: str, principal: Principal) -> Call:
         """The page that `path` names, as a call with the argument ``path`` (and ``data`` of a history search).
 
         Raises `Rejected` with ``not-found`` for a path that luigid does not serve or that has two readings.

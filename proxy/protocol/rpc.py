@@ -13,6 +13,7 @@ calls that a browser says come from another site, a query, and every Content-Enc
 
 import asyncio
 import re
+import secrets
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, DateTime, Outbound, Principal, Reason, Reply, Request, Stream, Value
 from proxy.protocol import luigi
+from proxy.protocol.batches import BatchIds
 from proxy.protocol.browser import refuse_unmeant
 from proxy.protocol.catalog import Catalog, Method, check_arguments, name_arguments
 from proxy.protocol.introspect import INTROSPECTION, answer_introspection
@@ -72,8 +74,8 @@ class RpcDialect(ABC):
         self._batch_calls = batch_calls
         self._body_bytes = body_bytes
 
-    def decode(self, request: Request, path: str) -> Call | Bundle:
-        """The call or the bundle in `request`. Raises `Rejected`."""
+    def decode(self, request: Request, path: str, principal: Principal) -> Call | Bundle:
+        """The call or the bundle in `request`, by `principal`. Raises `Rejected`."""
         if request.verb != "POST":
             raise Rejected(Reason.VERB_NOT_ALLOWED, "XML-RPC takes POST")
         refuse_unmeant(request.headers, tls=request.origin.tls is not None)
@@ -83,11 +85,11 @@ class RpcDialect(ABC):
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
         name, params = decode_call(self._inflate(request), max_elements=MAX_ELEMENTS)
         if name != MULTICALL:
-            return self._named(name, params)
+            return self._named(name, params, principal)
         entries = decode_multicall(params, max_calls=self._batch_calls)
         if not entries:
             return Call(self._upstream, "callgate", MULTICALL, "view", {})  # there is no inner call to leave a record
-        return Bundle(tuple(self._item(entry) for entry in entries))
+        return Bundle(tuple(self._item(entry, principal) for entry in entries))
 
     def _inflate(self, request: Request) -> bytes:
         """The body; a gzip body is inflated, and never beyond the limit for a plain one."""
@@ -107,19 +109,19 @@ class RpcDialect(ABC):
             raise Rejected(Reason.MALFORMED_CALL, "the gzip body is cut short or followed by more")
         return body
 
-    def _item(self, entry: "tuple[str, list[Value]] | Rejected") -> Call | Rejected:
+    def _item(self, entry: "tuple[str, list[Value]] | Rejected", principal: Principal) -> Call | Rejected:
         if isinstance(entry, Rejected):
             return entry
         try:
-            return self._named(*entry)
+            return self._named(*entry, principal)
         except Rejected as error:
             return error
 
-    def _named(self, name: str, params: list[Value]) -> Call:
+    def _named(self, name: str, params: list[Value], principal: Principal) -> Call:
         if name in INTROSPECTION:
             args: dict[str, Value] = {"method" if number == 0 else str(number): value for number, value in enumerate(params)}
             return Call(self._upstream, "callgate", name, "view", args)
-        return self._make(name, params)
+        return self._make(name, params, principal)
 
     def introspect(self, call: Call, may: Callable[[Method], bool]) -> Reply:
         """The gate's own answer to a ``system.`` method, filtered by what the caller may call."""
@@ -171,8 +173,8 @@ class RpcDialect(ABC):
         return decode_response(body)
 
     @abstractmethod
-    def _make(self, name: str, params: list[Value]) -> Call:
-        """The call of method `name` with positional `params`. Raises `Rejected`."""
+    def _make(self, name: str, params: list[Value], principal: Principal) -> Call:
+        """The call of method `name` with positional `params`, by `principal`. Raises `Rejected`."""
 
     @abstractmethod
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
@@ -186,7 +188,7 @@ class RpcDialect(ABC):
 class XmlRpc(RpcDialect):
     """XML-RPC in front of an XML-RPC server (supervisord, Cobbler, …)."""
 
-    def _make(self, name: str, params: list[Value]) -> Call:
+    def _make(self, name: str, params: list[Value], principal: Principal) -> Call:
         method = self._catalog.methods.get(name)
         if method is None:
             args: dict[str, Value] = {str(number): value for number, value in enumerate(params)}
@@ -224,19 +226,22 @@ class XmlRpc(RpcDialect):
 class LuigiOverXmlRpc(RpcDialect):
     """XML-RPC in front of luigid: ``/RPC2`` answers with what ``/api/<method>`` answers. Pages are no methods here."""
 
-    def __init__(self, upstream: str, catalog: Catalog, path: str, *, batch_calls: int, body_bytes: int) -> None:
-        """As above; `path` is a base path on luigid."""
+    def __init__(
+        self, upstream: str, catalog: Catalog, path: str, *, batch_calls: int, body_bytes: int, batches: BatchIds | None = None
+    ) -> None:
+        """As above; `path` is a base path on luigid, and `batches` as in `luigi.LuigiApi`."""
+        self._batches = batches or BatchIds(secrets.token_bytes(32), upstream)
         methods = {name: method for name, method in catalog.methods.items() if not name.startswith("page.")}
         super().__init__(upstream, replace(catalog, methods=methods), path, batch_calls=batch_calls, body_bytes=body_bytes)
 
-    def _make(self, name: str, params: list[Value]) -> Call:
+    def _make(self, name: str, params: list[Value], principal: Principal) -> Call:
         method = self._catalog.methods.get(name)
         if method is None:
             return Call(self._upstream, "luigi", name, "admin", {str(n): v for n, v in enumerate(params)}, known=False)
         named = params[0] if len(params) == 1 else None
         args = named if isinstance(named, dict) else name_arguments(method, params)
         _json_only(method, list(args.values()))
-        return luigi.make_call(self._upstream, self._catalog, name, args)
+        return luigi.make_call(self._upstream, self._catalog, name, args, principal, self._batches)
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
         """As the JSON API: one encoding for luigid, whichever door the call came through."""
@@ -248,7 +253,7 @@ class LuigiOverXmlRpc(RpcDialect):
         transcoder = JsonToXml()
         if answer.stream is not None:
             return Reply(200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, transcoder))
-        body = luigi.for_worker(call, principal, answer.body)
+        body = luigi.for_worker(call, principal, answer.body, self._batches)
         return Reply(200, transcoder.feed(body) + transcoder.close(), _XML, _NO_STORE)
 
     def told(self, refusal: Refusal) -> "Value | Fault":

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from proxy.errors import Rejected
 from proxy.model import Answer, Call, Request, Value
+from proxy.protocol.batches import BatchIds
 from proxy.protocol.catalog import load_catalog
 from proxy.protocol.luigi import LuigiApi, make_call, worker_mark
 from proxy.protocol.strict_json import parse_arguments
@@ -17,7 +18,8 @@ from proxy.protocol.strict_json import parse_arguments
 from .kit import ALICE, POLICIES, parse_http, read, request, typed
 
 CATALOG = load_catalog(POLICIES / "catalogs" / "luigi.toml")
-API = LuigiApi("luigi", CATALOG)
+BATCHES = BatchIds(b"k" * 32, "luigi")
+API = LuigiApi("luigi", CATALOG, batches=BATCHES)
 
 
 def one(data: bytes) -> None:
@@ -27,7 +29,7 @@ def one(data: bytes) -> None:
         method = name.decode("latin-1")
         if data[:1] == b"=":
             args = read(parse_arguments, rest)
-            call = args if isinstance(args, Rejected) else read(make_call, "luigi", CATALOG, method, args)
+            call = args if isinstance(args, Rejected) else read(make_call, "luigi", CATALOG, method, args, ALICE, BATCHES)
             if isinstance(call, Call):
                 _check_sent(call, request("POST", "/api/x", {}, b""))
         elif method in CATALOG.methods:
@@ -36,7 +38,7 @@ def one(data: bytes) -> None:
     asked = parse_http(data)
     if asked is None:
         return
-    call = read(API.decode, asked, asked.path)
+    call = read(API.decode, asked, asked.path, ALICE)
     if isinstance(call, Call):
         said = asked.body.decode("latin-1") if asked.body else asked.query or ""
         read_by_luigid = _as_luigid_reads(said)

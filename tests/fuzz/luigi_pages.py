@@ -18,7 +18,7 @@ def one(data: bytes) -> None:
     asked = parse_http(data)
     if asked is None:
         return
-    call = read(PAGES.decode, asked, asked.path)
+    call = read(PAGES.decode, asked, asked.path, ALICE)
     if not isinstance(call, Call) or not call.known:
         return
     outbound = PAGES.encode(call, ALICE, asked)
@@ -27,7 +27,7 @@ def one(data: bytes) -> None:
     parts = urlsplit(target)
     assert ".." not in unquote(parts.path).split("/"), "no part of the path leads up"
     assert "//" not in parts.path, "no part of the path is empty"
-    again = read(PAGES.decode, request(outbound.verb, target, {}, b""), parts.path)
+    again = read(PAGES.decode, request(outbound.verb, target, {}, b""), parts.path, ALICE)
     assert isinstance(again, Call), "what is sent on would be accepted"
     assert again.method == call.method, "and is the same page"
     assert typed(dict(again.args)) == typed({**call.args, "path": call.args["path"] or "/"}), "and the same arguments"

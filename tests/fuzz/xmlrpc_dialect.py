@@ -25,7 +25,7 @@ def one(data: bytes) -> None:
         headers[b"content-encoding"] = b"gzip"
     asked = request("POST", "/RPC2", headers, data)
     for dialect in (TO_SERVER, TO_LUIGI):
-        found = read(dialect.decode, asked, "/RPC2")
+        found = read(dialect.decode, asked, "/RPC2", ALICE)
         calls = found.items if isinstance(found, Bundle) else (found,)
         for call in calls:
             if isinstance(call, Rejected) or not call.known:

@@ -57,7 +57,9 @@ def load(tmp_path: Path, catalogs: dict[str, Catalog]) -> Load:
 def call(catalogs: dict[str, Catalog]) -> Callable[..., Call]:
     """Give a function that makes a call of a method of luigid, or an unknown one."""
 
-    def make(method: str, args: dict[str, Value] | None = None, *, task: str | None = None, upstream: str = "luigi") -> Call:
+    def make(
+        method: str, args: dict[str, Value] | None = None, *, task: str | None = None, upstream: str = "luigi", others: tuple[str, ...] = ()
+    ) -> Call:
         known = catalogs[upstream].methods.get(method)
         return Call(
             upstream=upstream,
@@ -67,6 +69,7 @@ def call(catalogs: dict[str, Catalog]) -> Callable[..., Call]:
             args=args or {},
             known=known is not None,
             task=task,
+            others=others,
         )
 
     return make

@@ -247,6 +247,56 @@ def test_the_slow_evaluator_gives_the_same_reasons(shipped: PolicySet, call: Mak
         assert shipped.decide_slowly(principal, calls) == [shipped.decide(principal, c) for c in calls]
 
 
+def test_a_scope_bounds_every_task_that_a_call_reaches(load: Load, call: Make) -> None:
+    """A dependency is made known and gets the priority of the call: each is decided on as the task itself would be."""
+    policies = load(SCOPED)
+    for others, allowed in [((), True), (("etl.b", "etl.c"), True), (("prod.b",), False), (("etl.b", "prod.b", "etl.c"), False)]:
+        asked = call("add_task", task="etl.a", others=others)
+        decision = policies.decide(who("worker"), asked)
+        assert decision.allowed is allowed
+        assert policies.decide_slowly(who("worker"), [asked]) == [decision]
+    assert policies.decide(who("worker"), call("add_task", task="prod.a", others=("etl.a",))).reason is Reason.NO_POLICY_ALLOWS
+    assert not policies.decide(who("worker"), call("add_task", others=("prod.b",))).allowed
+
+
+def test_the_first_other_task_that_is_denied_gives_the_decision(load: Load, call: Make) -> None:
+    """The refusal names the policy that forbids it, in the order of the call."""
+    policies = load(
+        WORK
+        + '@id("x") forbid (principal, action, resource) when { context has task && context.task like "x.*" };'
+        + '@id("y") forbid (principal, action, resource) when { context has task && context.task == "y" };'
+    )
+    for others, by in [(("a", "x.1", "y"), "x"), (("a", "y", "x.1"), "y")]:
+        asked = call("add_task", task="a", others=others)
+        decision = policies.decide(who("worker"), asked)
+        assert (decision.reason, decision.policies) == (Reason.POLICY_FORBIDS, (by,))
+        assert policies.decide_slowly(who("worker"), [asked]) == [decision]
+
+
+@pytest.mark.parametrize("policies", [WORK, SCOPED, WORK + '@id("d") forbid (principal, action, resource) when { context.agent };'])
+def test_thousands_of_other_tasks_cost_few_evaluations(load: Load, call: Make, evaluations: list[object], policies: str) -> None:
+    """Tasks that no policy tells apart are decided once, whatever else is large in the call."""
+    others = tuple(f"etl.{number}" for number in range(20_000))
+    loaded = load(policies)
+    assert loaded.decide(who("worker"), call("add_task", {"deps": list(others)}, task="etl.a", others=others)).allowed
+    assert len(evaluations) == 1
+    assert loaded.decide(who("worker"), call("add_task", {"deps": list(others)}, task="etl.a", others=(*others, "prod.1"))).allowed == (
+        policies is not SCOPED
+    )
+    assert len(evaluations) <= 2
+
+
+def test_other_tasks_that_are_told_apart_one_by_one_are_bounded(load: Load, call: Make, evaluations: list[object]) -> None:
+    """Where a policy looks at the whole name, every task is an evaluation; beyond a thousand the call is denied, never half judged."""
+    policies = load(WORK + '@id("z") forbid (principal, action, resource) when { context has task && ["z"].contains(context.task) };')
+    others = tuple(f"t{number}" for number in range(engine.MAX_VIEWS))
+    assert policies.decide(who("worker"), call("add_task", task="a", others=others[:-1])).allowed
+    assert len(evaluations) == engine.MAX_VIEWS
+    assert policies.decide(who("worker"), call("add_task", task="a", others=others)).reason is Reason.POLICY_ERROR
+    assert len(evaluations) == engine.MAX_VIEWS
+    assert policies.decide(who("worker"), call("add_task", task="a", others=("t1", "z"))).policies == ("z",)
+
+
 def test_texts_are_kept_for_explanations(load: Load) -> None:
     """Each policy's text and place can be looked up by the id that decisions name."""
     text, place = load(VIEW).texts["view"]

@@ -132,7 +132,8 @@ def generated_call(dice: random.Random, upstream: str, catalog: Catalog, method:
     if dice.random() < 0.1:
         args["family" if "family" not in args else "unheard_of"] = dice.choice(TEXTS)
     task = dice.choice([None, *TEXTS])
-    return Call(upstream, catalog.protocol, method.name, method.permission, args, dice.random() > 0.01, task)
+    others = tuple(dict.fromkeys(dice.choices(TEXTS, k=dice.choice([0, 0, 1, 3]))))
+    return Call(upstream, catalog.protocol, method.name, method.permission, args, dice.random() > 0.01, task, others=others)
 
 
 def generated_principals(dice: random.Random) -> list[Principal]:

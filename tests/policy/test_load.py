@@ -116,6 +116,25 @@ def test_an_issuer_that_the_settings_lack_is_told(directory: Path, catalogs: dic
         load_policies(directory, catalogs, groups_claims={"okta": "groups"})
 
 
+@pytest.mark.parametrize(
+    ("policy", "what"),
+    [
+        ('forbid (principal == User::"locl|bob", action, resource);', "names a user of the issuer locl, which the settings do not have"),
+        ('permit (principal, action, resource) when { principal == User::"x|y|z" };', "names a user of the issuer x, which"),
+        ('forbid (principal == User::"bob", action, resource);', "names the user bob without an issuer"),
+        ('forbid (principal == User::"", action, resource);', "names the user  without an issuer"),
+    ],
+)
+def test_a_user_whom_no_issuer_can_name_is_told(directory: Path, catalogs: dict[str, Catalog], policy: str, what: str) -> None:
+    """A forbid on a mistyped issuer would forbid nothing."""
+    (directory / "b.cedar").write_text(f'@id("x") {policy}')
+    with pytest.raises(ConfigError) as caught:
+        load_policies(directory, catalogs, groups_claims={"local": "groups"})
+    assert [(problem.place, problem.what[: len(what)]) for problem in caught.value.problems] == [("b.cedar:1", what)]
+    (directory / "b.cedar").write_text('@id("x") forbid (principal == User::"local|locl|bob", action, resource);')
+    assert load_policies(directory, catalogs, groups_claims={"local": "groups"}).texts["x"]
+
+
 def test_policies_may_name_methods_of_catalogs_that_no_upstream_uses(directory: Path, catalogs: dict[str, Catalog]) -> None:
     """One directory can serve several gates, as long as the catalogs are there."""
     (directory / "b.cedar").write_text('@id("x") forbid (principal, action == Action::"supervisor.shutdown", resource);')

@@ -94,6 +94,13 @@ def test_groups_are_read_from_the_claim_that_the_settings_name() -> None:
         (matcher('issuer = "a"', 'claim = { name = "d", like = "a" }'), "roles.x[0].claim.like", "is not a known key"),
         (matcher('issuer = "a"', 'claim = { name = "email", equals = "a@b" }'), "roles.x[0].claim.name", "names no one for certain"),
         (matcher('issuer = "a"', 'claim = { name = "preferred_username", equals = "a" }'), "roles.x[0].claim.name", "no one for certain"),
+        *(
+            (matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "a" }}'), "roles.x[0].claim.name", "names no one for certain")
+            for name in (
+                *("Email", "e-mail", "mail", "MAIL", "UPN", "userPrincipalName", "Preferred_Username", "displayName", "family name"),
+                *("http://schemas.xmlsoap.org/ws/2005/05/identity/claims/emailaddress", "https://idp.example/claims/email/"),
+            )
+        ),
         ('[roles.x]\nissuer = "a"\ngroup = "g"', "roles.x", "must be a list of tables"),
         ('[[roles."X y"]]\nissuer = "a"\ngroup = "g"', "roles.X y", "is not a role name"),
         ("[roles]\nx = [1]", "roles.x[0]", "must be a table"),
@@ -107,6 +114,13 @@ def test_a_mistake_is_told_with_its_place(text: str, place: str, what: str) -> N
         parse_roles(text, {"a": "groups"})
     assert (f"roles.toml: {place}", True) in [(problem.place, what in problem.what) for problem in caught.value.problems]
     assert all(problem.remedy for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("name", ["department", "mailing_list", "email_domain_checked", "https://idp.example/claims/team"])
+def test_a_claim_that_merely_resembles_a_name_is_a_condition(name: str) -> None:
+    """What is refused is the claim that names a person, in whatever spelling, not every claim with the word in it."""
+    roles = parse_roles(matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "d" }}'), {"a": "groups"})
+    assert roles.of("a", "s", {name: "d"}) == (("x",), False)
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -13,12 +13,14 @@ from tornado.httputil import parse_body_arguments
 
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, Origin, Principal, Reason, Request
+from proxy.protocol.batches import BatchIds, batch_key
 from proxy.protocol.catalog import load_catalog
-from proxy.protocol.luigi import DISABLED, LuigiApi, encode, for_worker, make_call, takes_gzip, worker_mark
+from proxy.protocol.luigi import DISABLED, MAX_OTHERS, LuigiApi, encode, for_worker, make_call, takes_gzip, worker_mark
 from proxy.protocol.refusal import Refusal
 
 CATALOG = load_catalog(Path(__file__).parent.parent.parent / "policies" / "catalogs" / "luigi.toml")
-API = LuigiApi("luigi", CATALOG)
+BATCHES = BatchIds(b"k" * 32, "luigi")
+API = LuigiApi("luigi", CATALOG, batches=BATCHES)
 FORM = b"application/x-www-form-urlencoded"
 ALICE = Principal("https://idp.example", "okta", "alice", ("worker",))
 MARK = " [okta:alice]"
@@ -48,7 +50,7 @@ def form(**args: Any) -> bytes:
 
 def decode(sent: Request) -> Call:
     """The call in a request at an upstream without a prefix."""
-    return API.decode(sent, sent.path)
+    return API.decode(sent, sent.path, ALICE)
 
 
 def refused(sent: Request) -> Reason:
@@ -149,7 +151,7 @@ def test_parameters_that_luigi_hides_are_withheld_from_the_record() -> None:
         "params": {"user": "u", "password": "hunter2", "token": "t"},
         "param_visibilities": {"user": 0, "password": 2, "token": 1},
     }
-    call = make_call("luigi", CATALOG, "add_task", args)
+    call = make_call("luigi", CATALOG, "add_task", args, ALICE, BATCHES)
     assert call.secret == (("params", "password"), ("params", "token"))
     assert "hunter2" in encode(call, CATALOG, ALICE, "").body.decode()
 
@@ -273,13 +275,129 @@ def test_whoever_sends_a_marked_id_is_refused(own: str, issuer: str, subject: st
     """An id that ends in what could be a mark, anybody's, never becomes a call; so one mark is all an id ever has."""
     marked = own + worker_mark(principal(issuer, subject))
     with pytest.raises(Rejected):
-        make_call("luigi", CATALOG, "ping", {"worker": marked})
+        make_call("luigi", CATALOG, "ping", {"worker": marked}, ALICE, BATCHES)
 
 
 def test_every_method_that_names_the_caller_is_marked() -> None:
     """luigid has seven methods in which a worker says who it is; an eighth in the catalog without `worker` would be a hole."""
     named = {name for name, method in CATALOG.methods.items() if method.worker_arg is not None}
     assert named == {"add_task", "add_task_batcher", "add_worker", "get_work", "count_pending", "ping", "announce_scheduling_failure"}
+
+
+@pytest.mark.parametrize("look_alike", [WORKER + " [okta:eve] ", WORKER + "[okta:eve]", WORKER + " [okta:eve", "[", "w\u3164[okta:eve]"])
+def test_nothing_that_looks_like_a_mark_is_in_a_workers_own_id(look_alike: str) -> None:
+    """A dashboard collapses blanks, and a person reads over the rest: whatever has a bracket is refused, mark or not."""
+    assert refused(request("/api/ping", body=form(worker=look_alike))) is Reason.NOT_YOUR_WORKER
+
+
+@pytest.mark.parametrize("worker", ["w ", " w", "w\uff3bokta:eve\uff3d", "w\u00a0", "w\u3010okta:eve\u3011"])
+def test_a_worker_id_is_letters_and_ascii(worker: str) -> None:
+    """Brackets and blanks of other scripts, and blanks at the ends, are in no stock id."""
+    assert refused(request("/api/ping", body=form(worker=worker))) is Reason.BAD_ARGUMENTS
+
+
+def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
+    """What rides along with a ping would reach luigid without a record of its own, so it makes the ping a call like any other."""
+    ping = decode(request("/api/ping", body=form(worker=WORKER)))
+    more = decode(request("/api/ping", body=form(worker=WORKER, note="x")))
+    assert (ping.heartbeat, API.encode(ping, ALICE, request()).effect) == (WORKER, "alive")
+    assert (more.heartbeat, API.encode(more, ALICE, request()).effect) == (None, "act")
+
+
+def test_a_task_that_fails_to_schedule_leaves_none_of_its_parameters_in_the_record() -> None:
+    """luigi prints all parameters of such a task, private ones too, into its name and its error, and says not which are private."""
+    told: dict[str, Any] = {"task_name": "A(p=hunter2)", "family": "A", "params": {"p": "hunter2"}, "expl": "hunter2", "owners": []}
+    call = decode(request("/api/announce_scheduling_failure", body=form(worker=WORKER, **told)))
+    assert set(call.secret) == {("task_name",), ("params",), ("expl",)}
+
+
+# -- the other tasks of a call
+
+
+def test_every_dependency_is_one_of_the_other_tasks() -> None:
+    """Both lists, each task once and in order, the call's own left out; a call without them has none."""
+    call = decode(request("/api/add_task", body=form(worker=WORKER, task_id="A_1", deps=["C_1", "A_1", "B_1"], new_deps=["B_1", "D_1"])))
+    assert (call.task, call.others) == ("A_1", ("C_1", "B_1", "D_1"))
+    for none in ({}, {"deps": None}, {"deps": [], "new_deps": None}):
+        assert decode(request("/api/add_task", body=form(worker=WORKER, task_id="A_1", **none))).others == ()
+
+
+def test_a_call_names_a_bounded_number_of_tasks() -> None:
+    """Each costs a decision, and luigid some work under its one lock."""
+    args: dict[str, Any] = {"worker": WORKER, "task_id": "A_1", "deps": ["B_1"] * (MAX_OTHERS - 1)}
+    assert make_call("luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2"]}, ALICE, BATCHES).others == ("B_1", "B_2")
+    with pytest.raises(Rejected) as error:
+        make_call("luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2", "B_3"]}, ALICE, BATCHES)
+    assert error.value.reason is Reason.BAD_ARGUMENTS
+
+
+# -- batches
+
+
+def batched(family: str = "A", batch_id: str = "0cc175b9", by: Principal = ALICE, batches: BatchIds = BATCHES) -> str:
+    """The batch id that a worker is told."""
+    call = decode(request("/api/get_work", body=form(worker=WORKER)))
+    response = {"running_tasks": [], "task_id": None, "task_family": family, "batch_id": batch_id, "batch_task_ids": ["A_1", "A_2"]}
+    told: str = json.loads(for_worker(call, by, json.dumps({"response": response}).encode(), batches))["response"]["batch_id"]
+    return told
+
+
+def claim(batch_id: object, family: str = "A", method: str = "add_task") -> Request:
+    """The call in which a worker takes up a batch."""
+    return request(f"/api/{method}", body=form(worker=WORKER, task_id="A_3", family=family, status="RUNNING", batch_id=batch_id))
+
+
+def test_a_worker_takes_up_the_batch_it_was_given() -> None:
+    """What get_work said, sent back, reaches luigid as luigid's own id, and the record has that one too."""
+    call = decode(claim(batched()))
+    assert call.args["batch_id"] == "0cc175b9"
+    assert as_luigid_reads(API.encode(call, ALICE, request()).body)["batch_id"] == "0cc175b9"
+    assert decode(claim(None)).args["batch_id"] is None
+
+
+BOB = Principal("https://idp.example", "okta", "bob", ("worker",))
+OTHERS_IDS = {
+    "luigid's own": "0cc175b9",
+    "empty": "",
+    "nobody's": "0cc175b9." + "0" * 32,
+    "no ascii": "0cc175b9.\u0660",
+    "another caller's": batched(by=BOB),
+    "another issuer's": batched(by=Principal("https://idp.example", "local", "alice", ())),
+    "another family's": batched("B"),
+    "another upstream's": batched(batches=BatchIds(b"k" * 32, "other")),
+    "another gate's": batched(batches=BatchIds(b"K" * 32, "luigi")),
+    "of another batch": "1" + batched()[1:],
+    "cut": batched()[:-1],
+    "longer": batched() + "0",
+}
+
+
+@pytest.mark.parametrize("batch_id", OTHERS_IDS.values(), ids=OTHERS_IDS.keys())
+def test_a_batch_that_the_caller_was_not_given_is_refused(batch_id: object) -> None:
+    """Whoever states a batch ends it (luigi.md 1b): each of these reaches nobody, and is no error of ours."""
+    assert refused(claim(batch_id)) is Reason.NOT_YOUR_WORKER
+
+
+def test_a_batch_goes_with_its_family_alone() -> None:
+    """So that the task id, which goes on after the family, and with it every policy on tasks, covers the batch."""
+    sealed = batched("A")
+    for family in ("", "A_3"):
+        assert refused(claim(sealed, family)) is Reason.NOT_YOUR_WORKER
+    assert refused(request("/api/add_task", body=form(worker=WORKER, task_id="A_3", batch_id=sealed))) is Reason.NOT_YOUR_WORKER
+
+
+def test_no_work_call_carries_a_foreign_batch() -> None:
+    """luigid ignores a batch id elsewhere; a newer one might not."""
+    for method in ("get_work", "ping"):
+        for batch_id in ("0cc175b9", 5, ["b"]):
+            assert refused(claim(batch_id, method=method)) is Reason.NOT_YOUR_WORKER
+
+
+def test_the_key_of_batches_is_the_same_whenever_it_is_derived_and_is_not_the_secret() -> None:
+    """A batch outlives the process that named it; and nothing that is sealed says anything about hashes in the record."""
+    assert batch_key(b"s" * 32) == batch_key(b"s" * 32)
+    assert len({batch_key(b"s" * 32), batch_key(b"t" * 32), b"s" * 32}) == 3
+    assert BatchIds(batch_key(b"s"), "luigi").open(ALICE, "A", BatchIds(batch_key(b"s"), "luigi").seal(ALICE, "A", "b.c")) == "b.c"
 
 
 # -- answers
@@ -295,7 +413,7 @@ def running(*workers: str) -> bytes:
 def test_a_worker_finds_its_own_id_in_the_answer() -> None:
     """Its own mark comes off, others' stay: the summary tells the worker's own running tasks from those of "other workers"."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
-    body = for_worker(call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK))
+    body = for_worker(call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK), BATCHES)
     assert [task["worker"] for task in json.loads(body)["response"]["running_tasks"]] == [WORKER, "w [okta:bob]", WORKER + MARK]
 
 
@@ -303,9 +421,9 @@ def test_an_answer_without_the_mark_is_passed_on_untouched() -> None:
     """Nothing is parsed that need not be."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     body = running("w [okta:bob]")
-    assert for_worker(call, ALICE, body) is body
+    assert for_worker(call, ALICE, body, BATCHES) is body
     view = decode(request("/api/task_list"))
-    assert for_worker(view, ALICE, running(WORKER + MARK)) == running(WORKER + MARK)
+    assert for_worker(view, ALICE, running(WORKER + MARK), BATCHES) == running(WORKER + MARK)
 
 
 @pytest.mark.parametrize(("assistant", "module"), [(False, None), (None, None), (True, "planted")])
@@ -314,8 +432,9 @@ def test_only_an_assistant_is_told_what_to_import(assistant: bool | None, module
     """The module in luigid's answer is whoever announced the task first's choice; the rest of the answer stays."""
     call = decode(request("/api/get_work", body=form(worker=WORKER, assistant=assistant)))
     response = {"task_id": None, "running_tasks": [], "task_family": "A", "task_module": "planted", "task_params": {"x": "1"}, **batch}
-    answered = json.loads(for_worker(call, ALICE, json.dumps({"response": response}).encode()))["response"]
-    assert answered == {**response, "task_module": module}
+    answered = json.loads(for_worker(call, ALICE, json.dumps({"response": response}).encode(), BATCHES))["response"]
+    sealed = {"batch_id": BATCHES.seal(ALICE, "A", "b")} if batch else {}
+    assert answered == {**response, "task_module": module, **sealed}
 
 
 def test_an_answer_too_large_to_be_mended_is_not_passed_on() -> None:
@@ -342,7 +461,7 @@ def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) 
     """A mark in a place that luigid does not put it in is an invalid answer, not an error of ours."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     with pytest.raises(Unavailable) as error:
-        for_worker(call, ALICE, b" [okta:alice]" + body)
+        for_worker(call, ALICE, b" [okta:alice]" + body, BATCHES)
     assert error.value.reason is Reason.UPSTREAM_INVALID
 
 

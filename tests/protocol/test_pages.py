@@ -34,7 +34,7 @@ def request(path: str, query: str | None = None, verb: str = "GET", body: bytes 
 
 def decode(path: str, query: str | None = None, **more: Any) -> Call:
     """The page at an upstream without a prefix."""
-    return PAGES.decode(request(path, query, **more), path)
+    return PAGES.decode(request(path, query, **more), path, ALICE)
 
 
 def sent(path: str, query: str | None = None, pages: LuigiPages = PAGES, **more: Any) -> bytes:
@@ -183,7 +183,7 @@ def test_the_start_page_leads_to_the_visualiser_wherever_it_is() -> None:
     pages = LuigiPages("luigi", CATALOG, "/luigi", "/teams/a")
     redirect = Answer(302, {b"location": b"static/visualiser/index.html"})
     for path, location in (("/teams/a/", b"static/visualiser/index.html"), ("/teams/a", b"a/static/visualiser/index.html")):
-        call = pages.decode(request(path), "/")
+        call = pages.decode(request(path), "/", ALICE)
         assert pages.encode(call, ALICE, request(path)).path == b"/luigi/"
         assert dict(pages.answer(call, ALICE, redirect).headers)[b"location"] == location
 

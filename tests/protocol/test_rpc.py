@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, DateTime, Origin, Outbound, Principal, Reason, Reply, Request, Value
+from proxy.protocol.batches import BatchIds
 from proxy.protocol.catalog import Method, load_catalog
 from proxy.protocol.luigi import DISABLED, LuigiApi
 from proxy.protocol.refusal import Refusal, of_error
@@ -25,8 +26,9 @@ LUIGI = load_catalog(CATALOGS / "luigi.toml")
 SUPERVISOR = load_catalog(CATALOGS / "supervisor.toml")
 LIMIT = 100_000
 PROCESSES = XmlRpc("processes", SUPERVISOR, "/RPC2", batch_calls=5, body_bytes=LIMIT)
-TASKS = LuigiOverXmlRpc("luigi", LUIGI, "", batch_calls=5, body_bytes=LIMIT)
-API = LuigiApi("luigi", LUIGI)
+BATCHES = BatchIds(b"k" * 32, "luigi")
+TASKS = LuigiOverXmlRpc("luigi", LUIGI, "", batch_calls=5, body_bytes=LIMIT, batches=BATCHES)
+API = LuigiApi("luigi", LUIGI, batches=BATCHES)
 BOTH = pytest.mark.parametrize("dialect", [PROCESSES, TASKS], ids=["supervisord", "luigid"])
 ALICE = Principal("https://idp.example", "okta", "alice", ("worker",))
 XML = b"text/xml"
@@ -43,7 +45,7 @@ def request(body: bytes = b"", *, verb: str = "POST", kind: bytes | None = XML, 
 
 def asked(dialect: RpcDialect, method: str, *params: Value) -> Call:
     """The one call that a document makes."""
-    call = dialect.decode(request(encode_call(method, params)), "/RPC2")
+    call = dialect.decode(request(encode_call(method, params)), "/RPC2", ALICE)
     assert isinstance(call, Call)
     return call
 
@@ -51,13 +53,13 @@ def asked(dialect: RpcDialect, method: str, *params: Value) -> Call:
 def refused(dialect: RpcDialect, sent: Request) -> Rejected:
     """Why a request is no call."""
     with pytest.raises(Rejected) as error:
-        dialect.decode(sent, "/RPC2")
+        dialect.decode(sent, "/RPC2", ALICE)
     return error.value
 
 
 def bundled(dialect: RpcDialect, *entries: Value) -> tuple[Call | Rejected, ...]:
     """The items of a system.multicall."""
-    bundle = dialect.decode(request(encode_call("system.multicall", [list(entries)])), "/RPC2")
+    bundle = dialect.decode(request(encode_call("system.multicall", [list(entries)])), "/RPC2", ALICE)
     assert isinstance(bundle, Bundle)
     return bundle.items
 
@@ -136,7 +138,7 @@ def test_what_is_no_call(dialect: RpcDialect, sent: Request, reason: Reason) -> 
 @pytest.mark.parametrize("kind", [b"text/xml", b"application/xml", b"TEXT/XML", b'text/xml;charset="utf-8"', b"text/xml ; charset=UTF-8"])
 def test_types_that_are_xml_in_utf8(kind: bytes) -> None:
     """In any case and spacing that RFC 9110 allows."""
-    call = PROCESSES.decode(request(encode_call("supervisor.getState", []), kind=kind), "/RPC2")
+    call = PROCESSES.decode(request(encode_call("supervisor.getState", []), kind=kind), "/RPC2", ALICE)
     assert isinstance(call, Call)
 
 
@@ -145,7 +147,7 @@ def test_a_gzip_body_is_the_same_call() -> None:
     plain = encode_call("supervisor.getProcessInfo", ["x" * (LIMIT - len(encode_call("supervisor.getProcessInfo", [""])))])
     assert len(plain) == LIMIT
     sent = request(gzip.compress(plain), content_encoding=b"gzip")
-    assert PROCESSES.decode(sent, "/RPC2") == PROCESSES.decode(request(plain), "/RPC2")
+    assert PROCESSES.decode(sent, "/RPC2", ALICE) == PROCESSES.decode(request(plain), "/RPC2", ALICE)
 
 
 @given(st.binary(max_size=200))
@@ -153,7 +155,7 @@ def test_any_gzip_gives_a_call_or_a_rejection(body: bytes) -> None:
     """Bytes that zlib chokes on, and bytes that it does not, end in nothing else."""
     for data in (body, zlib.compress(body, wbits=31), gzip.compress(body)[:-2] + body):
         with pytest.raises(Rejected):
-            TASKS.decode(request(data, content_encoding=b"gzip"), "/RPC2")
+            TASKS.decode(request(data, content_encoding=b"gzip"), "/RPC2", ALICE)
 
 
 # -- an XML-RPC server
@@ -274,6 +276,8 @@ def sample(method: Method) -> dict[str, Value]:
     for argument in method.arguments:
         candidates: list[Value] = [SAMPLES.get(argument.type, "x"), "x", 1, True, {}, [], [["a", 1]], {"a": 1}]
         args[argument.name] = next(value for value in candidates if method.checks[argument.name][0].accepts(value))
+    if "batch_id" in args:
+        args["batch_id"] = BATCHES.seal(ALICE, str(args["family"]), "0cc175b9")
     return args
 
 
@@ -286,7 +290,7 @@ def test_every_method_of_luigid_by_position_by_name_and_as_json_is_one_call(name
     args = sample(LUIGI.methods[name])
     by_name = asked(TASKS, name, args)
     form = urlencode({"data": json.dumps(args)}).encode()
-    api = API.decode(request(form, kind=b"application/x-www-form-urlencoded"), f"/api/{name}")
+    api = API.decode(request(form, kind=b"application/x-www-form-urlencoded"), f"/api/{name}", ALICE)
     assert by_name == api
     here, there = TASKS.encode(by_name, ALICE, request()), API.encode(api, ALICE, request())
     assert replace(here, body=b"") == replace(there, body=b"")
