@@ -12,10 +12,16 @@ from typing import Any
 
 import typer
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from proxy.audit.keys import HMAC_KEY, SIGNING_KEY, load_hmac_key
+from proxy.cli.modes import open_to_others
 from proxy.cli.problems import print_problems
 from proxy.cli.serve import CONFIG
 from proxy.config import Issuer, LocalIssuer, Upstream, read_tables
+from proxy.config_model import Audit
 from proxy.edge.logs import set_up_logging
 from proxy.edge.online import ask
 from proxy.edge.tls import server_context, upstream_context
@@ -42,8 +48,11 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
     try:
         tables, problems = read_tables(config)
     except ConfigError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # nothing could be told
         tables, problems = {}, list(error.problems)
     if tables:
+        problems += open_to_others(config.absolute(), tables)
         problems += _check_files(tables, config.name)
         problems += _check_policies(tables, config.name)
         if online:
@@ -71,13 +80,14 @@ def _check_files(tables: Mapping[str, Any], place: str) -> Iterator[Problem]:
         if issuer and issuer.jwks_file:
             yield from _check_key_set(f"{here}.jwks_file", issuer.jwks_file)
     local: LocalIssuer | None = tables["local_issuer"]
-    if local and local.jwks_file.exists():  # it is made with the first token
+    if local and _is_there(local.jwks_file):  # it is made with the first token
         yield from _check_key_set(f"{place}: local_issuer.directory", local.jwks_file)
     for number, upstream in enumerate(tables["upstreams"]):
         if upstream:
             yield from _check_upstream_files(f"{place}: upstreams[{number}]", upstream)
     if audit := tables["audit"]:
         yield from _check_writable(f"{place}: audit.directory", audit.directory)
+        yield from _check_journal_keys(f"{place}: audit", audit)
 
 
 def _tried(place: str, load: Any) -> Iterator[Problem]:
@@ -117,11 +127,38 @@ def _check_upstream_files(here: str, upstream: Upstream) -> Iterator[Problem]:
 
 def _check_writable(place: str, directory: Path) -> Iterator[Problem]:
     """Find out whether the journal could be written, without writing: the directory is made when the gate starts."""
-    nearest = next(path for path in (directory, *directory.parents) if path.exists())
+    nearest = next((path for path in (directory, *directory.parents) if _is_there(path)), directory)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         yield Problem(
             place, f"{nearest} cannot be written", "Give the gate's user the right to write there; without a journal nothing is forwarded."
         )
+
+
+def _check_journal_keys(place: str, audit: Audit) -> Iterator[Problem]:
+    """Read the keys beside the log as the journal would, but make none; modes are looked at elsewhere."""
+    if _is_there(audit.directory / HMAC_KEY) and not (audit.directory / HMAC_KEY).stat().st_mode & 0o077:
+        yield from _tried(f"{place}.directory", lambda: load_hmac_key(audit.directory, make=False))
+    beside = audit.directory / SIGNING_KEY
+    try:
+        if audit.signing_key is not None:
+            beside, pem = audit.signing_key.file or Path(audit.signing_key.source), audit.signing_key.reveal().encode()
+        elif _is_there(beside):
+            pem = beside.read_bytes()
+        else:
+            return  # it is made when the gate starts
+        usable = isinstance(load_pem_private_key(pem, password=None), Ed25519PrivateKey)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        usable = False
+    if not usable:
+        remedy = "Restore it from a backup, or make one with callgate audit key make."
+        yield Problem(f"{place}.signing_key", f"{beside} holds no Ed25519 key without a pass phrase", remedy)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False  # in a directory that this user cannot enter
 
 
 def _check_policies(tables: Mapping[str, Any], place: str) -> Iterator[Problem]:

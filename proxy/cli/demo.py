@@ -106,11 +106,13 @@ class _DidNotStart(Exception):  # noqa: N818  (it says what happened)
 
 async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
     """Run the gate in this process; its log goes to ``gate.log``."""
+    from proxy.cli.modes import refuse_open
     from proxy.config import load_settings
     from proxy.edge.app import run
     from proxy.edge.logs import set_up_logging
 
     settings = load_settings(files.settings, environ={})
+    refuse_open(settings)
     log = (files.directory / "gate.log").open("a", buffering=1, encoding="utf-8")  # open to the end: the loop may have last words
     set_up_logging(settings.log.level, settings.log.format, log)
     await run(settings, stop=stop)

@@ -62,7 +62,7 @@ def write_files(files: DemoFiles, *, now: float) -> None:
     for part in ("tokens", "audit", "output"):
         (directory / part).mkdir(mode=0o700, exist_ok=True)
     if not (directory / "policies").exists():
-        shutil.copytree(shipped_policies(), directory / "policies")
+        _copy_policies(directory / "policies")
     if not _still_valid(directory / "tls.crt", now):
         make_self_signed(HOSTNAMES, directory, now=now)
     _write(
@@ -83,6 +83,13 @@ def socket_path(directory: Path) -> Path:
         return path
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))  # noqa: S108  (the socket has mode 0700 wherever it is)
     return runtime / f"callgate-demo-{os.getuid()}-{os.getpid()}.sock"
+
+
+def _copy_policies(to: Path) -> None:
+    """Copy the shipped policies for their new owner alone to write: a clone made with another umask is open to its group."""
+    shutil.copytree(shipped_policies(), to)
+    for path in (to, *to.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o755 | 0o600)
 
 
 def _still_valid(certificate: Path, now: float) -> bool:
@@ -106,6 +113,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)  # whatever the umask
         file.write(text)
     fresh.replace(path)
 

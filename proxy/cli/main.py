@@ -66,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has left; there is nobody to complain to
         sys.exit(1)
+    except OSError as error:  # a disk that is full, a directory that is not ours: said in a line, and no "no" to any question
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"callgate: {place}{error.strerror or type(error).__name__}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _version(wanted: bool) -> None:

@@ -26,14 +26,16 @@ def command(config: Path = CONFIG) -> None:
 
     On a signal it takes no new calls, finishes those in hand, closes the journal, and leaves with 0. SIGHUP, or `callgate
     reload`, puts new processes with the settings as they are now in the place of the old ones; no call is lost. It logs to
-    standard error, and leaves with 2 when the settings, policies or files are wrong.
+    standard error, and leaves with 2 when the settings, policies or files are wrong, or open to other users.
     """
+    from proxy.cli.modes import refuse_open
     from proxy.config import load_settings
     from proxy.edge.logs import set_up_logging
     from proxy.edge.processes import Supervisor
     from proxy.edge.status import StatusFile
 
     settings = load_settings(config)
+    refuse_open(settings)
     set_up_logging(settings.log.level, settings.log.format)
     listen = settings.listen
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # for the processes: glibc keeps an arena for each thread otherwise
@@ -76,12 +78,14 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
     """One serving process, from its settings as they are now to its end; the exit code. `first` is what the supervisor began with."""
     import uvloop
 
+    from proxy.cli.modes import refuse_open
     from proxy.config import load_settings
     from proxy.edge.app import run
     from proxy.edge.logs import set_up_logging
 
     try:
         settings = load_settings(config)
+        refuse_open(settings)
         set_up_logging(settings.log.level, settings.log.format)
         if place.slot == 0:
             _tell_what_waits(first, settings)

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from proxy.cli.demo_files import DemoFiles, write_files
+from proxy.cli.modes import refuse_open
+from proxy.config import load_settings
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 90.0  # seconds, for a machine that is busy with other things
@@ -249,6 +254,42 @@ def start_and_fail(directory: Path, **environ: str) -> str:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     return line
+
+
+def test_the_files_are_its_owners_to_write_whatever_the_umask(tmp_path: Path) -> None:
+    """The gate refuses policies that others could write, so the demo, whose user may work with any umask, must not make such."""
+    before = os.umask(0)
+    try:
+        files = DemoFiles(tmp_path, 8443, 8082, 9464, tmp_path / "supervisor.sock")
+        write_files(files, now=time.time())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "policies" / "catalogs" / "luigi.toml").is_file()
+    for path in tmp_path.rglob("*"):
+        assert not path.stat().st_mode & 0o022, path
+    refuse_open(load_settings(files.settings, environ={}))
+
+
+def test_a_demo_refuses_policies_that_others_can_write(tmp_path: Path) -> None:
+    """As a gate does, with the way to mend it; and it leaves nothing running."""
+    policies = tmp_path / ".demo" / "policies"
+    shutil.copytree(ROOT / "policies", policies)
+    for path in (tmp_path / ".demo", policies, *policies.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o755)
+    (policies / "roles.toml").chmod(0o666)
+    port, luigid_port = free_ports()
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy.cli.main", "demo", "--dir", ".demo"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(port), "LUIGID_PORT": str(luigid_port)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Run: chmod go-w {policies / 'roles.toml'}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -118,6 +118,14 @@ def test_serve_says_when_its_port_is_taken(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr.splitlines()[-1]
 
 
+def test_what_the_system_refuses_is_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk or a path that is none must neither read as the answer "no" nor show a traceback, whichever verb met it."""
+    (tmp_path / "file").write_text("")
+    code, shown, errors = said(capsys, "demo", "--dir", str(tmp_path / "file" / "demo"))
+    assert (code, shown) == (2, "")
+    assert errors == f"callgate: {tmp_path}/file/demo: Not a directory\n"
+
+
 def test_the_version_is_that_of_the_package() -> None:
     """For reports: one line."""
     done = callgate("--version")
