@@ -4,7 +4,10 @@ Only whole segments whose every record is older than the given time, from the be
 The order is the safe one: (1) compress and copy, with the checkpoints; (2) read the copies back and compare; (3) have a record
 written that says what went where; (4) only then remove. Interrupted, it has copied too much and lost nothing. The first
 segment that stays begins with the edge of the tree before it, so that later signed roots still prove it, and the record of (3)
-says that what is missing was archived.
+says that what is missing was archived. The policy sets and public keys go along, so that the archive can be read by itself.
+
+Nothing in an archive is ever overwritten: what is there already must be the same, and a log goes on where it ended there.
+Two logs of one name (of two machines, say) need two archives.
 """
 
 import hashlib
@@ -16,9 +19,11 @@ from pathlib import Path
 
 from proxy.audit.chain import Chain
 from proxy.audit.compress import compress
-from proxy.audit.files import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, make_directory, segment_name, segments, sync_directory
+from proxy.audit.files import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, make_directory, replace_durably, segment_name, segments, sync_directory
 from proxy.audit.keys import PUBLIC_KEYS
-from proxy.audit.reader import last_of_segment, readable
+from proxy.audit.merkle import leaf_hash
+from proxy.audit.policies import DIRECTORY as POLICY_SETS
+from proxy.audit.reader import last_of_segment, parse, readable
 from proxy.audit.withhold import Json
 
 
@@ -61,6 +66,7 @@ def copy(planned: Plan, to: Path) -> list[Path]:
     """Compress and copy the planned segments under `to`/<log>/; return the files that may be removed once that is on record."""
     source, target = planned.directory, to / planned.directory.name
     make_directory(target)
+    _goes_on(planned, target)
     done = []
     for number in planned.numbers:
         path = segments(source)[number]
@@ -70,9 +76,12 @@ def copy(planned: Plan, to: Path) -> list[Path]:
             if file.exists():
                 _copy(file, target / file.name)
                 done.append(file)
-    for keys in (source / PUBLIC_KEYS, source.parent / PUBLIC_KEYS):
-        if keys.exists():
-            _copy(keys, to / PUBLIC_KEYS)
+    keys = [line for file in (to / PUBLIC_KEYS, source.parent / PUBLIC_KEYS) if file.exists() for line in file.read_bytes().splitlines()]
+    replace_durably(to / PUBLIC_KEYS, b"".join(line + b"\n" for line in dict.fromkeys(keys)))
+    for kept in sorted((source.parent / POLICY_SETS).glob("*.json")):
+        make_directory(to / POLICY_SETS)
+        _copy(kept, to / POLICY_SETS / kept.name)
+        sync_directory(to / POLICY_SETS)
     sync_directory(target)
     sync_directory(to)
     return done
@@ -86,7 +95,24 @@ def remove(files: list[Path]) -> None:
         sync_directory(directory)
 
 
+def _goes_on(planned: Plan, target: Path) -> None:
+    """Refuse a place that holds another log of the same name: the segment before the first to be moved must be the one before it."""
+    there = {number: path for number, path in segments(target).items() if number < planned.first}
+    if not there:
+        return
+    number, path = max(there.items())
+    with readable(segments(planned.directory)[planned.first]) as lines:
+        follows = parse(lines.readline()).get("prev")
+    last = list(last_of_segment(target.name, number, path, 1))
+    if number != planned.first - 1 or not last or leaf_hash(last[0].raw)[:8].hex() != follows:
+        raise OSError(f"{target} holds another log of this name, or not all of this one: archive to another directory")
+
+
 def _copy(source: Path, target: Path) -> None:
+    if target.exists():
+        if _digest(target) != _digest(source):
+            raise OSError(f"{target} is there already, and another than {source}: archive to another directory")
+        return
     temporary = target.with_name(f".{target.name}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

@@ -75,30 +75,41 @@ def access(
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A policy set as the log says that it came into force. `texts` is None when they are not kept, or not those of then."""
+    """A policy set as the log says that it came into force. `texts` is None when they are not kept, or not those of then.
+
+    `continued` says that it was in force already where the log begins, what came before being archived.
+    """
 
     time: str
     log: str
     hash: str
     texts: dict[str, str] | None
     doubt: str = ""
+    continued: bool = False
 
 
 def policy_sets(items: Iterable[Item], directory: Path) -> Iterator[InForce]:
-    """Give what each ``policy`` record says, with the texts kept beside the log, which must be those that the record vouches for."""
+    """Give what each ``policy`` record says, with the texts kept beside the log, which must be those that the record vouches for.
+
+    Where the beginning of a log was archived, its first segment header says which set was in force there.
+    """
     home = directory if (directory / POLICY_SETS).is_dir() else directory.parent
+    begun: set[str] = set()
     for item in items:
-        if item.record.get("stage") != "policy":
+        header = item.record.get("stage") == "segment"
+        said = item.record.get("policy") if header else item.record
+        if item.record.get("stage") not in ("policy", "segment") or (header and item.log in begun) or not isinstance(said, dict):
             continue
-        policy_hash = str(item.record.get("hash"))
+        begun.add(item.log)
+        policy_hash = str(said.get("hash"))
         kept = kept_policy_set(home, policy_hash)
         if kept is None:
             doubt = "its texts are not kept beside the log"
-        elif digest(kept) != item.record.get("texts_sha256"):
+        elif digest(kept) != said.get("texts_sha256"):
             kept, doubt = None, "the kept texts are not those that came into force"
         else:
             doubt = ""
-        yield InForce(item.time, item.log, policy_hash, kept, doubt)
+        yield InForce(item.time, item.log, policy_hash, kept, doubt, continued=header)
 
 
 def changes(sets: Iterable[InForce], since: str, until: str, period: str, basis: Sequence[Checkpoint]) -> Report:
@@ -125,7 +136,9 @@ def _change(before: InForce | None, found: InForce) -> tuple[str, str]:
     if found.texts is None:
         return found.doubt, ""
     if before is None:
-        return "first: " + " ".join(sorted(found.texts)), ""
+        return ("in force where the log begins: " if found.continued else "first: ") + " ".join(sorted(found.texts)), ""
+    if before.hash == found.hash and found.continued:
+        return "as before (in force where the log begins)", ""
     if before.hash == found.hash:
         return "as before (a process began with it)", ""
     if before.texts is None:

@@ -21,7 +21,7 @@ from proxy.audit.recover import State, recover
 from proxy.audit.rejections import Rejections
 from proxy.audit.windows import SECONDS, Window, Windows, key_of, outcome_of, standing_of
 from proxy.audit.withhold import Json, Withholder
-from proxy.audit.writer import Entry, Timing, Writer, now_ns
+from proxy.audit.writer import IN_FORCE, Entry, Timing, Writer, now_ns
 from proxy.errors import ConfigError, Problem, Unavailable
 from proxy.model import Call, Decision, Origin, Principal, Reason, Receipt
 
@@ -198,7 +198,7 @@ class Journal:
         except OSError:
             raise Unavailable(Reason.AUDIT_UNWRITABLE, "the policy set cannot be kept beside the log", retry_after=5) from None
         names: list[Json] = [*sorted(files)]
-        self._add(note("policy", {"hash": policy_hash, "files": names, "texts_sha256": texts}))
+        self._add(note("policy", {"hash": policy_hash, "files": names, "texts_sha256": texts}), closes=IN_FORCE)
 
     def noted(self, stage: str, members: Mapping[str, Json]) -> None:
         """Record something about the log itself, such as that segments were archived."""

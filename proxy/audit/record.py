@@ -35,7 +35,8 @@ known. Or, for a flood, a ``summary`` {address (null for all others together), c
 of those not written one by one.
 
 About the log itself: **segment** (the first of every segment: ``log`` origin name, ``segment`` number, ``tree`` {size,
-root, edge} before this record, ``open`` [[seq, id], …] calls not completed yet), **opened** (a process began to write:
+root, edge} before this record, ``open`` [[seq, id], …] calls not completed yet, ``policy`` the members of the **policy**
+record in force, so that the log can be read from here), **opened** (a process began to write:
 ``software``, ``pid``, ``recovered`` {cut: bytes of a torn end, unknown: calls closed as unknown by the records that
 follow}), **policy** (a policy set is in force: ``hash``, ``files``, ``texts_sha256``), **gap** (the log could not be written: ``since``,
 ``error``, ``refused`` calls), **clock** (the clock went back: ``behind_us``), **idle** (nothing happened for an hour),

@@ -39,7 +39,10 @@ from proxy.audit.record import Stamps, line, note
 from proxy.audit.recover import State, scan
 
 Entry: TypeAlias = tuple[int, bytes, str | None, int]
-"""Microseconds since 1970, record body, id of the call it opens (or None), seq of the call it completes (or -1)."""
+"""Microseconds since 1970, record body, id of the call it opens (or None), seq of the call it completes (or -1, or `IN_FORCE`)."""
+
+IN_FORCE = -2
+"""In place of a seq: the body says which policy set is in force, and every later segment says so again."""
 
 DAY_US = 86_400_000_000
 
@@ -93,6 +96,7 @@ class Writer:
         self._signed_at = self._active_at = time.monotonic()
         self._resumed = resumed
         self._since = 0
+        self._policy = b""
         self._fd = -1
         self._day = -1
         self._stamp = Stamps()
@@ -206,11 +210,13 @@ class Writer:
         self.commits += 1
         self._active_at = time.monotonic()
         calls, seq = state.open, state.tree.size
-        for _, _, opens, closes in entries:
+        for _, body, opens, closes in entries:
             if opens is not None:
                 calls[seq] = opens
             elif closes >= 0:
                 calls.pop(closes, None)
+            elif closes == IN_FORCE:
+                self._policy = body
             seq += 1
         state.tree, state.prev, state.time, state.offset = tree, prev, last, offset + len(data)
 
@@ -224,6 +230,8 @@ class Writer:
             "segment",
             {"log": self._signer.origin, "segment": number, "tree": tree, "open": [[seq, call_id] for seq, call_id in state.open.items()]},  # type: ignore[dict-item]  # mypy does not see list[str] as list[Json]
         )
+        if self._policy:
+            head = b'%b,"policy":{%b}' % (head[:-1], self._policy.partition(b",")[2])
         fd = open_append(self._path(number))
         try:
             os.ftruncate(fd, 0)

@@ -2,14 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.archive import copy, plan, remove
+from proxy.audit.archive import Plan, copy, plan, remove
 from proxy.audit.chain import Wrong
+from proxy.audit.controls import policy_sets
 from proxy.audit.files import segments
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
-from proxy.audit.reader import read_log
+from proxy.audit.policies import kept_policy_set
+from proxy.audit.reader import read_all, read_log
 from proxy.audit.verify import verify_directory
 
-from .made import Clock, one, open_journal, raw_lines
+from .made import HASH, Clock, one, open_journal, raw_lines
 
 DAY = 24 * 3600 * 10**9
 
@@ -19,6 +21,7 @@ async def days(tmp_path: Path) -> Path:
     """A log of four days, a segment each, beginning on 2026-01-01."""
     clock = Clock()
     journal = open_journal(tmp_path / "audit", clock=clock)
+    journal.policy_in_force(HASH, {"base.cedar": "y"})
     for n in range(4):
         await one(journal, n)
         clock.now += DAY
@@ -92,3 +95,57 @@ async def test_the_gate_goes_on_after_its_beginning_was_moved(days: Path, tmp_pa
     await one(journal, 99)
     await journal.close()
     assert all(report.broken is None for report in verify_directory(days, public_keys(days / PUBLIC_KEYS)))
+
+
+def planned(log: Path, before: str) -> Plan:
+    """What is to be moved."""
+    found = plan(log, before)
+    assert found is not None
+    return found
+
+
+async def test_an_archive_is_never_overwritten(days: Path, tmp_path: Path) -> None:
+    """Another log of the same name, of another machine, is refused and nothing of either is lost; the same again is no harm."""
+    archive = tmp_path / "archive"
+    copy(planned(days / "gate", "2026-01-02T12:00:00.000000Z"), archive)
+    before = {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()}
+    clock = Clock()
+    journal = open_journal(tmp_path / "second", clock=clock)
+    for n in range(4):
+        await one(journal, n + 100)
+        clock.now += DAY
+    await one(journal, 104)
+    await journal.close()
+    other = tmp_path / "second" / "gate"
+    with pytest.raises(OSError, match="there already"):
+        copy(planned(other, "2026-01-02T12:00:00.000000Z"), archive)
+    remove([path for number, path in segments(other).items() if number <= 2])
+    with pytest.raises(OSError, match="holds another log"):
+        copy(planned(other, "2026-01-03T12:00:00.000000Z"), archive)
+    assert {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()} == before
+    remove(copy(planned(days / "gate", "2026-01-02T12:00:00.000000Z"), archive))
+    copy(planned(days / "gate", "2026-01-03T12:00:00.000000Z"), archive)
+    [moved] = verify_directory(archive, public_keys(archive / PUBLIC_KEYS))
+    assert moved.broken is None and moved.segments == 3
+
+
+async def test_an_archive_has_all_keys_and_policies(days: Path, tmp_path: Path) -> None:
+    """Logs of two machines under their own names can share an archive: it has both keys, and every policy set that is named in it."""
+    archive, clock = tmp_path / "archive", Clock()
+    journal = open_journal(tmp_path / "second", "other", clock=clock)
+    await one(journal, 1)
+    clock.now += DAY
+    await one(journal, 2)
+    await journal.close()
+    for log in (days / "gate", tmp_path / "second" / "other"):
+        copy(planned(log, "2026-01-02T00:00:00.000000Z"), archive)
+    reports = verify_directory(archive, public_keys(archive / PUBLIC_KEYS))
+    assert [report.log for report in reports if report.broken is None] == ["gate", "other"]
+    assert kept_policy_set(archive, HASH) == {"base.cedar": "y"}
+
+
+async def test_what_remains_says_which_policies_were_in_force(days: Path, tmp_path: Path) -> None:
+    """With the policy record itself archived, the log still says which set it began with, and the texts are still vouched for."""
+    remove(copy(planned(days / "gate", "2026-01-02T12:00:00.000000Z"), tmp_path / "archive"))
+    [found] = policy_sets(read_all(days), days)
+    assert (found.hash, found.texts, found.continued) == (HASH, {"base.cedar": "y"}, True)

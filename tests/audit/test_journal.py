@@ -298,6 +298,24 @@ async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -
     assert (found["hash"], found["files"]) == (HASH, ["base.cedar", "roles.toml"])
 
 
+async def test_every_segment_says_which_policies_are_in_force(tmp_path: Path) -> None:
+    """A segment's header repeats the policy record in force, so that a log can be read when its beginning was archived."""
+    clock = Clock()
+    journal = open_journal(tmp_path, clock=clock)
+    journal.policy_in_force(HASH, {"base.cedar": "y"})
+    await one(journal, 1)
+    clock.now += 24 * 3600 * 10**9
+    await one(journal, 2)
+    await journal.close()
+    first, second = (r for r in records(tmp_path / "gate") if r["stage"] == "segment")
+    assert "policy" not in first and second["policy"] == {
+        "hash": HASH,
+        "files": ["base.cedar"],
+        "texts_sha256": digest({"base.cedar": "y"}),
+    }
+    assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS)).broken is None
+
+
 async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
     """A log goes on under the origin name it began with, though the settings name another site now: else no check could follow it."""
     await open_journal(tmp_path, site="callgate.example/one").close()

@@ -61,7 +61,7 @@ def access(
 
     where, basis = _where(dir_, config, at)
     end = instant(until) or "~"
-    sets = [found for found in controls.policy_sets(_items(where, basis, b'"policy"'), where) if found.time < end]
+    sets = [found for found in controls.policy_sets(_items(where, basis, b'"policy"', b'"segment"'), where) if found.time < end]
     if not sets:
         fail("no record up to there says which policy set was in force: was the gate ever started on this log?")
     last = sets[-1]
@@ -91,7 +91,7 @@ def changes(
 ) -> None:
     """Show every policy and roles change that came into force: when, by which hash, with the difference in text."""
     where, basis = _where(dir_, config, at)
-    sets = controls.policy_sets(_items(where, basis, b'"policy"'), where)
+    sets = controls.policy_sets(_items(where, basis, b'"policy"', b'"segment"'), where)
     made = controls.changes(sets, instant(since) or "", instant(until) or "~", _period(since, until), list(basis.values()))
     _write(made, form, out)
 
@@ -141,9 +141,9 @@ def _where(dir_: Path | None, config: Path | None, at: Sequence[Path] | None) ->
     return where, basis
 
 
-def _items(where: Path, basis: Mapping[str, Checkpoint], stage: bytes) -> list[Item]:
-    """Return the records of one stage that the checkpoints cover, by time."""
-    found = read_all(where, sift=lambda raw: stage in raw[70:110])
+def _items(where: Path, basis: Mapping[str, Checkpoint], *stages: bytes) -> list[Item]:
+    """Return the records of these stages that the checkpoints cover, by time."""
+    found = read_all(where, sift=lambda raw: any(stage in raw[70:110] for stage in stages))
     return [i for i in found if i.log in basis and i.record.get("seq", 0) < basis[i.log].size]
 
 
