@@ -43,8 +43,8 @@ class Meter(Protocol):
     def called(self, upstream: str, permission: str, reason: str) -> None:
         """One decided call."""
 
-    def completed(self, seconds: float) -> None:
-        """One allowed call has been answered, `seconds` after it was decided."""
+    def completed(self, seconds: float, outcome: str) -> None:
+        """One allowed call has been answered, `seconds` after it was decided; `outcome` is ok, fault or a reason code."""
 
     def rejected(self, reason: str) -> None:
         """One request of which no call was made."""
@@ -65,6 +65,8 @@ class Log(Protocol):
     def rejected(self, ref: str, address: str, reason: str) -> object:
         """Write a line about a request that never became a call; floods of them are thinned out."""
 
+
+_HEARTBEAT_PATH = "/api/ping"  # turned away last: luigid gives up a worker that misses two, and fails its tasks
 
 Dialect: TypeAlias = LuigiApi | LuigiPages | RpcDialect
 
@@ -182,8 +184,8 @@ class Gate:
         upstream: str | None = None
         self.in_flight += 1
         try:
-            if self.in_flight > (2 * self._limit if request.path.endswith("/api/ping") else self._limit):
-                raise Unavailable(Reason.OVERLOADED, retry_after=1)  # pings last: a worker that misses two is given up by luigid
+            if self.in_flight > (2 * self._limit if request.path.endswith(_HEARTBEAT_PATH) else self._limit):
+                raise Unavailable(Reason.OVERLOADED, retry_after=1)
             route, path = self._route(request.path)
             upstream = route.name
             dialect = route.dialect(path)
@@ -341,7 +343,7 @@ class Gate:
 
     def _complete(self, receipt: Receipt, outcome: str, status: int, sent: int) -> None:
         duration = time.monotonic_ns() - receipt.started
-        self._meter.completed(duration / 1e9)
+        self._meter.completed(duration / 1e9, outcome)
         self._journal.completed(receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000)
 
     def _rejected(

@@ -20,6 +20,7 @@ class Meter:
     def __init__(self) -> None:
         self._calls: dict[tuple[str, str, str], int] = {}
         self._rejected: dict[str, int] = {}
+        self._outcomes: dict[str, int] = {}
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
         self.gauges: list[tuple[str, str, Callable[[], float]]] = []
@@ -29,8 +30,9 @@ class Meter:
         key = (upstream, permission, reason)
         self._calls[key] = self._calls.get(key, 0) + 1
 
-    def completed(self, seconds: float) -> None:
-        """One allowed call answered, `seconds` after it was decided."""
+    def completed(self, seconds: float, outcome: str = "ok") -> None:
+        """One allowed call answered, `seconds` after it was decided; `outcome` is ok, fault or the reason of a failure."""
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds += seconds
 
@@ -50,6 +52,10 @@ class Meter:
         for reason, count in self._rejected.items():
             rejected.add_metric([reason], count)
         yield rejected
+        completed = CounterMetricFamily("callgate_completed_calls", "Allowed calls by what became of them.", labels=["outcome"])
+        for outcome, count in self._outcomes.items():
+            completed.add_metric([outcome], count)
+        yield completed
         total, buckets = 0, []
         for bound, count in zip([*map(str, _BOUNDS), "+Inf"], self._buckets, strict=True):
             total += count

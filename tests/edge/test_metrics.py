@@ -40,6 +40,20 @@ def test_calls_are_counted_by_upstream_class_and_reason() -> None:
     run(main())
 
 
+def test_what_became_of_calls_is_counted_by_reason() -> None:
+    """An upstream that fails shows in a series of its own, under the code that its callers were given."""
+
+    async def main() -> None:
+        meter = Meter()
+        meter.completed(0.1)
+        meter.completed(0.1, "upstream-unreachable")
+        _, text = await scraped(meter)
+        assert 'callgate_completed_calls_total{outcome="upstream-unreachable"} 1.0' in text.splitlines()
+        assert 'callgate_completed_calls_total{outcome="ok"} 1.0' in text.splitlines()
+
+    run(main())
+
+
 @pytest.mark.parametrize(("seconds", "first"), [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (10.0, "10.0"), (11.0, "+Inf")])
 def test_durations_fall_into_every_bucket_that_holds_them(seconds: float, first: str) -> None:
     """Buckets are cumulative, as Prometheus reads them: a bound holds all that took no longer."""
