@@ -17,7 +17,6 @@ from proxy.config_values import (
     LoopbackAddress,
     Name,
     Prefix,
-    PublicUrl,
     RequestPath,
     SecretValue,
     UpstreamUrl,
@@ -42,7 +41,6 @@ class Listen(_Section):
     port: Port = Field(default=8443, description="the TCP port to listen on")
     processes: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="how many processes share the port")
     plain_http: bool = Field(default=False, description="serve without TLS, on a loopback address only")
-    public_url: PublicUrl | None = Field(default=None, description="the URL under which clients reach the gate")
 
 
 class Tls(_Section):

@@ -92,7 +92,6 @@ def _directory_or_nothing(path: Path) -> Path:
     return path
 
 
-AnyPath = Annotated[Path, BeforeValidator(_path)]
 ExistingFile = Annotated[Path, BeforeValidator(_path), AfterValidator(_existing_file)]
 ExistingDirectory = Annotated[Path, BeforeValidator(_path), AfterValidator(_existing_directory)]
 Directory = Annotated[Path, BeforeValidator(_path), AfterValidator(_directory_or_nothing)]
@@ -201,12 +200,6 @@ def _issuer_url(value: str) -> str:
     return value
 
 
-def _public_url(value: str) -> str:
-    if split_url(value).path not in {"", "/"}:
-        raise wrong("must have no path", 'Write scheme, host and port only, such as "https://gate.example:8443".')
-    return value.rstrip("/")
-
-
 def _upstream_url(value: str) -> str:
     if value.startswith("unix:"):
         if not value.startswith("unix:/"):
@@ -237,5 +230,4 @@ LoopbackAddress = Annotated[str, AfterValidator(_metrics_address)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 RequestPath = Annotated[str, AfterValidator(_request_path)]
 IssuerUrl = Annotated[str, AfterValidator(_issuer_url)]
-PublicUrl = Annotated[str, AfterValidator(_public_url)]
 UpstreamUrl = Annotated[str, AfterValidator(_upstream_url)]

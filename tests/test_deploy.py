@@ -59,3 +59,20 @@ def test_the_two_commands_are_valid_make(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert "pytest" in done.stdout
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111 == 0o111
+
+
+def test_every_module_that_make_runs_exists() -> None:
+    """A target that fails with "No module named" is worse than none; each one named at the top can be made, and is told there."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    modules = re.findall(r"bin/python -m (tests\.[a-z_]+)", text)
+    assert modules
+    for module in modules:
+        assert (ROOT / module.replace(".", "/") / "__main__.py").is_file(), module
+    told = set(re.findall(r"(?m)^# make ([a-z]+)", text))
+    phony = re.search(r"(?m)^\.PHONY: (.+)$", text)
+    assert phony
+    made = set(phony[1].split())
+    assert told <= made
+    assert made - told == {"lint", "types", "tests", "system"}, "parts of make test"
+    for target in told:
+        assert re.search(rf"(?m)^{target}:", text), target

@@ -133,7 +133,6 @@ _SETTINGS = """\
 [listen]
 address = "127.0.0.1"
 port = {port}
-public_url = "https://localhost:{port}"
 
 [tls]
 certificate = "tls.crt"

@@ -28,7 +28,10 @@ def command(config: Path = CONFIG) -> None:
     try:
         before = read_status(path)
         if before is None:
-            _fail("no gate with these settings is running. Start it with callgate serve.")
+            _fail(
+                "no gate with these settings is running. Start it with callgate serve. "
+                "(If a demo runs with them: it cannot be reloaded; end it, and start it again.)"
+            )
         os.kill(before.pid, signal.SIGHUP)
     except OSError as error:
         _fail(f"the running gate cannot be told: {error.strerror}. Run this as the user that the gate runs as.")
