@@ -4,6 +4,7 @@ Each test shows the attack on a luigid directly first: without that half, a test
 """
 
 import gzip
+import hashlib
 import importlib
 import json
 import posixpath
@@ -13,6 +14,10 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import pytest
+
+from proxy.audit.keys import load_hmac_key
+from proxy.model import Principal
+from proxy.protocol.batches import BatchIds, batch_key
 
 from .stage import FORM, Client, Gate, Luigid, Response, Worker, basic, until, write_netrc
 
@@ -267,7 +272,8 @@ def test_spoofed_worker_does_nothing_through_the_gate(gate: Gate, guarded: Luigi
         gate.rejected(gate.call("add_task", mallory, **planted_task(spelling)), "not-your-worker", "mallory")
     assert gate.call("add_task", mallory, **planted_task(stated)).status == 200
     for spelling in (stated + " [local:etl-1] ", stated + "  [local:etl-1"):
-        gate.call("add_task", mallory, **{**planted_task(spelling), "task_id": "Planted__another"})
+        answer = gate.call("add_task", mallory, **{**planted_task(spelling), "task_id": "Planted__another"})
+        gate.rejected(answer, "not-your-worker", "mallory")
     assert guarded.tasks()["Planted__99914b932b"]["workers"] == [stated + " [local:mallory]"]
     (tmp_path / "go").touch()
     assert worker.wait() == 0
@@ -338,6 +344,116 @@ def test_an_assistant_is_told_the_module(gate: Gate, guarded: Luigid) -> None:
         work = gate.call("get_work", assistant, **{**asked, "current_tasks": None}).result
     assert (work["task_id"], work["task_module"]) == ("Any_1", "any.module")
     guarded.call("add_task", task_id="Any_1", worker="helper [local:helper]", status="DONE")
+
+
+# -- luigi.md 1b.2 and 1b.4: what bounds a worker is a scope of families, and luigid knows other ways to a task than its name
+
+
+SCOPE = """
+@id("etl-workers-work-on-etl")
+permit (principal in Role::"etl-worker", action in Action::"work", resource)
+unless { context has task && !(context.task like "etl.*" || context.task like "Days_*" || context.task like "Batched*") };
+"""
+ETL_WORKERS = """
+[[roles.etl-worker]]
+issuer = "local"
+group = "etl-worker"
+"""
+ETL: dict[str, Any] = {"worker": "etl", "task_id": "etl.A_1", "family": "etl.A"}
+
+
+@pytest.fixture(scope="module")
+def scoped(tmp_path_factory: pytest.TempPathFactory, guarded: Luigid) -> Iterator[Gate]:
+    """A gate with the scope that the shipped policies describe, before `guarded`."""
+    gate = Gate(tmp_path_factory.mktemp("scoped"), {"/": guarded}, cedar=SCOPE, roles=ETL_WORKERS)
+    yield gate
+    gate.stop()
+
+
+def start_batch(client: Client, token: str | None, family: str) -> dict[str, Any]:
+    """The answer to the get_work with which production starts a batch of three."""
+    for number in range(3):
+        task: dict[str, Any] = {"task_id": f"{family}_{number}", "family": family, "params": {"d": str(number)}, "batchable": True}
+        assert client.call("add_task", token, worker="prod", **task).status == 200
+    assert client.call("add_task_batcher", token, worker="prod", task_family=family, batched_args=["d"]).status == 200
+    batch: dict[str, Any] = client.call("get_work", token, worker="prod", current_tasks=[]).result
+    assert sorted(batch["batch_task_ids"]) == [f"{family}_{number}" for number in range(3)]
+    return batch
+
+
+def digest_of(batch: dict[str, Any]) -> str:
+    """The batch id as anybody can compute it from the tasks' ids, in the order in which luigid took them."""
+    return hashlib.md5("|".join(batch["batch_task_ids"]).encode(), usedforsecurity=False).hexdigest()
+
+
+def test_whoever_states_a_batch_ends_it_without_the_gate(bare: Luigid) -> None:
+    """The attack: the id of another team's batch, computed, on a task of one's own; when that is done, the batch is."""
+    batch = start_batch(bare, None, "prod.B")
+    assert batch["batch_id"] == digest_of(batch)
+    bare.call("add_task", **ETL, status="RUNNING", batch_id=digest_of(batch))
+    bare.call("add_task", **ETL, status="DONE")
+    assert {bare.status(task_id) for task_id in batch["batch_task_ids"]} == {"DONE"}
+
+
+def test_a_batch_is_its_workers_own_through_the_gate(scoped: Gate, guarded: Luigid) -> None:
+    """Neither the computed id nor the one that another identity was told is taken; who was told it ends the batch in order."""
+    prod, etl = scoped.token("prod", "worker"), scoped.token("etl", "etl-worker")
+    batch = start_batch(scoped, prod, "prod.B")
+    for batch_id in (digest_of(batch), batch["batch_id"]):
+        for token, who in ((etl, "etl"), (scoped.token("other", "worker"), "other")):
+            scoped.rejected(scoped.call("add_task", token, **ETL, status="RUNNING", batch_id=batch_id), "not-your-worker", who)
+    assert {guarded.status(task_id) for task_id in batch["batch_task_ids"]} == {"BATCH_RUNNING"}
+    whole = {"worker": "prod", "task_id": "prod.B_0_1_2", "family": "prod.B"}
+    for status in ({"status": "RUNNING", "batch_id": batch["batch_id"]}, {"status": "DONE"}):
+        assert scoped.call("add_task", prod, **whole, **status).status == 200
+    assert {guarded.status(task_id) for task_id in batch["batch_task_ids"]} == {"DONE"}
+    assert scoped.recorded(stage="decided", task="prod.B_0_1_2", method="add_task", decision="allow")["principal"]["subject"] == "prod"
+
+
+def test_every_process_and_the_next_one_knows_a_batch(scoped: Gate) -> None:
+    """What binds a batch comes from the secret beside the log, so a worker may take it up at another process or after a restart."""
+    batch = start_batch(scoped, scoped.token("prod", "worker"), "prod.C")
+    principal = Principal("", "local", "prod", ())
+    elsewhere = BatchIds(batch_key(load_hmac_key(scoped.directory / "audit", make=False)), "luigi")
+    assert batch["batch_id"] == elsewhere.seal(principal, "prod.C", digest_of(batch))
+
+
+REACHES = [
+    pytest.param({"deps": ["prod.Low_1"]}, id="dependency"),
+    pytest.param({"new_deps": ["prod.Low_1"]}, id="dynamic-dependency"),
+    pytest.param({"deps": ["etl.B_1", "prod.Low_1"], "new_deps": ["etl.C_1"]}, id="among-others"),
+    pytest.param({"deps": ["prod.Fake_99"]}, id="placeholder"),
+]
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_dependencies_do_not_leave_the_scope(bare: Luigid, scoped: Gate, guarded: Luigid, reach: dict[str, Any]) -> None:
+    """luigid raises the priority of what a task depends on, and makes up what it does not know; a scope holds for those too."""
+    low: dict[str, Any] = {"worker": "prod", "task_id": "prod.Low_1", "family": "prod.Low", "priority": 1}
+    [named] = [task for tasks in reach.values() for task in tasks if task.startswith("prod.")]
+    bare.call("add_task", **low)
+    bare.call("add_task", **ETL, priority=9999, **reach)
+    reached = bare.call("graph").result[named]
+    assert (reached["status"], reached["priority"]) == (("PENDING", 9999) if named == "prod.Low_1" else ("UNKNOWN", 0))
+    assert scoped.call("add_task", scoped.token("prod", "worker"), **low).status == 200
+    answer = scoped.call("add_task", scoped.token("etl", "etl-worker"), **ETL, priority=9999, **reach)
+    scoped.denied(answer, "no-policy-allows", "etl", "add_task")
+    known = guarded.call("graph").result
+    assert known["prod.Low_1"]["priority"] == 1
+    assert "prod.Fake_99" not in known
+
+
+def test_a_scoped_worker_runs_its_own_graph(bare: Luigid, scoped: Gate, tmp_path: Path) -> None:
+    """Under the scope a stock worker announces, batches and runs what it may: all of its graph, as without a gate."""
+    direct = Worker(tmp_path / "direct", bare.url, days(tmp_path / "direct-out", "scoped"))
+    netrc = write_netrc(tmp_path / "netrc", scoped.token("etl-9", "etl-worker"))
+    worker = Worker(tmp_path / "w", scoped.url(), days(tmp_path / "out", "scoped"), ca=scoped.ca, netrc=netrc)
+    assert (direct.wait(), worker.wait()) == (0, 0)
+    assert worker.summary() == direct.summary()
+    assert worker.summary()["ran successfully"] == 4
+    mine = [record for record in scoped.records() if (record.get("principal") or {}).get("subject") == "etl-9"]
+    assert {record["decision"] for record in mine if record["stage"] == "decided"} == {"allow"}
+    assert [record for record in mine if record["stage"] == "decided" and (record["args"].get("batch_id") or "")]
 
 
 # -- luigi.md 1b.7: one argument of the wrong type breaks luigid for everybody

@@ -148,6 +148,14 @@ def test_missing_arguments_are_named(luigi_catalog: Catalog, supervisor_catalog:
     assert refusal(supervisor_catalog.methods["supervisor.startProcess"], {}) == "supervisor.startProcess: name is missing"
 
 
+def test_every_list_of_task_ids_is_decided_on_or_the_callers_own(luigi_catalog: Catalog) -> None:
+    """A list of tasks that nobody decides on would be a way around every policy on tasks; only the caller's running ones are none."""
+    lists = {(name, a.name) for name, method in luigi_catalog.methods.items() for a in method.arguments if a.type == "task-ids"}
+    decided = {(name, argument) for name, method in luigi_catalog.methods.items() for argument in method.tasks_args}
+    assert decided == {("add_task", "deps"), ("add_task", "new_deps")}
+    assert lists - decided == {("get_work", "current_tasks")}
+
+
 def test_unknown_keywords_pass_to_luigid_alone(luigi_catalog: Catalog, supervisor_catalog: Catalog) -> None:
     """A keyword that a newer worker adds passes; supervisord has no keywords, so there it is refused."""
     check_arguments(luigi_catalog.methods["count_pending"], {"worker": "w", "since_3_9": {"a": [1, float("inf")]}})
@@ -203,6 +211,7 @@ def test_every_problem_of_a_catalog_is_reported_at_once(tmp_path: Path) -> None:
         class = "look"
         help = "Does a."
         task = ["nothing"]
+        tasks = ["x"]
         arguments = [{ name = "x", type = "text" }, { name = "x", type = "string", requird = true }, 3]
         [methods.b]
         class = "view"
@@ -217,8 +226,8 @@ def test_every_problem_of_a_catalog_is_reported_at_once(tmp_path: Path) -> None:
         load_catalog(path)
     places = {problem.place.removeprefix("policies/catalogs/odd.toml: ") for problem in caught.value.problems}
     assert places == {
-        "colour", "name", "protocol", "methods.a.class", "methods.a.task", "methods.a.arguments", "methods.a.arguments[0].type",
-        "methods.a.arguments[1].requird", "methods.a.arguments[2]", "methods.b.help", "methods.b.extra", "methods.b.starts_with",
+        "colour", "name", "protocol", "methods.a.class", "methods.a.task", "methods.a.tasks", "methods.a.arguments",
+        "methods.a.arguments[0].type", "methods.a.arguments[1].requird", "methods.a.arguments[2]", "methods.b.help", "methods.b.extra", "methods.b.starts_with",
         "methods.no good",
     }  # fmt: skip
     assert all(problem.what and problem.remedy for problem in caught.value.problems)
