@@ -227,7 +227,8 @@ def test_every_problem_of_a_catalog_is_reported_at_once(tmp_path: Path) -> None:
     places = {problem.place.removeprefix("policies/catalogs/odd.toml: ") for problem in caught.value.problems}
     assert places == {
         "colour", "name", "protocol", "methods.a.class", "methods.a.task", "methods.a.tasks", "methods.a.arguments",
-        "methods.a.arguments[0].type", "methods.a.arguments[1].requird", "methods.a.arguments[2]", "methods.b.help", "methods.b.extra", "methods.b.starts_with",
+        "methods.a.arguments[0].type", "methods.a.arguments[1].requird", "methods.a.arguments[2]",
+        "methods.b.help", "methods.b.extra", "methods.b.starts_with",
         "methods.no good",
     }  # fmt: skip
     assert all(problem.what and problem.remedy for problem in caught.value.problems)
