@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -22,7 +23,7 @@ from proxy.config_model import Upstream
 from proxy.config_values import split_url
 from proxy.edge.fetch import fetch_with
 from proxy.edge.gatelog import GateLog
-from proxy.edge.lanes import close_abandoned, open_journal
+from proxy.edge.lanes import close_abandoned, lane_names, open_first_free
 from proxy.edge.listener import Listener, bind, turn_away
 from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.probes import Probes
@@ -80,7 +81,8 @@ async def run(
     limits = settings.limits
 
     meter = Meter()
-    journal = open_journal(settings)
+    lanes = lane_names(settings.audit.name, settings.listen.processes)
+    journal = open_first_free(lanes, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
     runner = None
@@ -110,7 +112,7 @@ async def run(
         _log.info("serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash)
         if ready is not None:
             ready()
-        ended = loop.run_in_executor(None, close_abandoned, settings)
+        ended = loop.run_in_executor(None, close_abandoned, settings.audit.directory, lanes, partial(_open_journal, settings))
         await stop.wait()
         _log.info("handing over" if handing_over else "draining", in_flight=gate.in_flight)
         gate.draining = not handing_over  # else workers would be told to end, though another process serves them
@@ -146,6 +148,20 @@ def load_catalogs(settings: Settings) -> dict[str, Catalog]:
     if problems:
         raise ConfigError(problems)
     return catalogs
+
+
+def _open_journal(settings: Settings, name: str) -> Journal:
+    """The log `name` of this gate."""
+    audit = settings.audit
+    return Journal.open(
+        audit.directory,
+        name=name,
+        site=audit.site,
+        signing_key=None if audit.signing_key is None else audit.signing_key.reveal().encode(),
+        secret_names=audit.secret_names,
+        text_limit=audit.text_bytes,
+        segment_bytes=audit.segment_bytes,
+    )
 
 
 def _unused(settings: Settings) -> list[Catalog]:

@@ -8,38 +8,42 @@ such logs: opening one recovers it and closes its open calls as unknown.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 import structlog
 
 from proxy.audit.files import logs
 from proxy.audit.journal import Journal, LogInUse
 from proxy.audit.reader import last_items
-from proxy.config import Settings
 from proxy.errors import ConfigError
 
-_LANES = 4  # logs beyond two for each process, for old processes that are slow to end
+_MORE = 3  # names beyond two for each process, for old processes that are slow to end
+
+Open: TypeAlias = Callable[[str], Journal]
+"""Opens the log of a name. Raises `LogInUse` when another process writes it, and `ConfigError`."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-def open_journal(settings: Settings) -> Journal:
-    """The log of this process alone. Raises `ConfigError`, `LogInUse` when there are more processes than can be."""
-    taken: LogInUse | None = None
-    for name in _names(settings):
-        try:
-            return _open(settings, name)
-        except LogInUse as error:
-            taken = error
-    assert taken is not None
-    raise taken
+def lane_names(name: str, processes: int) -> list[str]:
+    """The names that the processes of the gate `name` may take, in the order in which they are tried."""
+    return [name, *(f"{name}-{number}" for number in range(2, 2 * processes + _MORE + 1))]
 
 
-def close_abandoned(settings: Settings) -> None:
-    """End every log of this gate that nobody writes and that was not ended in order. Blocks; for a thread of its own."""
-    directory = settings.audit.directory
+def open_first_free(names: Sequence[str], opened: Open) -> Journal:
+    """The log of this process alone. Raises `ConfigError`; `LogInUse` when all of `names` are taken."""
+    for name in names[:-1]:
+        with contextlib.suppress(LogInUse):
+            return opened(name)
+    return opened(names[-1])
+
+
+def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None:
+    """End every log in `directory` of those names that nobody writes and that was not ended in order. Blocks; for a thread of its own."""
     found = logs(directory)
-    for name in _names(settings):
+    for name in names:
         if name not in found:
             continue
         try:
@@ -47,30 +51,12 @@ def close_abandoned(settings: Settings) -> None:
             if last and last[0].record.get("stage") == "closed":
                 continue
             with contextlib.suppress(LogInUse):
-                asyncio.run(_end(settings, name))
+                asyncio.run(_end(name, opened))
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("abandoned log not ended", place=problem.place, what=problem.what, remedy=problem.remedy)
 
 
-async def _end(settings: Settings, name: str) -> None:
-    await _open(settings, name).close()
+async def _end(name: str, opened: Open) -> None:
+    await opened(name).close()
     _log.info("abandoned log ended", log=name)
-
-
-def _names(settings: Settings) -> Iterator[str]:
-    for number in range(1, 2 * settings.listen.processes + _LANES):
-        yield settings.audit.name if number == 1 else f"{settings.audit.name}-{number}"
-
-
-def _open(settings: Settings, name: str) -> Journal:
-    audit = settings.audit
-    return Journal.open(
-        audit.directory,
-        name=name,
-        site=audit.site,
-        signing_key=None if audit.signing_key is None else audit.signing_key.reveal().encode(),
-        secret_names=audit.secret_names,
-        text_limit=audit.text_bytes,
-        segment_bytes=audit.segment_bytes,
-    )
