@@ -161,6 +161,20 @@ def test_a_run_ends_as_without_the_gate(
         assert "hunter2" not in segment.read_text()
 
 
+def test_a_task_that_cannot_be_scheduled_leaves_no_private_parameter_in_the_journal(gate: Gate, tmp_path: Path) -> None:
+    """luigi names such a task with all its parameters, and its error may hold them too: the record withholds both."""
+    netrc = write_netrc(tmp_path / "netrc", gate.token("etl-undecided", "worker"))
+    command = [*graph("Undecided", "undecided", tmp_path / "out"), "--private", "hunter3"]
+    worker = Worker(tmp_path / "w", gate.url(), command, ca=gate.ca, netrc=netrc)
+    worker.wait()
+    assert "cannot ask with hunter3" in worker.text()
+    args = gate.recorded(stage="decided", method="announce_scheduling_failure")["args"]
+    assert args["family"] == "Undecided"
+    assert [set(args[name]) for name in ("task_name", "expl", "params")] == [{"hmac-sha256"}] * 3
+    for segment in (gate.directory / "audit").rglob("*.jsonl"):
+        assert "hunter3" not in segment.read_text()
+
+
 def test_the_dashboard_shows_whose_worker_it_is(gate: Gate, guarded: Luigid, tmp_path: Path) -> None:
     """Upstream the worker's id ends with the identity; in its own log and summary it is the id that luigi gave it."""
     netrc = write_netrc(tmp_path / "netrc", gate.token("etl-7", "worker"))

@@ -139,3 +139,12 @@ class Few(Written):
 
     def requires(self) -> list[luigi.Task]:
         return [Leaf(number=number, **same(self)) for number in range(1, 4)]
+
+
+class Undecided(Written):
+    """Fails before it can be announced; luigi then tells the scheduler of it by all its parameters, the private ones too."""
+
+    private = luigi.Parameter(visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+    def complete(self) -> bool:
+        raise ValueError(f"cannot ask with {self.private}")
