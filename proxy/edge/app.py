@@ -21,7 +21,6 @@ from proxy.audit.keys import load_hmac_key
 from proxy.config import Settings
 from proxy.config_model import Upstream
 from proxy.config_values import split_url
-from proxy.edge.fetch import fetch_with
 from proxy.edge.gatelog import GateLog
 from proxy.edge.lanes import close_abandoned, lane_names, open_first_free
 from proxy.edge.listener import Listener, bind, turn_away
@@ -178,6 +177,8 @@ def groups_claims(settings: Settings) -> dict[str, str]:
 
 def make_issuers(settings: Settings) -> list[Issuer]:
     """The issuers of the settings, the local one among them, each with the source of its keys."""
+    if any(given.jwks_file is None for given in settings.issuers):
+        from proxy.edge.fetch import fetch_with  # with it comes aiohttp, which takes a quarter of a second to load
     issuers = []
     for given in settings.issuers:
         profile = Profile(

@@ -5,12 +5,19 @@ scraper and not the calls.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from proxy.edge.listener import Listener, bind
+from proxy.edge.server import Limits, Server, new_request_id_source
+from proxy.errors import Rejected
+from proxy.model import Origin, Reply, Request
+
+_SCRAPERS = 16  # connections at once
+_LAST_SECONDS = 1.0  # for a scrape in hand when the gate ends
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 
@@ -67,17 +74,37 @@ class Meter:
             yield GaugeMetricFamily(name, help_text, value=value())
 
 
-async def serve_metrics(meter: Meter, address: str, port: int) -> web.AppRunner:
-    """Listen for scrapers on `address` and `port`. Raises `OSError` when they are taken; end with the runner's `cleanup`."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(meter)
+class MetricsListener:
+    """The listener for scrapers: the gate's own HTTP server, with one page. Make it with `serve_metrics`."""
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    def __init__(self, meter: Meter, address: str, port: int) -> None:
+        """Listen at once. Raises `OSError` when the address is taken."""
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(meter)
+        self._server = Server(self, Limits(body_bytes=1024), new_request_id_source())
+        listening = bind(address, port, reuse_port=True)  # beside the process it replaces
+        self.port: int = listening.getsockname()[1]
+        self._listener = Listener(
+            listening, self._server, None, connections=_SCRAPERS, per_address=_SCRAPERS, handshake_seconds=1.0, closed=lambda _: None
+        )
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
-    await runner.setup()
-    await web.TCPSite(runner, address, port, reuse_port=True).start()  # beside the process it replaces
-    return runner
+    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
+        """The numbers, at ``GET /metrics`` only."""
+        if request.path != "/metrics" or request.verb not in ("GET", "HEAD"):
+            return Reply(404, b"not found\n", b"text/plain")
+        return Reply(200, generate_latest(self._registry), _TEXT)
+
+    def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
+        """Bytes that are no request get a short no."""
+        return Reply(error.status, b"refused\n", b"text/plain", close=True)
+
+    async def cleanup(self) -> None:
+        """Stop listening; a scrape in hand ends first. Safe to call twice."""
+        if not self._server.draining:
+            self._listener.close()
+            await self._server.drain(_LAST_SECONDS)
+
+
+async def serve_metrics(meter: Meter, address: str, port: int) -> MetricsListener:
+    """Listen for scrapers on `address` and `port`. Raises `OSError` when they are taken; end with `cleanup`."""
+    return MetricsListener(meter, address, port)

@@ -13,7 +13,7 @@ async def scraped(meter: Meter, path: str = "/metrics") -> tuple[int, str]:
     """Ask the real listener, as a scraper does."""
     runner = await serve_metrics(meter, "127.0.0.1", 0)
     try:
-        port = runner.addresses[0][1]
+        port = runner.port
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
             return answer.status, await answer.text()
     finally:
