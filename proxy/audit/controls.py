@@ -49,7 +49,8 @@ def access(
         # A principal is taken with the roles it last had in the period.
         entry = used.setdefault(f"{principal.get('issuer')}|{principal.get('subject')}", _Used(principal))
         entry.principal = principal
-        if call.decided.get("decision") == "allow":
+        # Questions to the gate itself (system.listMethods) are nobody's right: whoever has a role may ask, and is told what is granted.
+        if call.decided.get("decision") == "allow" and call.decided.get("protocol") != "callgate":
             key = (str(call.decided.get("upstream")), str(call.decided.get("class")))
             entry.methods[key][str(call.decided.get("method"))] += call.calls
             entry.last[key] = max(entry.last.get(key, ""), str(call.decided.get("time")))
@@ -212,10 +213,30 @@ def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[Item])
     ), tuple(f"{r.log}: {note}" for r in reports for note in r.notes))  # fmt: skip
 
 
+def disturbances(items: Iterable[Item]) -> list[Item]:
+    """Return, of the stages opened, closed and gap, the gaps and each process that began without its predecessor having ended in order."""
+    found: list[Item] = []
+    running: set[str] = set()
+    for item in items:
+        stage = item.record.get("stage")
+        if stage == "gap" or (stage == "opened" and (item.log in running or item.record.get("recovered"))):
+            found.append(item)
+        if stage == "opened":
+            running.add(item.log)
+        elif stage == "closed":
+            running.discard(item.log)
+    return found
+
+
 def _disturbance(item: Item) -> tuple[str, ...]:
     record = item.record
-    why = record.get("error") or (record.get("recovered") and f"recovered: {record['recovered']}") or ""
-    return (item.time[:19], item.log, str(record.get("stage")), str(record.get("since", "")), str(why), str(record.get("refused", "")))
+    if record.get("stage") == "gap":
+        what = ("not writable", str(record.get("since", ""))[:19], str(record.get("error") or ""), str(record.get("refused", "")))
+    else:
+        found = record.get("recovered") or {}
+        text = f"{found.get('unknown', 0)} calls closed as unknown, {found.get('cut', 0)} bytes of a torn record cut off"
+        what = ("the process before it ended without order", "", text, "")
+    return (item.time[:19], item.log, *what)
 
 
 def _difference(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

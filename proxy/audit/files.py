@@ -18,6 +18,9 @@ SEGMENT_SUFFIX: Final = ".jsonl"
 SEALED_SUFFIX: Final = ".jsonl.gz"
 CHECKPOINT_SUFFIX: Final = ".checkpoints"
 
+OPERATOR: Final = "operator"
+"""The log in which acts on the other logs are recorded, such as archiving: those have a writer already."""
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:

@@ -111,9 +111,10 @@ _STYLE = (
     "body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#1b1b1b}"
     "h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}dt{font-weight:600}dd{margin:0 0 .4em;overflow-wrap:anywhere}"
     "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.3em .6em;"
-    "border-bottom:1px solid #ccc;overflow-wrap:anywhere}"
+    "border-bottom:1px solid #ccc;overflow-wrap:break-word}"
     "th{border-bottom:2px solid #444}pre{background:#f5f5f5;padding:.8em;overflow-x:auto;white-space:pre-wrap}tr{break-inside:avoid}"
-    "@media print{body{margin:0;max-width:none;font-size:10pt}pre{background:none;border:1px solid #ccc}thead{display:table-header-group}}"
+    "@page{size:A4 landscape;margin:12mm}"
+    "@media print{body{margin:0;max-width:none;font-size:9pt}pre{background:none;border:1px solid #ccc}thead{display:table-header-group}}"
 )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from proxy.audit.chain import BrokenError, Chain, Wrong
 from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, check, split
-from proxy.audit.files import CHECKPOINT_SUFFIX, logs, segment_name, segments
+from proxy.audit.files import CHECKPOINT_SUFFIX, OPERATOR, logs, segment_name, segments
 from proxy.audit.merkle import leaf_hash
 from proxy.audit.reader import DAMAGED, open_segment
 
@@ -71,15 +71,22 @@ def verify_log(
     return report
 
 
-def verify_directory(directory: Path, keys: Keys, *, kept: Checkpoint | None = None, progress: Progress | None = None) -> list[LogReport]:
-    """Check every log of an audit directory; with `kept`, that log from there on. A log's beginning may be gone if a record says where."""
+def verify_directory(directory: Path, keys: Keys, *, kept: Sequence[Checkpoint] = (), progress: Progress | None = None) -> list[LogReport]:
+    """Check every log of an audit directory, those with a checkpoint in `kept` from there on.
+
+    A log's beginning may be gone if a record says where to; of one log alone, the operator's log beside it is asked too.
+    """
     places = logs(directory)
     if not segments(directory):  # a log whose segments are all gone has checkpoints left, or nobody can tell that it was there
         places |= {path.parent.name: path.parent for path in directory.glob(f"*/*{CHECKPOINT_SUFFIX}")}
     reports = [verify_log(path, keys, kept=_of(kept, path), progress=progress) for _, path in sorted(places.items())]
     archived = [(record["log"], record["size"], record["root"], record) for report in reports for record in report.archived]
+    beside = directory.parent / OPERATOR
+    if segments(directory) and directory.name != OPERATOR and beside.is_dir():
+        operator = verify_log(beside, keys)
+        archived += [(record["log"], record["size"], record["root"], record) for record in operator.archived if operator.broken is None]
     for report in reports:
-        if report.start is None or kept is not None or report.broken is not None:
+        if report.start is None or _of(kept, directory / report.log) is not None or report.broken is not None:
             continue
         tree = report.start.tree
         found = [record for log, size, root, record in archived if (log, size, root) == (report.origin, tree.size, tree.root().hex())]
@@ -93,8 +100,8 @@ def verify_directory(directory: Path, keys: Keys, *, kept: Checkpoint | None = N
     return reports
 
 
-def _of(kept: Checkpoint | None, log: Path) -> Checkpoint | None:
-    return kept if kept is not None and kept.origin.rpartition("/")[2] == log.name else None
+def _of(kept: Sequence[Checkpoint], log: Path) -> Checkpoint | None:
+    return next((checkpoint for checkpoint in kept if checkpoint.origin.rpartition("/")[2] == log.name), None)
 
 
 def known_checkpoint(note: bytes, keys: Keys) -> Checkpoint:

@@ -196,7 +196,7 @@ class Withholder:
             elif type(value) is str and len(value) <= short and value.isascii():
                 shown[name] = value
             else:
-                shown[name] = self._value(value, path, secret)
+                shown[name] = self._value(value, (*path, name), secret)
         return shown
 
     def _learn(self, name: str) -> bool:
@@ -210,6 +210,8 @@ class Withholder:
 
     def _member(self, value: Value, withheld: bool, path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> Json:
         if value is None or value is True or value is False:
+            return value
+        if path[:1] == ("param_visibilities",) and value in (0, 1, 2):  # luigi's flags say who may see a parameter, not what it is
             return value
         return {"hmac-sha256": self.keyed(value)} if withheld or path in secret else self._value(value, path, secret)
 

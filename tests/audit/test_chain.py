@@ -4,6 +4,7 @@ import pytest
 from proxy.audit.chain import BrokenError, Chain, Wrong
 from proxy.audit.merkle import Tree, leaf_hash
 from proxy.audit.record import completed, line, note
+from proxy.audit.withhold import Json
 
 T = b"2026-01-01T00:00:00.000000Z"
 
@@ -81,7 +82,7 @@ def test_a_chain_can_be_taken_up_at_a_header() -> None:
     tree = Tree()
     for text in lines:
         tree.append(leaf_hash(text))
-    said = {"size": 3, "root": tree.root().hex(), "edge": [part.hex() for part in tree.edge]}
+    said: dict[str, Json] = {"size": 3, "root": tree.root().hex(), "edge": [part.hex() for part in tree.edge]}
     header = line(
         3, leaf_hash(lines[-1])[:8].hex().encode(), T, note("segment", {"log": "c/g", "segment": 2, "tree": said, "open": [[1, "a"]]})
     )

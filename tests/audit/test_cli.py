@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from proxy.audit.keys import PUBLIC_KEYS
 from proxy.cli.audit import app
+from proxy.cli.audit.common import table
 from proxy.model import Origin, Reason
 
 from .made import ALICE, DENY, HASH, Clock, call, one, open_journal
@@ -164,6 +165,66 @@ def test_verify_and_keep_and_verify_from(audit: Path, tmp_path: Path) -> None:
     assert f"record {document['record']}" in run("verify", audit, "--key", key).stdout
 
 
+def test_checkpoints_of_all_logs_are_kept_in_one_file(audit: Path, tmp_path: Path) -> None:
+    """A gate that was reloaded has several logs: --keep and --from take all of them, and a log that is gone or shortened shows."""
+    asyncio.run(open_journal(audit, "gate-2").close())
+    kept = tmp_path / "kept"
+    assert run("verify", audit, "--keep", kept).exit_code == 0
+    assert run("verify", audit, "--from", kept).exit_code == 0 and run("verify", audit / "gate-2", "--from", kept).exit_code == 0
+    assert run("report", "changes", "--dir", audit, "--at", kept).exit_code == 0
+    away = (audit / "gate-2").rename(tmp_path / "away")
+    gone = run("verify", audit, "--from", kept)
+    assert gone.exit_code == 1 and "the log is not here" in gone.stdout and run("verify", audit).exit_code == 0
+    away.rename(audit / "gate-2")
+    for path in (audit / "gate").glob("00000002.*"):
+        path.unlink()
+    assert run("verify", audit).exit_code == 0 and "does not end in order" in run("verify", audit).stdout
+    assert run("verify", audit, "--from", kept).exit_code == 1
+    assert run("verify", audit, "--keep", tmp_path / "none" / "kept").exit_code == 2
+
+
+def test_a_key_is_a_file_or_the_key(audit: Path) -> None:
+    """What key show prints can be given as it is; what is neither is refused in words."""
+    key = run("key", "show", "--dir", audit).stdout.strip()
+    assert run("verify", audit, "--key", key).exit_code == 0
+    for wrong in ("none.pub", "a+b+c"):
+        result = run("verify", audit, "--key", wrong)
+        assert result.exit_code == 2 and wrong in result.stderr and "Error" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--class", "admn"), ("--decision", "denied"), ("--reason", "norole"), ("--address", "10.0.0.0/8")], ids=" ".join
+)
+def test_a_mistyped_filter_is_no_answer(audit: Path, words: tuple[str, str]) -> None:
+    """A word that no record can hold is refused: none found would read as none happened."""
+    result = run("query", *words, "--dir", audit)
+    assert result.exit_code == 2 and words[1] in result.stderr
+
+
+def test_no_call_is_said(audit: Path) -> None:
+    """Nothing found is said; and what the table calls rejected is found by that name."""
+    assert "no call matches" in run("query", "--method", "none", "--dir", audit).stderr
+    assert (
+        run("query", "--decision", "rejected", "--dir", audit).stdout == run("query", "--decision", "reject", "--dir", audit).stdout != ""
+    )
+
+
+@pytest.mark.parametrize("words", [["tail"], ["query"], ["stats"], ["report", "refusals"], ["report", "access"]], ids=" ".join)
+def test_a_directory_without_logs_is_refused(tmp_path: Path, words: list[str]) -> None:
+    """Where there is no log there is no answer, least of all that nothing was refused."""
+    result = run(*words, "--dir", tmp_path)
+    assert result.exit_code == 2 and "there is no log in" in result.stderr
+
+
+def test_rows_are_not_folded_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """However narrow the terminal, a row is one line with the id in one piece."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    table([("2026-01-01T00:00:00.000000Z", "x" * 60, "7Q2M4K1X")], ("time", "who", "id"))
+    header, row = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert header.split() == ["time", "who", "id"] and row.split() == ["2026-01-01T00:00:00.000000Z", "x" * 60, "7Q2M4K1X"]
+
+
 def test_prove_and_verify_proof(audit: Path, tmp_path: Path) -> None:
     """A proof holds with the public key alone, and a changed one does not."""
     proof = tmp_path / "proof"
@@ -183,6 +244,7 @@ def test_archive(audit: Path, tmp_path: Path) -> None:
     assert run("verify", audit).exit_code == 0 and run("verify", tmp_path / "old").exit_code == 0
     assert "archived to" in run("verify", audit).stdout
     assert "nothing is that old" in run(*words).stdout
+    assert run("verify", audit / "gate").exit_code == 0
 
 
 def test_keys(audit: Path, tmp_path: Path) -> None:

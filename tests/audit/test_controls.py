@@ -119,6 +119,25 @@ async def test_a_set_after_a_lost_one_is_no_first_one(tmp_path: Path) -> None:
     assert "no difference can be shown" in changed(tmp_path).rows[1][3]
 
 
+def test_questions_to_the_gate_are_no_used_rights() -> None:
+    """What the gate answers itself is in nobody's catalog: it neither counts as used nor stands beside what is granted."""
+    asked = decided("al", "system.listMethods", "view", ["viewer"])
+    asked.decided["protocol"] = "callgate"
+    rows = controls.access([asked], granted, [], "p", (), ()).sections[0].rows
+    assert [row[4:7] for row in rows] == [("1", "0", "0"), ("2", "0", "0")]
+
+
+async def test_disorderly_ends_are_found(tmp_path: Path) -> None:
+    """Each process that ended without saying so shows, also if it had nothing in hand; an orderly restart does not."""
+    await open_journal(tmp_path).close()
+    await open_journal(tmp_path).close()
+    assert controls.disturbances(read_all(tmp_path)) == []
+    [found] = controls.disturbances(item for item in read_all(tmp_path) if item.record["stage"] != "closed")
+    assert found.record["stage"] == "opened"
+    made = controls.completeness([], [], [found]).sections[1].rows[0]
+    assert made[2] == "the process before it ended without order" and "{" not in "".join(made)
+
+
 async def test_refusals_are_counted_with_floods(tmp_path: Path) -> None:
     """Denials and rejections by reason, the summed-up ones included, and by whom; allowed calls are none."""
     journal = open_journal(tmp_path)

@@ -9,7 +9,7 @@ from proxy.errors import ConfigError
 
 def test_short_writes_are_continued(tmp_path: Path) -> None:
     """A write that takes only part of the bytes is followed by one for the rest, and one sync at the end."""
-    syncs = []
+    syncs: list[int] = []
     disk = Disk(lambda fd, data: os.write(fd, data[:3]), syncs.append)
     fd = open_append(tmp_path / "x")
     write_whole(disk, fd, b"0123456789")

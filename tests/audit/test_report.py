@@ -39,6 +39,12 @@ def test_html_runs_nothing_and_fetches_nothing() -> None:
     assert not {"script", "link", "img", "iframe", "a"} & set(tags) and set(attributes) <= {"lang", "charset"}
 
 
+def test_a_page_keeps_words_whole() -> None:
+    """On paper, too many columns break between words, or in a word too long for the page, never in every word."""
+    style = as_html(REPORT).partition("<style>")[2].partition("</style>")[0]
+    assert "size:A4 landscape" in style and "overflow-wrap:break-word}th" in style
+
+
 def test_csv_is_data_to_a_spreadsheet() -> None:
     """No cell begins like a formula, and the file reads back."""
     rows = list(csv.reader(io.StringIO(as_csv(REPORT))))

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -96,6 +97,9 @@ def test_rights_are_those_in_force_then(tmp_path: Path, directory: Path) -> None
     assert granted(after) == {"view": "2"} and second.hash in after.stdout and first.hash not in after.stdout
     assert "2 policy sets were in force" in after.stdout
     assert access(audit, "--at", old).stdout == before.stdout
+    named = re.search(r"--at (gate:\d+)", before.stdout)
+    assert named is not None and access(audit, "--at", named[1]).stdout == before.stdout
+    assert access(audit, "--at", "gate:2").exit_code == 2
     up_to = access(audit, "--until", "2026-01-01T00:30Z")
     assert granted(up_to) == {"view": "1"} and first.hash in up_to.stdout
 

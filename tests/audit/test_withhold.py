@@ -115,6 +115,12 @@ def test_pairs_are_judged_by_their_name() -> None:
     assert shown({"deps": ["etl.RotateKeys_1", "etl.B_2"]}) == {"deps": ["etl.RotateKeys_1", "etl.B_2"]}
 
 
+def test_flags_of_secret_parameters_are_no_secrets() -> None:
+    """Who may see a parameter is a number from 0 to 2 under the parameter's name: it stays, and nothing else under that name does."""
+    assert shown({"param_visibilities": {"db_password": 0, "token": 2}}) == {"param_visibilities": {"db_password": 0, "token": 2}}
+    assert shown({"param_visibilities": {"pin": 1234}}) == {"param_visibilities": {"pin": keyed(b"1234")}}
+
+
 def test_what_nobody_knows_is_withheld() -> None:
     """Arguments of unknown methods are keyed hashes, so that a suspected one can still be tested for, and take 1 KiB at most."""
     found = orjson.loads(W.withheld({"0": "db", "1": "hunter2", "2": {"a": "hunter2"}, "3": None}))

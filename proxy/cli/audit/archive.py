@@ -8,13 +8,11 @@ import typer
 
 from proxy.audit.archive import Plan, copy, plan, remove
 from proxy.audit.chain import BrokenError
-from proxy.audit.files import logs
+from proxy.audit.files import OPERATOR, logs
 from proxy.audit.journal import Journal
 from proxy.audit.show import printable
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.errors import ConfigError
-
-OPERATOR = "operator"  # the log in which acts on the logs are recorded: the gate's own have a writer already
 
 
 @app.command(epilog="Example: callgate audit archive --before 90d --to /mnt/worm/callgate --dir /var/lib/callgate/audit")

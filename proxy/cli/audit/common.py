@@ -9,9 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from proxy.audit.files import logs
 from proxy.audit.show import COLUMNS
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
@@ -37,7 +37,7 @@ def directory(given: Path | None, config: Path | None) -> Path:
     if found is None:
         path = config or Path("callgate.toml")
         if not path.is_file():
-            fail("name the audit directory with --dir, or the settings with --config")
+            fail(f"there are no settings at {path}: name the audit directory with --dir, or the settings with --config")
         from proxy.config import load_settings  # here, so that reading a log with --dir needs no settings machinery
         from proxy.errors import ConfigError
 
@@ -47,6 +47,8 @@ def directory(given: Path | None, config: Path | None) -> Path:
             fail(str(error))
     if not found.is_dir():
         fail(f"{found} is no directory")
+    if not logs(found):
+        fail(f"there is no log in {found}: name the directory in which a gate keeps its audit logs, or one log in it")
     return found
 
 
@@ -67,19 +69,19 @@ def instant(text: str | None) -> str | None:
 
 
 def table(rows: Iterable[Sequence[str]], columns: Sequence[str] = COLUMNS) -> None:
-    """Print a table: framed and coloured on a terminal, aligned and never cut in a pipe."""
+    """Print aligned lines, never cut or folded, so that an id can be copied; coloured and with a header on a terminal."""
+    held = list(rows)
+    widths = [min(_WIDE, max(len(row[column]) for row in held)) for column in range(len(columns))] if held else []
     if not sys.stdout.isatty():
-        held = list(rows)
-        widths = [min(_WIDE, max(len(row[column]) for row in held)) for column in range(len(columns))] if held else []
         for row in held:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         return
-    shown = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        shown.add_column(name, overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(cell, style=colour(cell)) for cell in row))
-    Console().print(shown)
+    console = Console(soft_wrap=True, highlight=False)
+    widths = [max(width, len(name)) for width, name in zip(widths, columns, strict=bool(held))]
+    console.print(Text("  ".join(name.ljust(width) for name, width in zip(columns, widths, strict=bool(held))).rstrip(), style="bold"))
+    for row in held:
+        cells = (Text(cell.ljust(width), style=colour(cell)) for cell, width in zip(row, widths, strict=True))
+        console.print(Text("  ").join(cells))
 
 
 def colour(cell: str) -> str:

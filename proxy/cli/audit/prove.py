@@ -8,12 +8,11 @@ import typer
 
 from proxy.audit.explain import explain
 from proxy.audit.files import logs
-from proxy.audit.keys import public_keys
 from proxy.audit.prove import BadProofError, check_proof
 from proxy.audit.prove import prove as make_proof
 from proxy.audit.show import printable, who
 from proxy.cli.audit.common import Config, Directory, app, directory, fail
-from proxy.errors import ConfigError
+from proxy.cli.audit.verify import named_keys
 
 
 @app.command(epilog="Example: callgate audit prove 7Q2M4K1X > 7Q2M4K1X.proof")
@@ -40,14 +39,14 @@ def prove(
 @app.command("verify-proof", epilog="Example: callgate audit verify-proof 7Q2M4K1X.proof --key signing.pub")
 def verify_proof(
     path: Annotated[Path, typer.Argument(help="The proof.")],
-    key: Annotated[Path, typer.Option("--key", "-k", help="The public key of the log.")],
+    key: Annotated[str, typer.Option("--key", "-k", metavar="KEY", help="The public key of the log: a file, or the key itself as text.")],
 ) -> None:
     """Check a proof without the log: 0 it holds, 1 it does not, 2 it could not be checked."""
     try:
-        keys = public_keys(key)
         data = path.read_bytes()
-    except (OSError, ConfigError) as error:
+    except OSError as error:
         fail(f"cannot check: {printable(error)}")
+    keys = named_keys(key)
     try:
         proved = check_proof(data, keys)
     except BadProofError as error:

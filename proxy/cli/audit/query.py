@@ -3,9 +3,10 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from ipaddress import ip_address
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -14,7 +15,8 @@ from proxy.audit.record import dumps
 from proxy.audit.report import defused
 from proxy.audit.show import COLUMNS, call_row, printable
 from proxy.audit.stats import Stats, bar, count
-from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, instant, table
+from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, instant, table
+from proxy.model import Permission, Reason
 
 _PART = 200  # rows laid out together: the first ones show while the rest is still being read
 
@@ -27,10 +29,10 @@ Role = Annotated[str | None, typer.Option("--role", help="A role that the princi
 Method = Annotated[str | None, typer.Option("--method", help="A method.")]
 Class = Annotated[str | None, typer.Option("--class", help="A permission class: view, work, trigger or admin.")]
 Upstream = Annotated[str | None, typer.Option("--upstream", help="An upstream by name.")]
-Effect = Annotated[str | None, typer.Option("--decision", help="allow, deny, or reject (what never became a call).")]
-Why = Annotated[str | None, typer.Option("--reason", help="A reason code.")]
+Effect = Annotated[str | None, typer.Option("--decision", help="allow, deny, or rejected (what never became a call).")]
+Why = Annotated[str | None, typer.Option("--reason", help="A reason code, as the README lists them.")]
 Task = Annotated[str | None, typer.Option("--task", help="A task id or a task family.")]
-Address = Annotated[str | None, typer.Option("--address", help="The address a call came from.")]
+Address = Annotated[str | None, typer.Option("--address", help="The address a call came from (one, no network).")]
 Id = Annotated[str | None, typer.Option("--id", help="A request id.")]
 
 
@@ -39,13 +41,28 @@ def query(
     dir_: Directory = None, config: Config = None, since: Since = None, until: Until = None, principal: Principal = None, role: Role = None,
     method: Method = None, class_: Class = None, upstream: Upstream = None, decision: Effect = None, reason: Why = None, task: Task = None,
     address: Address = None, id_: Id = None, as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV of these columns (export --form csv has all).")] = False,
 ) -> None:  # fmt: skip
     """Find calls by any of these; all given conditions hold. Exit code 1 when there is none."""
+    _one_of("--class", class_, get_args(Permission))
+    _one_of("--decision", decision, ("allow", "deny", "reject", "rejected"))
+    _one_of("--reason", reason, [known.value for known in Reason])
+    decision = "reject" if decision == "rejected" else decision
+    try:
+        address = None if address is None else str(ip_address(address))
+    except ValueError:
+        fail(f"--address {printable(address)} is no address: write one such as 10.0.0.7, without a mask")
     wanted = Filter(instant(since), instant(until), principal, role, method, class_, upstream, decision, reason, task, address, id_)
     calls = find(directory(dir_, config), wanted)
     if not (_as_json(calls) if as_json else _as_csv(calls) if as_csv else _as_table(calls)):
+        print("callgate audit: no call matches", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _one_of(option: str, given: str | None, known: Collection[str]) -> None:
+    """Refuse a word that no record can hold: an answer of none would mislead."""
+    if given is not None and given not in known:
+        fail(f"{option} {printable(given)}: use one of {', '.join(known)}")
 
 
 @app.command(epilog="Example: callgate audit stats --since 24h")

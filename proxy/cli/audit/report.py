@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,8 @@ from typing import Annotated
 import typer
 
 from proxy.audit import controls
-from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, parse
-from proxy.audit.files import logs
+from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, parse, split
+from proxy.audit.files import CHECKPOINT_SUFFIX, logs
 from proxy.audit.query import Filter, find
 from proxy.audit.reader import Item, read_all
 from proxy.audit.report import Report, as_csv, as_html, as_text, below, last_checkpoints
@@ -38,8 +39,12 @@ class Form(StrEnum):
 Shape = Annotated[Form, typer.Option("--form", help="Text, CSV, or one self-contained HTML page.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; standard output without it.", show_default=False)]
 At = Annotated[
-    list[Path] | None, typer.Option("--at", help="A kept checkpoint: compute the report as it was then (one a log).", show_default=False)
-]
+    list[str] | None,
+    typer.Option(
+        "--at", metavar="LOG:SIZE|FILE", show_default=False,
+        help="Compute the report as it was at a checkpoint: as the report names it, or a file of kept ones; once a log.",
+    ),
+]  # fmt: skip
 
 
 @report.command(epilog="Example: callgate audit report access --since 90d --form html --out access.html --config callgate.toml")
@@ -119,26 +124,36 @@ def completeness(config: Config = None, dir_: Directory = None, key: Key = None,
     keys = trusted_keys(where, key)
     with progress(where, quiet=False) as count:
         reports = verify_directory(where, keys, progress=count)
-    gaps = _items(where, basis, b'"gap"')
-    gaps += [item for item in _items(where, basis, b'"opened"') if item.record.get("recovered")]
-    _write(controls.completeness(reports, keys, sorted(gaps, key=lambda item: item.time)), form, out)
+    gaps = controls.disturbances(_items(where, basis, b'"gap"', b'"opened"', b'"closed"'))
+    _write(controls.completeness(reports, keys, gaps), form, out)
     if any(found.broken for found in reports):
         raise typer.Exit(1)
 
 
-def _where(dir_: Path | None, config: Path | None, at: Sequence[Path] | None) -> tuple[Path, dict[str, Checkpoint]]:
-    """Return the audit directory, and the checkpoints to compute from."""
+def _where(dir_: Path | None, config: Path | None, at: Sequence[str] | None) -> tuple[Path, dict[str, Checkpoint]]:
+    """Return the audit directory, and the checkpoints to compute from, by log."""
     where = directory(dir_, config)
     if not at:
         return where, last_checkpoints(where)
-    try:
-        kept = [parse(path.read_bytes()) for path in at]
-    except (OSError, BadCheckpointError) as error:
-        fail(f"cannot read the checkpoint: {printable(error)}")
-    basis = {checkpoint.origin.rpartition("/")[2]: checkpoint for checkpoint in kept}
+    basis = {kept.origin.rpartition("/")[2]: kept for text in at for kept in _checkpoints(where, text)}
     if missing := sorted(basis.keys() - logs(where).keys()):
         fail(f"the checkpoint is of the log {printable(missing[0])}, which is not in {where}")
     return where, basis
+
+
+def _checkpoints(where: Path, text: str) -> list[Checkpoint]:
+    """Return the checkpoints that ``--at`` means: those of a file, or the one of a log over so many records."""
+    name, _, size = text.rpartition(":")
+    try:
+        if size.isascii() and size.isdigit() and (path := logs(where).get(name)) is not None:
+            notes = [note for file in path.glob(f"*{CHECKPOINT_SUFFIX}") for note in split(file.read_bytes())]
+            found = [kept for note in notes if f"\n{size}\n".encode() in note and (kept := parse(note)).size == int(size)]
+            if not found:
+                fail(f"the log {printable(name)} has no checkpoint over {size} records")
+            return found[:1]
+        return [parse(note) for note in split(Path(text).read_bytes())]
+    except (OSError, BadCheckpointError) as error:
+        fail(f"cannot read the checkpoint {printable(text)}: {printable(error)}")
 
 
 def _items(where: Path, basis: Mapping[str, Checkpoint], *stages: bytes) -> list[Item]:
@@ -152,6 +167,9 @@ def _period(since: str | None, until: str | None) -> str:
 
 
 def _write(made: Report, form: Form, out: Path | None) -> None:
+    if made.basis:
+        at = " ".join(f"--at {checkpoint.origin.rpartition('/')[2]}:{checkpoint.size}" for checkpoint in made.basis)
+        made = replace(made, notes=(*made.notes, f"These checkpoints are named again by {at}"))
     text = {Form.TEXT: as_text, Form.CSV: as_csv, Form.HTML: as_html}[form](made)
     if out is None:
         sys.stdout.write(text)

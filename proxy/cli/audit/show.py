@@ -89,6 +89,8 @@ def _print(whole: Whole) -> None:
     for name, text in lines:
         if text:
             print(f"{name + ':':<12}{printable(text)}")
+    if record.get("args"):
+        print("Arguments:")
     for name, value in (record.get("args") or {}).items():
         print(f"  {printable(name)} = {printable(orjson.dumps(value).decode())}")
     for policy_id, text in whole.policies.items():
@@ -111,6 +113,7 @@ def _outcome(call: CallRecord) -> str:
         return "still open, or the log ends here" if call.result == "open" else ""
     if isinstance(window := done.get("window"), dict):
         span = f"{window.get('first')} to {window.get('last')}"
-        return f"{done.get('outcome')}: {window.get('calls')} calls from {span}, {window.get('outcomes')}"
+        outcomes = ", ".join(f"{name} {count}" for name, count in dict(window.get("outcomes") or {}).items())
+        return f"{done.get('outcome')}: {window.get('calls')} calls from {span} ({outcomes})"
     text = f"{done.get('outcome')} {done.get('reason') or ''}".strip()
     return f"{text}, status {done.get('status')}, {done.get('bytes')} bytes, {int(done.get('duration_us') or 0) / 1000:.1f} ms"

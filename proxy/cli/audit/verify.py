@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, format_key
-from proxy.audit.files import logs
+from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, format_key, parse_keys, split
+from proxy.audit.files import logs, segments
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.reader import last_items
 from proxy.audit.record import dumps
@@ -22,54 +22,92 @@ from proxy.cli.audit.common import AsJson, app, fail
 from proxy.errors import ConfigError
 
 Key = Annotated[
-    Path | None, typer.Option("--key", "-k", help="The public key, from a place the operator cannot write.", show_default=False)
-]
+    str | None,
+    typer.Option(
+        "--key", "-k", metavar="KEY", show_default=False,
+        help="The public key, from a place the operator cannot write: a file, or the text that callgate audit key show prints.",
+    ),
+]  # fmt: skip
 
 
 @app.command(epilog="Example: callgate audit verify /var/lib/callgate/audit --key signing.pub --from last-month.checkpoint")
 def verify(
     path: Annotated[Path, typer.Argument(help="An audit directory, one log in it, or one segment.")],
     key: Key = None,
-    since: Annotated[Path | None, typer.Option("--from", help="A checkpoint kept from an earlier check: check what came after it.")] = None,
+    since: Annotated[Path | None, typer.Option("--from", help="What --keep wrote in an earlier check: check what came after it.")] = None,
     keep: Annotated[
-        Path | None, typer.Option("--keep", help="Write the last checkpoint here, to keep for the next check (one log).")
+        Path | None, typer.Option("--keep", help="Write the last checkpoint of each log here, to keep for the next check.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that every record is there, in order, unaltered, and signed for."""
+    """Check that every record is there, in order, unaltered, and signed for.
+
+    Whoever can write the directory can cut a log and its checkpoints back to an earlier end: what --keep wrote, kept elsewhere and given
+    as --from, shows that.
+    """
+    if not path.exists():
+        fail(f"there is no {path}: name an audit directory, one log in it, or one segment")
     directory = path if path.is_dir() else path.parent
     keys = trusted_keys(directory, key, quiet=as_json)
     try:
-        kept = None if since is None else known_checkpoint(since.read_bytes(), keys)
+        kept = [] if since is None else _kept(since, keys)
         with progress(directory, quiet=as_json) as count:
             reports = _check(path, keys, kept, count)
     except (OSError, BadCheckpointError) as error:
         fail(f"cannot check: {printable(error)}")
     if not reports:
         fail(f"there is no log in {path}")
-    if kept is not None and not any(report.origin == kept.origin or report.broken for report in reports):
-        fail(f"the kept checkpoint is of the log {printable(kept.origin)}, which is not here")
+    gone = [checkpoint for checkpoint in kept if not any(report.origin == checkpoint.origin or report.broken for report in reports)]
+    if kept and len(gone) == len(kept):
+        fail(f"the kept checkpoint is of the log {printable(kept[0].origin)}, which is not here")
     for report in reports:
         print(dumps(as_dict(report)).decode()) if as_json else _print(report)
-    if any(report.broken for report in reports):
+    if path.is_dir() and not segments(path):
+        for checkpoint in gone:
+            text = f"{printable(checkpoint.origin)}: a checkpoint over {checkpoint.size:,} records was kept, and the log is not here"
+            print(dumps({"log": checkpoint.origin, "intact": False, "text": text}).decode() if as_json else f"BROKEN  {text}")
+    else:
+        gone = []
+    if gone or any(report.broken for report in reports):
         raise typer.Exit(1)
     if keep is not None:
-        last = [report.last for report in reports if report.last is not None]
-        if len(last) != 1:
-            fail("--keep needs one log: name its directory")
-        keep.write_bytes(last[0].note)
+        try:
+            keep.write_bytes(b"\n".join(report.last.note for report in reports if report.last is not None))
+        except OSError as error:
+            fail(f"cannot write {keep}: {error.strerror}")
 
 
-def trusted_keys(directory: Path, key: Path | None, *, quiet: bool = False) -> Keys:
-    """Return the public keys to check with; say so when they come from beside the log."""
-    beside = next((place / PUBLIC_KEYS for place in (directory, directory.parent) if (place / PUBLIC_KEYS).is_file()), None)
-    chosen = key or beside
-    if chosen is None:
-        fail("there is no public key beside the log: name one with --key")
+def _kept(path: Path, keys: Keys) -> list[Checkpoint]:
+    """Return the checkpoints of a file that ``--keep`` wrote, each signed by a known key."""
+    found = [known_checkpoint(note, keys) for note in split(path.read_bytes())]
+    if not found:
+        raise BadCheckpointError(f"{path} holds no checkpoint")
+    return found
+
+
+def named_keys(key: str) -> Keys:
+    """Return the public keys of a file, or the one that is given as text."""
+    path = Path(key)
+    if not path.exists() and key.count("+") >= 2:
+        try:
+            return parse_keys(key)
+        except BadCheckpointError as error:
+            fail(f"{printable(key)} is no public key: {error}")
+    if not path.is_file():
+        fail(f"there is no file {printable(key)}: give a file of public keys, or the text that callgate audit key show prints")
     try:
-        keys = public_keys(chosen)
+        return public_keys(path)
     except ConfigError as error:
         fail(str(error))
+
+
+def trusted_keys(directory: Path, key: str | None, *, quiet: bool = False) -> Keys:
+    """Return the public keys to check with; say so when they come from beside the log."""
+    beside = next((place / PUBLIC_KEYS for place in (directory, directory.parent) if (place / PUBLIC_KEYS).is_file()), None)
+    if key is None and beside is None:
+        fail(f"there is no public key beside {directory}: name one with --key, or an audit directory that holds {PUBLIC_KEYS}")
+    chosen = key if key is not None else str(beside)
+    keys = named_keys(chosen)
     if key is None and not quiet:
         print(f"Checked with the key beside the log ({chosen}):", file=sys.stderr)
         for name, public in keys:
@@ -91,7 +129,7 @@ def as_dict(report: LogReport) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _check(path: Path, keys: Keys, kept: Checkpoint | None, count: Count | None) -> list[LogReport]:
+def _check(path: Path, keys: Keys, kept: list[Checkpoint], count: Count | None) -> list[LogReport]:
     if path.is_dir():
         return verify_directory(path, keys, kept=kept, progress=count)
     stem = path.name.partition(".")[0]
@@ -112,6 +150,10 @@ def _print(report: LogReport) -> None:
         print(f"        {report.unsigned} record(s) at the end have no checkpoint yet: of those a cut could not be seen")
     if report.open or report.unknown:
         print(f"        {report.open} call(s) open at the end, {report.unknown} closed as unknown after a process ended without order")
+    if not report.ended:
+        print(
+            f"        does not end in order: being written, killed, or cut after {report.ends} (a checkpoint kept elsewhere tells: --from)"
+        )
     if report.gaps:
         print(f"        {report.gaps} gap(s) on record in which the log could not be written")
     if report.torn:
