@@ -45,7 +45,10 @@ def recorder() -> Iterator[RecordingLuigid]:
 @pytest.fixture
 def gate(tmp_path: Path, luigid: Luigid, recorder: RecordingLuigid) -> Iterator[Gate]:
     """A gate of two processes with policies of its own."""
-    shutil.copytree(POLICIES, tmp_path / "gate" / "policies")
+    policies = tmp_path / "gate" / "policies"
+    shutil.copytree(POLICIES, policies)
+    for path in (policies, *policies.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o022)  # whatever the umask was when this was checked out
     upstreams = [
         {"name": "luigi", "protocol": "luigi", "url": luigid.url.rstrip("/"), "prefix": "/"},
         {"name": "recorder", "protocol": "luigi", "url": f"http://127.0.0.1:{recorder.port}", "prefix": "/recorder"},
@@ -259,21 +262,23 @@ def test_a_restart_answers_what_it_has_in_hand(gate: Gate, recorder: RecordingLu
     assert not [record for record in gate.records() if record.get("outcome") == "unknown"]
 
 
-@pytest.mark.parametrize("broken", ["policy", "settings"])
+@pytest.mark.parametrize("broken", ["policy", "open", "settings"])
 def test_a_refused_reload_leaves_the_old_generation_serving(gate: Gate, recorder: RecordingLuigid, broken: str) -> None:
-    """With a policy or settings that do not load, reload leaves with 1, the log says why, and the same processes decide by the same set."""
+    """With a policy or settings that do not load, or that others may write, reload leaves with 1, the log says why, and the same processes decide by the same set."""
     before = serving(gate)
     assert gate.ask("/recorder/api/add_task", "worker", b"data=%7B%22task_id%22%3A%22A_1%22%2C%22worker%22%3A%22w%22%7D").status == 200
     if broken == "policy":
         added = gate.directory / "policies" / "broken.cedar"
         added.write_text('@id("broken") permit (principal, action == Action::"no_such", resource);')
+    elif broken == "open":
+        (gate.directory / "policies" / "roles.toml").chmod(0o666)
     else:
         gate.settings.write_text(gate.settings.read_text().replace("[limits]", "[limits]\nno_such = 1"))
-    if broken == "policy":
+    if broken != "settings":
         done = callgate("reload", "--config", str(gate.settings))
         assert done.returncode == 1
         assert "refused" in done.stderr
-        assert "no_such" in gate.process.text()
+        assert ("no_such" if broken == "policy" else "chmod go-w") in gate.process.text()
         assert "reload refused" in gate.process.text()
     else:
         assert callgate("reload", "--config", str(gate.settings)).returncode == 2, "the command cannot read them either"

@@ -43,8 +43,9 @@ def main() -> int:
     be_patient()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        world = World(Path(name), int(_DISK_MEGABYTES + _DISK_MEGABYTES_A_MINUTE * given.minutes))
+        world = World(Path(name))
         try:
+            world.start(int(_DISK_MEGABYTES + _DISK_MEGABYTES_A_MINUTE * given.minutes))
             return soak(world, seconds)
         finally:
             world.stop()

@@ -1,11 +1,12 @@
 """What the soak runs: a provider, a luigid, a supervisord, and the gate with two processes before them, its journal on a small disk."""
 
+import contextlib
 import shutil
-import signal
 import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from proxy.edge.self_signed import make_self_signed
@@ -52,16 +53,25 @@ class Luigid:
 class World:
     """All of it, in one directory."""
 
-    def __init__(self, directory: Path, disk_megabytes: int) -> None:
-        """Start everything and wait until the gate is ready. Without a disk of its own for the journal, `disk` says why."""
+    def __init__(self, directory: Path) -> None:
+        """Start nothing yet."""
         self.directory = directory
+        self.audit = directory / "audit"
+        self.disk = "not mounted"
+        self._started: list[Callable[[], object]] = []  # what ends each thing that was started
+
+    def start(self, disk_megabytes: int) -> None:
+        """Start everything and wait until the gate is ready. Without a disk of its own for the journal, `disk` says why."""
+        directory = self.directory
         for name in ("provider", "gate", "s"):
             (directory / name).mkdir()
-        self.audit = directory / "audit"
         self.disk = self._mount(disk_megabytes)
         self.provider = Provider(directory / "provider")
+        self._started.append(self.provider.stop)
         self.luigid = Luigid(directory / "luigid")
+        self._started.append(lambda: self.luigid.process.stop())  # whichever it is by then
         self.supervisord = Supervisord(directory / "s")
+        self._started.append(self.supervisord.process.stop)
         self.local = LocalIssuer(directory / "gate" / "issuer")
         self.local.prepare(time.time())
         self.ca = make_self_signed(("localhost", "127.0.0.1"), directory / "gate", now=time.time()).ca
@@ -73,8 +83,11 @@ class World:
         with (self.policies / "roles.toml").open("a") as roles:
             roles.write("".join(_ROLES.format(role=role) for role in ("viewer", "worker", "operator")))
         self.settings = directory / "gate" / "callgate.toml"
+        for path in (self.policies, *self.policies.rglob("*")):
+            path.chmod(path.stat().st_mode & ~0o022)  # whatever the umask was when this was checked out
         self.settings.write_text(self._settings())
         self.gate: Process
+        self._started.append(lambda: self.gate.stop())  # likewise
         self.start_gate()
 
     def _mount(self, megabytes: int) -> str:
@@ -85,7 +98,13 @@ class World:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             return f"mount cannot be run: {error.strerror}"
-        return "" if done.returncode == 0 else "a small file system cannot be mounted here (it takes root)"
+        if done.returncode:
+            return "a small file system cannot be mounted here (it takes root)"
+        self._started.append(lambda: until(self._unmount, "the disk is free"))
+        return ""
+
+    def _unmount(self) -> bool:
+        return subprocess.run(["umount", str(self.audit)], capture_output=True, check=False).returncode == 0
 
     def _settings(self) -> str:
         luigid, socket = f"http://127.0.0.1:{self.luigid.port}", f"unix:{self.directory}/s/s.sock"
@@ -124,15 +143,10 @@ class World:
         return subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=600, check=False)
 
     def stop(self) -> None:
-        """End everything that still runs, and give the disk back."""
-        for process in (self.gate, self.luigid.process, self.supervisord.process):
-            if process.running:
-                process._process.send_signal(signal.SIGTERM)
-        for process in (self.gate, self.luigid.process, self.supervisord.process):
-            process.wait()
-        self.provider.stop()
-        if not self.disk:
-            until(lambda: subprocess.run(["umount", str(self.audit)], capture_output=True, check=False).returncode == 0, "the disk is free")
+        """End everything that was started, the last first, and give the disk back."""
+        with contextlib.ExitStack() as ends:
+            for end in self._started:
+                ends.callback(end)
 
 
 __all__ = ["PROCESSES", "Luigid", "World", "accepts"]
