@@ -28,7 +28,7 @@ def test_the_runbook_names_metrics_that_exist() -> None:
     named = set(re.findall(r"callgate_[a-z_]+", (DEPLOY / "runbook.md").read_text(encoding="utf-8")))
     assert len(named) >= 4
     for name in named:
-        assert f'"{name}"' in sources, name
+        assert f'"{name.removesuffix("_total")}"' in sources, name  # the exporter adds it to the names of counters
 
 
 def test_the_documents_name_settings_that_exist() -> None:

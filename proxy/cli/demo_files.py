@@ -177,7 +177,7 @@ db_connection = sqlite:///luigi-history.db
 _LUIGI = """\
 # For workers: LUIGI_CONFIG_PATH names this file, NETRC the token, REQUESTS_CA_BUNDLE the certificate to trust.
 [core]
-default_scheduler_url = https://localhost:{port}/
+scheduler_url = https://localhost:{port}/
 """
 
 _SUPERVISORD = """\

@@ -20,7 +20,9 @@ app = typer.Typer(no_args_is_help=True, help="Issue tokens of the local issuer, 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-Config = Annotated[Path, typer.Option(help="The settings file, which names the local issuer's directory.")]
+Config = Annotated[
+    Path, typer.Option("--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file, which names the local issuer's directory.")
+]
 Directory = Annotated[Path | None, typer.Option("--dir", help="The local issuer's directory, instead of the one in the settings.")]
 
 

@@ -185,6 +185,7 @@ def test_every_printed_command_works_when_pasted(demo: Demo, about: str, shows: 
     done = demo.paste(about)
     assert done.returncode == 0, done.stderr
     assert shows in done.stdout
+    assert "Warning" not in done.stderr, "a newcomer reads it as an error"
 
 
 def test_every_printed_command_is_tried_above(demo: Demo) -> None:

@@ -124,3 +124,17 @@ async def test_the_settings_name_the_directory_and_the_longest_lifetime(tmp_path
     assert await subject_of(done.stdout.strip(), tmp_path / "issuer") == "local|a in "
     done = run("issue", "--subject", "a", "--ttl", "3h", "--config", str(settings))
     assert (done.exit_code, done.stdout) == (2, "") and "max_lifetime_seconds" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["-c", "CALLGATE_CONFIG"])
+def test_the_settings_are_named_as_for_the_other_verbs(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the short option, and by the variable that serve, check and reload read: not by the current directory alone."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "callgate.toml").write_text(SETTINGS)
+    if how == "CALLGATE_CONFIG":
+        monkeypatch.setenv(how, str(tmp_path / "callgate.toml"))
+    named = ["-c", str(tmp_path / "callgate.toml")] if how == "-c" else []
+    for words in (["issue", "--subject", "a", "--ttl", "1h"], ["rotate"]):
+        done = run(*words, *named)
+        assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "issuer" / "jwks.json").is_file()

@@ -264,7 +264,7 @@ def test_a_restart_answers_what_it_has_in_hand(gate: Gate, recorder: RecordingLu
 
 @pytest.mark.parametrize("broken", ["policy", "open", "settings"])
 def test_a_refused_reload_leaves_the_old_generation_serving(gate: Gate, recorder: RecordingLuigid, broken: str) -> None:
-    """With a policy or settings that do not load, or that others may write, reload leaves with 1, the log says why, and the same processes decide by the same set."""
+    """A policy or settings that do not load, or that others may write: reload leaves with 1, the log says why, the same set decides."""
     before = serving(gate)
     assert gate.ask("/recorder/api/add_task", "worker", b"data=%7B%22task_id%22%3A%22A_1%22%2C%22worker%22%3A%22w%22%7D").status == 200
     if broken == "policy":
