@@ -68,7 +68,11 @@ ABOUT: dict[Reason, About] = {
     Reason.POLICY_ERROR: About(
         403, "A policy failed while it was evaluated, so the call is denied.", "The security team mends the policy the record names."
     ),
-    Reason.NOT_YOUR_WORKER: About(403, "The worker id carries another identity's mark.", "Send the worker's own id, without a mark."),
+    Reason.NOT_YOUR_WORKER: About(
+        403,
+        "The worker id or the batch id is not this identity's.",
+        "Send the worker's own id without a mark, and batch ids as get_work gave them.",
+    ),
     Reason.AUDIT_UNWRITABLE: About(
         503, "The audit record could not be made durable; nothing was forwarded.", "The operator frees or repairs the audit disk."
     ),
