@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from proxy.model import Call, Decision, Origin, Principal
 
 SECONDS: Final = 60.0
-"""The longest a window stays open (design.md section 7)."""
+"""The longest a window stays open."""
 
 Key: TypeAlias = tuple[str, str, str, str, str, str]
 

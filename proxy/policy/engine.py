@@ -2,7 +2,7 @@
 
 Order: an unknown method is denied, then a principal without a role, then Cedar decides; a forbid beats every permit, and
 without a permit the call is denied. A policy that fails to evaluate denies the call (Cedar alone would skip it, and with it
-perhaps the one forbid that matters: threats.md 12). So does any failure of the engine itself.
+perhaps the one forbid that matters). So does any failure of the engine itself.
 
 A call that acts on other tasks beside its own (`Call.others`) is decided as if it were about each of them, too: the first
 denial is the decision. So a policy on ``context.task`` bounds every task that a call reaches.

@@ -4,7 +4,7 @@
     issuer = "okta"            # always: no matcher speaks for all issuers
     group = "data-viewers"     # a group, or subject, claim or anyone; several in one matcher must all hold
 
-A role is granted when any of its matchers holds. Identity is issuer and subject (threats.md 15): claims that a person can
+A role is granted when any of its matchers holds. Identity is issuer and subject: claims that a person can
 choose or that pass from one person to the next (e-mail, display name) are refused as conditions. A matcher without a
 condition is refused too, so that a forgotten line never means everyone.
 """

@@ -1,7 +1,7 @@
 """Calls that a browser sends without its user meaning them (CSRF): any page can make a browser ask for ``/api/pause``.
 
 Browsers remember a Basic credential, as they do cookies, and attach it to requests that other sites cause; luigid acts on
-a GET as on a POST (luigi.md 2c row 15). A browser tells on its own where a request comes from and what it is for (Fetch
+a GET as on a POST. A browser tells on its own where a request comes from and what it is for (Fetch
 Metadata, ``Sec-Fetch-Site`` and ``Sec-Fetch-Dest``; older ones send ``Origin`` with what is not a plain GET), and no page
 can set these headers. So a call passes when a script of the gate's own pages made it, or the user typed it; an image, a
 frame or a link within a page is refused too, for a task's name may have put it there. Clients that are no browsers send

@@ -15,7 +15,7 @@ _ACCEPTED_TYPES = frozenset(
 
 
 def is_form(content_type: bytes) -> bool:
-    """Whether `content_type` is the one form type that luigid and every client read alike (luigi.md 2b.3)."""
+    """Whether `content_type` is the one form type that luigid and every client read alike."""
     return content_type in _ACCEPTED_TYPES
 
 

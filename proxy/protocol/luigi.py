@@ -1,6 +1,6 @@
 """luigid's own protocol: ``POST|GET /api/<method>`` with the keyword arguments as JSON in the form field ``data``.
 
-What luigid reads in two ways is refused, so that what policy judges is what luigid will do (luigi.md 2b-2d):
+What luigid reads in two ways is refused, so that what policy judges is what luigid will do:
 
 * the raw path is ``/api/`` and ``[a-z_]{1,64}``, no percent sign (luigid decodes it once more);
 * GET without a body, or POST with a form body of exactly one type; no Content-Encoding, no multipart;
@@ -9,7 +9,7 @@ What luigid reads in two ways is refused, so that what policy judges is what lui
   stock workers send it for every batchable family (luigi/worker.py).
 
 luigid trusts the worker id that a caller states, and whoever states another's makes that worker import and run a module
-(luigi.md 1b.1). So the gate marks it: upstream a worker is called ``<its own id> [<issuer>:<subject>]``. The mark holds no
+. So the gate marks it: upstream a worker is called ``<its own id> [<issuer>:<subject>]``. The mark holds no
 blank and no bracket, hence the last one of an id is always the gate's, and no two identities can meet in one id. The
 answers in which a worker looks for itself get the mark taken off again, and name it no module to import. The batch ids that
 it gives out are bound to the identity too (`proxy.protocol.batches`).
@@ -233,7 +233,7 @@ class LuigiApi:
     def refuse(self, refusal: Refusal) -> Reply:
         """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is luigid's own "disabled".
 
-        A worker retries every error for a minute, but ends at once and in order when it is disabled (luigi.md 3b).
+        A worker retries every error for a minute, but ends at once and in order when it is disabled.
         """
         if is_disabled_answer(refusal):
             return Reply(200, orjson.dumps({"response": DISABLED}), headers=_JSON)

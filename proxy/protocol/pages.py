@@ -1,6 +1,6 @@
 """luigid's pages as methods: the visualiser and its files, task history, task durations, metrics.
 
-The same policy and the same audit hold for them as for calls, since they show the same data (luigi.md 2a). A path is read
+The same policy and the same audit hold for them as for calls, since they show the same data. A path is read
 once, here, against the grammar below, and written afresh for luigid; the visualiser's query is dropped (it names
 versions of files, which luigid does not need).
 

@@ -1,6 +1,6 @@
 """The JSON of a luigid call: one object that every parser reads alike, or a refusal.
 
-luigid reads with Python's ``json``, which takes the last of two equal keys and half surrogates (luigi.md 2b.6). Refused
+luigid reads with Python's ``json``, which takes the last of two equal keys and half surrogates. Refused
 are: a key that stands twice, at any depth; text that is not UTF-8; half a surrogate pair; NaN and negative infinity; what
 is not one object; more than `MAX_DEPTH` levels. ``Infinity`` is accepted, since stock workers send it, and so is a number
 too large for a float (``1e999``), which luigid reads as that.

@@ -51,7 +51,7 @@ def forgiven(luigid: Luigid) -> str | None:
     return changed[0] if changed else None
 
 
-# -- luigi.md 2c, row by row
+# -- ways past a filter that reads a request otherwise than luigid, one by one
 
 
 def test_row_1_a_get_acts(target: Luigid, gate: Gate) -> None:
@@ -228,7 +228,7 @@ def test_row_15_calls_that_another_page_causes(target: Luigid, gate: Gate, verb:
     assert not [name for name in preflight.headers if name.startswith("access-control")]
 
 
-# -- luigi.md 1b.1: whoever states another's worker id makes that worker import and run a module
+# -- whoever states another's worker id makes that worker import and run a module
 
 
 def planted_task(worker: str) -> dict[str, Any]:
@@ -346,7 +346,7 @@ def test_an_assistant_is_told_the_module(gate: Gate, guarded: Luigid) -> None:
     guarded.call("add_task", task_id="Any_1", worker="helper [local:helper]", status="DONE")
 
 
-# -- luigi.md 1b.2 and 1b.4: what bounds a worker is a scope of families, and luigid knows other ways to a task than its name
+# -- what bounds a worker is a scope of families, and luigid knows other ways to a task than its name
 
 
 SCOPE = """
@@ -456,7 +456,7 @@ def test_a_scoped_worker_runs_its_own_graph(bare: Luigid, scoped: Gate, tmp_path
     assert [record for record in mine if record["stage"] == "decided" and (record["args"].get("batch_id") or "")]
 
 
-# -- luigi.md 1b.7: one argument of the wrong type breaks luigid for everybody
+# -- one argument of the wrong type breaks luigid for everybody
 
 
 def honest_work(client: Any, token: str | None) -> int:
@@ -509,7 +509,7 @@ def test_one_forged_argument_empties_everybodys_dashboard(
     assert gate.call(view or "task_list", gate.token("viewer"), **view_args).status == 200
 
 
-# -- luigi.md 1b.8: what a worker stores runs in the browser of whoever looks
+# -- what a worker stores runs in the browser of whoever looks
 
 
 SCRIPT = "<script>document.title='owned'</script>"

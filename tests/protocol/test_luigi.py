@@ -374,7 +374,7 @@ OTHERS_IDS = {
 
 @pytest.mark.parametrize("batch_id", OTHERS_IDS.values(), ids=OTHERS_IDS.keys())
 def test_a_batch_that_the_caller_was_not_given_is_refused(batch_id: object) -> None:
-    """Whoever states a batch ends it (luigi.md 1b): each of these reaches nobody, and is no error of ours."""
+    """Whoever states a batch ends it: each of these reaches nobody, and is no error of ours."""
     assert refused(claim(batch_id)) is Reason.NOT_YOUR_WORKER
 
 
@@ -479,7 +479,7 @@ def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) 
     ],
 )
 def test_what_is_no_answer_of_luigid_reaches_nobody(answer: Answer, reason: Reason) -> None:
-    """HTML and redirects make a worker fail without a word (luigi.md 3b); they become a refusal with a reason."""
+    """HTML and redirects make a worker fail without a word; they become a refusal with a reason."""
     with pytest.raises(Unavailable) as error:
         API.answer(decode(request()), ALICE, answer)
     assert error.value.reason is reason
@@ -507,7 +507,7 @@ def refusal(reason: Reason, method: str = "") -> Refusal:
 
 @pytest.mark.parametrize("reason", [Reason.NO_ROLE, Reason.NO_POLICY_ALLOWS, Reason.POLICY_FORBIDS, Reason.POLICY_ERROR, Reason.DRAINING])
 def test_a_denied_get_work_ends_the_worker_in_order(reason: Reason) -> None:
-    """It is luigid's own answer to a worker it has disabled: no retries, exit code 0 (luigi.md 3b)."""
+    """It is luigid's own answer to a worker it has disabled: no retries, exit code 0."""
     reply = API.refuse(refusal(reason, "get_work"))
     assert (reply.status, json.loads(reply.body)) == (200, {"response": DISABLED})
 
