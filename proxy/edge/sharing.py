@@ -1,7 +1,7 @@
 """Views that are the same for the upstream share one upstream call, and wait in a short line of their own.
 
-A dashboard that loads over 10,000 tasks keeps luigid's one thread busy for a second, while every worker's ping waits
-. So, after a view has been authorised and recorded like any other call:
+A dashboard that loads over 10,000 tasks keeps luigid's one thread busy for a second, while every worker's ping waits.
+So, after a view has been authorised and recorded like any other call:
 
 * **Single flight.** Callers whose encoded call is byte for byte the same get one answer. Nobody is given an answer that was
   asked for before a call that acted through this process had ended: who arrives after it joins a *next* flight, which is

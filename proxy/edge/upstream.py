@@ -3,7 +3,7 @@
 `Leg.forward` takes a `Receipt`: what was not decided and durably recorded cannot be sent. It sends our own bytes only:
 request line, Host, type and length, never a header of the caller's.
 
-Rules (RFC 9112 section 9, and law 2 of the design):
+Rules (RFC 9112 section 9; record first, then act once):
 
 * A call that may act is sent once. A view is sent a second time, once, when a kept connection turns out dead before a
   single byte of the answer arrived.
