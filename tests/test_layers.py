@@ -33,6 +33,18 @@ ONLY_IN = {
 }
 MADE_BY = {"Principal": "proxy.identity", "Call": "proxy.protocol", "Decision": "proxy.policy", "Receipt": "proxy.audit"}
 
+# What `audit verify` is made of: its own two modules, and the format, which it has in common with the writer. Of the modules of the
+# format that hold more than that, it takes these names alone: no file is made, no record written, no checkpoint signed with them.
+CHECKER = {"proxy.audit.verify", "proxy.audit.chain"}
+FORMAT = {
+    "proxy.audit.merkle": {"Tree", "leaf_hash"},
+    # also the writer's Signer
+    "proxy.audit.checkpoint": {"BadCheckpointError", "Checkpoint", "check", "split"},
+    # also the writer's I/O
+    "proxy.audit.files": {"CHECKPOINT_SUFFIX", "OPERATOR", "SEALED_SUFFIX", "SEGMENT_SUFFIX", "logs", "segment_name", "segments"},
+    "proxy.audit.reader": {"DAMAGED", "open_segment"},
+}
+
 
 def module_name(path: Path) -> str:
     """Give the dotted name of a source file."""
@@ -115,6 +127,35 @@ def test_the_proofs_are_not_imported_under_another_name() -> None:
             if isinstance(node, ast.ImportFrom):
                 renamed = [alias.name for alias in node.names if alias.asname and alias.asname != alias.name and alias.name in MADE_BY]
                 assert not renamed, f"{module_name(path)}:{node.lineno}: renames {renamed}"
+
+
+def audit_imports(module: str) -> set[tuple[str, str]]:
+    """Give what a module takes of the audit package, as module and name in it."""
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    return {(name.rpartition(".")[0], name.rpartition(".")[2]) for _, name in imports(path) if within(name, "proxy.audit")}
+
+
+def audit_closure(*modules: str) -> set[str]:
+    """Give the modules of the audit package that `modules` are made of, themselves included."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += [other for other, _ in audit_imports(module)]
+    return found
+
+
+def test_the_checker_of_logs_shares_the_format_with_their_writer_and_nothing_else() -> None:
+    """A mistake of the writer must not hide itself: what checks a log knows the format alone, and the writer does not know the checker."""
+    checker, writer = audit_closure("proxy.audit.verify"), audit_closure("proxy.audit.journal")
+    assert checker == CHECKER | FORMAT.keys()
+    assert checker & writer == FORMAT.keys()
+    for module in sorted(checker):
+        for other, name in audit_imports(module):
+            assert other in CHECKER or name in FORMAT[other], f"{module} takes {name} of {other}"
+    assert {"proxy.audit.writer", "proxy.audit.record", "proxy.audit.commits", "proxy.audit.recover"} <= writer
 
 
 def test_the_reader_of_imports_sees_them_in_functions_too() -> None:

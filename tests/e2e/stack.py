@@ -88,10 +88,14 @@ class Gate(Client):
             parts.append(table("[tls]", {"certificate": "tls.crt", "key": {"file": "tls.key"}}))
         self.settings.write_text("\n".join(parts), encoding="utf-8")
 
-    def start(self) -> "Gate":
-        """Start it, and wait until it is ready."""
+    def launch(self) -> None:
+        """Start it, and do not wait."""
         command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(self.settings)]
         self.process = Process(command, self.directory, "gate")
+
+    def start(self) -> "Gate":
+        """Start it, and wait until it is ready."""
+        self.launch()
         self.until_ready()
         return self
 

@@ -1,0 +1,171 @@
+"""A journal on a small file system that fills up under load: nothing passes unrecorded, and it goes on by itself when there is room.
+
+The file system is a real one, a tmpfs of a few megabytes, so mounting it needs root. A file of the test's own (the ballast)
+takes the room that the journal is not to have.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .doubles import RecordingLuigid
+from .load import Clients, Witness, by_log, still_open, verify
+from .stack import Gate, toml
+from .stage import until
+
+DISK_BYTES = 2 * 1024 * 1024
+LEFT_BYTES = 128 * 1024  # for the journal, before it is full
+PAGE_BYTES = 4096
+REST_SECONDS = 2.5  # more than two of the journal's attempts to write again: nothing that it may give back is left to give
+REFUSALS = 500  # that the clients must get while nothing may pass
+
+
+class Ballast:
+    """A file that takes all the room there is on its file system."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def fill(self) -> int:
+        """Take what room is left; how many bytes that was."""
+        taken = 0
+        try:
+            while True:
+                taken += os.write(self._fd, bytes(PAGE_BYTES))
+        except OSError:
+            return taken
+
+    def leave(self, room: int) -> None:
+        """Give so many bytes back."""
+        os.ftruncate(self._fd, os.fstat(self._fd).st_size - room)
+
+    def remove(self) -> None:
+        """Give all of it back."""
+        os.close(self._fd)
+        self._path.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if os.geteuid() != 0 or mount is None or umount is None:
+        pytest.skip("mounting a small file system needs root, mount and umount")
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = [mount, "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700,noexec,nosuid,nodev", "tmpfs", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run([umount, "--lazy", str(place)], timeout=30, check=True)
+
+
+@pytest.fixture
+def upstream() -> Iterator[RecordingLuigid]:
+    """An upstream that notes what it was sent."""
+    running = RecordingLuigid(seconds=0.002)
+    yield running
+    running.end()
+
+
+@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
+def gate(request: pytest.FixtureRequest, disk: Path, upstream: RecordingLuigid, tmp_path: Path) -> Iterator[Gate]:
+    """A gate whose journal, and nothing else of it, is on the small file system."""
+    gate = Gate(tmp_path / "gate", [{"name": "luigi", "protocol": "luigi", "url": f"http://127.0.0.1:{upstream.port}"}], tls=False)
+    gate.audit = disk / "audit"
+    text = gate.settings.read_text().replace('directory = "audit"', f"directory = {toml(gate.audit)}")
+    gate.settings.write_text(text.replace("[listen]\n", f"[listen]\nprocesses = {request.param}\n"))
+    gate.start()
+    yield gate
+    if gate.process.running:
+        gate.stop()
+
+
+def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path, upstream: RecordingLuigid) -> None:
+    """Full: every call, heartbeats and forbidden ones too, is 503 `audit-unwritable`, the upstream sees none, readiness is red.
+
+    With room again the gate serves by itself; `gap` records tell how many were refused, to the last one; every log is intact,
+    every allowed call completed, and whatever the upstream ever saw is on disk.
+    """
+    witness = Witness(gate.audit)
+    own: Counter[str] = Counter()  # refusals that the test itself got, which count as much as the clients'
+
+    def ask() -> int:
+        answer = gate.call("add_task", gate.token("worker"), task_id=f"T_own_{time.monotonic_ns()}", worker="w")
+        if answer.status != 200:
+            own[f"{answer.status} {answer.refused}"] += 1
+        return answer.status
+
+    def on_disk() -> None:
+        seen = upstream.seen
+        witness.look()
+        assert {args["task_id"] for _, args in seen if "task_id" in args} <= witness.allowed.keys()
+
+    ballast = Ballast(disk / "ballast")
+    ballast.fill()
+    ballast.leave(LEFT_BYTES)
+    clients = Clients(gate, "full")
+    try:
+        until(lambda: clients.refused, "the disk was full", 60)
+        assert len(clients.answered) > 10
+
+        # What a failed write gives back is room too, used at once: wait until there is none and no process finds any.
+        rests_since = time.monotonic()
+
+        def rests() -> bool:
+            nonlocal rests_since
+            if ballast.fill() or ask() == 200 or gate.get("/-/readyz").status != 503:
+                rests_since = time.monotonic()
+            return time.monotonic() - rests_since > REST_SECONDS
+
+        until(rests, "the disk was full for good", 60)
+        before, answered, refused = len(upstream.seen), len(clients.answered), clients.refused.total()
+        until(lambda: clients.refused.total() >= refused + REFUSALS, "clients were refused")
+        others = [
+            gate.call("ping", gate.token("worker"), worker="w"),
+            gate.call("task_list", gate.token("viewer"), status="", upstream_status=""),
+            gate.call("disable_worker", gate.token("viewer"), worker="w"),
+            gate.get("/static/visualiser/index.html", gate.token("viewer")),
+        ]
+        own.update(f"{answer.status} {answer.reason.rpartition('[')[2].partition(',')[0]}" for answer in others)  # a page has no JSON
+        assert (len(upstream.seen), len(clients.answered)) == (before, answered), "nothing passed"
+        assert gate.get("/-/readyz").status == 503
+        assert gate.get("/-/healthz").status == 200
+        on_disk()
+    finally:
+        clients.end()
+    assert own.keys() | clients.refused.keys() == {"503 audit-unwritable"}
+
+    ballast.remove()
+    until(lambda: all(gate.get("/-/readyz").status == 200 for _ in range(10)), "the gate was ready again")
+    again = Clients(gate, "again")
+    try:
+        until(lambda: len(again.answered) >= 100, "clients were served again")
+    finally:
+        again.end()
+    assert again.refused == Counter()
+    assert gate.stop() == 0
+
+    on_disk()
+    assert witness.twice == []
+    sent = Counter(args["task_id"] for _, args in upstream.seen)
+    assert set(sent.values()) == {1}
+    assert clients.answered | again.answered <= set(sent)
+    logs = by_log(gate.audit)
+    gaps = [r for records in logs.values() for r in records if r["stage"] == "gap"]
+    assert gaps
+    assert all("No space left on device" in r["error"] for r in gaps)
+    assert sum(r["refused"] for r in gaps) == clients.refused.total() + own.total()
+    for records in logs.values():
+        assert still_open(records) == set()
+        assert records[-1]["stage"] == "closed"
+        assert {r["outcome"] for r in records if r["stage"] == "completed"} <= {"ok"}
+    assert "gap(s) on record" in verify(gate.audit)
