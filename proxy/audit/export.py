@@ -48,6 +48,7 @@ def ocsf(call: CallRecord) -> dict[str, Any]:
     """Return a call as an OCSF API Activity event."""
     record, done = call.decided, call.completed or {}
     principal, origin = _inner(record, "principal"), _inner(record, "origin")
+    address = origin.get("address") or _inner(record, "summary").get("address")
     method = record.get("method")
     activity = _UNKNOWN if method is None else _READ if record.get("class") == "view" else _UPDATE
     succeeded = call.result == "ok"
@@ -67,7 +68,7 @@ def ocsf(call: CallRecord) -> dict[str, Any]:
             "request": {"uid": str(record.get("id", "")), "data": record.get("args")},
         },
         "actor": {"user": _user(principal)} | ({"app_name": "agent"} if principal.get("agent") else {}),
-        "src_endpoint": {"ip": str(origin.get("address") or _inner(record, "summary").get("address") or "0.0.0.0")},  # noqa: S104  (OCSF's way to say that it is not known; nothing listens)
+        "src_endpoint": {"ip": str(address)} if address else {"name": "unknown"},
         "http_request": {"user_agent": str(origin.get("user_agent", ""))},
         "unmapped": {name: record[name] for name in _UNMAPPED if name in record},
     }  # fmt: skip

@@ -6,6 +6,7 @@ and these checkpoints can compute it again. The HTML is one file without scripts
 
 import csv
 import io
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -107,12 +108,15 @@ def defused(cell: str) -> str:
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") and len(cell) > 1 else cell
 
 
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z?")
+
 _STYLE = (
     "body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#1b1b1b}"
     "h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}dt{font-weight:600}dd{margin:0 0 .4em;overflow-wrap:anywhere}"
     "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.3em .6em;"
     "border-bottom:1px solid #ccc;overflow-wrap:break-word}"
     "th{border-bottom:2px solid #444}pre{background:#f5f5f5;padding:.8em;overflow-x:auto;white-space:pre-wrap}tr{break-inside:avoid}"
+    "time{white-space:nowrap}"
     "@page{size:A4 landscape;margin:12mm}"
     "@media print{body{margin:0;max-width:none;font-size:9pt}pre{background:none;border:1px solid #ccc}thead{display:table-header-group}}"
 )
@@ -121,7 +125,7 @@ _STYLE = (
 def as_html(report: Report) -> str:
     """Return the report as one self-contained page."""
     parts = [
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(report.title)}</title>',
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(printable(report.title))}</title>',
         f"<style>{_STYLE}</style></head><body>\n<h1>{_html(report.title)}</h1>\n<dl>",
         *(f"<dt>{_html(name)}</dt><dd>{_html(text)}</dd>" for name, text in report.facts()),
         "</dl>",
@@ -139,4 +143,4 @@ def as_html(report: Report) -> str:
 
 
 def _html(text: str) -> str:
-    return escape(printable(text))
+    return _TIME.sub(r"<time>\g<0></time>", escape(printable(text)))

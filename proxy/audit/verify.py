@@ -18,7 +18,7 @@ from typing import Any
 
 from proxy.audit.chain import BrokenError, Chain, Wrong
 from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, check, split
-from proxy.audit.files import CHECKPOINT_SUFFIX, OPERATOR, logs, segment_name, segments
+from proxy.audit.files import CHECKPOINT_SUFFIX, logs, segment_name, segments
 from proxy.audit.merkle import leaf_hash
 from proxy.audit.reader import DAMAGED, open_segment
 
@@ -71,20 +71,21 @@ def verify_log(
     return report
 
 
-def verify_directory(directory: Path, keys: Keys, *, kept: Sequence[Checkpoint] = (), progress: Progress | None = None) -> list[LogReport]:
+def verify_directory(
+    directory: Path, keys: Keys, *, kept: Sequence[Checkpoint] = (), operator: Path | None = None, progress: Progress | None = None
+) -> list[LogReport]:
     """Check every log of an audit directory, those with a checkpoint in `kept` from there on.
 
-    A log's beginning may be gone if a record says where to; of one log alone, the operator's log beside it is asked too.
+    A log's beginning may be gone if a record says where to; for one log alone, `operator` is the log beside it that may have it.
     """
     places = logs(directory)
     if not segments(directory):  # a log whose segments are all gone has checkpoints left, or nobody can tell that it was there
         places |= {path.parent.name: path.parent for path in directory.glob(f"*/*{CHECKPOINT_SUFFIX}")}
     reports = [verify_log(path, keys, kept=_of(kept, path), progress=progress) for _, path in sorted(places.items())]
     archived = [(record["log"], record["size"], record["root"], record) for report in reports for record in report.archived]
-    beside = directory.parent / OPERATOR
-    if segments(directory) and directory.name != OPERATOR and beside.is_dir():
-        operator = verify_log(beside, keys)
-        archived += [(record["log"], record["size"], record["root"], record) for record in operator.archived if operator.broken is None]
+    if operator is not None and operator.is_dir():
+        asked = verify_log(operator, keys)
+        archived += [(record["log"], record["size"], record["root"], record) for record in asked.archived if asked.broken is None]
     for report in reports:
         if report.start is None or _of(kept, directory / report.log) is not None or report.broken is not None:
             continue

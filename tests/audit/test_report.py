@@ -42,7 +42,9 @@ def test_html_runs_nothing_and_fetches_nothing() -> None:
 def test_a_page_keeps_words_whole() -> None:
     """On paper, too many columns break between words, or in a word too long for the page, never in every word."""
     style = as_html(REPORT).partition("<style>")[2].partition("</style>")[0]
-    assert "size:A4 landscape" in style and "overflow-wrap:break-word}th" in style
+    assert "size:A4 landscape" in style and "overflow-wrap:break-word}" in style and "time{white-space:nowrap}" in style
+    page = as_html(Report("t", "2026-01-31T12:00:00.000000Z to x", (), ()))
+    assert "<dd><time>2026-01-31T12:00:00.000000Z</time> to x</dd>" in page
 
 
 def test_csv_is_data_to_a_spreadsheet() -> None:

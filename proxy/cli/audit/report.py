@@ -19,7 +19,7 @@ from proxy.audit.show import printable
 from proxy.audit.verify import verify_directory
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until
-from proxy.cli.audit.verify import Key, progress, trusted_keys
+from proxy.cli.audit.verify import Key, operator_beside, progress, trusted_keys
 from proxy.errors import ConfigError
 
 report = typer.Typer(
@@ -123,7 +123,7 @@ def completeness(config: Config = None, dir_: Directory = None, key: Key = None,
     where, basis = _where(dir_, config, None)
     keys = trusted_keys(where, key)
     with progress(where, quiet=False) as count:
-        reports = verify_directory(where, keys, progress=count)
+        reports = verify_directory(where, keys, operator=operator_beside(where), progress=count)
     gaps = controls.disturbances(_items(where, basis, b'"gap"', b'"opened"', b'"closed"'))
     _write(controls.completeness(reports, keys, gaps), form, out)
     if any(found.broken for found in reports):

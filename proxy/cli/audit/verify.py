@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, format_key, parse_keys, split
-from proxy.audit.files import logs, segments
+from proxy.audit.files import OPERATOR, logs, segments
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.reader import last_items
 from proxy.audit.record import dumps
@@ -131,7 +131,7 @@ def as_dict(report: LogReport) -> dict[str, object]:
 
 def _check(path: Path, keys: Keys, kept: list[Checkpoint], count: Count | None) -> list[LogReport]:
     if path.is_dir():
-        return verify_directory(path, keys, kept=kept, progress=count)
+        return verify_directory(path, keys, kept=kept, operator=operator_beside(path), progress=count)
     stem = path.name.partition(".")[0]
     if not path.is_file() or not stem.isdigit():
         fail(f"{path} is no segment of a log")
@@ -160,6 +160,11 @@ def _print(report: LogReport) -> None:
         print(f"        the last {report.torn} bytes are the beginning of a record (being written, or torn)")
     for note in report.notes:
         print(f"        {printable(note)}")
+
+
+def operator_beside(directory: Path) -> Path | None:
+    """Return where the acts on a log are recorded, when `directory` is one log."""
+    return directory.parent / OPERATOR if segments(directory) and directory.name != OPERATOR else None
 
 
 @contextmanager
