@@ -95,7 +95,7 @@ def test_rows_have_every_column(call: CallRecord) -> None:
 
 def test_an_address_that_is_not_known_is_not_made_up() -> None:
     """The sum of many addresses' rejections has none of them, and says so; a known one is given as it is."""
-    assert (ocsf(CALLS[4])["src_endpoint"], ocsf(CALLS[3])["src_endpoint"]) == ({"name": "unknown"}, {"ip": "10.0.0.1"})
+    assert (ocsf(CALLS[4])["src_endpoint"], ocsf(CALLS[3])["src_endpoint"]) == ({"name": "unknown"}, {"ip": "10.0.0.1", "port": 7})
 
 
 def test_a_row() -> None:
