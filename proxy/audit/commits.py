@@ -39,6 +39,7 @@ class Commits:
         self._gathered = self._turns = 0
         self._idle: Future[None] | None = None
         self._abandoned: Callable[[int, Ids], None]
+        self.went_on: Callable[[], None] = lambda: None
 
     def attach(self, writer: Writer, abandoned: Callable[[int, Ids], None]) -> None:
         """Set the writer, and what is called with first seq and ids when a waiter had left before its batch was durable."""
@@ -86,7 +87,11 @@ class Commits:
     def resumed(self) -> None:
         """Go on after a failure. Called in the writer's thread."""
         if self.loop is not None:
-            self.loop.call_soon_threadsafe(self._linger)
+            self.loop.call_soon_threadsafe(self._go_on)
+
+    def _go_on(self) -> None:
+        self.went_on()
+        self._linger()
 
     def _linger(self) -> None:
         self._lingering = False

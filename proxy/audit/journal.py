@@ -53,6 +53,7 @@ class Journal:
         self._last = writer.last_time
         self._behind = self._sweeping = self._closed = False
         commits.attach(writer, self._abandoned)
+        commits.went_on = self._tell_the_rest
 
     @classmethod
     def open(
@@ -256,6 +257,14 @@ class Journal:
     def _unwritable(self) -> Unavailable:
         self._writer.refused += 1
         return Unavailable(Reason.AUDIT_UNWRITABLE, "the audit log cannot be written", retry_after=5)
+
+    def _tell_the_rest(self) -> None:
+        """Record the calls that were refused while the gap record was on its way: none may go uncounted."""
+        writer = self._writer
+        rest = writer.refused - writer.told
+        if rest and writer.failure is None:
+            writer.told += rest
+            self._add(note("gap", {"since": "", "error": "refused while the log was being resumed", "refused": rest}))
 
     def _watch(self) -> None:
         """Look once a second, while there is something that ends by itself."""

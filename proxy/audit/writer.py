@@ -82,7 +82,8 @@ class Writer:
     ) -> None:
         """Take over the log that `signer` signs. `clock` gives nanoseconds since 1970; `resumed` is called from the thread."""
         self.failure: str | None = None
-        self.refused = 0  # calls answered 503 since the failure; the event loop counts, the gap record tells
+        self.refused = 0  # calls ever answered 503 for a failure; the event loop alone counts
+        self.told = 0  # how many of them gap records have told of; this thread alone counts, but while it is at rest
         self.commits = 0
         self._directory = directory
         self._signer = signer
@@ -276,13 +277,13 @@ class Writer:
         try:
             self._abandon()
             moment = self._clock() // 1000
-            refused = self.refused
+            refused = self.refused - self.told
             gap = note("gap", {"since": self._stamp(self._since).decode(), "error": self.failure, "refused": refused})
             self._begin_segment(moment, ((moment, gap, None, -1),))
         except Exception as error:  # still failing: the next probe tries again
             self._fail_again(error)
             return
-        self.refused -= refused
+        self.told += refused
         self.failure = None
         self._resumed()
 

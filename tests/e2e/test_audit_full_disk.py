@@ -140,12 +140,11 @@ def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path,
         assert gate.get("/-/readyz").status == 503
         assert gate.get("/-/healthz").status == 200
         on_disk()
+        ballast.remove()  # under load: calls that are refused in the very moment of resuming are counted too
+        until(lambda: all(gate.get("/-/readyz").status == 200 for _ in range(10)), "the gate was ready again")
     finally:
         clients.end()
     assert own.keys() | clients.refused.keys() == {"503 audit-unwritable"}
-
-    ballast.remove()
-    until(lambda: all(gate.get("/-/readyz").status == 200 for _ in range(10)), "the gate was ready again")
     again = Clients(gate, "again")
     try:
         until(lambda: len(again.answered) >= 100, "clients were served again")
@@ -162,7 +161,7 @@ def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path,
     logs = by_log(gate.audit)
     gaps = [r for records in logs.values() for r in records if r["stage"] == "gap"]
     assert gaps
-    assert all("No space left on device" in r["error"] for r in gaps)
+    assert any("No space left on device" in r["error"] for r in gaps)
     assert sum(r["refused"] for r in gaps) == clients.refused.total() + own.total()
     for records in logs.values():
         assert still_open(records) == set()
