@@ -56,6 +56,7 @@ def load_policies(
     problems += _repeated(policies)
     problems += _unknown_names(policies, roles, catalogs, groups_claims)
     every = [*catalogs.values(), *unused]
+    problems += _same_name(every)
     try:
         actions = actions_of(every)
         problems += _validate(policies, cedar_schema(actions))
@@ -67,6 +68,18 @@ def load_policies(
     files[UPSTREAMS] = "".join(f"{json.dumps(name)} = {json.dumps(catalog.name)}\n" for name, catalog in sorted(catalogs.items()))
     texts = {f"catalogs/{catalog.name}.toml": catalog.text for catalog in every}
     return PolicySet(policies, catalogs, roles, _hash(files, every), files={**files, **texts})
+
+
+def _same_name(catalogs: Iterable[CatalogLike]) -> list[Problem]:
+    """Name catalogs that are two under one name: records and kept sets know a catalog by its name."""
+    digests: dict[str, set[str]] = {}
+    for catalog in catalogs:
+        digests.setdefault(catalog.name, set()).add(catalog.digest)
+    return [
+        Problem("catalogs", f"two files have the name {name!r}", "Give each catalog its own name, that of its file.")
+        for name, found in sorted(digests.items())
+        if len(found) > 1
+    ]
 
 
 def _read(directory: Path, problems: list[Problem]) -> dict[str, str]:

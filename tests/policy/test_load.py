@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,14 @@ def test_policies_may_name_methods_of_catalogs_that_no_upstream_uses(directory: 
     with pytest.raises(ConfigError):
         load_policies(directory, {"luigi": catalogs["luigi"]})
     assert load_policies(directory, {"luigi": catalogs["luigi"]}, unused=[catalogs["processes"]]).texts["x"]
+
+
+def test_two_catalogs_of_one_name_are_refused(directory: Path, catalogs: dict[str, Catalog]) -> None:
+    """A kept policy set knows its catalogs by name: one would hide the other from the auditor."""
+    other = replace(next(iter(catalogs.values())), digest="0" * 64)
+    with pytest.raises(ConfigError) as caught:
+        load_policies(directory, {**catalogs, "other": other})
+    assert [problem.what for problem in caught.value.problems] == [f"two files have the name {other.name!r}"]
 
 
 def test_the_hash_names_policies_roles_and_catalogs(directory: Path, catalogs: dict[str, Catalog]) -> None:
