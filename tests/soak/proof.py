@@ -164,7 +164,7 @@ def call_verdicts(world: World, accounts: Accounts, notes: Notes, known_tasks: s
             "every view that luigid saw is decided", not more_views, f"{sum(views.values())} seen, {shared} more answered from shared ones"
         ),
         Verdict(
-            "every heartbeat that luigid saw is counted",
+            "every heartbeat that luigid saw is counted, but in windows that a kill cut off",
             beats <= accounts.beats or accounts.lost_windows > 0,
             f"{beats} seen, {accounts.beats} in closed windows; {accounts.lost_windows} windows cut off by kills",
         ),
