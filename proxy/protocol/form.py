@@ -5,6 +5,8 @@ JSON (luigi/server.py, tornado/httputil.py). Here there is at most one field, it
 value decodes in exactly one way or is refused.
 """
 
+from binascii import a2b_qp
+
 from proxy.errors import Rejected
 from proxy.model import Reason
 
@@ -12,6 +14,7 @@ FORM = b"application/x-www-form-urlencoded"
 _ACCEPTED_TYPES = frozenset(
     {FORM, FORM + b"; charset=utf-8", FORM + b";charset=utf-8", FORM + b"; charset=UTF-8", FORM + b";charset=UTF-8"}
 )
+_AS_QUOTED_PRINTABLE = bytes.maketrans(b"%+", b"= ")
 
 
 def is_form(content_type: bytes) -> bool:
@@ -36,16 +39,16 @@ def read_field(form: bytes) -> bytes | None:
 def unquote_plus(value: bytes) -> bytes:
     """Percent-decoding with ``+`` as a blank, strict: every ``%`` is followed by two hexadecimal digits.
 
-    A worker's JSON has some 200 escapes; decoding them one by one costs 30 us, so they are rewritten as Python escapes
-    and decoded in C (2 us). Sound because backslashes of the value's own are escaped first.
+    A worker's JSON has some 200 escapes, a large one 20,000; the decoder in C that Python has is the one for
+    quoted-printable (2 us and 150 us), whose escape is ``=XX``. What it reads in another way (``=`` itself, and the ends of
+    lines) is escaped first: no broken escape becomes a whole one by that, since none of these three is a digit. Then it
+    makes one byte of three where an escape is whole and nowhere else, so the lengths tell whether all were.
     """
-    value = value.replace(b"+", b" ")
-    if b"%" not in value:
-        return value
-    try:
-        return value.replace(b"\\", b"\\\\").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
-    except ValueError:
-        raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken") from None
+    value = value.replace(b"=", b"%3D").replace(b"\n", b"%0A").replace(b"\r", b"%0D")
+    decoded = a2b_qp(value.translate(_AS_QUOTED_PRINTABLE))
+    if len(decoded) != len(value) - 2 * value.count(b"%"):
+        raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken")
+    return decoded
 
 
 def write_field(json_text: bytes) -> bytes:

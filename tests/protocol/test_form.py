@@ -1,3 +1,4 @@
+import json
 import string
 from urllib.parse import quote_plus, urlencode
 
@@ -35,7 +36,10 @@ def unquote_by_hand(value: bytes) -> bytes | None:
 
 escaped = st.lists(
     st.sampled_from(
-        [b"%", b"%4", b"%41", b"%5c", b"%5C", b"\\", b"\\x", b"+", b"%2B", b"%\x1c4", b"%+1", b"%-1", b"%0_", b"x", b"\xff", b"\n"]
+        [
+            *(b"%", b"%4", b"%41", b"%5c", b"%5C", b"\\", b"\\x", b"+", b"%2B", b"%\x1c4", b"%+1", b"%-1", b"%0_", b"x", b"\xff", b"\n"),
+            *(b"=", b"==", b"=41", b"%=", b"%3D", b"%3", b"=\n", b"%\n", b"\r", b"%\r", b"\r\n", b"%0D", b"%0A", b"_", b"%25", b"%2541"),
+        ]
     )
     | st.binary(max_size=3)
 ).map(b"".join)
@@ -46,8 +50,19 @@ escaped = st.lists(
 @example(b"%")
 @example(b"\\%")
 @example(b"\\N{DIGIT ONE}%41")
+@example(b"%=")
+@example(b"%=\n")
+@example(b"%\r\n%41")
+@example(b"a%\n")
+@example(b"%%3D")
+@example(b"%3%3D")
 def test_percent_decoding_is_the_strict_one(value: bytes) -> None:
     """The decoder in C decodes as the obvious one does, byte for byte, and refuses exactly what that cannot decode."""
+    decoders_agree(value)
+
+
+def decoders_agree(value: bytes) -> None:
+    """Hold the decoder against the obvious one."""
     expected = unquote_by_hand(value)
     if expected is None:
         with pytest.raises(Rejected) as refused:
@@ -55,6 +70,22 @@ def test_percent_decoding_is_the_strict_one(value: bytes) -> None:
         assert refused.value.reason is Reason.MALFORMED_CALL
     else:
         assert unquote_plus(value) == expected
+
+
+@pytest.mark.parametrize("end", [b"", b"%41"])
+def test_every_two_bytes_after_a_percent_sign_are_read_as_they_should_be(end: bytes) -> None:
+    """All 65,536 pairs, whether the value ends there or goes on."""
+    for pair in range(0x10000):
+        decoders_agree(b"%" + pair.to_bytes(2, "big") + end)
+
+
+@pytest.mark.parametrize("mangle", ["lost", "twice", "percent", "other"])
+def test_a_real_body_with_one_byte_wrong_is_read_as_it_should_be(mangle: str) -> None:
+    """Every byte of an add_task in its turn: lost, sent twice, made a percent sign, or one bit off."""
+    body = urlencode({"data": json.dumps({"task_id": "etl.A_1%_é", "deps": ["a+b=c", "\n"], "x": {"y": 1.5}})}).encode()[5:]
+    for at in range(len(body)):
+        byte = {"lost": b"", "twice": body[at : at + 1] * 2, "percent": b"%", "other": bytes([body[at] ^ 1])}[mangle]
+        decoders_agree(body[:at] + byte + body[at + 1 :])
 
 
 @given(st.text())
