@@ -1,13 +1,15 @@
 """Group commit, the event loop's half: gathers entries into batches and wakes who waits for them.
 
-Everything here runs in the loop's thread, so there are no locks. One batch is with the writer at any time; what comes
-meanwhile gathers for the next. A batch is handed over at the end of the loop's turn, so that all who were just woken and
-record something go along. Handing over and waking cost once a batch, and one fdatasync serves all who wait for it.
+Everything here but `done` and `resumed` runs in the loop's thread, so there are no locks. One batch is with the writer at
+any time; what comes meanwhile gathers for the next. A batch is handed over at the end of the loop's turn, so that all who
+were just woken and record something go along. Handing over and waking cost once a batch, and one flush serves all who
+wait for it.
 """
 
 import asyncio
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Final, TypeAlias
 
 from proxy.audit.writer import Batch, Entry, Writer
@@ -36,7 +38,7 @@ class Commits:
         self._waiters: list[_Waiter] = []
         self._sent: list[_Waiter] = []
         self._busy = self._scheduled = self._lingering = False
-        self._gathered = self._turns = 0
+        self._gathered = self._turns = self._thread = 0
         self._idle: Future[None] | None = None
         self._abandoned: Callable[[int, Ids], None]
         self.went_on: Callable[[], None] = lambda: None
@@ -50,6 +52,9 @@ class Commits:
         """Return the one loop this journal is used on."""
         if self.loop is None:
             self.loop = asyncio.get_running_loop()
+            self._thread = get_ident()
+            if self._writer.flusher is not None:
+                self.loop.add_reader(self._writer.flusher.fileno(), self._writer.flushed)
         return self.loop
 
     def durable(self, entries: Sequence[Entry], ids: Ids) -> "Future[int]":
@@ -79,10 +84,18 @@ class Commits:
             self._idle = loop.create_future()
             await self._idle
 
+    def leave(self) -> None:
+        """Stop looking at the writer's flushes: the journal ends."""
+        if self.loop is not None and self._writer.flusher is not None:
+            self.loop.remove_reader(self._writer.flusher.fileno())
+
     def done(self, batch: Batch, first: int | None) -> None:
-        """Take a batch back. Called in the writer's thread."""
+        """Take a batch back. Called in the loop's thread or in the writer's."""
         assert self.loop is not None  # nothing is handed over without a loop
-        self.loop.call_soon_threadsafe(self._finished, batch, first)
+        if get_ident() == self._thread:
+            self._finished(batch, first)
+        else:
+            self.loop.call_soon_threadsafe(self._finished, batch, first)
 
     def resumed(self) -> None:
         """Go on after a failure. Called in the writer's thread."""
@@ -121,7 +134,8 @@ class Commits:
         self.entries = []
         self._sent, self._waiters = self._waiters, []
         self._busy = True
-        self._writer.put(batch)
+        if not self._writer.begin(batch):
+            self._writer.put(batch)
 
     def _finished(self, batch: Batch, first: int | None) -> None:
         self._busy = False

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.errors import ConfigError, Problem
 
@@ -22,15 +22,33 @@ OPERATOR: Final = "operator"
 """The log in which acts on the other logs are recorded, such as archiving: those have a writer already."""
 
 
+class Flusher(Protocol):
+    """Makes one file at a time durable."""
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when the flush is over."""
+
+    def start(self, fd: int) -> None:
+        """Begin to make `fd` durable; returns at once. Raises OSError."""
+
+    def finish(self) -> None:
+        """Take the result, once `fileno` is readable. Raises the OSError that fdatasync would have."""
+
+    def close(self) -> None:
+        """Give the descriptors back. Waits for a flush that is under way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The two calls that can fail under a journal; tests pass failing ones in."""
+    """The calls that can fail under a journal; tests pass failing ones in.
+
+    `flusher` gives what makes a file durable without a thread that waits (`proxy.audit.flush`), or None; it is tried on the
+    descriptor that it is given.
+    """
 
     write: Callable[[int, bytes | memoryview], int] = os.write
     fdatasync: Callable[[int], None] = os.fdatasync
-
-
-REAL_DISK: Final = Disk()
+    flusher: Callable[[int], Flusher | None] = lambda _fd: None
 
 
 def segment_name(number: int) -> str:
@@ -80,11 +98,16 @@ def open_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def write_whole(disk: Disk, fd: int, data: bytes) -> None:
-    """Write all of `data` and make it durable. A short write (a signal, the last free block) is continued."""
+def write_all(disk: Disk, fd: int, data: bytes) -> None:
+    """Write all of `data`, not yet durable. A short write (a signal, the last free block) is continued."""
     written = disk.write(fd, data)
     while written < len(data):
         written += disk.write(fd, memoryview(data)[written:])
+
+
+def write_whole(disk: Disk, fd: int, data: bytes) -> None:
+    """Write all of `data` and make it durable."""
+    write_all(disk, fd, data)
     disk.fdatasync(fd)
 
 
@@ -120,6 +143,6 @@ def read_private(path: Path) -> bytes:
 def _write_new(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        write_whole(REAL_DISK, fd, data)
+        write_whole(Disk(), fd, data)
     finally:
         os.close(fd)

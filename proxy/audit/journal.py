@@ -13,7 +13,8 @@ from pathlib import Path
 
 from proxy.audit.checkpoint import Signer
 from proxy.audit.commits import Commits, Ids
-from proxy.audit.files import REAL_DISK, Disk, make_directory
+from proxy.audit.files import Disk, make_directory
+from proxy.audit.flush import REAL_DISK
 from proxy.audit.keys import load_hmac_key, load_signing_key
 from proxy.audit.policies import keep_policy_set
 from proxy.audit.record import Bodies, Stamps, completed, dumps, note
@@ -217,6 +218,7 @@ class Journal:
             self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
         self._add(note("closed", {}))
         await self._commits.settle()
+        self._commits.leave()
         self._writer.put(None)
         await loop.run_in_executor(None, self._writer.join)
         os.close(self._lock)

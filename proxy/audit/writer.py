@@ -1,13 +1,19 @@
-"""The one thread that writes a log. It makes records of bodies, appends them, makes them durable, then says so.
+"""Who writes a log when: the event loop as a rule, a thread of its own for all that may take longer.
 
-Group commit: it takes a whole batch at a time, writes it with one write and one fdatasync, and reports once. The event
-loop gathers the next batch meanwhile, so that under load one fdatasync serves many calls and no call waits for another's
-second one.
+Group commit: a whole batch is appended with one write and made durable with one flush, and reported once. The event loop
+gathers the next batch meanwhile, so that under load one flush serves many calls and no call waits for another's second
+one. There are two roads for a batch:
 
-A failed write or fdatasync acknowledges nothing. After a failed fdatasync the kernel may have thrown the pages away and
-forgotten the error, so asking again proves nothing: the file is cut back to the last acknowledged byte, read again from
-disk and compared with the tree in memory, and writing goes on in a new segment whose ``gap`` record says since when and
-why. Until that works (tried every `probe` seconds) every batch fails at once.
+* `begin` on the event loop: the write goes to the page cache, and the kernel does the flush and says when it is done
+  (`proxy.audit.flush`). Nobody waits, and no thread takes part.
+* `put`, the thread: everything that is rare or waits for the disk. It begins segments, signs checkpoints, tries to go on
+  after a failure, and takes every batch where the kernel cannot do the flush.
+
+One of the two is at work at any time: who appends or signs holds the turn. The event loop never waits for it, since
+it can hand its batch to the thread.
+
+A failed write or flush acknowledges nothing; until the log has been proved and goes on in a new segment (tried every
+`probe` seconds, `Appender.go_on`) every batch fails at once.
 
 A signed checkpoint follows within a second of any record, at every rotation, at the end, and hourly when idle (an ``idle`` record
 goes before it, so that silence is on record too). A checkpoint that cannot be written stops the journal as a record would.
@@ -19,32 +25,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
+from typing import Final, Literal
 
+from proxy.audit.appender import IN_FORCE, Appender, Entry, Prepared
 from proxy.audit.checkpoint import Signer
-from proxy.audit.compress import Compressor
-from proxy.audit.files import (
-    CHECKPOINT_SUFFIX,
-    SEGMENT_SUFFIX,
-    Disk,
-    open_append,
-    segment_name,
-    sync_directory,
-    write_whole,
-)
-from proxy.audit.record import Stamps, line, note
-from proxy.audit.recover import State, scan
+from proxy.audit.files import Disk, Flusher
+from proxy.audit.record import note
+from proxy.audit.recover import State
 
-Entry: TypeAlias = tuple[int, bytes, str | None, int]
-"""Microseconds since 1970, record body, id of the call it opens (or None), seq of the call it completes (or -1, or `IN_FORCE`)."""
+__all__ = ["IN_FORCE", "Batch", "Entry", "Timing", "Writer", "now_ns"]
 
-IN_FORCE = -2
-"""In place of a seq: the body says which policy set is in force, and every later segment says so again."""
-
-DAY_US = 86_400_000_000
+_LOOK: Final = "look"  # in place of a batch: the thread is to find out anew what it waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +51,14 @@ class Timing:
 
 @dataclass(slots=True)
 class Batch:
-    """What goes to disk together. `done` is called in the writer's thread: with the seq of the first entry, or None if it failed."""
+    """What goes to disk together. `done` is called in either thread: with the seq of the first entry, or None if it failed."""
 
     done: "Callable[[Batch, int | None], None]"
     entries: list[Entry] = field(default_factory=list)
 
 
 class Writer:
-    """Owns the files of one log and the tree. Made with a recovered state; `start` begins the thread."""
+    """Owns one log. Made with a recovered state; `start` begins the thread."""
 
     def __init__(
         self,
@@ -83,49 +76,91 @@ class Writer:
         """Take over the log that `signer` signs. `clock` gives nanoseconds since 1970; `resumed` is called from the thread."""
         self.failure: str | None = None
         self.refused = 0  # calls ever answered 503 for a failure; the event loop alone counts
-        self.told = 0  # how many of them gap records have told of; this thread alone counts, but while it is at rest
-        self.commits = 0
-        self._directory = directory
-        self._signer = signer
-        self._state = state
+        self.told = 0  # how many of them gap records have told of; the thread alone counts, but while it is at rest
+        self.flusher: Flusher | None = None  # how the kernel does the flush; None when it cannot
+        self._log = Appender(directory, signer, state, disk=disk, segment_bytes=segment_bytes, compress=compress)
         self._disk = disk
-        self._segment_bytes = segment_bytes
-        self._compressor = Compressor(directory) if compress else None
         self._timing = timing
         self._clock = clock
-        self._signed = -1  # size of the tree last signed
-        self._signed_at = self._active_at = time.monotonic()
         self._resumed = resumed
         self._since = 0
-        self._policy = b""
-        self._fd = -1
-        self._day = -1
-        self._stamp = Stamps()
-        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._turn = threading.Lock()
+        self._flying: tuple[Batch, Prepared] | None = None
+        self._queue: SimpleQueue[Batch | Literal["look"] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"audit-{directory.name}", daemon=True)
-        if state.number and not state.sealed:
-            self._fd = open_append(self._path(state.number))
-            self._day = state.time // DAY_US
 
     @property
     def size(self) -> int:
         """How many records are durable."""
-        return self._state.tree.size
+        return self._log.state.tree.size
+
+    @property
+    def commits(self) -> int:
+        """How many flushes have made records durable."""
+        return self._log.commits
 
     @property
     def last_time(self) -> int:
         """The time of the last record in microseconds since 1970: no later one may have an earlier time."""
-        return self._state.time
+        return self._log.state.time
 
     def open_calls(self) -> dict[int, str]:
         """Return the calls decided and not completed, by seq. For when the writer is at rest."""
-        return dict(self._state.open)
+        return dict(self._log.state.open)
 
     def start(self, entries: list[Entry]) -> None:
         """Write the first entries and a checkpoint at once, in the caller's thread (raises OSError), then start the thread."""
-        self._write(entries)
-        self._checkpoint()
+        self._log.append(entries)
+        self._log.sign()
+        self.flusher = self._disk.flusher(self._log.fd)
         self._thread.start()
+
+    # -- the event loop's road
+
+    def begin(self, batch: Batch) -> bool:
+        """Begin to write `batch` without waiting; `flushed` has to be called when the flusher says so. Event loop only.
+
+        False when it is the thread's turn, or something for the thread to do: then `put` takes the batch.
+        """
+        flusher, log = self.flusher, self._log
+        if flusher is None or not self._turn.acquire(blocking=False):
+            return False
+        if self.failure is not None or self._sign_due() or not log.fits(batch.entries):
+            self._turn.release()
+            return False
+        try:
+            prepared = log.prepare(batch.entries)
+            log.write(prepared)
+            flusher.start(log.fd)
+        except Exception as error:  # whatever it was, this batch is not durable
+            self._fail(error)
+            self._turn.release()
+            self._queue.put(_LOOK)
+            batch.done(batch, None)
+        else:
+            self._flying = batch, prepared
+        return True
+
+    def flushed(self) -> None:
+        """Take the kernel's word for the batch that was begun, and report it. Event loop only."""
+        if self._flying is None or self.flusher is None:
+            return
+        (batch, prepared), self._flying = self._flying, None
+        log = self._log
+        first: int | None = log.state.tree.size
+        look = log.signed == first  # until now there was nothing to sign
+        try:
+            self.flusher.finish()
+            log.accept(prepared, log.state.offset)
+        except Exception as error:
+            self._fail(error)
+            first, look = None, True
+        self._turn.release()
+        if look:
+            self._queue.put(_LOOK)
+        batch.done(batch, first)
+
+    # -- the thread's road
 
     def put(self, batch: Batch | None) -> None:
         """Hand a batch over; None ends the thread once everything before it is written."""
@@ -144,173 +179,74 @@ class Writer:
                 continue
             if batch is None:
                 break
-            first: int | None = None
+            if batch != _LOOK:
+                self._take(batch)
+                if self._sign_due():
+                    self._alone()
+        with self._turn:
+            with suppress(OSError):
+                if self.failure is None:
+                    self._log.sign()
+            self._log.close()
+            if self.flusher is not None:
+                self.flusher.close()
+
+    def _take(self, batch: Batch) -> None:
+        first: int | None = None
+        with self._turn:
             if self.failure is None:
                 try:
-                    first = self._write(batch.entries)
-                except Exception as error:  # whatever it was, this batch is not durable
+                    first = self._log.append(batch.entries)
+                except Exception as error:
                     self._fail(error)
-            batch.done(batch, first)
-            if time.monotonic() - self._signed_at >= self._timing.checkpoint:
-                self._alone()
-        with suppress(OSError):
-            if self.failure is None:
-                self._checkpoint()
-        if self._fd >= 0:
-            os.close(self._fd)
+        batch.done(batch, first)
+
+    def _sign_due(self) -> bool:
+        log = self._log
+        return log.signed != log.state.tree.size and time.monotonic() - log.signed_at >= self._timing.checkpoint
 
     def _patience(self) -> float:
         """Return how long to wait for a batch before something is to be done without one."""
         if self.failure is not None:
             return self._timing.probe
-        now = time.monotonic()
-        if self._signed != self._state.tree.size:
-            return max(0.0, self._signed_at + self._timing.checkpoint - now)
-        return max(0.0, self._active_at + self._timing.idle - now)
+        now, log = time.monotonic(), self._log
+        if log.signed != log.state.tree.size:
+            return max(0.0, log.signed_at + self._timing.checkpoint - now)
+        return max(0.0, log.active_at + self._timing.idle - now)
 
     def _alone(self) -> None:
         """Do what is due without a batch: try to write again, or sign, or say that nothing happened."""
-        if self.failure is not None:
-            self._try_resume()
-            return
-        try:
-            if self._signed != self._state.tree.size:
-                self._checkpoint()
-            elif time.monotonic() - self._active_at >= self._timing.idle:
-                idle = note("idle", {"since": self._stamp(self._state.time).decode()})
-                self._write([(self._clock() // 1000, idle, None, -1)])
-                self._checkpoint()
-        except Exception as error:
-            self._fail(error)
-
-    def _write(self, entries: list[Entry]) -> int:
-        """Append entries durably; return the seq of the first. State changes only after the last step that can fail."""
-        if self._fd < 0 or self._state.offset >= self._segment_bytes or entries[-1][0] // DAY_US > self._day:
-            self._begin_segment(entries[0][0])
-            self._day = entries[-1][0] // DAY_US
-        self._append(self._fd, self._state.offset, entries)
-        return self._state.tree.size - len(entries)
-
-    def _append(self, fd: int, offset: int, entries: list[Entry]) -> None:
-        state, stamp = self._state, self._stamp
-        tree, prev, last = state.tree.copy(), state.prev, state.time
-        seq = tree.size
-        parts = []
-        for moment, body, _, _ in entries:
-            if moment > last:
-                last = moment
-            text = line(seq, prev, stamp(last), body)
-            leaf = sha256(b"\x00" + text).digest()
-            tree.append(leaf)
-            prev = leaf[:8].hex().encode()
-            parts.append(text)
-            seq += 1
-        parts.append(b"")
-        data = b"\n".join(parts)
-        write_whole(self._disk, fd, data)
-        self.commits += 1
-        self._active_at = time.monotonic()
-        calls, seq = state.open, state.tree.size
-        for _, body, opens, closes in entries:
-            if opens is not None:
-                calls[seq] = opens
-            elif closes >= 0:
-                calls.pop(closes, None)
-            elif closes == IN_FORCE:
-                self._policy = body
-            seq += 1
-        state.tree, state.prev, state.time, state.offset = tree, prev, last, offset + len(data)
-
-    def _begin_segment(self, moment: int, more: tuple[Entry, ...] = ()) -> None:
-        """Begin the next segment with its first record. What stands under its name already was never acknowledged."""
-        state = self._state
-        self._checkpoint()
-        number = state.number + 1
-        tree = {"size": state.tree.size, "root": state.tree.root().hex(), "edge": [part.hex() for part in state.tree.edge]}
-        head = note(
-            "segment",
-            {"log": self._signer.origin, "segment": number, "tree": tree, "open": [[seq, call_id] for seq, call_id in state.open.items()]},  # type: ignore[dict-item]  # mypy does not see list[str] as list[Json]
-        )
-        if self._policy:
-            head = b'%b,"policy":{%b}' % (head[:-1], self._policy.partition(b",")[2])
-        fd = open_append(self._path(number))
-        try:
-            os.ftruncate(fd, 0)
-            sync_directory(self._directory)
-            self._append(fd, 0, [(moment, head, None, -1), *more])
-        except BaseException:
-            os.close(fd)
-            raise
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = fd
-        state.number, state.sealed = number, False
-        self._day = state.time // DAY_US
-        if self._compressor is not None and number > 1:
-            self._compressor.start(number)
-
-    def _checkpoint(self) -> None:
-        """Sign the tree as it is, beside the present segment, unless that is done."""
-        state = self._state
-        if self._signed == state.tree.size or not state.number:
-            return
-        path = self._path(state.number).with_suffix(CHECKPOINT_SUFFIX)
-        fd = open_append(path)
-        try:
-            end = os.fstat(fd).st_size
+        log = self._log
+        with self._turn:
+            if self.failure is not None:
+                self._try_resume()
+                return
             try:
-                write_whole(self._disk, fd, self._signer.sign(state.tree.size, state.tree.root()) + b"\n")
-            except OSError:
-                os.ftruncate(fd, end)
-                raise
-        finally:
-            os.close(fd)
-        if not end:
-            sync_directory(self._directory)
-        self._signed, self._signed_at = state.tree.size, time.monotonic()
+                if log.signed != log.state.tree.size:
+                    log.sign()
+                elif time.monotonic() - log.active_at >= self._timing.idle:
+                    idle = note("idle", {"since": log.stamp(log.state.time).decode()})
+                    log.append([(self._clock() // 1000, idle, None, -1)])
+                    log.sign()
+            except Exception as error:
+                self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        self._since = max(self._clock() // 1000, self._state.time)
+        self._since = max(self._clock() // 1000, self._log.state.time)
         self.failure = f"{type(error).__name__}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
 
     def _try_resume(self) -> None:
+        refused = self.refused - self.told
         try:
-            self._abandon()
-            moment = self._clock() // 1000
-            refused = self.refused - self.told
-            gap = note("gap", {"since": self._stamp(self._since).decode(), "error": self.failure, "refused": refused})
-            self._begin_segment(moment, ((moment, gap, None, -1),))
+            self._log.go_on(self._since, self._clock() // 1000, self.failure or "", refused)
         except Exception as error:  # still failing: the next probe tries again
-            self._fail_again(error)
+            since = self._since
+            self._fail(error)
+            self._since = since
             return
         self.told += refused
         self.failure = None
         self._resumed()
-
-    def _fail_again(self, error: Exception) -> None:
-        since = self._since
-        self._fail(error)
-        self._since = since
-
-    def _abandon(self) -> None:
-        """Cut the segment back to what was acknowledged and prove from the disk that it is whole."""
-        state = self._state
-        if not state.number or state.sealed:
-            return
-        path = self._path(state.number)
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.ftruncate(fd, state.offset)
-            self._disk.fdatasync(fd)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # read the disk again, not the memory of it
-        finally:
-            os.close(fd)
-        found = scan(path, state.number)
-        if found is None or found.tree.size != state.tree.size or found.tree.root() != state.tree.root():
-            raise OSError("the acknowledged records cannot be read back; see callgate audit verify")
-
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{segment_name(number)}{SEGMENT_SUFFIX}"
 
 
 def now_ns() -> int:

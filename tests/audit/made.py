@@ -39,6 +39,42 @@ class Clock:
         return self.now
 
 
+ROADS = {"loop": True}
+"""Whether a `FailingDisk` lets the event loop begin flushes; a fixture sets it, so that tests of faults run on both roads."""
+
+
+class FailingFlusher:
+    """A flusher whose flushes are done, or fail, at once."""
+
+    def __init__(self, fdatasync: Callable[[int], None]) -> None:
+        self._fdatasync = fdatasync
+        self._event_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self._error: OSError | None = None
+
+    def fileno(self) -> int:
+        """The descriptor that says when a flush is over."""
+        return self._event_fd
+
+    def start(self, fd: int) -> None:
+        """Flush now, and keep what came of it."""
+        try:
+            self._fdatasync(fd)
+        except OSError as error:
+            self._error = error
+        os.eventfd_write(self._event_fd, 1)
+
+    def finish(self) -> None:
+        """Say what came of it."""
+        os.eventfd_read(self._event_fd)
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """End."""
+        os.close(self._event_fd)
+
+
 class FailingDisk:
     """A disk that fails on demand: `fail_write` and `fail_sync` hold the errno to raise, `short` the bytes a write takes."""
 
@@ -47,7 +83,7 @@ class FailingDisk:
         self.fail_sync = 0
         self.short = 0
         self.syncs = 0
-        self.disk = Disk(self._write, self._fdatasync)
+        self.disk = Disk(self._write, self._fdatasync, lambda _fd: FailingFlusher(self._fdatasync) if ROADS["loop"] else None)
 
     def _write(self, fd: int, data: bytes | memoryview) -> int:
         if self.fail_write:

@@ -12,6 +12,11 @@ class Hand:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.failure: str | None = None
+        self.flusher = None
+
+    def begin(self, batch: Batch) -> bool:
+        """Leave it to `put`."""
+        return False
 
     def put(self, batch: Batch) -> None:
         """Take a batch."""

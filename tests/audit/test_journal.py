@@ -35,6 +35,8 @@ from .made import (
     stages,
 )
 
+pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
+
 
 async def until(true: Callable[[], bool], *, tries: int = 500) -> None:
     """Wait for a condition of another thread; fail rather than hang."""

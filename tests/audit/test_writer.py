@@ -3,6 +3,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from proxy.audit.checkpoint import parse, split
 from proxy.audit.files import Disk
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
@@ -12,6 +14,8 @@ from proxy.audit.writer import Timing
 from proxy.errors import Unavailable
 
 from .made import ALLOW, ENOSPC, HERE, WORKER, FailingDisk, call, one, open_journal, stages
+
+pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -1,0 +1,13 @@
+from collections.abc import Iterator
+
+import pytest
+
+from . import made
+
+
+@pytest.fixture(params=["loop", "thread"])
+def road(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which road batches take through a `FailingDisk`: begun on the event loop, or handed to the thread."""
+    made.ROADS["loop"] = request.param == "loop"
+    yield request.param
+    made.ROADS["loop"] = True
