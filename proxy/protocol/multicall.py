@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from proxy.errors import Rejected
 from proxy.model import Reason, Value
-from proxy.protocol.xmlrpc import RESPONSE_HEAD, RESPONSE_TAIL, Fault, is_method_name, write_answer
+from proxy.protocol.xmlrpc import Fault, encode_answer, is_method_name, write_answer, write_fault
 
 MULTICALL = "system.multicall"
 MAX_CALLS = 100  # entries in one batch; the largest of a stock client that we know (supervisorctl has none) is far below
@@ -46,11 +46,11 @@ def encode_multicall_results(results: "Iterable[Value | Fault]", *, lossy: bool 
 
     Raises `Unavailable` with UPSTREAM_INVALID for a result that XML-RPC cannot carry. A fault's text never raises.
     """
-    items = "".join([_result(result, lossy) for result in results])
-    return f"{RESPONSE_HEAD}<value><array><data>{items}</data></array></value>{RESPONSE_TAIL}".encode()
+    items = "".join([_result(result) for result in results])
+    return encode_answer(f"<value><array><data>{items}</data></array></value>", lossy=lossy)
 
 
-def _result(result: "Value | Fault", lossy: bool) -> str:
+def _result(result: "Value | Fault") -> str:
     if isinstance(result, Fault):
-        return write_answer({"faultCode": result.code, "faultString": result.text}, lossy=True)
-    return f"<value><array><data>{write_answer(result, lossy=lossy)}</data></array></value>"
+        return write_fault(result.code, result.text)
+    return f"<value><array><data>{write_answer(result)}</data></array></value>"

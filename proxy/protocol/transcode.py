@@ -19,7 +19,7 @@ from collections.abc import Callable
 from proxy.errors import Unavailable
 from proxy.model import Reason
 from proxy.protocol.xmlrpc import RESPONSE_HEAD, RESPONSE_TAIL
-from proxy.protocol.xmltext import EncodingError, escape
+from proxy.protocol.xmltext import EncodingError, encode, escape
 from proxy.protocol.xmlvalue import MAX_DEPTH, write_double, write_integer
 
 _NOT_JSON = "the upstream's answer is not JSON"
@@ -88,7 +88,7 @@ class JsonToXml:
             at, length = 0, len(text)
             while at < length and (after := self._step(text, at)) >= 0:
                 at = after
-            out = "".join(self._out).encode()
+            out = encode("".join(self._out), lossy=True)
         except UnicodeDecodeError:
             raise _invalid("the upstream's JSON is not UTF-8") from None
         except EncodingError as error:
@@ -166,7 +166,7 @@ class JsonToXml:
         at = _skip(text, at)
         found = _ONE_KEY.match(text, at)
         if found is not None:
-            self._out.append(f"<member><name>{escape(found[1], lossy=True)}</name>")
+            self._out.append(f"<member><name>{escape(found[1])}</name>")
             self._step = self._value
             return found.end()
         if at == len(text):
@@ -223,7 +223,7 @@ class JsonToXml:
         begin = at
         while (found := _NEXT_MEMBER.match(text, at)) is not None:
             name, string, scalar = found.groups()
-            self._out.append(f"</member><member><name>{escape(name, lossy=True)}</name>{_write(string, scalar)}")
+            self._out.append(f"</member><member><name>{escape(name)}</name>{_write(string, scalar)}")
             at = found.end()
         if at > begin:
             return at
@@ -270,7 +270,7 @@ def _skip(text: str, at: int) -> int:
 def _write(string: str | None, scalar: str | None) -> str:
     """The ``<value>`` of a string without escapes, or of a number or literal."""
     if string is not None:
-        return f"<value><string>{escape(string, lossy=True)}</string></value>"
+        return f"<value><string>{escape(string)}</string></value>"
     assert scalar is not None, "one of the two groups matched"
     if scalar in _LITERAL:
         return _LITERAL[scalar]
@@ -283,7 +283,7 @@ def _write(string: str | None, scalar: str | None) -> str:
 
 def _unescape(text: str) -> str:
     """The text of a string, or of a part of one that ends between two characters, as it stands in XML."""
-    return escape(_ESCAPE.sub(_character, text) if "\\" in text else text, lossy=True)
+    return escape(_ESCAPE.sub(_character, text) if "\\" in text else text)
 
 
 def _character(found: re.Match[str]) -> str:

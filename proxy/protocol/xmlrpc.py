@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Reason, Value
 from proxy.protocol.xmlread import TEXT, Reader, S, refuse, tag
-from proxy.protocol.xmltext import EncodingError, read_text, unescape
+from proxy.protocol.xmltext import EncodingError, encode, legible, read_text, unescape
 from proxy.protocol.xmlvalue import MAX_DEPTH, write_value
 
 MAX_ELEMENTS = 250_000  # a fifth of a second to read; an add_task has about 100, a task_list 70 for each task
@@ -93,9 +93,9 @@ def encode_call(method: str, params: Sequence[Value]) -> bytes:
         raise ValueError("not a method name")
     try:
         values = "".join([f"<param>{write_value(param)}</param>" for param in params])
+        return encode(f"{_DECLARATION}<methodCall><methodName>{method}</methodName><params>{values}</params></methodCall>")
     except EncodingError as error:
         raise Rejected(Reason.BAD_ARGUMENTS, error.args[0]) from None
-    return f"{_DECLARATION}<methodCall><methodName>{method}</methodName><params>{values}</params></methodCall>".encode()
 
 
 def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int = MAX_DEPTH) -> "Value | Fault":
@@ -135,31 +135,43 @@ def encode_response(value: Value, *, lossy: bool = False) -> bytes:
 
     With `lossy`, characters that XML does not have (the ANSI escapes in a luigi traceback) become U+FFFD.
     """
-    return f"{RESPONSE_HEAD}{write_answer(value, lossy=lossy)}{RESPONSE_TAIL}".encode()
+    return encode_answer(write_answer(value), lossy=lossy)
 
 
 RESPONSE_HEAD = f"{_DECLARATION}<methodResponse><params><param>"
 RESPONSE_TAIL = "</param></params></methodResponse>"
 
 
-def write_answer(value: Value, *, lossy: bool) -> str:
-    """The ``<value>`` element of a part of an answer. Raises as `encode_response` does."""
+def write_answer(value: Value) -> str:
+    """The ``<value>`` element of an answer, or of a part of one. Raises as `encode_response` does, but for characters."""
     try:
-        return write_value(value, lossy=lossy)
+        return write_value(value)
+    except EncodingError as error:
+        raise _invalid(error.args[0]) from None
+
+
+def encode_answer(element: str, *, lossy: bool = False) -> bytes:
+    """The document of an answer whose `element` is written. Raises as `encode_response` does for the characters in it."""
+    try:
+        return encode(f"{RESPONSE_HEAD}{element}{RESPONSE_TAIL}", lossy=lossy)
     except EncodingError as error:
         raise _invalid(error.args[0]) from None
 
 
 def encode_fault(code: int, text: str) -> bytes:
     """A fault as a document. Never raises for a code within 64 bits: characters that XML does not have become U+FFFD."""
-    struct = write_value({"faultCode": code, "faultString": text}, lossy=True)
-    return f"{_DECLARATION}<methodResponse><fault>{struct}</fault></methodResponse>".encode()
+    return encode(f"{_DECLARATION}<methodResponse><fault>{write_fault(code, text)}</fault></methodResponse>")
+
+
+def write_fault(code: int, text: str) -> str:
+    """The ``<value>`` element of a fault, as above."""
+    return write_value({"faultCode": code, "faultString": legible(text)})
 
 
 def _open(body: bytes, max_elements: int, max_depth: int) -> tuple[str, int, Reader]:
     """The text of `body`, where its root should stand, and a reader for its values."""
-    # References cost as much as tags do: without a bound, 16 MiB of them would take seconds.
-    if body.count(b"<") + body.count(b"&") > 2 * max_elements:
+    # References cost as much as tags do: without a bound, 16 MiB of them would take seconds. A short document cannot hold so many.
+    if len(body) > 2 * max_elements and body.count(b"<") + body.count(b"&") > 2 * max_elements:
         raise Rejected(Reason.CALL_TOO_COMPLEX, f"the document has more than {max_elements} elements")
     text, at, plain = read_text(body)
     return text, at, Reader(text, plain, max_depth)

@@ -16,12 +16,14 @@ from proxy.errors import Rejected
 from proxy.model import Reason
 
 _FORBIDDEN = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20)])  # XML 1.0, 2.2: control bytes that no document may hold
+_SEARCHED = range(8_000, 300_000)  # lengths at which 29 searches, of 1 us for 100 kB in the cache, are quicker than one translation
 _BOM = b"\xef\xbb\xbf"
 _DECLARATION = re.compile(
     r"<\?xml[ \t\n]++version[ \t\n]*+=[ \t\n]*+(?:\"1\.0\"|'1\.0')"
     r"(?:[ \t\n]++encoding[ \t\n]*+=[ \t\n]*+(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
     r"(?:[ \t\n]++standalone[ \t\n]*+=[ \t\n]*+(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*+\?>"
 )
+_USUAL_DECLARATIONS = ("<?xml version='1.0'?>", '<?xml version="1.0"?>')  # what most clients send, and of one length
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&")
 _ENTITY = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
@@ -41,7 +43,7 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
     """
     if body.startswith(_BOM):
         body = body[3:]
-    if len(body.translate(None, _FORBIDDEN)) != len(body):  # measured: a quarter of the time of a regular expression
+    if _holds_control(body):
         raise _malformed("the document holds a control character")
     try:
         text = body.decode("utf-8")
@@ -49,22 +51,36 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
         raise _malformed("the document is not UTF-8") from None
     if not text.isascii() and ("\ufffe" in text or "\uffff" in text):
         raise _malformed("the document holds a character that XML does not have")
-    # One character is looked for before two or three: memchr is much faster than a search for "<!" in a text full of "<".
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     plain = "&" not in text
-    if "!" in text and "<!" in text:
+    if _holds(text, "<!", "!"):
         text, plain = _without_sections(text), False
-    elif "]" in text:
+    else:
         _check_end(text)
     if not text.startswith("<?"):
         return text, 0, plain
+    if text.startswith(_USUAL_DECLARATIONS):
+        return text, len(_USUAL_DECLARATIONS[0]), plain
     declaration = _DECLARATION.match(text)
     if declaration is None:
         raise _malformed("the document begins with something else than an XML 1.0 declaration")
     if (declaration[1] or declaration[2] or "utf-8").lower() != "utf-8":
         raise _malformed("the document declares another encoding than UTF-8")
     return text, declaration.end(), plain
+
+
+def _holds_control(body: bytes) -> bool:
+    """Whether a byte of `body` is a control character that XML does not have. Either way takes a sixth of a regular expression."""
+    if len(body) in _SEARCHED:
+        return any(map(body.__contains__, _FORBIDDEN))
+    return len(body.translate(None, _FORBIDDEN)) != len(body)
+
+
+def _holds(text: str, piece: str, rare: str) -> bool:
+    """Whether `piece` stands in `text`. Looked for from the first to the last `rare`, a character of it: one is found much faster."""
+    first = text.find(rare)
+    return first >= 0 and text.find(piece, max(0, first - len(piece)), text.rfind(rare) + len(piece)) >= 0
 
 
 def _without_sections(text: str) -> str:
@@ -92,7 +108,7 @@ def _without_sections(text: str) -> str:
 
 def _check_end(outside: str) -> None:
     """XML 1.0, 2.4: the end of a CDATA section may not stand where none began."""
-    if _CDATA_END in outside:
+    if _holds(outside, _CDATA_END, "]"):
         raise _malformed("the document holds ]]> outside of a CDATA section")
 
 
@@ -115,20 +131,43 @@ def _referred(reference: re.Match[str]) -> str:
     return chr(number)
 
 
-def escape(text: str, *, lossy: bool = False) -> str:
+def escape(text: str) -> str:
     r"""`text` as it stands between two tags. ``\r`` becomes a reference, since a parser would read it as ``\n``.
+
+    Whether XML has all of its characters is left to `encode`, which looks at the whole document at once.
+    """
+    if "&" in text:
+        text = text.replace("&", "&amp;")
+    if "<" in text:
+        text = text.replace("<", "&lt;")
+    if ">" in text:
+        text = text.replace(">", "&gt;")
+    if "\r" in text:
+        text = text.replace("\r", "&#13;")
+    return text
+
+
+def encode(document: str, *, lossy: bool = False) -> bytes:
+    """A written document, or a part of one, as bytes.
 
     Characters that XML does not have (control characters, lone surrogates, U+FFFE, U+FFFF) raise `EncodingError`, or with
     `lossy` become U+FFFD.
     """
-    if text.isprintable() and "&" not in text and "<" not in text and ">" not in text:
-        return text  # nearly all text; this costs a third of what follows
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+    try:
+        body = document.encode("utf-8")
+        legal = not _holds_control(body) and (len(body) == len(document) or ("\ufffe" not in document and "\uffff" not in document))
+    except UnicodeEncodeError:  # a lone surrogate
+        legal = False
+    if legal:
+        return body
     if lossy:
-        return _ILLEGAL.sub("\ufffd", text)
-    if _ILLEGAL.search(text):
-        raise EncodingError("a text holds a character that XML does not have")
-    return text
+        return legible(document).encode("utf-8")
+    raise EncodingError("a text holds a character that XML does not have")
+
+
+def legible(text: str) -> str:
+    """`text` with U+FFFD for each character that XML does not have."""
+    return _ILLEGAL.sub("\ufffd", text)
 
 
 def _malformed(detail: str) -> Rejected:

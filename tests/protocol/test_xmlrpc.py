@@ -6,9 +6,19 @@ from hypothesis import strategies as st
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import DateTime, Reason, Value
-from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response, is_method_name
+from proxy.protocol.xmlrpc import (
+    RESPONSE_HEAD,
+    RESPONSE_TAIL,
+    Fault,
+    decode_call,
+    decode_response,
+    encode_call,
+    encode_fault,
+    encode_response,
+    is_method_name,
+)
 
-from .kit import METHODS, VALUES, as_cpython_reads, tree_call, typed
+from .kit import METHODS, TEXTS, VALUES, as_cpython_reads, tree_call, typed
 
 # What we write for a value, and with it what else is read as the same value.
 ROWS: list[tuple[Value, str, tuple[str, ...]]] = [
@@ -150,6 +160,15 @@ def test_other_parsers_read_our_calls_as_the_same_values(method: str, params: li
     assert [typed(value) for value in read] == [as_cpython_reads(value) for value in params]  # type: ignore[arg-type]  # loads is untyped
     assert tree_call(body)[0] == method
     assert typed(tree_call(body)[1]) == typed(params)
+
+
+@given(st.lists(TEXTS, max_size=8), st.integers(0, 8), st.none() | st.integers(0, 1) | st.just("\x1f") | st.just("]]>"))
+def test_many_texts_are_written_as_each_alone(texts: list[Value], at: int, odd: Value) -> None:
+    """Side by side, and with something else among them: an array's items do not depend on each other."""
+    for items in (texts, [*texts[:at], odd, *texts[at:]]):
+        alone = b"".join([encode_response(item, lossy=True)[len(RESPONSE_HEAD) : -len(RESPONSE_TAIL)] for item in items])
+        array = f"{RESPONSE_HEAD}<value><array><data>".encode() + alone + f"</data></array></value>{RESPONSE_TAIL}".encode()
+        assert encode_response(items, lossy=True) == encode_response(tuple(items), lossy=True) == array  # type: ignore[arg-type]  # a tuple is written too
 
 
 @given(VALUES)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from proxy.errors import Rejected
 from proxy.model import Reason
 from proxy.protocol.xmlrpc import decode_call
-from proxy.protocol.xmltext import EncodingError, escape, read_text, unescape
+from proxy.protocol.xmltext import EncodingError, encode, escape, read_text, unescape
 
 CALL = "<methodCall><methodName>m</methodName></methodCall>"
 
@@ -91,6 +91,34 @@ def test_bytes_that_are_no_text_of_xml_are_refused(raw: bytes) -> None:
     assert caught.value.reason is Reason.MALFORMED_CALL
 
 
+@pytest.mark.parametrize("length", [1, 900, 7_999, 8_000, 299_999, 300_000])
+def test_a_control_character_is_found_wherever_it_stands(length: int) -> None:
+    """In documents of every length, since how it is looked for depends on that; and the ones that XML has are left alone."""
+    good = b"\t\n\r ~\x7f"
+    text = (good * length)[:length]
+    assert read_text(text)[0] == text.decode().replace("\r\n", "\n").replace("\r", "\n")
+    for control in set(range(0x20)) - set(good):
+        for at in (0, length // 2, length - 1):
+            body = text[:at] + bytes([control]) + text[at + 1 :]
+            with pytest.raises(Rejected) as caught:
+                read_text(body)
+            assert caught.value.detail == "the document holds a control character"
+            with pytest.raises(EncodingError):
+                encode(body.decode())
+            assert encode(body.decode(), lossy=True).decode() == text[:at].decode() + "\ufffd" + text[at + 1 :].decode()
+
+
+@given(st.text(st.sampled_from("]>!<[x")))
+def test_what_cdata_and_comments_begin_and_end_with_is_found_wherever_it_stands(text: str) -> None:
+    """A search from the first to the last of one of its characters finds what a search over all of it finds."""
+    if "<!" in text or "]]>" in text:
+        with pytest.raises(Rejected) as caught:
+            read_text(text.encode())
+        assert caught.value.reason is Reason.MALFORMED_CALL
+    else:
+        assert read_text(text.encode()) == (text, 0, True)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -138,18 +166,18 @@ def test_a_cdata_section_is_text_and_cannot_join_markup(document: str) -> None:
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\ufffe\uffff") | st.sampled_from("\t\n\r")))
 def test_escaped_text_is_read_back(text: str) -> None:
     """For every text that XML can hold, whether `plain` or not."""
-    read, at, plain = read_text(b"x" + escape(text).encode())  # a document never begins with a text
+    read, at, plain = read_text(b"x" + encode(escape(text)))  # a document never begins with a text
     assert (at, read if plain else unescape(read)) == (0, "x" + text)
 
 
 @given(st.text())
 def test_lossy_text_always_stands_for_its_length(text: str) -> None:
     """One character out for each in, and only what XML does not have is replaced."""
-    read, _, plain = read_text(b"x" + escape(text, lossy=True).encode())
+    read, _, plain = read_text(b"x" + encode(escape(text), lossy=True))
     meant = (read if plain else unescape(read))[1:]
     assert len(meant) == len(text)
     for before, after in zip(text, meant, strict=True):
         if before != after:
             assert after == "\ufffd"
             with pytest.raises(EncodingError):
-                escape(before)
+                encode(escape(before))
