@@ -7,6 +7,9 @@ should, or stops coming ends its connection, and its caller gets a reason (``ups
 Interim answers (RFC 9110 section 15.2) are skipped; an upgrade is refused. A body without a length ends with the
 connection (RFC 9112 section 6.3). Answers up to `whole` bytes are handed over whole; longer ones as a stream, for which the
 socket is read on only while the caller takes.
+
+An answer in one piece whose head is known (`proxy.edge.heads`) needs no parser, which takes a third of an exchange's time.
+What only a parser needs is therefore set up when one is made, not for each exchange.
 """
 
 import asyncio
@@ -14,11 +17,11 @@ from typing import Protocol, cast
 
 import httptools
 
+from proxy.edge.heads import END, Heads
 from proxy.errors import Unavailable
 from proxy.model import Answer, Reason
 
 HEAD_LIMIT = 65_536  # bytes an upstream may send without saying anything: headers, interim answers, chunk extensions
-_JOINED = 65_536  # bytes of a body that are worth copying to save a system call
 _BUFFERED = 131_072  # bytes of a stream that may wait for its reader before the socket is left alone
 
 
@@ -26,11 +29,9 @@ class Pool(Protocol):
     """Whose connection it is: the leg."""
 
     loop: asyncio.AbstractEventLoop
+    heads: Heads
 
-    def now(self) -> float:
-        """The loop's time."""
-
-    def finished(self, connection: "Exchange", *, reusable: bool) -> None:
+    def finished(self, connection: "Exchange", reusable: bool) -> None:
         """The exchange on `connection` ended cleanly."""
 
     def gone(self, connection: "Exchange") -> None:
@@ -38,21 +39,27 @@ class Pool(Protocol):
 
 
 class Exchange(asyncio.Protocol):
-    """A connection, and the exchange that it carries now."""
+    """A connection, and the exchange that it carries now. Seconds: until the first byte, of silence within an answer, at rest."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, first_byte_seconds: float, idle_seconds: float, keep_seconds: float) -> None:
         self._pool = pool
+        self._heads = pool.heads
+        self._seconds = (first_byte_seconds, idle_seconds, keep_seconds)
         self._transport: asyncio.Transport
         self.closed = False
-        self.heard = False  # a byte of the answer has arrived
-        self.kept_since = 0.0  # loop time since which it was idle; 0 for one that has not carried a call yet
-        self._deadline = 0.0  # loop time after which the exchange is given up; 0 while idle
-        self._idle_seconds = 0.0
-        self._parser: httptools.HttpResponseParser | None = None  # during an exchange
-        self._answer: asyncio.Future[Answer]
+        self.kept = False  # it has carried a call before
+        self.heard = False  # a byte of the answer has arrived; of one that was known when it came nobody asks
+        self._answer: asyncio.Future[Answer] | None = None  # from the request to the last of the answer, taken by its reader
+        self._over = False  # nothing more of the answer will come
+        self._due = 0.0  # loop time after which the connection is given up; 0 until the next sweep sets it
         self._error: Unavailable | None = None
         self._head_only = False
         self._whole = 0
+        self._parser: httptools.HttpResponseParser | None = None  # of an answer that has begun
+        self._reset()
+
+    def _reset(self) -> None:
+        """Set up what belongs to the reading of one answer."""
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
         self._in_body = False
@@ -70,14 +77,31 @@ class Exchange(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are none by inheritance
+        self._write = self._transport.write
+        self._unsent = self._transport.get_write_buffer_size
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:
+        answer = self._answer
+        if answer is None or self._over:
             self.abort(Reason.UPSTREAM_INVALID, "")  # out of turn: nobody asked
-            return
+        elif self._parser is not None:
+            self._read(self._parser, data)
+        else:
+            end = data.find(END) + len(END)
+            known = self._heads.get(data[:end])
+            if known is None or known[0] != len(data) or self._head_only:
+                self._reset()
+                self._parser = httptools.HttpResponseParser(self)
+                self._read(self._parser, data, first=True)
+                return
+            if not answer.done():  # its caller may have left
+                answer.set_result(Answer(known[1], known[2], data[end:]))
+            self._rest(reusable=not self._unsent())  # an early answer leaves half a request behind
+
+    def _read(self, parser: httptools.HttpResponseParser, data: bytes, *, first: bool = False) -> None:
+        """More of an answer, or the `first` of it."""
         self.heard = True
-        self._deadline = self._pool.now() + self._idle_seconds
+        self._due = 0.0
         self._silent += len(data)
         try:
             parser.feed_data(data)
@@ -92,6 +116,8 @@ class Exchange(asyncio.Protocol):
                 self.abort(Reason.UPSTREAM_INVALID, "the upstream's answer is not HTTP")
         else:
             if self._complete:
+                if first and self._keep_alive and not self._surplus and not self._head_only:
+                    self._heads.remember(data, self._status, self._headers, self._size)
                 self._finish()
             elif self._silent > HEAD_LIMIT:
                 self.abort(Reason.UPSTREAM_INVALID, "the upstream's headers are too large")
@@ -99,9 +125,9 @@ class Exchange(asyncio.Protocol):
                 self._pass_body_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._parser is not None:
+        if self._answer is not None and not self._over:
             lengthless = b"content-length" not in self._headers and b"transfer-encoding" not in self._headers
-            if self._in_body and lengthless and exc is None:
+            if self._parser is not None and self._in_body and lengthless and exc is None:
                 self._finish()
             else:
                 self._fail(Unavailable(Reason.UPSTREAM_CLOSED, sent=True))
@@ -148,35 +174,30 @@ class Exchange(asyncio.Protocol):
 
     # -- one exchange
 
-    async def ask(self, head: bytes, body: bytes, *, first_byte_seconds: float, idle_seconds: float, whole: int, head_only: bool) -> Answer:
-        """Send a request; the answer, whole or as a stream. Raises `Unavailable`."""
+    def ask(self, request: bytes, body: bytes, whole: int, head_only: bool) -> asyncio.Future[Answer]:
+        """Send a request, in two parts if it is long; its answer to come, whole or as a stream, or `Unavailable`.
+
+        Whoever stops waiting for it says so (`give_up`).
+        """
         if self.closed:
             raise Unavailable(Reason.UPSTREAM_CLOSED)  # between its turn and now; nothing was sent
-        self._headers = {}
-        self._parts = []
-        self._size = self._silent = 0
-        self._streaming = self._in_body = self._complete = self._surplus = self.heard = False
-        self._error = None
-        self._head_only = head_only
-        self._idle_seconds = idle_seconds
+        self._answer = answer = self._pool.loop.create_future()
         self._whole = whole
-        self._parser = httptools.HttpResponseParser(self)
-        self._answer = self._pool.loop.create_future()
-        self._deadline = self._pool.now() + first_byte_seconds
-        if len(body) > _JOINED:
-            self._transport.write(head)
-            self._transport.write(body)
-        else:
-            self._transport.write(head + body)
-        try:
-            return await self._answer
-        except asyncio.CancelledError:
+        self._head_only = head_only
+        self._due = 0.0
+        self._write(request)
+        if body:
+            self._write(body)
+        return answer
+
+    def give_up(self, answer: asyncio.Future[Answer]) -> None:
+        """The caller who waited for `answer` has left. Once that exchange is over, the connection serves others."""
+        if self._answer is answer:
             self.abort(Reason.CLIENT_GONE, "")
-            raise
 
     def abort(self, reason: Reason, detail: str) -> None:
         """Give the connection up, and whoever waits for it the reason."""
-        if self._parser is not None:
+        if self._answer is not None and not self._over:
             self._fail(Unavailable(reason, detail, sent=True))
         self.drop()
 
@@ -204,32 +225,37 @@ class Exchange(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The answer is here, all of it."""
-        self._parser = None
-        self._deadline = 0.0
-        self._complete = True
         clean = self._keep_alive and not self._surplus and not self._head_only and not self.closed
-        reusable = clean and not self._transport.get_write_buffer_size()  # an early answer leaves half a request behind
+        reusable = clean and not self._unsent()  # as in `data_received`
         if self._streaming:
+            self._over = True
             self._keep_alive = reusable  # not given back before the reader has taken the last part
             self._notify()
             return
         length = self._headers.get(b"content-length") if self._head_only else None
         self._resolve(b"".join(self._parts), None, None if length is None else int(length))
         self._parts = []
-        self._pool.finished(self, reusable=reusable)
+        self._rest(reusable=reusable)
+
+    def _rest(self, *, reusable: bool) -> None:
+        """The exchange is over, and the connection for others to use."""
+        self._answer = self._parser = None
+        self._over = self.heard = False
+        self.kept = True
+        self._due = 0.0
+        self._pool.finished(self, reusable)
 
     def _resolve(self, body: bytes, stream: "Body | None", length: int | None) -> None:
-        if not self._answer.done():
+        if self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(self._status, self._headers, body, stream, length))
 
     def _fail(self, error: Unavailable) -> None:
-        self._parser = None
-        self._deadline = 0.0
-        self._complete = True
-        self._error = error
-        if not self._answer.done():
-            self._answer.set_exception(error)
-        self._notify()
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+        else:
+            self._error = error
+            self._notify()
 
     # -- the stream
 
@@ -242,8 +268,8 @@ class Exchange(asyncio.Protocol):
         while not self._parts:
             if self._error is not None:
                 raise self._error
-            if self._complete:
-                self._pool.finished(self, reusable=self._keep_alive)
+            if self._over:
+                self._rest(reusable=self._keep_alive)
                 raise StopAsyncIteration
             self._wake = self._pool.loop.create_future()
             await self._wake
@@ -252,14 +278,20 @@ class Exchange(asyncio.Protocol):
         self._size = 0
         if self._paused and not self.closed:
             self._paused = False
-            if not self._complete:
-                self._deadline = self._pool.now() + self._idle_seconds
+            self._due = 0.0
             self._transport.resume_reading()
         return part
 
     def overdue(self, now: float) -> bool:
-        """Whether the exchange has run out of time. A reader who does not take is not the upstream's fault."""
-        return self._deadline != 0.0 and now > self._deadline and not self._paused
+        """Whether the exchange, or the rest, has taken too long; `now` is the time of a sweep.
+
+        Time counts from the first sweep after something has happened: nothing is given up early, and no call pays for a
+        look at the clock. A reader who does not take is not the upstream's fault.
+        """
+        if self._due == 0.0:
+            first_byte, idle, keep = self._seconds
+            self._due = now + (keep if self._answer is None else idle if self.heard else first_byte)
+        return now > self._due and not self._paused and not self._over
 
 
 class Body:

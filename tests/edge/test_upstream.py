@@ -399,8 +399,8 @@ def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> None:
             await until(lambda: len(leg._waiting) == 2)
             finished = leg.finished
 
-            def finish_and_cancel(connection: Exchange, *, reusable: bool) -> None:
-                finished(connection, reusable=reusable)
+            def finish_and_cancel(connection: Exchange, reusable: bool) -> None:
+                finished(connection, reusable)
                 calls[1].cancel()
 
             leg.finished = finish_and_cancel  # type: ignore[method-assign]  # the moment is one between two turns of the loop
