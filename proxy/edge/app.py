@@ -28,6 +28,7 @@ from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.probes import Probes
 from proxy.edge.server import Limits, Server, new_request_id_source
 from proxy.edge.sharing import SharedLeg
+from proxy.edge.streams import BoundedStreams
 from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream import Leg, Target
 from proxy.errors import ConfigError, Problem
@@ -41,6 +42,7 @@ from proxy.policy.load import load_policies
 from proxy.protocol.batches import batch_key
 from proxy.protocol.catalog import Catalog, load_catalog
 
+_STREAMED = 4  # one in so many connections to an upstream may be held by slow readers of long answers
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
 _REST_SECONDS = 0.5  # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
 
@@ -227,7 +229,11 @@ def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog],
         upstream.name,
         upstream.prefix,
         catalogs[upstream.name],
-        SharedLeg(leg, now=leg.now, seconds=1.0 if settings.listen.processes == 1 else 0.0),  # another process may have acted
+        SharedLeg(
+            BoundedStreams(leg, max(1, upstream.connections // _STREAMED)),
+            now=leg.now,
+            seconds=1.0 if settings.listen.processes == 1 else 0.0,  # another process may have acted
+        ),
         path=upstream.path,
         batch_calls=limits.batch_calls,
         body_bytes=limits.body_bytes,

@@ -1,0 +1,105 @@
+"""Long answers on their way to slow readers: only so many of them hold a connection that workers need."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import pytest
+
+from proxy.edge.streams import BoundedStreams
+from proxy.errors import Unavailable
+from proxy.model import Answer, Outbound, Reason, Receipt
+
+RECEIPT = Receipt("id", 1, 0)
+VIEW = Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view")
+ACT = Outbound("POST", b"/api/pause", b"form", b"data={}")
+PING = Outbound("POST", b"/api/ping", b"form", b"data={}", effect="alive")
+
+
+class Parts:
+    """A stream of two parts; after the first one that has ``failed`` breaks off, and one to be ``cancelled`` says nothing."""
+
+    def __init__(self, end: str = "") -> None:
+        self.left = [b"b", b"a"]
+        self.end = end
+        self.closed = 0
+
+    def __aiter__(self) -> "Parts":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.end == "failed" and len(self.left) == 1:
+            raise Unavailable(Reason.UPSTREAM_CLOSED)
+        if self.end == "cancelled" and len(self.left) == 1:
+            await asyncio.get_running_loop().create_future()
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop()
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class StreamingLeg:
+    """A leg that answers with whatever it is given next."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+
+    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+        return self._answer()
+
+    async def _answer(self) -> Answer:
+        return self.answers.pop(0)
+
+
+def long(parts: Parts) -> Answer:
+    """A long answer."""
+    return Answer(200, {b"x": b"y"}, stream=parts, length=2)
+
+
+async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> None:
+    """The refused stream is closed, those that are being read go on, and short answers and calls that act pass as ever."""
+    first, second, third = Parts(), Parts(), Parts()
+    short = Answer(200, {}, b"short")
+    bound = BoundedStreams(StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())), 2)
+    answers = [await bound.forward(RECEIPT, VIEW), await bound.forward(RECEIPT, VIEW)]
+    with pytest.raises(Unavailable) as caught:
+        await bound.forward(RECEIPT, VIEW)
+    assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1)
+    assert (first.closed, second.closed, third.closed) == (0, 0, 1)
+    for outbound in (VIEW, PING):
+        assert await bound.forward(RECEIPT, outbound) is short
+    assert (await bound.forward(RECEIPT, ACT)).stream is not None
+    for answer in answers:
+        assert answer.stream is not None
+        assert [part async for part in answer.stream] == [b"a", b"b"]
+        assert (answer.status, answer.headers, answer.length) == (200, {b"x": b"y"}, 2)
+
+
+@pytest.mark.parametrize("end", ["read", "closed", "closed twice", "failed", "cancelled"])
+async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: str) -> None:
+    """However a long answer ends, the next one has its place, and no more than one has."""
+    parts = Parts(end)
+    bound = BoundedStreams(StreamingLeg(long(parts), long(Parts()), long(Parts())), 1)
+    stream = (await bound.forward(RECEIPT, VIEW)).stream
+    assert stream is not None
+    assert await anext(stream) == b"a"
+    assert bound.open == 1
+    if end == "read":
+        assert [part async for part in stream] == [b"b"]
+    elif end == "failed":
+        with pytest.raises(Unavailable):
+            await anext(stream)
+    elif end == "cancelled":
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    for _ in range(2 if end == "closed twice" else 1):
+        await stream.aclose()
+    assert parts.closed
+    assert bound.open == 0
+    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+    with pytest.raises(Unavailable):
+        await bound.forward(RECEIPT, VIEW)
