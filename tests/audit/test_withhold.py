@@ -1,4 +1,5 @@
 import hmac
+from collections.abc import Mapping
 from hashlib import sha256
 from math import inf, nan
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.withhold import Withholder, names_secret, secret_bytes
+from proxy.audit.withhold import Json, Withholder, names_secret, secret_bytes
 from proxy.model import DateTime, Value
 
 KEY = b"k" * 32
@@ -168,6 +169,64 @@ VALUES = st.recursive(
 def test_any_arguments_can_be_recorded(args: dict[str, Value]) -> None:
     """There are no arguments that the audit cannot record: else a caller could act unrecorded, or never."""
     assert isinstance(orjson.loads(W.encode(args)), dict)
+
+
+class Slow(Withholder):
+    """A withholder without its two short roads: every value is looked at on its own."""
+
+    def encode(self, args: Mapping[str, Value], secret: tuple[tuple[str, ...], ...] = ()) -> bytes:
+        return self._looked_through(args, frozenset(secret))
+
+    def _pinned(self, args: Mapping[str, Value], secret: frozenset[tuple[str, ...]]) -> dict[str, Json]:
+        return {}
+
+
+NAMES = st.sampled_from(["task_id", "params", "deps", "n", "password", "apiKey", "length", "sha256", "param_visibilities", "é", "x" * 300])
+PLAIN = st.sampled_from(
+    [None, True, 0, 7, -(2**63), 2**64, 1.5, inf, nan, "", "etl.A", "a\u2028b", "é" * 300, "x" * 255, "x" * 1025, "\ud800"]
+)
+LISTS = st.builds(
+    lambda text, count: [text] * count, st.sampled_from(["", "etl.A_1", "x" * 256, "x" * 257, "é", "\x00"]), st.integers(0, 3000)
+)
+OBJECTS = st.dictionaries(NAMES | st.text(), PLAIN | LISTS | VALUES, max_size=4)
+ARGS = st.dictionaries(NAMES | st.text(), PLAIN | LISTS | OBJECTS | st.lists(PLAIN | OBJECTS, max_size=3), max_size=6)
+PATHS = st.sampled_from([(), (("deps",),), (("params", "n"), ("params", "deps"))])
+
+
+@given(ARGS, PATHS, st.sampled_from([(1024, 16_384), (64, 512), (1024, 1024)]))
+def test_short_roads_give_what_the_long_one_gives(
+    args: dict[str, Value], secret: tuple[tuple[str, ...], ...], limits: tuple[int, int]
+) -> None:
+    """What is recorded does not depend on how quickly it was found: the same bytes, twice, with memory and without."""
+    text_limit, total_limit = limits
+    quick = Withholder(KEY, text_limit=text_limit, total_limit=total_limit, extra_names=["é"])
+    slow = Slow(KEY, text_limit=text_limit, total_limit=total_limit, extra_names=["é"])
+    assert [quick.encode(args, secret), quick.encode(args, secret)] == [slow.encode(args, secret)] * 2
+
+
+@pytest.mark.parametrize(
+    "deps", [["etl.A_1"] * 5000, ["x" * 256] * 64, ["x" * 257] * 64, ["é"] * 9000, ['"'] * 9000, [*["etl.A_1"] * 5000, 1]],
+    ids=["short", "just short", "not so short", "not ASCII", "quotes", "a number"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["deps", "keys", "x" * 65, "zone"])
+def test_long_lists_are_hashed_once_as_ever(deps: list[Value], name: str) -> None:
+    """A list of texts that fills more than a record is the digest of its JSON, unless it is a secret; so is what is long beside it."""
+    args: dict[str, Value] = {"task_id": "etl.A", name: deps, "params": {"text": "y" * 300}, "expl": "y" * 200}
+    secret = (("zone",),)
+    assert W.encode(args, secret) == Slow(KEY).encode(args, secret)
+    found = shown(args, *secret)
+    assert set(found[name]) == ({"hmac-sha256"} if name in ("keys", "zone") else {"length", "sha256"})  # type: ignore[call-overload]  # an object
+    assert found["task_id"] == "etl.A"
+
+
+def test_names_are_forgotten_when_they_are_too_many() -> None:
+    """Callers choose names: what is remembered of them is bounded, and the usual ones are learnt again."""
+    withholder = Withholder(KEY)
+    for number in range(10_000):
+        assert withholder.encode({f"a{number}": {f"b{number}": 1}}) == b'{"a%d":{"b%d":1}}' % (number, number)
+    assert len(withholder._known) <= 4096
+    assert len(withholder._harmless._outer) <= 1024 and len(withholder._harmless._inner) <= 1024
+    assert withholder.encode({"password": "hunter2"}) == W.encode({"password": "hunter2"})
 
 
 def test_secret_bytes_of_text_is_its_utf8() -> None:
