@@ -61,6 +61,7 @@ FIRST_PREV: Final = b"0" * 16
 _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xaf]|\xe2\x81[\xa6-\xa9]")
 """DEL, C1 controls, line and paragraph separators, and bidirectional overrides, as UTF-8: valid JSON that can fool a reader."""
 
+_OUTCOMES: Final = {"ok": b'"ok"', "fault": b'"fault"', "unknown": b'"unknown"'}  # all others are reasons of a failure
 _KEPT = 4096  # remembered fragments of each sort; the whole memory is dropped when it is full
 
 
@@ -116,7 +117,7 @@ class Bodies:
     """Builds record bodies. Fragments of objects that come again (principal, origin, decision) are kept encoded.
 
     They are kept by object identity, with the object, so that neither hashing nor comparing them costs anything on the
-    hot path. Measured: 3.5 µs for a decided record of an ``add_task``, of which 2 are its arguments.
+    hot path. Measured: 4.6 µs for a decided record of an ``add_task`` of 900 bytes, of which 3 are its arguments.
     """
 
     def __init__(self, withholder: Withholder) -> None:
@@ -137,11 +138,14 @@ class Bodies:
         why = found[1] if found is not None else self._keep(decision, decision_json(decision))
         key = (call.upstream, call.protocol, call.method, call.permission)
         target = self._targets.get(key) or self._target(call)
-        task = b"" if call.task is None else b',"task":' + dumps(self._text(call.task))
-        args = safe(self._args(call.args, call.secret) if call.known else self._unknown(call.args))
-        return b'"stage":"decided","id":%b,"principal":%b,"origin":%b,%b%b,"args":%b,%b%b}' % (
-            dumps(call_id), who, where, target, task, args, why, window,
+        task = call.task
+        about = b"" if task is None else b',"task":' + orjson.dumps(self._text(task))
+        args = self._args(call.args, call.secret) if call.known else self._unknown(call.args)
+        # Put together first and made safe once; for the parts that are already, that changes nothing.
+        body = b'"stage":"decided","id":%b,"principal":%b,"origin":%b,%b%b,"args":%b,%b%b}' % (
+            orjson.dumps(call_id), who, where, target, about, args, why, window,
         )  # fmt: skip
+        return body if body.isascii() and b"\x7f" not in body else safe(body)
 
     def rejected(
         self, request_id: str, reason: Reason, detail: str, origin: Origin, principal: Principal | None, upstream: str | None
@@ -174,10 +178,15 @@ class Bodies:
 
 def completed(call_id: str, decided: int, outcome: str, status: int, sent: int, duration_us: int) -> bytes:
     """Return the body of a ``completed`` record. `outcome` is ok, fault or unknown, or the reason code of a failure."""
-    how = b'"%b"' % outcome.encode() if outcome in ("ok", "fault", "unknown") else b'"failed","reason":' + dumps(outcome)
+    how = _OUTCOMES.get(outcome) or b'"failed","reason":' + dumps(outcome)
     return b'"stage":"completed","id":%b,"decided":%d,"outcome":%b,"status":%d,"bytes":%d,"duration_us":%d}' % (
-        dumps(call_id), decided, how, status, sent, duration_us,
+        _id(call_id), decided, how, status, sent, duration_us,
     )  # fmt: skip
+
+
+def _id(call_id: str) -> bytes:
+    """Return a request id as JSON; the gate's own are letters and digits."""
+    return b'"%b"' % call_id.encode() if call_id.isascii() and call_id.isalnum() else dumps(call_id)
 
 
 def note(stage: str, members: Mapping[str, Json]) -> bytes:

@@ -53,6 +53,12 @@ def test_completed_outcomes(outcome: str, shown: tuple[str, str | None]) -> None
     assert (record["decided"], record["status"], record["bytes"], record["duration_us"]) == (3, 502, 9, 12)
 
 
+@pytest.mark.parametrize("call_id", ["7Q2MABCD", "7Q2MABCD.3", "", 'a"b', "\u2028", "é"])
+def test_completed_names_the_call_whatever_its_id(call_id: str) -> None:
+    """An id that was read from a log, to close its call there, may be any text."""
+    assert read(completed(call_id, 3, "unknown", 0, 0, 0))["id"] == call_id
+
+
 def test_rejected_without_and_with_principal() -> None:
     """A rejection names the principal and the upstream where they were known."""
     plain = read(BODIES.rejected("R1", Reason.NO_CREDENTIAL, "", HERE, None, None))
