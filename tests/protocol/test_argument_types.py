@@ -1,6 +1,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.model import DateTime, Value
 from proxy.protocol.argument_types import MAX_DEPTH, TYPES, without_markup
@@ -198,6 +200,31 @@ def test_a_type_accepts_what_stock_clients_send(name: str, value: Value) -> None
 def test_a_type_refuses_what_breaks_a_scheduler(name: str, value: Value) -> None:
     """Each type refuses values that the scheduler would fail on, or show to a browser as markup, and JSON true for a number."""
     assert not TYPES[name].accepts(value)
+
+
+@pytest.mark.parametrize(("name", "value"), [row for row in ACCEPTED + REFUSED if row[1] is not None])
+def test_what_a_python_type_settles_is_accepted(name: str, value: Value) -> None:
+    """`settled` saves a question only where the answer is always yes."""
+    assert TYPES[name].accepts(value) or type(value) not in TYPES[name].settled
+
+
+def test_every_sign_in_an_id_is_judged_alike_alone_and_among_thousands() -> None:
+    """A sign is fine when it can be printed and HTML does not read it: of all signs, in one id and in a list of ids."""
+    for number in range(0x3000):
+        sign = chr(number)
+        fine = sign.isprintable() and sign not in "<>\"'`&"
+        assert TYPES["task-id"].accepts("a" + sign) == fine, hex(number)
+        assert TYPES["task-ids"].accepts(["a" + sign]) == fine, hex(number)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["", "a", "b" * 1024, "b" * 1025, "\u00e9", "a<b", "\ud800", 1, None, True, b"a", ["a"], {"a": 1}]), max_size=12
+    )
+)
+def test_a_list_of_ids_is_fine_when_each_is(ids: list[Value]) -> None:
+    """All of them are looked at together, and judged as each would be."""
+    assert TYPES["task-ids"].accepts(ids) == all(map(TYPES["task-id"].accepts, ids))
 
 
 def test_every_type_is_tried_both_ways() -> None:

@@ -1,13 +1,18 @@
 import inspect
+import math
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import luigi.scheduler
 import pytest
 import supervisor.rpcinterface
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.errors import ConfigError, Rejected
 from proxy.model import Reason, Value
-from proxy.protocol.catalog import Catalog, Method, check_arguments, disarm_markup, load_catalog, name_arguments
+from proxy.protocol.catalog import Catalog, Method, check_arguments, check_each, disarm_markup, load_catalog, name_arguments
 
 CATALOGS = Path(__file__).parents[2] / "policies" / "catalogs"
 
@@ -34,6 +39,17 @@ ADD_TASK: dict[str, Value] = {
     "owners": [],
 }
 """What a stock worker of luigi 3.8.1 sends when it schedules a task (luigi/worker.py, _add)."""
+
+ADD_TASK_METHOD = load_catalog(CATALOGS / "luigi.toml").methods["add_task"]
+ALL_METHODS = [method for path in sorted(CATALOGS.glob("*.toml")) for method in load_catalog(path).methods.values()]
+SAME_KIND: dict[type, list[Value]] = {
+    str: ["", "DONE", "etl.Load", "etl.Load_2", "<b>", "w [a:b]"],
+    int: [0, 5, -1, 1 << 70],
+    bool: [True, False],
+    list: [[], ["b"], ["b", 2]],
+    dict: [{}, {"a": 0}, {"a": "x"}, {"<b>": 1}],
+}
+"""Values that share a Python type, and no more."""
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +133,58 @@ def test_a_stock_add_task_passes(luigi_catalog: Catalog) -> None:
         "params": None,
     }
     check_arguments(luigi_catalog.methods["add_task"], short)
+
+
+def outcome(check: Callable[[Method, dict[str, Value]], None], method: Method, args: dict[str, Value]) -> str | None:
+    """Give the refusal of arguments in full, None when they pass."""
+    try:
+        check(method, args)
+    except Rejected as error:
+        return f"{error.reason}: {error.detail}"
+    return None
+
+
+SCALARS: list[Value] = [
+    *(None, True, False, 0, 1, -1, 1 << 63, 0.5, math.inf, math.nan),
+    *("", "PENDING", "etl.Load", "etl.Load_1", "a b", "<b>", "w [a:b]"),
+]
+VALUES = st.sampled_from(
+    [*SCALARS, [], ["a"], ["a", 1], ["<b>"], {}, {"a": 1}, {"a": "x"}, {"<b>": 1}, {"retry_count": 1}, [["k", 1]], b"x"]
+)
+CHANGED = st.lists(st.tuples(st.sampled_from([*ADD_TASK, "new_keyword", "né w\n", "x" * 80]), VALUES), max_size=4)
+
+
+@given(CHANGED, st.sets(st.sampled_from(list(ADD_TASK)), max_size=2), st.randoms(use_true_random=False))
+def test_a_shape_that_is_known_changes_no_verdict(changed: list[tuple[str, Value]], lost: set[str], dice: random.Random) -> None:
+    """A stock call with some arguments other than they should be: passed or refused as one by one, the first time and again."""
+    args: dict[str, Value] = {name: value for name, value in (ADD_TASK | dict(changed)).items() if name not in lost}
+    method = ADD_TASK_METHOD
+    expected = outcome(check_each, method, args)
+    assert [outcome(check_arguments, method, args) for _ in range(2)] == [expected, expected]
+    others = {name: dice.choice(SAME_KIND.get(type(value), [value])) for name, value in args.items()}
+    assert outcome(check_arguments, method, others) == outcome(check_each, method, others), "of the same shape, with other values"
+
+
+@given(st.data())
+def test_every_method_judges_by_shape_as_one_by_one(data: st.DataObject) -> None:
+    """The same for every method of every shipped catalog, and any arguments."""
+    method = data.draw(st.sampled_from(ALL_METHODS), "method")
+    names = [argument.name for argument in method.arguments] + ["other", "a b"]
+    args = data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=len(names)), "args")
+    for _ in range(2):
+        assert outcome(check_arguments, method, args) == outcome(check_each, method, args)
+
+
+def test_few_shapes_are_remembered(luigi_catalog: Catalog) -> None:
+    """Callers choose names; what is remembered of them has an end, in number and in size."""
+    method = Method("m", "view", extra=True)
+    for number in range(1000):
+        check_arguments(method, {f"n{number}": 1})
+    assert 0 < len(method.shapes) <= 256
+    known = set(method.shapes)
+    check_arguments(method, {"x" * 1000: 1})
+    check_arguments(method, {f"n{number}": 1 for number in range(1000)})
+    assert set(method.shapes) == known
 
 
 @pytest.mark.parametrize(
