@@ -1,6 +1,6 @@
 # make run    a gate with a real luigid and supervisord behind it, on https://localhost:8443 (PORT and LUIGID_PORT override the ports)
 # make test   lint, types and every test
-# make bench  measure against Envoy, HAProxy and mitmproxy, and against our targets; about BENCH_SECONDS=720 in all
+# make bench  measure against Envoy, HAProxy and mitmproxy, and against our targets; about BENCH_SECONDS=1000 in all
 # make fuzz   fuzz whatever reads what others have written, for SECONDS=60 in all
 # make soak   drive everything through faults for MINUTES=10, then prove that no call was lost
 # make clean  what they have made

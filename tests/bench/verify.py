@@ -44,10 +44,9 @@ def check(peer: Peer, calls: list[Call], credentials: Credentials, *, prefix: st
             assert good(call, *answer), f"{what}: {answer[0]} {answer[1][:300]!r}"
             if peer.checks:
                 status, body = post(peer.url(prefix + call.path, tls=tls), call.body, call.content_type, credentials.forged)
-                # A server may cut a large body of a stranger off; then the client may not see the answer.
-                assert status in (401, CUT) if len(call.body) > 65_536 else status == 401, (
-                    f"{what}: a forged token is answered {status} {body[:300]!r}"
-                )
+                # A peer may cut a stranger's large body off so that its answer is lost; Callgate listens on until it is heard.
+                cut = peer.name != "Callgate" and len(call.body) > 65_536 and status == CUT
+                assert status == 401 or cut, f"{what}: a forged token is answered {status} {body[:300]!r}"
                 path, forbidden = call.forbidden
                 status, body = post(peer.url(prefix + path, tls=tls), forbidden, call.content_type, credentials.token)
                 refused = status in (401, 403) or (status == 200 and b"<fault>" in body)
