@@ -78,6 +78,7 @@ def _table(tools: Tools, directory: Path, given: argparse.Namespace, began: floa
 def _part(part: str, tools: Tools, directory: Path, given: argparse.Namespace) -> list[Target]:
     quick = given.quick
     rounds, seconds = given.rounds or (1 if quick else 3), given.each or (2 if quick else 3)
+    million = 5_000 if quick else 1_000_000
     kinds: dict[str, Callable[[], list[Target]]] = {
         "throughput": lambda: report.throughput_targets(schedulers.throughput(tools, directory, rounds=rounds, seconds=seconds, say=_say)),
         "dashboards": lambda: report.dashboard_targets(schedulers.dashboards(directory, seconds=10 if quick else 30, say=_say)),
