@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import Rejected
 from proxy.model import Reason
-from proxy.protocol.strict_json import MAX_DEPTH, MAX_ELEMENTS, parse_arguments, write_arguments
+from proxy.protocol.strict_json import MAX_DEPTH, MAX_ELEMENTS, parse_arguments, parse_slowly, write_arguments
+from tests.bench.calls import task
 
 
 class RefusedError(Exception):
@@ -52,8 +54,17 @@ def same(one: Any, other: Any) -> bool:
     return json.dumps(one) == json.dumps(other)
 
 
+def outcome(parse: Callable[[bytes], Any], text: bytes) -> str:
+    """What a parser makes of a text: the arguments, their order and types, or the reason against them in full."""
+    try:
+        return json.dumps(parse(text))
+    except Rejected as error:
+        return f"{error.reason}: {error.detail}"
+
+
 def agree(text: bytes) -> None:
-    """Hold both readings of `text` against each other, and what luigid would read of what we write."""
+    """Hold all readings of `text` against each other, and what luigid would read of what we write."""
+    assert outcome(parse_arguments, text) == outcome(parse_slowly, text)
     try:
         expected = by_hand(text)
     except RefusedError:
@@ -166,13 +177,45 @@ def test_any_bytes_are_arguments_or_one_rejection(text: bytes) -> None:
     agree(text)
 
 
+REAL = [
+    json.dumps({**task(), "deps": ["etl.A_1", "etl.B_2"], "params": {"name": "x y", "n": "[1.5, 2]", "q": '{"a": "b"}'}}),
+    json.dumps({**task(), "params": {"name": "M\u00fcller", "smile": "\U0001f600"}, "priority": 1e16}),
+    json.dumps({"worker": "w", "task_family": "A", "batched_args": ["x"], "max_batch_size": math.inf}),
+    json.dumps({"task_id": "A_1", "status_message": "é", "n": [1, -0.0, 1e-7]}, separators=(",", ":"), ensure_ascii=False),
+]
+
+
+@pytest.mark.parametrize("text", REAL)
+@pytest.mark.parametrize("mangle", ["lost", "twice", "other", "quote", "blank", "swapped"])
+def test_real_arguments_with_one_byte_wrong_are_read_as_the_obvious_reading_does(text: str, mangle: str) -> None:
+    """Every byte in its turn: lost, sent twice, one bit off, made a quotation mark or a blank, or swapped with the next."""
+    whole = text.encode()
+    agree(whole)
+    for at in range(len(whole)):
+        byte = whole[at : at + 1]
+        put = {"lost": b"", "twice": byte * 2, "other": bytes([byte[0] ^ 1]), "quote": b'"', "blank": b" "}.get(mangle)
+        mangled = whole[:at] + (whole[at + 1 : at + 2] + byte if put is None else put) + whole[at + (2 if put is None else 1) :]
+        agree(mangled)
+
+
+@pytest.mark.parametrize("member", ["task_id", "params", "date", "worker"])
+def test_a_member_that_stands_twice_is_found_wherever_it_stands(member: str) -> None:
+    """At the top and below it, in whatever spelling, with whatever value: a real call is then ambiguous."""
+    text = json.dumps(task())
+    for name in (f'"{member}"', f'"\\u{ord(member[0]):04x}{member[1:]}"'):
+        for value in ("1", "1e5", "null", '"\\u00e9"', "Infinity"):
+            twice = text.replace(f'"{member}": ', f'{name}: {value}, "{member}": ', 1).encode()
+            assert outcome(parse_arguments, twice) == "ambiguous-call: a JSON key stands twice"
+
+
 @pytest.mark.parametrize("opening", ["[", '{"a":', '{"a": '])
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, 500, 5_000, 100_000])
-def test_nesting_is_bounded_on_both_roads(opening: str, closed: bool, depth: int) -> None:
+@pytest.mark.parametrize("inner", ["1", '"\\u00e9"', "Infinity"])
+def test_nesting_is_bounded_on_every_road(opening: str, closed: bool, depth: int, inner: str) -> None:
     """One level more than the limit is refused, and so is what would exhaust the stack of a parser that recurses."""
     closing = ("]" if opening == "[" else "}") * depth if closed else ""
-    text = f'{{"a": {opening * depth}1{closing}}}'.encode()
+    text = f'{{"a": {opening * depth}{inner}{closing}}}'.encode()
     if closed and depth < MAX_DEPTH:
         assert parse_arguments(text)
     else:
