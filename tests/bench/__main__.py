@@ -84,9 +84,7 @@ def _part(part: str, tools: Tools, directory: Path, given: argparse.Namespace) -
         "dashboards": lambda: report.dashboard_targets(schedulers.dashboards(directory, seconds=10 if quick else 30, say=_say)),
         "processes": lambda: report.process_targets(processes.processes(tools, directory, rounds=rounds, seconds=seconds)),
         "memory": lambda: report.memory_targets(
-            memory.memory(
-                tools, directory, calls=given.calls or (5_000 if quick else 1_000_000), idle=200 if quick else given.idle, say=_say
-            )
+            memory.memory(tools, directory, calls=given.calls or million, idle=200 if quick else given.idle, say=_say)
         ),
         "start": lambda: report.start_targets(starting.start_seconds(directory, rounds=rounds)),
         "audit": lambda: report.audit_lines(audit_cost.audit_cost(tools, directory, rounds=rounds, seconds=seconds)),
