@@ -1,6 +1,9 @@
 """The upstream leg against an upstream that fails in every way it can."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -635,6 +638,80 @@ def test_a_reader_slower_than_the_deadline_is_no_fault_of_the_upstream() -> None
             leg._sweep()
             leg.now = now
             assert await body_of(answer) == body
+
+    run(main())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+def test_a_connection_may_die_after_any_kind_of_answer(new_loop: NewLoop) -> None:
+    """What a stream, a whole answer or a known one leaves behind does not keep the next caller from hearing that the upstream is gone."""
+    long = HEAD_200 + b"Content-Length: 300000\r\n\r\n" + b"a" * 300_000
+
+    async def main() -> None:
+        for said in ([long], [OK], [OK, OK], [OK, long, OK], [long, OK]):
+
+            async def script(conversation: Conversation, said: list[bytes] = said) -> None:
+                for data in said:
+                    await conversation.request()
+                    await conversation.say(data)
+                await conversation.request()
+
+            async with both(script) as (leg, seen):
+                for data in said:
+                    assert await body_of(await leg.forward(RECEIPT, ACT)) == data.partition(b"\r\n\r\n")[2]
+                with pytest.raises(Unavailable) as refused:
+                    await leg.forward(RECEIPT, ACT)
+                assert (refused.value.reason, refused.value.sent) == (Reason.UPSTREAM_CLOSED, True)
+                assert (seen.connections, leg.in_use) == (1, 0)
+
+    run(main(), new_loop)
+
+
+def test_a_deadline_runs_from_a_sweep_to_a_sweep_and_is_never_early() -> None:
+    """Until the first byte, within an answer, and at rest, each has its seconds, counted from the first sweep after the last event."""
+
+    async def main() -> None:
+        async with both(saying(HEAD_200, stay=True)) as (leg, _):
+            leg._sweeper.cancel()
+            call = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
+            await until(lambda: any(connection.heard for connection in leg._open))
+            [connection] = leg._open
+            assert not any(connection.overdue(now) for now in (1000.0, 1030.0))  # silent since its first byte
+            assert connection.overdue(1030.1)
+            connection.data_received(b"X: y\r\n")
+            assert not any(connection.overdue(now) for now in (2000.0, 2030.0))
+            connection.data_received(b"Content-Length: 0\r\n\r\n")
+            await call
+            assert not any(connection.overdue(now) for now in (3000.0, 3015.0))  # at rest
+            assert connection.overdue(3015.1)
+            again = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
+            await asyncio.sleep(0)
+            assert not any(connection.overdue(now) for now in (4000.0, 4060.0))
+            assert connection.overdue(4060.1)
+            again.cancel()
+            await asyncio.gather(again, return_exceptions=True)
+
+    run(main())
+
+
+def test_a_call_that_fails_leaves_nothing_to_the_collector() -> None:
+    """Errors hold frames, and frames what was sent: were they part of a cycle, a dead upstream would fill the memory."""
+
+    class Held(Outbound):
+        """One that can be watched."""
+
+    async def main() -> None:
+        async with both(saying(b"")) as (leg, _):
+            gc.disable()
+            try:
+                outbound = Held(ACT.verb, ACT.path, ACT.content_type, ACT.body)
+                held = weakref.ref(outbound)
+                with contextlib.suppress(Unavailable):
+                    await leg.forward(RECEIPT, outbound)
+                del outbound
+                assert held() is None
+            finally:
+                gc.enable()
 
     run(main())
 
