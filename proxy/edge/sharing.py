@@ -63,16 +63,27 @@ class SharedLeg:
         self._cached_bytes = 0
         self.shared = 0  # views answered without a call of their own
 
-    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises `Unavailable`."""
         if outbound.effect == "act":
-            self._acted()
-            try:
-                return await self._leg.forward(receipt, outbound)
-            finally:
-                self._acted()
+            return self._act(receipt, outbound)
         if outbound.effect == "alive":
+            return self._leg.forward(receipt, outbound)
+        return self._view(receipt, outbound)
+
+    async def _act(self, receipt: Receipt, outbound: Outbound) -> Answer:
+        """What is asked from here on, and again once this is answered, is asked anew."""
+        self._epoch += 1
+        if self._cache:
+            self._forget()
+        try:
             return await self._leg.forward(receipt, outbound)
+        finally:
+            self._epoch += 1
+            if self._cache:
+                self._forget()
+
+    async def _view(self, receipt: Receipt, outbound: Outbound) -> Answer:
         key = (outbound.verb, outbound.path, outbound.body, outbound.accept_gzip)
         cached = self._cache.get(key)
         if cached is not None and self._now() < cached[0]:
@@ -132,16 +143,13 @@ class SharedLeg:
         finally:
             self._places.release()
 
-    def _acted(self) -> None:
-        self._epoch += 1
-        if self._cache:
-            self._cache.clear()
-            self._cached_bytes = 0
+    def _forget(self) -> None:
+        self._cache.clear()
+        self._cached_bytes = 0
 
     def _keep(self, key: _Key, answer: Answer) -> None:
         if self._cached_bytes + len(answer.body) > _CACHED_BYTES:
-            self._cache.clear()
-            self._cached_bytes = 0
+            self._forget()
         now = self._now()
         for old in [k for k, (end, _) in self._cache.items() if end <= now]:
             self._cached_bytes -= len(self._cache.pop(old)[1].body)
