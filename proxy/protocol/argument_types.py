@@ -212,7 +212,7 @@ def _share(value: Value) -> bool:
 
 
 def _resources(value: Value) -> bool:
-    return type(value) is dict and _names.are_good(value) and all(map(_share, value.values()))
+    return type(value) is dict and (not value or (_names.are_good(value) and all(map(_share, value.values()))))
 
 
 def _limit(value: Value) -> bool:
@@ -220,7 +220,7 @@ def _limit(value: Value) -> bool:
 
 
 def _retry_policy(value: Value) -> bool:
-    return type(value) is dict and value.keys() <= _RETRY_KEYS and all(map(_limit, value.values()))
+    return type(value) is dict and (not value or (value.keys() <= _RETRY_KEYS and all(map(_limit, value.values()))))
 
 
 def _info_entry(key: Value, value: Value) -> bool:

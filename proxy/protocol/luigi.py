@@ -8,17 +8,18 @@ What luigid reads in two ways is refused, so that what policy judges is what lui
 * JSON: one object, no key twice (luigid takes the last), no lone surrogates, no NaN. ``Infinity`` is accepted and sent on:
   stock workers send it for every batchable family (luigi/worker.py).
 
-luigid trusts the worker id that a caller states, and whoever states another's makes that worker import and run a module
-. So the gate marks it: upstream a worker is called ``<its own id> [<issuer>:<subject>]``. The mark holds no
-blank and no bracket, hence the last one of an id is always the gate's, and no two identities can meet in one id. The
-answers in which a worker looks for itself get the mark taken off again, and name it no module to import. The batch ids that
-it gives out are bound to the identity too (`proxy.protocol.batches`).
+luigid trusts the worker id that a caller states, and whoever states another's makes that worker import and run a module.
+So the gate marks it: upstream a worker is called ``<its own id> [<issuer>:<subject>]``. The mark holds no blank and no
+bracket, hence the last one of an id is always the gate's, and no two identities can meet in one id. The answers in which a
+worker looks for itself get the mark taken off again, and name it no module to import. The batch ids that it gives out are
+bound to the identity too (`proxy.protocol.batches`).
 """
 
 import json
 import re
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import cast
 from urllib.parse import quote
 
@@ -45,7 +46,12 @@ _NAMES_OWN_WORKER = frozenset({"get_work", "count_pending"})  # answers in which
 
 def worker_mark(principal: Principal) -> str:
     """What is appended to the worker ids of `principal`: a blank and ``[issuer:subject]``, the subject percent-encoded."""
-    return f" [{principal.issuer_name}:{quote(principal.subject, safe='@')}]"
+    return _mark(principal.issuer_name, principal.subject)
+
+
+@lru_cache(maxsize=1024)
+def _mark(issuer_name: str, subject: str) -> str:
+    return f" [{issuer_name}:{quote(subject, safe='@')}]"
 
 
 def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value], principal: Principal, batches: BatchIds) -> Call:
@@ -103,14 +109,17 @@ def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tupl
         return ()
     if len(named) > MAX_OTHERS:
         raise Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: {' and '.join(method.tasks_args)} name more than {MAX_OTHERS} tasks")
-    return tuple([other for other in dict.fromkeys(named) if other != task])
+    others = dict.fromkeys(named)
+    if task is not None:
+        others.pop(task, None)
+    return tuple(others)
 
 
 def _secret(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ...]:
     """Arguments to withhold from the record: what the catalog marks, and parameters luigi does not show publicly."""
     secret = method.secret_args
     visibilities = args.get("param_visibilities")
-    if type(visibilities) is dict:
+    if type(visibilities) is dict and any(visibilities.values()):
         secret += tuple(("params", name) for name, level in visibilities.items() if level in _HIDDEN_FROM_PUBLIC)
     return secret
 

@@ -75,8 +75,8 @@ def parse_slowly(text: bytes) -> dict[str, Value]:
 
 
 def _shallow(text: bytes, args: dict[str, Value]) -> dict[str, Value]:
-    """`args`, unless they nest deeper than `MAX_DEPTH`. Few brackets in the text settle it without a walk."""
-    if _up_to(MAX_DEPTH + 1, b"[", text) + _up_to(MAX_DEPTH + 1, b"{", text) > MAX_DEPTH:
+    """`args`, unless they nest deeper than `MAX_DEPTH`. A short text, or few brackets in it, settle it without a walk."""
+    if len(text) > 2 * MAX_DEPTH and _up_to(MAX_DEPTH + 1, b"[", text) + _up_to(MAX_DEPTH + 1, b"{", text) > MAX_DEPTH:
         level: list[dict[str, Value] | list[Value]] = [args]
         for _ in range(MAX_DEPTH):
             level = [x for v in level for x in (v.values() if isinstance(v, dict) else v) if isinstance(x, (dict, list))]

@@ -1,9 +1,10 @@
 import json
 import math
+import re
 import string
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 import pytest
 from hypothesis import example, given
@@ -14,9 +15,12 @@ from tornado.httputil import parse_body_arguments
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, Origin, Principal, Reason, Request
 from proxy.protocol.batches import BatchIds, batch_key
-from proxy.protocol.catalog import load_catalog
+from proxy.protocol.catalog import check_each, load_catalog
 from proxy.protocol.luigi import DISABLED, MAX_OTHERS, LuigiApi, encode, for_worker, make_call, takes_gzip, worker_mark
 from proxy.protocol.refusal import Refusal
+from proxy.protocol.strict_json import parse_slowly
+from tests.bench.calls import MEDIUM, PING
+from tests.bench.calls import make as bench_call
 
 CATALOG = load_catalog(Path(__file__).parent.parent.parent / "policies" / "catalogs" / "luigi.toml")
 BATCHES = BatchIds(b"k" * 32, "luigi")
@@ -177,6 +181,45 @@ def test_any_request_is_a_call_or_one_rejection(path: str, query: str | None, bo
         assert error.detail.isprintable()
     else:
         assert isinstance(call, Call)
+
+
+def slowly(body: bytes, method: str) -> Call:
+    """The plain road: escapes one by one, JSON by the standard library, arguments one after the other."""
+    value = body.removeprefix(b"data=").replace(b"+", b" ")
+    if not body.startswith(b"data=") or b"&" in body:
+        raise Rejected(Reason.AMBIGUOUS_CALL if b"&" in body else Reason.MALFORMED_CALL)
+    if re.search(rb"%(?![0-9A-Fa-f]{2})", value):
+        raise Rejected(Reason.MALFORMED_CALL)
+    args = parse_slowly(unquote_to_bytes(value))
+    worker = args.get("worker")
+    if not isinstance(worker, str) or not worker:
+        raise Rejected(Reason.BAD_ARGUMENTS)
+    if "[" in worker:
+        raise Rejected(Reason.NOT_YOUR_WORKER)
+    check_each(CATALOG.methods[method], args)
+    return make_call("luigi", CATALOG, method, args, ALICE, BATCHES)
+
+
+@pytest.mark.parametrize("name", [PING, MEDIUM])
+@pytest.mark.parametrize("mangle", ["lost", "twice", "bit", "percent", "quote"])
+def test_a_real_call_with_one_byte_wrong_is_read_as_on_the_plain_road(name: str, mangle: str) -> None:
+    """Every byte of a worker's body in its turn: the same call in every part, or refused for the same reason."""
+    whole = bench_call("luigi", name)
+    method = whole.path.removeprefix("/api/")
+    for at in range(len(whole.body) + 1):
+        byte = whole.body[at : at + 1]
+        put = {"lost": b"", "twice": byte * 2, "bit": bytes([byte[0] ^ 1]) if byte else b"1", "percent": b"%", "quote": b"%22"}[mangle]
+        sent = request(whole.path, body=whole.body[:at] + put + whole.body[at + 1 :])
+        try:
+            expected = slowly(sent.body, method)
+        except Rejected as error:
+            assert refused(sent) is error.reason, sent.body
+        else:
+            call = decode(sent)
+            assert (call, json.dumps(call.args)) == (expected, json.dumps(expected.args)), sent.body
+            assert json.dumps(as_luigid_reads(API.encode(call, ALICE, sent).body)) == json.dumps(
+                {**expected.args, "worker": f"{expected.args['worker']}{MARK}"}
+            )
 
 
 # -- writing
