@@ -14,7 +14,7 @@ from proxy.audit.journal import Journal
 from proxy.edge.metrics import Meter
 from proxy.edge.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
-from proxy.gate import Gate, Leg, make_route
+from proxy.gate import Gate
 from proxy.identity.issuers import Issuer
 from proxy.identity.keyfile import KeyFile
 from proxy.identity.local import LocalIssuer
@@ -24,6 +24,7 @@ from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Reques
 from proxy.policy.load import load_policies
 from proxy.protocol.catalog import load_catalog
 from proxy.protocol.xmlrpc import encode_call
+from proxy.routes import Leg, Routes, make_route
 
 POLICIES = Path(__file__).parent.parent / "policies"
 NOW = 1_800_000_000.0
@@ -57,10 +58,13 @@ class SilentLog:
     def info(self, event: str, **fields: Any) -> None:
         self.lines.append((event, fields))
 
-    warning = error = info
+    error = info
 
     def rejected(self, ref: str, address: str, reason: str) -> None:
         self.lines.append(("rejected", {"ref": ref, "address": address, "reason": reason}))
+
+    def failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
+        self.lines.append(("upstream failed", {"ref": ref, "upstream": upstream, "method": method, "reason": reason}))
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:
@@ -97,7 +101,7 @@ class Bench:
 
     def use(self, leg: Leg) -> None:
         """Put another leg under every route."""
-        self.gate._routes = [replace(route, leg=leg) for route in self.gate._routes]
+        self.gate._routes = Routes([replace(route, leg=leg) for route in self.gate._routes.routes])
 
     def token(self, role: str) -> bytes:
         return b"Bearer " + self.issuer.issue(f"{role}-1", [role], 3600, NOW).encode()

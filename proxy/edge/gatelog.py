@@ -1,7 +1,8 @@
-"""The gate's own lines in the operator's log. Refusals are thinned: one caller can cause thousands a second.
+"""The gate's own lines in the operator's log. Refusals are thinned: one caller, or one dead upstream, can cause thousands a second.
 
-Of requests rejected, and of calls denied to one principal, a few lines a second are written, then a count of the rest. The
-audit journal has what happened: every call denied has a record of its own there.
+Of requests rejected, of calls denied to one principal, and of calls that one upstream failed to answer for one reason, a few
+lines a second are written, then a count of the rest. The audit journal has what happened: every call denied or failed has a
+record of its own there.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ import structlog
 _PER_SECOND = 20  # lines about rejected requests a second; the audit journal sums the rest up by address
 _PER_PRINCIPAL = 5  # lines about calls denied to one principal a second
 _DENIED_PER_SECOND = 50  # of all principals
+_PER_FAILURE = 2  # lines about calls that one upstream failed for one reason a second
+_FAILED_PER_SECOND = 20  # of all upstreams
 
 Later: TypeAlias = Callable[[float, Callable[[], None]], object]
 """Calls a function after so many seconds."""
@@ -31,7 +34,7 @@ class GateLog:
         self._log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy.gate")
         self._rejected = _Thinned(_PER_SECOND, _PER_SECOND, clock, later, self._more_rejected)
         self._denied = _Thinned(_PER_PRINCIPAL, _DENIED_PER_SECOND, clock, later, self._more_denied)
-        self.warning: Callable[..., Any] = self._log.warning
+        self._failed = _Thinned(_PER_FAILURE, _FAILED_PER_SECOND, clock, later, self._more_failed)
         self.error: Callable[..., Any] = self._log.error
 
     def info(self, event: str, **fields: Any) -> None:
@@ -44,12 +47,21 @@ class GateLog:
         if self._rejected.admit(""):
             self._log.info("rejected", ref=ref, address=address, reason=reason)
 
+    def failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
+        """Write a line about an allowed call that its upstream did not answer, or count it with those of its upstream."""
+        if self._failed.admit(f"{upstream}: {reason}"):
+            self._log.warning("upstream failed", ref=ref, upstream=upstream, method=method, reason=reason)
+
     def _more_rejected(self, counted: Counter[str]) -> None:
         self._log.info("more requests rejected", count=counted.total())
 
     def _more_denied(self, counted: Counter[str]) -> None:
         [(most, _)] = counted.most_common(1)
         self._log.info("more calls denied", count=counted.total(), principals=len(counted), most_of=most)
+
+    def _more_failed(self, counted: Counter[str]) -> None:
+        [(most, _)] = counted.most_common(1)
+        self._log.warning("more calls failed", count=counted.total(), most_of=most)
 
 
 class _Thinned:

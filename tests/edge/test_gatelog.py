@@ -100,6 +100,32 @@ def test_many_principals_together_are_bounded_too(written: io.StringIO) -> None:
     assert [(line["count"], line["principals"]) for line in lines(written, "more calls denied")] == [(950, 950)]
 
 
+def test_a_dead_upstream_does_not_flood_the_log(written: io.StringIO) -> None:
+    """Ten thousand failed calls: a few lines, a count that names the upstream, and whatever else fails is seen at once."""
+    hand = Hand()
+    log = GateLog(hand.clock, hand.later)
+    for number in range(10_000):
+        log.failed(f"R{number}", "luigi", "ping", "upstream-unreachable")
+    log.failed("R10000", "luigi", "ping", "upstream-timeout")
+    log.failed("R10001", "processes", "getState", "upstream-unreachable")
+    hand.move(1.0)
+    seen = [(line["level"], line["upstream"], line["reason"]) for line in lines(written, "upstream failed")]
+    dead = ("warning", "luigi", "upstream-unreachable")
+    assert seen == [dead, dead, ("warning", "luigi", "upstream-timeout"), ("warning", "processes", "upstream-unreachable")]
+    [more] = lines(written, "more calls failed")
+    assert (more["level"], more["count"], more["most_of"]) == ("warning", 9998, "luigi: upstream-unreachable")
+    assert not hand.waiting
+
+
+def test_failures_of_many_sorts_are_bounded_too(written: io.StringIO) -> None:
+    """However many upstreams die at once, the lines of one second are few."""
+    hand = Hand()
+    log = GateLog(hand.clock, hand.later)
+    for number in range(100):
+        log.failed(f"R{number}", f"upstream{number}", "ping", "upstream-timeout")
+    assert len(lines(written, "upstream failed")) == 20
+
+
 def test_other_lines_are_never_thinned(written: io.StringIO) -> None:
     """Only refusals can be caused at will."""
     hand = Hand()

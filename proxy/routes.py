@@ -1,0 +1,98 @@
+"""Which upstream a request is for, and how its caller speaks: found by the raw path, which is read once and in one way.
+
+A part of the gate's layer, below the pipeline (`proxy.gate`).
+"""
+
+import secrets
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from proxy.errors import Rejected
+from proxy.model import Answer, Outbound, Reason, Receipt
+from proxy.protocol.batches import BatchIds
+from proxy.protocol.catalog import Catalog
+from proxy.protocol.luigi import LuigiApi
+from proxy.protocol.pages import LuigiPages
+from proxy.protocol.rpc import LuigiOverXmlRpc, RpcDialect, XmlRpc
+
+Dialect: TypeAlias = LuigiApi | LuigiPages | RpcDialect
+
+_KEPT = 256  # paths whose route is remembered: a catalog has some thirty methods. At this many all are forgotten
+_PATH_LENGTH = 128  # characters of a path that is remembered
+
+
+class Leg(Protocol):
+    """The way to one upstream (`proxy.edge.upstream`). It takes a receipt: no record, no call."""
+
+    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+        """Send the call; the upstream's answer. Raises `Unavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One upstream as clients see it: a path prefix (``/`` or ``/team-a``), a protocol, a catalog, and the leg behind."""
+
+    name: str
+    prefix: str
+    protocol: str
+    catalog: Catalog
+    leg: Leg
+    dialects: Mapping[str, Dialect]
+
+    def dialect(self, path: str) -> Dialect | None:
+        """How a caller of `path` (without the prefix) speaks; None when nobody answers there."""
+        if self.protocol == "luigi":
+            if path.startswith("/api"):
+                return self.dialects["api"]
+            return self.dialects["xmlrpc"] if path in ("/RPC2", "/RPC2/") else self.dialects["pages"]
+        return self.dialects["xmlrpc"] if path in ("/", "/RPC2", "/RPC2/") else None
+
+
+def make_route(
+    name: str, prefix: str, catalog: Catalog, leg: Leg, *, batch_calls: int, body_bytes: int, path: str = "", batch_key: bytes | None = None
+) -> Route:
+    """The route to one upstream, with the dialects of its protocol. `path` is where the upstream itself listens.
+
+    `batch_key` binds luigid's batch ids to identities, in all processes alike; without one they hold for this route alone.
+    """
+    dialects: dict[str, Dialect]
+    if catalog.protocol == "luigi":
+        batches = BatchIds(batch_key or secrets.token_bytes(32), name)
+        dialects = {
+            "api": LuigiApi(name, catalog, path, batches=batches),
+            "pages": LuigiPages(name, catalog, path, prefix),
+            "xmlrpc": LuigiOverXmlRpc(name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes, batches=batches),
+        }
+    else:
+        dialects = {"xmlrpc": XmlRpc(name, catalog, path or "/RPC2", batch_calls=batch_calls, body_bytes=body_bytes)}
+    return Route(name, prefix.rstrip("/"), catalog.protocol, catalog, leg, dialects)
+
+
+class Routes:
+    """All routes of a gate. What a path leads to is remembered: a few dozen paths make up nearly all requests."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        """The route with the longest prefix that fits has a request."""
+        self.routes = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
+        self._known: dict[str, tuple[Route, str, Dialect | None]] = {}
+
+    def find(self, path: str) -> tuple[Route, str, Dialect | None]:
+        """The upstream that `path` names, the rest of the path, and how its caller speaks. Raises `Rejected` when there is none."""
+        found = self._known.get(path)
+        return self._look(path) if found is None else found
+
+    def _look(self, path: str) -> tuple[Route, str, Dialect | None]:
+        """Look for what `find` gives, and remember it. The paths are the callers' to choose, so that is bounded."""
+        for route in self.routes:
+            prefix = route.prefix
+            if path.startswith(prefix):
+                rest = path[len(prefix) :] or "/"
+                if rest[0] == "/":
+                    found = (route, rest, route.dialect(rest))
+                    if len(path) <= _PATH_LENGTH:
+                        if len(self._known) >= _KEPT:
+                            self._known.clear()
+                        self._known[path] = found
+                    return found
+        raise Rejected(Reason.NOT_FOUND)

@@ -1,0 +1,55 @@
+import pytest
+
+from proxy.errors import Unavailable
+from proxy.model import Reason
+from proxy.recorded import Recorded
+
+
+class Parts:
+    """A stream of given parts and a given end; notes that it was given up."""
+
+    def __init__(self, parts: list[bytes], ending: Exception | None = None) -> None:
+        self.parts = parts
+        self.ending = ending
+        self.closed = 0
+
+    def __aiter__(self) -> "Parts":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.parts:
+            return self.parts.pop(0)
+        raise self.ending or StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_a_stream_that_ends_is_recorded_once() -> None:
+    """The end has its outcome and its bytes; closing the stream afterwards, as everyone does, adds nothing."""
+    ends: list[tuple[str, int]] = []
+    stream = Recorded(Parts([b"ab", b"c"]), lambda outcome, sent: ends.append((outcome, sent)))
+    assert [part async for part in stream] == [b"ab", b"c"]
+    await stream.aclose()
+    assert ends == [("ok", 3)]
+
+
+async def test_a_stream_that_the_upstream_cuts_short_has_its_reason() -> None:
+    """The caller sees that it is cut, the record says why."""
+    ends: list[tuple[str, int]] = []
+    stream = Recorded(Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED)), lambda outcome, sent: ends.append((outcome, sent)))
+    with pytest.raises(Unavailable):
+        [part async for part in stream]
+    assert ends == [("upstream-closed", 2)]
+
+
+@pytest.mark.parametrize("reason", [None, Reason.CALL_TOO_COMPLEX])
+async def test_a_stream_that_is_given_up_has_the_reason_of_that(reason: Reason | None) -> None:
+    """The caller left, or the gate reads no further; either way the upstream's stream is closed."""
+    ends: list[tuple[str, int]] = []
+    parts = Parts([b"ab", b"cd"])
+    stream = Recorded(parts, lambda outcome, sent: ends.append((outcome, sent)))
+    assert await stream.__anext__() == b"ab"
+    await (stream.aclose() if reason is None else stream.give_up(reason))
+    assert ends == [(reason or "client-gone", 2)]
+    assert parts.closed == 1
