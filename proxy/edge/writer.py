@@ -6,6 +6,8 @@ A stream that fails in the middle ends in a cut connection, never in something t
 """
 
 import asyncio
+from collections.abc import Awaitable
+from functools import lru_cache
 from http import HTTPStatus
 
 from proxy.errors import Rejected
@@ -67,23 +69,33 @@ class ReplyWriter:
 
     # -- replies
 
-    async def send(self, reply: Reply, date: bytes, *, head_only: bool, close: bool) -> bool:
-        """Send `reply`; False when no other can follow it. `head_only` answers a HEAD."""
+    def send(self, reply: Reply, date: bytes, *, head_only: bool, close: bool) -> Awaitable[bool] | None:
+        """Send `reply`. None when that is done; else what is to be awaited, which says whether another reply can follow.
+
+        Nearly every reply is one write that waits for nobody, and so no coroutine. `head_only` answers a HEAD.
+        """
         if reply.stream is not None:
-            return await self._send_stream(reply, reply.stream, date, head_only=head_only, close=close)
+            return self._send_stream(reply, reply.stream, date, head_only=head_only, close=close)
         if self.closed:
-            return False
+            return self._taken()
         body = b"" if head_only or reply.status in _BODILESS else reply.body
         head = encode_head(reply, date, head_only=head_only, close=close)
         if len(body) <= _SLICE:
             self._transport.write(head + body)
-            if self._drained is not None:
-                await self._drained
-            return not self.closed
+            return None if self._drained is None else self._taken()
         self._transport.write(head)
+        return self._send_slices(body)
+
+    async def _send_slices(self, body: bytes) -> bool:
         rest = memoryview(body)
         while rest and await self._write(rest[:_SLICE]):
             rest = rest[_SLICE:]
+        return not self.closed
+
+    async def _taken(self) -> bool:
+        """Wait until the client has taken enough; False when it has gone."""
+        if self._drained is not None:
+            await self._drained
         return not self.closed
 
     async def _send_stream(self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool) -> bool:
@@ -116,22 +128,29 @@ class ReplyWriter:
         if self.closed:
             return False
         self._transport.write(data)
-        if self._drained is not None:
-            await self._drained
-        return not self.closed
+        return await self._taken()
 
 
 def encode_head(reply: Reply, date: bytes, *, head_only: bool, close: bool) -> bytes:
     """The status line and headers of `reply`. `head_only` is for answers to HEAD, whose length may be unknown."""
-    lines = [b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (reply.status, reply.phrase or _PHRASES.get(reply.status, b""), date)]
-    if reply.status not in _BODILESS:
-        lines.append(b"Content-Type: %b\r\n" % reply.content_type)
-        if reply.stream is None and (reply.body or not head_only):
-            lines.append(b"Content-Length: %d\r\n" % len(reply.body))
-        elif reply.length is not None:
-            lines.append(b"Content-Length: %d\r\n" % reply.length)
-        elif not head_only:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
-    lines += [b"%b: %b\r\n" % header for header in reply.headers]
-    lines.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
-    return b"".join(lines)
+    before, kind, behind = _around(reply.status, reply.phrase, reply.content_type, reply.headers, close)
+    if reply.status in _BODILESS:
+        framing = b""
+    elif reply.stream is None and (reply.body or not head_only):
+        framing = b"Content-Length: %d\r\n" % len(reply.body)
+    elif reply.length is not None:
+        framing = b"Content-Length: %d\r\n" % reply.length
+    else:
+        framing = b"" if head_only else b"Transfer-Encoding: chunked\r\n"
+    return b"%b%b%b%b%b" % (before, date, kind, framing, behind)
+
+
+@lru_cache(maxsize=256)  # what differs between replies of one kind is their date and length; putting the rest together takes 2 us
+def _around(
+    status: int, phrase: bytes, content_type: bytes, headers: tuple[tuple[bytes, bytes], ...], close: bool
+) -> tuple[bytes, bytes, bytes]:
+    """What stands in a head before the date, between date and length, and behind."""
+    before = b"HTTP/1.1 %d %b\r\nDate: " % (status, phrase or _PHRASES.get(status, b""))
+    kind = b"\r\n" if status in _BODILESS else b"\r\nContent-Type: %b\r\n" % content_type
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return before, kind, b"".join(lines) + (b"Connection: close\r\n\r\n" if close else b"\r\n")
