@@ -185,9 +185,10 @@ class Exchange(asyncio.Protocol):
         self._whole = whole
         self._head_only = head_only
         self._due = 0.0
-        self._write(request)
         if body:
-            self._write(body)
+            self._transport.writelines((request, body))  # two writes would be two system calls
+        else:
+            self._write(request)
         return answer
 
     def give_up(self, answer: asyncio.Future[Answer]) -> None:

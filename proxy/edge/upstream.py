@@ -28,7 +28,7 @@ from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt
 
 _SWEEP_SECONDS = 0.25
-_JOINED = 65_536  # bytes of a body that are worth copying to save a system call
+_JOINED = 16_384  # bytes of a body up to which one string is as cheap to send as two
 _PREFIXES = 512  # request heads remembered; paths of pages are unbounded, methods are few
 
 
