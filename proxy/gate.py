@@ -123,7 +123,7 @@ class Gate:
                 return await self._bundle(request, route, dialect, principal, call)
             decision = self._decide(principal, call)
             [receipt] = await self._journal.decide(
-                request.id, principal, request.origin, [(call, decision)], monotonic_ns(), call.heartbeat
+                request.id, principal, request.origin, [(call, decision)], monotonic_ns(), heartbeat=call.heartbeat
             )
             self._meter.called(call.upstream, call.permission, decision.reason)
             if receipt is None:
