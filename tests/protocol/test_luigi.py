@@ -347,6 +347,59 @@ def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
     assert (more.heartbeat, API.encode(more, ALICE, request()).effect) == (None, "act")
 
 
+def test_a_heartbeat_that_is_remembered_is_still_its_callers_own() -> None:
+    """Two identities that send the same bytes mean the same call, and each speaks upstream under its own mark only."""
+    sent, bob = request("/api/ping", body=form(worker=WORKER)), Principal("https://idp.example", "okta", "bob", ("worker",))
+    for _ in range(2):
+        for by, mark in ((ALICE, MARK), (bob, " [okta:bob]")):
+            call = API.decode(sent, sent.path, by)
+            assert (call.method, call.args, call.heartbeat) == ("ping", {"worker": WORKER}, WORKER)
+            assert as_luigid_reads(API.encode(call, by, sent).body) == {"worker": WORKER + mark}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verb": "GET"},
+        {"query": "data=%7B%7D"},
+        {"kind": b"multipart/form-data; boundary=x"},
+        {"headers": {b"content-encoding": b"gzip"}},
+        {"headers": {b"sec-fetch-site": b"cross-site"}},
+    ],
+)
+def test_what_is_wrong_around_a_remembered_heartbeat_is_refused(change: dict[str, Any]) -> None:
+    """The bytes of the body are remembered, never what came with them."""
+    body = form(worker=WORKER)
+    assert decode(request("/api/ping", body=body)).heartbeat == WORKER
+    plain = refused(request("/api/ping", **change, body=form(worker="never seen")))
+    assert refused(request("/api/ping", **change, body=body)) is plain
+
+
+def test_the_bytes_of_a_heartbeat_mean_another_call_elsewhere() -> None:
+    """What is remembered of ``ping`` says nothing about a method that takes the same argument."""
+    body = form(worker=WORKER)
+    assert [decode(request(f"/api/{name}", body=body)).method for name in ("ping", "count_pending", "ping")] == [
+        "ping",
+        "count_pending",
+        "ping",
+    ]
+
+
+def test_only_so_many_heartbeats_are_remembered() -> None:
+    """Ever new worker ids, and long bodies, do not fill the memory; all of them are read."""
+    api = LuigiApi("luigi", CATALOG, batches=BATCHES)
+    for number in range(5000):
+        sent = request("/api/ping", body=b'data={"worker":"w%d"}' % number)
+        assert api.decode(sent, sent.path, ALICE).heartbeat == f"w{number}"
+    kept = api._heartbeats
+    assert 0 < len(kept) <= 4096
+    before = len(kept)
+    for odd in (b'data={"worker":"long"}' + b" " * 600, b'data={"worker":"w","batch_id":null}', b'data={"worker":"w","note":1}'):
+        sent = request("/api/ping", body=odd)
+        assert api.decode(sent, sent.path, ALICE).method == "ping"
+    assert len(kept) == before
+
+
 def test_a_task_that_fails_to_schedule_leaves_none_of_its_parameters_in_the_record() -> None:
     """luigi prints all parameters of such a task, private ones too, into its name and its error, and says not which are private."""
     told: dict[str, Any] = {"task_name": "A(p=hunter2)", "family": "A", "params": {"p": "hunter2"}, "expl": "hunter2", "owners": []}
