@@ -17,7 +17,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from proxy.edge.heads import END, Heads
+from proxy.edge.heads import Heads
 from proxy.errors import Unavailable
 from proxy.model import Answer, Reason
 
@@ -87,15 +87,15 @@ class Exchange(asyncio.Protocol):
         elif self._parser is not None:
             self._read(self._parser, data)
         else:
-            end = data.find(END) + len(END)
-            known = self._heads.get(data[:end])
-            if known is None or known[0] != len(data) or self._head_only:
+            known = self._heads.get(len(data))
+            if known is None or not data.startswith(known[0]) or self._head_only:
                 self._reset()
                 self._parser = httptools.HttpResponseParser(self)
                 self._read(self._parser, data, first=True)
                 return
+            head, status, headers = known
             if not answer.done():  # its caller may have left
-                answer.set_result(Answer(known[1], known[2], data[end:]))
+                answer.set_result(Answer(status, headers, data[len(head) :]))
             self._rest(reusable=not self._unsent())  # an early answer leaves half a request behind
 
     def _read(self, parser: httptools.HttpResponseParser, data: bytes, *, first: bool = False) -> None:

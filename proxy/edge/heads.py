@@ -10,27 +10,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
-END = b"\r\n\r\n"
 _HEADS = 64  # of one upstream
 _LONGEST = 4096  # bytes of one
 
-Known: TypeAlias = tuple[int, int, Mapping[bytes, bytes]]
-"""What a head says: the bytes of the whole answer, its status, its headers. Answers share the headers, so they cannot be changed."""
+Known: TypeAlias = tuple[bytes, int, Mapping[bytes, bytes]]
+"""A head, empty line included, and what it says: status and headers. Many answers share the headers, so they cannot be changed."""
 
 
-class Heads(dict[bytes, Known]):
-    """What is known, by the head's bytes up to and with the empty line."""
+class Heads(dict[int, Known]):
+    """What is known, by the bytes of the whole answer: of each size the last head, so that no head outlives its second for long."""
 
     def remember(self, data: bytes, status: int, headers: Mapping[bytes, bytes], length: int) -> None:
         """Note what was read from `data`, which came first on a connection that is kept: a body of `length` bytes.
 
         Nothing is noted unless `data` is one head and that body, to the byte, and the head announced just that.
         """
-        end = data.find(END) + len(END)
+        end = data.find(b"\r\n\r\n") + 4
         if end > _LONGEST or len(data) != end + length or headers.get(b"content-length") != b"%d" % length:
             return
         if status < 200 or status in (204, 304) or b"transfer-encoding" in headers:
             return
-        if len(self) >= _HEADS:
-            self.clear()  # nearly all of them are of seconds that are over
-        self[data[:end]] = (len(data), status, MappingProxyType(dict(headers)))
+        if len(self) >= _HEADS and len(data) not in self:
+            self.clear()
+        self[len(data)] = (data[:end], status, MappingProxyType(dict(headers)))

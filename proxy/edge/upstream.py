@@ -135,15 +135,15 @@ class Leg:
                 lines.append(b"Accept-Encoding: gzip")
             if self.target.authorization:
                 lines.append(b"Authorization: " + self.target.authorization)
-            prefix = b"\r\n".join(lines)
+            prefix = b"\r\n".join([*lines, b"Content-Length: " if outbound.verb == "POST" else b"\r\n"])
             if len(self._prefixes) < _PREFIXES:
                 self._prefixes[key] = prefix
         if outbound.verb != "POST":
-            return prefix + b"\r\n\r\n", b""
+            return prefix, b""
         body = outbound.body
         if len(body) > _JOINED:
-            return b"%b\r\nContent-Length: %d\r\n\r\n" % (prefix, len(body)), body
-        return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (prefix, len(body), body), b""
+            return b"%b%d\r\n\r\n" % (prefix, len(body)), body
+        return b"%b%d\r\n\r\n%b" % (prefix, len(body), body), b""
 
     # -- the pool
 
