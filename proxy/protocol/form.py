@@ -39,16 +39,25 @@ def read_field(form: bytes) -> bytes | None:
 def unquote_plus(value: bytes) -> bytes:
     """Percent-decoding with ``+`` as a blank, strict: every ``%`` is followed by two hexadecimal digits.
 
-    A worker's JSON has some 200 escapes, a large one 20,000; the decoder in C that Python has is the one for
-    quoted-printable (2 us and 150 us), whose escape is ``=XX``. What it reads in another way (``=`` itself, and the ends of
-    lines) is escaped first: no broken escape becomes a whole one by that, since none of these three is a digit. Then it
-    makes one byte of three where an escape is whole and nowhere else, so the lengths tell whether all were.
+    A worker's JSON has some 200 escapes, a large one 20,000. Python's decoder in C is the one for quoted-printable, whose
+    escape is ``=XX`` (2 us and 150 us). It makes one byte of three where an escape is whole and nowhere else, so the lengths
+    tell whether all were. But ``=`` itself and the ends of lines mean something of their own to it.
     """
-    value = value.replace(b"=", b"%3D").replace(b"\n", b"%0A").replace(b"\r", b"%0D")
+    if b"=" in value or b"\n" in value or b"\r" in value:
+        return _unquote_any(value)
     decoded = a2b_qp(value.translate(_AS_QUOTED_PRINTABLE))
     if len(decoded) != len(value) - 2 * value.count(b"%"):
         raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken")
     return decoded
+
+
+def _unquote_any(value: bytes) -> bytes:
+    """The same for values that no stock client sends, in twice the time: as Python escapes, once its own backslashes are escaped."""
+    try:
+        escaped = value.replace(b"+", b" ").replace(b"\\", b"\\\\").replace(b"%", b"\\x")
+        return escaped.decode("unicode_escape").encode("latin-1")
+    except ValueError:
+        raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken") from None
 
 
 def write_field(json_text: bytes) -> bytes:

@@ -224,6 +224,16 @@ def test_nesting_is_bounded_on_every_road(opening: str, closed: bool, depth: int
         assert refused.value.reason in (Reason.CALL_TOO_COMPLEX, Reason.MALFORMED_CALL)
 
 
+@pytest.mark.parametrize("filling", [" ", "é", "x y"])
+@pytest.mark.parametrize("ascii", [True, False])
+def test_a_large_text_is_read_as_a_small_one(filling: str, ascii: bool) -> None:
+    """Beyond a megabyte the roads are chosen in another way; what comes of it is the same."""
+    text = json.dumps({"task_id": "A_1", "expl": filling * 1_200_000, "n": 1.5}, ensure_ascii=ascii)
+    agree(text.encode())
+    twice = text.replace('"n"', '"task_id": "A_1", "n"').encode()
+    assert outcome(parse_arguments, twice) == "ambiguous-call: a JSON key stands twice"
+
+
 def test_many_brackets_are_not_deep() -> None:
     """A wide list and brackets within strings are no nesting."""
     args = {"deps": ["[[[{"] * 1000, "more": [[] for _ in range(1000)]}
