@@ -2,34 +2,22 @@
 
 A decision depends on the principal, the upstream, the method, and on what the policies that can apply to the method see of
 the context. `looks` walks their syntax trees and collects that as looks: is an argument there, does it match a pattern, does
-it equal a text, or simply its value. Two calls whose looks come out the same are the same to every policy. Where the walk
-meets a use of the context that it does not know, the whole context is looked at: slower, never coarser.
+it equal a text, or simply its value. Two calls whose looks come out the same (`observe`) are the same to every policy. Where
+the walk meets a use of the context that it does not know, the whole context is looked at: slower, never coarser.
 
 `context.agent` is no look: it comes from the principal, which is part of the key anyway.
 """
 
-import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from cedarpy import pst
 
-from proxy.model import Call, Value
-from proxy.policy.schema import Action, Plain
+from proxy.policy.schema import Action
 
 TASK = "context.task"
 """Stands for ``context.task`` where others are argument names, which hold no point."""
-MAX_TEXT = 256
-"""Characters of a text in a key. What is longer is evaluated afresh, so that memory is bounded by the number of entries."""
-MAX_ITEMS = 16
-"""Members of a set in a key, likewise."""
-
-_PYTHON: Mapping[Plain, type] = {"string": str, "boolean": bool, "integer": int, "strings": list}
-
-
-class TooLong(Exception):  # noqa: N818  (no error: the decision is taken, and not remembered)
-    """A value is too long to remember a decision by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +35,6 @@ class Look:
 
 class _Everything(Exception):  # noqa: N818  (it unwinds the walk)
     """A use of the context that the walk cannot follow."""
-
-
-Key: TypeAlias = Callable[[Call, str | None], tuple[Hashable, ...]]
-"""From a call, and the task that it is taken to be about, to what the policies see."""
 
 
 def applies(policy: pst.Template, name: str, action: Action) -> bool:
@@ -161,87 +145,3 @@ def _equals(path: tuple[str, ...], text: str) -> Iterator[Look]:
     at = _at(path)
     if at is not None:
         yield Look(at, "equals", text=text)
-
-
-def matcher(pattern: tuple[str | None, ...]) -> Callable[[str], bool]:
-    """Compile a ``like`` pattern: None stands for any run of characters, everything else for itself."""
-    stars = pattern.count(None)
-    text = "".join(part for part in pattern if part is not None)
-    if stars == 0:
-        return text.__eq__
-    if stars == 1 and pattern[-1] is None:
-        return lambda value: value.startswith(text)
-    if stars == 1 and pattern[0] is None:
-        return lambda value: value.endswith(text)
-    expression = "".join(".*" if part is None else re.escape(part) for part in pattern)
-    # A run of wildcards is one; else a pattern such as "***x" would make the matching slow.
-    found = re.compile(re.sub(r"(?:\.\*)+", ".*", expression), re.DOTALL).fullmatch
-    return lambda value: found(value) is not None
-
-
-def value_of(call: Call, task: str | None, at: str, plain: Plain) -> Value:
-    """Give what the context has at `at`, None when it is not there. Raises `TypeError` when it is not of its plain type.
-
-    `task` is the task that is decided on, the call's own or another one that it names.
-    """
-    value = task if at == TASK else call.args.get(at)
-    if value is None or type(value) is _PYTHON[plain]:
-        return value
-    raise TypeError(f"{at} is not {plain}")
-
-
-def key_of(seen: Sequence[Look], action: Action) -> Key | None:
-    """Compile the looks of a method into a function from a call to what they see; None when there are none.
-
-    The function raises `TooLong` when a value is not worth remembering, and `TypeError` as `value_of` does.
-    """
-    if not seen:
-        return None
-    parts = tuple((look.at, action.args.get(look.at, "string"), _observer(look, action)) for look in seen)
-
-    def key(call: Call, task: str | None) -> tuple[Hashable, ...]:
-        return tuple([None if (value := value_of(call, task, at, plain)) is None else observe(value) for at, plain, observe in parts])
-
-    return key
-
-
-def task_view_of(seen: Sequence[Look], action: Action) -> Callable[[str], Hashable] | None:
-    """Compile the looks at the task into a function from a task to what they see of it; None when there are none."""
-    looks_at_task = [look for look in seen if look.at == TASK]
-    if not looks_at_task:
-        return None
-    if any(look.how == "value" for look in looks_at_task):
-        return str
-    parts = [_observer(look, action) for look in looks_at_task]
-    return lambda task: tuple([observe(task) for observe in parts])
-
-
-def _observer(look: Look, action: Action) -> Callable[[Value], Hashable]:
-    plain: Plain = action.args.get(look.at, "string")
-    if look.how == "given":
-        return lambda value: True
-    if plain == "string" and look.how == "like":
-        matches = matcher(look.pattern)
-        return lambda value: matches(str(value))
-    if plain == "string" and look.how == "equals":
-        return lambda value: value == look.text
-    if plain == "string":
-        return _short_text
-    return _short_set if plain == "strings" else _itself
-
-
-def _itself(value: Value) -> Hashable:
-    return value if isinstance(value, (bool, int)) else None
-
-
-def _short_text(value: Value) -> Hashable:
-    text = str(value)
-    if len(text) > MAX_TEXT:
-        raise TooLong
-    return text
-
-
-def _short_set(value: Value) -> Hashable:
-    if not isinstance(value, list) or len(value) > MAX_ITEMS:
-        raise TooLong
-    return tuple([_short_text(item) for item in value])
