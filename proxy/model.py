@@ -9,7 +9,7 @@ checker alone holds that (`per_call`), since a frozen dataclass takes 2 us to ma
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias, TypeVar, dataclass_transform
 
@@ -101,7 +101,8 @@ class Principal:
 
     `issuer` is the token's ``iss`` (a URL); `issuer_name` the short name the settings give it. `roles` and `groups` are
     sorted. `agent` says that software acts for a person here (see ``policies/roles.toml``). `expires` is in Unix
-    seconds: after it the principal has to prove itself again.
+    seconds: after it the principal has to prove itself again. `name` is the principal in one word, ``issuer_name|subject``:
+    unique, since issuer names hold no ``|``.
     """
 
     issuer: str
@@ -111,11 +112,10 @@ class Principal:
     groups: tuple[str, ...] = ()
     agent: bool = False
     expires: float = 0.0
+    name: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        """The principal in one word, ``issuer_name|subject``: unique, since issuer names hold no ``|``."""
-        return f"{self.issuer_name}|{self.subject}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.issuer_name}|{self.subject}")  # once: a principal is used for many calls
 
 
 @per_call

@@ -8,8 +8,9 @@ The one place where tokens are verified, for every door and every protocol. It f
 5. its claims meet the issuer's profile now;
 6. issuer and subject, never an e-mail address or a display name, are given their roles.
 
-What was verified is remembered under the whole raw header value until the token expires, the issuer withdraws a key, or
-`forget` is called: a signature costs 110 us, a look-up less than one. Refusals are not remembered, so they need no bound.
+What was verified is remembered under the whole raw header value until the token expires or the issuer withdraws a key: a
+signature costs 110 us, a look-up less than one. Other roles come with another process, which remembers nothing yet.
+Refusals are not remembered, so they need no bound.
 """
 
 import asyncio
@@ -93,7 +94,6 @@ class Verifier:
         check_type(unverified, issuer.profile)  # 3
         generation = await self._check_signature(unverified, issuer)  # 4
         verified = check_claims(unverified, issuer.profile, now)  # 5
-        # Nothing is awaited from here on: a `forget` cannot come between the roles and their being remembered.
         roles, agent = self._roles_of(issuer.name, verified.subject, verified.claims)  # 6
         principal = Principal(
             issuer=issuer.profile.issuer,
@@ -106,11 +106,6 @@ class Verifier:
         )
         self._remember(authorization, _Remembered(principal, issuer.source, generation))
         return principal
-
-    def forget(self) -> None:
-        """Drop all that is remembered: roles or settings have changed, and every caller is identified anew."""
-        self._memory.clear()
-        self._held_bytes = 0
 
     async def _check_signature(self, token: Unverified, issuer: Issuer) -> int:
         """Check it with the key it names; the generation of the keys it was checked under."""

@@ -88,22 +88,6 @@ async def test_an_added_key_disturbs_nobody(tmp_path: Path) -> None:
     assert gate.remembered(old, NOW + 2) is principal
 
 
-async def test_forget_makes_everybody_prove_themselves_again(tmp_path: Path) -> None:
-    """After a change of roles the next request has the new ones."""
-    roles = {"alice": ("viewer",)}
-
-    def roles_of(_issuer: str, subject: str, _claims: Mapping[str, object]) -> tuple[tuple[str, ...], bool]:
-        return roles[subject], False
-
-    gate = verifier(tmp_path / "keys.json", roles_of=roles_of)
-    value = bearer(good())
-    assert (await gate.verify(value, None, NOW)).roles == ("viewer",)
-    roles["alice"] = ("admin",)
-    gate.forget()
-    assert gate.remembered(value, NOW) is None
-    assert (await gate.verify(value, None, NOW)).roles == ("admin",)
-
-
 async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
     """Beyond either bound the oldest credentials go, and only those."""
     path = tmp_path / "keys.json"
