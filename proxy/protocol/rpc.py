@@ -71,6 +71,7 @@ class RpcDialect(ABC):
         self._upstream = upstream
         self._catalog = catalog
         self._path = path
+        self._target = path.encode("ascii")
         self._batch_calls = batch_calls
         self._body_bytes = body_bytes
 
@@ -81,9 +82,11 @@ class RpcDialect(ABC):
         refuse_unmeant(request.headers, tls=request.origin.tls is not None)
         if request.query:
             raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
-        if _XML_IN_UTF8.fullmatch(request.headers.get(b"content-type", b"")) is None:
+        content_type = request.headers.get(b"content-type", b"")
+        if content_type != _XML and _XML_IN_UTF8.fullmatch(content_type) is None:
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
-        name, params = decode_call(self._inflate(request), max_elements=MAX_ELEMENTS)
+        body = self._inflate(request) if b"content-encoding" in request.headers else request.body
+        name, params = decode_call(body, max_elements=MAX_ELEMENTS)
         if name != MULTICALL:
             return self._named(name, params, principal)
         entries = decode_multicall(params, max_calls=self._batch_calls)
@@ -92,11 +95,8 @@ class RpcDialect(ABC):
         return Bundle(tuple(self._item(entry, principal) for entry in entries))
 
     def _inflate(self, request: Request) -> bytes:
-        """The body; a gzip body is inflated, and never beyond the limit for a plain one."""
-        encoding = request.headers.get(b"content-encoding")
-        if encoding is None:
-            return request.body
-        if encoding != b"gzip":
+        """The body, of which gzip is undone, and never beyond the limit for a plain one."""
+        if request.headers[b"content-encoding"] != b"gzip":
             raise Rejected(Reason.MALFORMED_CALL, "no Content-Encoding but gzip is read")
         stream = zlib.decompressobj(wbits=31)
         try:
@@ -199,11 +199,10 @@ class XmlRpc(RpcDialect):
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
         """The call as a fresh document: arguments are in wire order, since they were named in that order."""
-        body = encode_call(call.method, list(call.args.values()))
-        path = self._path.encode("ascii")
+        body = encode_call(call.method, call.args.values())
         if call.permission != "view":
-            return Outbound("POST", path, _XML, body)
-        return Outbound("POST", path, _XML, body, effect="view", cacheable=not self._catalog.methods[call.method].fresh)
+            return Outbound("POST", self._target, _XML, body)
+        return Outbound("POST", self._target, _XML, body, effect="view", cacheable=not self._catalog.methods[call.method].fresh)
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """The upstream's own document, relayed: it is the upstream that clients trust for it."""
@@ -211,16 +210,22 @@ class XmlRpc(RpcDialect):
             raise Unavailable(Reason.UPSTREAM_ERROR, f"the upstream answered {answer.status}", sent=True)
         if answer.status != 200:
             raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
-        given = answer.headers.get(b"content-type", b"")
-        kind = _XML_IN_ANY.fullmatch(given)
-        if kind is None:
-            name = "HTML" if given[:9].lower() == b"text/html" else "something other than XML"
-            raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {name}", sent=True)
+        content_type = answer.headers.get(b"content-type", b"")
+        if content_type != _XML:
+            content_type = _xml_type(content_type)
         if answer.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered compressed, unasked", sent=True)
-        content_type = _XML if kind[2] is None else b"text/xml; charset=" + kind[2]
-        outcome = "fault" if b"<fault>" in answer.body[:512] else "ok"
+        outcome = "ok" if answer.body.find(b"<fault>", 0, 512) < 0 else "fault"
         return Reply(200, answer.body, content_type, _NO_STORE, stream=answer.stream, length=answer.length, outcome=outcome)
+
+
+def _xml_type(given: bytes) -> bytes:
+    """The Content-Type to relay an answer of type `given` with: XML in its charset. Raises `Unavailable` for what is no XML."""
+    kind = _XML_IN_ANY.fullmatch(given)
+    if kind is None:
+        name = "HTML" if given[:9].lower() == b"text/html" else "something other than XML"
+        raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {name}", sent=True)
+    return _XML if kind[2] is None else b"text/xml; charset=" + kind[2]
 
 
 class LuigiOverXmlRpc(RpcDialect):

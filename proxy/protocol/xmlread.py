@@ -30,17 +30,22 @@ def tag(name: str) -> str:
     return rf"<{re.escape(name)}{S}>"
 
 
+_ENDS = {"struct": tag("/struct"), "struct/": "", "data": tag("/data") + S + tag("/array"), "data/": tag("/array")}
+"""What ends a struct or an array, by the last tag before its contents; a slash stands for an empty element."""
+
+
 class _Production(NamedTuple):
-    """A value in its place: `whole` up to what follows, or to where an array or a struct begins; `close` is what ends that.
+    """A value in its place: `whole` up to what follows, or to where an array or a struct begins; `ends` for the end of those.
 
     `lead` is the same up to a scalar's text, for one that is too long for `whole`, and `trail` by type what stands after it.
 
     Groups of `whole`: 1 the name of a member, 2 and 3 type and text of a scalar, 4 ``array`` or ``struct`` and 5 the slash of
-    an empty one, 6 text without a type. `lead` has 1 and 2. `states` say where one is before `close`, in the terms of `refuse`.
+    an empty one, 6 text without a type. `lead` has 1 and 2. `states` say where one is in what is left of the value after an
+    array or a struct, in the terms of `refuse`.
     """
 
     whole: re.Pattern[str]
-    close: re.Pattern[str]
+    ends: dict[str, re.Pattern[str]]
     lead: re.Pattern[str]
     trail: dict[str | None, re.Pattern[str]]
     states: tuple[str, ...]
@@ -52,12 +57,13 @@ def _production(lead: str, trail: str, *states: str) -> _Production:
     close = f"{tag('/value')}{trail}"
     whole = (
         rf"{lead}<value{S}(?:"
-        rf">(?:{S}<(?:({scalar}){S}(?:>{_SHORT}</\2{S}>|/>){S}{close}|(struct|array){S}(/?)>)|{_SHORT}{close})"
+        rf">(?:{S}<(?:({scalar}){S}(?:>{_SHORT}</\2{S}>|/>){S}{close}|(struct|array){S}(?:(/)>|>{S}))|{_SHORT}{close})"
         rf"|/>{trail})"
     )
+    ends = {begin: re.compile(f"{end}{S}{close}") for begin, end in _ENDS.items()}
     before = re.compile(rf"{lead}<value{S}>(?:{S}<({scalar}){S}>)?")
     after = {None: re.compile(close)} | {kind: re.compile(rf"{tag('/' + kind)}{S}{close}") for kind in READ}
-    return _Production(re.compile(whole), re.compile(S + close), before, after, (*states, "value after text"))
+    return _Production(re.compile(whole), ends, before, after, (*states, "value after text"))
 
 
 _PARAM = _production(f"{tag('param')}{S}()", S + tag("/param") + S, "params", "param after value")
@@ -65,11 +71,8 @@ _ITEM = _production("()", S, "data")
 _MEMBER = _production(
     f"{tag('member')}{S}(?:{tag('name')}{TEXT}{tag('/name')}|<name{S}/>){S}", S + tag("/member") + S, "struct", "member after value"
 )
-_DATA = re.compile(rf"{S}<data{S}(/?)>{S}")
-_BLANK = re.compile(S)
-_END_ARRAY = re.compile(tag("/array"))
-_END_DATA = re.compile(tag("/data") + S + tag("/array"))
-_END_STRUCT = re.compile(tag("/struct"))
+_DATA = re.compile(rf"<data{S}(/?)>{S}")
+_END = {begin: re.compile(end) for begin, end in _ENDS.items()}
 _FIRST_TEXT, _LAST_TEXT, _NO_MORE_ITEMS = "<value><string>", "</string></value>", "</data>"
 _BETWEEN_TEXTS = re.compile(rf"{_LAST_TEXT}{S}{_FIRST_TEXT}")
 _GLUE = "\x01"  # between texts that are joined for a moment; no document can hold it
@@ -98,39 +101,34 @@ class Reader:
             refuse(self._text, at, "fault")
         return values[0], end
 
-    def _values(self, production: _Production, at: int, names: list[str] | None = None) -> tuple[list[Value], int]:
-        """As many of `production` as stand at `at`: their values, and where the last one ends. `names` gets their names."""
+    def _values(self, production: _Production, at: int, struct: dict[str, Value] | None = None) -> tuple[list[Value], int]:
+        """As many of `production` as stand at `at`: their values, and where the last one ends. `struct` gets them by name."""
         match, text, plain = production.whole.match, self._text, self.plain
         values: list[Value] = []
+        value: Value
         while True:
             if (found := match(text, at)) is not None:
                 name, kind, raw, nested, empty, bare = found.groups("")
                 at = found.end()
-            elif (long := self._long(production, at)) is not None:
+            elif text.startswith("</", at) or (long := self._long(production, at)) is None:
+                return values, at  # nearly always at the end of what they are in
+            else:
                 name, kind, raw, at = long
                 nested = empty = ""
                 bare = raw
-            else:
-                return values, at
             if kind:
-                values.append(raw if plain and kind == "string" else READ[kind](raw if plain else unescape(raw)))
+                value = raw if plain and kind == "string" else READ[kind](raw if plain else unescape(raw))
             elif nested:
-                value, at = self._nested(nested, bool(empty), at)
-                end = production.close.match(text, at)
-                if end is None:
-                    refuse(text, at, *production.states)
-                values.append(value)
-                at = end.end()
+                value, at = self._nested(production, nested, empty, at)
             else:
-                values.append(bare if plain else unescape(bare))
-            if names is not None:
-                names.append(name if plain else unescape(name))
+                value = bare if plain else unescape(bare)
+            values.append(value)
+            if struct is not None:
+                struct[name if plain else unescape(name)] = value
 
     def _long(self, production: _Production, at: int) -> tuple[str, str, str, int] | None:
         """A scalar of `production` at `at` with a text of any length: the name, the type, the text, and where it ends."""
         text = self._text
-        if text.startswith("</", at):
-            return None  # what has no more values has ended, nearly always
         lead = production.lead.match(text, at)
         if lead is None:
             return None
@@ -142,34 +140,45 @@ class Reader:
             return None
         return name or "", kind or "", text[begin:end], trail.end()
 
-    def _nested(self, kind: str, empty: bool, at: int) -> tuple[Value, int]:
-        """What stands after ``<array>`` or ``<struct>``, and where its end tag ends. `empty`: the tag was ``<struct/>``."""
+    def _nested(self, production: _Production, kind: str, slash: str, at: int) -> tuple[Value, int]:
+        """What stands after ``<array>`` or ``<struct>``, and where the `production` that holds it ends. `slash`: it is empty."""
         if self._depth == 0:
             raise Rejected(Reason.CALL_TOO_COMPLEX, "arrays and structs nest too deeply")
-        if empty:
-            if kind == "struct":
-                return {}, at
-            raise Rejected(Reason.MALFORMED_CALL, f"at character {at}: an array holds one data")
         self._depth -= 1
-        value = self._struct(at) if kind == "struct" else self._array(at)
+        value, at = (self._struct if kind == "struct" else self._array)(production, slash, at)
         self._depth += 1
-        return value
+        return value, at
 
-    def _array(self, at: int) -> tuple[list[Value], int]:
-        text = self._text
-        data = _DATA.match(text, at)
+    def _array(self, production: _Production, slash: str, at: int) -> tuple[Value, int]:
+        if slash:
+            raise Rejected(Reason.MALFORMED_CALL, f"at character {at}: an array holds one data")
+        data = _DATA.match(self._text, at)
         if data is None:
-            refuse(text, at, "array")
+            refuse(self._text, at, "array")
         at = data.end()
         if data[1]:
-            values: list[Value] = []
-            end = _END_ARRAY.match(text, at)
-        else:
-            values, at = self._texts(at) or self._values(_ITEM, at)
-            end = _END_DATA.match(text, at)
+            return [], self._end(production, "data/", at, "array after data")
+        values, at = self._texts(at) or self._values(_ITEM, at)
+        return values, self._end(production, "data", at, "array after data", "data")
+
+    def _struct(self, production: _Production, slash: str, at: int) -> tuple[Value, int]:
+        struct: dict[str, Value] = {}
+        if slash:
+            return struct, self._end(production, "struct/", at)
+        values, at = self._values(_MEMBER, at, struct)
+        if len(struct) != len(values) and _END["struct"].match(self._text, at):
+            raise Rejected(Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice")
+        return struct, self._end(production, "struct", at, "struct")
+
+    def _end(self, production: _Production, begin: str, at: int, *states: str) -> int:
+        """Where the `production` ends, of whose array or struct the end tags should stand at `at`; `states` as for `refuse`."""
+        end = production.ends[begin].match(self._text, at)
         if end is None:
-            refuse(text, at, *(("array after data",) if data[1] else ("array after data", "data")))
-        return values, end.end()
+            inner = _END[begin].match(self._text, at)
+            if inner is None:
+                refuse(self._text, at, *states)
+            refuse(self._text, inner.end(), *production.states)
+        return end.end()
 
     def _texts(self, at: int) -> tuple[list[Value], int] | None:
         """The items of the array whose first item is at `at`, and where they end, if all are texts that are marked up alike.
@@ -195,19 +204,6 @@ class Reader:
                 return values, end
         self._quick = False
         return None
-
-    def _struct(self, at: int) -> tuple[dict[str, Value], int]:
-        text = self._text
-        blank = _BLANK.match(text, at)
-        names: list[str] = []
-        values, at = self._values(_MEMBER, blank.end() if blank else at, names)
-        end = _END_STRUCT.match(text, at)
-        if end is None:
-            refuse(text, at, "struct")
-        struct = dict(zip(names, values, strict=True))
-        if len(struct) != len(names):
-            raise Rejected(Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice")
-        return struct, end.end()
 
 
 # What may come next, by the element one is in and the last child it had. A blank stands for text, "/" for the element's end.

@@ -19,7 +19,7 @@ What is written is canonical: no white space, no encoding declaration (XML's def
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from proxy.errors import Rejected, Unavailable
@@ -84,7 +84,7 @@ def decode_call(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int
     return method, params
 
 
-def encode_call(method: str, params: Sequence[Value]) -> bytes:
+def encode_call(method: str, params: Iterable[Value]) -> bytes:
     """The call as a document. Raises `Rejected` with BAD_ARGUMENTS for a value that XML-RPC cannot carry.
 
     `method` comes from `decode_call` or a catalog: it is a method name, or ValueError is raised.

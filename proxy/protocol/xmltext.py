@@ -54,9 +54,9 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     plain = "&" not in text
-    if _holds(text, "<!", "!"):
+    if "!" in text and _holds(text, "<!", "!"):
         text, plain = _without_sections(text), False
-    else:
+    elif "]" in text:
         _check_end(text)
     if not text.startswith("<?"):
         return text, 0, plain

@@ -78,7 +78,9 @@ class PlainReader:
         return value
 
     def _array(self, at: int) -> tuple[list[Value], int]:
-        data = self._match(rf"{_S}<data{_S}(/?)>{_S}", at)
+        blank = self._match(_S, at)
+        at = blank.end() if blank else at
+        data = self._match(rf"<data{_S}(/?)>{_S}", at)
         if data is None:
             refuse(self._text, at, "array")
         values: list[Value] = []

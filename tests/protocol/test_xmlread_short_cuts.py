@@ -48,7 +48,8 @@ PIECES = [
     *("<", ">", "/", "&", " ", "\n", "x", "]]>", "&lt;", "&x;", "<![CDATA[x]]>", "\x01", LONG),
     *("<data>", "</data>", "<value>", "</value>", "<string>", "<value/>", "<nil/>", "<value><int>1</int></value>"),
     *("</string></value>", "<value><string>", "</string></value>\n<value><string>", "<value><string>a</string></value>"),
-    *("<value><array><data>", "</data></array></value>", "<value ><string>", "</string ></value>"),
+    *("<value><array><data>", "</data></array></value>", "<value ><string>", "</string ></value>", "<struct/>", "<array/>", "<array>"),
+    *("<member><name>shop</name><value>1</value></member>", "</struct>", "</struct></value>", "</member>", "</param>", "<data/>"),
 ]
 
 
