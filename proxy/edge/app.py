@@ -32,7 +32,7 @@ from proxy.edge.streams import BoundedStreams
 from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream import Leg, Target
 from proxy.errors import ConfigError, Problem
-from proxy.gate import Gate
+from proxy.gate import Gate, Route, make_route
 from proxy.identity.discovery import DiscoveredKeys
 from proxy.identity.issuers import Issuer
 from proxy.identity.keyfile import KeyFile
@@ -41,9 +41,8 @@ from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.batches import batch_key
 from proxy.protocol.catalog import Catalog, load_catalog
-from proxy.routes import Route, make_route
 
-_STREAMED = 4  # one in so many connections to an upstream may be held by slow readers of long answers
+_STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
 _REST_SECONDS = 0.5  # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
 
@@ -226,15 +225,13 @@ def make_target(upstream: Upstream) -> Target:
 
 def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], leg: Leg) -> Route:
     limits = settings.limits
+    shared = SharedLeg(leg, now=leg.now, seconds=1.0 if settings.listen.processes == 1 else 0.0)  # another process may have acted
+    streams = upstream.connections // _STREAMED
     return make_route(
         upstream.name,
         upstream.prefix,
         catalogs[upstream.name],
-        SharedLeg(
-            BoundedStreams(leg, max(1, upstream.connections // _STREAMED)),
-            now=leg.now,
-            seconds=1.0 if settings.listen.processes == 1 else 0.0,  # another process may have acted
-        ),
+        BoundedStreams(shared, max(1, streams), streams),
         path=upstream.path,
         batch_calls=limits.batch_calls,
         body_bytes=limits.body_bytes,

@@ -2,24 +2,34 @@
 
 A long answer is passed on at its reader's pace, and holds its upstream connection until the reader has all of it. The
 deadlines of a slow reader let it take an hour for what others take in a second, so as many of them as there are connections
-would keep every worker waiting. Hence only some of the connections may carry streams of views; who asks for one more is
-refused, at the answer's first bytes, when its length shows. Calls that act pass straight through: by then they have acted.
+would keep every worker waiting. Hence only some of the connections may carry streams of views. Who asks for one more waits a
+moment for a place, which is long for readers that read, and is then refused: at the answer's first bytes, when its length
+shows. Calls that act pass straight through: by then they have acted.
+
+A stream's parts are handed on in small pieces. The first is all that was gathered until the answer counted as long, and TLS
+holds what is written at once three times over.
 """
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from proxy.edge.sharing import Leg
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt, Stream
 
+_PATIENCE = 2.0  # seconds to wait for a place
+_PIECE = 65_536  # bytes
+
 
 class BoundedStreams:
-    """A leg of whose answers at most `streams` are streams of views at any time."""
+    """A leg of whose answers at most `streams` are streams of views at any time; `waiting` more may wait to become one."""
 
-    def __init__(self, leg: Leg, streams: int) -> None:
+    def __init__(self, leg: Leg, streams: int, waiting: int, *, patience: float = _PATIENCE) -> None:
         self._leg = leg
-        self._streams = streams
-        self.open = 0  # streams that are neither read to their end nor given up
+        self._room = waiting
+        self._patience = patience
+        self._places = asyncio.Semaphore(streams)
+        self._waiting = 0
 
     def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """The upstream's answer. Raises `Unavailable`, with ``overloaded`` for a long answer that is one too many."""
@@ -31,37 +41,59 @@ class BoundedStreams:
         answer = await self._leg.forward(receipt, outbound)
         if answer.stream is None:
             return answer
-        if self.open >= self._streams:
+        try:
+            await self._enter()
+        except BaseException:
             await answer.stream.aclose()
-            raise Unavailable(Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True)
-        self.open += 1
-        return Answer(answer.status, answer.headers, answer.body, _Counted(answer.stream, self), answer.length)
+            raise
+        return Answer(answer.status, answer.headers, answer.body, _Counted(answer.stream, self._places.release), answer.length)
+
+    async def _enter(self) -> None:
+        """Take a place. Raises `Unavailable`."""
+        refusal = Unavailable(Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True)
+        if self._places.locked() and self._waiting >= self._room:
+            raise refusal
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._places.acquire()
+        except TimeoutError:
+            raise refusal from None
+        finally:
+            self._waiting -= 1
 
 
 class _Counted:
-    """A stream that counts until it ends, however it ends."""
+    """A stream that gives its place back when it ends, however it ends."""
 
-    __slots__ = ("_bound", "_stream")
+    __slots__ = ("_give_back", "_rest", "_stream")
 
-    def __init__(self, stream: Stream, bound: BoundedStreams) -> None:
+    def __init__(self, stream: Stream, give_back: Callable[[], None]) -> None:
         self._stream = stream
-        self._bound: BoundedStreams | None = bound
+        self._give_back: Callable[[], None] | None = give_back
+        self._rest = memoryview(b"")
 
     def __aiter__(self) -> "_Counted":
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            return await self._stream.__anext__()
-        except BaseException:
-            self._end()
-            raise
+        if not self._rest:
+            try:
+                part = await self._stream.__anext__()
+            except BaseException:
+                self._end()
+                raise
+            if len(part) <= _PIECE:
+                return part
+            self._rest = memoryview(part)
+        piece, self._rest = self._rest[:_PIECE], self._rest[_PIECE:]
+        return bytes(piece)
 
     async def aclose(self) -> None:
         self._end()
         await self._stream.aclose()
 
     def _end(self) -> None:
-        if self._bound is not None:
-            self._bound.open -= 1
-            self._bound = None
+        if self._give_back is not None:
+            give_back, self._give_back = self._give_back, None
+            give_back()

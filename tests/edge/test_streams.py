@@ -57,15 +57,20 @@ def long(parts: Parts) -> Answer:
     return Answer(200, {b"x": b"y"}, stream=parts, length=2)
 
 
+async def refused(bound: BoundedStreams) -> None:
+    """Hold that one more long answer is one too many."""
+    with pytest.raises(Unavailable) as caught:
+        await bound.forward(RECEIPT, VIEW)
+    assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1)
+
+
 async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> None:
     """The refused stream is closed, those that are being read go on, and short answers and calls that act pass as ever."""
     first, second, third = Parts(), Parts(), Parts()
     short = Answer(200, {}, b"short")
-    bound = BoundedStreams(StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())), 2)
+    bound = BoundedStreams(StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())), 2, 1, patience=0.0)
     answers = [await bound.forward(RECEIPT, VIEW), await bound.forward(RECEIPT, VIEW)]
-    with pytest.raises(Unavailable) as caught:
-        await bound.forward(RECEIPT, VIEW)
-    assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1)
+    await refused(bound)
     assert (first.closed, second.closed, third.closed) == (0, 0, 1)
     for outbound in (VIEW, PING):
         assert await bound.forward(RECEIPT, outbound) is short
@@ -76,15 +81,46 @@ async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> 
         assert (answer.status, answer.headers, answer.length) == (200, {b"x": b"y"}, 2)
 
 
+async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() -> None:
+    """A place that becomes free goes to who waits; whoever comes when as many wait as read is refused at once."""
+    waiting, third = Parts(), Parts()
+    bound = BoundedStreams(StreamingLeg(long(Parts()), long(waiting), long(third)), 1, 1, patience=60.0)
+    reading = (await bound.forward(RECEIPT, VIEW)).stream
+    assert reading is not None
+    next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
+    await asyncio.sleep(0)
+    await refused(bound)
+    assert (third.closed, waiting.closed, next_one.done()) == (1, 0, False)
+    await reading.aclose()
+    stream = (await next_one).stream
+    assert stream is not None
+    assert [part async for part in stream] == [b"a", b"b"]
+
+
+async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
+    """A caller that gives up takes no place, and its answer's connection is not kept for it."""
+    waiting = Parts()
+    bound = BoundedStreams(StreamingLeg(long(Parts()), long(waiting), long(Parts())), 1, 1, patience=60.0)
+    reading = (await bound.forward(RECEIPT, VIEW)).stream
+    assert reading is not None
+    next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
+    await asyncio.sleep(0)
+    next_one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await next_one
+    assert waiting.closed == 1
+    await reading.aclose()
+    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+
+
 @pytest.mark.parametrize("end", ["read", "closed", "closed twice", "failed", "cancelled"])
 async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: str) -> None:
     """However a long answer ends, the next one has its place, and no more than one has."""
     parts = Parts(end)
-    bound = BoundedStreams(StreamingLeg(long(parts), long(Parts()), long(Parts())), 1)
+    bound = BoundedStreams(StreamingLeg(long(parts), long(Parts()), long(Parts())), 1, 1, patience=0.0)
     stream = (await bound.forward(RECEIPT, VIEW)).stream
     assert stream is not None
     assert await anext(stream) == b"a"
-    assert bound.open == 1
     if end == "read":
         assert [part async for part in stream] == [b"b"]
     elif end == "failed":
@@ -99,7 +135,17 @@ async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: 
     for _ in range(2 if end == "closed twice" else 1):
         await stream.aclose()
     assert parts.closed
-    assert bound.open == 0
     assert (await bound.forward(RECEIPT, VIEW)).stream is not None
-    with pytest.raises(Unavailable):
-        await bound.forward(RECEIPT, VIEW)
+    await refused(bound)
+
+
+async def test_long_parts_are_handed_on_in_pieces() -> None:
+    """What was gathered before an answer counted as long is not written at once; nothing of it is lost or moved."""
+    whole = bytes(range(256)) * 1000
+    parts = Parts()
+    parts.left = [b"end", whole]
+    stream = (await BoundedStreams(StreamingLeg(long(parts)), 1, 0).forward(RECEIPT, VIEW)).stream
+    assert stream is not None
+    pieces = [piece async for piece in stream]
+    assert b"".join(pieces) == whole + b"end"
+    assert max(map(len, pieces)) == 65_536
