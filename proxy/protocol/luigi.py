@@ -20,7 +20,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import orjson
@@ -32,7 +32,7 @@ from proxy.protocol.browser import refuse_unmeant
 from proxy.protocol.catalog import Catalog, Method, check_arguments, disarm_markup
 from proxy.protocol.form import FORM, is_form, read_field, write_field
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import parse_arguments, write_arguments
+from proxy.protocol.strict_json import parse_arguments, parse_quickly, write_arguments
 
 _PATH = re.compile(r"/api/([a-z_]{1,64})")
 _JSON = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -188,7 +188,8 @@ def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds)
     if not imports and not batched and mark.encode() not in body:
         return body
     try:
-        document = json.loads(body)
+        quick = parse_quickly(body)
+        document: Any = json.loads(body) if quick is None else quick
         response = document["response"]
         for task in response["running_tasks"]:
             if type(task.get("worker")) is str:
@@ -197,7 +198,7 @@ def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds)
             response["task_module"] = None
         if batched and response.get("batch_id") is not None:
             response["batch_id"] = batches.seal(principal, str(response["task_family"]), str(response["batch_id"]))
-        return json.dumps(document).encode()
+        return json.dumps(document).encode() if quick is None else orjson.dumps(quick)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is not luigid's", sent=True) from None
 

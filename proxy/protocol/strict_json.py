@@ -36,30 +36,35 @@ def write_arguments(args: Mapping[str, Value], changed: Mapping[str, Value]) -> 
 
 
 def parse_arguments(text: bytes) -> dict[str, Value]:
-    """The JSON object in `text`. Raises `Rejected` (MALFORMED_CALL, AMBIGUOUS_CALL, CALL_TOO_COMPLEX).
-
-    Fast road (3 us instead of 12): orjson reads it and writes it again, and but for blanks that is the very text that
-    came. Equal texts have equally many keys, so none stood twice; and every number and text means what it says. The
-    result is `Plain` then. A text with escaped letters, as stock workers write all that is not ASCII, is held against what
-    they would have written. Anything else (Infinity, integers over 64 bits, escapes without need) is read again by the
-    standard library, with a hook that sees every key.
-    """
+    """The JSON object in `text`. Raises `Rejected` (MALFORMED_CALL, AMBIGUOUS_CALL, CALL_TOO_COMPLEX)."""
     if len(text) > MAX_ELEMENTS and len(text) - len(text.translate(None, b",[{")) > MAX_ELEMENTS:
         raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON has too many elements")
+    quick = parse_quickly(text)
+    return parse_slowly(text) if quick is None else _shallow(text, quick)
+
+
+def parse_quickly(text: bytes) -> Plain | None:
+    """The JSON object in `text` when it is plain, in 3 us instead of 12; None when it has to be looked at more closely.
+
+    orjson reads it and writes it again, and but for blanks that is the very text that came. Equal texts have equally many
+    keys, so none stood twice; and every number and text means what it says. A text with escaped letters, as stock workers
+    write all that is not ASCII, is held against what they would have written. Never plain are Infinity, integers over 64
+    bits and escapes without need.
+    """
     try:
         quick = orjson.loads(text)
         if type(quick) is dict and (
             _without_blanks(orjson.dumps(quick)) == _without_blanks(text)
             or (len(text) < _LARGE and b"\\u" in text and json.dumps(quick).encode("ascii") == text)
         ):
-            return _shallow(text, Plain(quick))
+            return Plain(quick)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
         pass
-    return parse_slowly(text)
+    return None
 
 
 def parse_slowly(text: bytes) -> dict[str, Value]:
-    """As `parse_arguments`, by the standard library alone, and without a bound on elements."""
+    """As `parse_arguments`, by the standard library with a hook that sees every key, and without a bound on elements."""
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_float=_float, parse_constant=_float)
         if b"\\ud" in text or b"\\uD" in text:  # half a surrogate pair comes no other way, since the text is UTF-8

@@ -522,6 +522,33 @@ def test_an_answer_without_the_mark_is_passed_on_untouched() -> None:
     assert for_worker(view, ALICE, running(WORKER + MARK), BATCHES) == running(WORKER + MARK)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "1",
+        "1.50",
+        "1e16",
+        "1e999",
+        "-Infinity",
+        "NaN",
+        "12345678901234567890123",
+        "-0.0",
+        '"x  y"',
+        '"\\u00e9"',
+        '"\u00e9"',
+        '"\\ud800"',
+        '"\\/"',
+    ],
+)
+@pytest.mark.parametrize("space", ["", " ", "  "])
+def test_the_rest_of_a_rewritten_answer_is_as_luigid_wrote_it(odd: str, space: str) -> None:
+    """Whatever numbers and texts stand in it, however it is spaced: only the caller's mark is gone."""
+    call = make_call("luigi", CATALOG, "get_work", {"worker": WORKER}, ALICE, BATCHES)
+    text = f'{{"response":{space}{{"running_tasks":{space}[{{"worker":{space}"{WORKER}{MARK}","x":{space}{odd}}}],{space}"y":{odd}}}}}'
+    expected = json.loads(text.replace(MARK, ""))
+    assert repr(json.loads(for_worker(call, ALICE, text.encode(), BATCHES))) == repr(expected)
+
+
 @pytest.mark.parametrize(("assistant", "module"), [(False, None), (None, None), (True, "planted")])
 @pytest.mark.parametrize("batch", [{}, {"batch_id": "b", "batch_task_ids": ["A_1", "A_2"]}], ids=["task", "batch"])
 def test_only_an_assistant_is_told_what_to_import(assistant: bool | None, module: str | None, batch: dict[str, Any]) -> None:
