@@ -16,14 +16,14 @@ Calls that act and heartbeats pass straight through.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt
 
 SHARED_BYTES = 1_048_576  # bytes of one answer; 10,000 tasks take a third of it, compressed
-_CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream
+_CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream, with the calls they answer
+_ENTRY = 1024  # bytes that one of them takes beside: headers, a dictionary's entry
 _WAITING = 256  # flights that may wait for a place
 _PATIENCE = 10.0  # seconds they may wait: longer than a whole page of a dashboard over 10,000 tasks takes
 _NOT_SENT = -1
@@ -41,11 +41,29 @@ class Leg(Protocol):
 class _Flight:
     """One upstream call and those who wait for its answer. `epoch` is the count of acts when it was sent."""
 
-    __slots__ = ("epoch", "task")
-    task: "asyncio.Task[Answer]"
+    __slots__ = ("callers", "epoch", "task")
+    task: "asyncio.Task[None]"
 
     def __init__(self) -> None:
         self.epoch = _NOT_SENT
+        self.callers: list[asyncio.Future[Answer | None]] = []
+
+    def land(self, answer: Answer) -> bool:
+        """Give the answer to all; a stream to the first, and None to those who have to ask for themselves. False when all have left."""
+        given: Answer | None = answer
+        for caller in self.callers:
+            if not caller.done():
+                caller.set_result(given)
+                if answer.stream is not None:
+                    given = None
+        return answer.stream is None or given is None
+
+    def fail(self, error: BaseException) -> None:
+        """Tell all why there is no answer."""
+        for caller in self.callers:
+            if not caller.done():
+                caller.set_exception(error)
+        self.callers.clear()  # or the error would hold the flight's frame, and that the error
 
 
 class SharedLeg:
@@ -90,13 +108,22 @@ class SharedLeg:
             self.shared += 1
             return cached[1]
         flight = self._join(key)
+        joined = flight is not None
         if flight is None:
-            flight = self._start(key, receipt, replace(outbound, whole=SHARED_BYTES))
-            return await asyncio.shield(flight.task)
-        answer = await asyncio.shield(flight.task)
-        if answer.stream is not None:
-            return await self._send(_Flight(), receipt, outbound)  # the stream is the first caller's
-        self.shared += 1
+            flight = self._start(key, receipt, outbound)
+        landed: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        flight.callers.append(landed)
+        try:
+            answer = await landed
+        except asyncio.CancelledError:
+            if landed.done() and not landed.cancelled() and landed.exception() is None:
+                await _give_up(landed.result())  # it came in the moment of leaving
+            raise
+        finally:
+            del landed  # as in `_Flight.fail`
+        if answer is None:
+            return await self._send(_Flight(), receipt, outbound)  # the stream is another caller's
+        self.shared += joined
         return answer
 
     def _join(self, key: _Key) -> _Flight | None:
@@ -108,25 +135,44 @@ class SharedLeg:
 
     def _start(self, key: _Key, receipt: Receipt, outbound: Outbound) -> _Flight:
         flight = _Flight()
-        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight, receipt, outbound))
+        flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))  # whoever leaves, it goes on
         self._flights.setdefault(key, []).append(flight)
         return flight
 
-    async def _fly(self, key: _Key, flight: _Flight, receipt: Receipt, outbound: Outbound) -> Answer:
+    async def _fly(self, key: _Key, flight: _Flight, receipt: Receipt, asked: Outbound) -> None:
         """One flight from start to landing; its answer is kept when nothing has acted since it was sent."""
+        outbound = Outbound(
+            asked.verb, asked.path, asked.content_type, asked.body, asked.accept_gzip, asked.effect, asked.cacheable, SHARED_BYTES
+        )
         try:
             answer = await self._send(flight, receipt, outbound)
+        except (Exception, asyncio.CancelledError) as error:
+            flight.fail(error)
+            return
         finally:
             flights = self._flights[key]
             flights.remove(flight)
             if not flights:
                 del self._flights[key]
-        if outbound.cacheable and answer.stream is None and answer.status == 200 and flight.epoch == self._epoch:
+        if not flight.land(answer):
+            await _give_up(answer)
+        elif asked.cacheable and answer.stream is None and answer.status == 200 and flight.epoch == self._epoch:
             self._keep(key, answer)
-        return answer
 
     async def _send(self, flight: _Flight, receipt: Receipt, outbound: Outbound) -> Answer:
         """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's work is done by then."""
+        if self._places.locked():
+            await self._wait()
+        else:
+            await self._places.acquire()  # at once
+        try:
+            flight.epoch = self._epoch
+            return await self._leg.forward(receipt, outbound)
+        finally:
+            self._places.release()
+
+    async def _wait(self) -> None:
+        """Take a place when one is free. Raises `Unavailable` when too many wait, or it took too long."""
         if self._waiting >= _WAITING:
             raise Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
         self._waiting += 1
@@ -137,21 +183,32 @@ class SharedLeg:
             raise Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1) from None
         finally:
             self._waiting -= 1
-        try:
-            flight.epoch = self._epoch
-            return await self._leg.forward(receipt, outbound)
-        finally:
-            self._places.release()
 
     def _forget(self) -> None:
         self._cache.clear()
         self._cached_bytes = 0
 
     def _keep(self, key: _Key, answer: Answer) -> None:
-        if self._cached_bytes + len(answer.body) > _CACHED_BYTES:
-            self._forget()
+        """Keep an answer for `seconds`. All are kept for as long, so the oldest stand first and are the first to end."""
+        size = _size(key, answer)
+        if not self._seconds or size > _CACHED_BYTES:
+            return
         now = self._now()
-        for old in [k for k, (end, _) in self._cache.items() if end <= now]:
-            self._cached_bytes -= len(self._cache.pop(old)[1].body)
+        old = self._cache.pop(key, None)
+        if old is not None:
+            self._cached_bytes -= _size(key, old[1])
+        while self._cache and (self._cached_bytes + size > _CACHED_BYTES or next(iter(self._cache.values()))[0] <= now):
+            oldest = next(iter(self._cache))
+            self._cached_bytes -= _size(oldest, self._cache.pop(oldest)[1])
         self._cache[key] = (now + self._seconds, answer)
-        self._cached_bytes += len(answer.body)
+        self._cached_bytes += size
+
+
+def _size(key: _Key, answer: Answer) -> int:
+    return _ENTRY + len(key[1]) + len(key[2]) + len(answer.body)
+
+
+async def _give_up(answer: Answer | None) -> None:
+    """Nobody is there to read it."""
+    if answer is not None and answer.stream is not None:
+        await answer.stream.aclose()

@@ -1,13 +1,15 @@
 """Shared views: what may be shared is, and nobody is given an answer older than their own last act."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import gc
+import weakref
 
 import pytest
 
 from proxy.edge.sharing import SharedLeg
 from proxy.errors import Unavailable
-from proxy.model import Answer, Outbound, Reason, Receipt
+from proxy.model import Answer, Outbound, Reason, Receipt, Stream
 
 RECEIPT = Receipt("id", 1, 0)
 VIEW = Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view", cacheable=True)
@@ -45,14 +47,16 @@ class Clock:
 class Endless:
     """A stream that says nothing."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    closed = False
+
+    def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> bytes:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        return
+        self.closed = True
 
 
 async def turn() -> None:
@@ -221,3 +225,115 @@ async def test_caller_who_leaves_takes_nobody_along(made: tuple[SharedLeg, Manua
     await turn()
     leg.answer(b"still")
     assert (await second).body == b"still"
+
+
+async def test_a_stream_that_nobody_waits_for_is_given_up(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """All callers left before it came: it is closed, or its connection would be held for ever."""
+    shared, leg, _ = made
+    callers = [asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(3)]
+    await turn()
+    for caller in callers:
+        caller.cancel()
+    await turn()
+    stream = Endless()
+    leg.pending.pop()[1].set_result(Answer(200, {}, stream=stream))
+    await turn()
+    assert stream.closed
+
+
+async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """The caller who was given it has gone before it could take it."""
+    shared, leg, _ = made
+    caller = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+    await turn()
+    [[flight]] = shared._flights.values()
+    stream = Endless()
+    flight.callers[0].set_result(Answer(200, {}, stream=stream))
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert stream.closed
+    leg.answer()
+    await turn()
+
+
+async def test_when_the_first_leaves_the_next_has_the_stream(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """A stream goes to the first who still waits; no second call is made for it."""
+    shared, leg, _ = made
+    first, second = (asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(2))
+    await turn()
+    first.cancel()
+    stream = Endless()
+    leg.pending.pop()[1].set_result(Answer(200, {}, stream=stream))
+    answer = await second
+    assert (answer.stream == stream, len(leg.sent), stream.closed) == (True, 1, False)
+
+
+def view(number: int, size: int = 0) -> Outbound:
+    """A view of its own."""
+    return Outbound("POST", b"/api/task_search", b"form", b"data=%d " % number + b" " * size, effect="view", cacheable=True)
+
+
+async def kept(shared: SharedLeg, leg: ManualLeg, outbound: Outbound, body: bytes = b"x") -> bool:
+    """Ask; whether the answer was at hand. If not, it is `body`."""
+    caller = asyncio.ensure_future(shared.forward(RECEIPT, outbound))
+    await turn()
+    asked = bool(leg.pending)
+    if asked:
+        leg.answer(body)
+    await caller
+    return not asked
+
+
+async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """Eight megabytes, calls and answers together; what is over is dropped as soon as anything else is kept."""
+    shared, leg, clock = made
+    for number in range(20):
+        assert not await kept(shared, leg, view(number, 200_000), b"y" * 800_000)
+        assert shared._cached_bytes <= 8_388_608
+    assert [await kept(shared, leg, view(number, 200_000)) for number in (19, 12, 11, 0)] == [True, True, False, False]
+    assert not await kept(shared, leg, view(99, 9_000_000))  # larger than all of it
+    assert not await kept(shared, leg, view(99, 9_000_000))
+    clock.time += 1.0
+    assert not await kept(shared, leg, view(100))
+    assert len(shared._cache) == 1
+    assert shared._cached_bytes < 2000
+    for _ in range(5):
+        clock.time += 0.5
+        await kept(shared, leg, view(100))
+    assert len(shared._cache) == 1
+    assert shared._cached_bytes < 2000
+
+
+async def test_where_another_process_may_act_nothing_is_kept() -> None:
+    """Zero seconds: every view that nobody is asking is asked."""
+    leg = ManualLeg()
+    shared = SharedLeg(leg, seconds=0.0, now=Clock())
+    assert [await kept(shared, leg, VIEW) for _ in range(2)] == [False, False]
+    assert not shared._cache
+
+
+async def test_a_failure_leaves_nothing_to_the_collector() -> None:
+    """Errors hold frames, and frames what was sent: no cycle keeps them."""
+
+    class Held(Outbound):
+        """One that can be watched."""
+
+    class DeadLeg:
+        """A leg to nowhere."""
+
+        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+            raise Unavailable(Reason.UPSTREAM_CLOSED)
+
+    shared = SharedLeg(DeadLeg(), now=Clock())
+    gc.disable()
+    try:
+        outbound = Held(VIEW.verb, VIEW.path, VIEW.content_type, VIEW.body, effect="view")
+        held = weakref.ref(outbound)
+        with contextlib.suppress(Unavailable):
+            await shared.forward(RECEIPT, outbound)
+        del outbound
+        await turn()
+        assert held() is None
+    finally:
+        gc.enable()
