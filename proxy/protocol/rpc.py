@@ -30,6 +30,7 @@ from proxy.protocol.multicall import MULTICALL, decode_multicall, encode_multica
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import MAX_ELEMENTS
 from proxy.protocol.transcode import JsonToXml
+from proxy.protocol.transcode_whole import json_to_xml
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
 
 _XML = b"text/xml"
@@ -255,11 +256,9 @@ class LuigiOverXmlRpc(RpcDialect):
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """luigid's JSON as a ``methodResponse``, in constant memory however long it is."""
         luigi.check_answer(call, answer)
-        transcoder = JsonToXml()
         if answer.stream is not None:
-            return Reply(200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, transcoder))
-        body = luigi.for_worker(call, principal, answer.body, self._batches)
-        return Reply(200, transcoder.feed(body) + transcoder.close(), _XML, _NO_STORE)
+            return Reply(200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, JsonToXml()))
+        return Reply(200, json_to_xml(luigi.for_worker(call, principal, answer.body, self._batches)), _XML, _NO_STORE)
 
     def told(self, refusal: Refusal) -> "Value | Fault":
         """As every XML-RPC refusal, but a denied ``get_work`` is luigid's own "disabled" here too."""

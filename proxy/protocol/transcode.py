@@ -23,7 +23,7 @@ from proxy.protocol.xmltext import EncodingError, encode, escape
 from proxy.protocol.xmlvalue import MAX_DEPTH, write_double, write_integer
 
 _NOT_JSON = "the upstream's answer is not JSON"
-_TOKEN_LIMIT = 2048  # characters of an unfinished token that are kept: a number, or the white space of the wrapper
+TOKEN_LIMIT = 2048  # characters of an unfinished token that are kept: a number, or the white space of the wrapper
 _ESCAPE_LIMIT = 12  # characters of the longest escape, a surrogate pair
 
 _B = r"[ \t\n\r]*+"
@@ -94,7 +94,7 @@ class JsonToXml:
         except EncodingError as error:
             raise _invalid(error.args[0]) from None
         self._rest = text[at:]
-        if len(self._rest) > _TOKEN_LIMIT:
+        if len(self._rest) > TOKEN_LIMIT:
             raise _invalid(_NOT_JSON)
         self._out.clear()
         return out
@@ -274,7 +274,7 @@ def _write(string: str | None, scalar: str | None) -> str:
     assert scalar is not None, "one of the two groups matched"
     if scalar in _LITERAL:
         return _LITERAL[scalar]
-    if len(scalar) > _TOKEN_LIMIT:
+    if len(scalar) > TOKEN_LIMIT:
         raise _invalid("a number has too many digits")
     if scalar.lstrip("-").isdigit():
         return write_integer(int(scalar))
