@@ -32,7 +32,7 @@ from proxy.edge.streams import BoundedStreams
 from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream import Leg, Target
 from proxy.errors import ConfigError, Problem
-from proxy.gate import Gate, Route, make_route
+from proxy.gate import Gate
 from proxy.identity.discovery import DiscoveredKeys
 from proxy.identity.issuers import Issuer
 from proxy.identity.keyfile import KeyFile
@@ -41,6 +41,7 @@ from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.batches import batch_key
 from proxy.protocol.catalog import Catalog, load_catalog
+from proxy.routes import Route, make_route
 
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
