@@ -68,7 +68,8 @@ class Windows:
             return None
         window.calls += 1
         window.inside += 1
-        window.last = max(moment, window.last)
+        if moment > window.last:
+            window.last = moment
         return window
 
     def open(self, window: Window) -> None:

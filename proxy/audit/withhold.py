@@ -37,6 +37,7 @@ from typing import Any, Final, TypeAlias, cast
 import orjson
 
 from proxy.audit.harmless import RESERVED, Harmless
+from proxy.audit.sizes import count_parts, joined_texts
 from proxy.model import DateTime, Value
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -119,9 +120,9 @@ class Withholder:
     def _shown(self, args: Mapping[str, Value], secret: frozenset[tuple[str, ...]]) -> dict[str, Json]:
         """Return what may be shown of `args`, however long that is; where they have too many parts, of those that have few."""
         room = self._total_limit // 2  # a part takes two bytes at least: what has more of them cannot be recorded whole
-        if _parts(args, room) <= room:
+        if count_parts(args, room) <= room:
             return self._members(args, (), secret)
-        few = {name: value for name, value in args.items() if _parts(value, room // 64) <= room // 64} if len(args) <= _FEW else {}
+        few = {name: value for name, value in args.items() if count_parts(value, room // 64) <= room // 64} if len(args) <= _FEW else {}
         if not few:
             return self._opaque(args)
         shown = self._members(few, (), secret)
@@ -141,7 +142,7 @@ class Withholder:
                 continue
             if (name,) in secret or self._known.get(name, True):  # a name that is known has no other spelling in a record
                 continue
-            joined = _joined(value)
+            joined = joined_texts(value)
             if joined is not None and len(joined) + 3 * len(value) > self._total_limit and self._are_short(value, joined):
                 data = orjson.dumps(value)
                 pinned[name] = {"length": len(data), "sha256": sha256(data).hexdigest()}
@@ -149,7 +150,7 @@ class Withholder:
 
     def withheld(self, args: Mapping[str, Value]) -> bytes:
         """Return the arguments of a method that no catalog describes, as JSON of at most 1 KiB: keyed hashes alone."""
-        if len(args) <= 16 and all(len(name) <= 64 for name in args) and _parts(args, 256) <= 256:
+        if len(args) <= 16 and all(len(name) <= 64 for name in args) and count_parts(args, 256) <= 256:
             text = orjson.dumps(
                 {_name(name): self._member(value, withheld=True, path=(), secret=frozenset()) for name, value in args.items()}
             )
@@ -186,7 +187,7 @@ class Withholder:
                     continue
             if withheld or secret:
                 shown[name] = self._member(value, withheld, (*path, name), secret)
-            elif type(value) is str and len(value) <= short and value.isascii():
+            elif (type(value) is str and len(value) <= short and value.isascii()) or (type(value) is int and 0 <= value <= _U64_MAX):
                 shown[name] = value
             else:
                 shown[name] = self._value(value, (*path, name), secret)
@@ -213,20 +214,20 @@ class Withholder:
     def _value(self, value: Value, path: tuple[str, ...], secret: frozenset[tuple[str, ...]]) -> Json:
         if isinstance(value, str):
             return self.text(value)
+        if isinstance(value, dict):
+            shown = self._members(value, path, secret)
+            return {"object": shown} if len(shown) <= 2 and not RESERVED.isdisjoint(shown) else shown
+        if isinstance(value, list):
+            joined = joined_texts(value)
+            if joined is not None and self._are_short(value, joined):
+                return cast(Json, value)
+            return [self._item(item, path, secret) for item in value]
         if isinstance(value, bool) or value is None:
             return value
         if isinstance(value, int):
             return value if _I64_MIN <= value <= _U64_MAX else self._integer(value)
         if isinstance(value, float):
             return value if isfinite(value) else {"number": "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"}
-        if isinstance(value, dict):
-            shown = self._members(value, path, secret)
-            return {"object": shown} if len(shown) <= 2 and not RESERVED.isdisjoint(shown) else shown
-        if isinstance(value, list):
-            joined = _joined(value)
-            if joined is not None and self._are_short(value, joined):
-                return cast(Json, value)
-            return [self._item(item, path, secret) for item in value]
         if isinstance(value, bytes):
             if len(value) > self._text_limit:
                 return {"length": len(value), "sha256": sha256(value).hexdigest()}
@@ -251,30 +252,6 @@ class Withholder:
             data = value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
             return {"length": len(data), "sha256": sha256(data).hexdigest()}
         return {"integer": str(value)}
-
-
-def _parts(value: object, enough: int) -> int:
-    """Count the parts that recording a value would look at one by one, up to a little more than `enough`."""
-    count, waiting = 1, [value]
-    while waiting and count <= enough:
-        part = waiting.pop()
-        if isinstance(part, Mapping):
-            count += len(part)
-            if count <= enough:
-                waiting += part.values()
-        elif isinstance(part, list) and not (part and _joined(part) is not None):  # texts alone are looked at all at once
-            count += len(part)
-            if count <= enough:
-                waiting += part
-    return count
-
-
-def _joined(items: list[Any]) -> str | None:
-    """Return all items of a list in one text if they are texts: three times as fast as asking each for its type."""
-    try:
-        return "".join(items)
-    except TypeError:
-        return None
 
 
 def _raw(value: object) -> bytes:
