@@ -217,14 +217,27 @@ def test_every_sign_in_an_id_is_judged_alike_alone_and_among_thousands() -> None
         assert TYPES["task-ids"].accepts(["a" + sign]) == fine, hex(number)
 
 
-@given(
-    st.lists(
-        st.sampled_from(["", "a", "b" * 1024, "b" * 1025, "\u00e9", "a<b", "\ud800", 1, None, True, b"a", ["a"], {"a": 1}]), max_size=12
-    )
+IDS = st.one_of(
+    st.sampled_from(["", "a", "b" * 1023, "b" * 1024, "b" * 1025, "c" * 3000, "\n", "a\nb", "\u00e9", "a<b", "\ud800"]),
+    st.sampled_from([1, None, True, b"a", ["a"], {"a": 1}]),
+    st.integers(1, 1100).map("d".__mul__),
 )
+
+
+@given(st.lists(IDS, max_size=12) | st.lists(st.integers(1, 1025).map("d".__mul__), max_size=12))
 def test_a_list_of_ids_is_fine_when_each_is(ids: list[Value]) -> None:
     """All of them are looked at together, and judged as each would be."""
     assert TYPES["task-ids"].accepts(ids) == all(map(TYPES["task-id"].accepts, ids))
+
+
+@pytest.mark.parametrize("place", [0, 500, 999])
+@pytest.mark.parametrize("odd", ["", "x" * 1024, "x" * 1025, "a\nb", "\n", "<", "\u00e9", 1])
+def test_one_odd_id_among_a_thousand_decides(place: int, odd: Value) -> None:
+    """Wherever it stands."""
+    ids: list[Value] = [f"etl.A_{number}" for number in range(1000)]
+    assert TYPES["task-ids"].accepts(ids)
+    ids[place] = odd
+    assert TYPES["task-ids"].accepts(ids) == TYPES["task-id"].accepts(odd)
 
 
 def test_every_type_is_tried_both_ways() -> None:
