@@ -50,15 +50,14 @@ class BoundedStreams:
 
     async def _enter(self) -> None:
         """Take a place. Raises `Unavailable`."""
-        refusal = Unavailable(Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True)
         if self._places.locked() and self._waiting >= self._room:
-            raise refusal
+            raise _too_many()
         self._waiting += 1
         try:
             async with asyncio.timeout(self._patience):
                 await self._places.acquire()
         except TimeoutError:
-            raise refusal from None
+            raise _too_many() from None
         finally:
             self._waiting -= 1
 
@@ -97,3 +96,7 @@ class _Counted:
         if self._give_back is not None:
             give_back, self._give_back = self._give_back, None
             give_back()
+
+
+def _too_many() -> Unavailable:
+    return Unavailable(Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True)

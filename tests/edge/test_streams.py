@@ -1,6 +1,8 @@
 """Long answers on their way to slow readers: only so many of them hold a connection that workers need."""
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import Awaitable
 
 import pytest
@@ -95,6 +97,22 @@ async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() ->
     stream = (await next_one).stream
     assert stream is not None
     assert [part async for part in stream] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0], ids=["after waiting", "at once"])
+async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
+    """What was gathered of it must not wait for the garbage collector, which seldom comes."""
+    first = Parts()
+    bound = BoundedStreams(StreamingLeg(long(first), long(Parts())), 1, 0 if patience else 1, patience=patience)
+    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(Unavailable):  # pytest.raises would keep the error
+            await bound.forward(RECEIPT, VIEW)
+        assert [thing for thing in gc.get_objects() if isinstance(thing, Parts)] == [first]
+    finally:
+        gc.enable()
 
 
 async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
