@@ -121,21 +121,27 @@ def write_value(value: Value, depth: int = MAX_DEPTH) -> str:
 
     `depth` is how many more arrays and structs may nest. That XML has every character in it is for `xmltext.encode` to see.
     """
-    kind = type(value)
-    if kind is str:
-        return f"<value><string>{escape(value)}</string></value>"  # type: ignore[arg-type]  # mypy cannot see what `kind` says
+    if type(value) is str:
+        if "&" in value or "<" in value or ">" in value or "\r" in value:
+            value = escape(value)
+        return f"<value><string>{value}</string></value>"
     if value is None:
         return "<value><nil/></value>"
+    kind = type(value)
     if kind is bool:
         return "<value><boolean>1</boolean></value>" if value else "<value><boolean>0</boolean></value>"
     if kind is int:
-        return write_integer(value)  # type: ignore[arg-type]  # as above
+        return write_integer(value)  # type: ignore[arg-type]  # mypy cannot see what `kind` says
     if kind is float:
         return write_double(value)  # type: ignore[arg-type]  # as above
     if isinstance(value, dict):
         if depth == 0:
             raise EncodingError(f"a value nests more than {MAX_DEPTH} deep")
-        members = [f"<member><name>{escape(name)}</name>{write_value(item, depth - 1)}</member>" for name, item in value.items()]
+        depth -= 1
+        members = [  # an identifier holds nothing to escape
+            f"<member><name>{name if name.isidentifier() else escape(name)}</name>{write_value(item, depth)}</member>"
+            for name, item in value.items()
+        ]
         return f"<value><struct>{''.join(members)}</struct></value>"
     if isinstance(value, (list, tuple)):
         if depth == 0:
