@@ -39,6 +39,7 @@ class Luigid:
     def __init__(self, script: Script) -> None:
         """`script` gets the connection, the path and the number of the request on it; True keeps the connection open."""
         self.script = script
+        self.read = read_request  # how much of a request is read before `script` is asked
         self.seen: list[str] = []
         self.heads: list[str] = []
         self.connections = 0
@@ -59,7 +60,7 @@ class Luigid:
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
             number = 0
-            while (head := read_request(client)) is not None:
+            while (head := self.read(client)) is not None:
                 number += 1
                 path = head.split()[1]
                 self.heads.append(head)
@@ -72,6 +73,17 @@ class Luigid:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self._thread.join()
+
+
+def read_head(client: socket.socket) -> str | None:
+    """Read no more than the head of a request; the head, None when there is no more."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        part = client.recv(1)
+        if not part:
+            return None
+        data += part
+    return data.decode()
 
 
 def read_request(client: socket.socket) -> str | None:
@@ -230,7 +242,7 @@ def test_a_client_that_does_not_read_holds_no_answer(huge: Gate) -> None:
 class Wires:
     """One gate with many upstreams, each under a prefix of its own; a test takes the next and says what it does."""
 
-    COUNT = 16
+    COUNT = 32
 
     def __init__(self, directory: Path) -> None:
         self.luigids = [Luigid(lambda self, client, path, number: answer(client)) for _ in range(self.COUNT)]
@@ -321,6 +333,111 @@ def test_an_answer_cut_short_is_never_passed_as_whole(wires: Wires) -> None:
         large.read()
     connection.close()
     assert wire.outcomes() == ["upstream-closed"] * 2
+
+
+JSON_200 = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+NULL = b'{"response": null}'
+BROKEN: dict[str, tuple[bytes, int, str]] = {
+    "garbage": (bytes(range(256)), 502, "upstream-invalid"),
+    "HTML without HTTP": (b"<html><h1>It works!</h1></html>", 502, "upstream-invalid"),
+    "HTML": (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", 502, "upstream-invalid"),
+    "an error page": (b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", 502, "upstream-error"),
+    "another's page": (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 502, "upstream-invalid"),
+    "a redirect": (b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n", 502, "upstream-invalid"),
+    "a length too long": (JSON_200 + b"Content-Length: 100\r\n\r\n" + NULL, 502, "upstream-closed"),
+    "a length too short": (JSON_200 + b"Content-Length: 5\r\n\r\n" + NULL, 502, "upstream-invalid"),
+    "two lengths": (JSON_200 + b"Content-Length: 18\r\nContent-Length: 19\r\n\r\n" + NULL, 502, "upstream-invalid"),
+    "a length and chunks": (
+        JSON_200 + b"Content-Length: 18\r\nTransfer-Encoding: chunked\r\n\r\n12\r\n" + NULL + b"\r\n0\r\n\r\n",
+        502,
+        "upstream-invalid",
+    ),
+    "endless headers": (JSON_200 + b"X: y\r\n" * 20_000, 502, "upstream-invalid"),
+    "half a head": (JSON_200, 502, "upstream-closed"),
+    "nothing": (b"", 502, "upstream-closed"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_answer_is_one_clear_refusal_and_one_record(wires: Wires, name: str) -> None:
+    """Whatever the upstream says, and whether the call looks or acts: it is sent once, refused once, and its record has the same reason."""
+    said, status, reason = BROKEN[name]
+
+    def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
+        client.sendall(said)
+        return False
+
+    wire = wires.take(script)
+    for method in ("worker_list", "pause"):
+        response = wire.call(method, "admin")
+        assert (response.status, response.refused) == (status, reason)
+    assert wire.seen == ["worker_list", "pause"]
+    completed = [record for record in wire.gate.calls(wire.since) if record["stage"] == "completed"]
+    assert [(record["outcome"], record["reason"], record["status"]) for record in completed] == [("failed", reason, status)] * 2
+
+
+def test_an_upstream_that_closes_its_half_is_not_waited_for(wires: Wires) -> None:
+    """It says that it will not answer, but goes on reading: refused at once, long before the first byte is overdue."""
+
+    def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
+        client.shutdown(socket.SHUT_WR)
+        return client.recv(1) != b""  # until the gate closes too
+
+    wire = wires.take(script)
+    for method in ("worker_list", "pause"):
+        response = wire.call(method, "admin")
+        assert (response.status, response.refused) == (502, "upstream-closed")
+    assert wire.seen == ["worker_list", "pause"]
+    assert wire.outcomes() == ["upstream-closed"] * 2
+
+
+def test_an_endless_answer_that_has_to_be_whole_is_refused(wires: Wires) -> None:
+    """An answer that the gate rewrites is read up to a bound, then refused and its connection cut, though the upstream would go on."""
+    cut = threading.Event()
+
+    def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
+        client.sendall(JSON_200 + b'\r\n{"response": "')
+        try:
+            while True:
+                client.sendall(b"x" * 65_536)
+        except OSError:
+            cut.set()
+        return False
+
+    wire = wires.take(script)
+    response = wire.call("get_work", "worker", worker="w", host="h")
+    assert (response.status, response.refused) == (502, "upstream-invalid")
+    assert cut.wait(20)
+    assert wire.seen == ["get_work"]
+    assert wire.outcomes() == ["upstream-invalid"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "outcome"),
+    [
+        (JSON_200 + b"Content-Length: 18\r\n\r\n" + NULL, 200, "ok"),
+        (b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n", 502, "upstream-invalid"),
+    ],
+    ids=["good", "bad"],
+)
+def test_an_answer_before_the_end_of_the_call_counts_and_ends_the_connection(wires: Wires, said: bytes, status: int, outcome: str) -> None:
+    """The upstream has answered without reading it all: that is the answer, and no other call is sent behind half a call."""
+    ended = threading.Event()
+
+    def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
+        client.sendall(said)
+        ended.wait(20)
+        return False
+
+    wire = wires.take(script)
+    wire.luigid.read = read_head
+    assert wire.call("add_task", "worker", worker="w", task_id="T_1", params={"text": "x" * 10_000_000}).status == status
+    wire.luigid.read = read_request
+    assert wire.call("pause", "admin").status == status
+    ended.set()
+    assert wire.seen == ["add_task", "pause"]
+    assert wire.luigid.connections == 2
+    assert wire.outcomes() == [outcome] * 2
 
 
 # -- kept-alive connections that are dead
