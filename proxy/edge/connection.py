@@ -33,6 +33,7 @@ from proxy.model import Origin, Reason, Reply, Request
 
 _AHEAD = 64  # requests that a client may send before it has read the answer to the first
 _LINGER_SECONDS = 2.0
+_FORGET_SECONDS = 10.0  # of rest, after which a client's heads are forgotten: a worker says every second that it lives
 _CLOSE_SECONDS = 2.0  # for the peer's half of a TLS goodbye
 _FIRST_SECONDS = 1.0  # for the first bytes of a client that came just before the gate began to shut down
 
@@ -332,7 +333,8 @@ class Connection(asyncio.Protocol):
         if self._writer.overdue(now):
             self.abort()
         elif not self._deadline or now < self._deadline:
-            return
+            if self._idle and self._deadline - now < self._limits.idle_seconds - _FORGET_SECONDS:
+                self._reader.forget()  # thousands of idle connections should cost little each
         elif self._lingering:
             if self._discarded - self._moved < PROGRESS or self._discarded > self._limits.body_bytes:
                 self.abort()

@@ -5,9 +5,10 @@ Deadlines are checked by one sweep every half second over all connections, which
 
 import asyncio
 import base64
+import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from proxy.edge.connection import Connection, Handler
 from proxy.edge.reader import Limits
@@ -27,14 +28,15 @@ def new_request_id_source() -> Callable[[], str]:
     """
     start = base64.b32encode(os.urandom(5)).decode("ascii")
     pairs = [a + b for a in _ALPHABET for b in _ALPHABET]
-    counter = int.from_bytes(os.urandom(4), "big")
+    counter = int.from_bytes(os.urandom(3), "big")
 
-    def next_id() -> str:
-        nonlocal counter
-        counter = (counter + 1) & 0xFF_FFFF_FFFF
-        return start + pairs[counter >> 30] + pairs[counter >> 20 & 1023] + pairs[counter >> 10 & 1023] + pairs[counter & 1023]
+    def ids() -> Iterator[str]:
+        for count in itertools.count(counter):  # of blocks of 1024 ids, which have all but their last two characters in common
+            block = start + pairs[count >> 20 & 1023] + pairs[count >> 10 & 1023] + pairs[count & 1023]
+            for pair in pairs:
+                yield block + pair
 
-    return next_id
+    return ids().__next__
 
 
 class Server:
