@@ -56,21 +56,24 @@ class Harmless:
         if names not in self._outer and not self._learn(names, self._outer, ()):
             return False
         for value in args.values():
+            if value is None:
+                continue
             kind = type(value)
             if kind is str:
                 if len(value) > limit:
                     return False
             elif kind is dict:
-                names = tuple(value)
-                if names and names not in self._inner and not self._learn(names, self._inner, RESERVED):
-                    return False
-                for item in value.values():
-                    kind = type(item)
-                    if kind is str:
-                        if len(item) > limit:
-                            return False
-                    elif kind not in _OTHER:
+                if value:
+                    names = tuple(value)
+                    if names not in self._inner and not self._learn(names, self._inner, RESERVED):
                         return False
+                    for item in value.values():
+                        kind = type(item)
+                        if kind is str:
+                            if len(item) > limit:
+                                return False
+                        elif kind not in _OTHER:
+                            return False
             elif kind is list:
                 # At least three bytes of JSON for each text.
                 if 3 * len(value) > limit or not _TEXT.issuperset(map(type, value)):
