@@ -228,11 +228,21 @@ async def test_upstream_failure_is_one_refusal_and_a_closed_record(bench: Bench,
     assert reply.status in (502, 504)
     assert (b"retry-after", b"5") in reply.headers
     assert len(bench.leg.sent) == 1
+    failed = [fields for event, fields in bench.log.lines if event == "upstream failed"]
+    assert [(line["upstream"], line["method"], line["reason"]) for line in failed] == [("luigi", "pause", reason.value)]
     await bench.journal.close()
     assert [(r["stage"], r.get("outcome"), r["reason"]) for r in calls_of(bench.audit)] == [
         ("decided", None, "allowed"),
         ("completed", "failed", reason.value),
     ]
+
+
+async def test_a_path_of_an_upstream_where_nobody_answers_is_recorded_under_it(bench: Bench) -> None:
+    """What leads to an upstream and there to nothing is refused like any path, and its record names the upstream."""
+    reply = await bench.ask("/processes/elsewhere", "viewer")
+    assert reply.status == 404
+    await bench.journal.close()
+    assert [(r["stage"], r["reason"], r["upstream"]) for r in calls_of(bench.audit)] == [("rejected", "not-found", "processes")]
 
 
 async def test_unexpected_failure_is_an_internal_error_without_its_text(bench: Bench) -> None:

@@ -48,8 +48,8 @@ class Harmless:
     def _fit(self, args: Mapping[str, Any]) -> bool:
         """Say whether nothing but their size as a whole can keep `args` from standing as they are.
 
-        What is too long alone is turned away before it costs anything. Written out at length, since a call less for every
-        object is half of the time.
+        What is too long alone is turned away before it costs anything. Written out at length: on this path a call costs more
+        than what is done in it.
         """
         limit = self._limit
         names = tuple(args)
