@@ -74,7 +74,7 @@ _MEMBER = _production(
 _DATA = re.compile(rf"<data{S}(/?)>{S}")
 _END = {begin: re.compile(end) for begin, end in _ENDS.items()}
 _FIRST_TEXT, _LAST_TEXT, _NO_MORE_ITEMS = "<value><string>", "</string></value>", "</data>"
-_BETWEEN_TEXTS = re.compile(rf"{_LAST_TEXT}{S}{_FIRST_TEXT}")
+_THREE_TEXTS = re.compile(rf"{_FIRST_TEXT}{TEXT}{_LAST_TEXT}({S}){_FIRST_TEXT}{TEXT}{_LAST_TEXT}\2{_FIRST_TEXT}")
 _GLUE = "\x01"  # between texts that are joined for a moment; no document can hold it
 
 
@@ -181,22 +181,20 @@ class Reader:
         return end.end()
 
     def _texts(self, at: int) -> tuple[list[Value], int] | None:
-        """The items of the array whose first item is at `at`, and where they end, if all are texts that are marked up alike.
+        """The items of the array whose first item is at `at`, and where they end, if they are texts, three at least, marked up alike.
 
         They are cut apart at the markup between the first two. If that leaves markup in a piece, something else is among
         them; this is tried no more in this document then, so that it costs at most one more look at it.
         """
         text = self._text
-        if not self._quick or not text.startswith(_FIRST_TEXT, at):
+        three = _THREE_TEXTS.match(text, at) if self._quick else None
+        if three is None:
             return None
         at += len(_FIRST_TEXT)
-        between = _BETWEEN_TEXTS.match(text, text.find("<", at))
-        if between is None:
-            return None
         end = text.find(_NO_MORE_ITEMS, at)
         last = text.rfind(_LAST_TEXT, at, max(end, at))
         if last >= 0 and not text[last + len(_LAST_TEXT) : end].strip(" \t\n"):
-            pieces = text[at:last].split(between[0])
+            pieces = text[at:last].split(f"{_LAST_TEXT}{three[2]}{_FIRST_TEXT}")
             joined = _GLUE.join(pieces)
             if "<" not in joined:
                 values: list[Value] = []

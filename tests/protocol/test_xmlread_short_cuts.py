@@ -113,11 +113,11 @@ def test_arrays_of_texts(texts: list[str], between: str, typed_as_text: bool, da
 
 
 def test_the_short_cut_is_given_up_for_a_document_where_it_failed_once() -> None:
-    """Arrays within each other, each with two texts first: at each level it would look at all that is within, for nothing."""
-    pair = "<value><string>a</string></value>" * 2
-    document = pair * 2
+    """Arrays within each other, each with three texts first: at each level it would look at all that is within, for nothing."""
+    texts = "<value><string>a</string></value>" * 3
+    document = texts
     for _ in range(60):
-        document = f"{pair}<value><array><data>{document}</data></array></value>"
+        document = f"{texts}<value><array><data>{document}</data></array></value>"
     looks: list[bool] = []
     array = f"<value><array><data>{document}</data></array></value>"
 
