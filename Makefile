@@ -54,6 +54,7 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 system:
 	@command -v node >/dev/null && command -v npm >/dev/null || { $(call apt,nodejs npm); }
 	@command -v curl >/dev/null || { $(call apt,curl); }
+	@command -v slowhttptest >/dev/null || { $(call apt,slowhttptest); }
 
 %/node_modules/.package-lock.json: %/package-lock.json | system
 	@npm ci --prefix $* --no-audit --no-fund --loglevel=error && touch $@ || echo "$*: npm could not set up its packages" >&2
