@@ -8,6 +8,7 @@ import json
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Value
 from proxy.protocol.transcode import JsonToXml
+from proxy.protocol.transcode_whole import json_to_xml
 from proxy.protocol.xmlrpc import decode_response, encode_response
 
 from .kit import read
@@ -19,14 +20,15 @@ def one(data: bytes) -> None:
         return
     size, body = data[0] or 256, data[1:]
     whole, pieces = read(_through, body, len(body) + 1), read(_through, body, size)
-    meant = _meant(body)
+    meant, at_once = _meant(body), read(json_to_xml, body)
     assert isinstance(whole, Rejected) == isinstance(pieces, Rejected), "where it is cut does not decide whether it is read"
     if isinstance(whole, Rejected):
+        assert isinstance(at_once, Rejected), "nor is more taken in one piece"
         assert isinstance(whole, Unavailable), "it is the upstream that erred"
         assert whole.sent, "and it may have acted"
         assert meant is None, "what the codec can write is written"
         return
-    assert whole == pieces, "where it is cut changes nothing"
+    assert whole == pieces == at_once, "where it is cut, if it is, changes nothing"
     if meant is not None:
         assert whole == meant, "it is what the codec writes"
         decode_response(meant)

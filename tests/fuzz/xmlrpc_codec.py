@@ -2,11 +2,14 @@
 
 import xmlrpc.client
 from typing import Any
+from unittest.mock import patch
 
 from proxy.errors import Rejected, Unavailable
+from proxy.protocol import xmlrpc as codec
 from proxy.protocol.multicall import decode_multicall, encode_multicall_results
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
 from tests.protocol.kit import as_cpython_reads, tree_call
+from tests.protocol.plain_reader import PlainReader
 
 from .kit import read, typed
 
@@ -14,6 +17,8 @@ from .kit import read, typed
 def one(data: bytes) -> None:
     """Hold the promises for one input."""
     call = read(decode_call, data)
+    with patch.object(codec, "Reader", PlainReader):
+        assert _compared(read(decode_call, data)) == _compared(call), "a plain reader reads the same, or refuses it in the same words"
     if isinstance(call, Rejected):
         assert not isinstance(call, Unavailable), "it is the caller who erred"
     else:
@@ -32,6 +37,10 @@ def one(data: bytes) -> None:
         assert typed(again) == typed(answer), "an answer reads back"
         assert encode_response(again) == written, "and is written in one way"
         assert decode_response(encode_multicall_results([answer])) == [[answer]] or typed(answer) != typed(answer)
+
+
+def _compared(found: tuple[str, list[Any]] | Rejected) -> object:
+    return (found.reason, found.detail) if isinstance(found, Rejected) else (found[0], typed(found[1]))
 
 
 def _call(data: bytes, method: str, params: list[Any]) -> None:
