@@ -161,6 +161,7 @@ class Bodies:
     def _keep(self, thing: object, fragment: bytes) -> bytes:
         if len(self._kept) >= _KEPT:
             self._kept.clear()
+        fragment = bytes(memoryview(fragment))  # orjson's own bytes keep the 4 kB in which they were written
         self._kept[id(thing)] = (thing, fragment)
         return fragment
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import orjson
 import pytest
 from hypothesis import given
@@ -104,3 +106,16 @@ def test_fragments_are_bounded_and_right_after_being_dropped() -> None:
         bodies.decided("R", ALICE, Origin("10.0.0.1", port, None, "x"), call(), ALLOW)
     assert len(bodies._kept) <= 4096
     assert bodies.decided("R", ALICE, HERE, call(), ALLOW) == first
+
+
+def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
+    """A connection's origin is kept encoded: a thousand of them take their bytes, not the 4 kB in which each was written."""
+    bodies = Bodies(Withholder(b"k" * 32))
+    origins = [Origin("10.0.0.7", port, None, "") for port in range(1000)]
+    tracemalloc.start()
+    try:
+        for origin in origins:
+            bodies.decided("R1", ALICE, origin, call(), ALLOW)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
