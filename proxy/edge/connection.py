@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol, cast
 
-from proxy.edge.reader import BETWEEN, BODY, HEAD, Limits, RequestReader
+from proxy.edge.reader import BETWEEN, BODY, Limits, RequestReader
 from proxy.edge.writer import PROGRESS, ReplyWriter
 from proxy.errors import Rejected
 from proxy.model import Origin, Reason, Reply, Request
@@ -307,14 +307,14 @@ class Connection(asyncio.Protocol):
 
     def _watch_read(self) -> None:
         """Set the deadline of the phase that the reader is in, if it is the client whom all wait for."""
-        phase, incoming = self._phase, self._incoming
-        if self._paused or (phase == BODY and incoming is not None and not incoming.wanted) or (phase == BETWEEN and self._waited_for):
+        phase, limits, incoming = self._phase, self._limits, self._incoming
+        if self._paused or (phase == BODY and incoming is not None and not incoming.wanted):
             self._deadline = 0.0
-            return
-        limits = self._limits
-        seconds = limits.body_seconds if phase == BODY else limits.header_seconds if phase == HEAD else limits.idle_seconds
-        self._deadline = self._host.now() + seconds
-        self._moved = self._reader.body_size
+        elif phase == BETWEEN:
+            self._deadline = 0.0 if self._busy or self._queue else self._host.now() + limits.idle_seconds
+        else:
+            self._deadline = self._host.now() + (limits.body_seconds if phase == BODY else limits.header_seconds)
+            self._moved = self._reader.body_size
 
     @property
     def _waited_for(self) -> bool:
@@ -385,7 +385,8 @@ class Connection(asyncio.Protocol):
                     break
                 self._busy = False
                 if not queue:
-                    self._resume_reading()
+                    if self._paused:
+                        self._resume_reading()
                     self._watch_read()
         finally:
             self._busy = False

@@ -111,14 +111,14 @@ class RequestReader:
         self._received = time.monotonic_ns()
         behind = end + head.length
         if behind <= len(data) and head.length <= self._limits.early_bytes:
-            self._sink.on_request(self._repeated_request(head, data[end:behind], whole=True), expects=False)
+            self._sink.on_request(self._request_of(head, data[end:behind], whole=True), expects=False)
             return data[behind:]
         self.phase = BODY
         self._head, self._missing = head, head.length
         self.body_size, self._body = 0, b""
         self._given = head.length > self._limits.early_bytes
         if self._given:
-            self._sink.on_request(self._repeated_request(head, b"", whole=False), expects=False)
+            self._sink.on_request(self._request_of(head, b"", whole=False), expects=False)
         return self._take(head, data[end:])
 
     def _take(self, head: Head, data: bytes) -> bytes:
@@ -136,10 +136,10 @@ class RequestReader:
         if self._given:
             self._sink.on_rest(body)
         else:
-            self._sink.on_request(self._repeated_request(head, body, whole=True), expects=False)
+            self._sink.on_request(self._request_of(head, body, whole=True), expects=False)
         return data[len(part) :]
 
-    def _repeated_request(self, head: Head, body: bytes, *, whole: bool) -> Request:
+    def _request_of(self, head: Head, body: bytes, *, whole: bool) -> Request:
         return Request(self._sink.next_id(), head.verb, head.path, head.query, head.headers, body, head.origin, self._received, whole)
 
     # -- what the parser reads

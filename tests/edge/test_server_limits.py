@@ -592,6 +592,76 @@ def test_a_client_that_wants_to_close_is_let_go(value: str) -> None:
 
 
 @both_loops
+def test_a_client_at_rest_is_remembered_for_a_while_only(new_loop: NewLoop) -> None:
+    """The heads that it repeats are let go while it rests, and it is served as before when it comes back."""
+
+    async def main() -> None:
+        async with edge(Double()) as gate:
+            client = await gate.connect()
+            for _ in range(3):
+                await client.send(post(b"abc"))
+                assert (await client.reply()).body == b"POST / abc"
+                await until(lambda: only(gate)._idle)
+                assert len(only(gate)._reader._heads) == 1
+                only(gate).expire(gate.server.now() + 9.0)
+                assert len(only(gate)._reader._heads) == 1
+                only(gate).expire(gate.server.now() + 11.0)
+                assert not only(gate)._reader._heads
+
+    run(main(), new_loop)
+
+
+@both_loops
+@pytest.mark.parametrize("at", ["rest", "work"])
+def test_a_connection_ends_with_its_loop(at: str, new_loop: NewLoop) -> None:
+    """A task that waits for a request can be cancelled like any other, and so can one that has a request in hand."""
+
+    async def main() -> None:
+        async with held() as (gate, _):
+            client = await gate.connect()
+            await until(lambda: gate.server.connections)
+            if at == "work":
+                await client.send(get())
+                await until(lambda: gate.double.requests)
+            task = only(gate)._task
+            assert task is not None
+            await asyncio.sleep(0)
+            assert task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert await client.rest() == b""
+
+    run(main(), new_loop)
+
+
+def test_an_answer_can_be_written_before_the_next_bytes_are_looked_at() -> None:
+    """The handler begins while the loop is still telling of the bytes: a request costs no turn of the loop before its work."""
+    order = []
+
+    async def answer(request: Request, read_body: ReadBody) -> Reply:
+        order.append(request.path)
+        return Reply(200)
+
+    async def main() -> None:
+        async with edge(Double(answer)) as gate:
+            client = await gate.connect()
+            await client.send(get("/1"))
+            await client.reply()
+            connection = only(gate)
+            await until(lambda: connection._idle)
+
+            def arrive() -> None:
+                connection.data_received(get("/2") + get("/3"))
+                order.append("told")
+
+            gate.server.loop.call_soon(arrive)
+            assert [(await client.reply()).status for _ in range(2)] == [200, 200]
+            assert order == ["/1", "/2", "/3", "told"]
+
+    run(main())
+
+
+@both_loops
 def test_draining_answers_what_has_begun(new_loop: NewLoop) -> None:
     """Idle connections close after a moment; a request in hand, one half sent, and a client that has just come are answered."""
 

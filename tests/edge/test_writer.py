@@ -1,11 +1,12 @@
 """The writing half of a connection, with a transport and a clock that do as they are told."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 
-from proxy.edge.writer import PROGRESS, ReplyWriter, encode_head
+from proxy.edge.writer import PROGRESS, ReplyWriter, _around, encode_head
 from proxy.model import Reply
 
 
@@ -15,12 +16,18 @@ class Clogged:
     def __init__(self) -> None:
         self.unsent = 0
         self.now = 0.0
+        self.written: list[bytes] = []
+        self.wrote: Callable[[], object] = lambda: None
 
     def set_write_buffer_limits(self, high: int) -> None:
         self.high = high
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.written.append(bytes(data))
+        self.wrote()
 
     def time(self) -> float:
         return self.now
@@ -29,10 +36,15 @@ class Clogged:
         return asyncio.get_running_loop().create_future()
 
 
+def free_writer() -> tuple[ReplyWriter, Clogged]:
+    """A writer whose client keeps up."""
+    clog = Clogged()
+    return ReplyWriter(cast(asyncio.Transport, clog), cast(asyncio.AbstractEventLoop, clog), 30.0), clog
+
+
 def clogged_writer() -> tuple[ReplyWriter, Clogged]:
     """A writer with a write deadline of 30 seconds, whose client has stopped to keep up at time 0."""
-    clog = Clogged()
-    writer = ReplyWriter(cast(asyncio.Transport, clog), cast(asyncio.AbstractEventLoop, clog), 30.0)
+    writer, clog = free_writer()
     clog.unsent = 10 * PROGRESS
     writer.pause()
     return writer, clog
@@ -68,6 +80,42 @@ async def test_a_reader_that_has_caught_up_has_no_deadline() -> None:
     assert not writer.overdue(at(clog, 1e9))
 
 
+SMALL = Reply(200, b"abc", b"a/b")
+
+
+def test_a_small_reply_is_one_write_and_no_coroutine() -> None:
+    """Head and body go out together, in one record of TLS, and there is nothing to wait for."""
+    writer, clog = free_writer()
+    assert writer.send(SMALL, b"D", head_only=False, close=False) is None
+    assert clog.written == [b"HTTP/1.1 200 OK\r\nDate: D\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc"]
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["catches up", "leaves"])
+async def test_a_reply_that_the_client_does_not_take_is_waited_for(gone: bool) -> None:
+    """It is written once; another follows when the client has caught up, and none when it has left instead."""
+    writer, clog = free_writer()
+    clog.wrote = writer.pause
+    sending = writer.send(SMALL, b"D", head_only=False, close=False)
+    assert sending is not None
+    waiting = asyncio.ensure_future(sending)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    (writer.close if gone else writer.resume)()
+    assert await waiting is not gone
+    assert len(clog.written) == 1
+
+
+@pytest.mark.parametrize("size", [3, 500_000])
+async def test_nothing_is_written_to_a_client_that_has_left(size: int) -> None:
+    """Nor does another reply follow."""
+    writer, clog = free_writer()
+    writer.close()
+    sending = writer.send(Reply(200, b"a" * size), b"D", head_only=False, close=False)
+    assert sending is not None
+    assert not await sending
+    assert not clog.written
+
+
 HEADS: dict[str, tuple[Reply, bool, bool, bytes]] = {
     "whole": (Reply(200, b"abc", b"text/plain"), False, False, b"200 OK|Date: D|Content-Type: text/plain|Content-Length: 3"),
     "empty": (Reply(200, b"", b"a/b"), False, False, b"200 OK|Date: D|Content-Type: a/b|Content-Length: 0"),
@@ -87,3 +135,14 @@ def test_heads_say_how_the_body_ends(name: str) -> None:
     reply, head_only, close, lines = HEADS[name]
     expected = b"HTTP/1.1 " + lines.replace(b"|", b"\r\n") + b"\r\n\r\n"
     assert encode_head(reply, b"D", head_only=head_only, close=close) == expected
+
+
+def test_what_heads_have_in_common_is_remembered_in_bounds() -> None:
+    """The constant part of a head is put together once; refusals, whose phrases all differ, do not pile up."""
+    for number in range(1000):
+        encode_head(Reply(403, b"", phrase=b"%d" % number), b"D", head_only=False, close=False)
+    info = _around.cache_info()
+    assert info.currsize == info.maxsize == 256
+    dated = [encode_head(SMALL, date, head_only=False, close=False) for date in (b"1", b"2")]
+    assert dated[0].replace(b"Date: 1", b"Date: 2") == dated[1] != dated[0]
+    assert _around.cache_info().misses == info.misses + 1
