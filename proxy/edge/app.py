@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import structlog
 
@@ -21,6 +22,7 @@ from proxy.audit.keys import load_hmac_key
 from proxy.config import Settings
 from proxy.config_model import Upstream
 from proxy.config_values import split_url
+from proxy.edge.descriptors import places_for_clients
 from proxy.edge.gatelog import GateLog
 from proxy.edge.lanes import close_abandoned, lane_names, open_first_free
 from proxy.edge.listener import Listener, bind, turn_away
@@ -44,6 +46,7 @@ from proxy.protocol.catalog import Catalog, load_catalog
 from proxy.routes import Route, make_route
 
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
+_COLLECT_SECONDS = 10  # between two looks for cyclic garbage: what was frozen is left out, so one takes a millisecond
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
 _REST_SECONDS = 0.5  # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
 
@@ -81,6 +84,7 @@ async def run(
     policy = load_policies(settings.policy.directory, catalogs, unused=_unused(settings), groups_claims=groups_claims(settings))
     certificate = _certificate(settings)
     limits = settings.limits
+    places = places_for_clients(limits.connections, [upstream.connections for upstream in settings.upstreams])
 
     meter = Meter()
     lanes = lane_names(settings.audit.name, settings.listen.processes)
@@ -102,7 +106,7 @@ async def run(
             listening or bind(settings.listen.address, settings.listen.port),
             server,
             None if certificate is None else certificate.context,
-            connections=limits.connections,
+            connections=places,
             per_address=limits.connections_per_address,
             handshake_seconds=limits.handshake_seconds,
             closed=lambda address: turn_away(server, address),
@@ -259,10 +263,16 @@ def _certificate(settings: Settings) -> ReloadingCertificate | None:
 
 
 async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> None:
-    """Once a second: has the certificate changed, has the journal stopped or resumed."""
+    """Once a second: has the certificate changed, has the journal stopped or resumed. More seldom: collect garbage.
+
+    Calls make no cycles, so the collector would hardly ever run by itself; but an error in a library's depths may make one
+    now and then, and hold on to a long answer with it.
+    """
     failing: str | None = None
-    while True:
+    for seconds in count(1):
         await asyncio.sleep(1.0)
+        if seconds % _COLLECT_SECONDS == 0:
+            gc.collect()
         if certificate is not None:
             try:
                 if certificate.reload_if_changed():

@@ -4,9 +4,12 @@ The hot path adds to plain dictionaries; the collector turns them into families 
 scraper and not the calls.
 """
 
+import asyncio
+import itertools
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator
 
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -17,8 +20,12 @@ from proxy.model import Origin, Reply, Request
 
 _SCRAPERS = 16  # connections at once
 _LAST_SECONDS = 1.0  # for a scrape in hand when the gate ends
+_AGAIN_SECONDS = 0.5  # between two attempts to get the port
+_TOLD_AFTER = 4  # attempts: the process that this one replaces gives it up sooner
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Meter:
@@ -78,15 +85,45 @@ class MetricsListener:
     """The listener for scrapers: the gate's own HTTP server, with one page. Make it with `serve_metrics`."""
 
     def __init__(self, meter: Meter, address: str, port: int) -> None:
-        """Listen at once. Raises `OSError` when the address is taken."""
+        """Listen at once, or as soon as the port is free: nobody goes without the gate because somebody has the port of its numbers."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(meter)
+        self._address = address
+        self.port = port
+        self._server: Server | None = None
+        self._listener: Listener | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        if self._listen() is not None:
+            self._waiting = asyncio.get_running_loop().create_task(self._wait())
+
+    def _listen(self) -> Exception | None:
+        """Listen; why that is not possible now, or None.
+
+        The port is not shared (SO_REUSEPORT), not even with the process that this one replaces: two gates with one port
+        would each answer some of the scrapes, and nobody would see it.
+        """
+        try:
+            listening = bind(self._address, self.port)
+        except (OSError, OverflowError) as error:  # a port beyond 65535 overflows
+            return error
+        self.port = listening.getsockname()[1]
         self._server = Server(self, Limits(body_bytes=1024), new_request_id_source())
-        listening = bind(address, port, reuse_port=True)  # beside the process it replaces
-        self.port: int = listening.getsockname()[1]
         self._listener = Listener(
             listening, self._server, None, connections=_SCRAPERS, per_address=_SCRAPERS, handshake_seconds=1.0, closed=lambda _: None
         )
+        return None
+
+    async def _wait(self) -> None:
+        """Try again until the port is free."""
+        for attempt in itertools.count(1):
+            await asyncio.sleep(_AGAIN_SECONDS)
+            error = self._listen()
+            if error is None:
+                _log.info("metrics listen", address=self._address, port=self.port)
+                return
+            if attempt == _TOLD_AFTER:
+                why = (isinstance(error, OSError) and error.strerror) or str(error)
+                _log.warning("serving without metrics, until their port is free", address=self._address, port=self.port, why=why)
 
     async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
         """The numbers, at ``GET /metrics`` only."""
@@ -100,11 +137,14 @@ class MetricsListener:
 
     async def cleanup(self) -> None:
         """Stop listening; a scrape in hand ends first. Safe to call twice."""
-        if not self._server.draining:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._listener is not None and self._server is not None:
             self._listener.close()
+            self._listener = None
             await self._server.drain(_LAST_SECONDS)
 
 
 async def serve_metrics(meter: Meter, address: str, port: int) -> MetricsListener:
-    """Listen for scrapers on `address` and `port`. Raises `OSError` when they are taken; end with `cleanup`."""
+    """Listen for scrapers on `address` and `port`, as soon as they are free; end with `cleanup`."""
     return MetricsListener(meter, address, port)

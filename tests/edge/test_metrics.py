@@ -4,9 +4,11 @@ import re
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
+from proxy.edge.listener import bind
 from proxy.edge.metrics import Meter, serve_metrics
-from tests.edge.kit import run
+from tests.edge.kit import run, until
 
 
 async def scraped(meter: Meter, path: str = "/metrics") -> tuple[int, str]:
@@ -91,5 +93,41 @@ def test_nothing_else_is_served() -> None:
     async def main() -> None:
         for path in ("/", "/-/healthz", "/api/task_list"):
             assert (await scraped(Meter(), path))[0] == 404
+
+    run(main())
+
+
+def test_a_port_that_is_taken_is_waited_for() -> None:
+    """The gate serves without its numbers, says so once, and shows them as soon as whoever has the port leaves."""
+
+    async def main() -> None:
+        with bind("127.0.0.1", 0) as taken, capture_logs() as logs:
+            port = taken.getsockname()[1]
+            listener = await serve_metrics(Meter(), "127.0.0.1", port)
+            await until(lambda: logs)
+            assert [(line["log_level"], line["port"], line["why"]) for line in logs] == [("warning", port, "Address already in use")]
+            taken.close()
+            await until(lambda: len(logs) > 1)
+            assert (logs[1]["event"], logs[1]["port"]) == ("metrics listen", port)
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                assert answer.status == 200
+            await listener.cleanup()
+            await listener.cleanup()
+
+    run(main())
+
+
+def test_a_port_is_never_shared() -> None:
+    """Two gates with one port would each answer some of the scrapes; and who gives up waiting leaves nothing behind."""
+
+    async def main() -> None:
+        first = await serve_metrics(Meter(), "127.0.0.1", 0)
+        second = await serve_metrics(Meter(), "127.0.0.1", first.port)
+        with pytest.raises(OSError):
+            bind("127.0.0.1", first.port, reuse_port=True)
+        await second.cleanup()
+        await first.cleanup()
+        with bind("127.0.0.1", first.port) as free:
+            assert free.getsockname()[1] == first.port
 
     run(main())
