@@ -138,6 +138,32 @@ def test_connections_are_kept_and_used_again() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_call_arrives_whole_however_long(new_loop: NewLoop, tls: bool, tmp_path: Path) -> None:
+    """Head and body travel joined or side by side; the upstream sees the same bytes, and nothing behind them."""
+    files = certificate(tmp_path) if tls else None
+
+    async def main() -> None:
+        serving = server_context(files.certificate, files.key) if files else None
+        async with upstream(serve_all, tls=serving) as seen:
+            asking = upstream_context(files.ca) if files else None
+            target = Target("test", port=seen.port, tls=asking, server_hostname="localhost" if files else None)
+            async with leg_to(target) as leg:
+                sizes = (0, 1, 16_383, 16_384, 16_385, 300_000, 3_000_000)
+                for size in sizes:
+                    assert (
+                        await leg.forward(RECEIPT, replace(ACT, body=bytes(range(256)) * (size // 256) + b"a" * (size % 256)))
+                    ).status == 200
+                for size, request in zip(sizes, seen.requests, strict=True):
+                    head, _, body = request.partition(b"\r\n\r\n")
+                    assert head.endswith(b"\r\nContent-Length: %d" % size)
+                    assert body == bytes(range(256)) * (size // 256) + b"a" * (size % 256)
+                assert seen.connections == 1
+
+    run(main(), new_loop)
+
+
 def test_the_gates_own_credential_goes_along() -> None:
     """An upstream with a password of its own gets it from the settings."""
 
