@@ -80,6 +80,9 @@ class Bystanders:
         for one in self._all:
             one.end()
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def until_served(self, calls: int = 5) -> None:
         """Wait until each has been answered so many times more, or has failed."""
         wanted = [one.calls + calls for one in self._all]
