@@ -23,9 +23,10 @@ answer away with it.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
 
+from proxy.edge.arrival import Arrival
 from proxy.edge.reader import BETWEEN, BODY, Limits, RequestReader
 from proxy.edge.writer import PROGRESS, ReplyWriter
 from proxy.errors import Rejected
@@ -100,49 +101,6 @@ class _Incoming:
             self.rest.set_result(rest)
 
 
-class _Arrival:
-    """What a connection's task awaits between two requests. `fire` goes on with the task at once, not in the loop's next turn.
-
-    It is a future as `asyncio.isfuture` knows them: a task hands its wake-up to `add_done_callback` and asks for the
-    `result` when that is called. An asyncio.Future would call it through the loop, which costs 2 us of each request.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_loop", "_wake")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._asyncio_future_blocking = False
-        self._loop = loop
-        self._wake: Callable[[_Arrival], object] | None = None
-        self._cancelled = False
-
-    def __await__(self) -> Generator["_Arrival", None, None]:
-        self._asyncio_future_blocking = True
-        yield self
-
-    def fire(self) -> None:
-        """Wake the task, if it waits here. To be called by the loop only: a task cannot go on within another one."""
-        wake, self._wake = self._wake, None
-        if wake is not None:
-            wake(self)
-
-    # -- asked by the task
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
-    def add_done_callback(self, wake: Callable[["_Arrival"], object], *, context: Any = None) -> None:
-        self._wake = wake
-
-    def cancel(self, msg: object = None) -> bool:
-        self._cancelled = True
-        self._loop.call_soon(self.fire)
-        return True
-
-    def result(self) -> None:
-        if self._cancelled:
-            raise asyncio.CancelledError
-
-
 async def _no_body() -> bytes:
     return b""
 
@@ -164,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._origin: tuple[bytes, Origin] | None = None
         self._queue: deque[tuple[Request, _Incoming | None] | Rejected] = deque()
-        self._arrival = _Arrival(host.loop)
+        self._arrival = Arrival(host.loop)
         self._incoming: _Incoming | None = None  # the body that is arriving, if its request is in the queue or in hand
         self._phase = BETWEEN
         self._fresh = True  # no request has come yet
