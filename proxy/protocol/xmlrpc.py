@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Reason, Value
 from proxy.protocol.xmlread import TEXT, Reader, S, refuse, tag
+from proxy.protocol.xmlshape import Shapes
 from proxy.protocol.xmltext import EncodingError, encode, legible, read_text, unescape
 from proxy.protocol.xmlvalue import MAX_DEPTH, write_value
 
@@ -46,6 +47,7 @@ _RESPONSE = re.compile(rf"{S}{tag('methodResponse')}{S}<(params|fault){S}>{S}")
 _END_RESPONSE = {kind: re.compile(rf"{tag('/' + kind)}{S}{tag('/methodResponse')}{S}\Z") for kind in ("params", "fault")}
 _IN_RESPONSE = {"params": "params", "fault": "fault after value"}
 _DECLARATION = '<?xml version="1.0"?>'
+_SHAPES = Shapes()  # of the calls that come to this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,19 @@ def decode_call(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int
     that is written as a single tag counts half, and so does a character or entity reference.
     Raises `Rejected` with MALFORMED_CALL, AMBIGUOUS_CALL or CALL_TOO_COMPLEX.
     """
-    text, at, reader = _open(body, max_elements, max_depth)
+    text, at, plain = _open(body, max_elements)
+    if not plain or max_depth != MAX_DEPTH:
+        return _read_call(text, at, Reader(text, plain, max_depth))
+    known = _SHAPES.read(text)
+    if known is not None:
+        return known
+    call = _read_call(text, at, Reader(text, True, max_depth))
+    _SHAPES.learn(text, lambda marked: _read_call(marked, at, Reader(marked, True, max_depth)))
+    return call
+
+
+def _read_call(text: str, at: int, reader: Reader) -> tuple[str, list[Value]]:
+    """The call in `text`, whose root should stand at `at`."""
     start = _CALL.match(text, at)
     if start is None:
         refuse(text, at, "document")
@@ -104,7 +118,8 @@ def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth:
     Raises `Unavailable` with UPSTREAM_INVALID: the call was sent, and its answer cannot be read.
     """
     try:
-        text, at, reader = _open(body, max_elements, max_depth)
+        text, at, plain = _open(body, max_elements)
+        reader = Reader(text, plain, max_depth)
         start = _RESPONSE.match(text, at)
         if start is None:
             refuse(text, at, "answer")
@@ -168,13 +183,12 @@ def write_fault(code: int, text: str) -> str:
     return write_value({"faultCode": code, "faultString": legible(text)})
 
 
-def _open(body: bytes, max_elements: int, max_depth: int) -> tuple[str, int, Reader]:
-    """The text of `body`, where its root should stand, and a reader for its values."""
+def _open(body: bytes, max_elements: int) -> tuple[str, int, bool]:
+    """The text of `body`, where its root should stand, and whether its texts are plain, as `read_text` says it."""
     # References cost as much as tags do: without a bound, 16 MiB of them would take seconds. A short document cannot hold so many.
     if len(body) > 2 * max_elements and body.count(b"<") + body.count(b"&") > 2 * max_elements:
         raise Rejected(Reason.CALL_TOO_COMPLEX, f"the document has more than {max_elements} elements")
-    text, at, plain = read_text(body)
-    return text, at, Reader(text, plain, max_depth)
+    return read_text(body)
 
 
 def _invalid(detail: str) -> Unavailable:

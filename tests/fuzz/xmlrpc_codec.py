@@ -8,6 +8,7 @@ from proxy.errors import Rejected, Unavailable
 from proxy.protocol import xmlrpc as codec
 from proxy.protocol.multicall import decode_multicall, encode_multicall_results
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
+from proxy.protocol.xmlshape import Shapes
 from tests.protocol.kit import as_cpython_reads, tree_call
 from tests.protocol.plain_reader import PlainReader
 
@@ -17,7 +18,7 @@ from .kit import read, typed
 def one(data: bytes) -> None:
     """Hold the promises for one input."""
     call = read(decode_call, data)
-    with patch.object(codec, "Reader", PlainReader):
+    with patch.object(codec, "Reader", PlainReader), patch.object(codec, "_SHAPES", Shapes(0)):
         assert _compared(read(decode_call, data)) == _compared(call), "a plain reader reads the same, or refuses it in the same words"
     if isinstance(call, Rejected):
         assert not isinstance(call, Unavailable), "it is the caller who erred"
