@@ -3,8 +3,8 @@
 A client's calls of one method are the same but for the texts in them. When the strict reader has accepted a call, its
 document is remembered as one expression, in which the texts of the typed scalars alone are open. A document that this
 matches has the same markup, which was read and found good, and other texts without a ``<``; without a reference or a CDATA
-section in it (`plain`) those texts are their own meaning. So all that is left to do is to read each as its type. Whatever
-matches no shape goes to the strict reader, as does a scalar that is refused, so that both say the same of it.
+section in it (`plain`) those texts are their own meaning. So all that is left to do is to read each as its type, by the
+functions of the strict reader. Whatever matches no shape goes to that.
 
 What it saves of a 900-byte add_task is half of the time of the strict reader. What is kept is bounded: short documents, few
 shapes for one method, and few in all; when others than those have been seen for long, they make room.
