@@ -96,6 +96,7 @@ ODD = [
     post(b"z" * 301),
     get("/long", "X: " + "x" * 2000),
     b"\r\n" + get("/blank"),
+    b"\r\n\r\n" + get("/blanks"),
     b"\r",
     b"POST / HTTP/1.1\r\nHost: gate\r\ncontent-length:  003\r\n\r\nabc",
     b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 3 \r\n\r\nabc",
