@@ -18,6 +18,7 @@ import pytest
 
 from . import stage
 from .doubles import RecordingLuigid
+from .load import by_log, still_open
 from .stack import Gate
 from .stage import FORM, POLICIES, ROOT, Luigid, Worker, clean_environment, until, write_netrc
 
@@ -35,6 +36,12 @@ def luigid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Luigid]:
 
 
 @pytest.fixture
+def processes() -> int:
+    """How many processes serve, where a test does not say."""
+    return 2
+
+
+@pytest.fixture
 def recorder() -> Iterator[RecordingLuigid]:
     """An upstream that notes what it was sent, for clients that count."""
     upstream = RecordingLuigid(seconds=CALL_SECONDS)
@@ -43,8 +50,8 @@ def recorder() -> Iterator[RecordingLuigid]:
 
 
 @pytest.fixture
-def gate(tmp_path: Path, luigid: Luigid, recorder: RecordingLuigid) -> Iterator[Gate]:
-    """A gate of two processes with policies of its own."""
+def gate(tmp_path: Path, luigid: Luigid, recorder: RecordingLuigid, processes: int) -> Iterator[Gate]:
+    """A gate of some processes with policies of its own. In the end every log is intact, and every allowed call in it is completed."""
     policies = tmp_path / "gate" / "policies"
     shutil.copytree(POLICIES, policies)
     for path in (policies, *policies.rglob("*")):
@@ -54,12 +61,13 @@ def gate(tmp_path: Path, luigid: Luigid, recorder: RecordingLuigid) -> Iterator[
         {"name": "recorder", "protocol": "luigi", "url": f"http://127.0.0.1:{recorder.port}", "prefix": "/recorder"},
     ]
     gate = Gate(tmp_path / "gate", upstreams, policies=tmp_path / "gate" / "policies")
-    gate.settings.write_text(gate.settings.read_text().replace("[listen]\n", "[listen]\nprocesses = 2\n"))
+    gate.settings.write_text(gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n"))
     gate.start()
     yield gate
     assert gate.stop() == 0
     assert "internal error" not in gate.process.text()
     assert callgate("audit", "verify", str(gate.audit)).returncode == 0
+    assert [still_open(records) for records in by_log(gate.audit).values() if still_open(records)] == []
 
 
 def callgate(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -215,7 +223,8 @@ def decided(gate: Gate) -> set[str]:
     return {record["task"] for record in gate.calls() if record["stage"] == "decided" and record["method"] == "add_task"}
 
 
-def test_a_reload_loses_no_call_and_fails_no_task(gate: Gate, recorder: RecordingLuigid, load: Load) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_reload_loses_no_call_and_fails_no_task(gate: Gate, recorder: RecordingLuigid, load: Load, processes: int) -> None:
     """Three reloads, one after the other, under load: every single call is answered and made once, and the workers finish their graphs."""
     before = serving(gate)
     for generation in (2, 3, 4):
@@ -228,17 +237,18 @@ def test_a_reload_loses_no_call_and_fails_no_task(gate: Gate, recorder: Recordin
     assert sum(client.not_connected for client in load.clients) == 0
     assert sent_once(recorder) == set(load.answered)
     assert [worker.summary()["ran successfully"] for worker in load.workers] == [STEPS, STEPS]
-    until(lambda: len(serving(gate)) == 2, "the old processes have ended")
+    until(lambda: len(serving(gate)) == processes, "the old processes have ended")
     assert not before & serving(gate)
     assert sent_once(recorder) <= decided(gate)
 
 
-def test_a_killed_process_loses_no_more_than_it_had_in_hand(gate: Gate, recorder: RecordingLuigid, load: Load) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_process_loses_no_more_than_it_had_in_hand(gate: Gate, recorder: RecordingLuigid, load: Load, processes: int) -> None:
     """kill -9 of one process: its connections break, no call is made twice, every call made is on record, and no task fails."""
     load.until_busy()
     for pid in sorted(serving(gate)):
         os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: len(serving(gate) - {pid}) == 2, "another has taken its place")  # type: ignore[misc]  # mypy cannot infer its type
+        until(lambda pid=pid: len(serving(gate) - {pid}) == processes, "another has taken its place")  # type: ignore[misc]  # mypy cannot infer its type
         load.until_busy()
     load.end()
     assert load.refused == []
@@ -249,6 +259,7 @@ def test_a_killed_process_loses_no_more_than_it_had_in_hand(gate: Gate, recorder
     assert made <= decided(gate)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_restart_answers_what_it_has_in_hand(gate: Gate, recorder: RecordingLuigid, load: Load) -> None:
     """SIGTERM and a new start: calls in hand are answered, later ones are not accepted, none is made twice, and no task fails."""
     load.until_busy()
