@@ -347,6 +347,7 @@ class Connection(asyncio.Protocol):
                         self._resume_reading()
                     self._watch_read()
         finally:
+            self._task = None  # its error, when it is cancelled, holds on to this
             self._busy = False
             if not self._closed:
                 self._end()

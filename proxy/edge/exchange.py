@@ -133,6 +133,7 @@ class Exchange(asyncio.Protocol):
             else:
                 self._fail(Unavailable(Reason.UPSTREAM_CLOSED, sent=True))
         self.closed = True
+        self._parser = None  # it holds on to this: with what was gathered of an answer, it would wait for the garbage collector
         self._pool.gone(self)
 
     # -- httptools callbacks
@@ -269,7 +270,10 @@ class Exchange(asyncio.Protocol):
         """What has arrived of a streamed body since the last call; raises `StopAsyncIteration` at its end."""
         while not self._parts:
             if self._error is not None:
-                raise self._error
+                try:
+                    raise self._error
+                finally:
+                    self._error = None  # its traceback leads back here
             if self._over:
                 self._rest(reusable=self._keep_alive)
                 raise StopAsyncIteration

@@ -27,7 +27,7 @@ TOO_MANY = 200
 ATTACKERS = 150
 READERS = 60
 LONG_ANSWER = 2_000_000  # bytes; more than the gate and all the kernel's buffers hold of an answer
-GROWTH = 128 << 20  # bytes that an attack may add to the gate's memory: some of each connection, and megabytes of each long answer
+GROWTH = 64 << 20  # bytes that an attack may add to the gate's memory: some of each connection, and megabytes of each long answer
 TEST_SECONDS = 30  # after which slowhttptest gives up by itself; no test is meant to let it come to that
 
 

@@ -43,12 +43,12 @@ def killed(journal: Journal, log: Path) -> None:
 def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None:
     """Names are taken in order and again when they are free; beyond what a hand-over needs, there is none."""
     journals = [take(tmp_path) for _ in NAMES]
-    assert [journal._writer._directory.name for journal in journals[:3]] == ["gate", "gate-2", "gate-3"]
+    assert [journal._writer._log._directory.name for journal in journals[:3]] == ["gate", "gate-2", "gate-3"]
     with pytest.raises(LogInUse):
         take(tmp_path)
     asyncio.run(journals.pop(1).close())
     again = take(tmp_path)
-    assert again._writer._directory.name == "gate-2"
+    assert again._writer._log._directory.name == "gate-2"
     for journal in (*journals, again):
         asyncio.run(journal.close())
 
