@@ -6,12 +6,13 @@ Works on whatever tables could be read, so that a mistake in one does not hide a
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proxy.config_model import Audit, Issuer, Listen, LocalIssuer, Upstream
+from proxy.config_model import Audit, Issuer, Listen, LocalIssuer, Metrics, Upstream
 from proxy.config_values import is_loopback
 from proxy.errors import Problem
 
 _OPERATOR = "operator"  # the log in which `callgate audit archive` records what it does
 _LOCAL = "local"  # the name of the issuer that [local_issuer] adds
+_LAST_PORT = 65535
 _LUIGI_PLACES = ("api", "static", "tasklist", "history", "metrics", "RPC2")  # what a luigi upstream serves under its prefix
 
 
@@ -19,6 +20,8 @@ def cross_checks(raw: Mapping[str, Any], parsed: Mapping[str, Any], place: str) 
     """Yield a problem for each clash between the tables in `parsed`; `raw` tells whether a table that could not be read was there."""
     if isinstance(listen := parsed["listen"], Listen):
         yield from _check_listen(listen, "tls" in raw, place)
+        if isinstance(metrics := parsed["metrics"], Metrics) and metrics.port:
+            yield from _check_metrics(metrics, listen, place)
     if not raw.get("issuers") and "local_issuer" not in raw:
         yield Problem(
             f"{place}: issuers", "no issuer is named, so nobody could sign in", "Add [[issuers]], or [local_issuer] to issue tokens here."
@@ -47,6 +50,33 @@ def _check_listen(listen: Listen, has_tls: bool, place: str) -> Iterator[Problem
         yield Problem(f"{place}: listen.plain_http", "contradicts [tls]", "Remove one of the two.")
     if not listen.plain_http and not has_tls:
         yield Problem(f"{place}: tls", "is missing", "Set tls.certificate and tls.key; or, on loopback only, listen.plain_http = true.")
+
+
+def _check_metrics(metrics: Metrics, listen: Listen, place: str) -> Iterator[Problem]:
+    """Each process shows its numbers on a port of its own: `metrics.port` and those that follow it."""
+    last = metrics.port + listen.processes - 1
+    ports = f"the metrics of {listen.processes} processes take the ports {metrics.port} to {last}"
+    if last > _LAST_PORT:
+        most = _LAST_PORT - listen.processes + 1
+        yield Problem(
+            f"{place}: metrics.port", f"{ports}, and there are none beyond {_LAST_PORT}", f"Choose {most} or less, or 0 for none."
+        )
+    if metrics.port <= listen.port <= last and _meet(listen.address, metrics.address):
+        what = f"{ports}, and {listen.port} is" if listen.processes > 1 else "is"
+        remedy = f"Choose another, such as {_free_of(listen)}, or 0 for none."
+        yield Problem(f"{place}: metrics.port", f"{what} the port of listen.port, where clients connect", remedy)
+
+
+def _meet(address: str, loopback: str) -> bool:
+    """Say whether a port of `address` is one of `loopback` too: ``localhost`` may be any address of the kind."""
+    if address == loopback or address in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+        return True
+    return is_loopback(address) and "localhost" in (address, loopback)
+
+
+def _free_of(listen: Listen) -> int:
+    """A metrics port from which those of all processes miss the listening port."""
+    return listen.port + 1 if listen.port + listen.processes <= _LAST_PORT else listen.port - listen.processes
 
 
 def _check_issuers(issuers: tuple[Issuer | None, ...], local: LocalIssuer | None, place: str) -> Iterator[Problem]:

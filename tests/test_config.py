@@ -311,6 +311,44 @@ class TestTables:
         path = secret_file(tmp_path)
         assert "contradicts" in only(tmp_path, f'{LEAST}[tls]\ncertificate = "{path}"\nkey = {{ file = "{path}" }}\n').what
 
+    @pytest.mark.parametrize(
+        ("listen", "metrics", "says", "remedy"),
+        [
+            ("port = 9464", "", "is the port of listen.port", "9465"),
+            ("port = 9466\nprocesses = 3", "", "9464 to 9466, and 9466 is the port", "9467"),
+            ("port = 65535\nprocesses = 2", "[metrics]\nport = 65534", "65534 to 65535, and 65535 is the port", "65533"),
+            ("port = 9000\nprocesses = 4", "[metrics]\nport = 65533", "65533 to 65536, and there are none beyond 65535", "65532 or less"),
+            ('port = 9464\naddress = "localhost"', '[metrics]\naddress = "::1"', "is the port of listen.port", "9465"),
+        ],
+    )
+    def test_the_ports_of_the_metrics_are_ports_of_their_own(
+        self, tmp_path: Path, listen: str, metrics: str, says: str, remedy: str
+    ) -> None:
+        """Each process has one, counted up from the first; one that is taken or is none would go without numbers, or without clients."""
+        problem = only(tmp_path, LEAST.replace("[listen]\n", f"[listen]\n{listen}\n") + metrics)
+        assert problem.place == "callgate.toml: metrics.port"
+        assert says in problem.what
+        assert remedy in problem.remedy
+
+    @pytest.mark.parametrize(
+        ("listen", "metrics"),
+        [
+            ("port = 9463\nprocesses = 64", ""),
+            ("port = 9466\nprocesses = 2", ""),
+            ("port = 9464", "[metrics]\nport = 0"),
+            ('port = 9464\naddress = "127.0.0.2"', ""),
+            ("processes = 4", "[metrics]\nport = 65532"),
+        ],
+    )
+    def test_ports_of_the_metrics_beside_the_listening_one_are_fine(self, tmp_path: Path, listen: str, metrics: str) -> None:
+        """The nearest ports that do not meet, other addresses, and no metrics at all."""
+        assert read(tmp_path, LEAST.replace("[listen]\n", f"[listen]\n{listen}\n") + metrics).listen.plain_http
+
+    def test_metrics_beside_a_gate_that_listens_everywhere(self, tmp_path: Path) -> None:
+        """Every address has the loopback ports too."""
+        text = LEAST.replace("[listen]\n", '[listen]\nport = 9464\naddress = "0.0.0.0"\n')
+        assert "metrics.port" in [problem.place.removeprefix("callgate.toml: ") for problem in problems(tmp_path, text)]
+
     def test_somebody_has_to_be_able_to_sign_in(self, tmp_path: Path) -> None:
         """No issuer means nobody, and a gate for nobody is a mistake."""
         assert only(tmp_path, LEAST.replace('[local_issuer]\ndirectory = "issuer"', "")).place == "callgate.toml: issuers"
