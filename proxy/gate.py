@@ -50,7 +50,7 @@ class Log(Protocol):
         """Write a line about something that is as it should be."""
 
     def error(self, event: str, **fields: Any) -> object:
-        """Write a line about something that is broken."""
+        """Write a line about something that is broken; many of one kind from one place are thinned out."""
 
     def rejected(self, ref: str, address: str, reason: str) -> object:
         """Write a line about a request that never became a call; floods of them are thinned out."""
@@ -274,5 +274,5 @@ class Gate:
 
 
 def _where(error: BaseException) -> list[str]:
-    """The places an error came through, without any value: messages and locals may hold what callers sent."""
-    return [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    """The places an error came through, without any value: messages and locals may hold what callers sent. Reads no source file."""
+    return [f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]

@@ -1,8 +1,8 @@
 """The gate's own lines in the operator's log. Refusals are thinned: one caller, or one dead upstream, can cause thousands a second.
 
-Of requests rejected, of calls denied to one principal, and of calls that one upstream failed to answer for one reason, a few
-lines a second are written, then a count of the rest. The audit journal has what happened: every call denied or failed has a
-record of its own there.
+Of requests rejected, of calls denied to one principal, of calls that one upstream failed to answer for one reason, and of
+errors of the gate's own from one place, a few lines a second are written, the first ones, then a count of the rest. The audit
+journal has what happened: every call denied or failed has a record of its own there.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ _PER_PRINCIPAL = 5  # lines about calls denied to one principal a second
 _DENIED_PER_SECOND = 50  # of all principals
 _PER_FAILURE = 2  # lines about calls that one upstream failed for one reason a second
 _FAILED_PER_SECOND = 20  # of all upstreams
+_PER_ERROR = 2  # lines a second about errors of one kind from one place in the gate: a caller who found one can repeat it
+_ERRORS_PER_SECOND = 20  # of all kinds and places
 
 Later: TypeAlias = Callable[[float, Callable[[], None]], object]
 """Calls a function after so many seconds."""
@@ -35,12 +37,17 @@ class GateLog:
         self._rejected = _Thinned(_PER_SECOND, _PER_SECOND, clock, later, self._more_rejected)
         self._denied = _Thinned(_PER_PRINCIPAL, _DENIED_PER_SECOND, clock, later, self._more_denied)
         self._failed = _Thinned(_PER_FAILURE, _FAILED_PER_SECOND, clock, later, self._more_failed)
-        self.error: Callable[..., Any] = self._log.error
+        self._broken = _Thinned(_PER_ERROR, _ERRORS_PER_SECOND, clock, later, self._more_broken)
 
     def info(self, event: str, **fields: Any) -> None:
         """Write a line; one about a call denied only if that principal has not had its lines of this second."""
         if event != "denied" or self._denied.admit(str(fields.get("principal", ""))):
             self._log.info(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Write a line about what is broken, or count it with those of its kind (`error`) from the same place (the last of `at`)."""
+        if self._broken.admit(f"{event}: {fields.get('error', '')} {' '.join(fields.get('at', ())[-1:])}".rstrip()):
+            self._log.error(event, **fields)
 
     def rejected(self, ref: str, address: str, reason: str) -> None:
         """Write a line about a request that never became a call, or count it among those there was no line for."""
@@ -62,6 +69,10 @@ class GateLog:
     def _more_failed(self, counted: Counter[str]) -> None:
         [(most, _)] = counted.most_common(1)
         self._log.warning("more calls failed", count=counted.total(), most_of=most)
+
+    def _more_broken(self, counted: Counter[str]) -> None:
+        [(most, _)] = counted.most_common(1)
+        self._log.error("more errors", count=counted.total(), most_of=most)
 
 
 class _Thinned:

@@ -126,6 +126,28 @@ def test_failures_of_many_sorts_are_bounded_too(written: io.StringIO) -> None:
     assert len(lines(written, "upstream failed")) == 20
 
 
+def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.StringIO) -> None:
+    """The first lines are whole, the rest is a count that names kind and place; an error elsewhere is seen at once."""
+    hand = Hand()
+    log = GateLog(hand.clock, hand.later)
+    for number in range(10_000):
+        log.error("internal error", ref=f"R{number}", error="KeyError", at=["handle:100", "decode:7"])
+    log.error("internal error", ref="R10000", error="KeyError", at=["handle:100", "encode:9"])
+    log.error("internal error", ref="R10001", error="ValueError", at=["handle:100", "decode:7"])
+    log.error("something else")
+    hand.move(1.0)
+    assert [line["ref"] for line in lines(written, "internal error")] == ["R0", "R1", "R10000", "R10001"]
+    assert lines(written, "internal error")[0]["at"] == ["handle:100", "decode:7"]
+    assert len(lines(written, "something else")) == 1
+    [more] = lines(written, "more errors")
+    assert (more["level"], more["count"], more["most_of"]) == ("error", 9998, "internal error: KeyError decode:7")
+    for number in range(100):
+        log.error("internal error", ref=f"S{number}", error="KeyError", at=[f"handle:{number}"])
+    assert len(lines(written, "internal error")) == 4 + 20
+    hand.move(1.0)
+    assert not hand.waiting
+
+
 def test_other_lines_are_never_thinned(written: io.StringIO) -> None:
     """Only refusals can be caused at will."""
     hand = Hand()
