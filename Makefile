@@ -7,7 +7,9 @@
 #
 # All set up what they need, once: .venv, and as root on Debian the packages that are missing.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first of these that is 3.11 or later and can make a .venv. The distribution's own comes first: it is built with profile
+# guidance, which makes a call a tenth cheaper than under a Python that was compiled without.
+PYTHON ?= /usr/bin/python3 /usr/bin/python3.11 python3.11 python3
 VENV := .venv
 NODE := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/*/*/package-lock.json))
 
@@ -38,9 +40,11 @@ tests: $(VENV)/.test system $(NODE)
 	$(VENV)/bin/python -m pytest
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Callgate needs Python 3.11 or later." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv); }
-	$(PYTHON) -m venv --clear $(VENV)
+	@for python in $(PYTHON); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv); }; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null && "$$python" -m venv --clear $(VENV) && exit 0; \
+	done; echo "Callgate needs Python 3.11 or later, with its venv module." >&2; exit 1
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
