@@ -8,14 +8,17 @@ Rules (RFC 9112 section 9; record first, then act once):
 * A call that may act is sent once. A view is sent a second time, once, when a kept connection turns out dead before a
   single byte of the answer arrived.
 * A connection that is free goes to whoever has waited longest. Who comes when too many wait, or some for too long, is told
-  so at once.
-* An upstream that refuses connection after connection is left alone for a while (`proxy.edge.breaker`).
+  so at once. Heartbeats have a line of their own, which is served first, since luigid fails the tasks of a worker that is not
+  heard; they may wait longer and in greater number, and let another call pass now and then.
+* An upstream that refuses connection after connection is left alone for a while (`proxy.edge.breaker`). That the gate itself
+  has no file or memory left for a connection says nothing about the upstream.
 * Every phase has its own deadline: connect, first byte, silence within an answer (`proxy.edge.exchange`). They are checked
   by a sweep over the connections every quarter of a second, and run from one sweep to another: what is overdue ends up to
   half a second late and never early, and no call sets a timer or reads the clock.
 """
 
 import asyncio
+import errno
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -29,6 +32,9 @@ from proxy.model import Answer, Outbound, Reason, Receipt
 
 _SWEEP_SECONDS = 0.25
 _JOINED = 16_384  # bytes of a body up to which one string is as cheap to send as two
+_HEARTBEATS = 2  # times as long and as many may heartbeats wait: one that is late still keeps a worker's tasks
+_IN_A_ROW = 8  # heartbeats that are served before another call that waits has its turn
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # what the gate, not the upstream, has run out of
 _PREFIXES = 512  # request heads remembered; paths of pages are unbounded, methods are few
 
 
@@ -39,7 +45,7 @@ class Target:
     `socket` is the path of a Unix socket, or empty for `host` and `port`. `authorization` is the gate's own credential
     for this upstream (a whole header value), or empty. `connections` bounds the pool, `waiting` those who wait for it; and once
     the first of them has waited for `patience_seconds`, who comes then is turned away at once, so that the line does not
-    grow into a time in which callers give up (a luigi worker after 10 seconds).
+    grow into a time in which callers give up (a luigi worker after 10 seconds). Heartbeats have twice of both.
     """
 
     name: str
@@ -83,6 +89,8 @@ class Leg:
         self._idle: list[Exchange] = []  # the one used last is used next, so that a small load leaves the rest to age
         self._connecting = 0
         self._waiting: deque[_Turn] = deque()
+        self._heartbeats: deque[_Turn] = deque()  # a line of their own, served before the other
+        self._in_a_row = 0  # heartbeats served since another call was
         self._prefixes: dict[tuple[str, bytes, bytes, bool], bytes] = {}
         self.heads = Heads()
         self.breaker = Breaker()
@@ -106,7 +114,7 @@ class Leg:
     async def _send(self, outbound: Outbound) -> Answer:
         """As `forward`. The one coroutine of a call that finds a connection idle."""
         request, body = self._encode(outbound)
-        connection = self._idle.pop() if self._idle else await self._take()
+        connection = self._idle.pop() if self._idle else await self._take(alive=outbound.effect == "alive")
         again = False
         while True:
             try:
@@ -147,8 +155,11 @@ class Leg:
 
     # -- the pool
 
-    async def _take(self, *, fresh: bool = False) -> Exchange:
-        """A connection to use: an idle one, a new one, or the next to become free. A `fresh` one is new if it can be."""
+    async def _take(self, *, alive: bool = False, fresh: bool = False) -> Exchange:
+        """A connection to use: an idle one, a new one, or the next to become free; for a heartbeat (`alive`) before others.
+
+        A `fresh` one is new if it can be.
+        """
         if self._closed:
             raise Unavailable(Reason.DRAINING)
         if self._idle:
@@ -159,18 +170,20 @@ class Leg:
         if len(self._open) + self._connecting < self.target.connections:
             self._connecting += 1
             return await self._connect()
+        line, times = (self._heartbeats, _HEARTBEATS) if alive else (self._waiting, 1)
+        patience = times * self.target.patience_seconds
         now = self.now()
-        if len(self._waiting) >= self.target.waiting or (self._waiting and now - self._waiting[0].since > self.target.patience_seconds):
+        if len(line) >= times * self.target.waiting or (line and now - line[0].since > patience):
             raise Unavailable(Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1)
         turn = _Turn(loop=self.loop)
         turn.since = now
-        self._waiting.append(turn)
+        line.append(turn)
         try:
-            async with asyncio.timeout(2 * self.target.patience_seconds):
+            async with asyncio.timeout(2 * patience):
                 given = await turn
         except BaseException as error:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+            if turn in line:
+                line.remove(turn)
             elif turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())  # it came in the moment of giving up
             if isinstance(error, TimeoutError):
@@ -186,17 +199,22 @@ class Leg:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Give what is free, a connection or the room for one, to whoever has waited longest."""
-        while self._waiting:
-            if self._waiting[0].done():
-                self._waiting.popleft()
-            elif self._idle:
-                self._waiting.popleft().set_result(self._idle.pop())
+        """Give what is free, a connection or the room for one, to whoever has waited longest, heartbeats first."""
+        while self._heartbeats or self._waiting:
+            heartbeat = bool(self._heartbeats) and (self._in_a_row < _IN_A_ROW or not self._waiting)
+            line = self._heartbeats if heartbeat else self._waiting
+            if line[0].done():
+                line.popleft()
+                continue
+            if self._idle:
+                given = self._idle.pop()
             elif len(self._open) + self._connecting < self.target.connections:
                 self._connecting += 1
-                self._waiting.popleft().set_result(None)
+                given = None
             else:
                 return
+            self._in_a_row = self._in_a_row + 1 if heartbeat else 0
+            line.popleft().set_result(given)
 
     async def _connect(self) -> Exchange:
         """Open a connection, for which `_connecting` has been counted up."""
@@ -217,7 +235,10 @@ class Leg:
             raise self._unreachable("the connection took too long") from None
         except ssl.SSLError:
             raise self._unreachable("the TLS handshake with the upstream failed") from None
-        except OSError:
+        except OSError as error:
+            if error.errno in _OUR_OWN:
+                self.breaker.abandoned()
+                raise Unavailable(Reason.OVERLOADED, "the gate has no room for another connection", retry_after=1) from None
             raise self._unreachable("the connection was refused") from None
         except asyncio.CancelledError:
             self.breaker.abandoned()
@@ -243,7 +264,7 @@ class Leg:
             return  # and counted off already
         if reusable:
             self._idle.append(connection)
-            if self._waiting:
+            if self._waiting or self._heartbeats:
                 self._pass_on()
         else:
             connection.drop()
@@ -267,9 +288,10 @@ class Leg:
         """Drop every connection and stop sweeping."""
         self._closed = True
         self._sweeper.cancel()
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(Unavailable(Reason.DRAINING))
+        for line in (self._heartbeats, self._waiting):
+            while line:
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_exception(Unavailable(Reason.DRAINING))
         for connection in list(self._open):
             connection.abort(Reason.DRAINING, "")

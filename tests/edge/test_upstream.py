@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import resource
 import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from proxy.edge.breaker import FAILURES
 from proxy.edge.exchange import HEAD_LIMIT, Exchange
 from proxy.edge.tls import server_context, upstream_context
 from proxy.edge.upstream import Target
@@ -19,6 +21,7 @@ from tests.edge.upstreams import ACT, OK, RECEIPT, VIEW, Conversation, body_of, 
 
 HEAD_200 = b"HTTP/1.1 200 OK\r\n"
 PATIENCE = Target("test", connect_seconds=0.1, first_byte_seconds=0.1, idle_seconds=0.1)  # for what is meant to time out
+PING = replace(ACT, path=b"/api/ping", effect="alive")
 GET = Outbound("GET", b"/", b"", b"", effect="view")
 
 GOOD: dict[str, tuple[bytes, int, bytes]] = {
@@ -335,6 +338,30 @@ def test_an_upstream_that_is_down_is_unreachable() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@pytest.mark.parametrize("socket_path", ["", "upstream.sock"], ids=["tcp", "unix"])
+def test_a_gate_without_free_files_does_not_blame_the_upstream(new_loop: NewLoop, socket_path: str, tmp_path: Path) -> None:
+    """Calls are told that the gate is overloaded, however many, and the first one after that is served: no breaker has opened."""
+
+    async def main() -> None:
+        path = tmp_path / socket_path if socket_path else None
+        async with upstream(serve_all, path=path) as seen, leg_to(Target("test", port=seen.port, socket=str(path or ""))) as leg:
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # which are open already
+            try:
+                for _ in range(FAILURES + 1):
+                    with pytest.raises(Unavailable) as refused:
+                        await leg.forward(RECEIPT, ACT)
+                    assert (refused.value.reason, refused.value.status) == (Reason.OVERLOADED, 503)
+                    assert (refused.value.retry_after, refused.value.sent) == (1, False)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert not leg.breaker.open
+            assert (await leg.forward(RECEIPT, ACT)).status == 200
+
+    run(main(), new_loop)
+
+
 def test_the_pool_is_bounded_and_its_line_is_fair() -> None:
     """Never more connections than allowed; who waits is served in order; who comes when the line is full is told so."""
 
@@ -397,6 +424,106 @@ def test_a_line_that_stands_still_takes_nobody_else() -> None:
             served.cancel()
             waiting.cancel()
             await asyncio.gather(served, waiting, return_exceptions=True)
+
+    run(main())
+
+
+def test_heartbeats_go_first_and_leave_a_turn_to_others() -> None:
+    """Whoever says that a worker lives passes those who wait, in order; after eight of them another call is served."""
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def script(conversation: Conversation) -> None:
+            await conversation.request()
+            await go.wait()
+            await conversation.say(OK)
+            await serve_all(conversation)
+
+        async with both(script, Target("test", connections=1)) as (leg, seen):
+            calls = [asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n))) for n in range(5)]
+            await until(lambda: seen.requests and len(leg._waiting) == 4)
+            pings = [asyncio.ensure_future(leg.forward(RECEIPT, replace(PING, path=b"/p%d" % n))) for n in range(19)]
+            await until(lambda: len(leg._heartbeats) == 19)
+            pings[0].cancel()
+            go.set()
+            assert {answer.status for answer in await asyncio.gather(*calls, *pings[1:])} == {200}
+            paths = [request.split(b" ")[1].decode() for request in seen.requests]
+            firsts, seconds, rest = ([f"/p{n}" for n in numbers] for numbers in (range(1, 9), range(9, 17), range(17, 19)))
+            assert paths == ["/0", *firsts, "/1", *seconds, "/2", *rest, "/3", "/4"]
+            assert (seen.connections, leg.in_use) == (1, 0)
+
+    run(main())
+
+
+def test_a_heartbeat_is_taken_where_others_are_turned_away() -> None:
+    """In a line that is full, and in one that stands still; a line of heartbeats has bounds too, twice as wide."""
+
+    async def main() -> None:
+        target = Target("test", connections=1, waiting=2, patience_seconds=30.0)
+        async with both(saying(stay=True), target) as (leg, seen):
+
+            async def turned_away(outbound: Outbound) -> None:
+                with pytest.raises(Unavailable) as caught:
+                    await leg.forward(RECEIPT, outbound)
+                assert (caught.value.reason, caught.value.retry_after, caught.value.sent) == (Reason.OVERLOADED, 1, False)
+
+            calls = [asyncio.ensure_future(leg.forward(RECEIPT, ACT)) for _ in range(3)]
+            await until(lambda: seen.requests and len(leg._waiting) == 2)
+            await turned_away(ACT)
+            calls += [asyncio.ensure_future(leg.forward(RECEIPT, PING)) for _ in range(3)]
+            await until(lambda: len(leg._heartbeats) == 3)
+            leg.now = lambda: leg.loop.time() + 31.0
+            calls.pop(1).cancel()
+            await until(lambda: len(leg._waiting) == 1)
+            await turned_away(ACT)
+            calls.append(asyncio.ensure_future(leg.forward(RECEIPT, PING)))
+            await until(lambda: len(leg._heartbeats) == 4)
+            await turned_away(PING)
+            calls.pop().cancel()
+            await until(lambda: len(leg._heartbeats) == 3)
+            leg.now = lambda: leg.loop.time() + 61.0
+            await turned_away(PING)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            assert not leg._heartbeats
+            assert not leg._waiting
+
+    run(main())
+
+
+def test_a_heartbeat_that_waits_too_long_is_told_so_later_than_others() -> None:
+    """It gives its place in line up, after a time that is longer than that of the call that came after it."""
+
+    async def main() -> None:
+        patient = replace(PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=9, patience_seconds=0.05)
+        async with both(saying(stay=True), patient) as (leg, seen):
+            served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
+            await until(lambda: seen.requests)
+            order: list[str] = []
+            for outbound in (PING, ACT):
+                call = asyncio.ensure_future(leg.forward(RECEIPT, outbound))
+                call.add_done_callback(lambda call, effect=outbound.effect: order.append(f"{effect}: {call.exception().reason}"))
+            await until(lambda: len(order) == 2)
+            assert order == ["act: overloaded", "alive: overloaded"]
+            assert not leg._heartbeats
+            served.cancel()
+            await asyncio.gather(served, return_exceptions=True)
+
+    run(main())
+
+
+def test_a_leg_that_closes_lets_heartbeats_go_too() -> None:
+    """Whoever waits hears that the gate ends."""
+
+    async def main() -> None:
+        async with both(saying(stay=True), Target("test", connections=1)) as (leg, seen):
+            calls = [asyncio.ensure_future(leg.forward(RECEIPT, outbound)) for outbound in (ACT, ACT, PING)]
+            await until(lambda: seen.requests and leg._waiting and leg._heartbeats)
+            leg.close()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert [result.reason for result in results if isinstance(result, Unavailable)] == [Reason.DRAINING] * 3
 
     run(main())
 
