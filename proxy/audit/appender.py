@@ -13,6 +13,7 @@ No locks and no threads here; `proxy.audit.writer` sees to it that one at a time
 
 import os
 import time
+from binascii import b2a_hex
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -84,16 +85,19 @@ class Appender:
         state, stamp = self.state, self.stamp
         tree, prev, last = state.tree.copy(), state.prev, state.time
         seq = tree.size
-        parts = []
+        parts, leaves = [], []
+        at = stamp(last)
         for moment, body, _, _ in entries:
             if moment > last:
                 last = moment
-            text = line(seq, prev, stamp(last), body)
+                at = stamp(last)
+            text = line(seq, prev, at, body)
             leaf = sha256(b"\x00" + text).digest()
-            tree.append(leaf)
-            prev = leaf[:8].hex().encode()
+            prev = b2a_hex(leaf[:8])
+            leaves.append(leaf)
             parts.append(text)
             seq += 1
+        tree.extend(leaves)
         parts.append(b"")
         return Prepared(entries, b"\n".join(parts), tree, prev, last)
 

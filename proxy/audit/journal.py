@@ -169,11 +169,13 @@ class Journal:
             raise
         if window and heartbeat is not None:
             self._open_window(first, request_id, heartbeat, principal, origin, *decided[0], moment)
+        if len(ids) == 1:
+            return [None if ids[0] is None else Receipt(ids[0], first, now_ns)]
         return [None if call_id is None else Receipt(call_id, first + number, now_ns) for number, call_id in enumerate(ids)]
 
     def completed(self, receipt: Receipt, *, outcome: str, status: int, sent: int, duration_us: int) -> None:
         """Record what came of a call, once. `outcome` is "ok", "fault" or the reason code of a failure. Durable with the next commit."""
-        if self._windows and self._windows.completed(receipt.sequence, outcome):
+        if receipt.sequence in self._windows.by_sequence and self._windows.completed(receipt.sequence, outcome):
             return
         body = completed(receipt.call_id, receipt.sequence, outcome, status, sent, duration_us)
         self._commits.add((self._now(), body, None, receipt.sequence))

@@ -57,13 +57,20 @@ class Tree:
         return Tree(self.size, self.edge)
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf hash. Every trailing one bit of the size is a complete subtree to merge with (hot: once a record)."""
+        """Add one leaf hash."""
+        self.extend((leaf,))
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaf hashes in order. Every trailing one bit of the size is a complete subtree to merge with (hot: twice a call)."""
         size, edge = self.size, self.edge
-        self.size = size + 1
-        while size & 1:
-            leaf = sha256(b"\x01" + edge.pop() + leaf).digest()
-            size >>= 1
-        edge.append(leaf)
+        for node in leaves:
+            ones = size
+            while ones & 1:
+                node = sha256(b"\x01" + edge.pop() + node).digest()
+                ones >>= 1
+            edge.append(node)
+            size += 1
+        self.size = size
 
     def root(self) -> bytes:
         """Return the Merkle tree hash of all leaves so far."""

@@ -53,10 +53,10 @@ class Windows:
 
     def __init__(self) -> None:
         self._open: dict[Key, Window] = {}
-        self._all: dict[int, Window] = {}
+        self.by_sequence: dict[int, Window] = {}
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self.by_sequence)
 
     def ride(self, key: Key, standing: tuple[object, ...], now: float, moment: int) -> Window | None:
         """Let one call ride, if a window for it is open and the decision is the same; else end that window."""
@@ -76,11 +76,11 @@ class Windows:
         """Take up a window whose decision has just become durable. One opened at the same time for the same key ends."""
         if (other := self._open.get(window.key)) is not None:
             self._end(other)
-        self._open[window.key] = self._all[window.sequence] = window
+        self._open[window.key] = self.by_sequence[window.sequence] = window
 
     def completed(self, sequence: int, outcome: str) -> bool:
         """Count an outcome; say whether `sequence` is a window's at all."""
-        window = self._all.get(sequence)
+        window = self.by_sequence.get(sequence)
         if window is None:
             return False
         window.inside -= 1
@@ -92,9 +92,9 @@ class Windows:
         for window in list(self._open.values()):
             if all_of_them or now >= window.ends:
                 self._end(window)
-        done = [window for window in self._all.values() if window.ended and (all_of_them or window.inside == 0)]
+        done = [window for window in self.by_sequence.values() if window.ended and (all_of_them or window.inside == 0)]
         for window in done:
-            del self._all[window.sequence]
+            del self.by_sequence[window.sequence]
             if window.inside:
                 window.outcomes["unknown"] += window.inside
         return done
