@@ -1,6 +1,7 @@
 """Writing replies to one client: never faster than it reads, and never longer than it deserves.
 
-A reply is whole, or a stream that is asked for its next part only when the client has taken the last ones. A client that
+A reply is whole, or a stream that is asked for its next part only when the client has taken the last ones. Of a part no more
+is written at once than a piece: TLS holds what is written at once three times over. A client that
 takes less than `PROGRESS` bytes in the write deadline is cut off: who reads one byte a minute holds no answer for long.
 A stream that fails in the middle ends in a cut connection, never in something that looks complete.
 """
@@ -16,6 +17,7 @@ from proxy.model import Reply, Stream
 PROGRESS = 65_536  # bytes in the time of a deadline
 _HIGH_WATER = 262_144  # bytes of answer that may wait in the transport
 _SLICE = 131_072  # bytes of a long answer written at once
+_PIECE = 65_536  # bytes of a stream written at once; its first part is all that was gathered before it became one
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 _BODILESS = frozenset({204, 304})  # RFC 9112 section 6.3
 
@@ -117,10 +119,10 @@ class ReplyWriter:
 
     async def _relay(self, stream: Stream, *, chunked: bool) -> bool:
         async for part in stream:
-            if not part:
-                continue  # an empty chunk would end the body
-            if not await self._write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part):
-                return False
+            for begin in range(0, len(part), _PIECE):  # an empty part has none: an empty chunk would end the body
+                piece = part[begin : begin + _PIECE]
+                if not await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece):
+                    return False
         return not chunked or await self._write(b"0\r\n\r\n")
 
     async def _write(self, data: bytes | memoryview) -> bool:

@@ -16,6 +16,7 @@ class Clogged:
     def __init__(self) -> None:
         self.unsent = 0
         self.now = 0.0
+        self.aborted = False
         self.written: list[bytes] = []
         self.wrote: Callable[[], object] = lambda: None
 
@@ -28,6 +29,9 @@ class Clogged:
     def write(self, data: bytes | memoryview) -> None:
         self.written.append(bytes(data))
         self.wrote()
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def time(self) -> float:
         return self.now
@@ -114,6 +118,72 @@ async def test_nothing_is_written_to_a_client_that_has_left(size: int) -> None:
     assert sending is not None
     assert not await sending
     assert not clog.written
+
+
+class Parts:
+    """A stream of given parts."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = list(parts)
+        self.closed = False
+
+    def __aiter__(self) -> "Parts":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.parts:
+            raise StopAsyncIteration
+        return self.parts.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_a_stream_is_written_in_small_pieces_as_the_client_takes_them(chunked: bool) -> None:
+    """However long its parts: one piece, then a wait for the client, then the next; nothing is lost, and an empty part is no end."""
+    writer, clog = free_writer()
+    whole = bytes(range(256)) * 1000
+    parts = Parts(b"ab", b"", whole, b"end")
+    reply = Reply(200, stream=parts, length=None if chunked else len(whole) + 5)
+    sending = writer.send(reply, b"D", head_only=False, close=False)
+    assert sending is not None
+    clog.wrote = writer.pause
+    waiting = asyncio.ensure_future(sending)
+    for _ in range(20):
+        await asyncio.sleep(0)
+        before = len(clog.written)
+        assert max(map(len, clog.written), default=0) <= 65_536 + len(b"10000\r\n\r\n")
+        writer.resume()
+        if waiting.done():
+            break
+        await asyncio.sleep(0)
+        assert len(clog.written) <= before + 2  # the head goes with the first piece
+    assert await waiting
+    assert parts.closed
+    _, _, body = b"".join(clog.written).partition(b"\r\n\r\n")
+    if chunked:
+        framed, body = body, b""
+        while framed != b"0\r\n\r\n":
+            size, _, framed = framed.partition(b"\r\n")
+            body, framed = body + framed[: int(size, 16)], framed[int(size, 16) + 2 :]
+    assert body == b"ab" + whole + b"end"
+
+
+async def test_a_client_that_leaves_gets_no_further_piece() -> None:
+    """What is left of a long part is not written into a closed connection."""
+    writer, clog = free_writer()
+    parts = Parts(b"a" * 1_000_000)
+    sending = writer.send(Reply(200, stream=parts, length=1_000_000), b"D", head_only=False, close=False)
+    assert sending is not None
+    clog.wrote = lambda: writer.pause() if len(clog.written) == 3 else None
+    waiting = asyncio.ensure_future(sending)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    writer.close()
+    assert not await waiting
+    assert [len(data) for data in clog.written[1:]] == [65_536] * 2
+    assert (clog.aborted, parts.closed) == (True, True)
 
 
 HEADS: dict[str, tuple[Reply, bool, bool, bytes]] = {
