@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic_ns
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from proxy.protocol.rpc import Bundle, Room, RpcDialect
 from proxy.protocol.xmlrpc import Fault
 from proxy.recorded import Recorded
 from proxy.routes import Dialect, Route, Routes
-from proxy.views import Views
+from proxy.views import EACH, Views
 
 
 class Meter(Protocol):
@@ -86,7 +87,7 @@ class Gate:
         self._log = log
         self._limit = in_flight
         self._clock = clock
-        self._views = Views(max(1, in_flight // 2), max(1, in_flight // 8))
+        self._views = Views(max(1, in_flight // 2), max(1, min(EACH, in_flight // 8)))
         self.in_flight = 0
         self._settled: asyncio.Event | None = None
         self.draining = False
@@ -129,7 +130,11 @@ class Gate:
             if receipt is None:
                 self._log_denied(request, principal, call, decision)
                 return speak(of_decision(principal, call, decision, request.id))
-            return await self._forward(request, route, dialect, principal, call, receipt)
+            reply = await self._forward(request, route, dialect, principal, call, receipt)
+            if viewer is not None and isinstance(reply.stream, Recorded):
+                reply.stream.last = partial(self._views.give_back, viewer)
+                viewer = None  # it looks for as long as it reads
+            return reply
         except Rejected as error:
             return self._rejected(request, error, principal, upstream, speak)
         except Exception as error:
@@ -188,7 +193,10 @@ class Gate:
                 assert isinstance(dialect, RpcDialect)
                 reply = dialect.introspect(call, lambda method: self._policy.may_call(principal, route.name, method.name))
             else:
-                answer = await route.leg.forward(receipt, dialect.encode(call, principal, request))
+                outbound = dialect.encode(call, principal, request)
+                if outbound.effect == "view":
+                    outbound = replace(outbound, viewer=principal.name)
+                answer = await route.leg.forward(receipt, outbound)
                 reply = dialect.answer(call, principal, answer)
         except Exception as error:
             if answer is not None and answer.stream is not None:

@@ -189,6 +189,7 @@ class Outbound:
     anything else. A view may be sent a second time when a kept-alive connection turns out dead, and identical views may
     share an answer; with `cacheable` for a moment after it came, too.
     `whole` is how many bytes of an answer are gathered before it becomes a stream.
+    `viewer` is the name of the principal who asks for a view: what is scarce for views is shared out fairly by it. It is not sent.
     """
 
     verb: Literal["GET", "POST", "HEAD"]
@@ -199,6 +200,7 @@ class Outbound:
     effect: Literal["view", "alive", "act"] = "act"
     cacheable: bool = False
     whole: int = 65_536
+    viewer: str = ""
 
     @property
     def retry_safe(self) -> bool:

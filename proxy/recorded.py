@@ -12,13 +12,14 @@ from proxy.model import Reason, Stream
 class Recorded:
     """A streamed body that closes its call's record when it ends: whole, cut short by the upstream, or left by the caller.
 
-    `close` is told the outcome and how many bytes were taken, once.
+    `close` is told the outcome and how many bytes were taken, once. `last` is called after it: what is held for as long as the stream.
     """
 
     def __init__(self, stream: Stream, close: Callable[[str, int], None]) -> None:
         self._stream = stream
         self._close: Callable[[str, int], None] | None = close
         self._sent = 0
+        self.last: Callable[[], object] = _nothing
 
     def __aiter__(self) -> "Recorded":
         return self
@@ -47,4 +48,11 @@ class Recorded:
     def _end(self, outcome: str) -> None:
         if self._close is not None:
             close, self._close = self._close, None
-            close(outcome, self._sent)
+            try:
+                close(outcome, self._sent)
+            finally:
+                self.last()
+
+
+def _nothing() -> None:
+    """Nothing is held."""

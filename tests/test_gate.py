@@ -302,6 +302,54 @@ async def test_views_leave_room_for_work(bench: Bench) -> None:
     assert (await others).status == 200
 
 
+async def test_a_long_view_counts_until_its_reader_has_all_of_it(bench: Bench) -> None:
+    """Whoever does not read keeps no place but their own: it is given back at the end of the stream, not when it begins."""
+    held = []
+    for _ in range(2):
+        bench.leg.answer = Answer(200, {b"content-type": b"application/json"}, stream=Parts([b"ab"], None))
+        held.append(await bench.ask("/api/task_list", "viewer"))
+    assert [reply.status for reply in held] == [200, 503]
+    bench.leg.answer = Answer(200, {b"content-type": b"application/json"}, b'{"response": null}')
+    assert (await bench.ask("/api/task_list", "operator")).status == 200
+    assert (await bench.ask("/api/pause", "admin")).status == 200
+    assert held[0].stream is not None
+    assert [part async for part in held[0].stream] == [b"ab"]
+    assert (await bench.ask("/api/task_list", "viewer")).status == 200
+    assert bench.gate._views._held == {}
+
+
+async def test_one_principal_has_views_for_a_few_dashboards_at_once(bench: Bench) -> None:
+    """However much the gate carries: 32, so that the rest of what it keeps for views is for others."""
+    bench.gate = Gate(bench.gate._routes.routes, bench.verifier, bench.gate._policy, bench.journal, Meter(), bench.log, in_flight=1024)
+    bench.gate._clock = lambda: NOW
+    release = asyncio.Event()
+    leg = bench.leg
+
+    class SlowLeg(ScriptedLeg):
+        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+            await release.wait()
+            return await leg.forward(receipt, outbound)
+
+    bench.use(SlowLeg(bench.audit))
+    crowd = [asyncio.ensure_future(bench.ask("/api/task_list", "viewer")) for _ in range(40)]
+    other = asyncio.ensure_future(bench.ask("/api/task_list", "operator"))
+    refused = [reply for reply in [await call for call in crowd[32:]] if reply.status == 503]
+    assert len(refused) == 8
+    assert all((b"retry-after", b"1") in reply.headers for reply in refused)
+    release.set()
+    assert [(await call).status for call in crowd[:32]] == [200] * 32
+    assert (await other).status == 200
+
+
+async def test_the_leg_is_told_who_looks(bench: Bench) -> None:
+    """Places for views are shared out between principals; a call that acts or says that a worker lives has none to wait for."""
+    await bench.ask("/api/task_list", "viewer")
+    await bench.ask("/api/pause", "admin")
+    await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')
+    assert [(outbound.effect, outbound.viewer) for outbound in bench.leg.sent] == [("view", "local|viewer-1"), ("act", ""), ("alive", "")]
+    assert not any(b"viewer-1" in outbound.body + outbound.path for outbound in bench.leg.sent)
+
+
 async def test_settling_waits_for_calls_whose_callers_left(bench: Bench) -> None:
     """A gate that ends closes its journal only when every call in hand has its end in it."""
     release = asyncio.Event()

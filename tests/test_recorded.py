@@ -43,6 +43,28 @@ async def test_a_stream_that_the_upstream_cuts_short_has_its_reason() -> None:
     assert ends == [("upstream-closed", 2)]
 
 
+@pytest.mark.parametrize("end", ["read", "cut", "left", "record fails"])
+async def test_what_is_held_for_a_stream_is_let_go_once_at_its_end(end: str) -> None:
+    """Not before its last part has been taken, and then after the record, however it ends."""
+    ends: list[str] = []
+
+    def close(outcome: str, sent: int) -> None:
+        ends.append(outcome)
+        if end == "record fails":
+            raise RuntimeError
+
+    stream = Recorded(Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED) if end == "cut" else None), close)
+    stream.last = lambda: ends.append("last")
+    assert await stream.__anext__() == b"ab"
+    assert ends == []
+    if end != "left":
+        with pytest.raises({"read": StopAsyncIteration, "cut": Unavailable}.get(end, RuntimeError)):
+            await stream.__anext__()
+    for _ in range(2):
+        await stream.aclose()
+    assert ends == [{"cut": "upstream-closed", "left": "client-gone"}.get(end, "ok"), "last"]
+
+
 @pytest.mark.parametrize("reason", [None, Reason.CALL_TOO_COMPLEX])
 async def test_a_stream_that_is_given_up_has_the_reason_of_that(reason: Reason | None) -> None:
     """The caller left, or the gate reads no further; either way the upstream's stream is closed."""

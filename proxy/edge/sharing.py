@@ -8,7 +8,8 @@ So, after a view has been authorised and recorded like any other call:
   sent later. So everyone sees their own writes, and at most one flight of a kind runs and one waits.
 * **Cache.** An answer is given again for `seconds`, unless a call that acts has been sent or answered meanwhile, or the
   catalog calls the method fresh. Where several processes share the port there is none: another may have acted.
-* **A bound.** At most `views` of them are at the upstream at once, so that workers' calls do not queue behind them.
+* **A bound.** At most `views` of them are at the upstream at once, so that workers' calls do not queue behind them. Those who
+  wait have their turns principal by principal (`proxy.edge.places`); a flight that several wait for comes with the first of them.
 
 Answers up to `SHARED_BYTES` are shared; a longer one goes to the first caller as a stream, and the others ask for themselves.
 Calls that act and heartbeats pass straight through.
@@ -18,13 +19,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
+from proxy.edge.places import Places, Turn
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt
 
 SHARED_BYTES = 1_048_576  # bytes of one answer; 10,000 tasks take a third of it, compressed
 _CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream, with the calls they answer
 _ENTRY = 1024  # bytes that one of them takes beside: headers, a dictionary's entry
-_WAITING = 256  # flights that may wait for a place
+_WAITING = 256  # flights that may wait for a place, half of them for one principal
 _PATIENCE = 10.0  # seconds they may wait: longer than a whole page of a dashboard over 10,000 tasks takes
 _NOT_SENT = -1
 
@@ -39,12 +41,13 @@ class Leg(Protocol):
 
 
 class _Flight:
-    """One upstream call and those who wait for its answer. `epoch` is the count of acts when it was sent."""
+    """One upstream call and those who wait for its answer. `turn` is its own, `epoch` the count of acts when it was sent."""
 
-    __slots__ = ("callers", "epoch", "task")
+    __slots__ = ("callers", "epoch", "task", "turn")
     task: "asyncio.Task[None]"
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
         self.epoch = _NOT_SENT
         self.callers: list[asyncio.Future[Answer | None]] = []
 
@@ -71,12 +74,11 @@ class SharedLeg:
 
     def __init__(self, leg: Leg, *, views: int = 2, seconds: float = 1.0, now: Callable[[], float]) -> None:
         self._leg = leg
-        self._places = asyncio.Semaphore(views)
+        self._places = Places(views, each=views, room=_WAITING, patience=_PATIENCE, refusal=_too_many)
         self._seconds = seconds
         self._now = now
         self._epoch = 0  # grows whenever a call that acts is sent or answered
         self._flights: dict[_Key, list[_Flight]] = {}
-        self._waiting = 0
         self._cache: dict[_Key, tuple[float, Answer]] = {}
         self._cached_bytes = 0
         self.shared = 0  # views answered without a call of their own
@@ -111,6 +113,8 @@ class SharedLeg:
         joined = flight is not None
         if flight is None:
             flight = self._start(key, receipt, outbound)
+        else:
+            self._places.join(flight.turn, outbound.viewer)
         landed: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         flight.callers.append(landed)
         try:
@@ -122,7 +126,7 @@ class SharedLeg:
         finally:
             del landed  # as in `_Flight.fail`
         if answer is None:
-            return await self._send(_Flight(), receipt, outbound)  # the stream is another caller's
+            return await self._send(_Flight(self._places.ask(outbound.viewer)), receipt, outbound)  # the stream is another caller's
         self.shared += joined
         return answer
 
@@ -134,7 +138,7 @@ class SharedLeg:
         return None
 
     def _start(self, key: _Key, receipt: Receipt, outbound: Outbound) -> _Flight:
-        flight = _Flight()
+        flight = _Flight(self._places.ask(outbound.viewer))
         flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))  # whoever leaves, it goes on
         self._flights.setdefault(key, []).append(flight)
         return flight
@@ -161,28 +165,12 @@ class SharedLeg:
 
     async def _send(self, flight: _Flight, receipt: Receipt, outbound: Outbound) -> Answer:
         """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's work is done by then."""
-        if self._places.locked():
-            await self._wait()
-        else:
-            await self._places.acquire()  # at once
+        holder = await self._places.wait(flight.turn)
         try:
             flight.epoch = self._epoch
             return await self._leg.forward(receipt, outbound)
         finally:
-            self._places.release()
-
-    async def _wait(self) -> None:
-        """Take a place when one is free. Raises `Unavailable` when too many wait, or it took too long."""
-        if self._waiting >= _WAITING:
-            raise Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1) from None
-        finally:
-            self._waiting -= 1
+            self._places.give_back(holder)
 
     def _forget(self) -> None:
         self._cache.clear()
@@ -202,6 +190,10 @@ class SharedLeg:
             self._cached_bytes -= _size(oldest, self._cache.pop(oldest)[1])
         self._cache[key] = (now + self._seconds, answer)
         self._cached_bytes += size
+
+
+def _too_many() -> Unavailable:
+    return Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
 
 
 def _size(key: _Key, answer: Answer) -> int:

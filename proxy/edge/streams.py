@@ -6,30 +6,30 @@ would keep every worker waiting. Hence only some of the connections may carry st
 moment for a place, which is long for readers that read, and is then refused: at the answer's first bytes, when its length
 shows. Calls that act pass straight through: by then they have acted.
 
-A stream's parts are handed on in small pieces. The first is all that was gathered until the answer counted as long, and TLS
-holds what is written at once three times over.
+One principal has at most half of the places, and of the room to wait for one: whoever reads slowly, or does not read at all,
+keeps others from nothing.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
+from proxy.edge.places import Places
 from proxy.edge.sharing import Leg
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt, Stream
 
 _PATIENCE = 2.0  # seconds to wait for a place
-_PIECE = 65_536  # bytes
 
 
 class BoundedStreams:
-    """A leg of whose answers at most `streams` are streams of views at any time; `waiting` more may wait to become one."""
+    """A leg of whose answers at most `streams` are streams of views at any time; `waiting` more may wait to become one.
+
+    Half of both are for one principal, or the only one there is.
+    """
 
     def __init__(self, leg: Leg, streams: int, waiting: int, *, patience: float = _PATIENCE) -> None:
         self._leg = leg
-        self._room = waiting
-        self._patience = patience
-        self._places = asyncio.Semaphore(streams)
-        self._waiting = 0
+        self._places = Places(streams, each=max(1, streams // 2), room=waiting, patience=patience, refusal=_too_many)
 
     def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """The upstream's answer. Raises `Unavailable`, with ``overloaded`` for a long answer that is one too many."""
@@ -42,51 +42,32 @@ class BoundedStreams:
         if answer.stream is None:
             return answer
         try:
-            await self._enter()
+            holder = await self._places.wait(self._places.ask(outbound.viewer))
         except BaseException:
             await answer.stream.aclose()
             raise
-        return Answer(answer.status, answer.headers, answer.body, _Counted(answer.stream, self._places.release), answer.length)
-
-    async def _enter(self) -> None:
-        """Take a place. Raises `Unavailable`."""
-        if self._places.locked() and self._waiting >= self._room:
-            raise _too_many()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._places.acquire()
-        except TimeoutError:
-            raise _too_many() from None
-        finally:
-            self._waiting -= 1
+        counted = _Counted(answer.stream, partial(self._places.give_back, holder))
+        return Answer(answer.status, answer.headers, answer.body, counted, answer.length)
 
 
 class _Counted:
     """A stream that gives its place back when it ends, however it ends."""
 
-    __slots__ = ("_give_back", "_rest", "_stream")
+    __slots__ = ("_give_back", "_stream")
 
     def __init__(self, stream: Stream, give_back: Callable[[], None]) -> None:
         self._stream = stream
         self._give_back: Callable[[], None] | None = give_back
-        self._rest = memoryview(b"")
 
     def __aiter__(self) -> "_Counted":
         return self
 
     async def __anext__(self) -> bytes:
-        if not self._rest:
-            try:
-                part = await self._stream.__anext__()
-            except BaseException:
-                self._end()
-                raise
-            if len(part) <= _PIECE:
-                return part
-            self._rest = memoryview(part)
-        piece, self._rest = self._rest[:_PIECE], self._rest[_PIECE:]
-        return bytes(piece)
+        try:
+            return await self._stream.__anext__()
+        except BaseException:
+            self._end()
+            raise
 
     async def aclose(self) -> None:
         self._end()

@@ -187,6 +187,52 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(made: tuple[SharedLeg, 
     assert [(await view).body for view in views] == [b"x"] * 3
 
 
+def view_of(name: str, path: str) -> Outbound:
+    """A view that `name` asks for."""
+    return Outbound("POST", path.encode(), b"form", b"data={}", effect="view", viewer=name)
+
+
+async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """Whoever asks for thirty things at once has them one by one; who asks for one thing meanwhile has it next."""
+    shared, leg, _ = made
+    crowd = [asyncio.ensure_future(shared.forward(RECEIPT, view_of("loud", f"/{number}"))) for number in range(30)]
+    await turn()
+    quiet = asyncio.ensure_future(shared.forward(RECEIPT, view_of("quiet", "/is_paused")))
+    await turn()
+    leg.answer()
+    await turn()
+    leg.answer()
+    await turn()
+    assert leg.sent == [b"/0", b"/1", b"/2", b"/is_paused"]
+    while not quiet.done():
+        leg.answer()
+        await turn()
+    assert [call.done() for call in crowd].count(True) <= 4
+    while leg.pending:
+        leg.answer()
+        await turn()
+    assert [(await call).body for call in [*crowd, quiet]] == [b"x"] * 31
+    assert leg.sent[4:] == [b"/%d" % number for number in range(3, 30)]
+
+
+async def test_who_joins_a_flight_that_waits_brings_it_forward(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """That another asked for the same before, behind much else, costs nobody their turn; it is still one call."""
+    shared, leg, _ = made
+    crowd = [asyncio.ensure_future(shared.forward(RECEIPT, view_of("loud", f"/{number}"))) for number in range(30)]
+    await turn()
+    quiet = [asyncio.ensure_future(shared.forward(RECEIPT, view_of("quiet", "/29"))) for _ in range(2)]
+    await turn()
+    leg.answer()
+    leg.answer()
+    await turn()
+    assert leg.sent == [b"/0", b"/1", b"/2", b"/29"]
+    while leg.pending:
+        leg.answer()
+        await turn()
+    assert all(call.done() for call in crowd + quiet)
+    assert len(leg.sent) == 30
+
+
 async def test_failure_is_everybodys_and_is_not_kept(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
     """When the shared call fails all who waited for it hear why, and the next caller tries anew."""
     shared, leg, _ = made

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
@@ -59,10 +60,15 @@ def long(parts: Parts) -> Answer:
     return Answer(200, {b"x": b"y"}, stream=parts, length=2)
 
 
-async def refused(bound: BoundedStreams) -> None:
+def view_of(name: str) -> Outbound:
+    """A view that `name` asks for."""
+    return replace(VIEW, viewer=name)
+
+
+async def refused(bound: BoundedStreams, outbound: Outbound = VIEW) -> None:
     """Hold that one more long answer is one too many."""
     with pytest.raises(Unavailable) as caught:
-        await bound.forward(RECEIPT, VIEW)
+        await bound.forward(RECEIPT, outbound)
     assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1)
 
 
@@ -71,7 +77,7 @@ async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> 
     first, second, third = Parts(), Parts(), Parts()
     short = Answer(200, {}, b"short")
     bound = BoundedStreams(StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())), 2, 1, patience=0.0)
-    answers = [await bound.forward(RECEIPT, VIEW), await bound.forward(RECEIPT, VIEW)]
+    answers = [await bound.forward(RECEIPT, view_of(name)) for name in ("a", "b")]
     await refused(bound)
     assert (first.closed, second.closed, third.closed) == (0, 0, 1)
     for outbound in (VIEW, PING):
@@ -157,13 +163,25 @@ async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: 
     await refused(bound)
 
 
-async def test_long_parts_are_handed_on_in_pieces() -> None:
-    """What was gathered before an answer counted as long is not written at once; nothing of it is lost or moved."""
-    whole = bytes(range(256)) * 1000
-    parts = Parts()
-    parts.left = [b"end", whole]
-    stream = (await BoundedStreams(StreamingLeg(long(parts)), 1, 0).forward(RECEIPT, VIEW)).stream
-    assert stream is not None
-    pieces = [piece async for piece in stream]
-    assert b"".join(pieces) == whole + b"end"
-    assert max(map(len, pieces)) == 65_536
+async def test_one_principal_has_half_of_the_places_and_half_of_the_room() -> None:
+    """Whoever reads as slowly as can be leaves places to others, and they have them at once."""
+    parts = [Parts() for _ in range(11)]
+    bound = BoundedStreams(StreamingLeg(*map(long, parts)), 4, 4, patience=60.0)
+    mine = [await bound.forward(RECEIPT, view_of("loud")) for _ in range(2)]
+    waiting = [asyncio.ensure_future(bound.forward(RECEIPT, view_of("loud"))) for _ in range(2)]
+    await asyncio.sleep(0)
+    await refused(bound, view_of("loud"))
+    others = [await bound.forward(RECEIPT, view_of(name)) for name in ("quiet", "other")]
+    assert all(answer.stream is not None for answer in mine + others)
+    late = asyncio.ensure_future(bound.forward(RECEIPT, view_of("late")))
+    await asyncio.sleep(0)
+    assert not any(call.done() for call in [*waiting, late])
+    assert others[0].stream is not None
+    await others[0].stream.aclose()
+    assert (await late).stream is not None
+    assert not any(call.done() for call in waiting)
+    assert mine[0].stream is not None
+    await mine[0].stream.aclose()
+    assert (await waiting[0]).stream is not None
+    waiting[1].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -501,12 +501,15 @@ def test_a_heartbeat_that_waits_too_long_is_told_so_later_than_others() -> None:
         async with both(saying(stay=True), patient) as (leg, seen):
             served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
             await until(lambda: seen.requests)
-            order: list[str] = []
-            for outbound in (PING, ACT):
-                call = asyncio.ensure_future(leg.forward(RECEIPT, outbound))
-                call.add_done_callback(lambda call, effect=outbound.effect: order.append(f"{effect}: {call.exception().reason}"))
-            await until(lambda: len(order) == 2)
-            assert order == ["act: overloaded", "alive: overloaded"]
+            order: list[tuple[str, Reason]] = []
+
+            async def call(outbound: Outbound) -> None:
+                with pytest.raises(Unavailable) as caught:
+                    await leg.forward(RECEIPT, outbound)
+                order.append((outbound.effect, caught.value.reason))
+
+            await asyncio.gather(call(PING), call(ACT))
+            assert order == [("act", Reason.OVERLOADED), ("alive", Reason.OVERLOADED)]
             assert not leg._heartbeats
             served.cancel()
             await asyncio.gather(served, return_exceptions=True)
