@@ -4,32 +4,31 @@ A catalog is a TOML file in ``policies/catalogs``. Everything else reads it: the
 policies are validated against it, `system.methodSignature` is answered from it, the audit withholds what it marks as
 secret. What a catalog does not name does not exist: an unknown method is denied, whatever the policies say.
 
-`check_arguments` is on the path of every call, so a catalog compiles one table per method when it is loaded. Its
-refusals name the method and the argument, never the value.
+The arguments of every call are checked by it (`proxy.protocol.arguments`), so a catalog compiles one table per method when
+it is loaded.
 """
 
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast, get_args
 
-from proxy.errors import ConfigError, Problem, Rejected
-from proxy.model import Permission, Reason, Value
-from proxy.protocol.argument_types import TYPES, ArgumentType, Plain, without_markup
+from proxy.errors import ConfigError, Problem
+from proxy.model import Permission, Value
+from proxy.protocol.argument_types import TYPES, ArgumentType, Plain
 
 WireProtocol: TypeAlias = Literal["luigi", "xmlrpc"]
 Shape: TypeAlias = tuple[tuple[str, ...], tuple[type, ...]]
 """The names of a call's arguments in order, and the Python types of their values."""
-
-_SHAPES_KEPT = 256  # of one method; clients of one version have a few
-_SHAPE_NAMES = 64  # arguments in a shape worth remembering, and characters in one's name
+LeftOpen: TypeAlias = tuple[str, Container[object], Callable[[Value], bool], str]
+"""What a shape leaves open of one argument: its name, values of it that are good, who is asked for others, and the refusal."""
+ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 _METHOD_NAME = re.compile(r"[A-Za-z0-9_.:/]{1,255}")
-_ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _CATALOG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _CATALOG_KEYS = frozenset(("name", "protocol", "extra", "methods"))
 _METHOD_KEYS = frozenset(
@@ -90,12 +89,14 @@ class Method:
     required: tuple[str, ...] = field(init=False, compare=False, repr=False)
     secret_args: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
     disarmed: tuple[str, ...] = field(init=False, compare=False, repr=False)
-    shapes: dict[Shape, tuple[tuple[str, Callable[[Value], bool], str], ...]] = field(init=False, compare=False, repr=False)
+    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    shapes: dict[Shape, tuple[LeftOpen, ...]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Compile what every call needs: name to type and nullability, the required names, the paths of secrets."""
+        """Compile what every call needs: name to type and nullability, the names, those required, the paths of secrets."""
         put = object.__setattr__
         put(self, "checks", {a.name: (TYPES[a.type], a.nullable) for a in self.arguments})
+        put(self, "names", tuple(a.name for a in self.arguments))
         put(self, "required", tuple(a.name for a in self.arguments if a.required))
         put(self, "secret_args", tuple((a.name,) for a in self.arguments if a.secret))
         put(self, "shapes", {})
@@ -111,115 +112,6 @@ class Catalog:
     methods: Mapping[str, Method]
     digest: str = ""
     text: str = field(default="", repr=False)
-
-
-def check_arguments(method: Method, args: Mapping[str, Value]) -> None:
-    """Check the arguments of one call, whatever the wire it came on.
-
-    Raises `Rejected` (BAD_ARGUMENTS) with one line such as ``add_task: priority must be a finite number``.
-
-    Clients send the same arguments in the same order, and mostly null, truth values and texts of any kind. What names and
-    Python types decide is therefore decided once for a `shape` of arguments; the values that they leave open are looked at
-    in every call (3 us instead of 9). `check_each` is the rule, and says the same.
-    """
-    shape = (tuple(args), tuple(map(type, args.values())))
-    left_open = method.shapes.get(shape)
-    if left_open is None:
-        check_each(method, args)
-        _learn(method, shape)
-    else:
-        for name, accepts, line in left_open:
-            if not accepts(args[name]):
-                raise _bad(method, line)
-        _check_starts(method, args)
-
-
-def check_each(method: Method, args: Mapping[str, Value]) -> None:
-    """As `check_arguments`, one argument after the other and nothing remembered."""
-    checks = method.checks
-    for name, value in args.items():
-        check = checks.get(name)
-        if check is None:
-            _check_extra(method, name, value)
-        elif value is None:
-            if not check[1]:
-                raise _bad(method, f"{name} must be {check[0].phrase}, not null")
-        elif not check[0].accepts(value):
-            raise _bad(method, f"{name} must be {check[0].phrase}")
-    for name in method.required:
-        if name not in args:
-            raise _bad(method, f"{name} is missing")
-    _check_starts(method, args)
-
-
-def _check_starts(method: Method, args: Mapping[str, Value]) -> None:
-    for longer, start in method.starts_with:
-        whole, prefix = args.get(longer), args.get(start)
-        if isinstance(prefix, str) and isinstance(whole, str) and prefix and not _goes_on(whole, prefix):
-            raise _bad(method, f"{longer} must start with {start}")
-
-
-def _learn(method: Method, shape: Shape) -> None:
-    """Remember which values remain to be looked at in arguments of a `shape` that has just passed."""
-    names, kinds = shape
-    if len(names) > _SHAPE_NAMES or any(len(name) > _SHAPE_NAMES for name in names):
-        return
-    if len(method.shapes) >= _SHAPES_KEPT:
-        method.shapes.clear()
-    extra = TYPES[method.each_extra or "json"]
-    left_open = []
-    for name, kind in zip(names, kinds, strict=True):
-        shown, wanted = (name, method.checks[name][0]) if name in method.checks else (_shown(name), extra)
-        if kind is not type(None) and kind not in wanted.settled:  # a null has just passed, so it may stand there
-            left_open.append((name, wanted.accepts, f"{shown} must be {wanted.phrase}"))
-    method.shapes[shape] = tuple(left_open)
-
-
-def name_arguments(method: Method, values: Sequence[Value]) -> dict[str, Value]:
-    """Name the arguments of a call by position, in the catalog's order. Raises `Rejected` when there are too many."""
-    if len(values) > len(method.arguments):
-        raise _bad(method, f"takes at most {len(method.arguments)} arguments by position")
-    return {argument.name: value for argument, value in zip(method.arguments, values, strict=False)}
-
-
-def disarm_markup(method: Method, args: dict[str, Value]) -> dict[str, Value]:
-    """Make markup into text in the arguments that a page will show through ``innerHTML`` (type `markup-free`).
-
-    A caller that skips this has such a call refused by `check_arguments`: safe, and a failed task for a worker that put
-    the ``repr`` of an object into its status message. Returns `args` itself when there is nothing to change.
-    """
-    for name in method.disarmed:
-        if name in args:
-            value = args[name]
-            text = without_markup(value)
-            if text is not value:
-                args = {**args, name: text}
-    return args
-
-
-def _check_extra(method: Method, name: str, value: Value) -> None:
-    safe = _shown(name)
-    if method.each_extra is not None:
-        if not TYPES["resource"].accepts(name):
-            raise _bad(method, "every name must be " + TYPES["resource"].phrase)
-        if value is None or not TYPES[method.each_extra].accepts(value):
-            raise _bad(method, f"{safe} must be {TYPES[method.each_extra].phrase}")
-    elif not method.extra:
-        raise _bad(method, f"{safe} is not one of its arguments")
-    elif not TYPES["json"].accepts(value):
-        raise _bad(method, f"{safe} must be {TYPES['json'].phrase}")
-
-
-def _shown(name: str) -> str:
-    return name if _ARGUMENT_NAME.fullmatch(name) else "an argument with an unusual name"
-
-
-def _goes_on(whole: str, prefix: str) -> bool:
-    return whole.startswith(prefix) and whole[len(prefix) : len(prefix) + 1] in ("", "_", "(")
-
-
-def _bad(method: Method, text: str) -> Rejected:
-    return Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: {text}")
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -321,7 +213,7 @@ class _Reader:
     def _argument(self, where: str, table: Mapping[str, object]) -> Argument:
         self._no_other_keys(where, table, _ARGUMENT_KEYS)
         name = self._text(where, table, "name")
-        if name and not _ARGUMENT_NAME.fullmatch(name):
+        if name and not ARGUMENT_NAME.fullmatch(name):
             self._wrong(f"{where}.name", "is not an argument name", "Use up to 64 letters, digits and _, not beginning with a digit.")
         required = self._flag(where, table, "required", default=False)
         return Argument(

@@ -15,20 +15,23 @@ _AT_ONCE = 64  # names of one object that are worth remembering
 
 
 class Known:
-    """The texts that a rule accepts, with a memory. The rule must depend on the text alone."""
+    """The texts that a rule accepts, with a memory. The rule must depend on the text alone.
 
-    __slots__ = ("_accepts", "_good")
+    `good` are the texts remembered, the same set for good: whoever finds a text in it need not ask.
+    """
+
+    __slots__ = ("_accepts", "good")
 
     def __init__(self, accepts: Callable[[str], object]) -> None:
         """`accepts` gives something true for a good text."""
         self._accepts = accepts
-        self._good: set[str] = set()
+        self.good: set[str] = set()
 
     def is_good(self, value: Value) -> bool:
         """Whether `value` is a text, and a good one."""
         if type(value) is not str:
             return False
-        if value in self._good:
+        if value in self.good:
             return True
         if not self._accepts(value):
             return False
@@ -37,7 +40,7 @@ class Known:
 
     def are_good(self, names: Collection[str]) -> bool:
         """Whether every one of `names` is good. An object gives its names."""
-        if self._good.issuperset(names):
+        if self.good.issuperset(names):
             return True
         if not all(map(self._accepts, names)):
             return False
@@ -46,6 +49,6 @@ class Known:
         return True
 
     def _keep(self, names: Collection[str]) -> None:
-        if len(self._good) + len(names) > KEPT:
-            self._good.clear()
-        self._good.update(names)
+        if len(self.good) + len(names) > KEPT:
+            self.good.clear()
+        self.good.update(names)

@@ -25,7 +25,8 @@ from urllib.parse import quote
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
-from proxy.protocol.catalog import Catalog, check_arguments
+from proxy.protocol.arguments import check_arguments
+from proxy.protocol.catalog import Catalog
 from proxy.protocol.form import read_field, unquote_plus
 from proxy.protocol.luigi import json_refusal, takes_gzip
 from proxy.protocol.refusal import Refusal

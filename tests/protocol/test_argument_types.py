@@ -208,6 +208,16 @@ def test_what_a_python_type_settles_is_accepted(name: str, value: Value) -> None
     assert TYPES[name].accepts(value) or type(value) not in TYPES[name].settled
 
 
+@pytest.mark.parametrize("name", TYPES)
+@given(value=st.sampled_from([row[1] for row in ACCEPTED + REFUSED]) | st.integers() | st.sampled_from([1 << 63, -1 << 63, (1 << 63) - 1]))
+def test_what_is_known_to_be_good_is_accepted(name: str, value: Value) -> None:
+    """`known` saves a question only where the answer is yes, whatever was asked before, and only for the type that it is for."""
+    kind = TYPES[name]
+    kind.accepts(value)
+    assert value not in kind.known.get(type(value), ()) or kind.accepts(value)
+    assert kind.known.keys() <= {str, int, list, dict}
+
+
 def test_every_sign_in_an_id_is_judged_alike_alone_and_among_thousands() -> None:
     """A sign is fine when it can be printed and HTML does not read it: of all signs, in one id and in a list of ids."""
     for number in range(0x3000):

@@ -13,7 +13,8 @@ import luigi.rpc
 import luigi.scheduler
 import pytest
 
-from proxy.protocol.catalog import Catalog, check_arguments, load_catalog
+from proxy.protocol.arguments import check_arguments
+from proxy.protocol.catalog import Catalog, load_catalog
 
 CATALOG = Path(__file__).parents[2] / "policies" / "catalogs" / "luigi.toml"
 

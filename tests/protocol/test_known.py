@@ -37,6 +37,7 @@ def test_a_good_text_is_looked_at_once() -> None:
     assert rule.asked == 1
     assert not any(known.is_good("x") for _ in range(5))
     assert rule.asked == 6
+    assert known.good == {"1"}
 
 
 def test_what_is_no_text_is_not_good() -> None:
@@ -49,6 +50,7 @@ def test_the_memory_is_bounded() -> None:
     """Ever new names never make it grow beyond its bound, and very many in one object are not remembered at all."""
     rule = Rule()
     known = Known(rule)
+    good = known.good
     assert known.are_good([str(number) for number in range(2 * KEPT)])
     assert known.are_good(["0"])
     assert rule.asked == 2 * KEPT + 1
@@ -58,3 +60,4 @@ def test_the_memory_is_bounded() -> None:
     assert known.is_good(str(2 * KEPT))
     assert known.is_good("1")
     assert rule.asked == 1, "what came last is remembered, what came first is forgotten"
+    assert known.good is good and len(good) <= KEPT
