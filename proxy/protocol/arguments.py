@@ -58,9 +58,12 @@ def check_each(method: Method, args: Mapping[str, Value]) -> None:
 
 def _check_starts(method: Method, args: Mapping[str, Value]) -> None:
     for longer, start in method.starts_with:
-        whole, prefix = args.get(longer), args.get(start)
-        if type(prefix) is str and type(whole) is str and prefix and prefix != whole and not whole.startswith((prefix + "_", prefix + "(")):
-            raise _bad(method, f"{longer} must start with {start}")
+        if longer in args and start in args:
+            whole, prefix = args[longer], args[start]
+            if type(prefix) is not str or type(whole) is not str or not prefix or whole == prefix:
+                continue
+            if not whole.startswith((prefix + "_", prefix + "(")):
+                raise _bad(method, f"{longer} must start with {start}")
 
 
 def _learn(method: Method, shape: Shape) -> None:

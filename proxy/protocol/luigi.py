@@ -20,7 +20,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -31,7 +31,7 @@ from proxy.protocol.arguments import check_arguments, disarm_markup
 from proxy.protocol.batches import BatchIds
 from proxy.protocol.browser import refuse_unmeant
 from proxy.protocol.catalog import Catalog, Method
-from proxy.protocol.form import FORM, is_form, read_field, write_field
+from proxy.protocol.form import FORM, FORM_TYPES, read_field, write_field
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_arguments, parse_quickly, write_arguments
 
@@ -66,7 +66,8 @@ def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]
     method = catalog.methods.get(name)
     if method is None:
         return Call(upstream, catalog.protocol, name, "admin", args, known=False)
-    args = disarm_markup(method, args)
+    if method.disarmed:
+        args = disarm_markup(method, args)
     heartbeat: str | None = None
     if method.worker_arg is not None:
         worker = args.get(method.worker_arg)
@@ -77,9 +78,13 @@ def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]
         if method.heartbeat and len(args) == 1:  # with anything beside it, it says more than that the worker lives
             heartbeat = worker
     check_arguments(method, args)
-    if args.get("batch_id") is not None and method.permission == "work":
+    if "batch_id" in args and args["batch_id"] is not None and method.permission == "work":
         args = {**args, "batch_id": batches.open(principal, args.get("family"), args["batch_id"])}
-    task = _task(method, args)
+    task: str | None = None
+    for argument in method.task_args:
+        if argument in args and type(named := args[argument]) is str and named:
+            task = named
+            break
     return Call(
         upstream,
         catalog.protocol,
@@ -88,40 +93,31 @@ def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]
         args,
         task=task,
         others=_others(method, args, task) if method.tasks_args else (),
-        secret=_secret(method, args),
+        secret=_secret(method, args) if "param_visibilities" in args else method.secret_args,
         heartbeat=heartbeat,
     )
-
-
-def _task(method: Method, args: dict[str, Value]) -> str | None:
-    for name in method.task_args:
-        task = args.get(name)
-        if type(task) is str and task:
-            return task
-    return None
 
 
 def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tuple[str, ...]:
     """The tasks that the call acts on beside its own: luigid makes them known, and gives them its priority. Each once, in order."""
     named: list[str] = []
     for name in method.tasks_args:
-        listed = args.get(name)
-        if isinstance(listed, list):  # checked: of texts
-            named += cast(list[str], listed)
+        if name in args and type(listed := args[name]) is list:
+            named += listed  # type: ignore[arg-type]  # checked: of texts
     if not named:
         return ()
     if len(named) > MAX_OTHERS:
         raise Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: {' and '.join(method.tasks_args)} name more than {MAX_OTHERS} tasks")
     others = dict.fromkeys(named)
-    if task is not None:
-        others.pop(task, None)
+    if task in others:
+        del others[task]
     return tuple(others)
 
 
 def _secret(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ...]:
     """Arguments to withhold from the record: what the catalog marks, and parameters luigi does not show publicly."""
     secret = method.secret_args
-    visibilities = args.get("param_visibilities")
+    visibilities = args["param_visibilities"]
     if type(visibilities) is dict and any(visibilities.values()):
         secret += tuple(("params", name) for name, level in visibilities.items() if level in _HIDDEN_FROM_PUBLIC)
     return secret
@@ -137,13 +133,12 @@ def encode(call: Call, catalog: Catalog, principal: Principal, base: str, *, gzi
         return _alive(f"{base}/api/{call.method}", method.worker_arg, call.heartbeat + worker_mark(principal))
     marked: dict[str, Value] = {}
     if method.worker_arg is not None:
-        marked[method.worker_arg] = str(call.args[method.worker_arg]) + worker_mark(principal)
+        marked[method.worker_arg] = str(call.args[method.worker_arg]) + _mark(principal.issuer_name, principal.subject)
     body = write_field(write_arguments(call.args, marked))
-    view = method.permission == "view"
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in _NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
         return Outbound("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
-    if view:
+    if method.permission == "view":
         return Outbound("POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh)
     return Outbound("POST", path, FORM, body)
 
@@ -160,9 +155,9 @@ def check_answer(call: Call, answer: Answer) -> None:
         raise Unavailable(Reason.UPSTREAM_ERROR, f"luigid answered 500 to {call.method}", sent=True)
     if answer.status != 200:
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
-    if not answer.headers.get(b"content-type", b"").startswith(b"application/json"):
+    if answer.headers.get(b"content-type", b"")[:16] != b"application/json":
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered something other than JSON", sent=True)
-    if answer.stream is None and not answer.body.startswith(b'{"response":') and b"content-encoding" not in answer.headers:
+    if answer.stream is None and answer.body[:12] != b'{"response":' and b"content-encoding" not in answer.headers:
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True)
     if answer.stream is not None and call.method in _NAMES_OWN_WORKER:
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is too large to be read", sent=True)
@@ -213,6 +208,7 @@ class LuigiApi:
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
+        self._names = {f"/api/{name}": name for name in catalog.methods if _PATH.fullmatch(f"/api/{name}")}
         self._heartbeats: dict[tuple[str, bytes], Call] = {}
 
     def decode(self, request: Request, path: str, principal: Principal) -> Call:
@@ -220,9 +216,12 @@ class LuigiApi:
 
         What the bytes of a heartbeat mean is remembered, since a worker sends the same ones every second.
         """
-        match = _PATH.fullmatch(path)
-        if match is None:
-            raise Rejected(Reason.MALFORMED_CALL, "the path must be /api/ and a method name, unencoded")
+        name = self._names.get(path)
+        if name is None:
+            match = _PATH.fullmatch(path)
+            if match is None:
+                raise Rejected(Reason.MALFORMED_CALL, "the path must be /api/ and a method name, unencoded")
+            name = match[1]
         if request.verb not in ("GET", "POST"):
             raise Rejected(Reason.VERB_NOT_ALLOWED, "the API takes GET and POST")
         headers = request.headers
@@ -233,16 +232,16 @@ class LuigiApi:
         if request.body:
             if request.verb == "GET":
                 raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
-            if not is_form(headers.get(b"content-type", b"")):
+            if headers.get(b"content-type") not in FORM_TYPES:
                 raise Rejected(Reason.AMBIGUOUS_CALL, "the body must be application/x-www-form-urlencoded")
             if text is not None:
                 raise Rejected(Reason.AMBIGUOUS_CALL, "data stands in the query and in the body")
-            heartbeat = self._heartbeats.get((path, request.body))
+            heartbeat = self._heartbeats.get((path, request.body)) if len(request.body) <= _HEARTBEAT_BYTES else None
             if heartbeat is not None:
                 return heartbeat
             text = read_field(request.body)
         args = {} if text is None else parse_arguments(text)
-        call = make_call(self._upstream, self._catalog, match[1], args, principal, self._batches)
+        call = make_call(self._upstream, self._catalog, name, args, principal, self._batches)
         if call.heartbeat is not None and 0 < len(request.body) <= _HEARTBEAT_BYTES:  # a call that is the same whoever makes it
             if len(self._heartbeats) >= _HEARTBEATS:
                 self._heartbeats.clear()
@@ -251,7 +250,7 @@ class LuigiApi:
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
         """As `encode`; a view may be answered compressed when the caller accepts that (a task list shrinks twentyfold)."""
-        return encode(call, self._catalog, principal, self._base, gzip=takes_gzip(request.headers))
+        return encode(call, self._catalog, principal, self._base, gzip=call.permission == "view" and takes_gzip(request.headers))
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """luigid's answer, for the caller. Raises `Unavailable` when it is none."""
@@ -261,7 +260,8 @@ class LuigiApi:
             headers = (*_JSON, (b"content-encoding", answer.headers[b"content-encoding"]), (b"vary", b"accept-encoding"))
         if answer.stream is not None:
             return Reply(200, headers=headers, stream=answer.stream, length=answer.length)
-        return Reply(200, for_worker(call, principal, answer.body, self._batches), headers=headers)
+        body = for_worker(call, principal, answer.body, self._batches) if call.method in _NAMES_OWN_WORKER else answer.body
+        return Reply(200, body, headers=headers)
 
     def refuse(self, refusal: Refusal) -> Reply:
         """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is luigid's own "disabled".

@@ -18,6 +18,7 @@ from proxy.model import Reason, Value
 
 MAX_DEPTH = 100  # luigid's own arguments nest three deep
 MAX_ELEMENTS = 100_000  # commas and brackets; an add_task with 20,000 dependencies has a fifth. A third of a second to handle
+_DEEP = MAX_DEPTH + 1  # brackets to count; more of one kind change nothing
 _LARGE = 1024 * 1024  # bytes; a worker's own calls are smaller
 
 
@@ -37,10 +38,16 @@ def write_arguments(args: Mapping[str, Value], changed: Mapping[str, Value]) -> 
 
 def parse_arguments(text: bytes) -> dict[str, Value]:
     """The JSON object in `text`. Raises `Rejected` (MALFORMED_CALL, AMBIGUOUS_CALL, CALL_TOO_COMPLEX)."""
-    if len(text) > MAX_ELEMENTS and len(text) - len(text.translate(None, b",[{")) > MAX_ELEMENTS:
+    size = len(text)
+    if size > MAX_ELEMENTS and size - len(text.translate(None, b",[{")) > MAX_ELEMENTS:
         raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON has too many elements")
     quick = parse_quickly(text)
-    return parse_slowly(text) if quick is None else _shallow(text, quick)
+    if quick is None:
+        return parse_slowly(text)
+    # A short text, or few brackets in it, settle the depth without a walk. `bytes.count` takes ten times as long for few of them.
+    if size > 2 * MAX_DEPTH and 2 * size - len(text.replace(b"[", b"", _DEEP)) - len(text.replace(b"{", b"", _DEEP)) > MAX_DEPTH:
+        _check_depth(quick)
+    return quick
 
 
 def parse_quickly(text: bytes) -> Plain | None:
@@ -53,10 +60,13 @@ def parse_quickly(text: bytes) -> Plain | None:
     """
     try:
         quick = orjson.loads(text)
-        if type(quick) is dict and (
-            _without_blanks(orjson.dumps(quick)) == _without_blanks(text)
-            or (len(text) < _LARGE and b"\\u" in text and json.dumps(quick).encode("ascii") == text)
-        ):
+        if type(quick) is not dict:
+            return None
+        written = orjson.dumps(quick)
+        if len(text) >= _LARGE:
+            # It may be blanks for the most part, and then `replace` takes ten times as long as usual, `translate` never.
+            return Plain(quick) if written.translate(None, b" ") == text.translate(None, b" ") else None
+        if written.replace(b" ", b"") == text.replace(b" ", b"") or (b"\\u" in text and json.dumps(quick).encode("ascii") == text):
             return Plain(quick)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
         pass
@@ -77,28 +87,20 @@ def parse_slowly(text: bytes) -> dict[str, Value]:
         raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object") from None
     if type(value) is not dict:
         raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object")
-    return _shallow(text, cast(dict[str, Value], value))
-
-
-def _shallow(text: bytes, args: dict[str, Value]) -> dict[str, Value]:
-    """`args`, unless they nest deeper than `MAX_DEPTH`. A short text, or few brackets in it, settle it without a walk."""
-    if len(text) > 2 * MAX_DEPTH and _up_to(MAX_DEPTH + 1, b"[", text) + _up_to(MAX_DEPTH + 1, b"{", text) > MAX_DEPTH:
-        level: list[dict[str, Value] | list[Value]] = [args]
-        for _ in range(MAX_DEPTH):
-            level = [x for v in level for x in (v.values() if isinstance(v, dict) else v) if isinstance(x, (dict, list))]
-        if level:
-            raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON is nested too deeply")
+    args = cast(dict[str, Value], value)
+    _check_depth(args)
     return args
 
 
-def _without_blanks(text: bytes) -> bytes:
-    """A large text may be blanks for the most part, and then `replace` takes ten times as long as usual, `translate` never."""
-    return text.replace(b" ", b"") if len(text) < _LARGE else text.translate(None, b" ")
-
-
-def _up_to(most: int, sign: bytes, text: bytes) -> int:
-    """How often `sign` stands in `text`, counted no further than `most`: `bytes.count` takes ten times as long for few signs."""
-    return len(text) - len(text.replace(sign, b"", most))
+def _check_depth(args: dict[str, Value]) -> None:
+    """Raise `Rejected` (CALL_TOO_COMPLEX) when `args` nest deeper than `MAX_DEPTH`."""
+    level: list[dict[str, Value] | list[Value]] = [args]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        level = [x for v in level for x in (v.values() if isinstance(v, dict) else v) if isinstance(x, (dict, list))]
+    if level:
+        raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON is nested too deeply")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
