@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,10 @@ from proxy.model import Reason
 def refusal() -> Unavailable:
     """What those hear for whom there is no room."""
     return Unavailable(Reason.OVERLOADED, retry_after=1)
+
+
+def _note(order: list[str], turn: str, _: asyncio.Future[str]) -> None:
+    order.append(turn)
 
 
 def some(total: int = 2, *, each: int = 2, room: int = 100, patience: float = 60.0) -> Places:
@@ -38,7 +43,7 @@ async def test_principals_have_their_turns_one_after_the_other() -> None:
     turns = {turn: places.ask(turn[0]) for turn in ("a1", "a2", "a3", "b1", "b2", "c1")}
     order: list[str] = []
     for turn, future in turns.items():
-        future.add_done_callback(lambda _, turn=turn: order.append(turn))
+        future.add_done_callback(partial(_note, order, turn))
     held = "x"
     for _ in range(len(turns)):
         places.give_back(held)

@@ -170,7 +170,7 @@ async def test_one_principal_has_half_of_the_places_and_half_of_the_room() -> No
     mine = [await bound.forward(RECEIPT, view_of("loud")) for _ in range(2)]
     waiting = [asyncio.ensure_future(bound.forward(RECEIPT, view_of("loud"))) for _ in range(2)]
     await asyncio.sleep(0)
-    await refused(bound, view_of("loud"))
+    await asyncio.wait_for(refused(bound, view_of("loud")), 20)
     others = [await bound.forward(RECEIPT, view_of(name)) for name in ("quiet", "other")]
     assert all(answer.stream is not None for answer in mine + others)
     late = asyncio.ensure_future(bound.forward(RECEIPT, view_of("late")))
