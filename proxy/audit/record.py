@@ -62,7 +62,7 @@ _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xaf]|\xe2\x81[\xa6-\
 """DEL, C1 controls, line and paragraph separators, and bidirectional overrides, as UTF-8: valid JSON that can fool a reader."""
 
 _OUTCOMES: Final = {"ok": b'"ok"', "fault": b'"fault"', "unknown": b'"unknown"'}  # all others are reasons of a failure
-_KEPT = 4096  # remembered fragments of each sort; the whole memory is dropped when it is full
+_KEPT = 1024  # remembered fragments of each sort, half a megabyte; the whole memory is dropped when it is full
 
 
 def line(seq: int, prev: bytes, time: bytes, body: bytes) -> bytes:
