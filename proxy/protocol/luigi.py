@@ -44,7 +44,8 @@ _HEARTBEATS = 4096  # of as many workers what they say every second is remembere
 _HEARTBEAT_BYTES = 512  # a stock worker's has some 150
 MAX_OTHERS = 20_000
 """Dependencies that one call may name: each is decided on."""
-_NAMES_OWN_WORKER = frozenset({"get_work", "count_pending"})  # answers in which a worker looks for its own id
+NAMES_OWN_WORKER = frozenset({"get_work", "count_pending"})
+"""Methods in whose answers a worker looks for its own id."""
 
 
 def worker_mark(principal: Principal) -> str:
@@ -136,7 +137,7 @@ def encode(call: Call, catalog: Catalog, principal: Principal, base: str, *, gzi
         marked[method.worker_arg] = str(call.args[method.worker_arg]) + _mark(principal.issuer_name, principal.subject)
     body = write_field(write_arguments(call.args, marked))
     path = f"{base}/api/{call.method}".encode("ascii")
-    if call.method in _NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
+    if call.method in NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
         return Outbound("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
     if method.permission == "view":
         return Outbound("POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh)
@@ -159,7 +160,7 @@ def check_answer(call: Call, answer: Answer) -> None:
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered something other than JSON", sent=True)
     if answer.stream is None and answer.body[:12] != b'{"response":' and b"content-encoding" not in answer.headers:
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True)
-    if answer.stream is not None and call.method in _NAMES_OWN_WORKER:
+    if answer.stream is not None and call.method in NAMES_OWN_WORKER:
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is too large to be read", sent=True)
 
 
@@ -176,7 +177,7 @@ def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds)
 
     Its ``batch_id`` is sealed.
     """
-    if call.method not in _NAMES_OWN_WORKER:
+    if call.method not in NAMES_OWN_WORKER:
         return body
     mark = worker_mark(principal)
     imports = b'"task_module"' in body and call.args.get("assistant") is not True
@@ -260,7 +261,7 @@ class LuigiApi:
             headers = (*_JSON, (b"content-encoding", answer.headers[b"content-encoding"]), (b"vary", b"accept-encoding"))
         if answer.stream is not None:
             return Reply(200, headers=headers, stream=answer.stream, length=answer.length)
-        body = for_worker(call, principal, answer.body, self._batches) if call.method in _NAMES_OWN_WORKER else answer.body
+        body = for_worker(call, principal, answer.body, self._batches) if call.method in NAMES_OWN_WORKER else answer.body
         return Reply(200, body, headers=headers)
 
     def refuse(self, refusal: Refusal) -> Reply:

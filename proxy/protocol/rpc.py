@@ -16,7 +16,7 @@ import re
 import secrets
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from proxy.errors import Rejected, Unavailable
@@ -29,7 +29,7 @@ from proxy.protocol.catalog import Catalog, Method
 from proxy.protocol.introspect import INTROSPECTION, answer_introspection
 from proxy.protocol.multicall import MULTICALL, decode_multicall, encode_multicall_results
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import MAX_ELEMENTS
+from proxy.protocol.strict_json import MAX_ELEMENTS, Plain
 from proxy.protocol.transcode import JsonToXml
 from proxy.protocol.transcode_whole import json_to_xml
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
@@ -41,6 +41,8 @@ _NO_STORE = ((b"cache-control", b"no-store"),)
 _FAULT_CODES = {Reason.MALFORMED_CALL: -32700, Reason.AMBIGUOUS_CALL: -32600, Reason.CALL_TOO_COMPLEX: -32600, Reason.BAD_ARGUMENTS: -32602}
 _BUNDLE_LIMIT = 16 * 1024 * 1024  # bytes of all inner answers of a bundle, which have to be held to become its array
 
+_OWN_METHODS = INTROSPECTION | {MULTICALL}
+_NOT_IN_JSON = frozenset((bytes, DateTime))
 _SLICE = 32_768  # bytes of JSON that are transcoded at once, in 4 ms
 
 
@@ -89,6 +91,8 @@ class RpcDialect(ABC):
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
         body = self._inflate(request) if b"content-encoding" in request.headers else request.body
         name, params = decode_call(body, max_elements=MAX_ELEMENTS)
+        if name not in _OWN_METHODS:
+            return self._make(name, params, principal)
         if name != MULTICALL:
             return self._named(name, params, principal)
         entries = decode_multicall(params, max_calls=self._batch_calls)
@@ -246,8 +250,8 @@ class LuigiOverXmlRpc(RpcDialect):
         if method is None:
             return Call(self._upstream, "luigi", name, "admin", {str(n): v for n, v in enumerate(params)}, known=False)
         named = params[0] if len(params) == 1 else None
-        args = named if isinstance(named, dict) else name_arguments(method, params)
-        _json_only(method, list(args.values()))
+        args = Plain(named if type(named) is dict else name_arguments(method, params))
+        _json_only(method, args.values())
         return luigi.make_call(self._upstream, self._catalog, name, args, principal, self._batches)
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
@@ -259,7 +263,10 @@ class LuigiOverXmlRpc(RpcDialect):
         luigi.check_answer(call, answer)
         if answer.stream is not None:
             return Reply(200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, JsonToXml()))
-        return Reply(200, json_to_xml(luigi.for_worker(call, principal, answer.body, self._batches)), _XML, _NO_STORE)
+        body = answer.body
+        if call.method in luigi.NAMES_OWN_WORKER:
+            body = luigi.for_worker(call, principal, body, self._batches)
+        return Reply(200, json_to_xml(body), _XML, _NO_STORE)
 
     def told(self, refusal: Refusal) -> "Value | Fault":
         """As every XML-RPC refusal, but a denied ``get_work`` is luigid's own "disabled" here too."""
@@ -299,14 +306,15 @@ class _Transcoded:
         await self._stream.aclose()
 
 
-def _json_only(method: Method, values: list[Value]) -> None:
+def _json_only(method: Method, values: Collection[Value]) -> None:
     """Refuse what JSON has no type for, at any depth: luigid could not be told it."""
-    pending = list(values)
-    while pending:
-        value = pending.pop()
-        if isinstance(value, (bytes, DateTime)):
+    while values:
+        if not _NOT_IN_JSON.isdisjoint(map(type, values)):
             raise Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: luigid takes neither base64 nor dateTime")
-        if isinstance(value, dict):
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
+        inner: list[Value] = []
+        for value in values:
+            if type(value) is dict:
+                inner += value.values()
+            elif type(value) is list:
+                inner += value
+        values = inner

@@ -23,7 +23,10 @@ _LARGE = 1024 * 1024  # bytes; a worker's own calls are smaller
 
 
 class Plain(dict[str, Value]):
-    """Arguments that orjson writes as it read them. A copy is an ordinary dict again, and is written the slow way."""
+    """Arguments that orjson writes as it read them, or as XML-RPC knows them: no Infinity, and integers of 64 bits at most.
+
+    A copy is an ordinary dict again, and is written the slow way.
+    """
 
 
 def write_arguments(args: Mapping[str, Value], changed: Mapping[str, Value]) -> bytes:

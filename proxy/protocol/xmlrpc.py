@@ -70,7 +70,10 @@ def decode_call(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int
     that is written as a single tag counts half, and so does a character or entity reference.
     Raises `Rejected` with MALFORMED_CALL, AMBIGUOUS_CALL or CALL_TOO_COMPLEX.
     """
-    text, at, plain = _open(body, max_elements)
+    # References cost as much as tags do: without a bound, 16 MiB of them would take seconds. A short document cannot hold so many.
+    if len(body) > 2 * max_elements:
+        _check_elements(body, max_elements)
+    text, at, plain = read_text(body)
     if not plain or max_depth != MAX_DEPTH:
         return _read_call(text, at, Reader(text, plain, max_depth))
     known = _SHAPES.read(text)
@@ -118,7 +121,8 @@ def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth:
     Raises `Unavailable` with UPSTREAM_INVALID: the call was sent, and its answer cannot be read.
     """
     try:
-        text, at, plain = _open(body, max_elements)
+        _check_elements(body, max_elements)
+        text, at, plain = read_text(body)
         reader = Reader(text, plain, max_depth)
         start = _RESPONSE.match(text, at)
         if start is None:
@@ -183,12 +187,9 @@ def write_fault(code: int, text: str) -> str:
     return write_value({"faultCode": code, "faultString": legible(text)})
 
 
-def _open(body: bytes, max_elements: int) -> tuple[str, int, bool]:
-    """The text of `body`, where its root should stand, and whether its texts are plain, as `read_text` says it."""
-    # References cost as much as tags do: without a bound, 16 MiB of them would take seconds. A short document cannot hold so many.
-    if len(body) > 2 * max_elements and body.count(b"<") + body.count(b"&") > 2 * max_elements:
+def _check_elements(body: bytes, max_elements: int) -> None:
+    if body.count(b"<") + body.count(b"&") > 2 * max_elements:
         raise Rejected(Reason.CALL_TOO_COMPLEX, f"the document has more than {max_elements} elements")
-    return read_text(body)
 
 
 def _invalid(detail: str) -> Unavailable:

@@ -23,7 +23,8 @@ _DECLARATION = re.compile(
     r"(?:[ \t\n]++encoding[ \t\n]*+=[ \t\n]*+(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
     r"(?:[ \t\n]++standalone[ \t\n]*+=[ \t\n]*+(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*+\?>"
 )
-_USUAL_DECLARATIONS = ("<?xml version='1.0'?>", '<?xml version="1.0"?>')  # what most clients send, and of one length
+_USUAL_DECLARATIONS = ("<?xml version='1.0'?>", '<?xml version="1.0"?>')  # what most clients send
+_USUAL_LENGTH = len(_USUAL_DECLARATIONS[0])  # and of the other
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&")
 _ENTITY = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
@@ -41,7 +42,7 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
     Text is plain when it holds no reference and no CDATA section, so that what stands between two tags is its own meaning;
     otherwise it has to go through `unescape`. Raises `Rejected` with MALFORMED_CALL.
     """
-    if body.startswith(_BOM):
+    if body[:3] == _BOM:
         body = body[3:]
     if _holds_control(body):
         raise _malformed("the document holds a control character")
@@ -58,10 +59,10 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
         text, plain = _without_sections(text), False
     elif "]" in text:
         _check_end(text)
+    if text[:_USUAL_LENGTH] in _USUAL_DECLARATIONS:
+        return text, _USUAL_LENGTH, plain
     if not text.startswith("<?"):
         return text, 0, plain
-    if text.startswith(_USUAL_DECLARATIONS):
-        return text, len(_USUAL_DECLARATIONS[0]), plain
     declaration = _DECLARATION.match(text)
     if declaration is None:
         raise _malformed("the document begins with something else than an XML 1.0 declaration")
@@ -72,9 +73,10 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
 
 def _holds_control(body: bytes) -> bool:
     """Whether a byte of `body` is a control character that XML does not have. Either way takes a sixth of a regular expression."""
-    if len(body) in _SEARCHED:
+    size = len(body)
+    if size in _SEARCHED:
         return any(map(body.__contains__, _FORBIDDEN))
-    return len(body.translate(None, _FORBIDDEN)) != len(body)
+    return len(body.translate(None, _FORBIDDEN)) != size
 
 
 def _holds(text: str, piece: str, rare: str) -> bool:

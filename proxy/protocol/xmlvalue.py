@@ -32,7 +32,8 @@ from proxy.protocol.xmltext import EncodingError, escape
 MAX_DEPTH = 64  # arrays and structs within each other; the deepest call of a stock client that we know nests four
 _MANY = 4  # items from which on it is worth while to ask whether all are texts
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")  # leading zeros are allowed by the specification; 40 digits are beyond any range
+INTEGER = r"[+-]?[0-9]{1,40}"  # leading zeros are allowed by the specification; 40 digits are beyond any range
+_INTEGER = re.compile(INTEGER)
 _DOUBLE = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
 _DOUBLE_LENGTH = 1100  # characters; an exact binary64 has at most 1,076 in fixed notation
 _HOUR = "(?:[01][0-9]|2[0-3])"  # some Pythons take 24:00 for the next midnight

@@ -21,6 +21,8 @@ from proxy.protocol.refusal import Refusal, of_error
 from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, Room, RpcDialect, XmlRpc
 from proxy.protocol.xmlrpc import Fault, decode_response, encode_call, encode_fault, encode_response
 
+from .kit import VALUES, typed
+
 CATALOGS = Path(__file__).parent.parent.parent / "policies" / "catalogs"
 LUIGI = load_catalog(CATALOGS / "luigi.toml")
 SUPERVISOR = load_catalog(CATALOGS / "supervisor.toml")
@@ -310,6 +312,19 @@ def test_nulls_and_large_integers_reach_luigid() -> None:
     call = asked(TASKS, "add_task", {"task_id": "A_1", "worker": "w", "deps": None, "priority": 2**62})
     sent = sent_to_luigid(TASKS.encode(call, ALICE, request()))
     assert sent == {"task_id": "A_1", "worker": "w [okta:alice]", "deps": None, "priority": 2**62}
+
+
+@given(VALUES)
+def test_what_luigid_is_sent_is_what_came(value: Value) -> None:
+    """Every value that JSON can carry means the same there, and is of the same type; every other is refused."""
+    document = encode_call("count_pending", [{"worker": "w", "value": value}])
+    try:
+        json.dumps(value)
+    except TypeError:
+        assert refused(TASKS, request(document)).reason is Reason.BAD_ARGUMENTS
+    else:
+        sent = sent_to_luigid(TASKS.encode(asked(TASKS, "count_pending", {"worker": "w", "value": value}), ALICE, request()))
+        assert typed(sent["value"]) == typed(value)
 
 
 @pytest.mark.parametrize("value", [b"x", DateTime("20260101T00:00:00"), [b"x"], {"a": {"b": [DateTime("20260101T00:00:00")]}}])

@@ -15,6 +15,7 @@ from .kit import TEXTS, VALUES, typed
 from .test_xmlread_short_cuts import DOCUMENTS, PIECES, mangled, outcome
 
 NONE = Shapes(0)
+NUMBERS = ["0", "1", "-5", "+7", "٣", "2147483647", "2147483648", "-2147483648", "-2147483649", "0" * 41, "1" * 40]
 
 
 def agree(shapes: Shapes, document: str) -> None:
@@ -46,7 +47,7 @@ def test_a_known_document_and_all_that_can_be_made_of_it(document: str) -> None:
             agree(shapes, document[:at] + piece + document[at + 1 :])
 
 
-@given(st.lists(VALUES, max_size=3), st.lists(TEXTS | st.sampled_from([*PIECES, "0", "1", "-5", "20240101T00:00:00", "QUJD"]), min_size=1))
+@given(st.lists(VALUES, max_size=3), st.lists(TEXTS | st.sampled_from([*PIECES, *NUMBERS, "20240101T00:00:00", "QUJD"]), min_size=1))
 @settings(max_examples=300)
 def test_a_call_of_known_shape_with_other_texts(params: list[Value], texts: list[str]) -> None:
     """Each text of it in turn exchanged for any other, valid for its type or not."""
