@@ -57,5 +57,5 @@ class Breaker:
         self._probing = False
 
     def abandoned(self) -> None:
-        """A try ended without an answer to the question, since its caller left: the next one is the probe."""
+        """A try ended without an answer to the question (its caller left, the gate had no file free): the next one is the probe."""
         self._probing = False
