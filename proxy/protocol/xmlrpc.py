@@ -19,7 +19,7 @@ What is written is canonical: no white space, no encoding declaration (XML's def
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from proxy.errors import Rejected, Unavailable
@@ -27,7 +27,7 @@ from proxy.model import Reason, Value
 from proxy.protocol.xmlread import TEXT, Reader, S, refuse, tag
 from proxy.protocol.xmlshape import Shapes
 from proxy.protocol.xmltext import EncodingError, encode, legible, read_text, unescape
-from proxy.protocol.xmlvalue import MAX_DEPTH, write_value
+from proxy.protocol.xmlvalue import MAX_DEPTH, write_value, write_values
 
 MAX_ELEMENTS = 250_000  # a fifth of a second to read; an add_task has about 100, a task_list 70 for each task
 
@@ -101,7 +101,7 @@ def _read_call(text: str, at: int, reader: Reader) -> tuple[str, list[Value]]:
     return method, params
 
 
-def encode_call(method: str, params: Iterable[Value]) -> bytes:
+def encode_call(method: str, params: Collection[Value]) -> bytes:
     """The call as a document. Raises `Rejected` with BAD_ARGUMENTS for a value that XML-RPC cannot carry.
 
     `method` comes from `decode_call` or a catalog: it is a method name, or ValueError is raised.
@@ -109,8 +109,10 @@ def encode_call(method: str, params: Iterable[Value]) -> bytes:
     if _METHOD.fullmatch(method) is None:
         raise ValueError("not a method name")
     try:
-        values = "".join([f"<param>{write_value(param)}</param>" for param in params])
-        return encode(f"{_DECLARATION}<methodCall><methodName>{method}</methodName><params>{values}</params></methodCall>")
+        written = "</param><param>".join(write_values(params))
+        if written:
+            written = f"<param>{written}</param>"
+        return encode(f"{_DECLARATION}<methodCall><methodName>{method}</methodName><params>{written}</params></methodCall>")
     except EncodingError as error:
         raise Rejected(Reason.BAD_ARGUMENTS, error.args[0]) from None
 
