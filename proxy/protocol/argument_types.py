@@ -29,7 +29,6 @@ MAX_DEPTH = 32
 """Levels of nesting in a free-form value. Stock clients send at most two."""
 
 _INTEGER_LIMIT = 1 << 63
-_WHOLE = range(-_INTEGER_LIMIT, _INTEGER_LIMIT)
 
 _names = Known(re.compile(rf"[\w.]{{1,{MAX_NAME}}}").fullmatch)
 _parameter_names = Known(re.compile(rf"[\w.-]{{1,{MAX_NAME}}}").fullmatch)
@@ -233,7 +232,7 @@ def _retry_policy(value: Value) -> bool:
         return False
     for limit in value.values():
         if type(limit) is int:
-            if limit not in _WHOLE:
+            if not -_INTEGER_LIMIT <= limit < _INTEGER_LIMIT:
                 return False
         elif limit is not None and not _number(limit):
             return False
@@ -267,7 +266,7 @@ def _markup_free(value: Value, depth: int = MAX_DEPTH) -> bool:
 
 _NO_ITEMS: Mapping[type, Container[object]] = {list: ([],)}
 _NO_NAMES: Mapping[type, Container[object]] = {dict: ({},)}
-_INTEGERS: Mapping[type, Container[object]] = {int: _WHOLE}
+_INTEGERS: Mapping[type, Container[object]] = {int: range(-_INTEGER_LIMIT, _INTEGER_LIMIT)}
 _AMOUNTS: Mapping[type, Container[object]] = {int: range(_INTEGER_LIMIT)}
 
 TYPES: Mapping[str, ArgumentType] = {

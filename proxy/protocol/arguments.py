@@ -86,7 +86,7 @@ def name_arguments(method: Method, values: Sequence[Value]) -> dict[str, Value]:
     """Name the arguments of a call by position, in the catalog's order. Raises `Rejected` when there are too many."""
     if len(values) > len(method.names):
         raise _bad(method, f"takes at most {len(method.names)} arguments by position")
-    return dict(zip(method.names, values, strict=False))
+    return dict(zip(method.names, values))  # noqa: B905  (not strict, as some may be left out; to say so takes 0.3 us)
 
 
 def disarm_markup(method: Method, args: dict[str, Value]) -> dict[str, Value]:
