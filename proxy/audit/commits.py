@@ -81,8 +81,9 @@ class Commits:
         while self._writer.failure is None and (self._busy or self.entries):
             if not self._busy:
                 self._hand_over()
-            self._idle = loop.create_future()
-            await self._idle
+            if self._busy:  # else it failed at once
+                self._idle = loop.create_future()
+                await self._idle
 
     def leave(self) -> None:
         """Stop looking at the writer's flushes: the journal ends."""

@@ -53,18 +53,19 @@ class Item:
 
 
 def open_segment(path: Path) -> BinaryIO:
-    """Open a segment, compressed or not, as its lines."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.endswith(SEALED_SUFFIX) else path.open("rb")
+    """Open a segment as its lines, compressed or not, also if it was compressed a moment ago."""
+    if not path.name.endswith(SEALED_SUFFIX):
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            path = path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX)
+    return cast(BinaryIO, gzip.open(path, "rb"))
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[BinaryIO]:
-    """Open a segment to read from, also if it was compressed a moment ago; raise ConfigError when it turns out not to unpack."""
-    try:
-        lines = open_segment(path)
-    except FileNotFoundError:
-        lines = open_segment(path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX))
-    with lines:
+    """Open a segment to read from; raise ConfigError when it turns out not to unpack."""
+    with open_segment(path) as lines:
         try:
             yield lines
         except DAMAGED as error:

@@ -136,8 +136,7 @@ class Bodies:
         where = found[1] if found is not None else self._keep(origin, origin_json(origin))
         found = kept.get(id(decision))
         why = found[1] if found is not None else self._keep(decision, decision_json(decision))
-        key = (call.upstream, call.protocol, call.method, call.permission)
-        target = self._targets.get(key) or self._target(call)
+        target = (call.known and self._targets.get((call.upstream, call.protocol, call.method, call.permission))) or self._target(call)
         task = call.task
         about = b"" if task is None else b',"task":' + orjson.dumps(self._text(task))
         args = self._args(call.args, call.secret) if call.known else self._unknown(call.args)

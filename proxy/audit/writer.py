@@ -78,6 +78,7 @@ class Writer:
         self.refused = 0  # calls ever answered 503 for a failure; the event loop alone counts
         self.told = 0  # how many of them gap records have told of; the thread alone counts, but while it is at rest
         self.flusher: Flusher | None = None  # how the kernel does the flush; None when it cannot
+        self._kernel_takes = True  # flushes, as far as is known
         self._log = Appender(directory, signer, state, disk=disk, segment_bytes=segment_bytes, compress=compress)
         self._disk = disk
         self._timing = timing
@@ -123,7 +124,7 @@ class Writer:
         False when it is the thread's turn, or something for the thread to do: then `put` takes the batch.
         """
         flusher, log = self.flusher, self._log
-        if flusher is None or not self._turn.acquire(blocking=False):
+        if flusher is None or not self._kernel_takes or not self._turn.acquire(blocking=False):
             return False
         if self.failure is not None or self._sign_due() or not log.fits(batch.entries):
             self._turn.release()
@@ -131,8 +132,10 @@ class Writer:
         try:
             prepared = log.prepare(batch.entries)
             log.write(prepared)
+            self._kernel_takes = False
             flusher.start(log.fd)
-        except Exception as error:  # whatever it was, this batch is not durable
+            self._kernel_takes = True
+        except Exception as error:  # whatever it was, this batch is not durable; if the kernel takes no flush, the thread takes the next
             self._fail(error)
             self._turn.release()
             self._queue.put(_LOOK)

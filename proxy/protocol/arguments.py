@@ -11,8 +11,7 @@ from proxy.model import Reason, Value
 from proxy.protocol.argument_types import TYPES, without_markup
 from proxy.protocol.catalog import ARGUMENT_NAME, LeftOpen, Method, Shape
 
-_SHAPES_KEPT = 256  # of one method; clients of one version have a few
-_SHAPE_NAMES = 64  # arguments in a shape worth remembering, and characters in one's name
+_SHAPES_KEPT = 64  # of one method; clients of one version have a few
 
 
 def check_arguments(method: Method, args: Mapping[str, Value]) -> None:
@@ -67,18 +66,20 @@ def _check_starts(method: Method, args: Mapping[str, Value]) -> None:
 
 
 def _learn(method: Method, shape: Shape) -> None:
-    """Remember which values remain to be looked at in arguments of a `shape` that has just passed."""
+    """Remember which values remain to be looked at in arguments of a `shape` that has just passed.
+
+    Only with names that the catalog has: what callers invent would be kept at the length and in the number of their choice.
+    """
     names, kinds = shape
-    if len(names) > _SHAPE_NAMES or any(len(name) > _SHAPE_NAMES for name in names):
+    if not method.checks.keys() >= set(names):
         return
     if len(method.shapes) >= _SHAPES_KEPT:
         method.shapes.clear()
-    extra = TYPES[method.each_extra or "json"]
     left_open: list[LeftOpen] = []
     for name, kind in zip(names, kinds, strict=True):
-        shown, wanted = (name, method.checks[name][0]) if name in method.checks else (_shown(name), extra)
+        wanted = method.checks[name][0]
         if kind is not type(None) and kind not in wanted.settled:  # a null has just passed, so it may stand there
-            left_open.append((name, wanted.known.get(kind, ()), wanted.accepts, f"{shown} must be {wanted.phrase}"))
+            left_open.append((name, wanted.known.get(kind, ()), wanted.accepts, f"{name} must be {wanted.phrase}"))
     method.shapes[shape] = tuple(left_open)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 from proxy.model import Value
 
 KEPT = 4096
-"""Texts remembered of one kind. The kinds that use this bound their length, so that it takes a few megabytes at most."""
+"""Texts remembered of one kind."""
+_LONGEST = 128  # characters of one; so a kind takes two megabytes at most
 _AT_ONCE = 64  # names of one object that are worth remembering
 
 
@@ -35,7 +36,8 @@ class Known:
             return True
         if not self._accepts(value):
             return False
-        self._keep((value,))
+        if len(value) <= _LONGEST:
+            self._keep((value,))
         return True
 
     def are_good(self, names: Collection[str]) -> bool:
@@ -44,7 +46,7 @@ class Known:
             return True
         if not all(map(self._accepts, names)):
             return False
-        if len(names) <= _AT_ONCE:
+        if len(names) <= _AT_ONCE and max(map(len, names)) <= _LONGEST:
             self._keep(names)
         return True
 

@@ -11,8 +11,9 @@ from proxy.audit.files import Disk
 from proxy.audit.flush import REAL_DISK, KernelFlusher, open_flusher
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.verify import verify_log
+from proxy.errors import Unavailable
 
-from .made import ENOSPC, FailingDisk, one, open_journal, records, stages
+from .made import ENOSPC, FailingDisk, FailingFlusher, one, open_journal, records, stages
 from .test_writer import until
 
 
@@ -107,3 +108,43 @@ async def test_no_thread_takes_part_in_an_ordinary_batch(tmp_path: Path) -> None
     assert journal.commits == commits + 5
     assert len(syncs) - before <= 2  # a checkpoint, perhaps
     await journal.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_kernel_that_takes_no_more_flushes_costs_one_batch(tmp_path: Path, kept: bool) -> None:
+    """When starting a flush fails while the disk is well, that batch is refused and told of, and the thread takes all later ones."""
+
+    class Tired(FailingFlusher):
+        def start(self, fd: int) -> None:
+            if tired:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            super().start(fd)
+
+    tired = False
+    journal = open_journal(tmp_path, disk=Disk(flusher=lambda _fd: Tired(os.fdatasync)))
+    await one(journal, 0)
+    tired = True
+    with pytest.raises(Unavailable):
+        await one(journal, 1)
+    await until(lambda: journal.writable)
+    tired = kept
+    for n in range(2, 12):
+        await one(journal, n)
+    await journal.close()
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.gaps == 1 and report.open == 0
+    assert stages(tmp_path / "gate").count("decided") == 11
+
+
+async def test_a_log_can_be_closed_whose_disk_is_found_full_only_then(tmp_path: Path, road: str) -> None:
+    """What is left to write fails at once: the journal ends all the same, and the next start closes what is open."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    await one(journal, 1)
+    disk.fail_write = ENOSPC
+    async with asyncio.timeout(30):
+        await journal.close()
+    disk.fail_write = 0
+    await open_journal(tmp_path).close()
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.open == 0

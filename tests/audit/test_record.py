@@ -119,3 +119,10 @@ def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_an_unknown_method_is_never_taken_for_a_known_one() -> None:
+    """Two calls that differ only in whether the catalog has the method are told apart, whichever comes first."""
+    bodies = Bodies(Withholder(b"k" * 32))
+    known, unknown = (Call("luigi", "luigi", "page.metrics", "admin", {}, known=known) for known in (True, False))
+    assert ["known" in read(bodies.decided("R1", ALICE, HERE, call, DENY)) for call in (known, unknown, known)] == [False, True, False]

@@ -11,6 +11,7 @@ from proxy.errors import Rejected
 from proxy.model import Reason, Value
 from proxy.protocol.arguments import check_arguments, check_each, disarm_markup, name_arguments
 from proxy.protocol.catalog import Catalog, Method, load_catalog
+from proxy.protocol.known import Known
 
 CATALOGS = Path(__file__).parents[2] / "policies" / "catalogs"
 
@@ -126,16 +127,26 @@ def test_every_method_judges_by_shape_as_one_by_one(data: st.DataObject) -> None
         assert outcome(check_arguments, method, args) == outcome(check_each, method, args)
 
 
-def test_few_shapes_are_remembered(luigi_catalog: Catalog) -> None:
-    """Callers choose names; what is remembered of them has an end, in number and in size."""
-    method = Method("m", "view", extra=True)
-    for number in range(1000):
-        check_arguments(method, {f"n{number}": 1})
-    assert 0 < len(method.shapes) <= 256
-    known = set(method.shapes)
-    check_arguments(method, {"x" * 1000: 1})
-    check_arguments(method, {f"n{number}": 1 for number in range(1000)})
-    assert set(method.shapes) == known
+def test_shapes_are_remembered_by_the_catalogs_names_alone(luigi_catalog: Catalog) -> None:
+    """What callers invent is not kept, however they call it; of the catalog's own names few shapes are, in whatever order they come."""
+    method = luigi_catalog.methods["add_task"]
+    method.shapes.clear()
+    for number in range(100):
+        check_arguments(method, {**ADD_TASK, f"n{number}": 1})
+    assert not method.shapes
+    names = sorted(ADD_TASK)
+    for number in range(200):
+        check_arguments(method, {name: ADD_TASK[name] for name in names[number % len(names) :] + names[: number % len(names)]})
+        check_arguments(method, ADD_TASK)
+        names = names[::2] + names[1::2]
+    assert 0 < len(method.shapes) <= 64
+
+
+def test_long_texts_are_not_remembered() -> None:
+    """A thousand long names that are good take no place: what is remembered has an end in size, too."""
+    known = Known(str.isidentifier)
+    assert all(known.is_good("x" * 200 + str(number)) and known.are_good(["y" * 200 + str(number)]) for number in range(1000))
+    assert known.is_good("short") and known.good == {"short"}
 
 
 @pytest.mark.parametrize(
