@@ -52,6 +52,13 @@ def test_the_unit_outlasts_the_drain() -> None:
     assert int(patience[1]) > factory().drain_seconds  # type: ignore[call-arg]  # pydantic's factories may take data; this one takes none
 
 
+def test_the_unit_refuses_system_calls_and_does_not_kill_for_them() -> None:
+    """The compressor asks for a lower priority, and the gate for more open files: both do without when they may not."""
+    unit = (DEPLOY / "callgate.service").read_text(encoding="utf-8")
+    assert re.search(r"^SystemCallFilter=~.*@resources", unit, re.MULTILINE)
+    assert re.search(r"^SystemCallErrorNumber=EPERM$", unit, re.MULTILINE)
+
+
 def test_the_two_commands_are_valid_make(tmp_path: Path) -> None:
     """``make run`` and ``make test`` know what to do, from a clean clone, without doing it here."""
     for target in ("run", "test"):

@@ -21,11 +21,14 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def places_for_clients(wanted: int, upstreams: Iterable[int]) -> int:
     """How many clients may be connected at once: `wanted`, or as many as there are descriptors for.
 
-    `upstreams` are the most connections to each upstream. The soft limit of this process is raised to the hard one. Raises
+    `upstreams` are the most connections to each upstream. The soft limit of this process is raised to the hard one, if that may be. Raises
     `ConfigError` when too few are left for clients.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a filter of system calls, or more than the kernel gives any process
+        hard = soft
     if hard == resource.RLIM_INFINITY:
         return wanted
     kept = _OWN + sum(upstreams)

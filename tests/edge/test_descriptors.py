@@ -30,6 +30,17 @@ def test_the_soft_limit_is_raised_to_the_hard_one(limits: list[int]) -> None:
     assert (limits, logs) == ([65536, 65536], [])
 
 
+def test_where_the_limit_cannot_be_raised_it_is_counted_with(limits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter of system calls may forbid it: the gate serves with what it has."""
+
+    def forbidden(which: int, to: tuple[int, int]) -> None:
+        raise PermissionError(1, "made to fail")
+
+    monkeypatch.setattr(descriptors.resource, "setrlimit", forbidden)
+    assert places_for_clients(10_000, [64]) == 1024 - 64 - 64
+    assert limits == [1024, 65536]
+
+
 def test_an_unlimited_process_has_all_the_places_it_wants(limits: list[int]) -> None:
     """No limit is no bound."""
     limits[1] = resource.RLIM_INFINITY
