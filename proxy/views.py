@@ -6,15 +6,15 @@ A part of the gate's layer, below the pipeline (`proxy.gate`).
 from proxy.errors import Unavailable
 from proxy.model import Reason
 
-EACH = 32  # views of one principal at once
+EACH = 128  # views of one principal at once: sixteen dashboards behind one identity ask for eight each
 
 
 class Views:
     """Counts views in and out: all of them, and those of each principal.
 
     A view waits its turn at the upstream (`proxy.edge.sharing`), which can take seconds, a bundle can hold many, and a long answer
-    counts until its reader has all of it. The gate lets one principal have `EACH`: a page of a dashboard asks for eight at once, and an
-    identity may have several tabs and users.
+    counts until its reader has all of it. The gate lets one principal have `EACH`; among those that wait, principals take turns
+    (`proxy.edge.places`), so that many of one do not hold up the few of another.
     """
 
     def __init__(self, total: int, each: int) -> None:

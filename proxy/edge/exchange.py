@@ -23,6 +23,7 @@ from proxy.errors import Unavailable
 from proxy.model import Answer, Reason
 
 HEAD_LIMIT = 65_536  # bytes an upstream may send without saying anything: headers, interim answers, chunk extensions
+_PART = 65_536  # bytes that are joined, and no more: a stream begins with a megabyte, of which no second copy is wanted
 _BUFFERED = 131_072  # bytes of a stream that may wait for its reader before the socket is left alone
 
 
@@ -279,10 +280,14 @@ class Exchange(asyncio.Protocol):
                 raise StopAsyncIteration
             self._wake = self._pool.loop.create_future()
             await self._wake
-        part = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
-        self._size = 0
-        if self._paused and not self.closed:
+        count, size = 1, len(self._parts[0])
+        while size < _PART and count < len(self._parts):
+            size += len(self._parts[count])
+            count += 1
+        part = self._parts[0] if count == 1 else b"".join(self._parts[:count])
+        del self._parts[:count]
+        self._size -= size
+        if self._paused and not self._parts and not self.closed:
             self._paused = False
             self._due = 0.0
             self._transport.resume_reading()
