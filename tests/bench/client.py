@@ -3,7 +3,7 @@
 It runs in a process of its own (``python -m tests.bench.client JOB OUT``), so that it can be pinned and does not wait for
 the runner. JOB is a JSON file; OUT gets what was measured, as JSON.
 
-- ``mix``: workers that add tasks, ask for work and ping, `rate` calls a second in all.
+- ``mix``: workers that add tasks, ask for work and ping, `rate` calls a second in all; to each of several ports in turn.
 - ``dashboards``: browsers that load the visualiser's thirteen views, each over six connections, while workers ping once a
   second and now and then report a task and ask for the next.
 """
@@ -129,18 +129,26 @@ def cycle(worker: str, number: int) -> list[tuple[str, bytes]]:
     ]
 
 
-async def mix(port: int, token: str, rate: float, seconds: float, connections: int = 16) -> Seen:
-    """`rate` calls a second, each at its time, spread over `connections` workers."""
+async def mix(ports: dict[str, int], token: str, rate: float, seconds: float, windows: int) -> Seen:
+    """`rate` calls a second for `seconds`, to one port after the other, `windows` times; latencies by name of the port and window."""
     seen = Seen()
+    for window in range(windows):
+        for name, port in ports.items():
+            await _mix(seen, f"{name} {window}", port, token, rate, seconds)
+    return seen
+
+
+async def _mix(seen: Seen, kind: str, port: int, token: str, rate: float, seconds: float, connections: int = 16) -> None:
+    """`rate` calls a second, each at its time, spread over `connections` workers."""
     links = [Link(port, token) for _ in range(connections)]
     queues: list[list[tuple[str, bytes]]] = [[] for _ in links]
     free = [asyncio.Lock() for _ in links]
     begin = time.monotonic() + 0.05
     tasks = []
 
-    async def one(which: int, due: float, kind: str, body: bytes) -> None:
+    async def one(which: int, due: float, method: str, body: bytes) -> None:
         async with free[which]:  # a worker's calls follow each other
-            await seen.timed(kind, due, links[which].post(kind, body))
+            await seen.timed(kind, due, links[which].post(method, body))
 
     for number in range(round(rate * seconds)):
         which = number % connections
@@ -151,7 +159,6 @@ async def mix(port: int, token: str, rate: float, seconds: float, connections: i
         tasks.append(asyncio.create_task(one(which, due, *queues[which].pop(0))))
     await asyncio.gather(*tasks)
     _close(links)
-    return seen
 
 
 async def dashboards(port: int, tokens: dict[str, str], seconds: float, browsers: int, workers: int, limit: float) -> Seen:
