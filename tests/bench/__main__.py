@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import audit_cost, compare, memory, processes, profiler, records, report, schedulers, starting
+from tests.bench import audit_cost, compare, memory, overload, processes, profiler, records, report, schedulers, starting
 from tests.bench.compare import Results
 from tests.bench.report import Target
 from tests.bench.tools import Tools, get_tools, home
 
-PARTS = ("table", "throughput", "dashboards", "processes", "memory", "start", "audit", "reading")
+PARTS = ("table", "throughput", "overload", "dashboards", "processes", "memory", "start", "audit", "reading")
 _PEERLESS = frozenset(PARTS) - {"table", "throughput"} | {"profile"}
-_REST = 680.0  # seconds that everything but the table takes, roughly
+_REST = 730.0  # seconds that everything but the table takes, roughly
 
 
 def main() -> None:
@@ -81,6 +81,7 @@ def _part(part: str, tools: Tools, directory: Path, given: argparse.Namespace) -
     million = 5_000 if quick else 1_000_000
     kinds: dict[str, Callable[[], list[Target]]] = {
         "throughput": lambda: report.throughput_targets(schedulers.throughput(tools, directory, rounds=rounds, seconds=seconds, say=_say)),
+        "overload": lambda: report.overload_targets(overload.overload(directory, rounds=rounds, seconds=seconds + 2, say=_say)),
         "dashboards": lambda: report.dashboard_targets(schedulers.dashboards(directory, seconds=10 if quick else 30, say=_say)),
         "processes": lambda: report.process_targets(processes.processes(tools, directory, rounds=rounds, seconds=seconds)),
         "memory": lambda: report.memory_targets(

@@ -4,6 +4,8 @@ It runs in a process of its own (``python -m tests.bench.client JOB OUT``), so t
 the runner. JOB is a JSON file; OUT gets what was measured, as JSON.
 
 - ``mix``: workers that add tasks, ask for work and ping, `rate` calls a second in all; to each of several ports in turn.
+- ``crowds``: callers who each make one call after the other, as many as one crowd after the other has; who is refused comes
+  again after about a second, as it was told.
 - ``dashboards``: browsers that load the visualiser's thirteen views, each over six connections, while workers ping once a
   second and now and then report a task and ask for the next.
 """
@@ -161,6 +163,55 @@ async def _mix(seen: Seen, kind: str, port: int, token: str, rate: float, second
     _close(links)
 
 
+async def crowds(port: int, token: str, crowds: dict[str, int], pingers: int, seconds: float) -> Seen:
+    """Each crowd calls for `seconds`, while `pingers` workers ping once a second; latencies by crowd, those of refusals apart.
+
+    The first second of a crowd is not counted.
+    """
+    seen = Seen()
+    chance = random.Random(5)
+    over = asyncio.Event()
+
+    async def call(kind: str, link: Link, method: str, body: bytes, counted: float = 0.0) -> bool:
+        began = time.monotonic()
+        try:
+            status, answer = await link.post(method, body)
+        except (OSError, httptools.HttpParserError) as error:
+            seen.errors.append(f"{kind}: {type(error).__name__} {error}")
+            return False
+        if status not in (200, 503):
+            seen.errors.append(f"{kind}: {status} {answer[:200]!r}")
+        elif began >= counted:
+            seen.latencies.setdefault(kind if status == 200 else f"{kind} refused", []).append(time.monotonic() - began)
+        return status == 200
+
+    async def caller(crowd: str, number: int, end: float) -> None:
+        link = Link(port, token)
+        counted = end - seconds + 1.0
+        body = form_body("add_task", task(number=number, worker=worker_name(number)))
+        await _until(counted - 1.0 + number / 1000)
+        while (now := time.monotonic()) < end:
+            if not await call(crowd, link, "add_task", body, counted):
+                await _until(min(end, now + 0.5 + chance.random()))
+        link.close()
+
+    async def pinger(number: int) -> None:
+        link = Link(port, token)
+        body = form_body("ping", {"worker": worker_name(number)})
+        while not over.is_set():
+            await call("ping", link, "ping", body)
+            await _wait(over, 1.0)
+        link.close()
+
+    pinging = [asyncio.create_task(pinger(number)) for number in range(pingers)]
+    for crowd, size in crowds.items():
+        end = time.monotonic() + seconds
+        await asyncio.gather(*(caller(crowd, number, end) for number in range(size)))
+    over.set()
+    await asyncio.gather(*pinging)
+    return seen
+
+
 async def dashboards(port: int, tokens: dict[str, str], seconds: float, browsers: int, workers: int, limit: float) -> Seen:
     """`browsers` load the page, rest five seconds, and load it again, while `workers` work; for `seconds`, or until each has one page.
 
@@ -252,7 +303,7 @@ def _close(links: list[Link]) -> None:
 def main() -> None:
     """Do the job and write down what was seen."""
     job = json.loads(Path(sys.argv[1]).read_text())
-    kinds: dict[str, Callable[..., Any]] = {"mix": mix, "dashboards": dashboards}
+    kinds: dict[str, Callable[..., Any]] = {"mix": mix, "crowds": crowds, "dashboards": dashboards}
     seen: Seen = asyncio.run(kinds[job.pop("kind")](**job))
     Path(sys.argv[2]).write_text(json.dumps({"latencies": seen.latencies, "page_bytes": seen.page_bytes, "errors": seen.errors}))
 

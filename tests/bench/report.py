@@ -12,6 +12,7 @@ from tests.bench.audit_cost import AuditCost
 from tests.bench.calls import LARGE, MEDIUM, PARTS, PING
 from tests.bench.compare import Results, Row
 from tests.bench.memory import Memory
+from tests.bench.overload import IN_FLIGHT, TIMES, Overload
 from tests.bench.processes import Processes
 from tests.bench.records import Reading
 from tests.bench.schedulers import Dashboards, Throughput
@@ -106,6 +107,21 @@ def throughput_targets(found: Throughput) -> list[Target]:
          f"{found.ratio:.2f} ({found.gate:.0f} of {found.direct:.0f} calls/s){errors}", found.ratio >= 0.97 and not found.errors),
         (f"p99 added at half load ({found.half_rate:.0f} calls/s)", "at most 2 ms",
          f"{added['gate']:+.1f} ms ({late['direct']:.1f} direct, {late['gate']:.1f} through){beside}", added["gate"] <= 2),
+    ]  # fmt: skip
+
+
+def overload_targets(found: Overload) -> list[Target]:
+    """More callers than the gate takes."""
+    what = f"{TIMES} times as many callers as the gate takes ({TIMES * IN_FLIGHT} for {IN_FLIGHT} places): "
+    errors = f"; {len(found.errors)} errors" if found.errors else ""
+    kept = found.under_ms / found.before_ms
+    return [
+        (f"{what}p99 of calls that are taken", "as with as many callers as places, here at most 1.2 of that",
+         f"{kept:.2f} of it ({found.under_ms:.0f} against {found.before_ms:.0f} ms, {found.after_ms:.0f} afterwards){errors}",
+         kept <= 1.2 and not found.errors),
+        (f"{what}the others are told", "at once",
+         f"{found.refused:,} refusals beside {found.taken:,} calls, p50 {found.refusal_p50_ms:.1f} ms, p99 {found.refusal_ms:.0f} ms", None),
+        (f"{what}heartbeats refused", "none before the last", f"{found.pings_refused} of {found.pings}", found.pings_refused == 0),
     ]  # fmt: skip
 
 
