@@ -17,9 +17,10 @@ PINGERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """Milliseconds: p99 of calls taken with as many callers as places, with three times as many, and with as many again; p50 and p99 of refusals.
+    """Milliseconds: p99 of calls taken with as many callers as places, three times as many, as many again; p50 and p99 of refusals.
 
-    `refused` and `taken` count calls under overload, `pings_refused` of `pings` heartbeats meanwhile; `errors` are all other answers.
+    `refused` and `taken` count calls under overload, `pings_refused` of `pings` heartbeats meanwhile; `errors` are all other
+    answers.
     """
 
     before_ms: float
@@ -62,6 +63,14 @@ def overload(directory: Path, *, seconds: int, rounds: int, say: Callable[[str],
         return sum(len(latencies.get(kind, ())) for latencies in found)
 
     return Overload(
-        late("before"), late("under"), late("after"), late("under refused", 50), late("under refused"), count("under"), count("under refused"),
-        count("ping") + count("ping refused"), count("ping refused"), errors,
-    )  # fmt: skip
+        before_ms=late("before"),
+        under_ms=late("under"),
+        after_ms=late("after"),
+        refusal_p50_ms=late("under refused", 50),
+        refusal_ms=late("under refused"),
+        taken=count("under"),
+        refused=count("under refused"),
+        pings=count("ping") + count("ping refused"),
+        pings_refused=count("ping refused"),
+        errors=errors,
+    )

@@ -120,7 +120,7 @@ def overload_targets(found: Overload) -> list[Target]:
          f"{kept:.2f} of it ({found.under_ms:.0f} against {found.before_ms:.0f} ms, {found.after_ms:.0f} afterwards){errors}",
          kept <= 1.2 and not found.errors),
         (f"{what}the others are told", "at once",
-         f"{found.refused:,} refusals beside {found.taken:,} calls, p50 {found.refusal_p50_ms:.1f} ms, p99 {found.refusal_ms:.0f} ms", None),
+         f"{found.refused:,} refusals beside {found.taken:,} calls, p50 {found.refusal_p50_ms:.1f}, p99 {found.refusal_ms:.0f} ms", None),
         (f"{what}heartbeats refused", "none before the last", f"{found.pings_refused} of {found.pings}", found.pings_refused == 0),
     ]  # fmt: skip
 
