@@ -125,6 +125,21 @@ class Bench:
         return await self.ask(path, role, encode_call(method, params), b"text/xml")
 
 
+def held_up(bench: Bench, *effects: str) -> asyncio.Event:
+    """Have the upstream hold up its answers (to calls of these effects, or all) until the event is set."""
+    release = asyncio.Event()
+    leg = bench.leg
+
+    class SlowLeg(ScriptedLeg):
+        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+            if not effects or outbound.effect in effects:
+                await release.wait()
+            return await leg.forward(receipt, outbound)
+
+    bench.use(SlowLeg(bench.audit))
+    return release
+
+
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """A gate over a fresh journal."""
@@ -283,16 +298,7 @@ async def test_too_many_requests_in_hand_are_turned_away_at_once(bench: Bench) -
 
 async def test_views_leave_room_for_work(bench: Bench) -> None:
     """Whoever asks for many views at once is turned away; others still look, and workers work."""
-    release = asyncio.Event()
-    leg = bench.leg
-
-    class SlowLeg(ScriptedLeg):
-        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
-            if outbound.effect == "view":
-                await release.wait()
-            return await leg.forward(receipt, outbound)
-
-    bench.use(SlowLeg(bench.audit))
+    release = held_up(bench, "view")
     first = [asyncio.ensure_future(bench.ask("/api/task_list", "viewer")) for _ in range(4)]
     others = asyncio.ensure_future(bench.ask("/api/task_list", "operator"))
     assert (await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')).status == 200
@@ -322,15 +328,7 @@ async def test_one_principal_has_views_for_a_few_dashboards_at_once(bench: Bench
     """However much the gate carries: 128, so that the rest of what it keeps for views is for others."""
     bench.gate = Gate(bench.gate._routes.routes, bench.verifier, bench.gate._policy, bench.journal, Meter(), bench.log, in_flight=2048)
     bench.gate._clock = lambda: NOW
-    release = asyncio.Event()
-    leg = bench.leg
-
-    class SlowLeg(ScriptedLeg):
-        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
-            await release.wait()
-            return await leg.forward(receipt, outbound)
-
-    bench.use(SlowLeg(bench.audit))
+    release = held_up(bench)
     crowd = [asyncio.ensure_future(bench.ask("/api/task_list", "viewer")) for _ in range(136)]
     other = asyncio.ensure_future(bench.ask("/api/task_list", "operator"))
     refused = await asyncio.wait_for(asyncio.gather(*crowd[128:]), 20)
@@ -351,15 +349,7 @@ async def test_the_leg_is_told_who_looks(bench: Bench) -> None:
 
 async def test_settling_waits_for_calls_whose_callers_left(bench: Bench) -> None:
     """A gate that ends closes its journal only when every call in hand has its end in it."""
-    release = asyncio.Event()
-    leg = bench.leg
-
-    class SlowLeg(ScriptedLeg):
-        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
-            await release.wait()
-            return await leg.forward(receipt, outbound)
-
-    bench.use(SlowLeg(bench.audit))
+    release = held_up(bench)
     call = asyncio.ensure_future(bench.ask("/api/pause", "admin"))
     await asyncio.sleep(0)  # it is begun
     await bench.gate.settle(0.01)
