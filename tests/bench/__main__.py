@@ -80,7 +80,9 @@ def _part(part: str, tools: Tools, directory: Path, given: argparse.Namespace) -
     rounds, seconds = given.rounds or (1 if quick else 3), given.each or (2 if quick else 3)
     million = 5_000 if quick else 1_000_000
     kinds: dict[str, Callable[[], list[Target]]] = {
-        "throughput": lambda: report.throughput_targets(schedulers.throughput(tools, directory, rounds=rounds, seconds=seconds, say=_say)),
+        "throughput": lambda: report.throughput_targets(
+            schedulers.throughput(tools, directory, rounds=rounds if quick else max(5, rounds), seconds=seconds, say=_say)
+        ),
         "overload": lambda: report.overload_targets(overload.overload(directory, rounds=rounds, seconds=seconds + 2, say=_say)),
         "dashboards": lambda: report.dashboard_targets(schedulers.dashboards(directory, seconds=10 if quick else 30, say=_say)),
         "processes": lambda: report.process_targets(processes.processes(tools, directory, rounds=rounds, seconds=seconds)),

@@ -86,6 +86,23 @@ def xml_body(method: str, args: dict[str, Any]) -> bytes:
     return xmlrpc.client.dumps(given, f"queue.{method}").encode("utf-8")
 
 
+def worker_name(number: int) -> str:
+    """A stock worker's id."""
+    return f"Worker(salt=81234{number:05d}, workers=1, host=etl-node-{number:02d}, username=etl, pid={41000 + number})"
+
+
+def cycle(worker: str, number: int) -> list[tuple[str, bytes]]:
+    """What a worker sends for one task: announce it, ask for work, stay alive, report it done."""
+    ping = ("ping", form_body("ping", {"worker": worker}))
+    work = {"worker": worker, "host": "etl-node", "assistant": False, "current_tasks": []}
+    return [
+        ("add_task", form_body("add_task", task(number=number, worker=worker))),
+        ("get_work", form_body("get_work", work)),
+        *[ping] * 4,
+        ("add_task", form_body("add_task", task(number=number, worker=worker, status="DONE"))),
+    ]
+
+
 def _task_id(number: int) -> str:
     # The digest is luigi's own (the end of a task id), not a safeguard.
     return f"etl.LoadOrders_2024_05_17_{number:06d}_{hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()[:10]}"

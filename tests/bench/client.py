@@ -3,7 +3,7 @@
 It runs in a process of its own (``python -m tests.bench.client JOB OUT``), so that it can be pinned and does not wait for
 the runner. JOB is a JSON file; OUT gets what was measured, as JSON.
 
-- ``mix``: workers that add tasks, ask for work and ping, `rate` calls a second in all; to each of several ports in turn.
+- ``mix``: workers that add tasks, ask for work and ping, so many calls a second in all (`tests.bench.paced`).
 - ``crowds``: callers who each make one call after the other, as many as one crowd after the other has; who is refused comes
   again after about a second, as it was told.
 - ``dashboards``: browsers that load the visualiser's thirteen views, each over six connections, while workers ping once a
@@ -17,14 +17,16 @@ import random
 import sys
 import time
 import urllib.parse
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httptools
+import uvloop
 
-from tests.bench.calls import form_body, task
+from tests.bench.calls import cycle, form_body, task, worker_name
+from tests.bench.paced import mix
+from tests.bench.seen import Seen
 
 VIEWS: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("task_list", {"status": status, "upstream_status": upstream}) for status, upstream in (
@@ -91,76 +93,6 @@ class Link:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
-
-
-@dataclass(slots=True)
-class Seen:
-    """Latencies in seconds by kind of call, sizes of pages in bytes, and what failed."""
-
-    latencies: dict[str, list[float]] = field(default_factory=dict)
-    page_bytes: list[int] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    async def timed(self, kind: str, due: float, call: Awaitable[tuple[int, bytes]]) -> bytes:
-        """Await `call`; its latency counts from `due` (monotonic). A failure is noted."""
-        try:
-            status, body = await call
-        except (OSError, httptools.HttpParserError) as error:
-            self.errors.append(f"{kind}: {type(error).__name__} {error}")
-            return b""
-        self.latencies.setdefault(kind, []).append(time.monotonic() - due)
-        if status != 200:
-            self.errors.append(f"{kind}: {status} {body[:200]!r}")
-        return body
-
-
-def worker_name(number: int) -> str:
-    """A stock worker's id."""
-    return f"Worker(salt=81234{number:05d}, workers=1, host=etl-node-{number:02d}, username=etl, pid={41000 + number})"
-
-
-def cycle(worker: str, number: int) -> list[tuple[str, bytes]]:
-    """What a worker sends for one task: announce it, ask for work, stay alive, report it done."""
-    ping = ("ping", form_body("ping", {"worker": worker}))
-    work = {"worker": worker, "host": "etl-node", "assistant": False, "current_tasks": []}
-    return [
-        ("add_task", form_body("add_task", task(number=number, worker=worker))),
-        ("get_work", form_body("get_work", work)),
-        *[ping] * 4,
-        ("add_task", form_body("add_task", task(number=number, worker=worker, status="DONE"))),
-    ]
-
-
-async def mix(ports: dict[str, int], token: str, rate: float, seconds: float, windows: int) -> Seen:
-    """`rate` calls a second for `seconds`, to one port after the other, `windows` times; latencies by name of the port and window."""
-    seen = Seen()
-    for window in range(windows):
-        for name, port in ports.items():
-            await _mix(seen, f"{name} {window}", port, token, rate, seconds)
-    return seen
-
-
-async def _mix(seen: Seen, kind: str, port: int, token: str, rate: float, seconds: float, connections: int = 16) -> None:
-    """`rate` calls a second, each at its time, spread over `connections` workers."""
-    links = [Link(port, token) for _ in range(connections)]
-    queues: list[list[tuple[str, bytes]]] = [[] for _ in links]
-    free = [asyncio.Lock() for _ in links]
-    begin = time.monotonic() + 0.05
-    tasks = []
-
-    async def one(which: int, due: float, method: str, body: bytes) -> None:
-        async with free[which]:  # a worker's calls follow each other
-            await seen.timed(kind, due, links[which].post(method, body))
-
-    for number in range(round(rate * seconds)):
-        which = number % connections
-        if not queues[which]:
-            queues[which] = cycle(worker_name(which), number)
-        due = begin + number / rate
-        await _until(due)
-        tasks.append(asyncio.create_task(one(which, due, *queues[which].pop(0))))
-    await asyncio.gather(*tasks)
-    _close(links)
 
 
 async def crowds(port: int, token: str, crowds: dict[str, int], pingers: int, seconds: float) -> Seen:
@@ -304,7 +236,7 @@ def main() -> None:
     """Do the job and write down what was seen."""
     job = json.loads(Path(sys.argv[1]).read_text())
     kinds: dict[str, Callable[..., Any]] = {"mix": mix, "crowds": crowds, "dashboards": dashboards}
-    seen: Seen = asyncio.run(kinds[job.pop("kind")](**job))
+    seen: Seen = uvloop.run(kinds[job.pop("kind")](**job))
     Path(sys.argv[2]).write_text(json.dumps({"latencies": seen.latencies, "page_bytes": seen.page_bytes, "errors": seen.errors}))
 
 

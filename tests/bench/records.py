@@ -13,8 +13,7 @@ from proxy.audit.files import Disk, segments
 from proxy.audit.journal import Journal
 from proxy.model import Call, Decision
 from tests.audit.made import ALLOW, HERE, WORKER
-from tests.bench.calls import task
-from tests.bench.client import worker_name
+from tests.bench.calls import task, worker_name
 from tests.bench.peers import python_environ
 
 _AT_ONCE = 200  # calls in one commit

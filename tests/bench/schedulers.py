@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import gate, peers
-from tests.bench.calls import form_body, task
-from tests.bench.client import worker_name
+from tests.bench.calls import form_body, task, worker_name
 from tests.bench.credentials import make_credentials
 from tests.bench.peers import python_environ
 from tests.bench.process import cores, free_port
@@ -24,7 +23,7 @@ from tests.bench.tools import Tools
 from tests.bench.wrk import DONE, run_wrk
 
 WAYS = ("direct", "gate")
-WINDOW, WINDOWS = 2.0, 4
+WINDOW, WINDOWS = 2.0, 3
 """Seconds of one measurement of p99, and how many a round: a stall of the whole machine is in few of many short ones."""
 
 # One task of a worker after the other: announce it, get work, ping four times, report it done.

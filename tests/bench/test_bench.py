@@ -1,5 +1,7 @@
 """The bench measures what it says: its calls, its arithmetic, and the place in the README that it writes to."""
 
+import asyncio
+import contextlib
 import json
 import time
 import urllib.parse
@@ -9,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.bench import report
-from tests.bench.calls import LARGE, MEDIUM, PARTS, PING, Call, all_calls
-from tests.bench.client import VIEWS, cycle, worker_name
+from tests.bench.calls import LARGE, MEDIUM, PARTS, PING, Call, all_calls, cycle, worker_name
+from tests.bench.client import VIEWS
 from tests.bench.compare import Cell, Row, Sample, rows
+from tests.bench.paced import mix
 from tests.bench.process import free_port, started
 from tests.bench.schedulers import percentile
 
@@ -106,6 +109,47 @@ def test_the_mix_and_the_page_are_those_of_stock_clients() -> None:
     assert kinds == ["add_task", "get_work", "ping", "ping", "ping", "ping", "add_task"]
     assert len(VIEWS) == 13
     assert sum(method == "task_list" for method, _ in VIEWS) == 8
+
+
+@pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
+async def test_calls_are_sent_when_they_are_due_and_in_the_order_of_each_worker(status: str) -> None:
+    """Every call of the timetable is made and timed, however its answer is cut up; an answer that is not 200 is an error."""
+    seen: dict[int, list[str]] = {}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = seen.setdefault(len(seen), [])
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                mine.append(head.split()[1].removeprefix("/api/"))
+                await reader.readexactly(int(head.split("Content-Length: ")[1].split()[0]))
+                writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 4\r\n\r\n".encode())
+                await writer.drain()
+                writer.write(b"null")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        result = await mix({"here": port, "there": port}, "token", rate=2000, seconds=0.12, windows=2)
+    assert {name: len(values) for name, values in result.latencies.items()} == {
+        f"{way} {n}": 240 for n in (0, 1) for way in ("here", "there")
+    }
+    assert len(result.errors) == (0 if status == "200 OK" else 4 * 240)
+    order = [kind for kind, _ in cycle(worker_name(0), 0)]
+    assert [calls for calls in seen.values() if calls] == 4 * 16 * [(3 * order)[:15]]
+
+
+async def test_a_connection_that_is_lost_is_an_error_of_the_measurement() -> None:
+    """Who closes before the answer has answered nothing, and the measurement ends all the same."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        result = await mix({"here": server.sockets[0].getsockname()[1]}, "token", rate=100, seconds=0.1, windows=1)
+    assert result.errors and all("lost" in error for error in result.errors)
+    assert result.latencies == {"here 0": []}
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
