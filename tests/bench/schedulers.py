@@ -90,7 +90,7 @@ def throughput(tools: Tools, directory: Path, *, rounds: int, seconds: int, say:
                 if ran.errors:
                     errors.append(f"{way}: {ran.errors} of {ran.calls} calls failed")
             say(f"round {number + 1} of {rounds}: calls/s { {way: round(found[-1]) for way, found in rates.items()} }")
-        half = rates["direct"][0] / 2
+        half = statistics.median(rates["direct"]) / 2
         if tools.envoy:  # what a proxy adds that writes nothing durable, in the same windows
             ports["Envoy"] = stack.enter_context(peers.envoy(tools, directory, credentials, first, port, port)).port
         stack.enter_context(peers.luigid(directory, last, port=port))
