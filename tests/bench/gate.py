@@ -20,6 +20,8 @@ from tests.bench.verify import UNVERIFIED
 
 _ROLES = ("viewer", "worker", "assistant", "operator", "admin", "agent")
 READY = "/-/readyz"  # answered once the gate would forward a call
+SEGMENT_BYTES = 4 << 20
+"""Sixteen segments in the place of one, so that each row pays for the compression of its own records, and not one row for all."""
 SERVE = (sys.executable, "-m", "proxy.cli.main", "serve")
 
 
@@ -62,7 +64,7 @@ def settings(
         f'[listen]\naddress = "127.0.0.1"\nport = {port}\nplain_http = {"false" if tls else "true"}\n{several}{certificate}'
         f'[[issuers]]\nname = "bench"\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\njwks_file = "{credentials.jwks}"\n'
         f'{tables}[policy]\ndirectory = "{policies(directory)}"\n[audit]\ndirectory = "{directory / "audit"}"\nname = "{name}"\n'
-        f"[metrics]\nport = {free_port() if processes == 1 else 0}\n{more}"
+        f"segment_bytes = {SEGMENT_BYTES}\n[metrics]\nport = {free_port() if processes == 1 else 0}\n{more}"
     )
     return path
 
