@@ -20,8 +20,8 @@ from tests.bench.verify import UNVERIFIED
 
 _ROLES = ("viewer", "worker", "assistant", "operator", "admin", "agent")
 READY = "/-/readyz"  # answered once the gate would forward a call
-SEGMENT_BYTES = 4 << 20
-"""Sixteen segments in the place of one, so that each row pays for the compression of its own records, and not one row for all."""
+_SMALL_SEGMENTS = 4 << 20
+"""Bytes: sixteen segments in the place of one, so that each row pays for the compression of its own records, and not one row for all."""
 SERVE = (sys.executable, "-m", "proxy.cli.main", "serve")
 
 
@@ -48,6 +48,7 @@ def settings(
     luigid: int = 0,
     more: str = "",
     processes: int = 1,
+    segment_bytes: int = 64 << 20,
 ) -> Path:
     """Write the settings of one gate. Its journal is under `directory`, so that must be on a real disk."""
     certificate = f'[tls]\ncertificate = "{credentials.certificate}"\nkey = {{ file = "{credentials.key}" }}\n' if tls else ""
@@ -64,7 +65,7 @@ def settings(
         f'[listen]\naddress = "127.0.0.1"\nport = {port}\nplain_http = {"false" if tls else "true"}\n{several}{certificate}'
         f'[[issuers]]\nname = "bench"\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\njwks_file = "{credentials.jwks}"\n'
         f'{tables}[policy]\ndirectory = "{policies(directory)}"\n[audit]\ndirectory = "{directory / "audit"}"\nname = "{name}"\n'
-        f"segment_bytes = {SEGMENT_BYTES}\n[metrics]\nport = {free_port() if processes == 1 else 0}\n{more}"
+        f"segment_bytes = {segment_bytes}\n[metrics]\nport = {free_port() if processes == 1 else 0}\n{more}"
     )
     return path
 
@@ -81,12 +82,24 @@ def serving(
     luigid: int = 0,
     more: str = "",
     processes: int = 1,
+    segment_bytes: int = 64 << 20,
     command: Sequence[str] = SERVE,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[int, Child]]:
     """One gate, until the block ends: its port and its process tree."""
     port = free_port()
-    config = settings(directory, credentials, name, port, tls=tls, upstream=upstream, luigid=luigid, more=more, processes=processes)
+    config = settings(
+        directory,
+        credentials,
+        name,
+        port,
+        tls=tls,
+        upstream=upstream,
+        luigid=luigid,
+        more=more,
+        processes=processes,
+        segment_bytes=segment_bytes,
+    )
     whole = [*command, "--config", str(config)]
     environ = {**python_environ(), **(environ or {})}
     with started(name, whole, directory, port=port, core=core, environ=environ, ready=lambda: answers(port, tls=tls)) as child:
@@ -136,7 +149,7 @@ def answers(port: int, *, tls: bool) -> bool:
 @contextmanager
 def callgate(directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid: int) -> Iterator[Peer]:
     """Callgate's column: one process for plain HTTP and one for TLS, since a gate listens in one way."""
-    given: dict[str, Any] = {"upstream": upstream, "luigid": luigid}
+    given: dict[str, Any] = {"upstream": upstream, "luigid": luigid, "segment_bytes": _SMALL_SEGMENTS}
     with (
         serving(directory, credentials, core, name="plain", tls=False, **given) as (port, plain),
         serving(directory, credentials, core, name="tls", tls=True, **given) as (tls_port, tls),

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,10 @@ def overload_targets(found: Overload) -> list[Target]:
     """More callers than the gate takes."""
     what = f"{TIMES} times as many callers as the gate takes ({TIMES * IN_FLIGHT} for {IN_FLIGHT} places): "
     errors = f"; {len(found.errors)} errors" if found.errors else ""
-    kept = found.under_ms / found.before_ms
+    kept = found.under_ms / statistics.mean((found.before_ms, found.after_ms))
     return [
         (f"{what}p99 of calls that are taken", "as with as many callers as places, here at most 1.2 of that",
-         f"{kept:.2f} of it ({found.under_ms:.0f} against {found.before_ms:.0f} ms, {found.after_ms:.0f} afterwards){errors}",
+         f"{kept:.2f} of it ({found.under_ms:.0f} ms against {found.before_ms:.0f} before and {found.after_ms:.0f} afterwards){errors}",
          kept <= 1.2 and not found.errors),
         (f"{what}the others are told", "at once",
          f"{found.refused:,} refusals beside {found.taken:,} calls, p50 {found.refusal_p50_ms:.1f}, p99 {found.refusal_ms:.0f} ms", None),
