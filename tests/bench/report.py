@@ -36,7 +36,7 @@ def machine(versions: Mapping[str, str]) -> str:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     busy = os.getloadavg()[0]  # what else the machine was doing when this was asked
     place = f"{os.cpu_count()} cores of {model}, load {busy:.1f} at the start"
-    return f"{today}, {place}, Linux {platform.release()}, Python {platform.python_version()}, {shown}"
+    return f"{today}, {place}, Linux {'.'.join(platform.release().split('.')[:2])}, Python {platform.python_version()}, {shown}"
 
 
 def cpu_table(results: Results) -> list[str]:
