@@ -122,19 +122,16 @@ class Appender:
         self.active_at = time.monotonic()
 
     def sign(self) -> None:
-        """Sign the tree as it is, beside the present segment, unless that is done.
-
-        Records may be prepared, written and accepted meanwhile: what is signed is one tree, which never changes, in a file of its own.
-        """
-        tree, number = self.state.tree, self.state.number
-        if self.signed == tree.size or not number:
+        """Sign the tree as it is, beside the present segment, unless that is done."""
+        state = self.state
+        if self.signed == state.tree.size or not state.number:
             return
-        path = self._path(number).with_suffix(CHECKPOINT_SUFFIX)
+        path = self._path(state.number).with_suffix(CHECKPOINT_SUFFIX)
         fd = open_append(path)
         try:
             end = os.fstat(fd).st_size
             try:
-                write_whole(self._disk, fd, self._signer.sign(tree.size, tree.root()) + b"\n")
+                write_whole(self._disk, fd, self._signer.sign(state.tree.size, state.tree.root()) + b"\n")
             except OSError:
                 os.ftruncate(fd, end)
                 raise
@@ -142,7 +139,7 @@ class Appender:
             os.close(fd)
         if not end:
             sync_directory(self._directory)
-        self.signed, self.signed_at = tree.size, time.monotonic()
+        self.signed, self.signed_at = state.tree.size, time.monotonic()
 
     def go_on(self, since: int, now: int, error: str, refused: int) -> None:
         """After a failure: prove what was acknowledged, and begin a segment that tells of the gap. Times in microseconds."""

@@ -9,8 +9,8 @@ one. There are two roads for a batch:
 * `put`, the thread: everything that is rare or waits for the disk. It begins segments, signs checkpoints, tries to go on
   after a failure, and takes every batch where the kernel cannot do the flush.
 
-One of the two is at work at any time: who appends holds the turn. The event loop never waits for it, since it can hand its
-batch to the thread. Signing needs no turn: records go on while the thread makes a checkpoint of those before them durable.
+One of the two is at work at any time: who appends or signs holds the turn. The event loop never waits for it, since
+it can hand its batch to the thread.
 
 A failed write or flush acknowledges nothing; until the log has been proved and goes on in a new segment (tried every
 `probe` seconds, `Appender.go_on`) every batch fails at once.
@@ -126,7 +126,7 @@ class Writer:
         flusher, log = self.flusher, self._log
         if flusher is None or not self._kernel_takes or not self._turn.acquire(blocking=False):
             return False
-        if self.failure is not None or not log.fits(batch.entries):
+        if self.failure is not None or self._sign_due() or not log.fits(batch.entries):
             self._turn.release()
             return False
         try:
@@ -220,20 +220,18 @@ class Writer:
     def _alone(self) -> None:
         """Do what is due without a batch: try to write again, or sign, or say that nothing happened."""
         log = self._log
-        if self.failure is not None:
-            with self._turn:
+        with self._turn:
+            if self.failure is not None:
                 self._try_resume()
-            return
-        try:
-            if log.signed == log.state.tree.size and time.monotonic() - log.active_at >= self._timing.idle:
-                with self._turn:
-                    if self.failure is not None:  # the event loop's, just now
-                        return
+                return
+            try:
+                if log.signed != log.state.tree.size:
+                    log.sign()
+                elif time.monotonic() - log.active_at >= self._timing.idle:
                     idle = note("idle", {"since": log.stamp(log.state.time).decode()})
                     log.append([(self._clock() // 1000, idle, None, -1)])
-            log.sign()
-        except Exception as error:
-            if self.failure is None:  # the next batch is refused; one that the event loop has begun may become durable all the same
+                    log.sign()
+            except Exception as error:
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:

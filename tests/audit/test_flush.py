@@ -2,7 +2,6 @@ import asyncio
 import errno
 import os
 import select
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,10 @@ from proxy.audit.files import Disk
 from proxy.audit.flush import REAL_DISK, KernelFlusher, open_flusher
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.verify import verify_log
-from proxy.audit.writer import Timing
 from proxy.errors import Unavailable
 
 from .made import ENOSPC, FailingDisk, FailingFlusher, one, open_journal, records, stages
-from .test_writer import sizes, until
+from .test_writer import until
 
 
 def test_the_kernel_flushes_and_says_so(tmp_path: Path) -> None:
@@ -110,33 +108,6 @@ async def test_no_thread_takes_part_in_an_ordinary_batch(tmp_path: Path) -> None
     assert journal.commits == commits + 5
     assert len(syncs) - before <= 2  # a checkpoint, perhaps
     await journal.close()
-
-
-async def test_calls_go_on_while_a_checkpoint_is_made_durable(tmp_path: Path) -> None:
-    """A disk that takes its time over a checkpoint keeps no record waiting; what came meanwhile is signed for by the next one."""
-    log = tmp_path / "gate"
-    slow, reached, go_on = threading.Event(), threading.Event(), threading.Event()
-
-    def fdatasync(fd: int) -> None:
-        if slow.is_set() and Path(f"/proc/self/fd/{fd}").readlink().suffix == ".checkpoints":
-            reached.set()
-            assert go_on.wait(60)
-        os.fdatasync(fd)
-
-    journal = open_journal(tmp_path, disk=Disk(fdatasync=fdatasync, flusher=open_flusher), timing=Timing(checkpoint=0.01))
-    signed = sizes(log)[-1]
-    slow.set()
-    await one(journal, 0)
-    await until(reached.is_set)
-    for n in range(1, 6):
-        await one(journal, n)
-    assert stages(log).count("decided") == 6
-    assert journal.size >= signed + 6
-    go_on.set()
-    await until(lambda: sizes(log)[-1] == journal.size)
-    await journal.close()
-    report = verify_log(log, public_keys(tmp_path / PUBLIC_KEYS))
-    assert report.broken is None and report.unsigned == 0 and report.open == 0
 
 
 @pytest.mark.parametrize("kept", [True, False])
