@@ -20,6 +20,7 @@ from tests.bench.verify import UNVERIFIED
 
 _ROLES = ("viewer", "worker", "assistant", "operator", "admin", "agent")
 READY = "/-/readyz"  # answered once the gate would forward a call
+_SEGMENTS = 64 << 20  # bytes, as is usual
 _SMALL_SEGMENTS = 4 << 20
 """Bytes: sixteen segments in the place of one, so that each row pays for the compression of its own records, and not one row for all."""
 SERVE = (sys.executable, "-m", "proxy.cli.main", "serve")
@@ -48,7 +49,7 @@ def settings(
     luigid: int = 0,
     more: str = "",
     processes: int = 1,
-    segment_bytes: int = 64 << 20,
+    segment_bytes: int = _SEGMENTS,
 ) -> Path:
     """Write the settings of one gate. Its journal is under `directory`, so that must be on a real disk."""
     certificate = f'[tls]\ncertificate = "{credentials.certificate}"\nkey = {{ file = "{credentials.key}" }}\n' if tls else ""
@@ -82,7 +83,7 @@ def serving(
     luigid: int = 0,
     more: str = "",
     processes: int = 1,
-    segment_bytes: int = 64 << 20,
+    segment_bytes: int = _SEGMENTS,
     command: Sequence[str] = SERVE,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[int, Child]]:

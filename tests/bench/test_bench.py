@@ -112,7 +112,7 @@ def test_the_mix_and_the_page_are_those_of_stock_clients() -> None:
 
 
 @pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
-async def test_calls_are_sent_when_they_are_due_and_in_the_order_of_each_worker(status: str) -> None:
+async def test_every_call_of_the_timetable_is_made_in_the_order_of_each_worker(status: str) -> None:
     """Every call of the timetable is made and timed, however its answer is cut up; an answer that is not 200 is an error."""
     seen: dict[int, list[str]] = {}
 
