@@ -129,7 +129,10 @@ class Commits:
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        if self._busy or not self.entries or self._writer.failure is not None:
+        if self._busy or not self.entries:
+            return
+        if self._writer.failure is not None:  # since they were gathered: who waits is told now, not when the log goes on
+            self._refuse_gathered()
             return
         batch = Batch(self.done, self.entries)
         self.entries = []
@@ -161,13 +164,18 @@ class Commits:
 
     def _failed(self, batch: Batch, waiters: list[_Waiter]) -> None:
         """Refuse all who wait; keep what nobody waits for, in order, until the log can be written again."""
-        later, self._waiters = self._waiters, []
-        for future, _, _ in [*waiters, *later]:
+        kept = self._refuse(batch.entries, waiters)
+        self._refuse_gathered()
+        self.entries = kept + self.entries
+
+    def _refuse_gathered(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        self.entries = self._refuse(self.entries, waiters)
+
+    def _refuse(self, entries: list[Entry], waiters: list[_Waiter]) -> list[Entry]:
+        """Refuse `waiters`; return those of their `entries` that nobody waits for."""
+        for future, _, _ in waiters:
             if not future.done():
                 future.set_exception(self._unwritable())
-        self.entries = _unawaited(batch.entries, waiters) + _unawaited(self.entries, later)
-
-
-def _unawaited(entries: list[Entry], waiters: list[_Waiter]) -> list[Entry]:
-    awaited = {index + number for _, index, ids in waiters for number in range(len(ids))}
-    return [entry for index, entry in enumerate(entries) if index not in awaited]
+        awaited = {index + number for _, index, ids in waiters for number in range(len(ids))}
+        return [entry for index, entry in enumerate(entries) if index not in awaited]

@@ -2,22 +2,25 @@
 
 The compressed file is complete, read back and compared before it gets its name, and the plain one goes only after that name
 is durable; a crash at any point leaves a whole segment. Its mtime in the gzip header is zero: compressing twice gives the same bytes.
+ISA-L writes it and zlib reads it back, so that no mistake of the one passes for a record. Neither holds the interpreter's lock.
 """
 
 import gzip
 import os
-import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from isal import isal_zlib
+
 from proxy.audit.files import SEALED_SUFFIX, SEGMENT_SUFFIX, segments, sync_directory
 
-_LEVEL: Final = 3
-"""Of zlib: records shrink to 1/8.7, at 6 us a call. Level 6 takes 12 us for 1/10.6, beside calls that wait for the same processor."""
+_LEVEL: Final = 1
+"""Of ISA-L: records of calls that resemble each other shrink to 1/15.7, at 0.6 us a call; zlib's level 3 takes 3.2 for 1/14.8."""
 
 _PART: Final = 1 << 20
+_GZIP: Final = 31  # as zlib counts: a gzip header and trailer, the largest window
 
 
 def compress(path: Path) -> Path:
@@ -27,8 +30,11 @@ def compress(path: Path) -> Path:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(fd, "wb") as raw:
-            with path.open("rb") as plain, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
-                shutil.copyfileobj(plain, packed, _PART)
+            packer = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
+            with path.open("rb") as plain:
+                while part := plain.read(_PART):
+                    raw.write(packer.compress(part))
+            raw.write(packer.flush())
             raw.flush()
             os.fsync(raw.fileno())
         with path.open("rb") as plain, gzip.open(temporary, "rb") as packed:

@@ -171,6 +171,29 @@ async def test_a_failing_disk_refuses_and_then_resumes(tmp_path: Path, write: in
     assert stages(tmp_path / "gate").count("segment") == 2
 
 
+async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Path) -> None:
+    """A checkpoint that cannot be signed fails the log between two batches: who waits for the next one is refused.
+
+    What nobody waits for is kept.
+    """
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    [under_way] = await journal.decide("before", WORKER, HERE, [(call(), ALLOW)], 0)
+    assert under_way is not None
+    gathered = asyncio.create_task(journal.decide("gathered", WORKER, HERE, [(call(), ALLOW)], 0))
+    await asyncio.sleep(0)  # it waits for the end of the loop's turn
+    disk.fail_write = EIO
+    journal.completed(under_way, outcome="ok", status=200, sent=1, duration_us=1)
+    journal._writer._fail(OSError(EIO, "made to fail"))
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(gathered, 30)
+    assert not journal.writable
+    disk.fail_write = 0
+    await until(lambda: journal.writable)
+    await journal.close()
+    assert [(r["stage"], r["id"]) for r in records(tmp_path / "gate") if "id" in r] == [("decided", "before"), ("completed", "before")]
+
+
 async def test_a_failed_sync_is_never_asked_again(tmp_path: Path) -> None:
     """After a failed fdatasync the bytes are cut off and written anew elsewhere: a later success proves nothing about them."""
     calls: list[str] = []

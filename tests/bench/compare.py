@@ -58,6 +58,13 @@ class Cell:
         values: list[float] = [getattr(sample, name) for sample in self.samples]
         return statistics.median(values)
 
+    def times(self, other: "Cell") -> float:
+        """How many times the other's CPU a call costs here: the median over the rounds, in each of which the two ran next to each other.
+
+        (A neighbour on the same host makes a whole round dearer or cheaper by a third, and both of its runs with it.)
+        """
+        return statistics.median(own.cpu_us / theirs.cpu_us for own, theirs in zip(self.samples, other.samples, strict=True))
+
     @property
     def errors(self) -> int:
         """All failed calls of all rounds."""

@@ -20,9 +20,10 @@ class Overload:
     """Milliseconds: p99 of calls taken with as many callers as places, three times as many, as many again; p50 and p99 of refusals.
 
     `refused` and `taken` count calls under overload, `pings_refused` of `pings` heartbeats meanwhile; `errors` are all other
-    answers.
+    answers. `kept` is the p99 under overload against the mean of those before and after it in the same round, the median of all.
     """
 
+    kept: float
     before_ms: float
     under_ms: float
     after_ms: float
@@ -62,7 +63,11 @@ def overload(directory: Path, *, seconds: int, rounds: int, say: Callable[[str],
     def count(kind: str) -> int:
         return sum(len(latencies.get(kind, ())) for latencies in found)
 
+    def p99(latencies: dict[str, list[float]], kind: str) -> float:
+        return percentile(latencies.get(kind) or [0.0], 99)
+
     return Overload(
+        kept=statistics.median(2 * p99(one, "under") / (p99(one, "before") + p99(one, "after")) for one in found),
         before_ms=late("before"),
         under_ms=late("under"),
         after_ms=late("after"),

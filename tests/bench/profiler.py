@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import gate, peers
-from tests.bench.calls import Call, all_calls
-from tests.bench.compare import CONNECTIONS
+from tests.bench.calls import Call
+from tests.bench.compare import CONNECTIONS, Row
 from tests.bench.credentials import make_credentials
 from tests.bench.process import TICK, cores
 from tests.bench.tools import Tools
@@ -53,8 +53,8 @@ class Profile:
         return "\n".join([*lines, self.perf] if self.perf else lines)
 
 
-def profile(tools: Tools, directory: Path, wanted: str, *, tls: bool, seconds: int, say: Callable[[str], None]) -> list[Profile]:
-    """Profile every call whose title holds `wanted`, for `seconds` each."""
+def profile(tools: Tools, directory: Path, wanted: list[Row], *, tls: bool, seconds: int, say: Callable[[str], None]) -> list[Profile]:
+    """Profile the call of every row in `wanted` for `seconds`, with or without TLS as `tls` says."""
     credentials = make_credentials(directory)
     client, proxy = cores()
     found = []
@@ -65,10 +65,8 @@ def profile(tools: Tools, directory: Path, wanted: str, *, tls: bool, seconds: i
         gate.serving(directory, credentials, proxy, name="shipped", upstream=upstream.port, **given) as shipped,
         gate.observed(directory, credentials, proxy, out, "sample", name="sampled", upstream=upstream.port, **given) as sampled,
     ):
-        for call in all_calls():
-            title = f"{call.protocol} {call.name}{', TLS' if tls else ''}"
-            if wanted not in title:
-                continue
+        for row in wanted:
+            call, title = row.call, row.title
             lua = script(directory, title.replace(" ", "-"), call.body, call.content_type, credentials.token)
 
             def load(port: int = shipped[0], for_seconds: int = seconds + 1, call: Call = call, lua: Path = lua) -> int:

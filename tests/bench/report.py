@@ -4,7 +4,6 @@ import datetime
 import json
 import os
 import platform
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tests.bench.memory import Memory
 from tests.bench.overload import IN_FLIGHT, TIMES, Overload
 from tests.bench.processes import Processes
 from tests.bench.records import Reading
-from tests.bench.schedulers import Dashboards, Throughput
+from tests.bench.schedulers import NOWHERE, Dashboards, Throughput
 from tests.bench.tools import ROOT
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -40,15 +39,15 @@ def machine(versions: Mapping[str, str]) -> str:
 
 
 def cpu_table(results: Results) -> list[str]:
-    """CPU per call of every row and column, with Callgate's ratio to each."""
+    """CPU per call of every row and column, medians, with Callgate's ratio to each: the median of the rounds' ratios."""
     names = _columns(results)
     lines = _head(["CPU per call, µs (Callgate is × of it)", *names])
     for row, cells in results.items():
-        own = cells["Callgate"].median("cpu_us") if "Callgate" in cells else None
+        own = cells.get("Callgate")
         shown = [row.title]
         for name in names:
             value = cells[name].median("cpu_us")
-            ratio = "" if own is None or name in ("Callgate", "upstream alone") else f" ({_number(own / value)}×)"
+            ratio = "" if own is None or name in ("Callgate", "upstream alone") else f" ({_number(own.times(cells[name]))}×)"
             shown.append(f"{_number(value)}{ratio}")
         lines.append(_line(shown))
     return lines
@@ -79,7 +78,7 @@ def cpu_targets(results: Results) -> list[Target]:
     ]
     for what, peer, limit, wanted in rules:
         ratios = {
-            row: cells["Callgate"].median("cpu_us") / cells[peer].median("cpu_us")
+            row: cells["Callgate"].times(cells[peer])
             for row, cells in results.items()
             if wanted(row) and {"Callgate", peer} <= cells.keys()
         }
@@ -102,7 +101,7 @@ def throughput_targets(found: Throughput) -> list[Target]:
     """A real luigid through the gate."""
     errors = f"; {len(found.errors)} runs with errors" if found.errors else "; no errors"
     late, added = found.p99_ms, found.added_ms
-    beside = f"; Envoy {added['Envoy']:+.1f} ms" if "Envoy" in added else ""
+    beside = "".join(f"; {way} {added[way]:+.1f} ms" for way in (NOWHERE, "Envoy") if way in added)
     return [
         ("throughput of a real luigid through the gate, mix of ping, get_work, add_task", "at least 0.97 of direct",
          f"{found.ratio:.2f} ({found.gate:.0f} of {found.direct:.0f} calls/s){errors}", found.ratio >= 0.97 and not found.errors),
@@ -115,11 +114,10 @@ def overload_targets(found: Overload) -> list[Target]:
     """More callers than the gate takes."""
     what = f"{TIMES} times as many callers as the gate takes ({TIMES * IN_FLIGHT} for {IN_FLIGHT} places): "
     errors = f"; {len(found.errors)} errors" if found.errors else ""
-    kept = found.under_ms / statistics.mean((found.before_ms, found.after_ms))
     return [
         (f"{what}p99 of calls that are taken", "as with as many callers as places, here at most 1.2 of that",
-         f"{kept:.2f} of it ({found.under_ms:.0f} ms against {found.before_ms:.0f} before and {found.after_ms:.0f} afterwards){errors}",
-         kept <= 1.2 and not found.errors),
+         f"{found.kept:.2f} of it ({found.under_ms:.0f} ms; {found.before_ms:.0f} before, {found.after_ms:.0f} afterwards){errors}",
+         found.kept <= 1.2 and not found.errors),
         (f"{what}the others are told", "at once",
          f"{found.refused:,} refusals beside {found.taken:,} calls, p50 {found.refusal_p50_ms:.1f}, p99 {found.refusal_ms:.0f} ms", None),
         (f"{what}heartbeats refused", "none before the last", f"{found.pings_refused} of {found.pings}", found.pings_refused == 0),

@@ -23,6 +23,8 @@ from tests.bench.tools import Tools
 from tests.bench.wrk import DONE, run_wrk
 
 WAYS = ("direct", "gate")
+NOWHERE = "with a journal that goes nowhere"
+"""The way through a gate whose records reach no disk: the rest of what the gate adds to p99 is the disk's."""
 WINDOW, WINDOWS = 2.0, 3
 """Seconds of one measurement of p99, and how many a round: a stall of the whole machine is in few of many short ones."""
 
@@ -91,6 +93,10 @@ def throughput(tools: Tools, directory: Path, *, rounds: int, seconds: int, say:
                     errors.append(f"{way}: {ran.errors} of {ran.calls} calls failed")
             say(f"round {number + 1} of {rounds}: calls/s { {way: round(found[-1]) for way, found in rates.items()} }")
         half = statistics.median(rates["direct"]) / 2
+        observed = gate.observed(
+            directory, credentials, first, directory / "nowhere.json", "nowhere", name="nowhere", tls=False, upstream=port
+        )
+        ports[NOWHERE] = stack.enter_context(observed).port
         if tools.envoy:  # what a proxy adds that writes nothing durable, in the same windows
             ports["Envoy"] = stack.enter_context(peers.envoy(tools, directory, credentials, first, port, port)).port
         stack.enter_context(peers.luigid(directory, last, port=port))
