@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 import urllib.parse
@@ -12,7 +13,7 @@ import pytest
 
 from tests.bench import report
 from tests.bench.calls import LARGE, MEDIUM, PARTS, PING, Call, all_calls, cycle, worker_name
-from tests.bench.client import VIEWS
+from tests.bench.client import VIEWS, crowds
 from tests.bench.compare import Cell, Row, Sample, rows
 from tests.bench.paced import mix
 from tests.bench.process import free_port, started
@@ -150,6 +151,40 @@ async def test_a_connection_that_is_lost_is_an_error_of_the_measurement() -> Non
         result = await mix({"here": server.sockets[0].getsockname()[1]}, "token", rate=100, seconds=0.1, windows=1)
     assert result.errors and all("lost" in error for error in result.errors)
     assert result.latencies == {"here 0": []}
+
+
+async def test_a_crowd_is_counted_apart_from_its_refusals_and_who_is_refused_rests() -> None:
+    """Calls that are taken, refusals and pings are counted by crowd; a refused caller comes again after half a second at the earliest."""
+    began: dict[int, list[float]] = {}
+    kinds: dict[int, str] = {}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = len(kinds)
+        kinds[mine] = "silent"
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                began.setdefault(mine, []).append(time.monotonic())
+                body = (await reader.readexactly(int(head.split("Content-Length: ")[1].split()[0]))).decode()
+                odd = int(body.partition("etl-node-")[2][:2]) % 2
+                kinds[mine] = "ping" if "/api/ping" in head else "refused" if odd else "taken"
+                status = "503 Service Unavailable" if kinds[mine] == "refused" else "200 OK"
+                writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 4\r\n\r\nnull".encode())
+                await asyncio.sleep(0.002)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        result = await crowds(server.sockets[0].getsockname()[1], "token", {"few": 2, "many": 8}, pingers=1, seconds=2.6)
+    assert not result.errors
+    assert result.latencies.keys() == {"few", "few refused", "many", "many refused", "ping"}
+    made = {kind: sum(len(times) for number, times in began.items() if kinds[number] == kind) for kind in ("taken", "refused", "ping")}
+    counted = {name: len(values) for name, values in result.latencies.items()}
+    assert counted["ping"] == made["ping"]
+    assert counted["few"] + counted["many"] < made["taken"], "the first second of a crowd is not counted"
+    assert counted["few refused"] + counted["many refused"] < made["refused"]
+    for number, times in began.items():
+        if kinds[number] == "refused":
+            assert all(later - sooner >= 0.49 for sooner, later in itertools.pairwise(times))
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
