@@ -15,6 +15,7 @@ from typing import Final
 from isal import isal_zlib
 
 from proxy.audit.files import SEALED_SUFFIX, SEGMENT_SUFFIX, segments, sync_directory
+from proxy.audit.reader import DAMAGED
 
 _LEVEL: Final = 1
 """Of ISA-L: records of calls that resemble each other shrink to 1/15.7, at 0.6 us a call; zlib's level 3 takes 3.2 for 1/14.8."""
@@ -37,12 +38,8 @@ def compress(path: Path) -> Path:
             raw.write(packer.flush())
             raw.flush()
             os.fsync(raw.fileno())
-        with path.open("rb") as plain, gzip.open(temporary, "rb") as packed:
-            part = b"-"
-            while part:
-                part = plain.read(_PART)
-                if packed.read(len(part) or 1) != part:
-                    raise OSError("the compressed segment does not read back")
+        if not _same(path, temporary):
+            raise OSError("the compressed segment does not read back")
         temporary.rename(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -51,6 +48,20 @@ def compress(path: Path) -> Path:
     path.unlink()
     sync_directory(target.parent)
     return target
+
+
+def _same(path: Path, compressed: Path) -> bool:
+    """Whether a plain file and a compressed one hold the same, and nothing behind it."""
+    with path.open("rb") as plain, gzip.open(compressed, "rb") as packed:
+        part = b"-"
+        while part:
+            part = plain.read(_PART)
+            try:
+                if packed.read(len(part) or 1) != part:
+                    return False
+            except DAMAGED:
+                return False
+    return True
 
 
 class Compressor:

@@ -3,6 +3,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from isal import isal_zlib
 
 from proxy.audit.compress import Compressor, compress
 from proxy.audit.reader import Position, read_log
@@ -39,12 +40,39 @@ async def test_the_journal_goes_on_after_a_compressed_end(tmp_path: Path) -> Non
     assert [r["seq"] for r in found] == list(range(len(found))) and found[-1]["stage"] == "closed"
 
 
-def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the compressed file does not read back, the plain one stays, and nothing else."""
+_LINES = b"x\n" * 100
+_WHOLE = gzip.compress(_LINES)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(gzip.compress(b"y\n" * 100), id="other text"),
+        pytest.param(gzip.compress(_LINES[:-2]), id="less"),
+        pytest.param(gzip.compress(_LINES + b"x\n"), id="more"),
+        pytest.param(_WHOLE[:-9], id="cut short"),
+        pytest.param(_WHOLE[:-8] + bytes(8), id="wrong sum"),
+        pytest.param(_WHOLE[:10] + b"\xff" * 20, id="no deflate"),
+        pytest.param(b"no gzip", id="no gzip"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes) -> None:
+    """If the compressed file does not read back, whatever is wrong with it, the plain one stays, and nothing else."""
     plain = tmp_path / "00000001.jsonl"
-    plain.write_bytes(b"x\n" * 100)
-    monkeypatch.setattr(gzip, "open", lambda *_: plain.parent.joinpath("other").open("rb"))
-    (tmp_path / "other").write_bytes(b"y")
+    plain.write_bytes(_LINES)
+
+    class Faulty:
+        def compress(self, data: bytes) -> bytes:
+            return b""
+
+        def flush(self) -> bytes:
+            return written
+
+    monkeypatch.setattr(isal_zlib, "compressobj", lambda *_, **_given: Faulty())
     with pytest.raises(OSError, match="read back"):
         compress(plain)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001.jsonl", "other"]
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001.jsonl"]
+    assert plain.read_bytes() == _LINES
+    Compressor(tmp_path)._run(2)  # in the background: no worse, and no traceback
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001.jsonl"]
