@@ -38,7 +38,7 @@ _PAUSE_SECONDS = 1.0
 _READY_SECONDS = 60.0
 _LOOK_SECONDS = 0.02  # between two looks at the pipes, while a process is starting
 _REST_SECONDS = 0.5
-_WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM}
 HAND_OVER = signal.SIGUSR1
 """Tells a process to finish what it has because another has taken its place: workers are not told to stop."""
 
@@ -99,7 +99,7 @@ class Supervisor:
         self._begin_generation()
         while not self._stopping or self._all() or self._leaving:
             starting = any(not process.serves for process in self._all())
-            self._take(signal.sigtimedwait(_WATCHED, _LOOK_SECONDS if starting else _REST_SECONDS))
+            self._take(_next_signal(_LOOK_SECONDS if starting else _REST_SECONDS))
             self._listen()
             self._reap()
             self._settle()
@@ -115,11 +115,11 @@ class Supervisor:
 
     # -- signals
 
-    def _take(self, info: signal.struct_siginfo | None) -> None:
-        if info is None or info.si_signo == signal.SIGCHLD:
-            return
-        if info.si_signo != signal.SIGHUP:
+    def _take(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
+        elif number != signal.SIGHUP:
+            return
         elif self._next is not None:
             self._again = True  # the one under way may have read what has changed since
         elif not self._stopping:
@@ -317,6 +317,16 @@ class Supervisor:
             _log.error("process did not end in time, killing it", pid=pid)
             self._leaving[pid] = now + self._patience
             _signal(pid, signal.SIGKILL)
+
+
+def _next_signal(seconds: float) -> int:
+    """Wait for one of the `_WATCHED` signals, which are blocked; SIGALRM when `seconds` have passed.
+
+    Not by `signal.sigtimedwait`: when the process is stopped for longer than its time (SIGSTOP, a debugger, a container that
+    is paused), CPython's returns memory that nobody has written to, which may read as any signal (seen from 3.6 to 3.13).
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    return signal.sigwaitinfo(_WATCHED).si_signo
 
 
 def _say_ready(pipe: int) -> None:

@@ -1,6 +1,6 @@
 """A supervisor in a process of its own, with a tiny server in place of the gate.
 
-``python -m tests.edge.supervised DIRECTORY PORT PROCESSES``. Each serving process answers every connection with its slot, its
+``python -m tests.edge.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process answers every connection with its slot, its
 process id, and what stands in ``DIRECTORY/settings`` at its start, and then closes it. Files in the directory tell it what
 to do: settings that begin with ``broken`` make it leave with 7, ``hang`` before it is ready makes it wait, and ``stubborn`` makes
 it ignore that it is told to end.
@@ -18,7 +18,7 @@ from proxy.edge.processes import HAND_OVER, Place, Supervisor
 from proxy.edge.status import StatusFile
 
 
-def main(directory: Path, port: int, processes: int) -> int:
+def main(directory: Path, port: int, processes: int, patience: float) -> int:
     """Supervise; the exit code."""
     set_up_logging("info", "json")
 
@@ -44,8 +44,8 @@ def main(directory: Path, port: int, processes: int) -> int:
             ended.write(f"{os.getpid()} {told[0]}\n")
         return 0
 
-    return Supervisor("127.0.0.1", port, processes, serve, StatusFile(directory / "status"), patience=1.0).run()
+    return Supervisor("127.0.0.1", port, processes, serve, StatusFile(directory / "status"), patience=patience).run()
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))

@@ -40,9 +40,13 @@ def free_port() -> int:
 def runs(pid: int) -> bool:
     """Whether a process lives, and is no zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _state(pid) != "Z"
     except FileNotFoundError:
         return False
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _content(path: Path) -> bytes:
@@ -55,13 +59,13 @@ def _content(path: Path) -> bytes:
 class Supervised:
     """A supervisor under test."""
 
-    def __init__(self, directory: Path, processes: int) -> None:
+    def __init__(self, directory: Path, processes: int, patience: float) -> None:
         self.directory = directory
         self.port = free_port()
         self.log = directory / "log"
         (directory / "settings").write_text("one")
         self.seen: set[int] = set()
-        command = [sys.executable, "-m", "tests.edge.supervised", str(directory), str(self.port), str(processes)]
+        command = [sys.executable, "-m", "tests.edge.supervised", str(directory), str(self.port), str(processes), str(patience)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         self.serves(1)
@@ -107,12 +111,12 @@ class Supervised:
 
 
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Callable[[int], Supervised]]:
+def supervised(tmp_path: Path) -> Iterator["Start"]:
     """Starts a supervisor; at the end none of its processes may live."""
     started: list[Supervised] = []
 
-    def start(processes: int) -> Supervised:
-        started.append(Supervised(tmp_path, processes))
+    def start(processes: int, patience: float = 15.0) -> Supervised:
+        started.append(Supervised(tmp_path, processes, patience))
         return started[-1]
 
     yield start
@@ -123,7 +127,22 @@ def supervised(tmp_path: Path) -> Iterator[Callable[[int], Supervised]]:
         until(lambda one=one: not any(map(runs, one.seen)), "no process is left")  # type: ignore[misc]  # mypy cannot infer its type
 
 
-Start = Callable[[int], Supervised]
+Start = Callable[..., Supervised]
+
+
+def test_a_supervisor_that_was_stopped_goes_on(supervised: Start) -> None:
+    """SIGSTOP and SIGCONT (a debugger, a container that is paused) are no order to end or to reload, however long they are apart."""
+    gate = supervised(1)
+    first = gate.pids(1)[0]
+    for _ in range(3):
+        gate.process.send_signal(signal.SIGSTOP)
+        until(lambda: _state(gate.process.pid) == "T", "it is stopped")
+        time.sleep(0.7)  # longer than it waits for anything
+        gate.process.send_signal(signal.SIGCONT)
+    assert gate.pids(1) == {0: first}
+    os.kill(first, signal.SIGKILL)
+    until(lambda: gate.pids(1) != {0: first}, "it supervises on")
+    assert (status := gate.status()) and (status.generation, status.begun) == (1, 0)
 
 
 def test_a_process_that_dies_is_replaced(supervised: Start) -> None:
@@ -227,7 +246,7 @@ def test_it_ends_while_a_process_hangs_at_its_start(supervised: Start) -> None:
 
 def test_a_reload_after_the_end_has_begun_starts_nothing(supervised: Start) -> None:
     """SIGHUP while processes drain is ignored: the supervisor still ends."""
-    gate = supervised(1)
+    gate = supervised(1, patience=1.0)
     (gate.directory / "stubborn").touch()
     gate.process.terminate()
     until(lambda: gate.status() is None, "it has begun to end")
@@ -237,7 +256,7 @@ def test_a_reload_after_the_end_has_begun_starts_nothing(supervised: Start) -> N
 
 def test_a_process_that_does_not_end_is_killed(supervised: Start) -> None:
     """A process that ignores being told to end is killed once its time is up, and the supervisor ends."""
-    gate = supervised(2)
+    gate = supervised(2, patience=1.0)
     gate.pids(2)
     (gate.directory / "stubborn").touch()
     assert gate.stop() == 0
@@ -271,13 +290,13 @@ def test_kill_9_of_the_supervisor_leaves_no_process(supervised: Start) -> None:
 def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(tmp_path: Path) -> None:
     """The exit code is that of the process that could not start."""
     (tmp_path / "settings").write_text("broken")
-    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "2"]
+    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "2", "1"]
     assert subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False).returncode == 7
 
 
 def test_what_a_process_did_not_expect_is_told(tmp_path: Path) -> None:
     """A process that fails in a way of its own leaves a trace of it: its supervisor alone could say no more than a number."""
-    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "1"]  # there are no settings to read
+    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "1", "1"]  # there are no settings to read
     done = subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "FileNotFoundError" in done.stderr
