@@ -1,14 +1,19 @@
 """What all tests share: a test that is skipped says why, and under CI=true a skip is a failure.
 
 A test that cannot run here (no chromium, no node) must not look like one that passed where everything is meant to run.
+Hypothesis has no deadline, since a busy machine is no property of the code; under CI it tries the same examples every time.
 """
 
 import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+settings.register_profile("unhurried", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(wrapper=True)

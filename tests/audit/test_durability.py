@@ -69,7 +69,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(where)], capture_output=True).returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     yield where
-    subprocess.run(["umount", str(where)], check=True)
+    subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
 async def test_a_full_file_system(small: Path) -> None:

@@ -171,7 +171,7 @@ class Gate(Client):
 
     def written(self) -> bytes:
         """All that it has left on disk for people to read: the journal and its log."""
-        return b"".join(path.read_bytes() for path in sorted(self.audit.rglob("*.jsonl"))) + self.process.log.read_bytes()
+        return b"\n".join(item.raw for item in read_all(self.audit)) + self.process.log.read_bytes()
 
     def peak_memory(self) -> int:
         """VmHWM, the most memory that the serving process ever held, in bytes."""

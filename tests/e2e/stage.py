@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from proxy.audit.reader import read_all
 from proxy.edge.self_signed import make_self_signed
 from proxy.identity.local import LocalIssuer
 
@@ -291,11 +292,12 @@ class Gate(Client):
 
     def records(self) -> list[dict[str, Any]]:
         """The audit journal so far, without the records about the log itself."""
-        lines: list[str] = []
-        for segment in sorted((self.directory / "audit").rglob("*.jsonl")):
-            lines += [line for line in segment.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        records = [json.loads(line) for line in lines]
+        records = [item.record for item in read_all(self.directory / "audit")]
         return [record for record in records if record["stage"] in ("decided", "completed", "rejected")]
+
+    def written(self) -> bytes:
+        """The records as they stand in the journal, in segments that are compressed too."""
+        return b"\n".join(item.raw for item in read_all(self.directory / "audit"))
 
     def record(self, ref: str, stage: str) -> dict[str, Any]:
         """The record of one request, waited for: what needs no durability before an answer is written a moment later."""

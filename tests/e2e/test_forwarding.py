@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from .stack import Gate, only
-from .stage import FORM, Response, free_port
+from .stage import FORM, Response
 
 TASKS = 120_000  # of some 440 bytes each: more than 50 MB
 GROWTH = 16 << 20
@@ -240,24 +240,30 @@ def test_a_client_that_does_not_read_holds_no_answer(huge: Gate) -> None:
 
 
 class Wires:
-    """One gate with many upstreams, each under a prefix of its own; a test takes the next and says what it does."""
+    """One gate with many upstreams, each under a prefix of its own; a test takes the next and says what it does.
+
+    The gate soon loses patience with the last one; `down` is a port that nobody listens on, and that nobody else gets.
+    """
 
     COUNT = 32
 
     def __init__(self, directory: Path) -> None:
         self.luigids = [Luigid(lambda self, client, path, number: answer(client)) for _ in range(self.COUNT)]
-        common = {"protocol": "luigi", "first_byte_seconds": 1.0}
-        upstreams = [
-            {"name": f"luigi-{number}", "url": f"http://127.0.0.1:{luigid.port}", "prefix": f"/w{number}", **common}
+        upstreams: list[dict[str, object]] = [
+            {"name": f"luigi-{number}", "protocol": "luigi", "url": f"http://127.0.0.1:{luigid.port}", "prefix": f"/w{number}"}
             for number, luigid in enumerate(self.luigids)
         ]
-        upstreams.append({"name": "down", "url": f"http://127.0.0.1:{free_port()}", "prefix": "/down", **common})
+        upstreams[-1]["first_byte_seconds"] = 1.0
+        self.down = socket.socket()
+        self.down.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{self.down.getsockname()[1]}"
+        upstreams.append({"name": "down", "protocol": "luigi", "url": url, "prefix": "/down"})
         self.gate = Gate(directory, upstreams, tls=False).start()
-        self._next = iter(range(self.COUNT))
+        self._next = iter(range(self.COUNT - 1))
 
-    def take(self, script: Script) -> "Wire":
-        """An upstream that nobody has used."""
-        number = next(self._next)
+    def take(self, script: Script, *, impatient: bool = False) -> "Wire":
+        """An upstream that nobody has used; the only one that the gate waits no more than a second for, if `impatient`."""
+        number = self.COUNT - 1 if impatient else next(self._next)
         self.luigids[number].script = script
         return Wire(self.gate, self.luigids[number], f"/w{number}")
 
@@ -291,6 +297,7 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wires]:
     wires = Wires(tmp_path_factory.mktemp("wires"))
     yield wires
     assert wires.gate.stop() == 0
+    wires.down.close()
     for luigid in wires.luigids:
         luigid.end()
 
@@ -308,7 +315,7 @@ def test_an_upstream_that_is_down_is_said_and_recorded(wires: Wires, method: str
 
 def test_an_upstream_that_says_nothing_is_given_up(wires: Wires) -> None:
     """Without a first byte in time: 504, and neither a view nor an acting call is sent again."""
-    wire = wires.take(lambda luigid, client, path, number: bool(client.recv(1)))
+    wire = wires.take(lambda luigid, client, path, number: bool(client.recv(1)), impatient=True)
     for method in ("is_paused", "pause"):
         response = wire.call(method, "admin")
         assert (response.status, response.refused) == (504, "upstream-timeout")

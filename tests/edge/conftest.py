@@ -7,6 +7,6 @@ import pytest
 def _quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.edge.server._SWEEP_SECONDS", 0.02)
     monkeypatch.setattr("proxy.edge.upstream._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr("proxy.edge.connection._LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("proxy.edge.connection._LINGER_SECONDS", 5.0)
     monkeypatch.setattr("proxy.edge.connection._CLOSE_SECONDS", 0.2)
     monkeypatch.setattr("proxy.edge.server.REST_SECONDS", 0.2)

@@ -27,7 +27,7 @@ def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path, new_lo
     async def main() -> None:
         double = Double()
         context = server_context(files.certificate, files.key)
-        async with edge(double, tls=context, per_address=1, handshake_seconds=SHORT) as gate:
+        async with edge(double, tls=context, per_address=1, handshake_seconds=0.5) as gate:
             silent = await gate.connect()
             await until(lambda: gate.listener._total == 1)
             refused = await gate.connect()
@@ -35,6 +35,7 @@ def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path, new_lo
             assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
             assert await silent.rest() == b""
             await until(lambda: gate.listener._total == 0)
+            gate.listener._handshake_seconds = 20.0  # for one that is meant to succeed
             client = await gate.connect(upstream_context(files.ca))
             await client.send(get())
             assert (await client.reply()).status == 200

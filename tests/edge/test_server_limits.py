@@ -346,8 +346,9 @@ def test_a_large_body_stays_in_the_socket_until_it_is_asked_for() -> None:
     run(main())
 
 
-def test_a_refused_client_that_never_stops_sending_is_cut() -> None:
+def test_a_refused_client_that_never_stops_sending_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Listening to the rest of a refused body has an end, in time and in bytes."""
+    monkeypatch.setattr("proxy.edge.connection._LINGER_SECONDS", 0.2)
 
     async def main() -> None:
         async with edge(Double(refuse_all), Limits(early_bytes=1000, body_bytes=50_000_000)) as gate:
@@ -662,8 +663,9 @@ def test_an_answer_can_be_written_before_the_next_bytes_are_looked_at() -> None:
 
 
 @both_loops
-def test_draining_answers_what_has_begun(new_loop: NewLoop) -> None:
+def test_draining_answers_what_has_begun(new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle connections close after a moment; a request in hand, one half sent, and a client that has just come are answered."""
+    monkeypatch.setattr("proxy.edge.connection._FIRST_SECONDS", 20.0)
 
     async def main() -> None:
         async with held() as (gate, go):
@@ -784,8 +786,9 @@ def test_a_client_is_named_by_its_socket() -> None:
 
 
 @both_loops
-def test_tls_clients_are_served_alike(tmp_path: Path, new_loop: NewLoop) -> None:
+def test_tls_clients_are_served_alike(tmp_path: Path, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep-alive, large bodies both ways, refusals and closing work behind TLS as in front of it."""
+    monkeypatch.setattr("proxy.edge.connection._LINGER_SECONDS", 0.5)
     files = certificate(tmp_path)
 
     async def main() -> None:

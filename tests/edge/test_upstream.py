@@ -20,7 +20,7 @@ from tests.edge.kit import LOOP_NAMES, LOOPS, NewLoop, certificate, run, until
 from tests.edge.upstreams import ACT, OK, RECEIPT, VIEW, Conversation, body_of, both, leg_to, saying, serve_all, upstream
 
 HEAD_200 = b"HTTP/1.1 200 OK\r\n"
-PATIENCE = Target("test", connect_seconds=0.1, first_byte_seconds=0.1, idle_seconds=0.1)  # for what is meant to time out
+PATIENCE = Target("test", first_byte_seconds=0.1, idle_seconds=0.1)  # for what is meant to time out
 PING = replace(ACT, path=b"/api/ping", effect="alive")
 GET = Outbound("GET", b"/", b"", b"", effect="view")
 
@@ -931,7 +931,7 @@ def test_a_handshake_that_never_ends_is_given_up() -> None:
         await conversation.gone()
 
     async def main() -> None:
-        async with both(script, replace(PATIENCE, tls=upstream_context(), server_hostname="localhost")) as (leg, seen):
+        async with both(script, replace(PATIENCE, connect_seconds=0.1, tls=upstream_context(), server_hostname="localhost")) as (leg, seen):
             with pytest.raises(Unavailable) as refused:
                 await leg.forward(RECEIPT, VIEW)
             assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
