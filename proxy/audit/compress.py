@@ -10,7 +10,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from isal import isal_zlib
 
@@ -31,11 +31,7 @@ def compress(path: Path) -> Path:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(fd, "wb") as raw:
-            packer = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
-            with path.open("rb") as plain:
-                while part := plain.read(_PART):
-                    raw.write(packer.compress(part))
-            raw.write(packer.flush())
+            _pack(path, raw)
             raw.flush()
             os.fsync(raw.fileno())
         if not _same(path, temporary):
@@ -48,6 +44,18 @@ def compress(path: Path) -> Path:
     path.unlink()
     sync_directory(target.parent)
     return target
+
+
+def _pack(path: Path, raw: BinaryIO) -> None:
+    """Write a plain file compressed into `raw`. Raises OSError."""
+    try:
+        packer = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
+        with path.open("rb") as plain:
+            while part := plain.read(_PART):
+                raw.write(packer.compress(part))
+        raw.write(packer.flush())
+    except (isal_zlib.error, MemoryError) as error:  # type: ignore[misc]  # its stub calls the class an instance
+        raise OSError(f"the segment cannot be compressed: {type(error).__name__}") from error
 
 
 def _same(path: Path, compressed: Path) -> bool:

@@ -138,6 +138,7 @@ class Journal:
         nobody is left to send them.
         """
         if self._writer.failure is not None or self._closed:
+            self._commits.running_loop()  # which is told when the log goes on, and then tells of this refusal
             raise self._unwritable()
         moment = self._now()
         body = self._bodies.decided
@@ -215,6 +216,7 @@ class Journal:
         self._closed = True
         loop = self._commits.running_loop()
         self._sum_up(loop.time(), all_of_them=True)
+        self._tell_the_rest()
         await self._commits.settle()
         for seq, call_id in sorted(self._writer.open_calls().items()):
             self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)

@@ -38,7 +38,8 @@ _PAUSE_SECONDS = 1.0
 _READY_SECONDS = 60.0
 _LOOK_SECONDS = 0.02  # between two looks at the pipes, while a process is starting
 _REST_SECONDS = 0.5
-_WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM}
+_ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_WATCHED = {*_ORDERS, signal.SIGCHLD, signal.SIGALRM}
 HAND_OVER = signal.SIGUSR1
 """Tells a process to finish what it has because another has taken its place: workers are not told to stop."""
 
@@ -94,6 +95,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until told to stop; the exit code: 0, or that of a process that could not start in the first place."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have left it, the kernel would reap unseen
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._say()
         self._begin_generation()
@@ -325,8 +327,13 @@ def _next_signal(seconds: float) -> int:
     Not by `signal.sigtimedwait`: when the process is stopped for longer than its time (SIGSTOP, a debugger, a container that
     is paused), CPython's returns memory that nobody has written to, which may read as any signal (seen from 3.6 to 3.13).
     """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    return signal.sigwaitinfo(_WATCHED).si_signo
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    waiting = (
+        signal.sigpending() & _ORDERS
+    )  # the kernel gives the lowest number first: an alarm before SIGTERM, in every turn that takes long
+    if not waiting:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    return signal.sigwaitinfo(waiting or _WATCHED).si_signo
 
 
 def _say_ready(pipe: int) -> None:

@@ -55,10 +55,12 @@ _WHOLE = gzip.compress(_LINES)
         pytest.param(_WHOLE[:10] + b"\xff" * 20, id="no deflate"),
         pytest.param(b"no gzip", id="no gzip"),
         pytest.param(b"", id="nothing"),
+        pytest.param(isal_zlib.error("made to fail"), id="an error of the library's"),
+        pytest.param(MemoryError(), id="no memory"),
     ],
 )
-def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes) -> None:
-    """If the compressed file does not read back, whatever is wrong with it, the plain one stays, and nothing else."""
+def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes | Exception) -> None:
+    """If the compressed file does not read back, or cannot be made, the plain one stays, and nothing else."""
     plain = tmp_path / "00000001.jsonl"
     plain.write_bytes(_LINES)
 
@@ -67,10 +69,12 @@ def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.
             return b""
 
         def flush(self) -> bytes:
+            if isinstance(written, Exception):
+                raise written
             return written
 
     monkeypatch.setattr(isal_zlib, "compressobj", lambda *_, **_given: Faulty())
-    with pytest.raises(OSError, match="read back"):
+    with pytest.raises(OSError, match=r"read back|cannot be compressed"):
         compress(plain)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001.jsonl"]
     assert plain.read_bytes() == _LINES

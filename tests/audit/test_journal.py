@@ -1,6 +1,7 @@
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +186,7 @@ async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Pa
     disk.fail_write = EIO
     journal.completed(under_way, outcome="ok", status=200, sent=1, duration_us=1)
     journal._writer._fail(OSError(EIO, "made to fail"))
+    journal._writer._queue.put("look")
     with pytest.raises(Unavailable):
         await asyncio.wait_for(gathered, 30)
     assert not journal.writable
@@ -192,6 +194,29 @@ async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Pa
     await until(lambda: journal.writable)
     await journal.close()
     assert [(r["stage"], r["id"]) for r in records(tmp_path / "gate") if "id" in r] == [("decided", "before"), ("completed", "before")]
+
+
+async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path) -> None:
+    """The log fails before any call has come, and one comes while the gap record is being written: it is counted."""
+    journal = open_journal(tmp_path)
+    log = journal._writer._log
+    under_way, go_on, goes_on = threading.Event(), threading.Event(), log.go_on
+
+    def slowly(since: int, now: int, error: str, refused: int) -> None:
+        under_way.set()
+        go_on.wait(60)
+        goes_on(since, now, error, refused)
+
+    log.go_on = slowly  # type: ignore[method-assign]  # a fault: a disk that takes its time
+    journal._writer._fail(OSError(EIO, "made to fail"))
+    journal._writer._queue.put("look")
+    await until(under_way.is_set)
+    with pytest.raises(Unavailable):
+        await journal.decide("early", WORKER, HERE, [(call(), ALLOW)], 0)
+    go_on.set()
+    await until(lambda: journal.writable)
+    await journal.close()
+    assert sum(r["refused"] for r in records(tmp_path / "gate") if r["stage"] == "gap") == 1
 
 
 async def test_a_failed_sync_is_never_asked_again(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.bench.wrk import DONE, run_wrk
 
 WAYS = ("direct", "gate")
 NOWHERE = "with a journal that goes nowhere"
-"""The way through a gate whose records reach no disk: the rest of what the gate adds to p99 is the disk's."""
+"""The way through a gate whose records reach no disk and are never compressed: the rest of what the gate adds to p99 is the disk's."""
 WINDOW, WINDOWS = 2.0, 3
 """Seconds of one measurement of p99, and how many a round: a stall of the whole machine is in few of many short ones."""
 

@@ -297,7 +297,9 @@ class Gate(Client):
 
     def written(self) -> bytes:
         """The records as they stand in the journal, in segments that are compressed too."""
-        return b"\n".join(item.raw for item in read_all(self.directory / "audit"))
+        written = b"\n".join(item.raw for item in read_all(self.directory / "audit"))
+        assert written, "nothing is in the journal"
+        return written
 
     def record(self, ref: str, stage: str) -> dict[str, Any]:
         """The record of one request, waited for: what needs no durability before an answer is written a moment later."""

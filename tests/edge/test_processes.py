@@ -59,13 +59,15 @@ def _content(path: Path) -> bytes:
 class Supervised:
     """A supervisor under test."""
 
-    def __init__(self, directory: Path, processes: int, patience: float) -> None:
+    def __init__(self, directory: Path, processes: int, patience: float, ignoring: str) -> None:
         self.directory = directory
         self.port = free_port()
         self.log = directory / "log"
         (directory / "settings").write_text("one")
         self.seen: set[int] = set()
         command = [sys.executable, "-m", "tests.edge.supervised", str(directory), str(self.port), str(processes), str(patience)]
+        if ignoring:
+            command = ["sh", "-c", f'trap "" {ignoring}; exec "$@"', "sh", *command]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         self.serves(1)
@@ -115,8 +117,8 @@ def supervised(tmp_path: Path) -> Iterator["Start"]:
     """Starts a supervisor; at the end none of its processes may live."""
     started: list[Supervised] = []
 
-    def start(processes: int, patience: float = 15.0) -> Supervised:
-        started.append(Supervised(tmp_path, processes, patience))
+    def start(processes: int, patience: float = 15.0, ignoring: str = "") -> Supervised:
+        started.append(Supervised(tmp_path, processes, patience, ignoring))
         return started[-1]
 
     yield start
@@ -128,6 +130,31 @@ def supervised(tmp_path: Path) -> Iterator["Start"]:
 
 
 Start = Callable[..., Supervised]
+
+
+def test_what_its_parent_ignores_is_heeded_all_the_same(supervised: Start) -> None:
+    """Started by a shell that ignores signals (`trap ""`, nohup), it still sees processes die, reloads and ends."""
+    gate = supervised(1, ignoring="CHLD ALRM HUP INT TERM")
+    first = gate.pids(1)[0]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: gate.pids(1) != {0: first}, "it sees that a process has died")
+    gate.process.send_signal(signal.SIGHUP)
+    gate.serves(2)
+    assert gate.stop() == 0
+
+
+def test_an_order_is_taken_before_an_alarm() -> None:
+    """However long a turn takes: the kernel gives SIGALRM before SIGTERM when both wait."""
+    program = (
+        "import os, signal\n"
+        "from proxy.edge import processes\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, processes._WATCHED)\n"
+        "for number in (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM): os.kill(os.getpid(), number)\n"
+        "taken = [processes._next_signal(60) for _ in range(3)]\n"
+        "assert taken == [signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD], taken\n"
+        "assert processes._next_signal(0.01) == signal.SIGALRM\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=WAIT)
 
 
 def test_a_supervisor_that_was_stopped_goes_on(supervised: Start) -> None:
