@@ -67,7 +67,7 @@ class Supervised:
         self.seen: set[int] = set()
         command = [sys.executable, "-m", "tests.edge.supervised", str(directory), str(self.port), str(processes), str(patience)]
         if ignoring:
-            command = ["sh", "-c", f'trap "" {ignoring}; exec "$@"', "sh", *command]
+            command = ["env", f"--ignore-signal={ignoring}", *command]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         self.serves(1)
@@ -133,8 +133,8 @@ Start = Callable[..., Supervised]
 
 
 def test_what_its_parent_ignores_is_heeded_all_the_same(supervised: Start) -> None:
-    """Started by a shell that ignores signals (`trap ""`, nohup), it still sees processes die, reloads and ends."""
-    gate = supervised(1, ignoring="CHLD ALRM HUP INT TERM")
+    """Started by somebody who ignores signals (`trap ""`, nohup), it still sees processes die, reloads and ends."""
+    gate = supervised(1, ignoring="CHLD,ALRM,HUP,INT,TERM")
     first = gate.pids(1)[0]
     os.kill(first, signal.SIGKILL)
     until(lambda: gate.pids(1) != {0: first}, "it sees that a process has died")
