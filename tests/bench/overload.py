@@ -17,16 +17,16 @@ PINGERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """Milliseconds: p99 of calls taken with as many callers as places, three times as many, as many again; p50 and p99 of refusals.
+    """Milliseconds: p99 of calls taken with as many callers as places and with three times as many; p50 and p99 of refusals.
 
-    `refused` and `taken` count calls under overload, `pings_refused` of `pings` heartbeats meanwhile; `errors` are all other
-    answers. `kept` is the p99 under overload against the mean of those before and after it in the same round, the median of all.
+    All are medians over windows. `kept` is the p99 of a window with too many callers against the mean of those before and after
+    it, the median of all. `refused` and `taken` count calls with too many callers, `pings_refused` of `pings` heartbeats all the
+    while; `errors` are all other answers.
     """
 
     kept: float
-    before_ms: float
-    under_ms: float
-    after_ms: float
+    full_ms: float
+    over_ms: float
     refusal_p50_ms: float
     refusal_ms: float
     taken: int
@@ -37,45 +37,41 @@ class Overload:
 
 
 def overload(directory: Path, *, seconds: int, rounds: int, say: Callable[[str], None]) -> Overload:
-    """Measure the three in turn, several times; medians."""
+    """As many callers as places and three times as many, in turns: `rounds` windows with too many, and one more with enough."""
     credentials = make_credentials(directory)
     first, last = cores()
     port = free_port()
     limits = f"[limits]\nin_flight = {IN_FLIGHT}\n"
-    crowds = {"before": IN_FLIGHT, "under": TIMES * IN_FLIGHT, "after": IN_FLIGHT}
-    found: list[dict[str, list[float]]] = []
-    errors: list[str] = []
+    crowds = {"full 0": IN_FLIGHT}
+    for number in range(rounds):
+        crowds |= {f"over {number}": TIMES * IN_FLIGHT, f"full {number + 1}": IN_FLIGHT}
     with (
         gate.serving(directory, credentials, first, name="overload", tls=False, upstream=port, more=limits) as (front, _child),
         peers.luigid(directory, last, port=port),
     ):
-        for number in range(rounds):
-            job = {"kind": "crowds", "port": front, "token": credentials.token, "crowds": crowds, "pingers": PINGERS, "seconds": seconds}
-            seen = client(directory, first, job)
-            found.append(seen["latencies"])
-            errors += seen["errors"][:3]
-            shown = {kind: (len(values), round(percentile(values, 99) * 1000, 1)) for kind, values in seen["latencies"].items() if values}
-            say(f"round {number + 1} of {rounds}: calls and their p99 in ms: {shown}")
+        job = {"kind": "crowds", "port": front, "token": credentials.token, "crowds": crowds, "pingers": PINGERS, "seconds": seconds}
+        seen = client(directory, first, job)
+    latencies: dict[str, list[float]] = seen["latencies"]
+    missing = [crowd for crowd in crowds if crowd not in latencies]
+    if missing:
+        raise RuntimeError(f"no call was taken: {', '.join(missing)}; {seen['errors'][:3]}")
+    p99 = {crowd: percentile(latencies[crowd], 99) * 1000 for crowd in crowds}
+    say(f"calls taken and their p99 in ms: { {crowd: (len(latencies[crowd]), round(late, 1)) for crowd, late in p99.items()} }")
+    over, full = ([f"{kind} {number}" for number in range(count)] for kind, count in (("over", rounds), ("full", rounds + 1)))
+    refused = [latencies.get(f"{crowd} refused", []) for crowd in over]
 
-    def late(kind: str, percent: float = 99) -> float:
-        return statistics.median(percentile(latencies.get(kind) or [0.0], percent) * 1000 for latencies in found)
-
-    def count(kind: str) -> int:
-        return sum(len(latencies.get(kind, ())) for latencies in found)
-
-    def p99(latencies: dict[str, list[float]], kind: str) -> float:
-        return percentile(latencies.get(kind) or [0.0], 99)
+    def refusals(percent: float) -> float:
+        return statistics.median(percentile(some or [0.0], percent) * 1000 for some in refused)
 
     return Overload(
-        kept=statistics.median(2 * p99(one, "under") / (p99(one, "before") + p99(one, "after")) for one in found),
-        before_ms=late("before"),
-        under_ms=late("under"),
-        after_ms=late("after"),
-        refusal_p50_ms=late("under refused", 50),
-        refusal_ms=late("under refused"),
-        taken=count("under"),
-        refused=count("under refused"),
-        pings=count("ping") + count("ping refused"),
-        pings_refused=count("ping refused"),
-        errors=errors,
+        kept=statistics.median(2 * p99[f"over {n}"] / (p99[f"full {n}"] + p99[f"full {n + 1}"]) for n in range(rounds)),
+        full_ms=statistics.median(p99[crowd] for crowd in full),
+        over_ms=statistics.median(p99[crowd] for crowd in over),
+        refusal_p50_ms=refusals(50),
+        refusal_ms=refusals(99),
+        taken=sum(len(latencies[crowd]) for crowd in over),
+        refused=sum(map(len, refused)),
+        pings=len(latencies.get("ping", ())) + len(latencies.get("ping refused", ())),
+        pings_refused=len(latencies.get("ping refused", ())),
+        errors=seen["errors"][:3],
     )

@@ -17,16 +17,15 @@ _CONNECTIONS = 256  # the kernel spreads connections by chance: with few of them
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """CPU a call in microseconds with one and with two processes, and how far from an even share the busier one was."""
+    """CPU a call in microseconds with one and with two processes, and how far from an even share the busier one was.
+
+    `more` is what a call costs more with two, as a share: the median over rounds, in which one and two are next to each other.
+    """
 
     one_us: float
     two_us: float
+    more: float
     uneven: float
-
-    @property
-    def more(self) -> float:
-        """What a call costs more with two, as a share."""
-        return self.two_us / self.one_us - 1
 
 
 def processes(tools: Tools, directory: Path, *, rounds: int, seconds: int) -> Processes | None:
@@ -46,7 +45,7 @@ def processes(tools: Tools, directory: Path, *, rounds: int, seconds: int) -> Pr
     with peers.nginx(tools, directory, credentials, client) as upstream:
         given: dict[str, Any] = {"tls": False, "upstream": upstream.port}
         for number in range(rounds):
-            for count in cpu:
+            for count in (1, 2) if number % 2 else (2, 1):
                 name = f"p{count}r{number}"
                 with gate.serving(directory, credentials, proxy, name=name, processes=count, **given) as (port, child):
                     url = f"http://127.0.0.1:{port}{call.path}"
@@ -59,4 +58,5 @@ def processes(tools: Tools, directory: Path, *, rounds: int, seconds: int) -> Pr
                         run_wrk(tools.wrk, url, rested, seconds=seconds, connections=_CONNECTIONS, core=client)
                         used = sorted(now - each.get(pid, 0.0) for pid, now in child.cpu_by_process().items())[-2:]
                         uneven.append(used[1] / (sum(used) / 2) - 1)
-    return Processes(statistics.median(cpu[1]), statistics.median(cpu[2]), statistics.median(uneven))
+    more = statistics.median(two / one for one, two in zip(cpu[1], cpu[2], strict=True)) - 1
+    return Processes(statistics.median(cpu[1]), statistics.median(cpu[2]), more, statistics.median(uneven))

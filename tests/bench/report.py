@@ -116,8 +116,8 @@ def overload_targets(found: Overload) -> list[Target]:
     errors = f"; {len(found.errors)} errors" if found.errors else ""
     return [
         (f"{what}p99 of calls that are taken", "as with as many callers as places, here at most 1.2 of that",
-         f"{found.kept:.2f} of it ({found.under_ms:.0f} ms; {found.before_ms:.0f} before, {found.after_ms:.0f} afterwards){errors}",
-         bool(found.taken) and found.kept <= 1.2 and not found.errors),
+         f"{found.kept:.2f} of it ({found.over_ms:.0f} ms, and {found.full_ms:.0f} before and afterwards){errors}",
+         found.kept <= 1.2 and not found.errors),
         (f"{what}the others are told", "at once",
          f"{found.refused:,} refusals beside {found.taken:,} calls, p50 {found.refusal_p50_ms:.1f}, p99 {found.refusal_ms:.0f} ms", None),
         (f"{what}heartbeats refused", "none before the last", f"{found.pings_refused} of {found.pings}", found.pings_refused == 0),
