@@ -101,10 +101,12 @@ def throughput_targets(found: Throughput) -> list[Target]:
     """A real luigid through the gate."""
     errors = f"; {len(found.errors)} runs with errors" if found.errors else "; no errors"
     late, added = found.p99_ms, found.added_ms
+    others = f"; Envoy {found.ratio['Envoy']:.2f}" if "Envoy" in found.ratio else ""
     beside = "".join(f"; {way} {added[way]:+.1f} ms" for way in (NOWHERE, "Envoy") if way in added)
     return [
         ("throughput of a real luigid through the gate, mix of ping, get_work, add_task", "at least 0.97 of direct",
-         f"{found.ratio:.2f} ({found.gate:.0f} of {found.direct:.0f} calls/s){errors}", found.ratio >= 0.97 and not found.errors),
+         f"{found.ratio['gate']:.2f} ({found.rate['gate']:.0f} of {found.rate['direct']:.0f} calls/s){others}{errors}",
+         found.ratio["gate"] >= 0.97 and not found.errors),
         (f"p99 added at half load ({found.half_rate:.0f} calls/s)", "at most 2 ms",
          f"{added['gate']:+.1f} ms ({late['direct']:.1f} direct, {late['gate']:.1f} through){beside}", added["gate"] <= 2),
     ]  # fmt: skip

@@ -25,8 +25,8 @@ from tests.bench.wrk import DONE, run_wrk
 WAYS = ("direct", "gate")
 NOWHERE = "with a journal that goes nowhere"
 """The way through a gate whose records reach no disk and are never compressed: the rest of what the gate adds to p99 is the disk's."""
-WINDOW, WINDOWS = 2.0, 3
-"""Seconds of one measurement of p99, and how many a round: a stall of the whole machine is in few of many short ones."""
+WINDOW, WINDOWS = 2.0, 15
+"""Seconds of one measurement of p99, and how many of each way: a stall of the whole machine is in few of many short ones."""
 
 # One task of a worker after the other: announce it, get work, ping four times, report it done.
 _MIX = """\
@@ -47,14 +47,13 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """The mix: calls a second both ways, p99 at half load in milliseconds by way, and failures. All are medians.
+    """The mix: calls a second and p99 at half load in milliseconds, by way, and failures. All are medians.
 
     `ratio` and `added_ms` compare with direct within a round or window, whose ways are next to each other in time.
     """
 
-    direct: float
-    gate: float
-    ratio: float
+    rate: dict[str, float]
+    ratio: dict[str, float]
     half_rate: float
     p99_ms: dict[str, float]
     added_ms: dict[str, float]
@@ -72,20 +71,24 @@ class Dashboards:
     errors: list[str]
 
 
-def throughput(tools: Tools, directory: Path, *, rounds: int, seconds: int, say: Callable[[str], None]) -> Throughput:
-    """Measure both ways in turns, each time with a luigid that has no state."""
+def throughput(tools: Tools, directory: Path, *, rounds: int, windows: int, seconds: int, say: Callable[[str], None]) -> Throughput:
+    """Measure all ways in turns, each of them first in its turn, each time with a luigid that has no state."""
     credentials = make_credentials(directory)
     first, last = cores()
     port = free_port()
     lua = directory / "mix.lua"
     lua.write_text(_MIX % {"token": credentials.token, "parts": ", ".join(json.dumps(body) for body in _parts())} + DONE)
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
     errors: list[str] = []
     with ExitStack() as stack:
         front, _child = stack.enter_context(gate.serving(directory, credentials, first, name="mix", tls=False, upstream=port))
         ports = {"direct": port, "gate": front}
+        if tools.envoy:  # a proxy that writes nothing durable: what any would take from luigid, whose core may be half of one
+            ports["Envoy"] = stack.enter_context(peers.envoy(tools, directory, credentials, first, port, port)).port
+        ways = tuple(ports)
+        rates: dict[str, list[float]] = {way: [] for way in ways}
         for number in range(rounds):
-            for way in WAYS:
+            turn = number % len(ways)
+            for way in ways[turn:] + ways[:turn]:
                 with peers.luigid(directory, last, port=port):
                     ran = run_wrk(tools.wrk, f"http://127.0.0.1:{ports[way]}", lua, seconds=seconds, connections=16, core=first)
                 rates[way].append(ran.calls / ran.seconds)
@@ -97,23 +100,20 @@ def throughput(tools: Tools, directory: Path, *, rounds: int, seconds: int, say:
             directory, credentials, first, directory / "nowhere.json", "nowhere", name="nowhere", tls=False, upstream=port
         )
         ports[NOWHERE] = stack.enter_context(observed).port
-        if tools.envoy:  # what a proxy adds that writes nothing durable, in the same windows
-            ports["Envoy"] = stack.enter_context(peers.envoy(tools, directory, credentials, first, port, port)).port
         stack.enter_context(peers.luigid(directory, last, port=port))
-        job = {"kind": "mix", "ports": ports, "token": credentials.token, "rate": half, "seconds": WINDOW, "windows": WINDOWS * rounds}
+        job = {"kind": "mix", "ports": ports, "token": credentials.token, "rate": half, "seconds": WINDOW, "windows": windows}
         seen = client(directory, first, job)
     errors += seen["errors"][:3]
     for error in errors:
         say(error)
-    p99 = {way: [percentile(seen["latencies"][f"{way} {window}"], 99) * 1000 for window in range(WINDOWS * rounds)] for way in ports}
+    p99 = {way: [percentile(seen["latencies"][f"{way} {window}"], 99) * 1000 for window in range(windows)] for way in ports}
     for way, values in p99.items():
         say(f"p99 at half load, {way}: {[round(value, 1) for value in values]} ms")
     middle: Callable[[list[float]], float] = statistics.median
-    ratio = middle([through / direct for direct, through in zip(rates["direct"], rates["gate"], strict=True)])
-    added = {way: middle([late - direct for direct, late in zip(p99["direct"], p99[way], strict=True)]) for way in p99}
-    return Throughput(
-        middle(rates["direct"]), middle(rates["gate"]), ratio, half, {way: middle(late) for way, late in p99.items()}, added, errors
-    )
+    ratio = {way: middle([through / direct for direct, through in zip(rates["direct"], rates[way], strict=True)]) for way in ways}
+    added = {way: middle([through - direct for direct, through in zip(p99["direct"], p99[way], strict=True)]) for way in p99}
+    late = {way: middle(values) for way, values in p99.items()}
+    return Throughput({way: middle(found) for way, found in rates.items()}, ratio, half, late, added, errors)
 
 
 def dashboards(directory: Path, *, seconds: int, tasks: int = 10_000, say: Callable[[str], None]) -> Dashboards:
