@@ -328,9 +328,8 @@ def _next_signal(seconds: float) -> int:
     is paused), CPython's returns memory that nobody has written to, which may read as any signal (seen from 3.6 to 3.13).
     """
     signal.setitimer(signal.ITIMER_REAL, 0)
-    waiting = (
-        signal.sigpending() & _ORDERS
-    )  # the kernel gives the lowest number first: an alarm before SIGTERM, in every turn that takes long
+    # Orders first: the kernel gives the lowest number, and in every turn that takes long that would be the alarm, not SIGTERM.
+    waiting = signal.sigpending() & _ORDERS
     if not waiting:
         signal.setitimer(signal.ITIMER_REAL, seconds)
     return signal.sigwaitinfo(waiting or _WATCHED).si_signo

@@ -15,7 +15,6 @@ from proxy.edge.tls import ReloadingCertificate, server_context, upstream_contex
 from proxy.model import Reason
 from tests.edge.kit import LOOP_NAMES, LOOPS, Double, NewLoop, certificate, edge, get, run, until
 
-SHORT = 0.05  # seconds; a deadline that is meant to pass
 both_loops = pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 
 
