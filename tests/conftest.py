@@ -1,6 +1,7 @@
 """What all tests share: a test that is skipped says why, and under CI=true a skip is a failure.
 
 A test that cannot run here (no chromium, no node) must not look like one that passed where everything is meant to run.
+Every test runs twice, on the sources and on what mypyc made of them (`make test-compiled`), but for those marked ``interpreted``.
 Hypothesis has no deadline, since a busy machine is no property of the code; under CI it tries the same examples every time.
 """
 
@@ -10,10 +11,22 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+import proxy.gate
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 settings.register_profile("unhurried", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+COMPILED = not proxy.gate.__file__.endswith(".py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``interpreted`` where the package is compiled; pytest counts them as deselected."""
+    left_out = [item for item in items if COMPILED and item.get_closest_marker("interpreted")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("interpreted")]
 
 
 @pytest.hookimpl(wrapper=True)

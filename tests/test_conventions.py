@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.interpreted  # read the sources
+
 ROOT = Path(__file__).parent.parent
 PROXY = sorted((ROOT / "proxy").rglob("*.py"))
 TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.interpreted  # read the sources
+
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "proxy").rglob("*.py"))
 

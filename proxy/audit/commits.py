@@ -38,7 +38,7 @@ class Commits:
         self._waiters: list[_Waiter] = []
         self._sent: list[_Waiter] = []
         self._busy = self._scheduled = self._lingering = False
-        self._gathered = self._turns = self._thread = 0
+        self._gathered = self._turns = self._loop_thread = 0
         self._idle: Future[None] | None = None
         self._abandoned: Callable[[int, Ids], None]
         self.went_on: Callable[[], None] = lambda: None
@@ -52,7 +52,7 @@ class Commits:
         """Return the one loop this journal is used on."""
         if self.loop is None:
             self.loop = asyncio.get_running_loop()
-            self._thread = get_ident()
+            self._loop_thread = get_ident()
             if self._writer.flusher is not None:
                 self.loop.add_reader(self._writer.flusher.fileno(), self._writer.flushed)
         return self.loop
@@ -88,12 +88,13 @@ class Commits:
     def leave(self) -> None:
         """Stop looking at the writer's flushes: the journal ends."""
         if self.loop is not None and self._writer.flusher is not None:
-            self.loop.remove_reader(self._writer.flusher.fileno())
+            remove: Callable[[int], object] = self.loop.remove_reader  # uvloop's answers None where asyncio's says whether it was there
+            remove(self._writer.flusher.fileno())
 
     def done(self, batch: Batch, first: int | None) -> None:
         """Take a batch back. Called in the loop's thread or in the writer's."""
         assert self.loop is not None  # nothing is handed over without a loop
-        if get_ident() == self._thread:
+        if get_ident() == self._loop_thread:
             self._finished(batch, first)
         else:
             self.loop.call_soon_threadsafe(self._finished, batch, first)

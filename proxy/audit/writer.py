@@ -88,7 +88,7 @@ class Writer:
         self._turn = threading.Lock()
         self._flying: tuple[Batch, Prepared] | None = None
         self._queue: SimpleQueue[Batch | Literal["look"] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"audit-{directory.name}", daemon=True)
+        self._keeper = threading.Thread(target=self._run, name=f"audit-{directory.name}", daemon=True)
 
     @property
     def size(self) -> int:
@@ -114,7 +114,7 @@ class Writer:
         self._log.append(entries)
         self._log.sign()
         self.flusher = self._disk.flusher(self._log.fd)
-        self._thread.start()
+        self._keeper.start()
 
     # -- the event loop's road
 
@@ -171,7 +171,7 @@ class Writer:
 
     def join(self) -> None:
         """Wait for the end of the thread."""
-        self._thread.join()
+        self._keeper.join()
 
     def _run(self) -> None:
         while True:

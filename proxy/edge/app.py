@@ -10,6 +10,7 @@ import base64
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -48,6 +49,7 @@ from proxy.routes import Route, make_route
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
 _COLLECT_SECONDS = 60  # between two looks for cyclic garbage: each takes some 8 us for every open connection (measured with 2,000)
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
+_COMPILED = not str(sys.modules[Gate.__module__].__file__).endswith(".py")  # by mypyc: `make compiled`
 _REST_SECONDS = 0.5  # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -115,7 +117,10 @@ async def run(
         gc.collect()
         gc.freeze()  # what stands now stays: the collector need not look at it again
         gc.set_threshold(20_000, 10, 10)  # a call makes no cycles; looking for them every 700 objects costs 1 % of it
-        _log.info("serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash)
+        _log.info(
+            "serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash,
+            compiled=_COMPILED,
+        )  # fmt: skip
         if ready is not None:
             ready()
         ended = loop.run_in_executor(None, close_abandoned, settings.audit.directory, lanes, partial(_open_journal, settings))

@@ -66,6 +66,8 @@ class Sink(Protocol):
 class RequestReader:
     """Reads one client's bytes into requests; the callbacks are httptools'."""
 
+    __deletable__ = ("_parser", "_sink")  # by `close`; mypyc wants to know
+
     def __init__(self, sink: Sink, limits: Limits) -> None:
         self._sink = sink
         self._limits = limits
@@ -102,7 +104,7 @@ class RequestReader:
 
     def forget(self) -> None:
         """Let go of the remembered heads: a client at rest may rest for long."""
-        self._heads.clear()
+        self._heads.forget()
 
     # -- what follows a remembered head
 
@@ -224,7 +226,7 @@ class RequestReader:
         self._path = (path, query if mark else None)
         self._received = time.monotonic_ns()
         if not parser.should_keep_alive():
-            self._heads.clear()  # the parser reads nothing behind this request, so nothing may be read without it
+            self._heads.forget()  # the parser reads nothing behind this request, so nothing may be read without it
         self._expects = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         self.phase = BODY
         if length > self._limits.early_bytes:

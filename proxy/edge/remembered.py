@@ -60,23 +60,27 @@ class Head:
         return end + len(self._behind)
 
 
-class Heads(list[Head]):
+class Heads:
     """The heads of one connection."""
 
     def __init__(self, longest: int) -> None:
         """`longest` is what a head may have at all, in bytes."""
-        super().__init__()
+        self.known: list[Head] = []  # oldest first
         self._longest = min(longest, _LONGEST) - _DIGITS
         self._vain = 0
 
     def find(self, data: bytes) -> tuple[Head, int] | None:
         """The head that `data` begins with, and where it ends."""
-        for head in self:
+        for head in self.known:
             end = head.ends(data)
             if end:
                 self._vain = 0
                 return head, end
         return None
+
+    def forget(self) -> None:
+        """Remember none of them: the connection does something else now."""
+        self.known.clear()
 
     def remember(self, data: bytes, verb: str, path: str, query: str | None, headers: Mapping[bytes, bytes], origin: Origin) -> None:
         """Note what was read from `data`, which came first where a request may begin and whose head was accepted."""
@@ -93,7 +97,7 @@ class Heads(list[Head]):
             digits = match.span(1)
         else:
             digits = (end, end)
-        if len(self) >= _HEADS:
-            del self[0]
+        if len(self.known) >= _HEADS:
+            del self.known[0]
         self._vain += 1
-        self.append(Head(head, digits, verb, path, query, headers, origin))
+        self.known.append(Head(head, digits, verb, path, query, headers, origin))

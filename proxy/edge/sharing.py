@@ -72,7 +72,7 @@ class _Flight:
 class SharedLeg:
     """A leg whose views are shared. `now` is a monotonic clock in seconds."""
 
-    def __init__(self, leg: Leg, *, views: int = 2, seconds: float = 1.0, now: Callable[[], float]) -> None:
+    def __init__(self, leg: Leg, *, now: Callable[[], float], views: int = 2, seconds: float = 1.0) -> None:
         self._leg = leg
         self._places = Places(views, each=views, room=_WAITING, patience=_PATIENCE, refusal=_too_many)
         self._seconds = seconds

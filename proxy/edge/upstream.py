@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from proxy.edge.breaker import Breaker
 from proxy.edge.exchange import Exchange
 from proxy.edge.heads import Heads
+from proxy.edge.waiting import Waiting
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt
 
@@ -71,12 +72,6 @@ class Target:
         return (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}").encode("ascii")
 
 
-class _Turn(asyncio.Future[Exchange | None]):
-    """A caller's place in the line: gives a connection, or None for the room to open one. `since` is loop time."""
-
-    since: float = 0.0
-
-
 class Leg:
     """The pool of connections to one upstream."""
 
@@ -88,8 +83,8 @@ class Leg:
         self._open: set[Exchange] = set()  # every connection of the pool, in use or idle
         self._idle: list[Exchange] = []  # the one used last is used next, so that a small load leaves the rest to age
         self._connecting = 0
-        self._waiting: deque[_Turn] = deque()
-        self._heartbeats: deque[_Turn] = deque()  # a line of their own, served before the other
+        self._waiting: deque[Waiting] = deque()
+        self._heartbeats: deque[Waiting] = deque()  # a line of their own, served before the other
         self._in_a_row = 0  # heartbeats served since another call was
         self._prefixes: dict[tuple[str, bytes, bytes, bool], bytes] = {}
         self.heads = Heads()
@@ -175,7 +170,7 @@ class Leg:
         now = self.now()
         if len(line) >= times * self.target.waiting or (line and now - line[0].since > patience):
             raise Unavailable(Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1)
-        turn = _Turn(loop=self.loop)
+        turn = Waiting(loop=self.loop)
         turn.since = now
         line.append(turn)
         try:

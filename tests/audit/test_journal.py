@@ -196,6 +196,7 @@ async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Pa
     assert [(r["stage"], r["id"]) for r in records(tmp_path / "gate") if "id" in r] == [("decided", "before"), ("completed", "before")]
 
 
+@pytest.mark.interpreted
 async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path) -> None:
     """The log fails before any call has come, and one comes while the gap record is being written: it is counted."""
     journal = open_journal(tmp_path)

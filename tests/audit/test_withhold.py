@@ -193,6 +193,7 @@ ARGS = st.dictionaries(NAMES | st.text(), PLAIN | LISTS | OBJECTS | st.lists(PLA
 PATHS = st.sampled_from([(), (("deps",),), (("params", "n"), ("params", "deps"))])
 
 
+@pytest.mark.interpreted
 @given(ARGS, PATHS, st.sampled_from([(1024, 16_384), (64, 512), (1024, 1024)]))
 def test_short_roads_give_what_the_long_one_gives(
     args: dict[str, Value], secret: tuple[tuple[str, ...], ...], limits: tuple[int, int]
@@ -204,6 +205,7 @@ def test_short_roads_give_what_the_long_one_gives(
     assert [quick.encode(args, secret), quick.encode(args, secret)] == [slow.encode(args, secret)] * 2
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     "deps", [["etl.A_1"] * 5000, ["x" * 256] * 64, ["x" * 257] * 64, ["é"] * 9000, ['"'] * 9000, [*["etl.A_1"] * 5000, 1]],
     ids=["short", "just short", "not so short", "not ASCII", "quotes", "a number"],

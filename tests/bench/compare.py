@@ -111,6 +111,8 @@ def field_of(tools: Tools, directory: Path, only: set[str], say: Callable[[str],
         found = []
         if not only or "Callgate" in only:
             found.append(stack.enter_context(gate.callgate(directory, credentials, proxy, *behind)))
+        if peers.is_compiled() and (not only or peers.INTERPRETED in only):
+            found.append(stack.enter_context(gate.callgate(directory, credentials, proxy, *behind, column=peers.INTERPRETED)))
         for name, (program, make) in makers.items():
             if program and (not only or name in only):
                 found.append(stack.enter_context(make()))  # type: ignore[arg-type]  # each maker gives a context manager

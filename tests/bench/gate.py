@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.credentials import AUDIENCE, ISSUER, Credentials
-from tests.bench.peers import CONF, Peer, python_environ
+from tests.bench.peers import CONF, INTERPRETED, Peer, python_environ
 from tests.bench.process import Child, free_port, started, wait_until
 from tests.bench.tools import ROOT
 from tests.bench.verify import UNVERIFIED
@@ -128,7 +128,8 @@ class Observed:
 def observed(directory: Path, credentials: Credentials, core: str | None, out: Path, *flags: str, **given: Any) -> Iterator[Observed]:
     """One observed gate; `flags` are those of `tests.bench.inside`, the rest is as for `serving`."""
     command = (sys.executable, "-m", "tests.bench.inside", str(out), *flags)
-    with serving(directory, credentials, core, command=command, **given) as (port, child):
+    environ = python_environ(interpreted="sample" in flags)  # compiled code has no lines to be seen on
+    with serving(directory, credentials, core, command=command, environ=environ, **given) as (port, child):
         yield Observed(port, child, out)
 
 
@@ -148,11 +149,15 @@ def answers(port: int, *, tls: bool) -> bool:
 
 
 @contextmanager
-def callgate(directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid: int) -> Iterator[Peer]:
-    """Callgate's column: one process for plain HTTP and one for TLS, since a gate listens in one way."""
-    given: dict[str, Any] = {"upstream": upstream, "luigid": luigid, "segment_bytes": _SMALL_SEGMENTS}
+def callgate(
+    directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid: int, column: str = "Callgate"
+) -> Iterator[Peer]:
+    """Callgate's column: one process for plain HTTP and one for TLS, since a gate listens in one way. `INTERPRETED` is another."""
+    environ = python_environ(interpreted=column == INTERPRETED)
+    given: dict[str, Any] = {"upstream": upstream, "luigid": luigid, "segment_bytes": _SMALL_SEGMENTS, "environ": environ}
+    label = "interpreted-" if column == INTERPRETED else ""
     with (
-        serving(directory, credentials, core, name="plain", tls=False, **given) as (port, plain),
-        serving(directory, credentials, core, name="tls", tls=True, **given) as (tls_port, tls),
+        serving(directory, credentials, core, name=f"{label}plain", tls=False, **given) as (port, plain),
+        serving(directory, credentials, core, name=f"{label}tls", tls=True, **given) as (tls_port, tls),
     ):
-        yield Peer("Callgate", port, tls_port, plain, tls)
+        yield Peer(column, port, tls_port, plain, tls)

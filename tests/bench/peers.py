@@ -12,9 +12,11 @@ from pathlib import Path
 from tests.bench.calls import LUIGI_ANSWER, XMLRPC_ANSWER
 from tests.bench.credentials import AUDIENCE, ISSUER, Credentials
 from tests.bench.process import Child, free_port, started
-from tests.bench.tools import Tools
+from tests.bench.tools import COMPILED, ROOT, Tools
 
 CONF = Path(__file__).parent / "conf"
+INTERPRETED = "interpreted"
+"""The column of Callgate from its sources as they stand, beside the compiled one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,12 @@ def mitmproxy(tools: Tools, directory: Path, credentials: Credentials, core: str
         yield Peer("mitmproxy", port, port, child, child)
 
 
-def python_environ() -> dict[str, str]:
-    """What Callgate's own processes need to run from this checkout, installed or not."""
-    root = str(Path(__file__).resolve().parents[2])
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
+def is_compiled() -> bool:
+    """Whether there is a compiled package to measure."""
+    return (COMPILED / ".built").exists()
+
+
+def python_environ(*, interpreted: bool = False) -> dict[str, str]:
+    """What Callgate's own processes need to run from this checkout, installed or not: compiled where it has been, unless `interpreted`."""
+    first = [] if interpreted or not is_compiled() else [str(COMPILED)]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [*first, str(ROOT), os.environ.get("PYTHONPATH", "")]))}

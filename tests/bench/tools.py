@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".bench"
+COMPILED = ROOT / "build" / "compiled"  # what `make compiled` makes
 _DEBIAN = {"wrk": "wrk", "haproxy": "haproxy", "nginx": "nginx-light", "taskset": "util-linux"}
 
 

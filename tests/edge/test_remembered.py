@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.edge.reader import BODY, Limits, RequestReader
-from proxy.edge.remembered import Heads
 from proxy.errors import Rejected
 from proxy.model import Origin, Request
 from tests.edge.kit import get, post
@@ -41,20 +40,13 @@ class Told:
         self.events.append(body)
 
 
-class Anew(Heads):
-    """Heads of which none is remembered: the strict road alone."""
-
-    def remember(self, *args: object, **more: object) -> None:
-        """Forget."""
-
-
 def read(packets: list[bytes], *, anew: bool, limits: Limits = LIMITS) -> tuple[list[object], RequestReader, Told]:
     """What a reader tells of `packets`, and how it stands after each of them."""
     told = Told()
     reader = RequestReader(told, limits)
-    if anew:
-        reader._heads = Anew(0)
     for packet in packets:
+        if anew:
+            reader.forget()  # the strict road alone: a head is looked for in the beginning of a packet
         try:
             reader.feed(packet)
         except Rejected as error:
@@ -119,7 +111,7 @@ def test_a_head_that_comes_again_is_read_from_memory(request_: bytes, monkeypatc
     told = Told()
     reader = RequestReader(told, LIMITS)
     reader.feed(request_)
-    assert len(reader._heads) == 1
+    assert len(reader._heads.known) == 1
     monkeypatch.setattr(reader, "_parse", None)
     head = request_.index(b"\r\n\r\n") + 4
     for packets in ([request_], [request_ * 2], [request_[:head], request_[head : head + 2], request_[head + 2 :]]):
@@ -133,7 +125,7 @@ def test_lengths_may_differ() -> None:
     """Heads that differ in the length alone are one, and each request has its own length among its headers."""
     bodies = [b"a" * size for size in (1, 22, 3, 57, 0, 58)]
     _, reader, told = read([post(body) for body in bodies], anew=False)
-    assert len(reader._heads) == 1
+    assert len(reader._heads.known) == 1
     assert [request.body for request in told.requests] == bodies
     assert [request.headers[b"content-length"] for request in told.requests] == [b"%d" % len(body) for body in bodies]
 
@@ -188,20 +180,20 @@ def test_a_client_that_never_repeats_itself_is_not_listened_to_for_ever() -> Non
     """Heads that nobody sends again cost a moment each, and few bytes."""
     _, reader, told = read([get(f"/{number}") for number in range(100)], anew=False)
     assert len(told.requests) == 100
-    assert [head.path for head in reader._heads] == ["/12", "/13", "/14", "/15"]
+    assert [head.path for head in reader._heads.known] == ["/12", "/13", "/14", "/15"]
 
 
 def test_long_heads_are_not_remembered() -> None:
     """What an idle connection holds is bounded."""
     _, reader, _ = read([get("/", "X: " + "x" * 4100)] * 2, anew=False, limits=Limits())
-    assert not reader._heads
+    assert not reader._heads.known
 
 
 def test_nothing_is_remembered_behind_the_last_request() -> None:
     """After ``Connection: close`` no request can follow, known or not."""
     events, reader, told = read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=False)
     assert len(told.requests) == 3
-    assert not reader._heads
+    assert not reader._heads.known
     assert events[-1] == read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=True)[0][-1]
 
 
@@ -212,5 +204,5 @@ def test_a_client_at_rest_is_forgotten_and_known_again() -> None:
     for _ in range(3):
         reader.feed(PLAIN[2])
         reader.forget()
-        assert not reader._heads
+        assert not reader._heads.known
     assert [request.body for request in told.requests] == [b"abc"] * 3

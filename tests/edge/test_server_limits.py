@@ -603,11 +603,11 @@ def test_a_client_at_rest_is_remembered_for_a_while_only(new_loop: NewLoop) -> N
                 await client.send(post(b"abc"))
                 assert (await client.reply()).body == b"POST / abc"
                 await until(lambda: only(gate)._idle)
-                assert len(only(gate)._reader._heads) == 1
+                assert len(only(gate)._reader._heads.known) == 1
                 only(gate).expire(gate.server.now() + 9.0)
-                assert len(only(gate)._reader._heads) == 1
+                assert len(only(gate)._reader._heads.known) == 1
                 only(gate).expire(gate.server.now() + 11.0)
-                assert not only(gate)._reader._heads
+                assert not only(gate)._reader._heads.known
 
     run(main(), new_loop)
 

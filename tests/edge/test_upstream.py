@@ -549,6 +549,7 @@ def test_a_connection_lost_lets_the_next_in_line_connect() -> None:
     run(main())
 
 
+@pytest.mark.interpreted
 def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> None:
     """A caller who leaves just as a connection becomes its own does not take it along."""
 

@@ -114,6 +114,7 @@ def test_arrays_of_texts(texts: list[str], between: str, typed_as_text: bool, da
     agree(call_of(f"<value><array><data>{between}{items}{between}</data></array></value>"))
 
 
+@pytest.mark.interpreted
 def test_the_short_cut_is_given_up_for_a_document_where_it_failed_once() -> None:
     """Arrays within each other, each with three texts first: at each level it would look at all that is within, for nothing."""
     texts = "<value><string>a</string></value>" * 3

@@ -168,7 +168,7 @@ def test_many_texts_are_written_as_each_alone(texts: list[Value], at: int, odd: 
     for items in (texts, [*texts[:at], odd, *texts[at:]]):
         alone = b"".join([encode_response(item, lossy=True)[len(RESPONSE_HEAD) : -len(RESPONSE_TAIL)] for item in items])
         array = f"{RESPONSE_HEAD}<value><array><data>".encode() + alone + f"</data></array></value>{RESPONSE_TAIL}".encode()
-        assert encode_response(items, lossy=True) == encode_response(tuple(items), lossy=True) == array  # type: ignore[arg-type]  # a tuple is written too
+        assert encode_response(items, lossy=True) == array
 
 
 @given(VALUES)
@@ -244,6 +244,7 @@ def test_a_call_without_arguments_can_be_spelt_in_several_ways(params: str) -> N
     assert encode_call("a.b:C/d_9", []) == f"{HEAD}<methodCall><methodName>a.b:C/d_9</methodName><params></params></methodCall>".encode()
 
 
+@pytest.mark.interpreted
 def test_tuples_are_written_as_arrays() -> None:
     """Python code that makes answers may use either."""
     assert encode_response((1, "a")) == encode_response([1, "a"])  # type: ignore[arg-type]  # Value has no tuples; the writer takes them

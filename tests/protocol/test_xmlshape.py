@@ -59,6 +59,7 @@ def test_a_call_of_known_shape_with_other_texts(params: list[Value], texts: list
         agree(shapes, document[:at] + text + document[document.find("<", at) :] if "<" in document[at:] else document + text)
 
 
+@pytest.mark.interpreted
 def test_a_call_of_known_shape_is_read_without_the_reader() -> None:
     """The point of it; and a call of another shape is not."""
     one, two, three = (
