@@ -45,11 +45,12 @@ COMPILED := build/compiled
 compiled: $(COMPILED)/.built
 
 $(COMPILED)/.built: $(VENV)/.compile pyproject.toml $(shell find proxy policies -name '*.py' -o -name '*.toml' -o -name '*.cedar')
-	@rm -rf $(COMPILED) && mkdir -p $(COMPILED) && cp -R pyproject.toml README.md LICENSE proxy policies $(COMPILED)
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED) && touch $(COMPILED)/.begun # as old as the copies: what is edited meanwhile is newer
+	@cp -R pyproject.toml README.md LICENSE proxy policies $(COMPILED)
 	@echo "mypyc compiles the hot path: about two minutes"
 	@cd $(COMPILED) && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --wheel-dir $(CURDIR)/dist .
-	@touch $@
+	@mv $(COMPILED)/.begun $@
 
 $(VENV)/.compile: $(VENV)/.test | compiler
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compiled]'

@@ -105,6 +105,7 @@ ODD = [
 ]
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("request_", PLAIN, ids=range(len(PLAIN)))
 def test_a_head_that_comes_again_is_read_from_memory(request_: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, ahead of its answer, or its body apart: the parser is not asked a second time; the headers are the same object."""
