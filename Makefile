@@ -3,7 +3,7 @@
 # make compiled   the package with its hot path compiled: a wheel in dist/, and a tree to test and measure in build/compiled
 # make bench  measure against Envoy, HAProxy and mitmproxy, and against our targets; about BENCH_SECONDS=1000 in all
 # make fuzz   fuzz whatever reads what others have written, for SECONDS=60 in all
-# make soak   drive everything through faults for MINUTES=10, then prove that no call was lost
+# make soak   drive everything, compiled, through faults for MINUTES=10, then prove that no call was lost
 # make clean  what they have made
 #
 # All set up what they need, once: .venv, and as root on Debian the packages that are missing.
@@ -42,28 +42,35 @@ tests: $(VENV)/.test system $(NODE)
 
 # The same sources with the hot path compiled by mypyc. They are copied, so that no edited source here is ever behind an old binary.
 COMPILED := build/compiled
+AS_COMPILED := cd $(COMPILED) && PYTHONPATH="$(CURDIR)/$(COMPILED)" "$(CURDIR)/$(VENV)/bin/python"
 compiled: $(COMPILED)/.built
 
 $(COMPILED)/.built: $(VENV)/.compile pyproject.toml $(shell find proxy policies -name '*.py' -o -name '*.toml' -o -name '*.cedar')
+	@$(can_compile) || { echo "mypyc needs gcc and Python's headers (Debian: gcc libc6-dev python3-dev)" >&2; exit 1; }
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED) && touch $(COMPILED)/.begun # as old as the copies: what is edited meanwhile is newer
 	@cp -R pyproject.toml README.md LICENSE proxy policies $(COMPILED)
 	@echo "mypyc compiles the hot path: about two minutes"
-	@cd $(COMPILED) && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check \
-		--no-deps --no-build-isolation --wheel-dir $(CURDIR)/dist .
+	@cd $(COMPILED) && HATCH_BUILD_HOOKS_ENABLE=1 "$(CURDIR)/$(VENV)/bin/python" -m pip wheel --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --wheel-dir "$(CURDIR)/dist" .
 	@mv $(COMPILED)/.begun $@
 
 $(VENV)/.compile: $(VENV)/.test | compiler
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compiled]'
 	@touch $@
 
-compiler:
-	@{ command -v gcc && $(VENV)/bin/python -c 'import pathlib, sys, sysconfig; \
-		sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())'; } >/dev/null || { $(call apt,gcc libc6-dev python3-dev); }
+HEADER := import pathlib, sys, sysconfig; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())
+can_compile = { command -v gcc && $(VENV)/bin/python -c '$(HEADER)'; } >/dev/null
+compiler: | $(VENV)/bin/python
+	@$(can_compile) || { $(call apt,gcc libc6-dev python3-dev); }
 
 # The tests again, in that tree; every process that they start finds the compiled package first.
-test-compiled: $(COMPILED)/.built system $(NODE)
+test-compiled: $(VENV)/.test compiler system $(NODE)
+	@if $(can_compile); then $(MAKE) --no-print-directory $(COMPILED)/.tests && $(AS_COMPILED) -m pytest; \
+	else echo "SKIPPED: the tests of the compiled package, for want of a C compiler" >&2; [ "$$CI" != true ]; fi
+
+.PHONY: $(COMPILED)/.tests
+$(COMPILED)/.tests: $(COMPILED)/.built
 	@rm -rf $(COMPILED)/tests $(COMPILED)/deploy && cp -R tests deploy Makefile $(COMPILED) && chmod -R go-w $(COMPILED)/policies
-	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(VENV)/bin/python -m pytest
 
 $(VENV)/bin/python:
 	@for python in $(PYTHON); do \
@@ -98,8 +105,8 @@ $(VENV)/.fuzz: $(VENV)/.test
 	@touch $@
 
 MINUTES ?= 10
-soak: $(VENV)/.test
-	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES)
+soak: $(COMPILED)/.tests
+	$(AS_COMPILED) -m tests.soak --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
@@ -107,5 +114,5 @@ clean:
 	find tests -name node_modules -type d -prune -exec rm -rf {} +
 
 # The bench installs what it compares with: wrk, HAProxy and nginx as root on Debian, Envoy and mitmproxy under .bench.
-bench: $(VENV)/.test
+bench: compiled
 	$(VENV)/bin/python -m tests.bench --readme $(ARGS)
