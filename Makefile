@@ -23,6 +23,7 @@ endef
 
 .PHONY: run test lint types tests test-compiled compiled compiler system clean fuzz soak bench
 .DELETE_ON_ERROR:
+.NOTPARALLEL: # one .venv for all, and two cores for the tests
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/callgate demo --dir .demo
@@ -45,7 +46,7 @@ COMPILED := build/compiled
 AS_COMPILED := cd $(COMPILED) && PYTHONPATH="$(CURDIR)/$(COMPILED)" "$(CURDIR)/$(VENV)/bin/python"
 compiled: $(COMPILED)/.built
 
-$(COMPILED)/.built: $(VENV)/.compile pyproject.toml $(shell find proxy policies -name '*.py' -o -name '*.toml' -o -name '*.cedar')
+$(COMPILED)/.built: $(VENV)/.compile pyproject.toml $(shell find proxy policies -name __pycache__ -prune -o -print)
 	@$(can_compile) || { echo "mypyc needs gcc and Python's headers (Debian: gcc libc6-dev python3-dev)" >&2; exit 1; }
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED) && touch $(COMPILED)/.begun # as old as the copies: what is edited meanwhile is newer
 	@cp -R pyproject.toml README.md LICENSE proxy policies $(COMPILED)

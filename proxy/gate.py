@@ -188,6 +188,7 @@ class Gate:
     async def _forward(self, request: Request, route: Route, dialect: Dialect, principal: Principal, call: Call, receipt: Receipt) -> Reply:
         """Send the call on, and close its record with what became of it."""
         answer: Answer | None = None
+        refusal: Refusal | None = None
         try:
             if call.protocol == "callgate":
                 assert isinstance(dialect, RpcDialect)
@@ -199,13 +200,13 @@ class Gate:
                 answer = await route.leg.forward(receipt, outbound)
                 reply = dialect.answer(call, principal, answer)
         except Exception as error:
-            if answer is not None and answer.stream is not None:
-                await answer.stream.aclose()
             refusal = replace(of_error(self._explained(error, request, call), request.id), method=call.method)
             reply = replace(dialect.refuse(refusal), outcome=refusal.reason)
         except BaseException:  # cancelled: the caller will hear nothing, the record says so
             self._complete(receipt, Reason.CLIENT_GONE, 0, 0)
             raise
+        if refusal is not None and answer is not None and answer.stream is not None:
+            await answer.stream.aclose()
         if reply.stream is not None:
             status = reply.status
             return replace(reply, stream=Recorded(reply.stream, lambda outcome, sent: self._complete(receipt, outcome, status, sent)))
@@ -253,9 +254,10 @@ class Gate:
         try:
             return await dialect.value(reply, room)
         except Rejected as error:
-            if isinstance(reply.stream, Recorded):
-                await reply.stream.give_up(error.reason)
-            return of_error(error, request.id)
+            reason, refusal = error.reason, of_error(error, request.id)
+        if isinstance(reply.stream, Recorded):
+            await reply.stream.give_up(reason)
+        return refusal
 
     # -- records
 

@@ -1,14 +1,19 @@
 """The compiled package is whole: all that is named to be compiled is, in this process and in those that it starts, or none of it."""
 
+import ast
 import importlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from proxy.audit.withhold import Withholder
 from proxy.edge import app
+from proxy.model import Value
+from proxy.protocol.xmlrpc import encode_call, encode_response
 from tests.conftest import COMPILED
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +41,56 @@ def test_all_that_is_named_is_compiled_or_nothing(name: str) -> None:
 def test_the_gate_says_which_it_is() -> None:
     """In its log, where it says that it serves."""
     assert app._COMPILED is COMPILED
+
+
+def _waits(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Where a coroutine may be suspended in `body`; not in functions that are defined there."""
+    nodes: list[ast.AST] = list(body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield | ast.YieldFrom):
+            yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            nodes.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("path", HOOK["include"])
+def test_nothing_waits_while_an_exception_is_handled(path: str) -> None:
+    """mypyc's coroutines share one exception state: what waits in a handler leaves it to others, and raises theirs, or nothing, again."""
+    found: list[ast.AST] = []
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ExceptHandler):
+            found += _waits(node.body)
+        elif isinstance(node, ast.Try | ast.TryStar):
+            found += _waits(node.finalbody)
+        elif isinstance(node, ast.AsyncWith):  # it leaves in a handler
+            found.append(node)
+    assert [f"{path}:{node.lineno}" for node in found if isinstance(node, ast.expr | ast.stmt)] == []
+
+
+def test_the_check_sees_what_waits() -> None:
+    """In a handler, also deep in it; not in a function that is only defined there."""
+    [tried] = ast.parse("async def f():\n try: pass\n except E:\n  if x: y = [await z]\n  async def g(): await h").body[0].body  # type: ignore[attr-defined]  # a function
+    assert [node.lineno for node in _waits(tried.handlers[0].body)] == [4]  # type: ignore[attr-defined]  # an await
+
+
+@pytest.mark.parametrize("value", [2**62, -(2**62) - 1, 2**63 - 1, -(2**63)])
+def test_large_integers_leave_nothing_behind(value: int) -> None:
+    """What str() or an f-string makes of an integer of 63 bits leaks in mypyc 2.4: callers could fill the memory with them."""
+    withholder = Withholder(b"k" * 32)
+    arguments: dict[str, Value] = {"n": value, "m": value * 2**70}
+
+    def use() -> None:
+        encode_call("m", [value])
+        encode_response(value)
+        withholder.encode(arguments)
+
+    use()
+    before = sys.getallocatedblocks()
+    for _ in range(2_000):
+        use()
+    assert sys.getallocatedblocks() - before < 1_000
 
 
 def test_a_process_that_is_started_has_the_same() -> None:

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
 from proxy.edge.places import Places, Turn
+from proxy.edge.waiting import give_up, landing
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt
 
@@ -118,11 +119,7 @@ class SharedLeg:
         landed: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         flight.callers.append(landed)
         try:
-            answer = await landed
-        except asyncio.CancelledError:
-            if landed.done() and not landed.cancelled() and landed.exception() is None:
-                await _give_up(landed.result())  # it came in the moment of leaving
-            raise
+            answer = await landing(landed)
         finally:
             del landed  # as in `_Flight.fail`
         if answer is None:
@@ -159,7 +156,7 @@ class SharedLeg:
             if not flights:
                 del self._flights[key]
         if not flight.land(answer):
-            await _give_up(answer)
+            await give_up(answer)
         elif asked.cacheable and answer.stream is None and answer.status == 200 and flight.epoch == self._epoch:
             self._keep(key, answer)
 
@@ -198,9 +195,3 @@ def _too_many() -> Unavailable:
 
 def _size(key: _Key, answer: Answer) -> int:
     return _ENTRY + len(key[1]) + len(key[2]) + len(answer.body)
-
-
-async def _give_up(answer: Answer | None) -> None:
-    """Nobody is there to read it."""
-    if answer is not None and answer.stream is not None:
-        await answer.stream.aclose()

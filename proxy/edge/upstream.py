@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from proxy.edge.breaker import Breaker
 from proxy.edge.exchange import Exchange
 from proxy.edge.heads import Heads
-from proxy.edge.waiting import Waiting
+from proxy.edge.waiting import Waiting, within
 from proxy.errors import Unavailable
 from proxy.model import Answer, Outbound, Reason, Receipt
 
@@ -174,8 +174,7 @@ class Leg:
         turn.since = now
         line.append(turn)
         try:
-            async with asyncio.timeout(2 * patience):
-                given = await turn
+            given = await within(2 * patience, turn)
         except BaseException as error:
             if turn in line:
                 line.remove(turn)
@@ -216,13 +215,13 @@ class Leg:
         target = self.target
         try:
             self.breaker.admit(self.now())
-            async with asyncio.timeout(target.connect_seconds):
-                if target.socket:
-                    _, connection = await self.loop.create_unix_connection(self._exchange, target.socket)
-                else:
-                    _, connection = await self.loop.create_connection(
-                        self._exchange, target.host, target.port, ssl=target.tls, server_hostname=target.server_hostname
-                    )
+            if target.socket:
+                _, connection = await within(target.connect_seconds, self.loop.create_unix_connection(self._exchange, target.socket))
+            else:
+                connecting = self.loop.create_connection(
+                    self._exchange, target.host, target.port, ssl=target.tls, server_hostname=target.server_hostname
+                )
+                _, connection = await within(target.connect_seconds, connecting)
             self.breaker.succeeded()
             if not connection.closed:
                 self._open.add(connection)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from functools import lru_cache
 from http import HTTPStatus
 
+from proxy.edge.waiting import then_closed
 from proxy.errors import Rejected
 from proxy.model import Reply, Stream
 
@@ -101,6 +102,9 @@ class ReplyWriter:
         return not self.closed
 
     async def _send_stream(self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool) -> bool:
+        return await then_closed(self._stream(reply, stream, date, head_only=head_only, close=close), stream)
+
+    async def _stream(self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool) -> bool:
         chunked = reply.length is None
         complete = False
         self.streaming = True
@@ -114,7 +118,6 @@ class ReplyWriter:
             self.streaming = False
             if not complete:
                 self._transport.abort()
-            await stream.aclose()
         return complete
 
     async def _relay(self, stream: Stream, *, chunked: bool) -> bool:

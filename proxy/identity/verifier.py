@@ -113,16 +113,19 @@ class Verifier:
         generation = issuer.source.generation
         try:
             check_signature(token, key)
-        except Rejected:
+            return generation
+        except Rejected as error:
             if token.kid is not None:
                 raise
-            # Without a kid a rotation shows only as a bad signature: look again, within the same bounds.
-            await issuer.source.missed()
-            again = issuer.key(None)
-            if again is None or again is key:
-                raise
-            generation = issuer.source.generation
-            check_signature(token, again)
+            reason, detail = error.reason, error.detail
+        # Without a kid a rotation shows only as a bad signature: look again, within the same bounds. (Not in the handler: a compiled
+        # coroutine that waits there would leave its exception to others.)
+        await issuer.source.missed()
+        again = issuer.key(None)
+        if again is None or again is key:
+            raise Rejected(reason, detail)
+        generation = issuer.source.generation
+        check_signature(token, again)
         return generation
 
     def _remember(self, authorization: bytes, entry: _Remembered) -> None:

@@ -139,7 +139,7 @@ def write_values(values: Collection[Value], depth: int = MAX_DEPTH) -> list[str]
         elif type(value) is bool:
             element = "<value><boolean>1</boolean></value>" if value else "<value><boolean>0</boolean></value>"
         elif type(value) is int:
-            element = f"<value><int>{value}</int></value>" if -0x80000000 <= value <= 0x7FFFFFFF else write_integer(value)
+            element = f"<value><int>{value:d}</int></value>" if -0x80000000 <= value <= 0x7FFFFFFF else write_integer(value)
         elif type(value) is float:
             element = write_double(value)
         elif isinstance(value, (dict, list, tuple)):
@@ -180,9 +180,9 @@ def _write_array(items: "list[Value] | tuple[Value, ...]", depth: int) -> str:
 def write_integer(value: int) -> str:
     """The ``<value>`` of an integer: ``int`` where 32 bits suffice, else ``i8``. Raises `EncodingError` beyond 64 bits."""
     if -0x80000000 <= value <= 0x7FFFFFFF:
-        return f"<value><int>{value}</int></value>"
+        return f"<value><int>{value:d}</int></value>"
     if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
-        return f"<value><i8>{value}</i8></value>"
+        return f"<value><i8>{value:d}</i8></value>"
     raise EncodingError("an integer needs more than 64 bits")
 
 

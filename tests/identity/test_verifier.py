@@ -2,6 +2,7 @@ import asyncio
 import base64
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -237,3 +238,39 @@ async def test_expiry_of_one_entry_frees_its_bytes(tmp_path: Path) -> None:
     assert gate._held_bytes == len(value)
     assert gate.remembered(value, NOW + 4000) is None
     assert gate._held_bytes == 0
+
+
+class Fetched(KeyFile):
+    """Keys that are looked for again over a network: all who ask wait for the same answer."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked = 0
+        self.all_there = asyncio.Event()
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def missed(self) -> None:
+        """Wait until the answer is there."""
+        self.asked += 1
+        if self.asked == 3:
+            self.all_there.set()
+        await asyncio.shield(self.answered)
+
+
+async def test_those_who_wait_for_keys_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Bad signatures without a kid wait for fresh keys together; each is refused for its own reason, and so is who comes meanwhile."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(jwk(ec_private())))
+    source = Fetched(path)
+    gate = Verifier([Issuer("idp", Profile(ISSUER, AUDIENCE), source)], viewer)
+    head = {"alg": "ES256", "typ": "at+jwt"}
+    forged = [bearer(token(ec_private(which=1), head, claims(sub=f"u{number}"))) for number in range(3)]
+    waiting = [asyncio.create_task(gate.verify(value, None, NOW)) for value in forged]
+    await asyncio.wait_for(source.all_there.wait(), 60)
+    assert sys.exc_info() == (None, None, None)
+    with pytest.raises(Rejected) as refused:
+        await gate.verify(bearer(token(ec_private(), head, claims(exp=NOW - 3600))), None, NOW)
+    assert refused.value.reason is Reason.TOKEN_EXPIRED
+    source.answered.set_result(None)
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [error.reason for error in found if isinstance(error, Rejected)] == [Reason.BAD_SIGNATURE] * 3
