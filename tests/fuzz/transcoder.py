@@ -7,7 +7,7 @@ import json
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Value
-from proxy.protocol.transcode import JsonToXml
+from proxy.protocol.transcode import TOKEN_LIMIT, JsonToXml
 from proxy.protocol.transcode_whole import json_to_xml
 from proxy.protocol.xmlrpc import decode_response, encode_response
 
@@ -48,8 +48,13 @@ def _meant(body: bytes) -> bytes | None:
             raise ValueError
         return dict(pairs)
 
+    def short(digits: str) -> float:
+        if len(digits) > TOKEN_LIMIT:  # integers of so many digits are beyond XML-RPC's 64 bits anyway
+            raise ValueError
+        return float(digits)
+
     try:
-        document = json.loads(body.decode(), object_pairs_hook=once)
+        document = json.loads(body.decode(), object_pairs_hook=once, parse_float=short)
         if not isinstance(document, dict) or document.keys() != {"response"} or b'"response"' not in body:
             return None  # the transcoder wants the wrapper's key as luigid writes it, without escapes
         return encode_response(document["response"], lossy=True)
