@@ -64,9 +64,10 @@ can_compile = { command -v gcc && $(VENV)/bin/python -c '$(HEADER)'; } >/dev/nul
 compiler: | $(VENV)/bin/python
 	@$(can_compile) || { $(call apt,gcc libc6-dev python3-dev); }
 
+AGAIN := $(MAKE) --no-print-directory# by this name, since make runs a line with the other even when it is only to say what it would do
 # The tests again, in that tree; every process that they start finds the compiled package first.
 test-compiled: $(VENV)/.test compiler system $(NODE)
-	@if $(can_compile); then $(MAKE) --no-print-directory $(COMPILED)/.tests && $(AS_COMPILED) -m pytest; \
+	@if $(can_compile); then $(AGAIN) $(COMPILED)/.tests && $(AS_COMPILED) -m pytest; \
 	else echo "SKIPPED: the tests of the compiled package, for want of a C compiler" >&2; [ "$$CI" != true ]; fi
 
 .PHONY: $(COMPILED)/.tests
