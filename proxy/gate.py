@@ -206,7 +206,7 @@ class Gate:
             self._complete(receipt, Reason.CLIENT_GONE, 0, 0)
             raise
         if refusal is not None and answer is not None and answer.stream is not None:
-            await answer.stream.aclose()
+            await answer.stream.aclose()  # here, since nothing may wait in a handler (tests/test_compiled.py)
         if reply.stream is not None:
             status = reply.status
             return replace(reply, stream=Recorded(reply.stream, lambda outcome, sent: self._complete(receipt, outcome, status, sent)))
