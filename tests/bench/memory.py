@@ -5,6 +5,7 @@ import json
 import resource
 import socket
 import ssl
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ _LIMITS = "[limits]\nconnections_per_address = 10000\nidle_seconds = 3600.0\n"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident memory of the serving process in MB at the start, after a tenth of the calls, at their end, and the most of all.
+    """Resident memory of the serving process in MB: at the start, at rest after `early` calls (about a tenth) and after all, at most.
 
     `calls` is how many there were; `idle_kb` the memory of one idle TLS connection of `idle`; `answer_mb` what an answer of
     `answer_size_mb` costs at its peak while a slow reader takes it.
@@ -37,6 +38,8 @@ class Memory:
     start_mb: float
     early_mb: float
     late_mb: float
+    peak_mb: float
+    early: int
     calls: int
     idle: int
     idle_kb: float
@@ -45,8 +48,8 @@ class Memory:
 
     @property
     def growth_mb_per_million(self) -> float:
-        """Growth after the first tenth, scaled to a million calls."""
-        return (self.late_mb - self.early_mb) / (self.calls * 0.9) * 1e6
+        """Growth after the early calls, scaled to a million calls."""
+        return (self.late_mb - self.early_mb) / (self.calls - self.early) * 1e6
 
 
 def memory(tools: Tools, directory: Path, *, calls: int, idle: int, say: Callable[[str], None]) -> Memory:
@@ -58,15 +61,16 @@ def memory(tools: Tools, directory: Path, *, calls: int, idle: int, say: Callabl
         given: dict[str, Any] = {"tls": True, "upstream": upstream.port, "more": _LIMITS}
         with gate.serving(directory, credentials, proxy, name="load", **given) as (port, child):
             start = serving_mb(child)
-            early, late, made = _under_load(tools, directory, credentials, port, child, calls)
-            say(f"{made} calls: {start:.1f} MB at the start, {early:.1f} after a tenth, {late:.1f} at the end")
+            (early, early_mb), (made, late_mb) = _under_load(tools, directory, credentials, port, child, calls)
+            peak = max(map(_peak_mb, child.tree()))
+            say(f"{made} calls: {start:.1f} MB at the start, {early_mb:.1f} after {early}, {late_mb:.1f} at the end, {peak:.1f} at most")
         with gate.serving(directory, credentials, proxy, name="idle", **given) as (port, child):
             idle, idle_kb = _idle(port, child, idle, credentials)
             say(f"{idle} idle TLS connections: {idle_kb:.1f} kB each")
         with gate.serving(directory, credentials, proxy, name="large", **{**given, "tls": False}) as (port, child):
             size, cost = _large(directory, port, child, credentials)
             say(f"an answer of {size:.0f} MB: {cost:.1f} MB at the peak")
-    return Memory(start, early, late, made, idle, idle_kb, size, cost)
+    return Memory(start, early_mb, late_mb, peak, early, made, idle, idle_kb, size, cost)
 
 
 def serving_mb(child: Child) -> float:
@@ -74,16 +78,32 @@ def serving_mb(child: Child) -> float:
     return max(map(rss_mb, child.tree()))
 
 
-def _under_load(tools: Tools, directory: Path, credentials: Credentials, port: int, child: Child, wanted: int) -> tuple[float, float, int]:
-    """Send `wanted` calls, a share of each kind but the largest; memory after the first tenth and at the end."""
+def _resting_mb(child: Child) -> float:
+    """The same without load: the median over two seconds, since a sealed segment that is compressed takes 2 MB for a moment."""
+    readings = []
+    for _ in range(9):
+        readings.append(serving_mb(child))
+        time.sleep(0.2)
+    return statistics.median(readings)
+
+
+def _peak_mb(pid: int) -> float:
+    """The most that a process ever held in memory, or since its ``clear_refs`` were written."""
+    return next(int(line.split()[1]) / 1024 for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+
+
+def _under_load(
+    tools: Tools, directory: Path, credentials: Credentials, port: int, child: Child, wanted: int
+) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Send `wanted` calls, a share of each kind but the largest; calls and memory at rest after the first tenth, and at the end."""
     kinds = [call for call in all_calls() if call.name in (PING, MEDIUM)]
-    made, early = 0, 0.0
+    made, early = 0, (0, 0.0)
     while made < wanted:
         for call in kinds:
             made += _burst(tools, directory, credentials, port, call)
-            if not early and made >= wanted / 10:
-                early = serving_mb(child)
-    return early, serving_mb(child), made
+        if not early[0] and made >= wanted / 10:  # each kind was there by then
+            early = made, _resting_mb(child)
+    return early, (made, _resting_mb(child))
 
 
 def _burst(tools: Tools, directory: Path, credentials: Credentials, port: int, call: Call) -> int:
@@ -147,8 +167,7 @@ def _large(directory: Path, port: int, child: Child, credentials: Credentials) -
         reader.join()
     if len(taken) != 2 or min(taken) < len(answer):
         raise RuntimeError(f"the large answer came cut short: {taken} of {len(answer)} bytes\n{start!r}")
-    peak = next(int(line.split()[1]) / 1024 for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return len(answer) / (1 << 20), (peak - before) / len(taken)
+    return len(answer) / (1 << 20), (_peak_mb(pid) - before) / len(taken)
 
 
 def _more_files() -> None:
