@@ -45,7 +45,7 @@ def load_policies(
     """Load and validate the policies of `directory` for the upstreams of `catalogs` (upstream name to catalog).
 
     `unused` are catalogs that no upstream has: policies may name their methods, so that one directory serves several gates.
-    `groups_claims` is as in `load_roles`. Raises `ConfigError` with every problem found.
+    `groups_claims` is as in `parse_roles`. Raises `ConfigError` with every problem found.
     """
     problems: list[Problem] = []
     files = _read(directory, problems)

@@ -13,7 +13,6 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from proxy.errors import ConfigError, Problem
 
@@ -82,22 +81,12 @@ class Roles:
         return tuple(sorted({m.role for m in held})), any(m.agent for m in held)
 
 
-def load_roles(path: Path, groups_claims: Mapping[str, str] | None = None) -> Roles:
-    """Read the roles. `groups_claims` has each issuer of the settings by name, and the claim its groups stand in.
+def parse_roles(text: str, groups_claims: Mapping[str, str] | None = None) -> Roles:
+    """Read the `text` of roles.toml. `groups_claims` has each issuer of the settings by name, and the claim its groups stand in.
 
-    Without it, issuer names are not checked. Raises `ConfigError` with every problem of the file.
+    Without it, issuer names are not checked. Raises `ConfigError` with every problem of the text.
     """
-    try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise ConfigError([Problem(path.name, f"cannot be read: {error.strerror}", "Check the path and its permissions.")]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([Problem(path.name, "is not UTF-8", "Save the file as UTF-8.")]) from None
-    return parse_roles(text, groups_claims, place=path.name)
-
-
-def parse_roles(text: str, groups_claims: Mapping[str, str] | None = None, *, place: str = "roles.toml") -> Roles:
-    """Read roles from `text`, as `load_roles` does; `place` is how problems name the file."""
+    place = "roles.toml"
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

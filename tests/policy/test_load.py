@@ -111,6 +111,13 @@ def test_missing_roles_are_told(directory: Path, catalogs: dict[str, Catalog]) -
     assert [place for place, _ in problems(directory, catalogs)] == ["roles.toml"]
 
 
+@pytest.mark.parametrize("name", ["roles.toml", "a.cedar"])
+def test_a_file_that_is_no_text_is_told(directory: Path, catalogs: dict[str, Catalog], name: str) -> None:
+    """By its name."""
+    (directory / name).write_bytes(b"\xff")
+    assert (name, "is not UTF-8") in problems(directory, catalogs)
+
+
 def test_an_issuer_that_the_settings_lack_is_told(directory: Path, catalogs: dict[str, Catalog]) -> None:
     """Roles are checked against the issuers of the settings when those are given."""
     with pytest.raises(ConfigError, match="local is no issuer of the settings"):
