@@ -1,8 +1,15 @@
 """``callgate serve``: run the gate until it is told to stop."""
 
+import importlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+if "rich" not in sys.modules:  # structlog loads it where it can, for tracebacks with local variables: 5 MB that no gate has a use for
+    sys.modules["rich"] = None  # type: ignore[assignment]  # what the import system documents for a module that is not to be found
+    importlib.import_module("structlog")
+    del sys.modules["rich"]
 
 import structlog
 import typer

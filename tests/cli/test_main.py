@@ -60,6 +60,16 @@ def test_help_imports_none_of_the_verbs() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_gate_loads_nothing_for_consoles() -> None:
+    """What a serving process imports before it begins: rich would be 5 MB in each. Other verbs still find it."""
+    code = (
+        "import sys; from proxy.cli import main, serve; main.build('serve'); serve._serve_imports();"
+        "print([name for name in ('rich', 'pygments', 'structlog', 'proxy.gate') if name in sys.modules]); import rich"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['structlog', 'proxy.gate']\n"
+
+
 @pytest.mark.parametrize("words", [["nonsense"], ["--nonsense"], ["serve", "--nonsense"], ["check", "extra"]])
 def test_bad_usage_is_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     """A script can tell bad usage from an answer."""
