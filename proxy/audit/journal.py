@@ -52,7 +52,7 @@ class Journal:
         self._clock = clock
         self._stamp = Stamps()
         self._last = writer.last_time
-        self._behind = self._sweeping = self._closed = False
+        self._behind = self._sweeping = self._closed = self._ended = False
         commits.attach(writer, self._abandoned)
         commits.went_on = self._tell_the_rest
 
@@ -175,7 +175,12 @@ class Journal:
         return [None if call_id is None else Receipt(call_id, first + number, now_ns) for number, call_id in enumerate(ids)]
 
     def completed(self, receipt: Receipt, *, outcome: str, status: int, sent: int, duration_us: int) -> None:
-        """Record what came of a call, once. `outcome` is "ok", "fault" or the reason code of a failure. Durable with the next commit."""
+        """Record what came of a call, once. `outcome` is "ok", "fault" or the reason code of a failure. Durable with the next commit.
+
+        Once the log has ended it says of every call what came of it: nothing is added to that.
+        """
+        if self._ended:
+            return
         if receipt.sequence in self._windows.by_sequence and self._windows.completed(receipt.sequence, outcome):
             return
         body = completed(receipt.call_id, receipt.sequence, outcome, status, sent, duration_us)
@@ -215,12 +220,16 @@ class Journal:
             return
         self._closed = True
         loop = self._commits.running_loop()
-        self._sum_up(loop.time(), all_of_them=True)
         self._tell_the_rest()
         await self._commits.settle()
+        # From here to `_ended` nobody else has a turn: who completes a call later comes too late, and its record would be a second one.
+        self._sum_up(loop.time(), all_of_them=True)
+        known = {closes for _, _, _, closes in self._commits.entries}  # the windows', and what a full disk has kept back
         for seq, call_id in sorted(self._writer.open_calls().items()):
-            self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
+            if seq not in known:
+                self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
         self._add(note("closed", {}))
+        self._ended = True
         await self._commits.settle()
         self._commits.leave()
         self._writer.put(None)
@@ -239,6 +248,8 @@ class Journal:
         return self._last
 
     def _add(self, body: bytes, closes: int = -1) -> None:
+        if self._ended:
+            return
         self._commits.add((self._now(), body, None, closes))
 
     def _ride(

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 if "rich" not in sys.modules:  # structlog loads it where it can, for tracebacks with local variables: 5 MB that no gate has a use for
     sys.modules["rich"] = None  # type: ignore[assignment]  # what the import system documents for a module that is not to be found
@@ -37,12 +37,13 @@ def command(config: Path = CONFIG) -> None:
     """
     from proxy.cli.modes import refuse_open
     from proxy.config import load_settings
-    from proxy.edge.logs import set_up_logging
+    from proxy.edge.logs import Unfailing, set_up_logging
     from proxy.edge.processes import Supervisor
     from proxy.edge.status import StatusFile
 
     settings = load_settings(config)
     refuse_open(settings)
+    sys.stderr = cast(TextIO, Unfailing(sys.stderr))  # from here on no line is worth ending for
     set_up_logging(settings.log.level, settings.log.format)
     listen = settings.listen
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # for the processes: glibc keeps an arena for each thread otherwise
@@ -96,7 +97,8 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
         set_up_logging(settings.log.level, settings.log.format)
         if place.slot == 0:
             _tell_what_waits(first, settings)
-        uvloop.run(run(settings, ready=place.ready, listening=place.listening, slot=place.slot))
+        patience = settings.limits.drain_seconds + _CLOSING_SECONDS
+        uvloop.run(run(settings, ready=lambda: place.ready(patience), place=place))
     except ConfigError as error:
         print_problems(error.problems)
         return 2

@@ -9,8 +9,8 @@ import asyncio
 import base64
 import gc
 import signal
-import socket
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,6 +29,7 @@ from proxy.edge.lanes import close_abandoned, lane_names, open_first_free
 from proxy.edge.listener import Listener, bind, turn_away
 from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.probes import Probes
+from proxy.edge.processes import Place
 from proxy.edge.server import Limits, Server, new_request_id_source
 from proxy.edge.sharing import SharedLeg
 from proxy.edge.streams import BoundedStreams
@@ -48,6 +49,7 @@ from proxy.routes import Route, make_route
 
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
 _COLLECT_SECONDS = 60  # between two looks for cyclic garbage: each takes some 8 us for every open connection (measured with 2,000)
+_CACHE_SECONDS = 1.0  # for which the answer to a view is given again
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
 _COMPILED = not str(sys.modules[Gate.__module__].__file__).endswith(".py")  # by mypyc: `make compiled`
 _REST_SECONDS = 0.5  # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
@@ -60,27 +62,29 @@ async def run(
     *,
     ready: Callable[[], None] | None = None,
     stop: asyncio.Event | None = None,
-    listening: socket.socket | None = None,
-    slot: int = 0,
+    place: Place | None = None,
 ) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT arrives. `ready` is called once clients are accepted.
 
-    `listening` is a socket that somebody else owns, and `slot` the number of this process among those that share the port;
-    SIGUSR1 then means that another process has taken this one's place. Raises `ConfigError` with every problem of policies
+    `place` is that of this process under a supervisor: SIGUSR1 then means that another process has taken it.
+    Raises `ConfigError` with every problem of policies
     and files, and `OSError` when an address is taken.
     """
     stop = stop or asyncio.Event()
     handing_over = False
+    shared: list[SharedLeg] = []
     loop = asyncio.get_running_loop()
 
     def hand_over() -> None:
         nonlocal handing_over
         handing_over = True
+        for leg in shared:
+            leg.keep_for(0.0)  # what acts through the other process empties no cache here
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if listening is not None:
+    if place is not None:
         loop.add_signal_handler(signal.SIGUSR1, hand_over)
     catalogs = load_catalogs(settings)
     policy = load_policies(settings.policy.directory, catalogs, unused=_unused(settings), groups_claims=groups_claims(settings))
@@ -89,23 +93,33 @@ async def run(
     places = places_for_clients(limits.connections, [upstream.connections for upstream in settings.upstreams])
 
     meter = Meter()
-    lanes = lane_names(settings.audit.name, settings.listen.processes)
+    processes = settings.listen.processes if place is None else place.processes
+    lanes = lane_names(settings.audit.name, processes)
     journal = open_first_free(lanes, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
+    shared += [SharedLeg(leg, now=leg.now, seconds=0.0) for leg in legs]
+
+    def cache() -> None:
+        """Let views be given again for a moment, where no act can go past that cache."""
+        same = Counter((upstream.url, upstream.path) for upstream in settings.upstreams)
+        for leg, upstream in zip(shared, settings.upstreams, strict=True):
+            if processes == 1 and same[upstream.url, upstream.path] == 1 and not handing_over:
+                leg.keep_for(_CACHE_SECONDS)
+
     runner = None
     gate: Gate | None = None
     try:
         journal.policy_in_force(policy.hash, policy.files)
         await verifier.start()
-        routes = [_route(settings, upstream, catalogs, leg) for upstream, leg in zip(settings.upstreams, legs, strict=True)]
+        routes = [_route(settings, upstream, catalogs, leg) for upstream, leg in zip(settings.upstreams, shared, strict=True)]
         gate = Gate(routes, verifier, policy, journal, meter, GateLog(), in_flight=limits.in_flight)
         server = Server(Probes(gate, journal, verifier), _limits(settings), new_request_id_source())
         _gauges(meter, gate, server, journal)
         if settings.metrics.port:
-            runner = await serve_metrics(meter, settings.metrics.address, settings.metrics.port + slot)
+            runner = await serve_metrics(meter, settings.metrics.address, settings.metrics.port + (0 if place is None else place.slot))
         listener = Listener(
-            listening or bind(settings.listen.address, settings.listen.port),
+            bind(settings.listen.address, settings.listen.port) if place is None else place.listening,
             server,
             None if certificate is None else certificate.context,
             connections=places,
@@ -121,6 +135,10 @@ async def run(
             "serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash,
             compiled=_COMPILED,
         )  # fmt: skip
+        if place is not None and place.successor:  # acts go through the one before it, too, while that drains
+            loop.call_later(settings.limits.drain_seconds + _LAST_SECONDS, cache)
+        else:
+            cache()
         if ready is not None:
             ready()
         ended = loop.run_in_executor(None, close_abandoned, settings.audit.directory, lanes, partial(_open_journal, settings))
@@ -233,9 +251,8 @@ def make_target(upstream: Upstream) -> Target:
     return replace(target, host=host, port=url.port or 443, tls=tls, server_hostname=host)
 
 
-def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], leg: Leg) -> Route:
+def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], shared: SharedLeg) -> Route:
     limits = settings.limits
-    shared = SharedLeg(leg, now=leg.now, seconds=1.0 if settings.listen.processes == 1 else 0.0)  # another process may have acted
     streams = upstream.connections // _STREAMED
     return make_route(
         upstream.name,

@@ -380,6 +380,7 @@ class Connection(asyncio.Protocol):
         elif self._fresh:
             self._deadline = min(self._deadline, self._host.now() + _FIRST_SECONDS)
 
-    def abort(self) -> None:
-        """Cut the connection."""
+    def abort(self) -> "asyncio.Task[None] | None":
+        """Cut the connection. The task that was sending a long answer, if there is one: it ends as soon as it hears of it."""
         self._transport.abort()
+        return self._task if self._writer.streaming else None

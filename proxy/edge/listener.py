@@ -20,8 +20,11 @@ _UNSENT = 131_072  # bytes of answers the kernel may hold unsent per client: wit
 _OUT_OF_FILES_PAUSE = 0.1  # seconds to wait when the process has no file descriptor left for the next client
 
 
-def bind(address: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A listening socket. Raises `OSError`. With `reuse_port` several processes share the port."""
+def bind(address: str, port: int, *, reuse_port: bool = False, listen: bool = True) -> socket.socket:
+    """A listening socket. Raises `OSError`. With `reuse_port` several processes share the port.
+
+    Without `listen` it gets no clients before a `Listener` has it.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -32,7 +35,8 @@ def bind(address: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         listening.bind((address, port))
-        listening.listen(_BACKLOG)
+        if listen:
+            listening.listen(_BACKLOG)
         listening.setblocking(False)
     except BaseException:
         listening.close()
@@ -66,6 +70,7 @@ class Listener:
         self._total = 0
         self._handshakes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        listening.listen(_BACKLOG)
         self._fileno = listening.fileno()
         self._loop.add_reader(self._fileno, self._accept)
 

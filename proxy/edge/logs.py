@@ -8,7 +8,8 @@ module is meant to pass one.
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal, TextIO, TypeAlias
+from contextlib import suppress
+from typing import Any, Literal, TextIO, TypeAlias, cast
 
 import orjson
 import structlog
@@ -17,11 +18,41 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Form: TypeAlias = Literal["json", "console"]
 _Event: TypeAlias = MutableMapping[str, Any]
 
+
+class Unfailing:
+    """A text stream whose writing never fails: what cannot be written is lost.
+
+    A log's reader may have died, or its disk be full. That is no reason to answer nobody, or to end.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the stream's own."""
+        return getattr(self._stream, name)
+
+
 _CREDENTIALS = frozenset({"authorization", "cookie", "credential", "key", "password", "secret", "token"})
 
 
-def set_up_logging(level: Level, form: Form, stream: TextIO = sys.stderr) -> None:
-    """Send structlog's events, and those of libraries from warnings upwards, to `stream`."""
+def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
+    """Send structlog's events, and those of libraries from warnings upwards, to a stream: standard error if none is given.
+
+    An event that cannot be written is lost, and whoever logs it goes on.
+    """
+    stream = cast(TextIO, Unfailing(to or sys.stderr))
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

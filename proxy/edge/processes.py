@@ -27,6 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -48,21 +49,31 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a serving process is given: its number, its listening socket, and how to say that it serves."""
+    """What a serving process is given: its number, its listening socket, and how to say that it serves.
+
+    `processes` is how many there are, and `successor` whether another may still serve in whose place it comes. `ready` takes the
+    seconds that the process may take to end once it is told to.
+    """
 
     slot: int
     listening: socket.socket
-    ready: Callable[[], None]
+    processes: int
+    successor: bool
+    ready: Callable[[float], None]
 
 
 @dataclass(slots=True)
 class _Process:
-    """One serving process as the supervisor sees it. `pipe` is where it says that it serves, -1 once it has."""
+    """One serving process as the supervisor sees it. `pipe` is where it says that it serves, -1 once it has.
+
+    It may take `patience` seconds to end.
+    """
 
     pid: int
     slot: int
     started: float
     pipe: int
+    patience: float
 
     @property
     def serves(self) -> bool:
@@ -72,7 +83,8 @@ class _Process:
 class Supervisor:
     """Runs `processes` serving processes. `serve` is called in each, returns its exit code, and must not return early.
 
-    `status` tells `callgate reload` what is the case. A process that was told to end may take `patience` seconds.
+    `status` tells `callgate reload` what is the case. A process that was told to end may take as long as it said, and before it
+    has said that, `patience` seconds.
     """
 
     def __init__(
@@ -96,6 +108,7 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until told to stop; the exit code: 0, or that of a process that could not start in the first place."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have left it, the kernel would reap unseen
+        signal.signal(HAND_OVER, signal.SIG_IGN)  # is for serving processes, and may be sent to all of a group
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._say()
         self._begin_generation()
@@ -109,8 +122,8 @@ class Supervisor:
             self._kill_overdue()
         return self._code
 
-    def _bind(self) -> socket.socket:
-        return bind(self._address, self._port, reuse_port=self._reuse_port)
+    def _bind(self, *, listen: bool = True) -> socket.socket:
+        return bind(self._address, self._port, reuse_port=self._reuse_port, listen=listen)
 
     def _all(self) -> list[_Process]:
         return [*self._current.values(), *(self._next or {}).values()]
@@ -146,7 +159,7 @@ class Supervisor:
         if not process.serves:
             os.close(process.pipe)
             process.pipe, number = -1, signal.SIGTERM
-        self._leaving[process.pid] = time.monotonic() + self._patience
+        self._leaving[process.pid] = time.monotonic() + process.patience
         _signal(process.pid, number)
 
     # -- generations
@@ -207,13 +220,13 @@ class Supervisor:
     def _start(self, slot: int) -> _Process | None:
         """Fork a process for `slot`; None when its socket cannot be bound again or the system has no process to give."""
         try:
-            listening = self._sockets[slot] = self._sockets[slot] or self._bind()
+            # One that has to be bound again is that of a process which could not start: no clients before it can.
+            listening = self._sockets[slot] = self._sockets[slot] or self._bind(listen=False)
             read, write = os.pipe()
         except OSError as error:
             _log.error("process could not start", slot=slot, why=error.strerror)
             return None
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -224,19 +237,21 @@ class Supervisor:
             return None
         if pid:
             os.close(write)
-            return _Process(pid, slot, time.monotonic(), read)
+            return _Process(pid, slot, time.monotonic(), read, self._patience)
         code = 1
         try:
             os.close(read)
             _die_with(parent)
             self._forget_all_but(slot)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # is for the supervisor, and may be sent to all of a group
+            signal.signal(HAND_OVER, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-            code = self._serve(Place(slot, listening, lambda: _say_ready(write)))
+            successor = self._next is not None and self._status.generation > 0
+            code = self._serve(Place(slot, listening, len(self._sockets), successor, partial(_say_ready, write)))
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             os._exit(code)
 
     def _forget_all_but(self, slot: int) -> None:
@@ -260,9 +275,9 @@ class Supervisor:
         starting = [process for process in self._all() if not process.serves]
         readable, _, _ = select.select([process.pipe for process in starting], [], [], 0)
         for process in starting:
-            if process.pipe in readable and os.read(process.pipe, 1):
+            if process.pipe in readable and (said := os.read(process.pipe, 64)):
                 os.close(process.pipe)
-                process.pipe = -1
+                process.pipe, process.patience = -1, float(said)
             elif now > process.started + _READY_SECONDS:
                 _signal(process.pid, signal.SIGKILL)
 
@@ -298,7 +313,7 @@ class Supervisor:
                 self._not_restarted(process.slot, code)
 
     def _not_restarted(self, slot: int, code: int) -> None:
-        if self._current:  # else nobody would serve its clients any sooner
+        if self._current and slot not in (self._next or {}):  # else nobody would serve its clients any sooner, or the next one has it
             self._close(slot)
         self._restart_at[slot] = time.monotonic() + _PAUSE_SECONDS
         _log.error("process could not start", slot=slot, code=code)
@@ -335,9 +350,17 @@ def _next_signal(seconds: float) -> int:
     return signal.sigwaitinfo(waiting or _WATCHED).si_signo
 
 
-def _say_ready(pipe: int) -> None:
-    os.write(pipe, b"1")
+def _say_ready(pipe: int, patience: float) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it was told to end meanwhile, and will hear that next
+        os.write(pipe, str(patience).encode())
     os.close(pipe)
+
+
+def _flush() -> None:
+    """Write out what is buffered, if that is possible: a process that parts from this one would write it once more."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -14,6 +14,7 @@ from proxy.edge.connection import Connection, Handler
 from proxy.edge.reader import Limits
 
 _SWEEP_SECONDS = 0.5
+_CUT_SECONDS = 1.0  # for those who were sending a long answer to hear that the connection is cut
 REST_SECONDS = 2.0  # of rest, before a kept connection is closed by a process that another one has replaced
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
@@ -101,6 +102,7 @@ class Server:
         if self.connections or self._coming:
             self._empty = self.loop.create_future()
             await asyncio.wait([self._empty], timeout=seconds)
-        for connection in list(self.connections):
-            connection.abort()
+        cut = [task for connection in list(self.connections) if (task := connection.abort()) is not None]
+        if cut:  # each has a call to complete
+            await asyncio.wait(cut, timeout=_CUT_SECONDS)
         self._timer.cancel()

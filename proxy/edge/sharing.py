@@ -143,7 +143,14 @@ class SharedLeg:
     async def _fly(self, key: _Key, flight: _Flight, receipt: Receipt, asked: Outbound) -> None:
         """One flight from start to landing; its answer is kept when nothing has acted since it was sent."""
         outbound = Outbound(
-            asked.verb, asked.path, asked.content_type, asked.body, asked.accept_gzip, asked.effect, asked.cacheable, SHARED_BYTES
+            asked.verb,
+            asked.path,
+            asked.content_type,
+            asked.body,
+            asked.accept_gzip,
+            asked.effect,
+            asked.cacheable,
+            max(SHARED_BYTES, asked.whole),
         )
         try:
             answer = await self._send(flight, receipt, outbound)
@@ -168,6 +175,11 @@ class SharedLeg:
             return await self._leg.forward(receipt, outbound)
         finally:
             self._places.give_back(holder)
+
+    def keep_for(self, seconds: float) -> None:
+        """Give an answer again for so long from now on, 0 for not at all. What is kept is forgotten."""
+        self._seconds = seconds
+        self._forget()
 
     def _forget(self) -> None:
         self._cache.clear()

@@ -158,6 +158,8 @@ def check_answer(call: Call, answer: Answer) -> None:
         raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
     if answer.headers.get(b"content-type", b"")[:16] != b"application/json":
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered something other than JSON", sent=True)
+    if b"content-encoding" in answer.headers and call.permission != "view":
+        raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's answer is encoded, which nobody asked for", sent=True)
     if answer.stream is None and answer.body[:12] != b'{"response":' and b"content-encoding" not in answer.headers:
         raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True)
     if answer.stream is not None and call.method in NAMES_OWN_WORKER:

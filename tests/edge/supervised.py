@@ -31,7 +31,8 @@ def main(directory: Path, port: int, processes: int, patience: float) -> int:
         told: list[str] = []
         for number in (signal.SIGTERM, signal.SIGINT, HAND_OVER):
             signal.signal(number, lambda number, _: told.append(signal.Signals(number).name))
-        place.ready()
+        place.listening.listen()
+        place.ready(patience)
         while not told or (directory / "stubborn").exists():
             if select.select([place.listening], [], [], 0.02)[0]:
                 try:
