@@ -338,6 +338,41 @@ async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> Non
         await journal.decide("late", WORKER, HERE, [(call(), ALLOW)], 0)
 
 
+@pytest.mark.parametrize("heartbeat", [None, "w"])
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_call_that_ends_while_the_log_does_is_closed_once(tmp_path: Path, turns: int, heartbeat: str | None) -> None:
+    """Whenever the answer comes, there is one record of how the call ended and nothing behind the log's end."""
+    journal = open_journal(tmp_path)
+    [receipt] = await journal.decide("R1", WORKER, HERE, [(call("ping"), ALLOW)], 0, heartbeat)
+    assert receipt is not None
+    closing = asyncio.create_task(journal.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
+    journal.rejected("R2", HERE, Reason.BAD_REQUEST)
+    await closing
+    journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
+    found = records(tmp_path / "gate")
+    assert [r["decided"] for r in found if r["stage"] == "completed"] == [receipt.sequence]
+    assert found[-1]["stage"] == "closed"
+    assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS)).broken is None
+
+
+async def test_a_log_that_ends_on_a_full_disk_closes_no_call_twice(tmp_path: Path) -> None:
+    """What was kept back while the disk was full says how its calls ended; the end of the log adds the others alone."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    first, second = [(await journal.decide(name, WORKER, HERE, [(call(), ALLOW)], 0))[0] for name in ("R1", "R2")]
+    assert first is not None and second is not None
+    disk.fail_write = ENOSPC
+    journal.completed(first, outcome="ok", status=200, sent=1, duration_us=1)
+    with pytest.raises(Unavailable):
+        await journal.decide("R3", WORKER, HERE, [(call(), ALLOW)], 0)
+    await journal.close()
+    ends = [closes for _, _, _, closes in journal._commits.entries if closes >= 0]
+    assert ends == [first.sequence, second.sequence]
+
+
 async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -> None:
     """The log says which policy set decided from when on."""
     journal = open_journal(tmp_path)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from . import stage
 from .doubles import RecordingLuigid
 from .load import by_log, still_open
 from .stack import Gate
-from .stage import FORM, POLICIES, ROOT, Luigid, Worker, clean_environment, until, write_netrc
+from .stage import FORM, POLICIES, ROOT, Luigid, Worker, clean_environment, free_port, until, write_netrc
 
 CALL_SECONDS = 0.1  # that the recorded upstream takes for each call, so that some are always under way
 CLIENTS = 4
@@ -271,6 +272,127 @@ def test_a_restart_answers_what_it_has_in_hand(gate: Gate, recorder: RecordingLu
     assert sent_once(recorder) == set(load.answered)
     assert sent_once(recorder) <= decided(gate)
     assert not [record for record in gate.records() if record.get("outcome") == "unknown"]
+
+
+@pytest.mark.parametrize("how", ["restart", "reload"])
+def test_who_reads_slowly_while_a_process_ends_is_cut_off_and_recorded_once(tmp_path: Path, how: str) -> None:
+    """After `drain_seconds` a long answer is cut: one record of its end, none behind the end of the log, which is intact."""
+    upstream = RecordingLuigid(lambda method, args: "x" * 30_000_000)
+    gate = own_gate(tmp_path, upstream, limits={"drain_seconds": 0.3})
+    body = b"data=%7B%22status%22%3A%22%22%2C%22upstream_status%22%3A%22%22%7D"
+    head = f"POST /api/task_list HTTP/1.1\r\nHost: gate\r\nContent-Type: {FORM}\r\nAuthorization: Bearer {gate.token('viewer')}\r\n"
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", gate.port))
+        slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert slow.recv(15) == b"HTTP/1.1 200 OK"
+        if how == "reload":
+            assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+            until(lambda: '"stopped"' in gate.process.text(), "the old process has ended")
+        assert gate.stop() == 0
+    upstream.end()
+    found = [record for record in gate.records() if record["stage"] == "completed"]
+    assert [(record["outcome"], record.get("reason")) for record in found] == [("failed", "client-gone")]
+    assert callgate("audit", "verify", str(gate.audit)).returncode == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_view_is_older_than_an_act_through_another_process(tmp_path: Path, processes: int) -> None:
+    """After a reload: neither while the process before it still serves, nor where the file says 1 but two go on."""
+    state = {"paused": False}
+
+    def answer(method: str, args: dict[str, Any]) -> Any:
+        if method == "pause":
+            state["paused"] = True
+        return dict(state)
+
+    upstream = RecordingLuigid(answer)
+    gate = own_gate(tmp_path, upstream, processes=processes)
+    old = [Kept(gate) for _ in range(8 * processes)]
+    if processes == 2:
+        gate.settings.write_text(gate.settings.read_text().replace("processes = 2", "processes = 1"))
+    assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+    assert len(until(lambda: serving(gate), "it serves")) >= processes
+    if processes == 2:
+        old = [Kept(gate) for _ in range(16)]
+    new = [Kept(gate) for _ in range(16)]
+    assert {one.ask("worker_list") for one in new} == {b'{"response": {"paused": false}}'}
+    old[0].ask("pause")
+    assert {one.ask("worker_list") for one in new} == {b'{"response": {"paused": true}}'}
+    for one in (*old, *new):
+        one.connection.close()
+    assert gate.stop() == 0
+    upstream.end()
+
+
+def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuigid) -> None:
+    """Its reader dies: callers are answered as before, every call is completed, a dead process replaced, and a reload taken."""
+    gate = own_gate(tmp_path, recorder, start=False)
+    with gate.settings.open("a") as settings:
+        settings.write(f'[[upstreams]]\nname = "gone"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{free_port()}"\nprefix = "/gone"\n')
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(gate.settings)]
+    process = subprocess.Popen(command, cwd=gate.directory, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=writer)
+    try:
+        os.close(writer)
+        until(lambda: answers(gate), "it is ready")
+        os.close(reader)
+        assert [gate.ask("/api/pause", role).status for role in ("viewer", None, "admin")] == [403, 401, 200]
+        assert gate.ask("/gone/api/pause", "admin").status == 502
+        gate.calls()  # which waits until both are completed
+        [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{child}").exists() and answers(gate), "it is replaced")
+        assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    completed = [record["outcome"] for record in gate.records() if record["stage"] == "completed"]
+    assert completed == ["ok", "failed"]
+    assert callgate("audit", "verify", str(gate.audit)).returncode == 0
+
+
+def own_gate(
+    directory: Path, upstream: RecordingLuigid, *, processes: int = 1, limits: dict[str, object] | None = None, start: bool = True
+) -> Gate:
+    """A gate without TLS, before that upstream alone."""
+    policies = directory / "policies"
+    shutil.copytree(POLICIES, policies)
+    for path in (policies, *policies.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o022)
+    upstreams = [{"name": "luigi", "protocol": "luigi", "url": f"http://127.0.0.1:{upstream.port}", "prefix": "/"}]
+    gate = Gate(directory / "gate", upstreams, policies=policies, limits=limits, tls=False)
+    gate.settings.write_text(gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n"))
+    return gate.start() if start else gate
+
+
+def answers(gate: Gate) -> bool:
+    """Whether it serves."""
+    try:
+        return gate.get("/-/readyz").status == 200
+    except OSError:
+        return False
+
+
+class Kept:
+    """An admin with a connection that is kept, to whichever process took it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=30)
+        self._headers = {"Content-Type": FORM, "Authorization": f"Bearer {gate.token('admin')}"}
+        self.ask("resource_list")
+
+    def ask(self, method: str) -> bytes:
+        """Call without arguments, anew if the connection has rested for too long; the answer's body."""
+        try:
+            self.connection.request("POST", f"/api/{method}", b"data=%7B%7D", self._headers)
+            answer = self.connection.getresponse()
+        except ConnectionError:
+            self.connection.close()
+            self.connection.request("POST", f"/api/{method}", b"data=%7B%7D", self._headers)
+            answer = self.connection.getresponse()
+        assert answer.status == 200
+        return answer.read()
 
 
 @pytest.mark.parametrize("broken", ["policy", "open", "settings"])

@@ -3,7 +3,7 @@
 ``python -m tests.edge.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process answers every connection with its slot, its
 process id, and what stands in ``DIRECTORY/settings`` at its start, and then closes it. Files in the directory tell it what
 to do: settings that begin with ``broken`` make it leave with 7, ``hang`` before it is ready makes it wait, and ``stubborn`` makes
-it ignore that it is told to end.
+it ignore that it is told to end; settings ``patience=0.5`` make it say that it ends within that time.
 """
 
 import os
@@ -32,7 +32,7 @@ def main(directory: Path, port: int, processes: int, patience: float) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, HAND_OVER):
             signal.signal(number, lambda number, _: told.append(signal.Signals(number).name))
         place.listening.listen()
-        place.ready(patience)
+        place.ready(float(settings.partition("=")[2]) if settings.startswith("patience=") else patience)
         while not told or (directory / "stubborn").exists():
             if select.select([place.listening], [], [], 0.02)[0]:
                 try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from proxy.edge.logs import Form, set_up_logging
+from proxy.edge.logs import Form, Unfailing, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,25 @@ def test_a_credential_is_withheld_by_its_key(form: Form, key: str) -> None:
     structlog.get_logger().debug("called", **{key: "eyJhbGciOi"})
     assert "eyJ" not in stream.getvalue()
     assert "withheld" in stream.getvalue()
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError(28, "No space left on device"), ValueError("I/O operation on closed file")])
+def test_a_line_that_cannot_be_written_stops_nobody(error: Exception | type[Exception]) -> None:
+    """Its reader has died, or its disk is full: ours and the libraries' lines are lost, and who logs goes on."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+        def flush(self) -> None:
+            raise error
+
+    stream = Broken()
+    set_up_logging("info", "json", stream)
+    structlog.get_logger().info("denied")
+    logging.getLogger("asyncio").error("a task failed")
+    assert Unfailing(stream).write("line") == 4
+    assert Unfailing(stream).isatty() is False
 
 
 def test_what_libraries_log_has_the_same_form() -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pytest
 
+from proxy.edge.processes import HAND_OVER
 from proxy.edge.status import Status, StatusFile, read_status
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,10 @@ class Supervised:
 
         until(all_answered, "every slot answered")
         return found
+
+    def children(self) -> set[int]:
+        """Every process that it has started and not yet buried."""
+        return set(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
 
     def ended(self) -> dict[int, str]:
         """The processes that have ended in order, and the signal that each was told with."""
@@ -259,6 +264,63 @@ def test_a_slot_that_cannot_start_leaves_its_clients_to_the_others(supervised: S
     assert {gate.ask()[:2] for _ in range(20)} == {(1, pids[1])}
     (gate.directory / "settings").write_text("mended")
     assert gate.pids(2)[1] == pids[1]
+
+
+def test_a_slot_that_starts_again_has_no_clients_before_it_serves(supervised: Start) -> None:
+    """The next try may fail like the last: who came to it meanwhile would be cut off, so they go to the other process."""
+    gate = supervised(2)
+    pids = gate.pids(2)
+    (gate.directory / "settings").write_text("broken")
+    os.kill(pids[0], signal.SIGKILL)
+    until(lambda: "process could not start" in gate.log.read_text(), "it was tried")
+    (gate.directory / "hang").touch()
+    (gate.directory / "settings").write_text("mended")
+    until(lambda: len(gate.children() - {pids[1]}) == 1, "it is tried again, and hangs")
+    assert {gate.ask()[:2] for _ in range(20)} == {(1, pids[1])}
+    (gate.directory / "hang").unlink()
+    assert gate.pids(2)[1] == pids[1]
+
+
+def test_no_socket_is_left_that_nobody_serves(supervised: Start) -> None:
+    """During a reload a process dies, and the one in its place while it starts: afterwards every client is answered."""
+    gate = supervised(2)
+    old = set(gate.pids(2).values())
+    (gate.directory / "hang").touch()
+    gate.process.send_signal(signal.SIGHUP)
+    new = until(lambda: len(found := gate.children() - old) == 2 and found, "the new generation starts")
+    os.kill(gate.pids(2)[1], signal.SIGKILL)
+    [again] = until(lambda: len(found := gate.children() - old - new) == 1 and found, "the dead one is started again")
+    os.kill(again, signal.SIGKILL)
+    until(lambda: "process could not start" in gate.log.read_text(), "which was in vain")
+    until(lambda: len(gate.children() - old - new - {again}) == 1, "and once more")
+    (gate.directory / "hang").unlink()
+    gate.serves(2)
+    until(lambda: gate.children() == new, "the old generation has left")
+    assert {gate.ask()[1] for _ in range(40)} == new
+
+
+def test_signals_that_are_meant_for_others_end_nobody(supervised: Start) -> None:
+    """SIGHUP to all processes of a group is a reload; what tells a process to hand over does nothing to the supervisor."""
+    gate = supervised(1)
+    [pid] = gate.pids(1).values()
+    os.kill(pid, signal.SIGHUP)
+    os.kill(gate.process.pid, HAND_OVER)
+    gate.process.send_signal(signal.SIGHUP)
+    gate.serves(2)
+    until(lambda: gate.ended() == {pid: HAND_OVER.name}, "it has ended in order")
+    assert "died" not in gate.log.read_text()
+
+
+def test_a_process_has_the_time_to_end_that_its_own_settings_say(supervised: Start) -> None:
+    """A reload changes it: the supervisor waits as long as the process that it waits for has said."""
+    gate = supervised(1, patience=600.0)
+    (gate.directory / "settings").write_text("patience=0.2")
+    gate.process.send_signal(signal.SIGHUP)
+    gate.serves(2)
+    until(lambda: gate.ask()[2] == "patience=0.2", "the new generation serves")
+    (gate.directory / "stubborn").touch()
+    assert gate.stop() == 0
+    assert "did not end in time" in gate.log.read_text()
 
 
 def test_it_ends_while_a_process_hangs_at_its_start(supervised: Start) -> None:

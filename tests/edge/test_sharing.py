@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 
@@ -357,6 +358,37 @@ async def test_where_another_process_may_act_nothing_is_kept() -> None:
     shared = SharedLeg(leg, seconds=0.0, now=Clock())
     assert [await kept(shared, leg, VIEW) for _ in range(2)] == [False, False]
     assert not shared._cache
+
+
+async def test_what_its_caller_wants_whole_is_not_cut(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """A page is read whole to be mended, up to more bytes than are shared."""
+    shared, leg, _ = made
+    page = replace(VIEW, whole=4 * 1024 * 1024)
+    asked = asyncio.ensure_future(shared.forward(RECEIPT, page))
+    await turn()
+    assert leg.pending[0][0].whole == page.whole
+    leg.answer()
+    await asked
+
+
+async def test_what_is_kept_can_be_changed_while_it_serves(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+    """When another process acts, too, from now on: nothing is given again. And again when it does no longer."""
+    shared, leg, _ = made
+
+    async def sent() -> bool:
+        before = len(leg.sent)
+        asked = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
+        await turn()
+        if len(leg.sent) > before:
+            leg.answer()
+        await asked
+        return len(leg.sent) > before
+
+    assert [await sent(), await sent()] == [True, False]
+    shared.keep_for(0.0)
+    assert [await sent(), await sent()] == [True, True]
+    shared.keep_for(1.0)
+    assert [await sent(), await sent()] == [True, False]
 
 
 async def test_a_failure_leaves_nothing_to_the_collector() -> None:

@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 import re
@@ -586,6 +587,16 @@ def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) 
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     with pytest.raises(Unavailable) as error:
         for_worker(call, ALICE, b" [okta:alice]" + body, BATCHES)
+    assert error.value.reason is Reason.UPSTREAM_INVALID
+
+
+def test_an_answer_to_work_that_is_encoded_unasked_is_not_passed_on() -> None:
+    """Nobody could have looked into it: not for the worker's own id, nor for a module that it is to import."""
+    call = decode(request("/api/get_work", body=form(worker=WORKER)))
+    with pytest.raises(Unavailable) as error:
+        API.answer(
+            call, ALICE, Answer(200, {**JSON, b"content-encoding": b"gzip"}, gzip.compress(b'{"response": {"task_module": "evil"}}'))
+        )
     assert error.value.reason is Reason.UPSTREAM_INVALID
 
 
