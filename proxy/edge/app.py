@@ -66,9 +66,8 @@ async def run(
 ) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT arrives. `ready` is called once clients are accepted.
 
-    `place` is that of this process under a supervisor: SIGUSR1 then means that another process has taken it.
-    Raises `ConfigError` with every problem of policies
-    and files, and `OSError` when an address is taken.
+    `place` is that of this process under a supervisor: SIGUSR1 then means that another process has taken it. Raises
+    `ConfigError` with every problem of policies and files, and `OSError` when an address is taken.
     """
     stop = stop or asyncio.Event()
     handing_over = False
@@ -135,10 +134,8 @@ async def run(
             "serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash,
             compiled=_COMPILED,
         )  # fmt: skip
-        if place is not None and place.successor:  # acts go through the one before it, too, while that drains
-            loop.call_later(settings.limits.drain_seconds + _LAST_SECONDS, cache)
-        else:
-            cache()
+        # While the process before this one drains, acts go through that, too.
+        loop.call_later(0.0 if place is None else place.overlap, cache)
         if ready is not None:
             ready()
         ended = loop.run_in_executor(None, close_abandoned, settings.audit.directory, lanes, partial(_open_journal, settings))

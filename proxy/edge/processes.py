@@ -51,14 +51,14 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Place:
     """What a serving process is given: its number, its listening socket, and how to say that it serves.
 
-    `processes` is how many there are, and `successor` whether another may still serve in whose place it comes. `ready` takes the
-    seconds that the process may take to end once it is told to.
+    `processes` is how many there are, and `overlap` for how many seconds those may go on serving in whose place they come. `ready`
+    takes the seconds that the process may take to end once it is told to.
     """
 
     slot: int
     listening: socket.socket
     processes: int
-    successor: bool
+    overlap: float
     ready: Callable[[float], None]
 
 
@@ -246,8 +246,8 @@ class Supervisor:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # is for the supervisor, and may be sent to all of a group
             signal.signal(HAND_OVER, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-            successor = self._next is not None and self._status.generation > 0
-            code = self._serve(Place(slot, listening, len(self._sockets), successor, partial(_say_ready, write)))
+            overlap = 0.0 if self._next is None else max((process.patience for process in self._current.values()), default=0.0)
+            code = self._serve(Place(slot, listening, len(self._sockets), overlap, partial(_say_ready, write)))
         except BaseException:
             traceback.print_exc()
         finally:
