@@ -279,50 +279,77 @@ def test_who_reads_slowly_while_a_process_ends_is_cut_off_and_recorded_once(tmp_
     """After `drain_seconds` a long answer is cut: one record of its end, none behind the end of the log, which is intact."""
     upstream = RecordingLuigid(lambda method, args: "x" * 30_000_000)
     gate = own_gate(tmp_path, upstream, limits={"drain_seconds": 0.3})
-    body = b"data=%7B%22status%22%3A%22%22%2C%22upstream_status%22%3A%22%22%7D"
-    head = f"POST /api/task_list HTTP/1.1\r\nHost: gate\r\nContent-Type: {FORM}\r\nAuthorization: Bearer {gate.token('viewer')}\r\n"
-    with socket.socket() as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect(("127.0.0.1", gate.port))
-        slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        assert slow.recv(15) == b"HTTP/1.1 200 OK"
-        if how == "reload":
-            assert callgate("reload", "--config", str(gate.settings)).returncode == 0
-            until(lambda: '"stopped"' in gate.process.text(), "the old process has ended")
-        assert gate.stop() == 0
-    upstream.end()
+    try:
+        body = b"data=%7B%22status%22%3A%22%22%2C%22upstream_status%22%3A%22%22%7D"
+        head = f"POST /api/task_list HTTP/1.1\r\nHost: gate\r\nContent-Type: {FORM}\r\nAuthorization: Bearer {gate.token('viewer')}\r\n"
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", gate.port))
+            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert slow.recv(15) == b"HTTP/1.1 200 OK"
+            if how == "reload":
+                assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+                until(lambda: '"stopped"' in gate.process.text(), "the old process has ended")
+    finally:
+        code = gate.stop()
+        upstream.end()
+    assert code == 0
     found = [record for record in gate.records() if record["stage"] == "completed"]
     assert [(record["outcome"], record.get("reason")) for record in found] == [("failed", "client-gone")]
     assert callgate("audit", "verify", str(gate.audit)).returncode == 0
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_no_view_is_older_than_an_act_through_another_process(tmp_path: Path, processes: int) -> None:
-    """After a reload: neither while the process before it still serves, nor where the file says 1 but two go on."""
+@pytest.fixture
+def pausing() -> Iterator[RecordingLuigid]:
+    """An upstream that can be paused, and says whether it is."""
     state = {"paused": False}
 
     def answer(method: str, args: dict[str, Any]) -> Any:
-        if method == "pause":
-            state["paused"] = True
+        state["paused"] |= method == "pause"
         return dict(state)
 
     upstream = RecordingLuigid(answer)
-    gate = own_gate(tmp_path, upstream, processes=processes)
-    old = [Kept(gate) for _ in range(8 * processes)]
-    if processes == 2:
-        gate.settings.write_text(gate.settings.read_text().replace("processes = 2", "processes = 1"))
-    assert callgate("reload", "--config", str(gate.settings)).returncode == 0
-    assert len(until(lambda: serving(gate), "it serves")) >= processes
-    if processes == 2:
-        old = [Kept(gate) for _ in range(16)]
-    new = [Kept(gate) for _ in range(16)]
-    assert {one.ask("worker_list") for one in new} == {b'{"response": {"paused": false}}'}
-    old[0].ask("pause")
-    assert {one.ask("worker_list") for one in new} == {b'{"response": {"paused": true}}'}
-    for one in (*old, *new):
-        one.connection.close()
-    assert gate.stop() == 0
+    yield upstream
     upstream.end()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_view_is_older_than_an_act_through_another_process(tmp_path: Path, pausing: RecordingLuigid, processes: int) -> None:
+    """After a reload: neither while the process before it still serves, nor where the file says 1 but two go on."""
+    gate = own_gate(tmp_path, pausing, processes=processes)
+    try:
+        old = [Kept(gate) for _ in range(8)]
+        gate.settings.write_text(gate.settings.read_text().replace("processes = 2", "processes = 1"))
+        assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+        if processes == 2:  # and they are new ones, which follow nobody
+            until(lambda: gate.process.text().count('"event":"stopped"') == 2, "the old generation has left")
+            for pid in serving(gate):
+                os.kill(pid, signal.SIGKILL)
+                until(lambda pid=pid: len(serving(gate) - {pid}) == 2, "it is replaced")  # type: ignore[misc]  # mypy cannot infer its type
+            until(lambda: gate.process.text().count('"event":"serving"') == 6, "both serve")
+            old = [Kept(gate) for _ in range(16)]
+        new = [Kept(gate) for _ in range(16)]
+        assert {one.ask("worker_list") for one in new} == {b'{"response": {"paused": false}}'}
+        old[0].ask("pause")
+        assert {one.ask("worker_list") for one in new} == {b'{"response": {"paused": true}}'}
+        for one in (*old, *new):
+            one.connection.close()
+    finally:
+        assert gate.stop() == 0
+
+
+def test_no_view_is_older_than_an_act_by_another_name(tmp_path: Path, pausing: RecordingLuigid) -> None:
+    """One scheduler stands in the settings twice: what acts through one name is seen at once through the other."""
+    gate = own_gate(tmp_path, pausing, start=False)
+    with gate.settings.open("a") as settings:
+        settings.write(f'[[upstreams]]\nname = "ops"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{pausing.port}"\nprefix = "/ops"\n')
+    gate.start()
+    try:
+        asked = [("/api", "worker_list"), ("/ops/api", "pause"), ("/api", "worker_list")]
+        bodies = [gate.ask(f"{path}/{method}", "admin", b"data=%7B%7D").body for path, method in asked]
+        assert [b"true" in body for body in bodies] == [False, True, True]
+    finally:
+        assert gate.stop() == 0
 
 
 def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuigid) -> None:
