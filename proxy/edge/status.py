@@ -4,15 +4,21 @@ One line of JSON, written in place by the supervisor, which holds a lock on the 
 the number in it, says that a gate runs: after kill -9 the number may be another process's by now. Writing in place needs no
 room on a full disk, and a change is never in doubt: `begun` counts the reloads that were begun, `done` those that were
 finished, so a wish made when `begun` was n is answered once `done` is above n.
+
+Whoever reads holds a shared lock for a moment, to see whether the file is held. A supervisor that begins in that moment
+tries again, since a reader must not keep a gate from starting.
 """
 
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _SIZE = 256  # bytes; less than a block, so that what is read is one version, not a half of each of two
+_TRIES = 50  # readers hold the file for microseconds, a supervisor for as long as it serves
+_TRY_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +45,15 @@ class StatusFile:
     def __init__(self, path: Path) -> None:
         """Take the file for this process. Raises `StatusInUse` when another has it, and `OSError`."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._fd)
-            raise StatusInUse("a gate with these settings is running already") from None
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_TRY_SECONDS)
+            else:
+                return
+        os.close(self._fd)
+        raise StatusInUse("a gate with these settings is running already")
 
     def write(self, status: Status) -> None:
         """Say what is the case now. Raises `OSError`."""

@@ -21,11 +21,11 @@ WAIT = 20.0  # seconds after which a wait has failed; none is meant to come near
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], what: str) -> T:
-    """The first true value of `condition`."""
+def until(condition: Callable[[], T | None], what: str, log: Path = Path(os.devnull)) -> T:
+    """The first true value of `condition`; a failure says what stands in `log`."""
     deadline = time.monotonic() + WAIT
     while not (value := condition()):
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, f"{what}\n{log.read_text()}"
         time.sleep(0.01)
     return value
 
@@ -78,8 +78,14 @@ class Supervised:
         return read_status(self.directory / "status")
 
     def serves(self, generation: int) -> None:
-        """Wait until a generation serves."""
-        until(lambda: (status := self.status()) and status.generation == generation, f"generation {generation}: {self.log.read_text()}")
+        """Wait until a generation serves. A supervisor that has ended is an error."""
+
+        def said() -> bool:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}\n{self.log.read_text()}"
+            status = self.status()
+            return status is not None and status.generation == generation
+
+        until(said, f"generation {generation}", self.log)
 
     def ask(self) -> tuple[int, int, str]:
         """Slot, process id and settings of whoever answers. A connection that is refused or cut is an error."""

@@ -1,11 +1,15 @@
 """The file by which a reload finds a running gate."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from proxy.edge.status import Status, StatusFile, StatusInUse, read_status
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_what_is_written_is_read_while_the_file_is_held(tmp_path: Path) -> None:
@@ -43,6 +47,28 @@ def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
         StatusFile(tmp_path / "status")
     first.leave()
     StatusFile(tmp_path / "status").leave()
+
+
+def test_readers_keep_nobody_from_beginning(tmp_path: Path) -> None:
+    """One who asks all the time whether a gate runs (`callgate reload`, a script that waits for it) is no gate."""
+    path = tmp_path / "status"
+    path.touch()
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from proxy.edge.status import read_status\n"
+        "print(flush=True)\n"
+        "while not read_status(Path(sys.argv[1])): pass\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE) as reader:
+        try:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+            for _ in range(1000):
+                StatusFile(path).leave()
+            assert reader.poll() is None
+        finally:
+            reader.kill()
 
 
 def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
