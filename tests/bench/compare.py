@@ -116,6 +116,8 @@ def field_of(tools: Tools, directory: Path, only: set[str], say: Callable[[str],
         for name, (program, make) in makers.items():
             if program and (not only or name in only):
                 found.append(stack.enter_context(make()))  # type: ignore[arg-type]  # each maker gives a context manager
+        if not only or peers.BARE in only:
+            found.append(stack.enter_context(peers.bare(directory, credentials, proxy, *behind)))
         if not only or "upstream alone" in only:
             found.append(upstream)
         for peer in found:
@@ -130,7 +132,7 @@ def sample(given: Field, row: Row, peer: Peer, seconds: float, connections: int 
     lua = script(given.directory, name, row.call.body, row.call.content_type, given.credentials.token)
     if not row.luigid:
         url, child = peer.url(row.call.path, tls=row.tls), peer.child(tls=row.tls)
-    elif peer.checks:
+    elif peer.routes:
         url, child = peer.url(f"/luigid{row.call.path}", tls=row.tls), peer.child(tls=row.tls)
     else:
         url, child = f"http://127.0.0.1:{given.luigid_port}{row.call.path}", given.luigid

@@ -17,11 +17,16 @@ from tests.bench.tools import COMPILED, ROOT, Tools
 CONF = Path(__file__).parent / "conf"
 INTERPRETED = "interpreted"
 """The column of Callgate from its sources as they stand, beside the compiled one."""
+BARE = "bare relay"
+"""The column of a Python proxy that hashes what it passes on, and does nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server under test: its ports, and the process trees that serve them. `checks` says whether it refuses anything."""
+    """A server under test: its ports, and the process trees that serve them.
+
+    `checks` says whether it refuses anything, `routes` whether it knows the way to luigid.
+    """
 
     name: str
     port: int
@@ -29,6 +34,7 @@ class Peer:
     plain: Child
     tls: Child
     checks: bool = True
+    routes: bool = True
 
     def url(self, path: str, *, tls: bool) -> str:
         """The URL of `path` here."""
@@ -66,7 +72,7 @@ def nginx(tools: Tools, directory: Path, credentials: Credentials, core: str | N
         )
     )
     with started("nginx", [tools.nginx, "-c", config, "-p", directory], directory, port=port, core=core) as child:
-        yield Peer("upstream alone", port, tls_port, child, child, checks=False)
+        yield Peer("upstream alone", port, tls_port, child, child, checks=False, routes=False)
 
 
 @contextmanager
@@ -144,6 +150,16 @@ def mitmproxy(tools: Tools, directory: Path, credentials: Credentials, core: str
     }  # fmt: skip
     with started("mitmproxy", command, directory, port=port, core=core, environ=environ) as child:
         yield Peer("mitmproxy", port, port, child, child)
+
+
+@contextmanager
+def bare(directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid_port: int) -> Iterator[Peer]:
+    """The least that a proxy in Python can do (tests/bench/bare.py)."""
+    port, tls_port = free_port(), free_port()
+    numbers = map(str, (port, tls_port, upstream, luigid_port))
+    command: list[str | Path] = [sys.executable, Path(__file__).with_name("bare.py"), *numbers, credentials.certificate, credentials.key]
+    with started("bare", command, directory, port=port, core=core) as child:
+        yield Peer(BARE, port, tls_port, child, child, checks=False)
 
 
 def is_compiled() -> bool:

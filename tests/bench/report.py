@@ -13,14 +13,15 @@ from tests.bench.calls import LARGE, MEDIUM, PARTS, PING
 from tests.bench.compare import Results, Row
 from tests.bench.memory import Memory
 from tests.bench.overload import IN_FLIGHT, TIMES, Overload
-from tests.bench.peers import INTERPRETED
+from tests.bench.peers import BARE, INTERPRETED
 from tests.bench.processes import Processes
 from tests.bench.records import Reading
 from tests.bench.schedulers import NOWHERE, Dashboards, Throughput
 from tests.bench.tools import ROOT
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-_ORDER = ("Callgate", INTERPRETED, "Envoy", "HAProxy", "mitmproxy", "upstream alone")
+_UNCOMPARED = ("Callgate", INTERPRETED, BARE, "upstream alone")
+_ORDER = ("Callgate", INTERPRETED, "Envoy", "HAProxy", "mitmproxy", BARE, "upstream alone")
 Target = tuple[str, str, str, bool | None]
 """What, target, measured, and whether it is met (None: not measured)."""
 
@@ -48,7 +49,7 @@ def cpu_table(results: Results) -> list[str]:
         shown = [row.title]
         for name in names:
             value = cells[name].median("cpu_us")
-            ratio = "" if own is None or name in ("Callgate", INTERPRETED, "upstream alone") else f" ({_number(own.times(cells[name]))}×)"
+            ratio = "" if own is None or name in _UNCOMPARED else f" ({_number(own.times(cells[name]))}×)"
             shown.append(f"{_number(value)}{ratio}")
         lines.append(_line(shown))
     return lines

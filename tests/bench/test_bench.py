@@ -15,9 +15,12 @@ from tests.bench import report
 from tests.bench.calls import LARGE, MEDIUM, PARTS, PING, Call, all_calls, cycle, worker_name
 from tests.bench.client import VIEWS, crowds
 from tests.bench.compare import Cell, Row, Sample, rows
+from tests.bench.credentials import make_credentials
 from tests.bench.paced import mix
+from tests.bench.peers import bare
 from tests.bench.process import free_port, started
 from tests.bench.schedulers import percentile
+from tests.bench.verify import UNVERIFIED
 
 
 @pytest.mark.parametrize("call", all_calls(), ids=lambda call: f"{call.protocol} {call.name}")
@@ -185,6 +188,44 @@ async def test_a_crowd_is_counted_apart_from_its_refusals_and_who_is_refused_res
     for number, times in began.items():
         if kinds[number] == "refused":
             assert all(later - sooner >= 0.49 for sooner, later in itertools.pairwise(times))
+
+
+async def test_the_bare_relay_passes_calls_and_answers_on(tmp_path: Path) -> None:
+    """Whole, over the same connections one after another, whatever pieces they come in, and to luigid what is for luigid."""
+    seen: list[tuple[str, bytes, int]] = []
+
+    async def serve(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                body = await reader.readexactly(int(head.lower().split("content-length: ")[1].split()[0]))
+                seen.append((f"{name} {head.split()[1]}", body, id(writer)))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(100_000))
+                await writer.drain()
+                writer.write(bytes(99_999) + b".")
+
+    async def call(client: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str, body: bytes) -> bytes:
+        for part in (f"POST {path} HTTP/1.1\r\nHost: x\r\ncontent-length: {len(body)}\r".encode(), b"\n\r\n" + body[:7], body[7:]):
+            client[1].write(part)
+            await client[1].drain()
+            await asyncio.sleep(0.01)  # so that it comes in pieces, as a rule; whether it does is not what is asked
+        await client[0].readuntil(b"\r\n\r\n")
+        return await client[0].readexactly(200_000)
+
+    credentials = make_credentials(tmp_path)
+    async with (
+        await asyncio.start_server(lambda *streams: serve("nginx", *streams), "127.0.0.1", 0) as nginx,
+        await asyncio.start_server(lambda *streams: serve("luigid", *streams), "127.0.0.1", 0) as luigid,
+    ):
+        ports = [server.sockets[0].getsockname()[1] for server in (nginx, luigid)]
+        with bare(tmp_path, credentials, None, *ports) as peer:
+            for port, tls in ((peer.port, None), (peer.tls_port, UNVERIFIED)):
+                client = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+                for path, body in (("/api/ping", b"data=%7B%7D"), ("/luigid/api/ping", b"data=1"), ("/rpc", b"x" * 100_000)):
+                    assert (await call(client, path, body))[-1:] == b"."
+                client[1].close()
+    assert [(way, len(body)) for way, body, _ in seen] == 2 * [("nginx /api/ping", 11), ("luigid /api/ping", 6), ("nginx /rpc", 100_000)]
+    assert len({connection for _, _, connection in seen}) == 2
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
