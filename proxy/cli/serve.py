@@ -37,13 +37,14 @@ def command(config: Path = CONFIG) -> None:
     """
     from proxy.cli.modes import refuse_open
     from proxy.config import load_settings
-    from proxy.edge.logs import Unfailing, set_up_logging
+    from proxy.edge.logs import set_up_logging
+    from proxy.edge.logstream import LogStream
     from proxy.edge.processes import Supervisor
     from proxy.edge.status import StatusFile
 
     settings = load_settings(config)
     refuse_open(settings)
-    sys.stderr = cast(TextIO, Unfailing(sys.stderr))  # from here on no line is worth ending for
+    sys.stderr = cast(TextIO, LogStream(sys.stderr))  # from here on no line is worth ending or waiting for
     set_up_logging(settings.log.level, settings.log.format)
     listen = settings.listen
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # for the processes: glibc keeps an arena for each thread otherwise

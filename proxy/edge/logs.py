@@ -8,56 +8,35 @@ module is meant to pass one.
 import logging
 import sys
 from collections.abc import MutableMapping
-from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TextIO, TypeAlias, cast
 
 import orjson
 import structlog
 
+from proxy.edge.logstream import LogStream
+
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Form: TypeAlias = Literal["json", "console"]
 _Event: TypeAlias = MutableMapping[str, Any]
-
-
-class Unfailing:
-    """A text stream whose writing never fails: what cannot be written is lost.
-
-    A log's reader may have died, or its disk be full. That is no reason to answer nobody, or to end.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write, if that is possible."""
-        with suppress(OSError, ValueError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, if that is possible."""
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the stream's own."""
-        return getattr(self._stream, name)
-
-
 _CREDENTIALS = frozenset({"authorization", "cookie", "credential", "key", "password", "secret", "token"})
 
 
 def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
     """Send structlog's events, and those of libraries from warnings upwards, to a stream: standard error if none is given.
 
-    An event that cannot be written is lost, and whoever logs it goes on.
+    An event that cannot be written is lost, and whoever logs it goes on (`proxy.edge.logstream`). Once events are written again, the
+    first says as `lines_lost` how many were lost.
     """
-    stream = cast(TextIO, Unfailing(to or sys.stderr))
+    given = to or sys.stderr
+    log = given if isinstance(given, LogStream) else LogStream(given)
+    stream = cast(TextIO, log)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _withhold,
+        partial(_say_lost, log),
     ]
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_json)
@@ -83,6 +62,13 @@ def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
 def _withhold(_logger: object, _method: str, event: _Event) -> _Event:
     for key in event.keys() & _CREDENTIALS:
         event[key] = "withheld"
+    return event
+
+
+def _say_lost(stream: LogStream, _logger: object, _method: str, event: _Event) -> _Event:
+    """Count on an event those that were lost since the last that could be written."""
+    if stream.lost:
+        event["lines_lost"] = stream.lost
     return event
 
 

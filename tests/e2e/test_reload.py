@@ -1,5 +1,6 @@
 """Reload, restart and kill -9 under steady load: no call is lost or made twice, and no task fails."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -352,8 +353,9 @@ def test_no_view_is_older_than_an_act_by_another_name(tmp_path: Path, pausing: R
         assert gate.stop() == 0
 
 
-def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuigid) -> None:
-    """Its reader dies: callers are answered as before, every call is completed, a dead process replaced, and a reload taken."""
+@pytest.mark.parametrize("reads", ["no more: it has died", "nothing: it stands still, and the pipe is full"])
+def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuigid, reads: str) -> None:
+    """Its reader goes: callers are answered as before, every call is completed, a dead process replaced, and a reload taken."""
     gate = own_gate(tmp_path, recorder, start=False)
     with gate.settings.open("a") as settings:
         settings.write(f'[[upstreams]]\nname = "gone"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{free_port()}"\nprefix = "/gone"\n')
@@ -361,9 +363,12 @@ def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuig
     command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(gate.settings)]
     process = subprocess.Popen(command, cwd=gate.directory, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=writer)
     try:
-        os.close(writer)
         until(lambda: answers(gate), "it is ready")
-        os.close(reader)
+        if "died" in reads:
+            os.close(reader)
+        else:
+            fill_up(writer)
+        os.close(writer)
         assert [gate.ask("/api/pause", role).status for role in ("viewer", None, "admin")] == [403, 401, 200]
         assert gate.ask("/gone/api/pause", "admin").status == 502
         gate.calls()  # which waits until both are completed
@@ -391,6 +396,16 @@ def own_gate(
     gate = Gate(directory / "gate", upstreams, policies=policies, limits=limits, tls=False)
     gate.settings.write_text(gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n"))
     return gate.start() if start else gate
+
+
+def fill_up(pipe: int) -> None:
+    """Fill a pipe to the last byte, without changing how others write to it."""
+    own = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(own, b"x" * size)
+    os.close(own)
 
 
 def answers(gate: Gate) -> bool:

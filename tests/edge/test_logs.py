@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from proxy.edge.logs import Form, Unfailing, set_up_logging
+from proxy.edge.logs import Form, set_up_logging
+from proxy.edge.logstream import LogStream
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +81,8 @@ def test_a_line_that_cannot_be_written_stops_nobody(error: Exception | type[Exce
     set_up_logging("info", "json", stream)
     structlog.get_logger().info("denied")
     logging.getLogger("asyncio").error("a task failed")
-    assert Unfailing(stream).write("line") == 4
-    assert Unfailing(stream).isatty() is False
+    assert LogStream(stream).write("line") == 4
+    assert LogStream(stream).isatty() is False
 
 
 def test_what_libraries_log_has_the_same_form() -> None:
