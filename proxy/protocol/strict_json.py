@@ -76,6 +76,18 @@ def parse_quickly(text: bytes) -> Plain | None:
     return None
 
 
+def is_json(text: bytes) -> bool:
+    """Whether `text` is one JSON document as Python writes it, hence also with NaN, Infinity and integers of any size."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+    return True
+
+
 def parse_slowly(text: bytes) -> dict[str, Value]:
     """As `parse_arguments`, by the standard library with a hook that sees every key, and without a bound on elements."""
     try:

@@ -611,6 +611,11 @@ def test_an_answer_to_work_that_is_encoded_unasked_is_not_passed_on() -> None:
         (Answer(200, {}, b""), Reason.UPSTREAM_INVALID),
         (Answer(200, JSON, b'{"error": "x"}'), Reason.UPSTREAM_INVALID),
         (Answer(200, JSON, b""), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b'{"response": [1, 2'), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b'{"response": nil}'), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b'{"response": null}{"response": null}'), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b'{"response":' + b"[" * 60_000), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b'{"response": "\xff"}'), Reason.UPSTREAM_INVALID),
     ],
 )
 def test_what_is_no_answer_of_luigid_reaches_nobody(answer: Answer, reason: Reason) -> None:
@@ -619,6 +624,15 @@ def test_what_is_no_answer_of_luigid_reaches_nobody(answer: Answer, reason: Reas
         API.answer(decode(request()), ALICE, answer)
     assert error.value.reason is reason
     assert error.value.sent
+
+
+@pytest.mark.parametrize(
+    "response", ["Infinity", "NaN", "1" * 400, "1e400", '"\\ud800"', "[" * 900 + "]" * 900, "{}", f'"{"x" * 100_000}"']
+)
+def test_what_python_writes_is_an_answer(response: str) -> None:
+    """luigid writes with Python's own encoder, which knows more numbers than JSON does."""
+    body = f'{{"response": {response}}}'.encode()
+    assert API.answer(decode(request()), ALICE, Answer(200, JSON, body)).body == body
 
 
 def test_an_answer_keeps_none_of_luigids_headers() -> None:
