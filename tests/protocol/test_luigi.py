@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import json
 import math
@@ -614,7 +615,7 @@ def test_an_answer_to_work_that_is_encoded_unasked_is_not_passed_on() -> None:
         (Answer(200, JSON, b'{"response": [1, 2'), Reason.UPSTREAM_INVALID),
         (Answer(200, JSON, b'{"response": nil}'), Reason.UPSTREAM_INVALID),
         (Answer(200, JSON, b'{"response": null}{"response": null}'), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b'{"response":' + b"[" * 60_000), Reason.UPSTREAM_INVALID),
+        (Answer(200, JSON, b'{"response":' + b"[" * 16_000), Reason.UPSTREAM_INVALID),
         (Answer(200, JSON, b'{"response": "\xff"}'), Reason.UPSTREAM_INVALID),
     ],
 )
@@ -633,6 +634,16 @@ def test_what_python_writes_is_an_answer(response: str) -> None:
     """luigid writes with Python's own encoder, which knows more numbers than JSON does."""
     body = f'{{"response": {response}}}'.encode()
     assert API.answer(decode(request()), ALICE, Answer(200, JSON, body)).body == body
+
+
+@pytest.mark.parametrize(("method", "passed"), [("task_list", True), ("get_work", False), ("add_task", False)])
+def test_only_of_a_large_view_the_end_is_not_read(method: str, passed: bool) -> None:
+    """A page of tasks has many readers, and each would pay; what a worker is answered is JSON at any size."""
+    args = {"task_list": {}, "get_work": {"worker": WORKER}, "add_task": {"worker": WORKER, "task_id": "A"}}[method]
+    call = decode(request(f"/api/{method}", body=form(**args)))
+    answer = Answer(200, JSON, b'{"response": {"a": "' + b"x" * 20_000)
+    with contextlib.nullcontext() if passed else pytest.raises(Unavailable, match="not an answer of luigid"):
+        API.answer(call, ALICE, answer)
 
 
 def test_an_answer_keeps_none_of_luigids_headers() -> None:
