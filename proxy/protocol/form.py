@@ -13,6 +13,7 @@ from proxy.model import Reason
 FORM = b"application/x-www-form-urlencoded"
 FORM_TYPES = frozenset({FORM, FORM + b"; charset=utf-8", FORM + b";charset=utf-8", FORM + b"; charset=UTF-8", FORM + b";charset=UTF-8"})
 """The one form type that luigid and every client read alike, as they spell it."""
+_LONG, _FEW = 4096, 64  # bytes, and signs among them
 _AS_QUOTED_PRINTABLE = bytes.maketrans(b"%+", b"= ")
 
 
@@ -36,14 +37,30 @@ def unquote_plus(value: bytes) -> bytes:
     A worker's JSON has some 200 escapes, a large one 20,000. Python's decoder in C is the one for quoted-printable, whose
     escape is ``=XX`` (2 us and 150 us). It makes one byte of three where an escape is whole and nowhere else, so the lengths
     tell whether all were; they need only be looked at where something is left, since a broken escape leaves its ``=``, or at
-    the very end nothing. But ``=`` itself and the ends of lines mean something of their own to it.
+    the very end nothing (`_whole`). But ``=`` itself and the ends of lines mean something of their own to it.
     """
     if b"=" in value or b"\n" in value or b"\r" in value:
         return _unquote_any(value)
     decoded = a2b_qp(value.translate(_AS_QUOTED_PRINTABLE))
-    if (b"=" in decoded or value.endswith(b"%")) and len(decoded) != len(value) - 2 * value.count(b"%"):
+    if (b"=" in decoded or value.endswith(b"%")) and not _whole(value, decoded):
         raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken")
     return decoded
+
+
+def _whole(value: bytes, decoded: bytes) -> bool:
+    """Whether each escape of `value` was whole.
+
+    The lengths tell, but need every ``%`` counted, one byte after the other: 110 us of 100 kB. Every worker's id has five ``=``,
+    and seldom is there another: where there are as many as ``%3D``, no broken escape has left one. To find those takes 30 us.
+    Only ``%%3D`` has the decoder make one ``=`` of two, and leaves the ``3D`` behind it.
+    """
+    if len(value) > _LONG:
+        found, at = 0, decoded.find(b"=")
+        while at >= 0 and found < _FEW and not decoded.startswith(b"3D", at + 1):
+            found, at = found + 1, decoded.find(b"=", at + 1)
+        if at < 0 and found == value.count(b"%3D") and not value.endswith(b"%"):
+            return True
+    return len(decoded) == len(value) - 2 * value.count(b"%")
 
 
 def _unquote_any(value: bytes) -> bytes:

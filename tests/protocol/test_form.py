@@ -1,3 +1,4 @@
+import itertools
 import json
 import string
 from urllib.parse import quote_plus, urlencode
@@ -9,6 +10,7 @@ from tornado.httputil import parse_body_arguments
 
 from proxy.errors import Rejected
 from proxy.model import Reason
+from proxy.protocol import form
 from proxy.protocol.form import FORM, FORM_TYPES, read_field, unquote_plus, write_field
 
 HEX = frozenset(string.hexdigits.encode())
@@ -77,6 +79,31 @@ def test_every_two_bytes_after_a_percent_sign_are_read_as_they_should_be(end: by
     """All 65,536 pairs, whether the value ends there or goes on."""
     for pair in range(0x10000):
         decoders_agree(b"%" + pair.to_bytes(2, "big") + end)
+
+
+@pytest.fixture(params=["short", "long"])
+def any_length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short values are read as they are, and as long ones would be."""
+    if request.param == "long":
+        monkeypatch.setattr(form, "_LONG", -1)
+
+
+@pytest.mark.interpreted  # a constant that is compiled in cannot be another
+@pytest.mark.usefixtures("any_length")
+def test_every_short_value_of_escapes_is_read_as_it_should_be() -> None:
+    """Whole and broken escapes of ``=`` beside each other, which is where the short way to tell them apart could err."""
+    for length in range(8):
+        for letters in itertools.product(b"%3Dd", repeat=length):
+            decoders_agree(bytes(letters))
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 66, 1000])
+@pytest.mark.parametrize("end", [b"", b"%", b"%3", b"%%3D", b"%3d", b"%3D3D", b"%%3d%3D"])
+def test_any_number_of_equals_signs_is_read_as_it_should_be(count: int, end: bytes) -> None:
+    """Few are looked for one by one, many are counted."""
+    for filling in (b"", b"%5C" * 2000):
+        decoders_agree(filling + b"%3D" * count + end)
+        decoders_agree(end + b"%3D" * count + filling)
 
 
 @pytest.mark.parametrize("mangle", ["lost", "twice", "percent", "other"])
