@@ -323,7 +323,7 @@ def test_no_view_is_older_than_an_act_through_another_process(tmp_path: Path, pa
         gate.settings.write_text(gate.settings.read_text().replace("processes = 2", "processes = 1"))
         assert callgate("reload", "--config", str(gate.settings)).returncode == 0
         if processes == 2:  # and they are new ones, which follow nobody
-            until(lambda: gate.process.text().count('"event":"stopped"') == 2, "the old generation has left")
+            until(lambda: len(serving(gate)) == 2, "the old generation has left")
             for pid in serving(gate):
                 os.kill(pid, signal.SIGKILL)
                 until(lambda pid=pid: len(serving(gate) - {pid}) == 2, "it is replaced")  # type: ignore[misc]  # mypy cannot infer its type
