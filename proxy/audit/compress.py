@@ -7,6 +7,7 @@ ISA-L writes it and zlib reads it back, so that no mistake of the one passes for
 
 import gzip
 import os
+import secrets
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -25,10 +26,16 @@ _GZIP: Final = 31  # as zlib counts: a gzip header and trailer, the largest wind
 
 
 def compress(path: Path) -> Path:
-    """Replace a sealed segment by its compressed copy and return that; raise OSError, leaving the segment as it was."""
+    """Replace a sealed segment by its compressed copy and return that; raise OSError, leaving the segment as it was.
+
+    Another process may be at the same segment: the one that had the log before, and ends. Each writes a file of its own, and whoever
+    comes later takes the earlier one's away, as it does with what a crash has left: of the two at most one is told that it failed.
+    """
     target = path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX)
-    temporary = target.with_name(f".{target.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    for left in target.parent.glob(f".{target.name}.*new"):
+        left.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(fd, "wb") as raw:
             _pack(path, raw)

@@ -51,6 +51,7 @@ class StatusFile:
             except BlockingIOError:
                 time.sleep(_TRY_SECONDS)
             else:
+                os.ftruncate(self._fd, 0)  # what a killed one left must not be taken for what this one says
                 return
         os.close(self._fd)
         raise StatusInUse("a gate with these settings is running already")

@@ -80,3 +80,42 @@ def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.
     assert plain.read_bytes() == _LINES
     Compressor(tmp_path)._run(2)  # in the background: no worse, and no traceback
     assert [path.name for path in tmp_path.iterdir()] == ["00000001.jsonl"]
+
+
+@pytest.mark.parametrize("moment", ["begun", "written"])
+def test_two_at_one_segment_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """A process that ends is still at it when the next one of its log comes: the segment is there, whole, once."""
+    plain = tmp_path / "00000001.jsonl"
+    plain.write_bytes(_LINES)
+    real = isal_zlib.compressobj
+
+    class Overtaken:
+        def __init__(self, *given: int, **options: int) -> None:
+            monkeypatch.setattr(isal_zlib, "compressobj", real)
+            self._packer = real(*given, **options)
+
+        def compress(self, data: bytes) -> bytes:
+            if moment == "begun":
+                compress(plain)
+            return self._packer.compress(data)
+
+        def flush(self) -> bytes:
+            if moment == "written":
+                compress(plain)
+            return self._packer.flush()
+
+    monkeypatch.setattr(isal_zlib, "compressobj", Overtaken)
+    with pytest.raises(FileNotFoundError):
+        compress(plain)
+    (left,) = tmp_path.iterdir()
+    assert gzip.decompress(left.read_bytes()) == _LINES
+
+
+def test_what_a_crash_left_is_taken_away(tmp_path: Path) -> None:
+    """Unfinished copies are not kept beside the finished one; another segment's are its own matter."""
+    for name in (".00000001.jsonl.gz.new", ".00000001.jsonl.gz.0123456789abcdef.new", ".00000002.jsonl.gz.0123456789abcdef.new"):
+        (tmp_path / name).write_bytes(b"half")
+    plain = tmp_path / "00000001.jsonl"
+    plain.write_bytes(_LINES)
+    compress(plain)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".00000002.jsonl.gz.0123456789abcdef.new", "00000001.jsonl.gz"]

@@ -92,10 +92,11 @@ async def test_a_full_file_system(small: Path) -> None:
         journal.completed(receipt, outcome="ok", status=200, sent=0, duration_us=0)
     assert refused == 20 and acknowledged and not journal.writable
     ballast.unlink()
-    for _ in range(500):
+    for _ in range(2000):
         if journal.writable:
             break
         await asyncio.sleep(0.01)
+    assert journal.writable
     await one(journal, 9999)
     await journal.close()
     found = records(small / "gate")

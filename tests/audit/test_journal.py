@@ -39,7 +39,7 @@ from .made import (
 pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
 
 
-async def until(true: Callable[[], bool], *, tries: int = 500) -> None:
+async def until(true: Callable[[], bool], *, tries: int = 2000) -> None:
     """Wait for a condition of another thread; fail rather than hang."""
     for _ in range(tries):
         if true():

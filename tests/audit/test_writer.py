@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to 
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait for a condition of the writer's thread; fail rather than hang."""
-    for _ in range(1000):
+    for _ in range(4000):
         if true():
             return
         await asyncio.sleep(0.005)

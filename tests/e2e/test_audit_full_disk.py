@@ -145,6 +145,15 @@ def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path,
     finally:
         clients.end()
     assert own.keys() | clients.refused.keys() == {"503 audit-unwritable"}
+    ready_since = time.monotonic()
+
+    def ready() -> bool:
+        nonlocal ready_since
+        if gate.get("/-/readyz").status != 200:
+            ready_since = time.monotonic()
+        return time.monotonic() - ready_since > REST_SECONDS
+
+    until(ready, "every process was ready again, whichever is asked", 60)
     again = Clients(gate, "again")
     try:
         until(lambda: len(again.answered) >= 100, "clients were served again")

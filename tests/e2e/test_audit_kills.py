@@ -5,6 +5,7 @@ first, since a call has to be on disk before it is sent. Kills come after a rand
 some of those that end everything come at a random time while the gate is still starting, that is, mending its logs.
 """
 
+import contextlib
 import os
 import random
 import select
@@ -64,8 +65,9 @@ def until_all_serve(gate: Gate) -> None:
 def kill(*pids: int) -> None:
     """Kill -9 in this order, and wait until each is dead, whoever reaps it."""
     ends = [os.pidfd_open(pid) for pid in pids]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    for end in ends:
+        with contextlib.suppress(ProcessLookupError):  # it has died of the one before it, and was reaped
+            signal.pidfd_send_signal(end, signal.SIGKILL)
     for end in ends:
         assert select.select([end], [], [], 30)[0], "killed, and alive"
         os.close(end)

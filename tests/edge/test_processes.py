@@ -42,7 +42,7 @@ def runs(pid: int) -> bool:
     """Whether a process lives, and is no zombie."""
     try:
         return _state(pid) != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it is reaped between the opening and the reading
         return False
 
 
@@ -315,6 +315,7 @@ def test_a_process_has_the_time_to_end_that_its_own_settings_say(supervised: Sta
     gate.process.send_signal(signal.SIGHUP)
     gate.serves(2)
     until(lambda: gate.ask()[2] == "patience=0.2", "the new generation serves")
+    until(gate.ended, "the old one has left")  # else it would be stubborn, too
     (gate.directory / "stubborn").touch()
     assert gate.stop() == 0
     assert "did not end in time" in gate.log.read_text()

@@ -40,6 +40,17 @@ def test_no_gate_no_status(tmp_path: Path) -> None:
     assert read_status(path) is None
 
 
+def test_what_a_killed_gate_wrote_is_not_said_by_the_next(tmp_path: Path) -> None:
+    """Its process id may be anybody's by now, and a reload would send that a signal."""
+    path = tmp_path / "status"
+    killed = StatusFile(path)
+    killed.write(Status(os.getpid(), 3, 2, 2))
+    killed.close()  # as the kernel does for a process that is killed
+    file = StatusFile(path)
+    assert read_status(path) is None
+    file.leave()
+
+
 def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
     """A second one is refused, until the first has left."""
     first = StatusFile(tmp_path / "status")
