@@ -51,11 +51,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
     os.close(writer)
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """Put the process-wide set-up back after each test."""
-    yield
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def fill(stream: LogStream) -> list[str]:
