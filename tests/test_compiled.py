@@ -15,8 +15,8 @@ from proxy.edge import app
 from proxy.model import Value
 from proxy.protocol.xmlrpc import encode_call, encode_response
 from tests.conftest import COMPILED
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
 MODULES = [path.removesuffix(".py").replace("/", ".") for path in HOOK["include"]]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from proxy.config import load_settings
 from proxy.config_model import Settings
 from proxy.errors import ConfigError, Problem
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 LEAST = """
 [listen]
 plain_http = true

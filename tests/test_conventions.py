@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 pytestmark = pytest.mark.interpreted  # read the sources
 
-ROOT = Path(__file__).parent.parent
 PROXY = sorted((ROOT / "proxy").rglob("*.py"))
 TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts)
 

@@ -9,10 +9,10 @@ import pytest
 from proxy.cli.main import VERBS
 from proxy.config_model import Settings
 from proxy.edge import app, metrics
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.interpreted  # read the sources and the files beside them
 
-ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 TEXTS = [DEPLOY / "runbook.md", DEPLOY / "threat-model.md", DEPLOY / "callgate.toml", DEPLOY / "callgate.service", DEPLOY / "Containerfile"]
 

@@ -26,8 +26,9 @@ from proxy.policy.load import load_policies
 from proxy.protocol.catalog import load_catalog
 from proxy.protocol.xmlrpc import encode_call
 from proxy.routes import Leg, Routes, make_route
+from tests.support.paths import ROOT
 
-POLICIES = Path(__file__).parent.parent / "policies"
+POLICIES = ROOT / "policies"
 NOW = 1_800_000_000.0
 FORM = b"application/x-www-form-urlencoded"
 next_id = new_request_id_source()

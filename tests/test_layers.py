@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 pytestmark = pytest.mark.interpreted  # read the sources
 
-ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "proxy").rglob("*.py"))
 
 # Higher imports lower, never sideways: a layer may import what has a smaller number, and itself.

@@ -15,8 +15,8 @@ from proxy.cli.main import VERBS, build
 from proxy.config import load_settings
 from proxy.edge.self_signed import make_self_signed
 from proxy.errors import ABOUT
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DEPLOY = ROOT / "deploy"
 DOCUMENTS = [README, *sorted(DEPLOY.glob("*.md")), DEPLOY / "callgate.service", DEPLOY / "Containerfile", DEPLOY / "callgate.toml"]

@@ -1,5 +1,4 @@
 from collections.abc import Awaitable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,8 +8,9 @@ from proxy.errors import Rejected
 from proxy.model import Answer, Outbound, Reason, Receipt
 from proxy.protocol.catalog import load_catalog
 from proxy.routes import Route, Routes, make_route
+from tests.support.paths import ROOT
 
-CATALOGS = Path(__file__).parent.parent / "policies" / "catalogs"
+CATALOGS = ROOT / "policies" / "catalogs"
 
 
 class NoLeg:

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from . import made
+from tests.audit import made
 
 
 @pytest.fixture(params=["loop", "thread"])

@@ -10,8 +10,7 @@ from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.policies import kept_policy_set
 from proxy.audit.reader import read_all, read_log
 from proxy.audit.verify import verify_directory
-
-from .made import HASH, Clock, one, open_journal, raw_lines
+from tests.audit.made import HASH, Clock, one, open_journal, raw_lines
 
 DAY = 24 * 3600 * 10**9
 

@@ -18,10 +18,9 @@ from proxy.audit.keys import PUBLIC_KEYS
 from proxy.cli.audit import app
 from proxy.cli.audit.common import table
 from proxy.model import Origin, Reason
+from tests.audit.made import ALICE, DENY, HASH, Clock, call, one, open_journal
+from tests.support.paths import ROOT
 
-from .made import ALICE, DENY, HASH, Clock, call, one, open_journal
-
-ROOT = Path(__file__).parents[2]
 EVIL = Origin("10.9.9.9", 1, None, "\x1b[31mred\nforged line")
 
 

@@ -7,8 +7,7 @@ from isal import isal_zlib
 
 from proxy.audit.compress import Compressor, compress
 from proxy.audit.reader import Position, read_log
-
-from .made import one, open_journal, raw_lines, records
+from tests.audit.made import one, open_journal, raw_lines, records
 
 
 async def test_sealed_segments_become_small_and_stay_readable(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from proxy.audit.reader import read_all
 from proxy.audit.report import Section
 from proxy.audit.verify import verify_directory
 from proxy.model import Reason
-
-from .made import ALICE, DENY, HASH, HERE, Clock, call, one, open_journal
+from tests.audit.made import ALICE, DENY, HASH, HERE, Clock, call, one, open_journal
 
 
 def granted(principal: dict[str, Any]) -> dict[tuple[str, str], list[str]]:

@@ -16,10 +16,9 @@ from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.reader import read_log
 from proxy.audit.verify import verify_directory
 from proxy.errors import Unavailable
+from tests.audit.made import ALLOW, HERE, WORKER, call, one, open_journal, records
+from tests.support.paths import ROOT
 
-from .made import ALLOW, HERE, WORKER, call, one, open_journal, records
-
-ROOT = Path(__file__).parents[2]
 KILLS = 50
 
 

@@ -2,8 +2,7 @@ from pathlib import Path
 
 from proxy.audit.explain import explain, policy_text
 from proxy.model import Decision, Reason
-
-from .made import ALLOW, HASH, HERE, WORKER, call, one, open_journal
+from tests.audit.made import ALLOW, HASH, HERE, WORKER, call, one, open_journal
 
 BASE = '// "; not here\n@id("a;b") permit (principal, action, resource) // ;\nwhen { "x;y" != "" };\n@id("two") forbid (principal);'
 TEXTS = {"base.cedar": BASE}

@@ -12,9 +12,8 @@ from proxy.audit.flush import REAL_DISK, KernelFlusher, open_flusher
 from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.verify import verify_log
 from proxy.errors import Unavailable
-
-from .made import ENOSPC, FailingDisk, FailingFlusher, one, open_journal, records, stages
-from .test_writer import until
+from tests.audit.made import ENOSPC, FailingDisk, FailingFlusher, one, open_journal, records, stages
+from tests.audit.test_writer import until
 
 
 def test_the_kernel_flushes_and_says_so(tmp_path: Path) -> None:

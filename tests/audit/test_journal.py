@@ -15,8 +15,7 @@ from proxy.audit.rejections import Rejections
 from proxy.audit.verify import verify_log
 from proxy.errors import ConfigError, Unavailable
 from proxy.model import Reason
-
-from .made import (
+from tests.audit.made import (
     ALICE,
     ALLOW,
     DENY,

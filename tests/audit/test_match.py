@@ -2,8 +2,7 @@ from pathlib import Path
 
 from proxy.audit.keys import load_hmac_key
 from proxy.audit.match import find_value
-
-from .made import call, one, open_journal, raw_lines
+from tests.audit.made import call, one, open_journal, raw_lines
 
 
 async def test_a_suspected_value_is_found_where_it_is(tmp_path: Path) -> None:

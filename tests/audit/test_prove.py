@@ -7,8 +7,7 @@ from proxy.audit.explain import explain
 from proxy.audit.keys import PUBLIC_KEYS, load_signing_key, public_keys
 from proxy.audit.prove import BadProofError, check_proof, prove
 from proxy.audit.reader import read_log
-
-from .made import ALLOW, HERE, WORKER, call, one, open_journal
+from tests.audit.made import ALLOW, HERE, WORKER, call, one, open_journal
 
 
 async def fill(directory: Path) -> None:

@@ -5,8 +5,7 @@ import pytest
 
 from proxy.audit.query import CallRecord, Filter, find
 from proxy.model import Call, Origin, Reason
-
-from .made import ALICE, ALLOW, DENY, HERE, WORKER, Clock, call, one, open_journal, records
+from tests.audit.made import ALICE, ALLOW, DENY, HERE, WORKER, Clock, call, one, open_journal, records
 
 THERE = Origin("10.9.9.9", 7, None, "curl")
 

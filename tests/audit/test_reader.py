@@ -5,8 +5,7 @@ import pytest
 from proxy.audit.compress import compress
 from proxy.audit.reader import Follower, Position, last_items, read_all, read_log
 from proxy.errors import ConfigError
-
-from .made import Clock, one, open_journal, raw_lines
+from tests.audit.made import Clock, one, open_journal, raw_lines
 
 
 async def fill(directory: Path, name: str = "gate", calls: int = 20, **settings: object) -> None:

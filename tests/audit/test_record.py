@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from proxy.audit.record import Bodies, Stamps, completed, dumps, line, note, principal_json
 from proxy.audit.withhold import Withholder
 from proxy.model import Call, Origin, Principal, Reason
-
-from .made import ALICE, ALLOW, DENY, HASH, HERE, call
+from tests.audit.made import ALICE, ALLOW, DENY, HASH, HERE, call
 
 BODIES = Bodies(Withholder(b"k" * 32))
 LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"

@@ -5,8 +5,7 @@ import pytest
 from proxy.audit.checkpoint import parse, split
 from proxy.audit.recover import micros, recover
 from proxy.errors import ConfigError
-
-from .made import ALLOW, HERE, WORKER, call, one, open_journal, raw_lines, records
+from tests.audit.made import ALLOW, HERE, WORKER, call, one, open_journal, raw_lines, records
 
 
 async def killed(directory: Path, calls: int = 3) -> bytes:

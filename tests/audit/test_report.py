@@ -8,8 +8,7 @@ import pytest
 from proxy.audit.checkpoint import Checkpoint
 from proxy.audit.query import CallRecord, Filter, find
 from proxy.audit.report import Report, Section, as_csv, as_html, as_text, below, defused, last_checkpoints
-
-from .made import one, open_journal
+from tests.audit.made import one, open_journal
 
 BASIS = Checkpoint("callgate/gate", 12, b"r" * 32, b"")
 HOSTILE = '<script>alert(1)</script>\x1b[31m"&\n=1+1'

@@ -15,8 +15,7 @@ from proxy.model import Call, Decision, Principal, Reason
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
 from proxy.protocol.catalog import load_catalog
-
-from .made import HERE, Clock, open_journal
+from tests.audit.made import HERE, Clock, open_journal
 
 ALICE = Principal("https://i/", "i", "alice", ("viewer",))
 CATALOG = """\

@@ -14,8 +14,7 @@ from proxy.audit.files import segments
 from proxy.audit.keys import PUBLIC_KEYS, load_signing_key, public_keys
 from proxy.audit.merkle import Tree, leaf_hash
 from proxy.audit.verify import Keys, LogReport, known_checkpoint, verify_directory, verify_log
-
-from .made import ALLOW, HERE, WORKER, call, one, open_journal
+from tests.audit.made import ALLOW, HERE, WORKER, call, one, open_journal
 
 
 @pytest.fixture(scope="module")

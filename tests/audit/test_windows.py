@@ -9,8 +9,7 @@ from proxy.audit.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.verify import verify_log
 from proxy.audit.windows import SECONDS, Window, Windows, key_of, outcome_of, standing_of
 from proxy.model import Decision, Origin, Principal, Reason, Receipt
-
-from .made import ALICE, ALLOW, DENY, HASH, HERE, WORKER, call, open_journal, records
+from tests.audit.made import ALICE, ALLOW, DENY, HASH, HERE, WORKER, call, open_journal, records
 
 PING = call("ping", "work", worker="w1")
 KEY = key_of(WORKER, "w1", PING, HERE)

@@ -12,8 +12,7 @@ from proxy.audit.reader import read_log
 from proxy.audit.verify import verify_log
 from proxy.audit.writer import Timing
 from proxy.errors import Unavailable
-
-from .made import ALLOW, ENOSPC, HERE, WORKER, FailingDisk, call, one, open_journal, stages
+from tests.audit.made import ALLOW, ENOSPC, HERE, WORKER, FailingDisk, call, one, open_journal, stages
 
 pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
 

@@ -21,9 +21,11 @@ from pathlib import Path
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
+from tests.support.paths import ROOT
+
 INTERVAL = 0.001  # seconds of CPU time
 LOOP = "(event loop)"
-_ROOT = str(Path(__file__).resolve().parents[2]) + "/"
+_ROOT = str(ROOT) + "/"
 
 
 class Sampler:

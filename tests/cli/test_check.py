@@ -18,8 +18,8 @@ from proxy.config import Settings, read_tables
 from proxy.edge.self_signed import make_self_signed
 from proxy.errors import ConfigError
 from proxy.identity.local import LocalIssuer
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SETTINGS = """
 [tls]
 certificate = "tls.crt"

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.main import VERBS, main
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.support.paths import ROOT
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -14,9 +14,8 @@ from urllib.parse import urlencode
 
 from proxy.audit.files import logs
 from proxy.audit.reader import Position, read_log
-
-from .stack import Gate, Record
-from .stage import FORM, ROOT, clean_environment
+from tests.e2e.stack import Gate, Record
+from tests.e2e.stage import FORM, ROOT, clean_environment
 
 _AGAIN_SECONDS = 0.02  # before a client connects again: a gate that is gone refuses at once
 

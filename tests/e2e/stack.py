@@ -19,8 +19,7 @@ from typing import Any
 from proxy.audit.reader import read_all
 from proxy.edge.self_signed import make_self_signed
 from proxy.identity.local import LocalIssuer
-
-from .stage import FORM, POLICIES, Client, Process, Response, free_port, until
+from tests.e2e.stage import FORM, POLICIES, Client, Process, Response, free_port, until
 
 Record = dict[str, Any]
 

@@ -25,8 +25,8 @@ from urllib.parse import urlencode
 from proxy.audit.reader import read_all
 from proxy.edge.self_signed import make_self_signed
 from proxy.identity.local import LocalIssuer
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 POLICIES = ROOT / "policies"
 FORM = "application/x-www-form-urlencoded"
 DEADLINE_SECONDS = 30.0

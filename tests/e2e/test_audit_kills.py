@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from proxy.edge.status import read_status
-
-from .doubles import RecordingLuigid
-from .load import Clients, Witness, by_log, still_open, verify
-from .stack import Gate
-from .stage import until
+from tests.e2e.doubles import RecordingLuigid
+from tests.e2e.load import Clients, Witness, by_log, still_open, verify
+from tests.e2e.stack import Gate
+from tests.e2e.stage import until
 
 PROCESSES = 2
 KILLS_OF_ONE = 25

@@ -20,9 +20,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from .doubles import RecordingLuigid
-from .stack import Gate, Record
-from .stage import FORM, ROOT, Luigid, Process, clean_environment, until, write_netrc
+from tests.e2e.doubles import RecordingLuigid
+from tests.e2e.stack import Gate, Record
+from tests.e2e.stage import FORM, ROOT, Luigid, Process, clean_environment, until, write_netrc
 
 CLIENTS = 6
 KILLS = 8

@@ -23,9 +23,8 @@ import pytest
 
 from proxy.model import DateTime
 from proxy.protocol.xmlrpc import encode_call
-
-from .stack import Gate, only
-from .stage import POLICIES, Response, free_port
+from tests.e2e.stack import Gate, only
+from tests.e2e.stage import POLICIES, Response, free_port
 
 XML = "text/xml"
 CATALOG = """

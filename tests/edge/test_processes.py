@@ -15,8 +15,8 @@ import pytest
 
 from proxy.edge.processes import HAND_OVER
 from proxy.edge.status import Status, StatusFile, read_status
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 WAIT = 20.0  # seconds after which a wait has failed; none is meant to come near it
 T = TypeVar("T")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.edge.status import Status, StatusFile, StatusInUse, read_status
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def test_what_is_written_is_read_while_the_file_is_held(tmp_path: Path) -> None:

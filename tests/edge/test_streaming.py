@@ -10,8 +10,8 @@ import pytest
 from proxy.edge.tls import upstream_context
 from tests.edge.kit import LOOP_NAMES, Client, certificate, get, parse_head, run
 from tests.edge.upstreams import Conversation, upstream
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SIZE = 50_000_000
 ALLOWED = 2_500_000  # bytes of memory that one such answer may cost
 PART = bytes(range(256)) * 256

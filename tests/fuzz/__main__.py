@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .kit import FOUND, TARGETS, cases, load
+from tests.fuzz.kit import FOUND, TARGETS, cases, load
 
 _MEMORY_MIB = 1024  # beyond it, a case counts as found
 _CASE_SECONDS = 10  # likewise

@@ -16,8 +16,7 @@ from proxy.audit.reader import DAMAGED, Follower, Item, last_items, open_segment
 from proxy.audit.recover import State, recover
 from proxy.audit.verify import LogReport, verify_directory
 from proxy.errors import ConfigError
-
-from .kit import SEEDS
+from tests.fuzz.kit import SEEDS
 
 NAME = re.compile(rb"(?m)^=== ([0-9]{8}\.(?:jsonl|jsonl\.gz|jsonl\.z|checkpoints))\n")
 KEYS = [("callgate", b64decode("YIgDP119n8hpjMSpe8b3FCpsZ0N3FGzBgA8adAiEVcI="))]

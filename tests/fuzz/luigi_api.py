@@ -14,8 +14,7 @@ from proxy.protocol.batches import BatchIds
 from proxy.protocol.catalog import load_catalog
 from proxy.protocol.luigi import LuigiApi, make_call, worker_mark
 from proxy.protocol.strict_json import parse_arguments
-
-from .kit import ALICE, POLICIES, parse_http, read, request, typed
+from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 
 CATALOG = load_catalog(POLICIES / "catalogs" / "luigi.toml")
 BATCHES = BatchIds(b"k" * 32, "luigi")

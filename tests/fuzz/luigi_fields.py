@@ -10,8 +10,7 @@ from proxy.errors import Rejected
 from proxy.model import Reason, Value
 from proxy.protocol.form import read_field, unquote_plus, write_field
 from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments, write_arguments
-
-from .kit import read, typed
+from tests.fuzz.kit import read, typed
 
 BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 

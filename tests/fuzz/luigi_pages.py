@@ -6,8 +6,7 @@ from urllib.parse import unquote, urlsplit
 from proxy.model import Call
 from proxy.protocol.catalog import load_catalog
 from proxy.protocol.pages import LuigiPages
-
-from .kit import ALICE, POLICIES, parse_http, read, request, typed
+from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 
 PAGES = LuigiPages("luigi", load_catalog(POLICIES / "catalogs" / "luigi.toml"), "", "/team-a")
 SENT = re.compile(rb"/(?:(?!\.\.?(?:/|$|\?))[A-Za-z0-9_.@%~-]+/?)*(?:\?data=[A-Za-z0-9_.~%/-]*)?")

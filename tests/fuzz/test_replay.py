@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .kit import SEEDS, TARGETS, cases, load
+from tests.fuzz.kit import SEEDS, TARGETS, cases, load
 
 KEPT = [(target, case) for target in TARGETS for case in cases(target)]
 

@@ -10,8 +10,7 @@ from proxy.model import Value
 from proxy.protocol.transcode import TOKEN_LIMIT, JsonToXml
 from proxy.protocol.transcode_whole import json_to_xml
 from proxy.protocol.xmlrpc import decode_response, encode_response
-
-from .kit import read
+from tests.fuzz.kit import read
 
 
 def one(data: bytes) -> None:

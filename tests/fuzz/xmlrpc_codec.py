@@ -9,10 +9,9 @@ from proxy.protocol import xmlrpc as codec
 from proxy.protocol.multicall import decode_multicall, encode_multicall_results
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
 from proxy.protocol.xmlshape import Shapes
+from tests.fuzz.kit import read, typed
 from tests.protocol.kit import as_cpython_reads, tree_call
 from tests.protocol.plain_reader import PlainReader
-
-from .kit import read, typed
 
 
 def one(data: bytes) -> None:

@@ -9,8 +9,7 @@ from proxy.protocol.catalog import load_catalog
 from proxy.protocol.luigi import worker_mark
 from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, XmlRpc
 from proxy.protocol.xmlrpc import decode_call
-
-from .kit import ALICE, POLICIES, read, request, typed
+from tests.fuzz.kit import ALICE, POLICIES, read, request, typed
 
 LIMIT = 1 << 20
 LUIGI = load_catalog(POLICIES / "catalogs" / "luigi.toml")

@@ -10,8 +10,7 @@ from proxy.identity.issuers import Issuer
 from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.model import Reason
-
-from .kit import AUDIENCE, ISSUER, NOW, Clock, bearer, claims, ec_private, good, header, jwk, key_set, token, viewer, without
+from tests.identity.kit import AUDIENCE, ISSUER, NOW, Clock, bearer, claims, ec_private, good, header, jwk, key_set, token, viewer, without
 
 CONFIGURATION_URL = ISSUER + "/.well-known/openid-configuration"
 KEYS_URL = "https://keys.example/set"

@@ -8,8 +8,7 @@ from proxy.identity.issuers import Issuer
 from proxy.identity.keyfile import KeyFile
 from proxy.identity.tokens import Profile
 from proxy.model import Reason
-
-from .kit import AUDIENCE, ISSUER, ec_private, jwk, key_set
+from tests.identity.kit import AUDIENCE, ISSUER, ec_private, jwk, key_set
 
 
 async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from proxy.identity.local import LONGEST_S, LocalIssuer
 from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal, Reason
-
-from .kit import NOW, bearer, viewer
+from tests.identity.kit import NOW, bearer, viewer
 
 
 def gate(local: LocalIssuer) -> Verifier:

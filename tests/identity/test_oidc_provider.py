@@ -28,8 +28,7 @@ from proxy.identity.issuers import Issuer
 from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.model import Reason
-
-from .kit import Clock, bearer, viewer
+from tests.identity.kit import Clock, bearer, viewer
 
 HERE = Path(__file__).parent / "oidc"
 AUDIENCE = "urn:callgate:luigi"

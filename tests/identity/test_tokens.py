@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from proxy.errors import Rejected
 from proxy.identity.tokens import Profile, check_claims, parse
 from proxy.model import Principal, Reason
-
-from .kit import (
+from tests.identity.kit import (
     AUDIENCE,
     ISSUER,
     NOW,

@@ -16,8 +16,23 @@ from proxy.identity.keyfile import KeyFile
 from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal, Reason
-
-from .kit import AUDIENCE, ISSUER, NOW, all_keys, bearer, claims, ec_private, good, header, jwk, key_set, part, token, verifier, viewer
+from tests.identity.kit import (
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    all_keys,
+    bearer,
+    claims,
+    ec_private,
+    good,
+    header,
+    jwk,
+    key_set,
+    part,
+    token,
+    verifier,
+    viewer,
+)
 
 
 def replace(path: Path, data: bytes) -> None:

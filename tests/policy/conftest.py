@@ -7,8 +7,9 @@ from proxy.model import Call, Value
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
 from proxy.protocol.catalog import Catalog, load_catalog
+from tests.support.paths import ROOT
 
-POLICIES = Path(__file__).parents[2] / "policies"
+POLICIES = ROOT / "policies"
 ROLES = """
 [[roles.viewer]]
 issuer = "local"

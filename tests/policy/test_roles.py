@@ -1,11 +1,10 @@
-from pathlib import Path
-
 import pytest
 
 from proxy.errors import ConfigError
 from proxy.policy.roles import parse_roles
+from tests.support.paths import ROOT
 
-SHIPPED = Path(__file__).parents[2] / "policies" / "roles.toml"
+SHIPPED = ROOT / "policies" / "roles.toml"
 
 
 def matcher(*lines: str) -> str:

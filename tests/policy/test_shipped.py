@@ -9,8 +9,9 @@ import pytest
 from proxy.model import Call, Principal, Reason
 from proxy.policy.engine import PolicySet
 from proxy.protocol.catalog import Catalog
+from tests.support.paths import ROOT
 
-TABLES = sorted((Path(__file__).parents[2] / "policies" / "tests").glob("*.toml"))
+TABLES = sorted((ROOT / "policies" / "tests").glob("*.toml"))
 
 
 def table(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 import math
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,8 +11,9 @@ from proxy.model import Reason, Value
 from proxy.protocol.arguments import check_arguments, check_each, disarm_markup, name_arguments
 from proxy.protocol.catalog import Catalog, Method, load_catalog
 from proxy.protocol.known import Known
+from tests.support.paths import ROOT
 
-CATALOGS = Path(__file__).parents[2] / "policies" / "catalogs"
+CATALOGS = ROOT / "policies" / "catalogs"
 
 ADD_TASK: dict[str, Value] = {
     "task_id": "etl.Load_2024_01_01_1a2b3c4d5e",

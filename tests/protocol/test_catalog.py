@@ -7,8 +7,9 @@ import supervisor.rpcinterface
 
 from proxy.errors import ConfigError
 from proxy.protocol.catalog import Catalog, load_catalog
+from tests.support.paths import ROOT
 
-CATALOGS = Path(__file__).parents[2] / "policies" / "catalogs"
+CATALOGS = ROOT / "policies" / "catalogs"
 
 
 @pytest.fixture(scope="module")

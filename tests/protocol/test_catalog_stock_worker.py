@@ -4,7 +4,6 @@
 # mypy: disable-error-code="no-untyped-call, misc, attr-defined"
 
 import json
-from pathlib import Path
 from typing import Any
 
 import luigi
@@ -15,8 +14,9 @@ import pytest
 
 from proxy.protocol.arguments import check_arguments
 from proxy.protocol.catalog import Catalog, load_catalog
+from tests.support.paths import ROOT
 
-CATALOG = Path(__file__).parents[2] / "policies" / "catalogs" / "luigi.toml"
+CATALOG = ROOT / "policies" / "catalogs" / "luigi.toml"
 
 
 class Checked(luigi.rpc.RemoteScheduler):

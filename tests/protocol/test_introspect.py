@@ -7,8 +7,9 @@ from proxy.protocol.argument_types import TYPES
 from proxy.protocol.catalog import Argument, Catalog, Method, load_catalog
 from proxy.protocol.introspect import INTROSPECTION, answer_introspection, list_methods, method_help, method_signature
 from proxy.protocol.xmlrpc import Fault, decode_response, encode_response
+from tests.support.paths import ROOT
 
-CATALOGS = Path(__file__).parents[2] / "policies" / "catalogs"
+CATALOGS = ROOT / "policies" / "catalogs"
 VIEW = Method("view", "view", (Argument("task_id", "string", required=True), Argument("deep", "boolean")), returns="object", help="Looks.")
 TRIGGER = Method("trigger", "trigger", (), returns="null", help="Runs.")
 CATALOG = Catalog("test", "xmlrpc", {"view": VIEW, "trigger": TRIGGER})

@@ -4,7 +4,6 @@ import json
 import math
 import re
 import string
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -24,8 +23,9 @@ from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_slowly
 from tests.bench.calls import MEDIUM, PING
 from tests.bench.calls import make as bench_call
+from tests.support.paths import ROOT
 
-CATALOG = load_catalog(Path(__file__).parent.parent.parent / "policies" / "catalogs" / "luigi.toml")
+CATALOG = load_catalog(ROOT / "policies" / "catalogs" / "luigi.toml")
 BATCHES = BatchIds(b"k" * 32, "luigi")
 API = LuigiApi("luigi", CATALOG, batches=BATCHES)
 FORM = b"application/x-www-form-urlencoded"

@@ -8,8 +8,7 @@ from proxy.errors import Rejected, Unavailable
 from proxy.model import Reason, Value
 from proxy.protocol.multicall import decode_multicall, encode_multicall_results
 from proxy.protocol.xmlrpc import Fault, decode_call, decode_response
-
-from .kit import METHODS, VALUES, typed
+from tests.protocol.kit import METHODS, VALUES, typed
 
 
 def entry(method: Value, *params: Value) -> dict[str, Value]:

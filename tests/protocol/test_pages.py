@@ -16,8 +16,9 @@ from proxy.model import Answer, Call, Origin, Principal, Reason, Reply, Request
 from proxy.protocol.catalog import load_catalog
 from proxy.protocol.pages import LuigiPages
 from proxy.protocol.refusal import Refusal
+from tests.support.paths import ROOT
 
-CATALOG = load_catalog(Path(__file__).parent.parent.parent / "policies" / "catalogs" / "luigi.toml")
+CATALOG = load_catalog(ROOT / "policies" / "catalogs" / "luigi.toml")
 PAGES = LuigiPages("luigi", CATALOG)
 ALICE = Principal("https://idp.example", "okta", "alice", ("viewer",))
 LUIGI = Path(str(getattr(find_spec("luigi"), "origin", "luigi/__init__.py"))).parent

@@ -4,7 +4,6 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -20,10 +19,10 @@ from proxy.protocol.luigi import DISABLED, LuigiApi
 from proxy.protocol.refusal import Refusal, of_error
 from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, Room, RpcDialect, XmlRpc
 from proxy.protocol.xmlrpc import Fault, decode_response, encode_call, encode_fault, encode_response
+from tests.protocol.kit import VALUES, typed
+from tests.support.paths import ROOT
 
-from .kit import VALUES, typed
-
-CATALOGS = Path(__file__).parent.parent.parent / "policies" / "catalogs"
+CATALOGS = ROOT / "policies" / "catalogs"
 LUIGI = load_catalog(CATALOGS / "luigi.toml")
 SUPERVISOR = load_catalog(CATALOGS / "supervisor.toml")
 LIMIT = 100_000

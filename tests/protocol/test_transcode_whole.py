@@ -8,8 +8,7 @@ from proxy.errors import Unavailable
 from proxy.model import Value
 from proxy.protocol.transcode_whole import json_to_xml
 from proxy.protocol.xmlrpc import decode_response
-
-from .test_transcode import JSONS, through
+from tests.protocol.test_transcode import JSONS, through
 
 PIECES = [
     *'{}[],:"\\0-.eE \n\x00',

@@ -14,9 +14,8 @@ from proxy.model import Value
 from proxy.protocol import xmlrpc as codec
 from proxy.protocol.xmlread import Reader
 from proxy.protocol.xmlshape import Shapes
-
-from .kit import TEXTS, typed
-from .plain_reader import PlainReader
+from tests.protocol.kit import TEXTS, typed
+from tests.protocol.plain_reader import PlainReader
 
 LONG = "s3://warehouse/raw/part.parquet, " * 40  # longer than what one expression takes, with nothing to escape in it
 TASK = {"date": "2024-05-17", "shop": "0", "note": "a & b", "n": 3, "ratio": -0.5, "on": True, "raw": b"bytes", "none": None}

@@ -13,8 +13,7 @@ from proxy.errors import Rejected
 from proxy.model import Reason, Value
 from proxy.protocol.multicall import decode_multicall
 from proxy.protocol.xmlrpc import decode_call, encode_call
-
-from .kit import Ran, cpython_server
+from tests.protocol.kit import Ran, cpython_server
 
 NameAndCount = tuple[str | None, int]
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from proxy.model import Value
 from proxy.protocol import xmlrpc as codec
 from proxy.protocol.xmlshape import Shapes
-
-from .kit import TEXTS, VALUES, typed
-from .test_xmlread_short_cuts import DOCUMENTS, PIECES, mangled, outcome
+from tests.protocol.kit import TEXTS, VALUES, typed
+from tests.protocol.test_xmlread_short_cuts import DOCUMENTS, PIECES, mangled, outcome
 
 NONE = Shapes(0)
 NUMBERS = ["0", "1", "-5", "+7", "٣", "2147483647", "2147483648", "-2147483648", "-2147483649", "0" * 41, "1" * 40]

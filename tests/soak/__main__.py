@@ -10,11 +10,21 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import load
-from .faults import FAULTS, SkippedFaultError
-from .load import ROTATE_SECONDS, Caller, Dashboard, Notes, WorkerRuns, XmlRpcClient, be_patient
-from .proof import Accounts, Sampler, Verdict, add_up, call_verdicts, descriptors, descriptors_verdict, journal_verdict, log_verdict
-from .world import PROCESSES, World
+from tests.soak import load
+from tests.soak.faults import FAULTS, SkippedFaultError
+from tests.soak.load import ROTATE_SECONDS, Caller, Dashboard, Notes, WorkerRuns, XmlRpcClient, be_patient
+from tests.soak.proof import (
+    Accounts,
+    Sampler,
+    Verdict,
+    add_up,
+    call_verdicts,
+    descriptors,
+    descriptors_verdict,
+    journal_verdict,
+    log_verdict,
+)
+from tests.soak.world import PROCESSES, World
 
 _ROUND_SECONDS = 240.0  # one round of all faults, with room between them
 _CALM_SECONDS = 20.0  # at both ends

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 
 from tests.e2e.stage import Client, until
-
-from .world import PROCESSES, World
+from tests.soak.world import PROCESSES, World
 
 Fault = Callable[[World], str]
 GONE_SECONDS = 15.0

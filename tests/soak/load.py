@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 from tests.e2e import stage
 from tests.e2e.stage import Worker, write_netrc
-
-from .world import World
+from tests.soak.world import World
 
 LAYERS = 4  # of ten tasks each, in one run of a worker
 TOKEN_SECONDS = 90.0  # the life of a worker's token

@@ -10,9 +10,8 @@ from statistics import median
 
 from proxy.audit.reader import read_all
 from proxy.protocol.catalog import load_catalog
-
-from .load import Notes
-from .world import World
+from tests.soak.load import Notes
+from tests.soak.world import World
 
 _ACCESS = re.compile(r"tornado\.access\[\d+\] \w+: \d{3} (?:GET|POST|HEAD) /api/([a-z_]+)")
 SAMPLE_SECONDS = 1.0

@@ -14,8 +14,7 @@ from proxy.identity.local import LocalIssuer
 from tests.e2e.stack import accepts, table
 from tests.e2e.stage import POLICIES, ROOT, Client, Process, clean_environment, free_port, until
 from tests.e2e.test_supervisor import Supervisord
-
-from .issuer import AUDIENCE, Provider
+from tests.soak.issuer import AUDIENCE, Provider
 
 PROCESSES = 2
 _ROLES = """
