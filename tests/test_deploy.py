@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.main import VERBS
-from proxy.config_model import Settings
+from proxy.config.model import Settings
 from proxy.edge import app, metrics
 from tests.support.paths import ROOT
 

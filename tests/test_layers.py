@@ -172,6 +172,6 @@ def test_the_checker_of_logs_shares_the_format_with_their_writer_and_nothing_els
 def test_the_reader_of_imports_sees_them_in_functions_too() -> None:
     """The tests above would pass on anything if their reader found nothing."""
     found = {name for _, name in imports(ROOT / "proxy" / "cli" / "serve.py")}
-    assert "proxy.config.load_settings" in found
+    assert "proxy.config.loading.load_settings" in found
     assert "uvloop" in found
     assert len(SOURCES) > 30

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from proxy.cli.main import VERBS, build
-from proxy.config import load_settings
+from proxy.config.loading import load_settings
 from proxy.edge.self_signed import make_self_signed
 from proxy.errors import ABOUT
 from tests.support.paths import ROOT

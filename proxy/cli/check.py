@@ -20,8 +20,8 @@ from proxy.audit.keys import HMAC_KEY, SIGNING_KEY, load_hmac_key
 from proxy.cli.modes import open_to_others
 from proxy.cli.problems import print_problems
 from proxy.cli.serve import CONFIG
-from proxy.config import Issuer, LocalIssuer, Upstream, read_tables
-from proxy.config_model import Audit
+from proxy.config.loading import Issuer, LocalIssuer, Upstream, read_tables
+from proxy.config.model import Audit
 from proxy.edge.logs import set_up_logging
 from proxy.edge.online import ask
 from proxy.edge.tls import server_context, upstream_context

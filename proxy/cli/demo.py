@@ -107,7 +107,7 @@ class _DidNotStart(Exception):  # noqa: N818  (it says what happened)
 async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
     """Run the gate in this process; its log goes to ``gate.log``."""
     from proxy.cli.modes import refuse_open
-    from proxy.config import load_settings
+    from proxy.config.loading import load_settings
     from proxy.edge.app import run
     from proxy.edge.logs import set_up_logging
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.audit.keys import HMAC_KEY, SIGNING_KEY
-from proxy.config import Settings
+from proxy.config.loading import Settings
 from proxy.errors import ConfigError, Problem
 
 _WRITE = 0o022  # by the group or by anybody

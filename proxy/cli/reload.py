@@ -21,7 +21,7 @@ def command(config: Path = CONFIG) -> None:
     Leaves with 0 when the new processes serve, with 1 when they could not start and the old ones go on serving (the gate's
     log says why; so does `callgate check`), and with 2 when no gate with these settings runs.
     """
-    from proxy.config import load_settings
+    from proxy.config.loading import load_settings
     from proxy.edge.status import read_status
 
     path = status_file(load_settings(config))

@@ -18,7 +18,7 @@ from proxy.cli.problems import print_problems
 from proxy.errors import ConfigError, Rejected
 
 if TYPE_CHECKING:
-    from proxy.config import Settings
+    from proxy.config.loading import Settings
     from proxy.edge.processes import Place
 
 CONFIG = typer.Option(Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file.")
@@ -36,7 +36,7 @@ def command(config: Path = CONFIG) -> None:
     standard error, and leaves with 2 when the settings, policies or files are wrong, or open to other users.
     """
     from proxy.cli.modes import refuse_open
-    from proxy.config import load_settings
+    from proxy.config.loading import load_settings
     from proxy.edge.logs import set_up_logging
     from proxy.edge.logstream import LogStream
     from proxy.edge.processes import Supervisor
@@ -88,7 +88,7 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
     import uvloop
 
     from proxy.cli.modes import refuse_open
-    from proxy.config import load_settings
+    from proxy.config.loading import load_settings
     from proxy.edge.app import run
     from proxy.edge.logs import set_up_logging
 

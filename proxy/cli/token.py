@@ -65,7 +65,7 @@ def _issuer(config: Path, directory: Path | None) -> LocalIssuer:
     """The local issuer of the settings, or the one in `directory` with the default issuer and audience."""
     if directory is not None:
         return LocalIssuer(directory)
-    from proxy.config import load_settings  # here, since reading settings is slow to import and --dir needs none
+    from proxy.config.loading import load_settings  # here, since reading settings is slow to import and --dir needs none
 
     local = load_settings(config).local_issuer
     if local is None:

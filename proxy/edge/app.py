@@ -20,9 +20,9 @@ import structlog
 
 from proxy.audit.journal import Journal
 from proxy.audit.keys import load_hmac_key
-from proxy.config import Settings
-from proxy.config_model import Upstream
-from proxy.config_values import split_url
+from proxy.config.loading import Settings
+from proxy.config.model import Upstream
+from proxy.config.values import split_url
 from proxy.edge.descriptors import places_for_clients
 from proxy.edge.gatelog import GateLog
 from proxy.edge.lanes import close_abandoned, lane_names, open_first_free

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import aiohttp
 import orjson
 
-from proxy.config import Issuer, Upstream
+from proxy.config.loading import Issuer, Upstream
 from proxy.edge.app import make_target
 from proxy.edge.fetch import explain, fetch_with
 from proxy.errors import ConfigError, Problem, Rejected

@@ -109,7 +109,7 @@ def main() -> None:
 
     from proxy.audit.files import Disk
     from proxy.audit.journal import Journal
-    from proxy.config import load_settings
+    from proxy.config.loading import load_settings
     from proxy.edge import app
     from proxy.edge.logs import set_up_logging
 

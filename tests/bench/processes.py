@@ -30,7 +30,7 @@ class Processes:
 
 def processes(tools: Tools, directory: Path, *, rounds: int, seconds: int) -> Processes | None:
     """Measure both in turns. None where the gate cannot run several processes yet."""
-    from proxy.config_model import Listen
+    from proxy.config.model import Listen
 
     if "processes" not in Listen.model_fields:
         return None

@@ -14,7 +14,7 @@ import pytest
 
 from proxy.audit.keys import load_hmac_key, load_signing_key
 from proxy.cli.modes import open_to_others, refuse_open
-from proxy.config import Settings, read_tables
+from proxy.config.loading import Settings, read_tables
 from proxy.edge.self_signed import make_self_signed
 from proxy.errors import ConfigError
 from proxy.identity.local import LocalIssuer

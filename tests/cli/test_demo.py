@@ -17,7 +17,7 @@ import pytest
 
 from proxy.cli.demo_files import DemoFiles, write_files
 from proxy.cli.modes import refuse_open
-from proxy.config import load_settings
+from proxy.config.loading import load_settings
 from tests.support.paths import ROOT
 
 PATIENCE = 90.0  # seconds, for a machine that is busy with other things

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from proxy.config import Issuer, Secret, Upstream
+from proxy.config.loading import Issuer, Secret, Upstream
 from proxy.edge.online import ask
 from proxy.edge.self_signed import make_self_signed
 from proxy.edge.tls import server_context

@@ -38,7 +38,7 @@ def directory(given: Path | None, config: Path | None) -> Path:
         path = config or Path("callgate.toml")
         if not path.is_file():
             fail(f"there are no settings at {path}: name the audit directory with --dir, or the settings with --config")
-        from proxy.config import load_settings  # here, so that reading a log with --dir needs no settings machinery
+        from proxy.config.loading import load_settings  # here, so that reading a log with --dir needs no settings machinery
         from proxy.errors import ConfigError
 
         try:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.config_values import (
+from proxy.config.values import (
     Address,
     Directory,
     ExistingDirectory,

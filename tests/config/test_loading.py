@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.config import load_settings
-from proxy.config_model import Settings
+from proxy.config.loading import load_settings
+from proxy.config.model import Settings
 from proxy.errors import ConfigError, Problem
 from tests.support.paths import ROOT
 
@@ -78,7 +78,7 @@ def test_the_least_settings_have_defaults_for_all_the_rest(tmp_path: Path) -> No
 
 def test_every_setting_is_read_somewhere() -> None:
     """A key that is accepted, documented and has no effect lets its reader believe something."""
-    told = ("config.py", "config_model.py", "config_values.py")  # where it is only named; proxy/config_checks.py acts on it
+    told = ("config.py", "config_model.py", "config_values.py")  # where it is only named; proxy/config/cross_checks.py acts on it
     readers = [path for path in sorted((ROOT / "proxy").rglob("*.py")) if path.name not in told]
     sources = "\n".join(path.read_text(encoding="utf-8") for path in readers)
     keys = [

@@ -6,8 +6,8 @@ Works on whatever tables could be read, so that a mistake in one does not hide a
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proxy.config_model import Audit, Issuer, Listen, LocalIssuer, Metrics, Upstream
-from proxy.config_values import is_loopback
+from proxy.config.model import Audit, Issuer, Listen, LocalIssuer, Metrics, Upstream
+from proxy.config.values import is_loopback
 from proxy.errors import Problem
 
 _OPERATOR = "operator"  # the log in which `callgate audit archive` records what it does

@@ -5,7 +5,7 @@ paths start at the settings file. ``CALLGATE__LISTEN__PORT=9443`` overrides ``li
 ``CALLGATE__UPSTREAMS__0__URL`` is the first upstream's); its value is read as a TOML value, or as text where it is none.
 
 Settings stop where things are wired (`proxy.edge.app`, `proxy.cli`); below that there are plain arguments. The tables
-stand in `proxy.config_model`, the kinds of values in `proxy.config_values`, what must fit together in `proxy.config_checks`.
+stand in `proxy.config.model`, the kinds of values in `proxy.config.values`, what must fit together in `proxy.config.cross_checks`.
 """
 
 import difflib
@@ -18,9 +18,9 @@ from typing import Any, TypeAlias, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config_checks import cross_checks
-from proxy.config_model import Issuer, LocalIssuer, Settings, Upstream
-from proxy.config_values import Context, Secret
+from proxy.config.cross_checks import cross_checks
+from proxy.config.model import Issuer, LocalIssuer, Settings, Upstream
+from proxy.config.values import Context, Secret
 from proxy.errors import ConfigError, Problem
 
 __all__ = ["Issuer", "LocalIssuer", "Secret", "Settings", "Upstream", "load_settings", "read_tables"]
