@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from proxy.catalog.loading import Catalog
 from proxy.errors import Rejected
 from proxy.model import Answer, Outbound, Reason, Receipt
 from proxy.protocol.batches import BatchIds
-from proxy.protocol.catalog import Catalog
 from proxy.protocol.luigi import LuigiApi
 from proxy.protocol.pages import LuigiPages
 from proxy.protocol.rpc import LuigiOverXmlRpc, RpcDialect, XmlRpc

@@ -12,6 +12,7 @@ import pytest
 from proxy.audit.files import Disk
 from proxy.audit.journal import Journal
 from proxy.audit.reader import read_all
+from proxy.catalog.loading import load_catalog
 from proxy.edge.metrics import Meter
 from proxy.edge.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
@@ -23,7 +24,6 @@ from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Request
 from proxy.policy.load import load_policies
-from proxy.protocol.catalog import load_catalog
 from proxy.protocol.xmlrpc import encode_call
 from proxy.routes import Leg, Routes, make_route
 from tests.support.paths import ROOT

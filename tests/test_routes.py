@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Answer, Outbound, Reason, Receipt
-from proxy.protocol.catalog import load_catalog
 from proxy.routes import Route, Routes, make_route
 from tests.support.paths import ROOT
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from proxy.audit.keys import HMAC_KEY, SIGNING_KEY, load_hmac_key
+from proxy.catalog.loading import Catalog, load_catalog
 from proxy.cli.modes import open_to_others
 from proxy.cli.problems import print_problems
 from proxy.cli.serve import CONFIG
@@ -28,7 +29,6 @@ from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import ConfigError, Problem
 from proxy.identity.keyfile import KeyFile
 from proxy.policy.load import load_policies
-from proxy.protocol.catalog import Catalog, load_catalog
 
 ONLINE = typer.Option(False, "--online", help="Ask the issuers for their keys and the upstreams a question, too.")
 JSON = typer.Option(False, "--json", help="Print the result as JSON.")

@@ -20,6 +20,7 @@ import structlog
 
 from proxy.audit.journal import Journal
 from proxy.audit.keys import load_hmac_key
+from proxy.catalog.loading import Catalog, load_catalog
 from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
@@ -44,7 +45,6 @@ from proxy.identity.tokens import Profile
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.batches import batch_key
-from proxy.protocol.catalog import Catalog, load_catalog
 from proxy.routes import Route, make_route
 
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that

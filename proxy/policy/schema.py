@@ -34,7 +34,7 @@ entity Scheduler { protocol: String };
 
 
 class ArgumentLike(Protocol):
-    """What the schema needs of an argument of `proxy.protocol.catalog`; that module is beside this one, so not imported."""
+    """What the schema needs of an argument of `proxy.catalog.loading`; that module is beside this one, so not imported."""
 
     @property
     def name(self) -> str:

@@ -10,9 +10,9 @@ type"; it is given as ``undef``, the word that servers use for a signature they 
 
 from collections.abc import Callable, Sequence
 
+from proxy.catalog.loading import Argument, Catalog, Method
+from proxy.catalog.types import TYPES
 from proxy.model import Reason, Value
-from proxy.protocol.argument_types import TYPES
-from proxy.protocol.catalog import Argument, Catalog, Method
 from proxy.protocol.multicall import MULTICALL
 from proxy.protocol.xmlrpc import Fault
 

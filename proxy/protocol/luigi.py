@@ -25,12 +25,12 @@ from urllib.parse import quote
 
 import orjson
 
+from proxy.catalog.checking import check_arguments, disarm_markup
+from proxy.catalog.loading import Catalog, Method
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
-from proxy.protocol.arguments import check_arguments, disarm_markup
 from proxy.protocol.batches import BatchIds
 from proxy.protocol.browser import refuse_unmeant
-from proxy.protocol.catalog import Catalog, Method
 from proxy.protocol.form import FORM, FORM_TYPES, read_field, write_field
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import is_json, parse_arguments, parse_quickly, write_arguments

@@ -23,10 +23,10 @@ import re
 from typing import Literal
 from urllib.parse import quote
 
+from proxy.catalog.checking import check_arguments
+from proxy.catalog.loading import Catalog
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
-from proxy.protocol.arguments import check_arguments
-from proxy.protocol.catalog import Catalog
 from proxy.protocol.form import read_field, unquote_plus
 from proxy.protocol.luigi import json_refusal, takes_gzip
 from proxy.protocol.refusal import Refusal

@@ -19,13 +19,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from proxy.catalog.checking import check_arguments, name_arguments
+from proxy.catalog.loading import Catalog, Method
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, DateTime, Outbound, Principal, Reason, Reply, Request, Stream, Value
 from proxy.protocol import luigi
-from proxy.protocol.arguments import check_arguments, name_arguments
 from proxy.protocol.batches import BatchIds
 from proxy.protocol.browser import refuse_unmeant
-from proxy.protocol.catalog import Catalog, Method
 from proxy.protocol.introspect import INTROSPECTION, answer_introspection
 from proxy.protocol.multicall import MULTICALL, decode_multicall, encode_multicall_results
 from proxy.protocol.refusal import Refusal

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proxy.audit.report import last_checkpoints
+from proxy.catalog.loading import load_catalog
 from proxy.cli.audit import app
 from proxy.model import Call, Decision, Principal, Reason
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
-from proxy.protocol.catalog import load_catalog
 from tests.audit.made import HERE, Clock, open_journal
 
 ALICE = Principal("https://i/", "i", "alice", ("viewer",))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.protocol.catalog import load_catalog
+from proxy.catalog.loading import load_catalog
 from tests.e2e.stage import POLICIES, Gate, Luigid
 
 CATALOG = load_catalog(POLICIES / "catalogs" / "luigi.toml")

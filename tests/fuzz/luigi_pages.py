@@ -3,8 +3,8 @@
 import re
 from urllib.parse import unquote, urlsplit
 
+from proxy.catalog.loading import load_catalog
 from proxy.model import Call
-from proxy.protocol.catalog import load_catalog
 from proxy.protocol.pages import LuigiPages
 from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 

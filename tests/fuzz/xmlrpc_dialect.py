@@ -3,9 +3,9 @@
 import json
 from urllib.parse import parse_qsl
 
+from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Call
-from proxy.protocol.catalog import load_catalog
 from proxy.protocol.luigi import worker_mark
 from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, XmlRpc
 from proxy.protocol.xmlrpc import decode_call

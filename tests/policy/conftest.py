@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.catalog.loading import Catalog, load_catalog
 from proxy.model import Call, Value
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
-from proxy.protocol.catalog import Catalog, load_catalog
 from tests.support.paths import ROOT
 
 POLICIES = ROOT / "policies"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.catalog.loading import Catalog, Method
 from proxy.model import Call, Principal, Reason, Value
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
-from proxy.protocol.catalog import Catalog, Method
 
 SETS = 40
 CALLS = 2_500

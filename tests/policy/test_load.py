@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.catalog.loading import Catalog
 from proxy.errors import ConfigError
 from proxy.policy.load import load_policies
-from proxy.protocol.catalog import Catalog
 
 ROLES = '[[roles.viewer]]\nissuer = "local"\ngroup = "viewer"\n'
 VIEW = '@id("view")\npermit (principal in Role::"viewer", action in Action::"view", resource);\n'

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.loading import Argument, Method
 from proxy.model import Call, Value
 from proxy.policy.observe import MAX_ITEMS, MAX_TEXT, TooLong, key_of, matcher, task_view_of
 from proxy.policy.reads import TASK, Look
 from proxy.policy.schema import Action
-from proxy.protocol.catalog import Argument, Method
 
 ACTION = Action(
     Method(

@@ -1,9 +1,9 @@
 import cedarpy
 import pytest
 
+from proxy.catalog.loading import Argument, Method
 from proxy.policy.reads import TASK, Look, looks
 from proxy.policy.schema import Action
-from proxy.protocol.catalog import Argument, Method
 
 ACTION = Action(
     Method(

@@ -3,9 +3,9 @@ from typing import Literal
 import cedarpy
 import pytest
 
+from proxy.catalog.loading import Argument, Catalog, Method
 from proxy.errors import ConfigError
 from proxy.policy.schema import actions_of, cedar_schema
-from proxy.protocol.catalog import Argument, Catalog, Method
 
 
 def catalog(name: str, *methods: Method) -> Catalog:

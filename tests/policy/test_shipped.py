@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from proxy.catalog.loading import Catalog
 from proxy.model import Call, Principal, Reason
 from proxy.policy.engine import PolicySet
-from proxy.protocol.catalog import Catalog
 from tests.support.paths import ROOT
 
 TABLES = sorted((ROOT / "policies" / "tests").glob("*.toml"))

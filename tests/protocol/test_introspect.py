@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.catalog.loading import Argument, Catalog, Method, load_catalog
+from proxy.catalog.types import TYPES
 from proxy.model import Value
-from proxy.protocol.argument_types import TYPES
-from proxy.protocol.catalog import Argument, Catalog, Method, load_catalog
 from proxy.protocol.introspect import INTROSPECTION, answer_introspection, list_methods, method_help, method_signature
 from proxy.protocol.xmlrpc import Fault, decode_response, encode_response
 from tests.support.paths import ROOT

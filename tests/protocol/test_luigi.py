@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tornado.escape import json_decode
 from tornado.httputil import parse_body_arguments
 
+from proxy.catalog.checking import check_each
+from proxy.catalog.loading import load_catalog
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, Origin, Principal, Reason, Request
-from proxy.protocol.arguments import check_each
 from proxy.protocol.batches import BatchIds, batch_key
-from proxy.protocol.catalog import load_catalog
 from proxy.protocol.luigi import DISABLED, MAX_OTHERS, LuigiApi, encode, for_worker, make_call, takes_gzip, worker_mark
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_slowly

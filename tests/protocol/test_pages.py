@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.loading import load_catalog
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, Origin, Principal, Reason, Reply, Request
-from proxy.protocol.catalog import load_catalog
 from proxy.protocol.pages import LuigiPages
 from proxy.protocol.refusal import Refusal
 from tests.support.paths import ROOT

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.loading import Method, load_catalog
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, DateTime, Origin, Outbound, Principal, Reason, Reply, Request, Value
 from proxy.protocol.batches import BatchIds
-from proxy.protocol.catalog import Method, load_catalog
 from proxy.protocol.luigi import DISABLED, LuigiApi
 from proxy.protocol.refusal import Refusal, of_error
 from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, Room, RpcDialect, XmlRpc

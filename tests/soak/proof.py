@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from proxy.audit.reader import read_all
-from proxy.protocol.catalog import load_catalog
+from proxy.catalog.loading import load_catalog
 from tests.soak.load import Notes
 from tests.soak.world import World
 

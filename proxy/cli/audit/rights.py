@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from proxy.audit.controls import Granted, InForce
+from proxy.catalog.loading import Catalog, load_catalog
 from proxy.errors import ConfigError, Problem
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import UPSTREAMS, load_policies
 from proxy.policy.possible import Known, possible
 from proxy.policy.roles import Matcher
 from proxy.policy.schema import actions_of
-from proxy.protocol.catalog import Catalog, load_catalog
 
 
 @dataclass(frozen=True, slots=True)

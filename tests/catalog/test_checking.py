@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.checking import check_arguments, check_each, disarm_markup, name_arguments
+from proxy.catalog.loading import Catalog, Method, load_catalog
+from proxy.catalog.validation_cache import Known
 from proxy.errors import Rejected
 from proxy.model import Reason, Value
-from proxy.protocol.arguments import check_arguments, check_each, disarm_markup, name_arguments
-from proxy.protocol.catalog import Catalog, Method, load_catalog
-from proxy.protocol.known import Known
 from tests.support.paths import ROOT
 
 CATALOGS = ROOT / "policies" / "catalogs"

@@ -6,10 +6,10 @@ argument, never the value.
 
 from collections.abc import Mapping, Sequence
 
+from proxy.catalog.loading import ARGUMENT_NAME, LeftOpen, Method, Shape
+from proxy.catalog.types import TYPES, without_markup
 from proxy.errors import Rejected
 from proxy.model import Reason, Value
-from proxy.protocol.argument_types import TYPES, without_markup
-from proxy.protocol.catalog import ARGUMENT_NAME, LeftOpen, Method, Shape
 
 _SHAPES_KEPT = 64  # of one method; clients of one version have a few
 

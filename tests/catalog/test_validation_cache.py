@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.known import KEPT, Known
+from proxy.catalog.validation_cache import KEPT, Known
 
 
 class Rule:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, cast
 
+from proxy.catalog.validation_cache import Known
 from proxy.model import Value
-from proxy.protocol.known import Known
 
 Plain: TypeAlias = Literal["string", "boolean", "integer", "strings"]
 """What a policy can compare: text, truth, a whole number of 64 bits, a set of texts."""

@@ -12,8 +12,8 @@ import luigi.rpc
 import luigi.scheduler
 import pytest
 
-from proxy.protocol.arguments import check_arguments
-from proxy.protocol.catalog import Catalog, load_catalog
+from proxy.catalog.checking import check_arguments
+from proxy.catalog.loading import Catalog, load_catalog
 from tests.support.paths import ROOT
 
 CATALOG = ROOT / "policies" / "catalogs" / "luigi.toml"

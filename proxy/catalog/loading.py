@@ -4,7 +4,7 @@ A catalog is a TOML file in ``policies/catalogs``. Everything else reads it: the
 policies are validated against it, `system.methodSignature` is answered from it, the audit withholds what it marks as
 secret. What a catalog does not name does not exist: an unknown method is denied, whatever the policies say.
 
-The arguments of every call are checked by it (`proxy.protocol.arguments`), so a catalog compiles one table per method when
+The arguments of every call are checked by it (`proxy.catalog.checking`), so a catalog compiles one table per method when
 it is loaded.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast, get_args
 
+from proxy.catalog.types import TYPES, ArgumentType, Plain
 from proxy.errors import ConfigError, Problem
 from proxy.model import Permission, Value
-from proxy.protocol.argument_types import TYPES, ArgumentType, Plain
 
 WireProtocol: TypeAlias = Literal["luigi", "xmlrpc"]
 Shape: TypeAlias = tuple[tuple[str, ...], tuple[type, ...]]

@@ -5,8 +5,8 @@ import luigi.scheduler
 import pytest
 import supervisor.rpcinterface
 
+from proxy.catalog.loading import Catalog, load_catalog
 from proxy.errors import ConfigError
-from proxy.protocol.catalog import Catalog, load_catalog
 from tests.support.paths import ROOT
 
 CATALOGS = ROOT / "policies" / "catalogs"

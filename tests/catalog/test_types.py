@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.types import MAX_DEPTH, TYPES, without_markup
 from proxy.model import DateTime, Value
-from proxy.protocol.argument_types import MAX_DEPTH, TYPES, without_markup
 
 NAN = math.nan
 INF = math.inf
