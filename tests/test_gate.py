@@ -17,10 +17,10 @@ from proxy.edge.metrics import Meter
 from proxy.edge.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate import Gate
-from proxy.identity.issuers import Issuer
-from proxy.identity.keyfile import KeyFile
-from proxy.identity.local import LocalIssuer
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.jwks_file import KeyFile
+from proxy.identity.local_issuer import LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Request
 from proxy.policy.load import load_policies

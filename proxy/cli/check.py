@@ -27,7 +27,7 @@ from proxy.edge.logs import set_up_logging
 from proxy.edge.online import ask
 from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import ConfigError, Problem
-from proxy.identity.keyfile import KeyFile
+from proxy.identity.jwks_file import KeyFile
 from proxy.policy.load import load_policies
 
 ONLINE = typer.Option(False, "--online", help="Ask the issuers for their keys and the upstreams a question, too.")

@@ -18,7 +18,7 @@ from cryptography import x509
 from proxy.cli import demo_child
 from proxy.cli.shipped import shipped_policies
 from proxy.edge.self_signed import make_self_signed
-from proxy.identity.local import LocalIssuer
+from proxy.identity.local_issuer import LocalIssuer
 
 DAY = 86400
 HOSTNAMES = ("localhost", "127.0.0.1", "::1")

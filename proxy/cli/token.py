@@ -12,9 +12,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from proxy.common.durable_files import write_atomically
 from proxy.errors import ConfigError
-from proxy.identity.files import write_atomically
-from proxy.identity.local import LocalIssuer
+from proxy.identity.local_issuer import LocalIssuer
 
 app = typer.Typer(no_args_is_help=True, help="Issue tokens of the local issuer, and rotate its keys.")
 

@@ -38,10 +38,10 @@ from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream import Leg, Target
 from proxy.errors import ConfigError, Problem
 from proxy.gate import Gate
-from proxy.identity.discovery import DiscoveredKeys
-from proxy.identity.issuers import Issuer
-from proxy.identity.keyfile import KeyFile
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.jwks_file import KeyFile
+from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.batches import batch_key

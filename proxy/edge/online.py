@@ -14,7 +14,7 @@ from proxy.config.loading import Issuer, Upstream
 from proxy.edge.app import make_target
 from proxy.edge.fetch import explain, fetch_with
 from proxy.errors import ConfigError, Problem, Rejected
-from proxy.identity.discovery import DiscoveredKeys
+from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.protocol.xmlrpc import decode_response, encode_call
 
 MAX_BYTES = 1 << 20

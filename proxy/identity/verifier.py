@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from proxy.errors import Rejected
+from proxy.identity.access_token import Unverified, check_claims, check_signature, check_type, parse
 from proxy.identity.credentials import read_credential
-from proxy.identity.issuers import Issuer, KeySource, by_url
-from proxy.identity.tokens import Unverified, check_claims, check_signature, check_type, parse
+from proxy.identity.issuer import Issuer, KeySource, by_url
 from proxy.model import Principal, Reason
 
 RolesOf: TypeAlias = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]

@@ -17,7 +17,7 @@ from proxy.cli.modes import open_to_others, refuse_open
 from proxy.config.loading import Settings, read_tables
 from proxy.edge.self_signed import make_self_signed
 from proxy.errors import ConfigError
-from proxy.identity.local import LocalIssuer
+from proxy.identity.local_issuer import LocalIssuer
 from tests.support.paths import ROOT
 
 SETTINGS = """

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proxy.cli.token import app
-from proxy.identity.issuers import Issuer
-from proxy.identity.keyfile import KeyFile
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
 
 

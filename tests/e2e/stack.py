@@ -18,7 +18,7 @@ from typing import Any
 
 from proxy.audit.reader import read_all
 from proxy.edge.self_signed import make_self_signed
-from proxy.identity.local import LocalIssuer
+from proxy.identity.local_issuer import LocalIssuer
 from tests.e2e.stage import FORM, POLICIES, Client, Process, Response, free_port, until
 
 Record = dict[str, Any]

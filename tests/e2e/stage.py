@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 
 from proxy.audit.reader import read_all
 from proxy.edge.self_signed import make_self_signed
-from proxy.identity.local import LocalIssuer
+from proxy.identity.local_issuer import LocalIssuer
 from tests.support.paths import ROOT
 
 POLICIES = ROOT / "policies"

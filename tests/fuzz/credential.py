@@ -16,10 +16,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from proxy.errors import Rejected
+from proxy.identity.access_token import Profile
 from proxy.identity.credentials import read_credential
-from proxy.identity.issuers import Issuer
-from proxy.identity.keyfile import KeyFile
-from proxy.identity.tokens import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal
 from tests.fuzz.kit import read

@@ -23,9 +23,9 @@ from cryptography.x509.oid import NameOID
 
 from proxy.edge.fetch import fetch_with
 from proxy.errors import Rejected
-from proxy.identity.discovery import DiscoveredKeys
-from proxy.identity.issuers import Issuer
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.model import Reason
 from tests.identity.kit import Clock, bearer, viewer

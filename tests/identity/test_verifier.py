@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import Rejected
-from proxy.identity.issuers import Issuer
-from proxy.identity.keyfile import KeyFile
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal, Reason
 from tests.identity.kit import (

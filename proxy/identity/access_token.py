@@ -22,8 +22,8 @@ from jwt.exceptions import PyJWTError
 
 from proxy.errors import Rejected
 from proxy.identity.credentials import TOKEN_LIMIT
-from proxy.identity.keys import Key
-from proxy.identity.strict import base64url, json_object, printable
+from proxy.identity.encoding import base64url, json_object, printable
+from proxy.identity.jwk import Key
 from proxy.model import Reason
 
 _NAMES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.identity.files import TEMPORARY_GLOB, write_atomically
+from proxy.common.durable_files import TEMPORARY_GLOB, write_atomically
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import ConfigError, Rejected
-from proxy.identity.issuers import Issuer
-from proxy.identity.keyfile import KeyFile
-from proxy.identity.keys import load_key_set
-from proxy.identity.local import LONGEST_S, LocalIssuer
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.jwk import load_key_set
+from proxy.identity.jwks_file import KeyFile
+from proxy.identity.local_issuer import LONGEST_S, LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal, Reason
 from tests.identity.kit import NOW, bearer, viewer
@@ -231,7 +231,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 ISSUE_AND_ROTATE = """
 import sys
 from pathlib import Path
-from proxy.identity.local import LocalIssuer
+from proxy.identity.local_issuer import LocalIssuer
 local = LocalIssuer(Path(sys.argv[1]))
 for number in range(5):
     print(local.issue(f"{sys.argv[2]}-{number}", [], 3600, float(sys.argv[3])))

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.identity.keys import SET_LIMIT_KEYS, KeySetError, load_key_set
+from proxy.identity.jwk import SET_LIMIT_KEYS, KeySetError, load_key_set
 from tests.identity.kit import all_keys, b64, ec_private, ed_private, jwk, key_set, number, rsa_private
 
 

@@ -27,10 +27,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from proxy.common.durable_files import TEMPORARY_GLOB, give_to_owner_of, write_atomically
 from proxy.errors import ConfigError, Problem
 from proxy.identity.credentials import TOKEN_LIMIT
-from proxy.identity.files import TEMPORARY_GLOB, give_to_owner_of, write_atomically
-from proxy.identity.strict import json_object, printable, unpadded
+from proxy.identity.encoding import json_object, printable, unpadded
 
 DEFAULT_ISSUER = "https://callgate.local/issuer"
 DEFAULT_AUDIENCE = "callgate"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.identity.strict import base64url, json_object, printable, unpadded
+from proxy.identity.encoding import base64url, json_object, printable, unpadded
 
 
 @given(st.binary(max_size=200))

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy.errors import Rejected
-from proxy.identity.tokens import Profile, check_claims, parse
+from proxy.identity.access_token import Profile, check_claims, parse
 from proxy.model import Principal, Reason
 from tests.identity.kit import (
     AUDIENCE,

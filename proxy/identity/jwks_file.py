@@ -9,8 +9,8 @@ good keys in use. Reading is done inline: the file is small, local and rarely ch
 import os
 from pathlib import Path
 
-from proxy.identity.issuers import KeySource
-from proxy.identity.keys import SET_LIMIT_BYTES, KeySetError, load_key_set
+from proxy.identity.issuer import KeySource
+from proxy.identity.jwk import SET_LIMIT_BYTES, KeySetError, load_key_set
 
 
 class KeyFile(KeySource):

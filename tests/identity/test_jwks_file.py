@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import Rejected
-from proxy.identity.issuers import Issuer
-from proxy.identity.keyfile import KeyFile
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.jwks_file import KeyFile
 from proxy.model import Reason
 from tests.identity.kit import AUDIENCE, ISSUER, ec_private, jwk, key_set
 

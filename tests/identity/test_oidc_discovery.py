@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from proxy.errors import Rejected, Unavailable
-from proxy.identity.discovery import DiscoveredKeys
-from proxy.identity.issuers import Issuer
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.issuer import Issuer
+from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.model import Reason
 from tests.identity.kit import AUDIENCE, ISSUER, NOW, Clock, bearer, claims, ec_private, good, header, jwk, key_set, token, viewer, without

@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from proxy.identity.issuers import KeySource
-from proxy.identity.keys import load_key_set
-from proxy.identity.strict import json_object
+from proxy.identity.encoding import json_object
+from proxy.identity.issuer import KeySource
+from proxy.identity.jwk import load_key_set
 
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
 """Get the body behind an https URL, without following redirects and with a limit on its size. Raises `OSError` or `TimeoutError`."""

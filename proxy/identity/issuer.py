@@ -1,7 +1,7 @@
 """The configured issuers and the keys each of them publishes now.
 
-An `Issuer` is a profile its tokens have to meet, and a source of keys: OIDC discovery (`proxy.identity.discovery`) or a
-key-set file (`proxy.identity.keyfile`). What every source holds to:
+An `Issuer` is a profile its tokens have to meet, and a source of keys: OIDC discovery (`proxy.identity.oidc_discovery`) or a
+key-set file (`proxy.identity.jwks_file`). What every source holds to:
 
 - The last good keys stay in use while the source cannot be read or gives what is refused.
 - `generation` rises whenever a key that was in use is gone. What was concluded under an earlier generation has to be
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import structlog
 
 from proxy.errors import Rejected, Unavailable
-from proxy.identity.keys import Key, KeySet
-from proxy.identity.tokens import Profile
+from proxy.identity.access_token import Profile
+from proxy.identity.jwk import Key, KeySet
 from proxy.model import Reason
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")

@@ -20,7 +20,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from proxy.identity.strict import base64url, json_object, printable
+from proxy.identity.encoding import base64url, json_object, printable
 
 SET_LIMIT_BYTES = 256 * 1024
 SET_LIMIT_KEYS = 100
