@@ -22,10 +22,10 @@ from proxy.errors import Rejected, Unavailable
 from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Call, Decision, Origin, Principal, Reason, Receipt, Reply, Request, Value
 from proxy.policy.engine import PolicySet
-from proxy.protocol.luigi import json_refusal
+from proxy.protocol.luigi.api import json_refusal
 from proxy.protocol.refusal import Refusal, of_decision, of_error
-from proxy.protocol.rpc import Bundle, Room, RpcDialect
-from proxy.protocol.xmlrpc import Fault
+from proxy.protocol.xmlrpc.codec import Fault
+from proxy.protocol.xmlrpc.server import Bundle, Room, RpcDialect
 from proxy.recorded import Recorded
 from proxy.routes import Dialect, Route, Routes
 from proxy.views import EACH, Views

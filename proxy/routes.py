@@ -11,10 +11,10 @@ from typing import Protocol, TypeAlias
 from proxy.catalog.loading import Catalog
 from proxy.errors import Rejected
 from proxy.model import Answer, Outbound, Reason, Receipt
-from proxy.protocol.batches import BatchIds
-from proxy.protocol.luigi import LuigiApi
-from proxy.protocol.pages import LuigiPages
-from proxy.protocol.rpc import LuigiOverXmlRpc, RpcDialect, XmlRpc
+from proxy.protocol.luigi.api import LuigiApi
+from proxy.protocol.luigi.batch_ids import BatchIds
+from proxy.protocol.luigi.pages import LuigiPages
+from proxy.protocol.xmlrpc.server import LuigiOverXmlRpc, RpcDialect, XmlRpc
 
 Dialect: TypeAlias = LuigiApi | LuigiPages | RpcDialect
 

@@ -13,7 +13,7 @@ import pytest
 from proxy.audit.withhold import Withholder
 from proxy.edge import app
 from proxy.model import Value
-from proxy.protocol.xmlrpc import encode_call, encode_response
+from proxy.protocol.xmlrpc.codec import encode_call, encode_response
 from tests.conftest import COMPILED
 from tests.support.paths import ROOT
 

@@ -24,7 +24,7 @@ from proxy.identity.local_issuer import LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Request
 from proxy.policy.load import load_policies
-from proxy.protocol.xmlrpc import encode_call
+from proxy.protocol.xmlrpc.codec import encode_call
 from proxy.routes import Leg, Routes, make_route
 from tests.support.paths import ROOT
 

@@ -139,7 +139,7 @@ async def _until_calls_succeed(files: DemoFiles, children: list[Child]) -> None:
 def _call_both(files: DemoFiles) -> None:
     """Ask luigid and supervisord one question each; raises `OSError` unless both answer well."""
     from proxy.errors import Rejected
-    from proxy.protocol.xmlrpc import Fault, decode_response, encode_call
+    from proxy.protocol.xmlrpc.codec import Fault, decode_response, encode_call
 
     _post(files, "/api/worker_list", b"data=%7B%7D", "application/x-www-form-urlencoded")
     answer = _post(files, "/processes", encode_call("supervisor.getState", []), "text/xml")

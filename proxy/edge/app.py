@@ -44,7 +44,7 @@ from proxy.identity.jwks_file import KeyFile
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
-from proxy.protocol.batches import batch_key
+from proxy.protocol.luigi.batch_ids import batch_key
 from proxy.routes import Route, make_route
 
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that

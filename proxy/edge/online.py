@@ -15,7 +15,7 @@ from proxy.edge.app import make_target
 from proxy.edge.fetch import explain, fetch_with
 from proxy.errors import ConfigError, Problem, Rejected
 from proxy.identity.oidc_discovery import DiscoveredKeys
-from proxy.protocol.xmlrpc import decode_response, encode_call
+from proxy.protocol.xmlrpc.codec import decode_response, encode_call
 
 MAX_BYTES = 1 << 20
 TOTAL_SECONDS = 15.0

@@ -22,7 +22,7 @@ from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 import pytest
 
 from proxy.model import DateTime
-from proxy.protocol.xmlrpc import encode_call
+from proxy.protocol.xmlrpc.codec import encode_call
 from tests.e2e.stack import Gate, only
 from tests.e2e.stage import POLICIES, Response, free_port
 

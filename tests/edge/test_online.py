@@ -11,7 +11,7 @@ from proxy.edge.online import ask
 from proxy.edge.self_signed import make_self_signed
 from proxy.edge.tls import server_context
 from proxy.errors import Problem
-from proxy.protocol.xmlrpc import encode_fault, encode_response
+from proxy.protocol.xmlrpc.codec import encode_fault, encode_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Answer, Call, Request, Value
-from proxy.protocol.batches import BatchIds
-from proxy.protocol.luigi import LuigiApi, make_call, worker_mark
+from proxy.protocol.luigi.api import LuigiApi, make_call, worker_mark
+from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.strict_json import parse_arguments
 from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from proxy.errors import Rejected
 from proxy.model import Reason, Value
-from proxy.protocol.form import read_field, unquote_plus, write_field
+from proxy.protocol.luigi.form import read_field, unquote_plus, write_field
 from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments, write_arguments
 from tests.fuzz.kit import read, typed
 

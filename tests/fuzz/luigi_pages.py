@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 from proxy.catalog.loading import load_catalog
 from proxy.model import Call
-from proxy.protocol.pages import LuigiPages
+from proxy.protocol.luigi.pages import LuigiPages
 from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 
 PAGES = LuigiPages("luigi", load_catalog(POLICIES / "catalogs" / "luigi.toml"), "", "/team-a")

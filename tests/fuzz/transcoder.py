@@ -7,9 +7,9 @@ import json
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Value
-from proxy.protocol.transcode import TOKEN_LIMIT, JsonToXml
-from proxy.protocol.transcode_whole import json_to_xml
-from proxy.protocol.xmlrpc import decode_response, encode_response
+from proxy.protocol.xmlrpc.codec import decode_response, encode_response
+from proxy.protocol.xmlrpc.json_to_xml import json_to_xml
+from proxy.protocol.xmlrpc.json_to_xml_stream import TOKEN_LIMIT, JsonToXml
 from tests.fuzz.kit import read
 
 

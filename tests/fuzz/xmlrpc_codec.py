@@ -5,13 +5,12 @@ from typing import Any
 from unittest.mock import patch
 
 from proxy.errors import Rejected, Unavailable
-from proxy.protocol import xmlrpc as codec
-from proxy.protocol.multicall import decode_multicall, encode_multicall_results
-from proxy.protocol.xmlrpc import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
-from proxy.protocol.xmlshape import Shapes
+from proxy.protocol.xmlrpc.call_templates import Shapes
+from proxy.protocol.xmlrpc.codec import Fault, codec, decode_call, decode_response, encode_call, encode_fault, encode_response
+from proxy.protocol.xmlrpc.multicall import decode_multicall, encode_multicall_results
 from tests.fuzz.kit import read, typed
 from tests.protocol.kit import as_cpython_reads, tree_call
-from tests.protocol.plain_reader import PlainReader
+from tests.protocol.xmlrpc.plain_reader import PlainReader
 
 
 def one(data: bytes) -> None:

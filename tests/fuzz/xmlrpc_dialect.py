@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Call
-from proxy.protocol.luigi import worker_mark
-from proxy.protocol.rpc import Bundle, LuigiOverXmlRpc, XmlRpc
-from proxy.protocol.xmlrpc import decode_call
+from proxy.protocol.luigi.api import worker_mark
+from proxy.protocol.xmlrpc.codec import decode_call
+from proxy.protocol.xmlrpc.server import Bundle, LuigiOverXmlRpc, XmlRpc
 from tests.fuzz.kit import ALICE, POLICIES, read, request, typed
 
 LIMIT = 1 << 20

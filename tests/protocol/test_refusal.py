@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import ABOUT, Rejected
 from proxy.model import Call, Decision, Principal, Reason
-from proxy.protocol.luigi import json_refusal
+from proxy.protocol.luigi.api import json_refusal
 from proxy.protocol.refusal import of_decision, of_error, printable
 
 ALICE = Principal("https://idp.example", "okta", "alice", ("viewer",))

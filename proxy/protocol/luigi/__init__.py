@@ -1,0 +1,1 @@
+"""Luigi's scheduler on the wire: `/api/<method>` and the visualiser's pages."""

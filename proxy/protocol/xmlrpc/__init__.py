@@ -1,0 +1,1 @@
+"""XML-RPC on the wire: before any XML-RPC server, and as a second door to luigid."""
