@@ -25,9 +25,9 @@ import cedarpy
 from cedarpy import pst
 
 from proxy.model import Call, Decision, Principal, Reason, Value
-from proxy.policy.observe import Key, TooLong, key_of, task_view_of, value_of
-from proxy.policy.possible import Known, possible
-from proxy.policy.reads import TASK, looks
+from proxy.policy.context_reads import TASK, looks
+from proxy.policy.decision_key import Key, TooLong, key_of, task_view_of, value_of
+from proxy.policy.reachability import Known, possible
 from proxy.policy.roles import Roles
 from proxy.policy.schema import CLASSES, Action, CatalogLike, actions_of, cedar_schema
 

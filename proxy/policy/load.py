@@ -22,11 +22,11 @@ import cedarpy
 from cedarpy import pst
 
 from proxy.errors import ConfigError, Problem
+from proxy.policy.context_reads import applies, named
 from proxy.policy.engine import Policy, PolicySet
-from proxy.policy.reads import applies, named
 from proxy.policy.roles import Roles, parse_roles
 from proxy.policy.schema import ATTRIBUTES, CLASSES, Action, CatalogLike, actions_of, cedar_schema
-from proxy.policy.split import Statement, invisible, split
+from proxy.policy.statements import Statement, invisible, split
 
 UPSTREAMS = "upstreams.toml"
 """The name among a set's files of the one that no file on disk has: which catalog each upstream has, as the settings say."""

@@ -17,7 +17,7 @@ from proxy.catalog.loading import Catalog, load_catalog
 from proxy.errors import ConfigError, Problem
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import UPSTREAMS, load_policies
-from proxy.policy.possible import Known, possible
+from proxy.policy.reachability import Known, possible
 from proxy.policy.roles import Matcher
 from proxy.policy.schema import actions_of
 

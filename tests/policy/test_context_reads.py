@@ -2,7 +2,7 @@ import cedarpy
 import pytest
 
 from proxy.catalog.loading import Argument, Method
-from proxy.policy.reads import TASK, Look, looks
+from proxy.policy.context_reads import TASK, Look, looks
 from proxy.policy.schema import Action
 
 ACTION = Action(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cedarpy import pst
 
-from proxy.policy.reads import applies
+from proxy.policy.context_reads import applies
 from proxy.policy.schema import Action
 
 

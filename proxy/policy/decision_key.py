@@ -11,7 +11,7 @@ from operator import methodcaller
 from typing import Any, Final, TypeAlias
 
 from proxy.model import Call, Value
-from proxy.policy.reads import TASK, Look
+from proxy.policy.context_reads import TASK, Look
 from proxy.policy.schema import Action, Plain
 
 MAX_TEXT = 256

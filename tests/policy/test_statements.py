@@ -1,7 +1,7 @@
 import cedarpy
 import pytest
 
-from proxy.policy.split import Statement, invisible, split
+from proxy.policy.statements import Statement, invisible, split
 
 ONE = "permit (principal, action, resource);"
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from proxy.catalog.loading import Argument, Method
 from proxy.model import Call, Value
-from proxy.policy.observe import MAX_ITEMS, MAX_TEXT, TooLong, key_of, matcher, task_view_of
-from proxy.policy.reads import TASK, Look
+from proxy.policy.context_reads import TASK, Look
+from proxy.policy.decision_key import MAX_ITEMS, MAX_TEXT, TooLong, key_of, matcher, task_view_of
 from proxy.policy.schema import Action
 
 ACTION = Action(
