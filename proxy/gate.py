@@ -17,7 +17,7 @@ from functools import partial
 from time import monotonic_ns
 from typing import Any, Protocol
 
-from proxy.audit.journal import Journal
+from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected, Unavailable
 from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Call, Decision, Origin, Principal, Reason, Receipt, Reply, Request, Value

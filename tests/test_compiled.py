@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.withhold import Withholder
+from proxy.audit.redaction.redactor import Withholder
 from proxy.edge import app
 from proxy.model import Value
 from proxy.protocol.xmlrpc.codec import encode_call, encode_response

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from proxy.audit.files import Disk
-from proxy.audit.journal import Journal
-from proxy.audit.reader import read_all
+from proxy.audit.reading.reader import read_all
+from proxy.audit.writing.disk import Disk
+from proxy.audit.writing.journal import Journal
 from proxy.catalog.loading import load_catalog
 from proxy.edge.metrics import Meter
 from proxy.edge.server import new_request_id_source

@@ -46,14 +46,14 @@ MADE_BY = {"Principal": "proxy.identity", "Call": "proxy.protocol", "Decision": 
 
 # What `audit verify` is made of: its own two modules, and the format, which it has in common with the writer. Of the modules of the
 # format that hold more than that, it takes these names alone: no file is made, no record written, no checkpoint signed with them.
-CHECKER = {"proxy.audit.verify", "proxy.audit.chain"}
+CHECKER = {"proxy.audit.checking.verify", "proxy.audit.checking.chain"}
 FORMAT = {
-    "proxy.audit.merkle": {"Tree", "leaf_hash"},
+    "proxy.audit.format.merkle": {"Tree", "leaf_hash"},
     # also the writer's Signer
-    "proxy.audit.checkpoint": {"BadCheckpointError", "Checkpoint", "check", "split"},
+    "proxy.audit.format.checkpoint": {"BadCheckpointError", "Checkpoint", "check", "split"},
     # also the writer's I/O
-    "proxy.audit.files": {"CHECKPOINT_SUFFIX", "OPERATOR", "SEALED_SUFFIX", "SEGMENT_SUFFIX", "logs", "segment_name", "segments"},
-    "proxy.audit.reader": {"DAMAGED", "open_segment"},
+    "proxy.audit.writing.disk": {"CHECKPOINT_SUFFIX", "OPERATOR", "SEALED_SUFFIX", "SEGMENT_SUFFIX", "logs", "segment_name", "segments"},
+    "proxy.audit.reading.reader": {"DAMAGED", "open_segment"},
 }
 
 
@@ -160,13 +160,18 @@ def audit_closure(*modules: str) -> set[str]:
 
 def test_the_checker_of_logs_shares_the_format_with_their_writer_and_nothing_else() -> None:
     """A mistake of the writer must not hide itself: what checks a log knows the format alone, and the writer does not know the checker."""
-    checker, writer = audit_closure("proxy.audit.verify"), audit_closure("proxy.audit.journal")
+    checker, writer = audit_closure("proxy.audit.checking.verify"), audit_closure("proxy.audit.writing.journal")
     assert checker == CHECKER | FORMAT.keys()
     assert checker & writer == FORMAT.keys()
     for module in sorted(checker):
         for other, name in audit_imports(module):
             assert other in CHECKER or name in FORMAT[other], f"{module} takes {name} of {other}"
-    assert {"proxy.audit.writer", "proxy.audit.record", "proxy.audit.commits", "proxy.audit.recover"} <= writer
+    assert {
+        "proxy.audit.writing.writer",
+        "proxy.audit.format.record",
+        "proxy.audit.writing.group_commit",
+        "proxy.audit.writing.recovery",
+    } <= writer
 
 
 def test_the_reader_of_imports_sees_them_in_functions_too() -> None:

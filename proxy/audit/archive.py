@@ -17,14 +17,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from proxy.audit.chain import Chain
-from proxy.audit.compress import compress
-from proxy.audit.files import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, make_directory, replace_durably, segment_name, segments, sync_directory
-from proxy.audit.keys import PUBLIC_KEYS
-from proxy.audit.merkle import leaf_hash
-from proxy.audit.policies import DIRECTORY as POLICY_SETS
-from proxy.audit.reader import last_of_segment, parse, readable
-from proxy.audit.withhold import Json
+from proxy.audit.checking.chain import Chain
+from proxy.audit.format.merkle import leaf_hash
+from proxy.audit.format.policy_snapshots import DIRECTORY as POLICY_SETS
+from proxy.audit.reading.reader import last_of_segment, parse, readable
+from proxy.audit.redaction.redactor import Json
+from proxy.audit.writing.compression import compress
+from proxy.audit.writing.disk import (
+    CHECKPOINT_SUFFIX,
+    SEGMENT_SUFFIX,
+    make_directory,
+    replace_durably,
+    segment_name,
+    segments,
+    sync_directory,
+)
+from proxy.audit.writing.keys import PUBLIC_KEYS
 
 
 @dataclass(frozen=True, slots=True)

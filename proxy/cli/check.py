@@ -16,7 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from proxy.audit.keys import HMAC_KEY, SIGNING_KEY, load_hmac_key
+from proxy.audit.writing.keys import HMAC_KEY, SIGNING_KEY, load_hmac_key
 from proxy.catalog.loading import Catalog, load_catalog
 from proxy.cli.modes import open_to_others
 from proxy.cli.problems import print_problems

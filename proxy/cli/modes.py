@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from proxy.audit.keys import HMAC_KEY, SIGNING_KEY
+from proxy.audit.writing.keys import HMAC_KEY, SIGNING_KEY
 from proxy.config.loading import Settings
 from proxy.errors import ConfigError, Problem
 

@@ -18,15 +18,15 @@ from itertools import count
 
 import structlog
 
-from proxy.audit.journal import Journal
-from proxy.audit.keys import load_hmac_key
+from proxy.audit.writing.journal import Journal
+from proxy.audit.writing.keys import load_hmac_key
+from proxy.audit.writing.log_instances import close_abandoned, lane_names, open_first_free
 from proxy.catalog.loading import Catalog, load_catalog
 from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
 from proxy.edge.descriptors import places_for_clients
 from proxy.edge.gatelog import GateLog
-from proxy.edge.lanes import close_abandoned, lane_names, open_first_free
 from proxy.edge.listener import Listener, bind, turn_away
 from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.probes import Probes

@@ -6,7 +6,7 @@ at least one issuer's keys are there, and the gate is not shutting down. Everyth
 
 from collections.abc import Awaitable, Callable
 
-from proxy.audit.journal import Journal
+from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected
 from proxy.gate import Gate
 from proxy.identity.verifier import Verifier

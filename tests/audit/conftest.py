@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.audit import made
+from tests.support import audit as made
 
 
 @pytest.fixture(params=["loop", "thread"])

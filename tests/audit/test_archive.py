@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.archive import Plan, copy, plan, remove
-from proxy.audit.chain import Wrong
-from proxy.audit.controls import policy_sets
-from proxy.audit.files import segments
-from proxy.audit.keys import PUBLIC_KEYS, public_keys
-from proxy.audit.policies import kept_policy_set
-from proxy.audit.reader import read_all, read_log
-from proxy.audit.verify import verify_directory
-from tests.audit.made import HASH, Clock, one, open_journal, raw_lines
+from proxy.audit.checking.chain import Wrong
+from proxy.audit.checking.verify import verify_directory
+from proxy.audit.format.policy_snapshots import kept_policy_set
+from proxy.audit.reading.reader import read_all, read_log
+from proxy.audit.reporting.controls import policy_sets
+from proxy.audit.writing.disk import segments
+from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
+from tests.support.audit import HASH, Clock, one, open_journal, raw_lines
 
 DAY = 24 * 3600 * 10**9
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.audit.report import last_checkpoints
+from proxy.audit.reporting.report import last_checkpoints
 from proxy.catalog.loading import load_catalog
 from proxy.cli.audit import app
 from proxy.model import Call, Decision, Principal, Reason
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
-from tests.audit.made import HERE, Clock, open_journal
+from tests.support.audit import HERE, Clock, open_journal
 
 ALICE = Principal("https://i/", "i", "alice", ("viewer",))
 CATALOG = """\

@@ -8,7 +8,7 @@ with the CPU time that thread used since the tick before as its weight, so that 
 figures. A tick that falls into C code is seen when Python runs next: the time of a C function counts for the line that
 called it, and what the event loop did between two callbacks (polling, reading and writing sockets) counts as the event loop.
 
-``nowhere``: the journal does all it does but for the two operations of `proxy.audit.files.Disk`, which do nothing.
+``nowhere``: the journal does all it does but for the two operations of `proxy.audit.writing.disk.Disk`, which do nothing.
 """
 
 import json
@@ -107,8 +107,8 @@ def main() -> None:
     out, *flags, _option, config = sys.argv[1:]
     import uvloop
 
-    from proxy.audit.files import Disk
-    from proxy.audit.journal import Journal
+    from proxy.audit.writing.disk import Disk
+    from proxy.audit.writing.journal import Journal
     from proxy.config.loading import load_settings
     from proxy.edge import app
     from proxy.edge.logs import set_up_logging

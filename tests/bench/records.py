@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.audit.files import Disk, segments
-from proxy.audit.journal import Journal
+from proxy.audit.writing.disk import Disk, segments
+from proxy.audit.writing.journal import Journal
 from proxy.model import Call, Decision
-from tests.audit.made import ALLOW, HERE, WORKER
 from tests.bench.calls import task, worker_name
 from tests.bench.peers import python_environ
+from tests.support.audit import ALLOW, HERE, WORKER
 
 _AT_ONCE = 200  # calls in one commit
 

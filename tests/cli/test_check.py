@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.audit.keys import load_hmac_key, load_signing_key
+from proxy.audit.writing.keys import load_hmac_key, load_signing_key
 from proxy.cli.modes import open_to_others, refuse_open
 from proxy.config.loading import Settings, read_tables
 from proxy.edge.self_signed import make_self_signed

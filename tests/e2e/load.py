@@ -12,8 +12,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlencode
 
-from proxy.audit.files import logs
-from proxy.audit.reader import Position, read_log
+from proxy.audit.reading.reader import Position, read_log
+from proxy.audit.writing.disk import logs
 from tests.e2e.stack import Gate, Record
 from tests.e2e.stage import FORM, ROOT, clean_environment
 

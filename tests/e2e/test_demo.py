@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from cli.test_demo import Demo, descendants, runs
 
-from proxy.audit.reader import read_all
+from proxy.audit.reading.reader import read_all
 from tests.e2e.stage import ROOT, until
 
 PATIENCE = 120.0

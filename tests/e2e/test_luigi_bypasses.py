@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import pytest
 
-from proxy.audit.keys import load_hmac_key
+from proxy.audit.writing.keys import load_hmac_key
 from proxy.model import Principal
 from proxy.protocol.luigi.batch_ids import BatchIds, batch_key
 from tests.e2e.stage import FORM, Client, Gate, Luigid, Response, Worker, basic, until, write_netrc

@@ -11,10 +11,10 @@ from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 
-from proxy.audit.files import segments
-from proxy.audit.reader import DAMAGED, Follower, Item, last_items, open_segment, read_all
-from proxy.audit.recover import State, recover
-from proxy.audit.verify import LogReport, verify_directory
+from proxy.audit.checking.verify import LogReport, verify_directory
+from proxy.audit.reading.reader import DAMAGED, Follower, Item, last_items, open_segment, read_all
+from proxy.audit.writing.disk import segments
+from proxy.audit.writing.recovery import State, recover
 from proxy.errors import ConfigError
 from tests.fuzz.kit import SEEDS
 

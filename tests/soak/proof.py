@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from proxy.audit.reader import read_all
+from proxy.audit.reading.reader import read_all
 from proxy.catalog.loading import load_catalog
 from tests.soak.load import Notes
 from tests.soak.world import World

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from proxy.audit.archive import Plan, copy, plan, remove
-from proxy.audit.chain import BrokenError
-from proxy.audit.files import OPERATOR, logs
-from proxy.audit.journal import Journal
-from proxy.audit.show import printable
+from proxy.audit.checking.chain import BrokenError
+from proxy.audit.reading.rows import printable
+from proxy.audit.writing.disk import OPERATOR, logs
+from proxy.audit.writing.journal import Journal
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.errors import ConfigError
 

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from proxy.audit.files import logs
-from proxy.audit.show import COLUMNS
+from proxy.audit.reading.rows import COLUMNS
+from proxy.audit.writing.disk import logs
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
 

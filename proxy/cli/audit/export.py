@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from proxy.audit.export import COLUMNS, flat, ocsf
-from proxy.audit.query import CallRecord, Filter, find
-from proxy.audit.record import dumps
-from proxy.audit.report import defused
-from proxy.audit.show import printable
+from proxy.audit.format.record import dumps
+from proxy.audit.reading.query import CallRecord, Filter, find
+from proxy.audit.reading.rows import printable
+from proxy.audit.reporting.export import COLUMNS, flat, ocsf
+from proxy.audit.reporting.report import defused
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until, Upstream
 

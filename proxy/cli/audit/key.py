@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from proxy.audit.checkpoint import format_key
-from proxy.audit.files import make_once
-from proxy.audit.keys import PUBLIC_KEYS, new_signing_key, public_keys
+from proxy.audit.format.checkpoint import format_key
+from proxy.audit.writing.disk import make_once
+from proxy.audit.writing.keys import PUBLIC_KEYS, new_signing_key, public_keys
 from proxy.cli.audit.common import Config, Directory, app, directory, fail
 from proxy.errors import ConfigError
 

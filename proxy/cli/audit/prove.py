@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from proxy.audit.explain import explain
-from proxy.audit.files import logs
-from proxy.audit.prove import BadProofError, check_proof
-from proxy.audit.prove import prove as make_proof
-from proxy.audit.show import printable, who
+from proxy.audit.checking.proof import BadProofError, check_proof
+from proxy.audit.checking.proof import prove as make_proof
+from proxy.audit.reading.call_details import explain
+from proxy.audit.reading.rows import printable, who
+from proxy.audit.writing.disk import logs
 from proxy.cli.audit.common import Config, Directory, app, directory, fail
 from proxy.cli.audit.verify import named_keys
 

@@ -10,11 +10,11 @@ from typing import Annotated, get_args
 
 import typer
 
-from proxy.audit.query import CallRecord, Filter, find
-from proxy.audit.record import dumps
-from proxy.audit.report import defused
-from proxy.audit.show import COLUMNS, call_row, printable
-from proxy.audit.stats import Stats, bar, count
+from proxy.audit.format.record import dumps
+from proxy.audit.reading.query import CallRecord, Filter, find
+from proxy.audit.reading.rows import COLUMNS, call_row, printable
+from proxy.audit.reading.stats import Stats, bar, count
+from proxy.audit.reporting.report import defused
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, instant, table
 from proxy.model import Permission, Reason
 

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from proxy.audit import controls
-from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, parse, split
-from proxy.audit.files import CHECKPOINT_SUFFIX, logs
-from proxy.audit.query import Filter, find
-from proxy.audit.reader import Item, read_all
-from proxy.audit.report import Report, as_csv, as_html, as_text, below, last_checkpoints
-from proxy.audit.show import printable
-from proxy.audit.verify import verify_directory
+from proxy.audit.checking.verify import verify_directory
+from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
+from proxy.audit.reading.query import Filter, find
+from proxy.audit.reading.reader import Item, read_all
+from proxy.audit.reading.rows import printable
+from proxy.audit.reporting import controls
+from proxy.audit.reporting.report import Report, as_csv, as_html, as_text, below, last_checkpoints
+from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until
 from proxy.cli.audit.verify import Key, operator_beside, progress, trusted_keys

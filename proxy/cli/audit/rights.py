@@ -1,7 +1,7 @@
 """What a policy set of the past allows: rebuilt from the texts kept beside the log, never from the files of today.
 
 The kept texts are those of the policies, of ``roles.toml``, of the catalogs, and which upstream had which catalog. They are
-believed only if the log vouches for them (`proxy.audit.controls.policy_sets`) and if loading them gives the very hash that
+believed only if the log vouches for them (`proxy.audit.reporting.controls.policy_sets`) and if loading them gives the very hash that
 the log names. A set that does not load, because this version of callgate reads policies otherwise, is refused.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy.audit.controls import Granted, InForce
+from proxy.audit.reporting.controls import Granted, InForce
 from proxy.catalog.loading import Catalog, load_catalog
 from proxy.errors import ConfigError, Problem
 from proxy.policy.engine import PolicySet

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from proxy.audit.explain import Whole, explain
-from proxy.audit.keys import HMAC_KEY, load_hmac_key
-from proxy.audit.match import find_value
-from proxy.audit.query import CallRecord
-from proxy.audit.record import dumps
-from proxy.audit.show import Rows, printable, who
+from proxy.audit.format.record import dumps
+from proxy.audit.reading.call_details import Whole, explain
+from proxy.audit.reading.query import CallRecord
+from proxy.audit.reading.rows import Rows, printable, who
+from proxy.audit.reading.secret_search import find_value
+from proxy.audit.writing.keys import HMAC_KEY, load_hmac_key
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, table
 from proxy.errors import ConfigError
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from proxy.audit.reader import Follower, Item, last_items
-from proxy.audit.show import Rows
+from proxy.audit.reading.reader import Follower, Item, last_items
+from proxy.audit.reading.rows import Rows
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, table
 
 _LOOK = 0.2  # seconds between looks at the files: live to a reader, nothing to a disk

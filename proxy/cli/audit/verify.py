@@ -10,14 +10,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy.audit.checkpoint import BadCheckpointError, Checkpoint, format_key, parse_keys, split
-from proxy.audit.files import OPERATOR, logs, segments
-from proxy.audit.keys import PUBLIC_KEYS, public_keys
-from proxy.audit.reader import last_items
-from proxy.audit.record import dumps
-from proxy.audit.show import printable
-from proxy.audit.verify import Keys, LogReport, known_checkpoint, verify_directory, verify_log
-from proxy.audit.verify import Progress as Count
+from proxy.audit.checking.verify import Keys, LogReport, known_checkpoint, verify_directory, verify_log
+from proxy.audit.checking.verify import Progress as Count
+from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, format_key, parse_keys, split
+from proxy.audit.format.record import dumps
+from proxy.audit.reading.reader import last_items
+from proxy.audit.reading.rows import printable
+from proxy.audit.writing.disk import OPERATOR, logs, segments
+from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.cli.audit.common import AsJson, app, fail
 from proxy.errors import ConfigError
 

@@ -1,0 +1,1 @@
+"""Checks a log. Shares `format` with the writer, and nothing else."""

@@ -1,0 +1,53 @@
+"""Keeps every policy set that was ever in force, beside the logs, by its hash.
+
+``<audit directory>/policies/<hex>.json`` holds the texts of the set's files by name. The hash is that of the policy layer
+(every decided record names it); the ``policy`` record that says when the set came into force has the SHA-256 of its texts, so
+that a later edit of the file shows. The texts are evidence to read, not a source that is ever loaded again.
+"""
+
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from proxy.audit.writing.disk import make_directory, replace_durably
+
+DIRECTORY: Final = "policies"
+
+_HASH = re.compile(r"[a-z0-9-]{1,16}:([0-9a-f]{16,128})")
+
+
+def keep_policy_set(directory: Path, policy_hash: str, files: Mapping[str, str]) -> str:
+    """Keep a policy set under the audit `directory` and return its texts' digest, for the log. Raise ValueError on a bad hash."""
+    path = _path(directory, policy_hash)
+    texts = dict(sorted(files.items()))
+    if kept_policy_set(directory, policy_hash) != texts:
+        make_directory(path.parent)
+        kept = {"hash": policy_hash, "files": texts}
+        replace_durably(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
+    return digest(texts)
+
+
+def kept_policy_set(directory: Path, policy_hash: str) -> dict[str, str] | None:
+    """Return the texts of a policy set by file name, None when it is not kept. `digest` of them must be what the log says."""
+    try:
+        kept = orjson.loads(_path(directory, policy_hash).read_bytes())
+        texts = kept["files"]
+        return {str(name): str(text) for name, text in texts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def digest(texts: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a set's texts, in hex."""
+    return sha256(orjson.dumps(texts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _path(directory: Path, policy_hash: str) -> Path:
+    found = _HASH.fullmatch(policy_hash)
+    if found is None:
+        raise ValueError("not a hash of a policy set")
+    return directory / DIRECTORY / f"{found[1]}.json"

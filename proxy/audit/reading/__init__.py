@@ -1,0 +1,1 @@
+"""Reads records back: queries, statistics, one call in full."""

@@ -1,0 +1,112 @@
+"""One call whole: its records, the policies that decided it as they were then, and what stood beside it in the log.
+
+The texts come from the policy sets kept beside the log; each is held against the digest that the log itself has of it.
+"""
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxy.audit.format.policy_snapshots import digest, kept_policy_set
+from proxy.audit.reading.query import CallRecord
+from proxy.audit.reading.reader import Item, parse, read_log
+from proxy.audit.writing.disk import logs
+
+NEIGHBOURS = 3
+
+
+@dataclass(slots=True)
+class Whole:
+    """A call with all that explains it. `policies` maps each deciding id to its text, `doubts` says what could not be shown."""
+
+    call: CallRecord
+    items: list[Item]
+    policies: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    before: list[dict[str, Any]] = field(default_factory=list)
+    after: list[dict[str, Any]] = field(default_factory=list)
+
+
+def explain(directory: Path, call_id: str) -> list[Whole]:
+    """Return the calls with this id (several for a multicall, asked for by the request's id); empty when there is none."""
+    return [whole for path in logs(directory).values() for whole in _in_log(directory, path, call_id)]
+
+
+def policy_text(texts: dict[str, str], policy_id: str) -> str | None:
+    """Return the statement of one policy out of a set's files, with its annotation and up to its semicolon."""
+    for name, text in texts.items():
+        if name.endswith(".cedar") and (found := re.search(rf'@id\(\s*"{re.escape(policy_id)}"\s*\)', text)) is not None:
+            return text[found.start() : _statement_end(text, found.end())]
+    return None
+
+
+def _in_log(directory: Path, log: Path, call_id: str) -> list[Whole]:
+    wanted = f'"id":"{call_id}'.encode()
+    found: dict[int, Whole] = {}
+    last: deque[bytes] = deque(maxlen=NEIGHBOURS)
+    digests: dict[str, str] = {}
+    waiting: list[Whole] = []
+
+    def sift(raw: bytes) -> bool:
+        stage = raw[70:110]
+        if wanted in raw or b'"policy"' in stage:
+            return True
+        if b'"decided"' not in stage and b'"rejected"' not in stage:
+            return False
+        if len(waiting) == 0:
+            last.append(raw)  # parsed only if it turns out to be a neighbour
+        return len(waiting) > 0
+
+    for item in read_log(log, None, sift):
+        record = item.record
+        mine = record.get("id") == call_id or str(record.get("id", "")).startswith(f"{call_id}.")
+        if record.get("stage") == "policy":
+            digests[str(record.get("hash"))] = str(record.get("texts_sha256"))
+        elif mine and record.get("stage") in ("decided", "rejected"):
+            whole = Whole(CallRecord(item.log, record), [item], before=[parse(raw) for raw in last])
+            _policies(directory, whole, digests)
+            found[int(record["seq"])] = whole
+            waiting.append(whole)
+        elif mine and record.get("stage") == "completed" and (done := found.get(record.get("decided", -1))) is not None:
+            done.call = CallRecord(item.log, done.call.decided, record)
+            done.items.append(item)
+        elif record.get("stage") in ("decided", "rejected"):
+            for whole in waiting:
+                whole.after.append(record)
+            waiting[:] = [whole for whole in waiting if len(whole.after) < NEIGHBOURS]
+    return list(found.values())
+
+
+def _policies(directory: Path, whole: Whole, digests: dict[str, str]) -> None:
+    decided = whole.call.decided
+    ids = [str(policy) for policy in decided.get("policies", ())]
+    policy_hash = str(decided.get("policy_hash", ""))
+    if not ids:
+        return
+    try:
+        texts = kept_policy_set(directory if (directory / "policies").is_dir() else directory.parent, policy_hash)
+    except ValueError:
+        texts = None
+    if texts is None:
+        whole.doubts.append(f"the policy set {policy_hash} is not kept beside the log")
+        return
+    if policy_hash in digests and digest(texts) != digests[policy_hash]:
+        whole.doubts.append(f"the kept policy set {policy_hash} is not the one that was in force: its texts have another hash")
+    elif policy_hash not in digests:
+        whole.doubts.append(f"no record says when {policy_hash} came into force, so its texts are not vouched for")
+    for policy_id in ids:
+        text = policy_text(texts, policy_id)
+        if text is None:
+            whole.doubts.append(f"the set has no policy {policy_id}")
+        else:
+            whole.policies[policy_id] = text
+
+
+def _statement_end(text: str, at: int) -> int:
+    """Return the place after the semicolon that ends a Cedar statement: not one in a string or a comment."""
+    for found in re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;').finditer(text, at):
+        if found[0] == ";":
+            return found.end()
+    return len(text)

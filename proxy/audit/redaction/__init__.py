@@ -1,0 +1,1 @@
+"""What a record keeps of a call's arguments: secrets as keyed hashes, long values as lengths."""

@@ -1,0 +1,1 @@
+"""Writes a log: records, segments, checkpoints, recovery. Never imports `checking`."""

@@ -1,0 +1,80 @@
+"""The keys beside the log: each made on first use, readable by its owner only.
+
+``hmac.key`` (32 random bytes, hex) keys the hashes that stand for secrets in records; one for all logs of an audit directory, so
+that one value has one hash in all of them. ``signing.key`` (Ed25519, PKCS #8 in PEM) signs checkpoints, unless the operator
+gives one from elsewhere. ``signing.pub`` lists the public keys that ever signed here, one a line, newest last: a convenience,
+and no proof, since whoever could alter the log could have replaced it too.
+"""
+
+import secrets
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from proxy.audit.format.checkpoint import BadCheckpointError, format_key, parse_keys
+from proxy.audit.writing.disk import make_directory, make_once, read_private, replace_durably
+from proxy.errors import ConfigError, Problem
+
+HMAC_KEY = "hmac.key"
+SIGNING_KEY = "signing.key"
+PUBLIC_KEYS = "signing.pub"
+
+
+def load_hmac_key(directory: Path, *, make: bool = True) -> bytes:
+    """Return the HMAC key of an audit directory; make it if there is none. Raise ConfigError when it cannot be used."""
+    path = directory / HMAC_KEY
+    if make and not path.exists():
+        make_directory(directory)
+        make_once(path, secrets.token_hex(32).encode() + b"\n")
+    try:
+        key = bytes.fromhex(read_private(path).decode("ascii"))
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from None
+    if len(key) < 16:
+        raise ConfigError([Problem(str(path), "the key is shorter than 16 bytes", "restore it from a backup")])
+    return key
+
+
+def new_signing_key() -> bytes:
+    """Return a new private key in PEM."""
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def load_signing_key(directory: Path, site: str, pem: bytes | None = None) -> Ed25519PrivateKey:
+    """Return the key that signs here: the one given, else the one beside the log, made if there is none; note its public part."""
+    path = directory / SIGNING_KEY
+    try:
+        if pem is None:
+            make_directory(directory)
+            pem = read_private(path) if path.exists() else make_once(path, new_signing_key())
+        key = load_pem_private_key(pem, password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _unusable(path, error) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError([Problem(str(path), "the signing key is no Ed25519 key", "make one with callgate audit key make")])
+    _publish(directory, site, key.public_key().public_bytes_raw())
+    return key
+
+
+def public_keys(path: Path) -> list[tuple[str, bytes]]:
+    """Read a file of public keys as (name, key); raise ConfigError when it holds none."""
+    try:
+        return parse_keys(path.read_text(encoding="ascii"))
+    except (OSError, ValueError, BadCheckpointError) as error:
+        raise _unusable(path, error) from None
+
+
+def _publish(directory: Path, site: str, public: bytes) -> None:
+    path = directory / PUBLIC_KEYS
+    line = format_key(site, public)
+    known = path.read_text(encoding="ascii").split() if path.exists() else []
+    if line not in known:
+        replace_durably(path, "".join(f"{key}\n" for key in [*known, line]).encode())
+
+
+def _unusable(path: Path, error: Exception) -> ConfigError:
+    if isinstance(error, ConfigError):
+        return error
+    return ConfigError([Problem(str(path), f"no usable key: {type(error).__name__}", "restore it from a backup, or name the right file")])

@@ -1,0 +1,418 @@
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from proxy.audit.checking.verify import verify_log
+from proxy.audit.format.merkle import Tree, leaf_hash
+from proxy.audit.format.policy_snapshots import digest, kept_policy_set
+from proxy.audit.writing.disk import Disk
+from proxy.audit.writing.keys import PUBLIC_KEYS, new_signing_key, public_keys
+from proxy.audit.writing.rejection_summaries import Rejections
+from proxy.errors import ConfigError, Unavailable
+from proxy.model import Reason
+from tests.support.audit import (
+    ALICE,
+    ALLOW,
+    DENY,
+    EIO,
+    ENOSPC,
+    EROFS,
+    HASH,
+    HERE,
+    WORKER,
+    Clock,
+    FailingDisk,
+    call,
+    one,
+    open_journal,
+    raw_lines,
+    records,
+    stages,
+)
+
+pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
+
+
+async def until(true: Callable[[], bool], *, tries: int = 2000) -> None:
+    """Wait for a condition of another thread; fail rather than hang."""
+    for _ in range(tries):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never became true")
+
+
+async def test_a_receipt_means_the_record_is_on_disk(tmp_path: Path) -> None:
+    """When decide returns, the record has been written and synced; before, there is no receipt."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    before = disk.syncs
+    [receipt] = await journal.decide("R1", WORKER, HERE, [(call(), ALLOW)], 42)
+    assert receipt is not None and disk.syncs > before
+    found = records(tmp_path / "gate")[receipt.sequence]
+    assert (found["id"], found["stage"], receipt.call_id, receipt.started) == ("R1", "decided", "R1", 42)
+    await journal.close()
+
+
+async def test_a_denied_call_gets_no_receipt(tmp_path: Path) -> None:
+    """A denial is recorded and durable, and gives nothing that could be used to forward it."""
+    journal = open_journal(tmp_path)
+    assert await journal.decide("R1", ALICE, HERE, [(call("pause", "admin"), DENY)], 0) == [None]
+    assert records(tmp_path / "gate")[-1]["decision"] == "deny"
+    await journal.close()
+
+
+async def test_a_batch_is_one_commit_with_ids_of_its_own(tmp_path: Path) -> None:
+    """The calls of a multicall are recorded each, in one commit, with receipts for the allowed ones."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    before = disk.syncs
+    receipts = await journal.decide("R1", WORKER, HERE, [(call("a"), ALLOW), (call("b"), DENY), (call("c"), ALLOW)], 0)
+    assert disk.syncs == before + 1
+    assert [r and r.call_id for r in receipts] == ["R1.0", None, "R1.2"]
+    found = records(tmp_path / "gate")
+    assert [(found[r.sequence]["method"], r.call_id) for r in receipts if r] == [("a", "R1.0"), ("c", "R1.2")]
+    await journal.close()
+
+
+async def test_many_calls_share_commits(tmp_path: Path) -> None:
+    """Calls that wait at the same time are served by the same fdatasync, and each gets its own record."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    before = disk.syncs
+    await asyncio.gather(*(one(journal, n) for n in range(200)))
+    assert disk.syncs - before < 10
+    await journal.close()
+    found = records(tmp_path / "gate")
+    decided = {r["seq"]: r["id"] for r in found if r["stage"] == "decided"}
+    assert {r["decided"]: r["id"] for r in found if r["stage"] == "completed"} == decided and len(decided) == 200
+
+
+async def test_every_line_is_a_leaf_and_names_the_one_before(tmp_path: Path) -> None:
+    """Sequence numbers have no gap, `prev` is the leaf hash of the line before, and the next segment's header has the root."""
+    journal = open_journal(tmp_path, segment_bytes=3000)
+    for n in range(30):
+        await one(journal, n)
+    await journal.close()
+    tree, prev = Tree(), "0" * 16
+    lines = raw_lines(tmp_path / "gate")
+    for seq, (text, record) in enumerate(zip(lines, records(tmp_path / "gate"), strict=True)):
+        assert (record["seq"], record["prev"]) == (seq, prev)
+        if record["stage"] == "segment":
+            assert (record["tree"]["size"], record["tree"]["root"]) == (seq, tree.root().hex())
+        leaf = leaf_hash(text)
+        tree.append(leaf)
+        prev = leaf.hex()[:16]
+    assert stages(tmp_path / "gate").count("segment") > 3
+
+
+async def test_files_are_private(tmp_path: Path) -> None:
+    """Segments and keys are 0600 and directories 0700, whatever the umask is."""
+    old = os.umask(0)
+    try:
+        journal = open_journal(tmp_path / "audit")
+        await journal.close()
+    finally:
+        os.umask(old)
+    for path in (tmp_path / "audit").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+async def test_one_writer_a_log(tmp_path: Path) -> None:
+    """A second process (here: a second journal) cannot write the same log; another instance name can."""
+    journal = open_journal(tmp_path)
+    with pytest.raises(ConfigError, match="another process"):
+        open_journal(tmp_path)
+    other = open_journal(tmp_path, "gate-2")
+    await asyncio.gather(journal.close(), other.close())
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 65, "a\nb"])
+def test_a_bad_instance_name_is_refused(tmp_path: Path, name: str) -> None:
+    """An instance name is a plain file name: it becomes a directory and a part of the log's name."""
+    with pytest.raises(ConfigError, match="no name of a log"):
+        open_journal(tmp_path, name)
+
+
+@pytest.mark.parametrize(("write", "sync"), [(ENOSPC, 0), (EROFS, 0), (EIO, 0), (0, EIO), (0, ENOSPC)])
+@pytest.mark.parametrize("short", [0, 50])
+async def test_a_failing_disk_refuses_and_then_resumes(tmp_path: Path, write: int, sync: int, short: int) -> None:
+    """While write or fdatasync fails every call gets 503 and no receipt; afterwards the log goes on and explains the gap.
+
+    What the failed batch had put into the file is gone, what was known about calls under way is not.
+    """
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    [under_way] = await journal.decide("before", WORKER, HERE, [(call(), ALLOW)], 0)
+    assert under_way is not None
+    disk.fail_write, disk.fail_sync, disk.short = write, sync, short
+    journal.completed(under_way, outcome="ok", status=200, sent=1, duration_us=1)
+    for n in range(3):
+        with pytest.raises(Unavailable) as caught:
+            await journal.decide(f"during-{n}", WORKER, HERE, [(call(), ALLOW)], 0)
+        assert (caught.value.reason, caught.value.sent) == (Reason.AUDIT_UNWRITABLE, False)
+        assert caught.value.retry_after
+    assert not journal.writable and journal.failure
+    disk.fail_write = disk.fail_sync = disk.short = 0
+    await until(lambda: journal.writable)
+    await one(journal, 1)
+    await journal.close()
+    found = records(tmp_path / "gate")
+    assert [r["seq"] for r in found] == list(range(len(found)))
+    assert not [r for r in found if r.get("id", "").startswith("during")]
+    assert [r["id"] for r in found if r["stage"] == "completed"] == ["before", "call-1"]
+    [gap] = [r for r in found if r["stage"] == "gap"]
+    assert gap["refused"] == 3 and "Error" in gap["error"] and gap["since"] <= gap["time"]
+    assert stages(tmp_path / "gate").count("segment") == 2
+
+
+async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Path) -> None:
+    """A checkpoint that cannot be signed fails the log between two batches: who waits for the next one is refused.
+
+    What nobody waits for is kept.
+    """
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    [under_way] = await journal.decide("before", WORKER, HERE, [(call(), ALLOW)], 0)
+    assert under_way is not None
+    gathered = asyncio.create_task(journal.decide("gathered", WORKER, HERE, [(call(), ALLOW)], 0))
+    await asyncio.sleep(0)  # it waits for the end of the loop's turn
+    disk.fail_write = EIO
+    journal.completed(under_way, outcome="ok", status=200, sent=1, duration_us=1)
+    journal._writer._fail(OSError(EIO, "made to fail"))
+    journal._writer._queue.put("look")
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(gathered, 30)
+    assert not journal.writable
+    disk.fail_write = 0
+    await until(lambda: journal.writable)
+    await journal.close()
+    assert [(r["stage"], r["id"]) for r in records(tmp_path / "gate") if "id" in r] == [("decided", "before"), ("completed", "before")]
+
+
+@pytest.mark.interpreted
+async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path) -> None:
+    """The log fails before any call has come, and one comes while the gap record is being written: it is counted."""
+    journal = open_journal(tmp_path)
+    log = journal._writer._log
+    under_way, go_on, goes_on = threading.Event(), threading.Event(), log.go_on
+
+    def slowly(since: int, now: int, error: str, refused: int) -> None:
+        under_way.set()
+        go_on.wait(60)
+        goes_on(since, now, error, refused)
+
+    log.go_on = slowly  # type: ignore[method-assign]  # a fault: a disk that takes its time
+    journal._writer._fail(OSError(EIO, "made to fail"))
+    journal._writer._queue.put("look")
+    await until(under_way.is_set)
+    with pytest.raises(Unavailable):
+        await journal.decide("early", WORKER, HERE, [(call(), ALLOW)], 0)
+    go_on.set()
+    await until(lambda: journal.writable)
+    await journal.close()
+    assert sum(r["refused"] for r in records(tmp_path / "gate") if r["stage"] == "gap") == 1
+
+
+async def test_a_failed_sync_is_never_asked_again(tmp_path: Path) -> None:
+    """After a failed fdatasync the bytes are cut off and written anew elsewhere: a later success proves nothing about them."""
+    calls: list[str] = []
+    fail = [False]
+
+    def write(fd: int, data: bytes | memoryview) -> int:
+        calls.append(f"write {Path(f'/proc/self/fd/{fd}').readlink().name}")
+        return os.write(fd, data)
+
+    def sync(fd: int) -> None:
+        if fail[0]:
+            fail[0] = False
+            calls.append("failed")
+            raise OSError(EIO, "made to fail")
+        os.fdatasync(fd)
+
+    journal = open_journal(tmp_path, disk=Disk(write, sync))
+    fail[0] = True
+    with pytest.raises(Unavailable):
+        await journal.decide("lost", WORKER, HERE, [(call(), ALLOW)], 0)
+    await until(lambda: journal.writable)
+    await one(journal, 1)
+    await journal.close()
+    after = calls[calls.index("failed") + 1 :]
+    assert after and all("00000002.jsonl" in name or "checkpoints" in name for name in after)
+    assert b'"lost"' not in b"".join(raw_lines(tmp_path / "gate"))
+
+
+async def test_a_segment_that_reads_back_wrong_keeps_the_log_red(tmp_path: Path) -> None:
+    """If acknowledged records cannot be read back after a failure, the journal does not go on as if nothing were."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    await one(journal, 1)
+    await until(lambda: journal.size >= 4)
+    disk.fail_sync = EIO
+    with pytest.raises(Unavailable):
+        await journal.decide("x", WORKER, HERE, [(call(), ALLOW)], 0)
+    segment = tmp_path / "gate" / "00000001.jsonl"
+    segment.write_bytes(segment.read_bytes().replace(b"call-1", b"call-2"))
+    disk.fail_sync = 0
+    await until(lambda: "read back" in (journal.failure or ""))
+    assert not journal.writable
+    await journal.close()
+
+
+async def test_a_cancelled_call_is_closed(tmp_path: Path) -> None:
+    """A caller that leaves while its decision is being written does not leave the call open, and harms no other caller."""
+    journal = open_journal(tmp_path)
+    tasks = [asyncio.ensure_future(one(journal, n)) for n in range(3)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(r) for r in results] == [type(None), asyncio.CancelledError, type(None)]
+    await journal.close()
+    closed = {r["id"]: (r["outcome"], r.get("reason")) for r in records(tmp_path / "gate") if r["stage"] == "completed"}
+    assert closed == {"call-0": ("ok", None), "call-1": ("failed", "client-gone"), "call-2": ("ok", None)}
+
+
+async def test_a_clock_that_goes_back_does_not_disorder_the_log(tmp_path: Path) -> None:
+    """Times never decrease; the step back is on record once, with its size."""
+    clock = Clock()
+    journal = open_journal(tmp_path, clock=clock)
+    await one(journal, 1)
+    clock.now -= 3600 * 10**9
+    for n in range(2, 5):
+        await one(journal, n)
+    clock.now += 7200 * 10**9
+    await one(journal, 5)
+    await journal.close()
+    found = records(tmp_path / "gate")
+    assert [r["time"] for r in found] == sorted(r["time"] for r in found)
+    [step] = [r for r in found if r["stage"] == "clock"]
+    assert 3_590_000_000 < step["behind_us"] <= 3_600_000_000
+
+
+async def test_a_new_day_is_a_new_segment(tmp_path: Path) -> None:
+    """Segments end with the UTC day."""
+    clock = Clock()
+    journal = open_journal(tmp_path, clock=clock)
+    await one(journal, 1)
+    clock.now += 24 * 3600 * 10**9
+    await one(journal, 2)
+    await journal.close()
+    assert stages(tmp_path / "gate").count("segment") == 2
+
+
+async def test_floods_are_summed_up(tmp_path: Path) -> None:
+    """A flood of rejections is ten records and a summary that counts the rest; closing loses none."""
+    journal = open_journal(tmp_path, rejections=Rejections(each=10))
+    for n in range(422):
+        journal.rejected(f"R{n}", HERE, Reason.NO_CREDENTIAL)
+    await journal.close()
+    found = [r for r in records(tmp_path / "gate") if r["stage"] == "rejected"]
+    assert len(found) == 11 and found[-1]["summary"]["count"] == 412
+
+
+async def test_rejections_of_a_known_caller_are_not_summed_up(tmp_path: Path) -> None:
+    """Whoever was identified answers for each request, also for those of which no call could be made."""
+    journal = open_journal(tmp_path, rejections=Rejections(each=10))
+    for n in range(30):
+        journal.rejected(f"R{n}", HERE, Reason.MALFORMED_CALL, principal=ALICE)
+    await journal.close()
+    found = [r for r in records(tmp_path / "gate") if r["stage"] == "rejected"]
+    assert [r["id"] for r in found] == [f"R{n}" for n in range(30)]
+
+
+async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> None:
+    """An orderly end leaves no call open and says that it was one; nothing can be decided afterwards."""
+    journal = open_journal(tmp_path)
+    await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
+    await journal.close()
+    await journal.close()
+    found = records(tmp_path / "gate")
+    assert [(r["stage"], r.get("outcome")) for r in found[-2:]] == [("completed", "unknown"), ("closed", None)]
+    with pytest.raises(Unavailable):
+        await journal.decide("late", WORKER, HERE, [(call(), ALLOW)], 0)
+
+
+@pytest.mark.parametrize("heartbeat", [None, "w"])
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_call_that_ends_while_the_log_does_is_closed_once(tmp_path: Path, turns: int, heartbeat: str | None) -> None:
+    """Whenever the answer comes, there is one record of how the call ended and nothing behind the log's end."""
+    journal = open_journal(tmp_path)
+    [receipt] = await journal.decide("R1", WORKER, HERE, [(call("ping"), ALLOW)], 0, heartbeat)
+    assert receipt is not None
+    closing = asyncio.create_task(journal.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
+    journal.rejected("R2", HERE, Reason.BAD_REQUEST)
+    await closing
+    journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
+    found = records(tmp_path / "gate")
+    assert [r["decided"] for r in found if r["stage"] == "completed"] == [receipt.sequence]
+    assert found[-1]["stage"] == "closed"
+    assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS)).broken is None
+
+
+async def test_a_log_that_ends_on_a_full_disk_closes_no_call_twice(tmp_path: Path) -> None:
+    """What was kept back while the disk was full says how its calls ended; the end of the log adds the others alone."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    first, second = [(await journal.decide(name, WORKER, HERE, [(call(), ALLOW)], 0))[0] for name in ("R1", "R2")]
+    assert first is not None and second is not None
+    disk.fail_write = ENOSPC
+    journal.completed(first, outcome="ok", status=200, sent=1, duration_us=1)
+    with pytest.raises(Unavailable):
+        await journal.decide("R3", WORKER, HERE, [(call(), ALLOW)], 0)
+    await journal.close()
+    ends = [closes for _, _, _, closes in journal._commits.entries if closes >= 0]
+    assert ends == [first.sequence, second.sequence]
+
+
+async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -> None:
+    """The log says which policy set decided from when on."""
+    journal = open_journal(tmp_path)
+    journal.policy_in_force(HASH, {"roles.toml": "x", "base.cedar": "y"})
+    await journal.close()
+    [found] = [r for r in records(tmp_path / "gate") if r["stage"] == "policy"]
+    assert kept_policy_set(tmp_path, HASH) == {"roles.toml": "x", "base.cedar": "y"}
+    assert found["texts_sha256"] == digest({"base.cedar": "y", "roles.toml": "x"})
+    assert (found["hash"], found["files"]) == (HASH, ["base.cedar", "roles.toml"])
+
+
+async def test_every_segment_says_which_policies_are_in_force(tmp_path: Path) -> None:
+    """A segment's header repeats the policy record in force, so that a log can be read when its beginning was archived."""
+    clock = Clock()
+    journal = open_journal(tmp_path, clock=clock)
+    journal.policy_in_force(HASH, {"base.cedar": "y"})
+    await one(journal, 1)
+    clock.now += 24 * 3600 * 10**9
+    await one(journal, 2)
+    await journal.close()
+    first, second = (r for r in records(tmp_path / "gate") if r["stage"] == "segment")
+    assert "policy" not in first and second["policy"] == {
+        "hash": HASH,
+        "files": ["base.cedar"],
+        "texts_sha256": digest({"base.cedar": "y"}),
+    }
+    assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS)).broken is None
+
+
+async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
+    """A log goes on under the origin name it began with, though the settings name another site now: else no check could follow it."""
+    await open_journal(tmp_path, site="callgate.example/one").close()
+    await open_journal(tmp_path, site="callgate.example/two").close()
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.origin == "callgate.example/one/gate"
+
+
+async def test_a_new_signing_key_takes_over(tmp_path: Path) -> None:
+    """With a new key the log goes on; it verifies with both public keys, and not with the new one alone."""
+    await open_journal(tmp_path).close()
+    await open_journal(tmp_path, signing_key=new_signing_key()).close()
+    keys = public_keys(tmp_path / PUBLIC_KEYS)
+    assert len(keys) == 2 and verify_log(tmp_path / "gate", keys).broken is None
+    assert verify_log(tmp_path / "gate", keys[1:]).broken is not None

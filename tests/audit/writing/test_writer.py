@@ -1,0 +1,117 @@
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from proxy.audit.checking.verify import verify_log
+from proxy.audit.format.checkpoint import parse, split
+from proxy.audit.reading.reader import read_log
+from proxy.audit.writing.disk import Disk
+from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
+from proxy.audit.writing.writer import Timing
+from proxy.errors import Unavailable
+from tests.support.audit import ALLOW, ENOSPC, HERE, WORKER, FailingDisk, call, one, open_journal, stages
+
+pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for a condition of the writer's thread; fail rather than hang."""
+    for _ in range(4000):
+        if true():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never became true")
+
+
+def sizes(log: Path) -> list[int]:
+    """The sizes of the trees that were signed, in order."""
+    return [parse(note).size for path in sorted(log.glob("*.checkpoints")) for note in split(path.read_bytes())]
+
+
+async def test_a_checkpoint_follows_records_by_itself(tmp_path: Path) -> None:
+    """Once the interval has passed every record is under a signature, without anything more happening."""
+    journal = open_journal(tmp_path, timing=Timing(checkpoint=0.01))
+    await one(journal, 1)
+    await until(lambda: journal.size == 4 and sizes(tmp_path / "gate")[-1] == 4)
+    await journal.close()
+
+
+async def test_checkpoints_at_start_rotation_and_end(tmp_path: Path) -> None:
+    """However rare they are set to be, a start, the end of each segment and the end of the log are signed for."""
+    journal = open_journal(tmp_path, timing=Timing(checkpoint=1e6), segment_bytes=4000)
+    assert sizes(tmp_path / "gate") == [2]
+    for n in range(20):
+        await one(journal, n)
+    await journal.close()
+    ends: dict[int, int] = {}
+    for item in read_log(tmp_path / "gate"):
+        ends[item.after.segment] = item.record["seq"] + 1
+    assert len(ends) > 2 and sizes(tmp_path / "gate") == [2, *ends.values()]
+
+
+async def test_silence_is_on_record(tmp_path: Path) -> None:
+    """When nothing happens for the idle time, a record says since when, and is signed."""
+    journal = open_journal(tmp_path, timing=Timing(checkpoint=0.01, idle=0.02))
+    await until(lambda: stages(tmp_path / "gate").count("idle") >= 3)
+    await journal.close()
+    idle = [item.record for item in read_log(tmp_path / "gate") if item.record["stage"] == "idle"]
+    assert all(record["since"] <= record["time"] for record in idle)
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.unsigned == 0
+
+
+async def test_a_checkpoint_that_cannot_be_written_stops_the_journal(tmp_path: Path) -> None:
+    """Records that nobody can sign for are as good as none: the gate goes red, and goes on when the disk does."""
+    failing = [False]
+
+    def write(fd: int, data: bytes | memoryview) -> int:
+        if failing[0] and bytes(data[:9]) == b"callgate/":  # a checkpoint, not a record
+            raise OSError(ENOSPC, "made to fail")
+        return os.write(fd, data)
+
+    journal = open_journal(tmp_path, disk=Disk(write), timing=Timing(checkpoint=0.01, probe=0.01))
+    failing[0] = True
+    [receipt] = await journal.decide("R1", WORKER, HERE, [(call(), ALLOW)], 0)
+    assert receipt is not None
+    await until(lambda: not journal.writable)
+    failing[0] = False
+    await until(lambda: journal.writable)
+    journal.completed(receipt, outcome="ok", status=200, sent=0, duration_us=0)
+    await journal.close()
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.gaps == 1 and report.unsigned == 0 and report.unknown == 0
+
+
+async def test_a_disk_that_never_comes_back(tmp_path: Path) -> None:
+    """With the disk gone for good the journal refuses every call and can still be closed; a restart finds what was acknowledged."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk)
+    await one(journal, 1)
+    disk.fail_write = ENOSPC
+    for n in range(3):
+        try:
+            await journal.decide(f"x{n}", WORKER, HERE, [(call(), ALLOW)], 0)
+            raise AssertionError("a call went through")
+        except Unavailable as error:
+            assert error.retry_after
+    await journal.close()
+    await open_journal(tmp_path).close()
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.open == 0
+
+
+async def test_open_calls_are_named_where_a_segment_begins(tmp_path: Path) -> None:
+    """A segment's first record lists the calls then open, so that recovery and a check of it alone need no other."""
+    journal = open_journal(tmp_path, segment_bytes=2000)
+    [receipt] = await journal.decide("long", WORKER, HERE, [(call(), ALLOW)], 0)
+    assert receipt is not None
+    for n in range(10):
+        await one(journal, n)
+    headers = [item.record for item in read_log(tmp_path / "gate") if item.record["stage"] == "segment"]
+    assert len(headers) > 2 and all([receipt.sequence, "long"] in header["open"] for header in headers[1:])
+    journal.completed(receipt, outcome="ok", status=200, sent=0, duration_us=0)
+    await journal.close()
+    assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS), only=headers[-1]["segment"]).broken is None
