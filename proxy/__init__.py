@@ -1,1 +1,1 @@
-"""Callgate: an identity-aware reverse proxy in front of workflow schedulers. Start reading at `proxy.gate`."""
+"""Callgate: an identity-aware reverse proxy in front of workflow schedulers. Start reading at `proxy.gate.pipeline`."""

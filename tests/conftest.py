@@ -11,14 +11,14 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
-import proxy.gate
+import proxy.gate.pipeline
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 settings.register_profile("unhurried", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-COMPILED = not proxy.gate.__file__.endswith(".py")
+COMPILED = not proxy.gate.pipeline.__file__.endswith(".py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -95,6 +95,6 @@ def test_large_integers_leave_nothing_behind(value: int) -> None:
 
 def test_a_process_that_is_started_has_the_same() -> None:
     """What the end-to-end tests start is what they mean to test."""
-    program = "import proxy.gate; print(proxy.gate.__file__)"
+    program = "import proxy.gate.pipeline; print(proxy.gate.pipeline.__file__)"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert Path(ran.stdout.strip()) == Path(importlib.import_module("proxy.gate").__file__ or "")
+    assert Path(ran.stdout.strip()) == Path(importlib.import_module("proxy.gate.pipeline").__file__ or "")

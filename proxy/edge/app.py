@@ -37,7 +37,8 @@ from proxy.edge.streams import BoundedStreams
 from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream import Leg, Target
 from proxy.errors import ConfigError, Problem
-from proxy.gate import Gate
+from proxy.gate.pipeline import Gate
+from proxy.gate.routing import Route, make_route
 from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
@@ -45,7 +46,6 @@ from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import batch_key
-from proxy.routes import Route, make_route
 
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
 _COLLECT_SECONDS = 60  # between two looks for cyclic garbage: each takes some 8 us for every open connection (measured with 2,000)

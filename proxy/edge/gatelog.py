@@ -33,7 +33,7 @@ class GateLog:
     """A structlog logger with bounded lines about refusals. `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, later: Later = _later) -> None:
-        self._log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy.gate")
+        self._log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy.gate.pipeline")
         self._rejected = _Thinned(_PER_SECOND, _PER_SECOND, clock, later, self._more_rejected)
         self._denied = _Thinned(_PER_PRINCIPAL, _DENIED_PER_SECOND, clock, later, self._more_denied)
         self._failed = _Thinned(_PER_FAILURE, _FAILED_PER_SECOND, clock, later, self._more_failed)

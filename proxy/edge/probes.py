@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected
-from proxy.gate import Gate
+from proxy.gate.pipeline import Gate
 from proxy.identity.verifier import Verifier
 from proxy.model import Origin, Reply, Request
 

@@ -63,10 +63,10 @@ def test_a_gate_loads_nothing_for_consoles() -> None:
     """What a serving process imports before it begins: rich would be 5 MB in each. Other verbs still find it."""
     code = (
         "import sys; from proxy.cli import main, serve; main.build('serve'); serve._serve_imports();"
-        "print([name for name in ('rich', 'pygments', 'structlog', 'proxy.gate') if name in sys.modules]); import rich"
+        "print([name for name in ('rich', 'pygments', 'structlog', 'proxy.gate.pipeline') if name in sys.modules]); import rich"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "['structlog', 'proxy.gate']\n"
+    assert done.stdout == "['structlog', 'proxy.gate.pipeline']\n"
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["--nonsense"], ["serve", "--nonsense"], ["check", "extra"]])

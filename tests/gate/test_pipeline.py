@@ -16,7 +16,8 @@ from proxy.catalog.loading import load_catalog
 from proxy.edge.metrics import Meter
 from proxy.edge.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
-from proxy.gate import Gate
+from proxy.gate.pipeline import Gate
+from proxy.gate.routing import Leg, Routes, make_route
 from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
@@ -25,7 +26,6 @@ from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Request
 from proxy.policy.load import load_policies
 from proxy.protocol.xmlrpc.codec import encode_call
-from proxy.routes import Leg, Routes, make_route
 from tests.support.paths import ROOT
 
 POLICIES = ROOT / "policies"

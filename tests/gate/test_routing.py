@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
+from proxy.gate.routing import Route, Routes, make_route
 from proxy.model import Answer, Outbound, Reason, Receipt
-from proxy.routes import Route, Routes, make_route
 from tests.support.paths import ROOT
 
 CATALOGS = ROOT / "policies" / "catalogs"

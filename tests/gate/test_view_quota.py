@@ -1,8 +1,8 @@
 import pytest
 
 from proxy.errors import Unavailable
+from proxy.gate.view_quota import Views
 from proxy.model import Reason
-from proxy.views import Views
 
 
 def test_each_principal_and_all_together_have_a_bound() -> None:

@@ -1,6 +1,6 @@
 """How many views may be in hand, so that whoever asks for many at once keeps others from looking, never workers from working.
 
-A part of the gate's layer, below the pipeline (`proxy.gate`).
+A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
 """
 
 from proxy.errors import Unavailable

@@ -19,6 +19,9 @@ from typing import Any, Protocol
 
 from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected, Unavailable
+from proxy.gate.audited_stream import Recorded
+from proxy.gate.routing import Dialect, Route, Routes
+from proxy.gate.view_quota import EACH, Views
 from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Call, Decision, Origin, Principal, Reason, Receipt, Reply, Request, Value
 from proxy.policy.engine import PolicySet
@@ -26,9 +29,6 @@ from proxy.protocol.luigi.api import json_refusal
 from proxy.protocol.refusal import Refusal, of_decision, of_error
 from proxy.protocol.xmlrpc.codec import Fault
 from proxy.protocol.xmlrpc.server import Bundle, Room, RpcDialect
-from proxy.recorded import Recorded
-from proxy.routes import Dialect, Route, Routes
-from proxy.views import EACH, Views
 
 
 class Meter(Protocol):

@@ -1,6 +1,6 @@
 """Which upstream a request is for, and how its caller speaks: found by the raw path, which is read once and in one way.
 
-A part of the gate's layer, below the pipeline (`proxy.gate`).
+A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
 """
 
 import secrets

@@ -1,6 +1,6 @@
 """A streamed answer whose end is recorded, however it ends: the last thing that the gate sees of a call.
 
-A part of the gate's layer, below the pipeline (`proxy.gate`).
+A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 import pytest
 
 from proxy.errors import Unavailable
+from proxy.gate.audited_stream import Recorded
 from proxy.model import Reason
-from proxy.recorded import Recorded
 
 
 class Parts:

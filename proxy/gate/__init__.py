@@ -1,0 +1,1 @@
+"""The pipeline: identify, decode, decide, record, forward."""
