@@ -27,15 +27,15 @@ from proxy.config.model import Upstream
 from proxy.config.values import split_url
 from proxy.edge.descriptors import places_for_clients
 from proxy.edge.gatelog import GateLog
-from proxy.edge.listener import Listener, bind, turn_away
+from proxy.edge.health import Probes
 from proxy.edge.metrics import Meter, serve_metrics
-from proxy.edge.probes import Probes
 from proxy.edge.processes import Place
-from proxy.edge.server import Limits, Server, new_request_id_source
-from proxy.edge.sharing import SharedLeg
-from proxy.edge.streams import BoundedStreams
+from proxy.edge.server.listener import Listener, bind, turn_away
+from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.edge.tls import ReloadingCertificate, upstream_context
-from proxy.edge.upstream import Leg, Target
+from proxy.edge.upstream.coalescing import SharedLeg
+from proxy.edge.upstream.pool import Leg, Target
+from proxy.edge.upstream.stream_limit import BoundedStreams
 from proxy.errors import ConfigError, Problem
 from proxy.gate.pipeline import Gate
 from proxy.gate.routing import Route, make_route
@@ -205,7 +205,7 @@ def groups_claims(settings: Settings) -> dict[str, str]:
 def make_issuers(settings: Settings) -> list[Issuer]:
     """The issuers of the settings, the local one among them, each with the source of its keys."""
     if any(given.jwks_file is None for given in settings.issuers):
-        from proxy.edge.fetch import fetch_with  # with it comes aiohttp, which takes a quarter of a second to load
+        from proxy.edge.https_fetch import fetch_with  # with it comes aiohttp, which takes a quarter of a second to load
     issuers = []
     for given in settings.issuers:
         profile = Profile(

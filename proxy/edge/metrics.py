@@ -13,8 +13,8 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from proxy.edge.listener import Listener, bind
-from proxy.edge.server import Limits, Server, new_request_id_source
+from proxy.edge.server.listener import Listener, bind
+from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.errors import Rejected
 from proxy.model import Origin, Reply, Request
 

@@ -12,7 +12,7 @@ import orjson
 
 from proxy.config.loading import Issuer, Upstream
 from proxy.edge.app import make_target
-from proxy.edge.fetch import explain, fetch_with
+from proxy.edge.https_fetch import explain, fetch_with
 from proxy.errors import ConfigError, Problem, Rejected
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.protocol.xmlrpc.codec import decode_response, encode_call

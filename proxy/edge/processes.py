@@ -31,7 +31,7 @@ from functools import partial
 
 import structlog
 
-from proxy.edge.listener import bind
+from proxy.edge.server.listener import bind
 from proxy.edge.status import Status, StatusFile
 
 _YOUNG_SECONDS = 5.0

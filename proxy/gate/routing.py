@@ -23,7 +23,7 @@ _PATH_LENGTH = 128  # characters of a path that is remembered
 
 
 class Leg(Protocol):
-    """The way to one upstream (`proxy.edge.upstream`). It takes a receipt: no record, no call."""
+    """The way to one upstream (`proxy.edge.upstream.pool`). It takes a receipt: no record, no call."""
 
     def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """Send the call; the upstream's answer. Raises `Unavailable`."""

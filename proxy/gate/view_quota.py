@@ -12,9 +12,9 @@ EACH = 128  # views of one principal at once: sixteen dashboards behind one iden
 class Views:
     """Counts views in and out: all of them, and those of each principal.
 
-    A view waits its turn at the upstream (`proxy.edge.sharing`), which can take seconds, a bundle can hold many, and a long answer
+    A view waits its turn at the upstream (`proxy.edge.upstream.coalescing`), which can take seconds, a bundle can hold many, and a long answer
     counts until its reader has all of it. The gate lets one principal have `EACH`; among those that wait, principals take turns
-    (`proxy.edge.places`), so that many of one do not hold up the few of another.
+    (`proxy.edge.upstream.fair_semaphore`), so that many of one do not hold up the few of another.
     """
 
     def __init__(self, total: int, each: int) -> None:

@@ -9,11 +9,11 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def _quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.edge.server._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr("proxy.edge.upstream._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr("proxy.edge.connection._LINGER_SECONDS", 5.0)
-    monkeypatch.setattr("proxy.edge.connection._CLOSE_SECONDS", 0.2)
-    monkeypatch.setattr("proxy.edge.server.REST_SECONDS", 0.2)
+    monkeypatch.setattr("proxy.edge.server.server._SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr("proxy.edge.upstream.pool._SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr("proxy.edge.server.connection._LINGER_SECONDS", 5.0)
+    monkeypatch.setattr("proxy.edge.server.connection._CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("proxy.edge.server.server.REST_SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from proxy.edge.listener import Listener, bind, turn_away
 from proxy.edge.self_signed import SelfSigned, make_self_signed
-from proxy.edge.server import Limits, Server, new_request_id_source
+from proxy.edge.server.listener import Listener, bind, turn_away
+from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.errors import Rejected
 from proxy.model import Origin, Reason, Reply, Request
 

@@ -66,7 +66,7 @@ class Supervised:
         self.log = directory / "log"
         (directory / "settings").write_text("one")
         self.seen: set[int] = set()
-        command = [sys.executable, "-m", "tests.edge.supervised", str(directory), str(self.port), str(processes), str(patience)]
+        command = [sys.executable, "-m", "tests.runtime.supervised", str(directory), str(self.port), str(processes), str(patience)]
         if ignoring:
             command = ["env", f"--ignore-signal={ignoring}", *command]
         with self.log.open("wb") as log:
@@ -377,13 +377,13 @@ def test_kill_9_of_the_supervisor_leaves_no_process(supervised: Start) -> None:
 def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(tmp_path: Path) -> None:
     """The exit code is that of the process that could not start."""
     (tmp_path / "settings").write_text("broken")
-    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "2", "1"]
+    command = [sys.executable, "-m", "tests.runtime.supervised", str(tmp_path), str(free_port()), "2", "1"]
     assert subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False).returncode == 7
 
 
 def test_what_a_process_did_not_expect_is_told(tmp_path: Path) -> None:
     """A process that fails in a way of its own leaves a trace of it: its supervisor alone could say no more than a number."""
-    command = [sys.executable, "-m", "tests.edge.supervised", str(tmp_path), str(free_port()), "1", "1"]  # there are no settings to read
+    command = [sys.executable, "-m", "tests.runtime.supervised", str(tmp_path), str(free_port()), "1", "1"]  # there are no settings to read
     done = subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "FileNotFoundError" in done.stderr

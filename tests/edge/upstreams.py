@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from proxy.edge.upstream import Leg, Target
+from proxy.edge.upstream.pool import Leg, Target
 from proxy.model import Answer, Outbound, Receipt
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"

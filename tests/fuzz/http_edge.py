@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from proxy.edge.connection import Connection
-from proxy.edge.reader import Limits
-from proxy.edge.server import Server
+from proxy.edge.server.connection import Connection
+from proxy.edge.server.request_parser import Limits
+from proxy.edge.server.server import Server
 from proxy.errors import Rejected
 from proxy.model import Origin, Reply, Request
 

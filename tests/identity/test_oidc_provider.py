@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from proxy.edge.fetch import fetch_with
+from proxy.edge.https_fetch import fetch_with
 from proxy.errors import Rejected
 from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer

@@ -1,0 +1,1 @@
+"""The listening side: sockets, requests in, responses out."""

@@ -1,0 +1,374 @@
+"""The bytes of every known way to make two parsers disagree, and what the edge says to them."""
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proxy.edge.server.server import Limits
+from proxy.model import Reason, Reply, Request
+from tests.edge.kit import LOOP_NAMES, LOOPS, Double, NewLoop, ReadBody, Seen, echo, edge, get, parse_replies, post, run
+
+H = b"Host: gate\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n"
+AFTER = b"GET /smuggled HTTP/1.1\r\n" + H + b"\r\n"
+
+REFUSED: dict[str, tuple[bytes, int]] = {
+    # lengths (RFC 9112 section 6.3)
+    "length and coding": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "coding and length": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+    "differing lengths": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400),
+    "equal lengths": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde", 400),
+    "length with a sign": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: +5\r\n\r\nabcde", 400),
+    "negative length": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: -5\r\n\r\nabcde", 400),
+    "length list": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 5, 5\r\n\r\nabcde", 400),
+    "length and more": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length:  5 x\r\n\r\nabcde", 400),
+    "hexadecimal length": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 0x5\r\n\r\nabcde", 400),
+    "length with underscore": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 1_0\r\n\r\nabcdeabcde", 400),
+    "length in other digits": (b"POST / HTTP/1.1\r\n" + H + "Content-Length: ٥\r\n\r\n".encode() + b"abcde", 400),
+    "empty length": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length:\r\n\r\nabcde", 400),
+    "length over 64 bits": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 18446744073709551617\r\n\r\nabcde", 400),
+    # codings
+    "unknown coding": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+    "identity": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: identity\r\n\r\n", 400),
+    "two codings": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunked is not last": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
+    "coding twice": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "coding after a tab": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
+    "empty coding": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding:\r\n\r\n", 400),
+    # chunks (section 7.1)
+    "chunk size over 64 bits": (CHUNKED + b"fffffffffffffffff\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk size with 0x": (CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n", 400),
+    "negative chunk size": (CHUNKED + b"-3\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk size and space": (CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n", 400),
+    "chunk size ends in LF": (CHUNKED + b"3\nabc\r\n0\r\n\r\n", 400),
+    "chunk without CRLF": (CHUNKED + b"3\r\nabcXX0\r\n\r\n", 400),
+    "chunk longer than said": (CHUNKED + b"3\r\nabcdef\r\n0\r\n\r\n", 400),
+    "chunk extension ends in LF": (CHUNKED + b"3;a=b\nabc\r\n0\r\n\r\n", 400),
+    "trailers": (CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\n\r\n", 400),
+    "trailing credential": (CHUNKED + b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\n\r\n", 400),
+    # lines and headers (sections 2.2 and 5)
+    "folded header": (b"GET / HTTP/1.1\r\n" + H + b"X: a\r\n b\r\n\r\n", 400),
+    "folded first header": (b"GET / HTTP/1.1\r\n X: a\r\n" + H + b"\r\n", 400),
+    "bare LF after the request line": (b"GET / HTTP/1.1\n" + H + b"\r\n", 400),
+    "bare LF after a header": (b"GET / HTTP/1.1\r\n" + H + b"X: a\nY: b\r\n\r\n", 400),
+    "bare LF as the end": (b"GET / HTTP/1.1\r\n" + H + b"\n", 400),
+    "bare CR in a header": (b"GET / HTTP/1.1\r\n" + H + b"X: a\rY: b\r\n\r\n", 400),
+    "NUL in a header": (b"GET / HTTP/1.1\r\n" + H + b"X: a\0b\r\n\r\n", 400),
+    "NUL in a name": (b"GET / HTTP/1.1\r\n" + H + b"X\0: a\r\n\r\n", 400),
+    "control character in a header": (b"GET / HTTP/1.1\r\n" + H + b"X: a\x01b\r\n\r\n", 400),
+    "space before the colon": (b"GET / HTTP/1.1\r\nHost : gate\r\n\r\n", 400),
+    "no colon": (b"GET / HTTP/1.1\r\n" + H + b"abc\r\n\r\n", 400),
+    "empty name": (b"GET / HTTP/1.1\r\n" + H + b": a\r\n\r\n", 400),
+    "name with a separator": (b"GET / HTTP/1.1\r\n" + H + b"X(y): a\r\n\r\n", 400),
+    # Host (section 3.2)
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\n" + H + H + b"\r\n", 400),
+    "two hosts, differing case": (b"GET / HTTP/1.1\r\n" + H + b"hOST: other\r\n\r\n", 400),
+    "empty host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+    "host with a path": (b"GET / HTTP/1.1\r\nHost: gate/x\r\n\r\n", 400),
+    "host with user": (b"GET / HTTP/1.1\r\nHost: a@gate\r\n\r\n", 400),
+    "host list": (b"GET / HTTP/1.1\r\nHost: gate, other\r\n\r\n", 400),
+    "host with a word as port": (b"GET / HTTP/1.1\r\nHost: gate:http\r\n\r\n", 400),
+    # the request line (section 3)
+    "absolute target": (b"GET http://gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "asterisk": (b"OPTIONS * HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "CONNECT": (b"CONNECT gate:443 HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "fragment": (b"GET /a#b HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "target in UTF-8": (b"GET /\xc3\xa9 HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "target without slash": (b"GET a HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "control character in the target": (b"GET /\x01 HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "tab for a space": (b"GET\t/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "space after the version": (b"GET / HTTP/1.1 \r\n" + H + b"\r\n", 400),
+    "lower-case verb": (b"get / HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "unknown verb": (b"FROB / HTTP/1.1\r\n" + H + b"\r\n", 400),
+    # other versions and protocols
+    "HTTP/1.0": (b"GET / HTTP/1.0\r\n" + H + b"\r\n", 400),
+    "HTTP/0.9": (b"GET /\r\n\r\n", 400),
+    "HTTP/2.0 as a version": (b"GET / HTTP/2.0\r\n" + H + b"\r\n", 400),
+    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), 400),
+    "websocket": (b"GET / HTTP/1.1\r\n" + H + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
+    "h2c": (b"POST / HTTP/1.1\r\n" + H + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc", 400),
+    # credentials and other headers of which there may be one
+    "two credentials": (b"GET / HTTP/1.1\r\n" + H + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n", 400),
+    "two cookies": (b"GET / HTTP/1.1\r\n" + H + b"Cookie: a=b\r\nCookie: c=d\r\n\r\n", 400),
+    "two types": (b"POST / HTTP/1.1\r\n" + H + b"Content-Type: text/xml\r\nContent-Type: a/b\r\nContent-Length: 0\r\n\r\n", 400),
+    "two content codings": (b"PUT / HTTP/1.1\r\n" + H + b"Content-Encoding: gzip\r\nContent-Encoding: a\r\nContent-Length: 0\r\n\r\n", 400),
+    # sizes
+    "long target": (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n" + H + b"\r\n", 431),
+    "long header": (b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 70_000 + b"\r\n\r\n", 431),
+    "many repeats": (b"GET / HTTP/1.1\r\n" + H + b"X: a\r\n" * 200 + b"\r\n", 431),
+    "many headers": (b"GET / HTTP/1.1\r\n" + H + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n", 431),
+    "unending header": (b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 600_000, 431),
+    "long body": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 2000001\r\n\r\nabc", 413),
+    "long chunked body": (CHUNKED + b"200000\r\n" + b"a" * 0x200000 + b"\r\n0\r\n\r\n", 413),
+}  # fmt: skip
+
+ACCEPTED: dict[str, tuple[bytes, bytes]] = {
+    "plain": (get("/a?b=c"), b"GET /a?b=c "),
+    "empty query": (get("/a?"), b"GET /a? "),
+    "path as it stands": (get("/a/../%2e%2e//b"), b"GET /a/../%2e%2e//b "),
+    "body": (post(b"abc"), b"POST / abc"),
+    "length with spaces around": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length:  3 \r\n\r\nabc", b"POST / abc"),
+    "body of a GET": (b"GET / HTTP/1.1\r\n" + H + b"Content-Length: 3\r\n\r\nabc", b"GET / abc"),
+    "chunks": (CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"POST / abcde"),
+    "chunk sizes with zeros": (CHUNKED + b"003\r\nabc\r\n00\r\n\r\n", b"POST / abc"),
+    "chunk extensions": (CHUNKED + b'3;a=b;c="d"\r\nabc\r\n0;e\r\n\r\n', b"POST / abc"),
+    "coding in capitals": (CHUNKED.replace(b"chunked", b"Chunked") + b"0\r\n\r\n", b"POST / "),
+    "underscored length is no length": (b"GET / HTTP/1.1\r\n" + H + b"Content_Length: 3\r\n\r\n", b"GET / "),
+    "upgrade that is not asked for": (get("/", "Upgrade: websocket"), b"GET / "),
+    "blank lines first": (b"\r\n\r\n" + get(), b"GET / "),
+    "host with port": (b"GET / HTTP/1.1\r\nHost: gate.example:8443\r\n\r\n", b"GET / "),
+    "IPv6 host": (b"GET / HTTP/1.1\r\nHost: [::1]:8443\r\n\r\n", b"GET / "),
+    "host with spaces around": (b"GET / HTTP/1.1\r\nHost:  gate \r\n\r\n", b"GET / "),
+}
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_two_parsers_could_read_differently_is_refused(name: str, new_loop: NewLoop) -> None:
+    """One refusal, recorded; then the end: a request behind the bad one is neither handled nor answered."""
+    data, status = REFUSED[name]
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double, Limits(body_bytes=2_000_000)) as gate:
+            replies = parse_replies(await gate.talk(data + AFTER))
+            assert [reply.status for reply in replies] == [status]
+            assert replies[0].headers["connection"] == "close"
+            assert [error.status for error in double.refusals] == [status]
+            assert all(not request.whole for request in double.requests)
+
+    run(main(), new_loop)
+
+
+def test_a_header_that_never_ends_is_refused_before_it_does() -> None:
+    """What is held of an unfinished head has a bound of its own."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double) as gate:
+            client = await gate.connect()
+            await client.send(b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 600_000)
+            assert (await client.reply()).status == 431
+            assert double.reasons == [Reason.HEADERS_TOO_LARGE]
+
+    run(main())
+
+
+def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
+    """A handler that answers without the body ends the connection, since what follows is that body."""
+
+    async def heedless(request: Request, read_body: ReadBody) -> Reply:
+        return Reply(200, b"done")
+
+    async def main() -> None:
+        double = Double(heedless)
+        async with edge(double, Limits(early_bytes=10)) as gate:
+            client = await gate.connect()
+            await client.send(post(AFTER * 10)[:-1])
+            reply = await client.reply()
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+            await client.send(AFTER[-1:] + AFTER)
+            assert await client.rest() == b""
+            assert [request.path for request in double.requests] == ["/"]
+
+    run(main())
+
+
+def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
+    """An error behind the part that was handed over reaches whoever reads the body, and ends the connection."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double) as gate:
+            replies = parse_replies(await gate.talk(CHUNKED + b"20000\r\n" + b"a" * 0x20000 + b"\r\nzz\r\n" + AFTER))
+            assert [reply.status for reply in replies] == [400]
+            assert double.reasons == [Reason.BAD_REQUEST]
+            assert [request.path for request in double.requests] == ["/"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_has_one_reading_is_served(name: str) -> None:
+    """Odd but clear requests reach the handler as they stand, and the next one on the connection is served too."""
+    data, body = ACCEPTED[name]
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double) as gate:
+            replies = parse_replies(await gate.talk(data + get("/next")))
+            assert [reply.body for reply in replies] == [body, b"GET /next "]
+            assert not double.refusals
+
+    run(main())
+
+
+def test_a_credential_given_twice_is_named_as_such() -> None:
+    """Two Authorization headers have a reason of their own."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double) as gate:
+            await gate.talk(REFUSED["two credentials"][0])
+            assert double.reasons == [Reason.TWO_CREDENTIALS]
+
+    run(main())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+def test_requests_cut_at_every_byte_give_the_same_answers(new_loop: NewLoop) -> None:
+    """How bytes fall into packets changes nothing: pipelined requests are answered in order, whole and once."""
+    large = b"b" * 300
+    data = (
+        get("/1")
+        + post(b"abc", path="/2")
+        + CHUNKED
+        + b"3\r\nabc\r\n0\r\n\r\n"
+        + post(large, path="/3")
+        + get("/4?x")
+        + b"\r\n"
+        + get("/5")
+    )
+    expected = [b"GET /1 ", b"POST /2 abc", b"POST / abc", b"POST /3 " + large, b"GET /4?x ", b"GET /5 "]
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double, Limits(early_bytes=200)) as gate:  # the large one is handed over before its body
+
+            async def cut(at: int) -> list[Seen]:
+                client = await gate.connect()
+                await client.send(data[:at])
+                if at < len(data):
+                    sent = len(double.requests)
+                    await client.send(data[at:])
+                    assert len(double.requests) >= sent
+                client.writer.write_eof()
+                return parse_replies(await client.rest())
+
+            for at in range(1, len(data) + 1):
+                assert [reply.body for reply in await cut(at)] == expected, at
+            assert not double.refusals
+
+    run(main(), new_loop)
+
+
+def test_requests_sent_byte_by_byte_give_the_same_answers() -> None:
+    """The reader holds no state that a packet's end could disturb."""
+    data = get("/1", "X: y") + CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + post(b"abcdef", path="/2")
+
+    async def main() -> None:
+        async with edge(Double(), Limits(early_bytes=4)) as gate:
+            client = await gate.connect()
+            for at in range(len(data)):
+                await client.send(data[at : at + 1])
+                await asyncio.sleep(0)
+            client.writer.write_eof()
+            assert [reply.body for reply in parse_replies(await client.rest())] == [b"GET /1 ", b"POST / abc", b"POST /2 abcdef"]
+
+    run(main())
+
+
+def test_each_of_two_large_bodies_reaches_its_own_request() -> None:
+    """A body that arrives together with the next request's beginning is not taken for that one's."""
+
+    async def main() -> None:
+        held = asyncio.Event()
+
+        async def slow(request: Request, read_body: ReadBody) -> Reply:
+            await held.wait()
+            return await echo(request, read_body)
+
+        double = Double(slow)
+        async with edge(double, Limits(early_bytes=10)) as gate:
+            client = await gate.connect()
+            await client.send(post(b"a" * 100, path="/a") + post(b"b" * 100, path="/b")[:-50])
+            held.set()
+            first = await client.reply()
+            await client.send(b"b" * 50)
+            second = await client.reply()
+            assert (first.body, second.body) == (b"POST /a " + b"a" * 100, b"POST /b " + b"b" * 100)
+
+    run(main())
+
+
+def test_what_came_before_the_bad_bytes_is_answered() -> None:
+    """A good request is answered even when garbage follows it, and the garbage is refused after it."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double) as gate:
+            replies = parse_replies(await gate.talk(get("/good") + b"garbage\r\n\r\n" + AFTER))
+            assert [(reply.status, reply.body) for reply in replies] == [(200, b"GET /good "), (400, b"bad-request")]
+            assert double.reasons == [Reason.BAD_REQUEST]
+
+    run(main())
+
+
+def test_a_flood_of_requests_ahead_of_their_answers_is_refused() -> None:
+    """Small requests cost more memory than their bytes: only so many may wait on one connection."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double) as gate:
+            replies = parse_replies(await gate.talk(get() * 5000))
+            assert replies[-1].status == 400
+            assert len(replies) < 500
+            assert double.reasons == [Reason.BAD_REQUEST]
+
+    run(main())
+
+
+def test_a_head_request_gets_no_body() -> None:
+    """The length is that of the body a GET would have had, and the next reply follows at once."""
+
+    async def main() -> None:
+        async with edge(Double()) as gate:
+            data = await gate.talk(b"HEAD /a HTTP/1.1\r\n" + H + b"\r\n" + get("/b"))
+            head, _, rest = data.partition(b"\r\n\r\n")
+            assert b"Content-Length: 8" in head
+            assert [reply.body for reply in parse_replies(rest)] == [b"GET /b "]
+
+    run(main())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from([data for data, _ in REFUSED.values() if len(data) < 400]),
+            st.sampled_from([data for data, _ in ACCEPTED.values()]),
+        ),
+        max_size=6,
+    ),
+    st.data(),
+)
+def test_any_bytes_give_replies_or_the_end(pieces: list[bytes], data: st.DataObject) -> None:
+    """Whatever is sent, in whatever packets: replies with a status, then a close; no error is left for the loop to log."""
+    sent = bytearray(b"".join(pieces))
+    for at in data.draw(st.lists(st.integers(0, max(len(sent) - 1, 0)), max_size=3)):
+        if sent:
+            sent[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(sent)))
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double, Limits(early_bytes=16)) as gate:
+            client = await gate.connect()
+            await client.send(bytes(sent[:cut]))
+            await client.send(bytes(sent[cut:]))
+            client.writer.write_eof()
+            statuses = _statuses(await client.rest())
+            assert all(status in (200, 400, 408, 413, 431, 499) for status in statuses)
+            assert len(statuses) <= len(double.requests) + len(double.refusals)
+
+    run(main())
+
+
+def _statuses(data: bytes) -> list[int]:
+    """The statuses of replies whose bodies may be missing (HEAD) or hold anything."""
+    return [int(line[9:12]) for line in data.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]

@@ -1,0 +1,143 @@
+"""Where a framing error ends things: the edge closes, whatever the client does; what came before is answered, what comes after is not."""
+
+import asyncio
+
+import pytest
+
+from proxy.edge.server.server import Limits
+from tests.edge.kit import LOOP_NAMES, LOOPS, Double, NewLoop, edge, get, parse_replies, post, run
+from tests.edge.server.test_framing import AFTER, CHUNKED, REFUSED, H
+
+MORE: dict[str, tuple[bytes, int]] = {
+    # targets (RFC 9112 section 3.2)
+    "absolute target of https": (b"GET https://gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "absolute target elsewhere": (b"POST http://other/api/pause HTTP/1.1\r\n" + H + b"Content-Length: 0\r\n\r\n", 400),
+    "absolute target of no scheme we know": (b"GET gopher://gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "authority as a target": (b"GET gate:443 HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "asterisk of another verb": (b"GET * HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "asterisk behind a slash's place": (b"OPTIONS *x HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "space in the target": (b"GET /a b HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "no target": (b"GET  HTTP/1.1\r\n" + H + b"\r\n", 400),
+    # hosts
+    "host with a space": (b"GET / HTTP/1.1\r\nHost: ga te\r\n\r\n", 400),
+    "host with a fragment": (b"GET / HTTP/1.1\r\nHost: gate#x\r\n\r\n", 400),
+    "host with a port too long": (b"GET / HTTP/1.1\r\nHost: gate:844300\r\n\r\n", 400),
+    "host of half an IPv6 address": (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+    "three hosts": (b"GET / HTTP/1.1\r\n" + 3 * H + b"\r\n", 400),
+    "a folded host": (b"GET / HTTP/1.1\r\nHost:\r\n gate\r\n\r\n", 400),
+    # lengths and codings together, in odd spellings
+    "odd cases": (b"POST / HTTP/1.1\r\n" + H + b"content-length: 4\r\ntransfer-ENCODING: chunked\r\n\r\n0\r\n\r\n", 400),
+    "length twice in other cases": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 3\r\ncontent-length: 4\r\n\r\nabcd", 400),
+    "length 0, coding": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "folded length": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length:\r\n 5\r\n\r\nabcde", 400),
+    "folded coding": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
+    # chunks and trailers
+    "chunk size with a plus": (CHUNKED + b"+3\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk size of nothing": (CHUNKED + b"\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk size in letters beyond F": (CHUNKED + b"g\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk's data ends in LF": (CHUNKED + b"3\r\nabc\n0\r\n\r\n", 400),
+    "last chunk ends in LF": (CHUNKED + b"3\r\nabc\r\n0\n\r\n", 400),
+    "trailing length": (CHUNKED + b"3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n", 400),
+    "trailing host": (CHUNKED + b"0\r\nHost: other\r\n\r\n", 400),
+    "folded trailer": (CHUNKED + b"0\r\n X: y\r\n\r\n", 400),
+}  # fmt: skip
+BAD = REFUSED | MORE
+SMALL = {name: (data, status) for name, (data, status) in BAD.items() if len(data) < 400}
+LIMITS = Limits(body_bytes=2_000_000)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@pytest.mark.parametrize("name", MORE)
+def test_more_that_two_parsers_could_read_differently_is_refused(name: str, new_loop: NewLoop) -> None:
+    """One refusal, recorded; then the end."""
+    data, status = MORE[name]
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double, LIMITS) as gate:
+            replies = parse_replies(await gate.talk(data + AFTER))
+            assert [reply.status for reply in replies] == [status]
+            assert [error.status for error in double.refusals] == [status]
+            assert all(not request.whole for request in double.requests)
+
+    run(main(), new_loop)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+def test_the_edge_closes_though_the_client_does_not(new_loop: NewLoop) -> None:
+    """After every kind of framing error the end of the connection comes from the edge, and what is sent then is not heard."""
+
+    async def main() -> None:
+        async def one(name: str, data: bytes, status: int) -> None:
+            double = Double()
+            async with edge(double, LIMITS) as gate:
+                client = await gate.connect()
+                await client.send(data)
+                reply = await client.reply()
+                assert (reply.status, reply.headers["connection"]) == (status, "close"), name
+                assert await client.reader.read(1) == b"", name
+                await client.send(AFTER)
+                assert await client.rest() == b""
+                assert all(not request.whole for request in double.requests), name
+
+        await asyncio.gather(*(one(name, data, status) for name, (data, status) in BAD.items()))
+
+    run(main(), new_loop)
+
+
+@pytest.mark.parametrize("good", [get("/good"), post(b"abc", path="/good"), CHUNKED.replace(b"/ ", b"/good ") + b"3\r\nabc\r\n0\r\n\r\n"])
+def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
+    """Whatever follows it in the same packet: the good one is answered first, the bad one refused, and no third thing happens."""
+
+    async def main() -> None:
+        async def one(name: str, data: bytes, status: int) -> None:
+            double = Double()
+            async with edge(double, LIMITS) as gate:
+                replies = parse_replies(await gate.talk(good + data + AFTER))
+                assert [reply.status for reply in replies] == [200, status], name
+                assert replies[0].body.split()[1] == b"/good", name
+                assert [request.path for request in double.requests if request.whole] == ["/good"], name
+                assert len(double.refusals) == 1, name
+
+        await asyncio.gather(*(one(name, data, status) for name, (data, status) in SMALL.items()))
+
+    run(main())
+
+
+@pytest.mark.parametrize("garbage", [b"\x00", b"\xff" * 10, b"garbage\r\n", b"\r\r\n", b"GET", b"\x16\x03\x01", b"}", b"0\r\n\r\n"])
+def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> None:
+    """Bytes behind a body are never taken into it, and never into a request of their own."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double, LIMITS) as gate:
+            replies = parse_replies(await gate.talk(post(b"abc", path="/good") + garbage))
+            assert replies[0].body == b"POST /good abc"
+            assert [reply.status for reply in replies[1:]] in ([], [400])
+            assert [request.path for request in double.requests] == ["/good"]
+
+    run(main())
+
+
+def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
+    """How bytes fall into packets decides nothing: one refusal, with the same status, and no request."""
+
+    async def main() -> None:
+        double = Double()
+        async with edge(double, LIMITS) as gate:
+
+            async def one(name: str, data: bytes, status: int) -> None:
+                for at in range(1, len(data)):
+                    client = await gate.connect()
+                    await client.send(data[:at])
+                    await asyncio.sleep(0)
+                    await client.send(data[at:])
+                    client.writer.write_eof()
+                    replies = parse_replies(await client.rest())
+                    assert [reply.status for reply in replies] == [status], (name, at)
+
+            for name, (data, status) in SMALL.items():
+                await one(name, data, status)
+            assert all(not request.whole for request in double.requests)
+
+    run(main(), LOOPS[1])

@@ -1,0 +1,209 @@
+"""Remembered heads: a reader that remembers says of any bytes what one says that reads every head anew."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proxy.edge.server.request_parser import BODY, Limits, RequestReader
+from proxy.errors import Rejected
+from proxy.model import Origin, Request
+from tests.edge.kit import get, post
+
+LIMITS = Limits(header_bytes=2048, body_bytes=300, early_bytes=60)
+
+
+class Told:
+    """A sink that notes what a reader tells."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+        self.requests: list[Request] = []
+        self._ids = 0
+
+    def next_id(self) -> str:
+        self._ids += 1
+        return str(self._ids)
+
+    def origin(self, user_agent: bytes) -> Origin:
+        return Origin("127.0.0.1", 4711, None, user_agent.decode("latin-1"))
+
+    def on_request(self, request: Request, *, expects: bool) -> None:
+        self.requests.append(request)
+        heads = list(request.headers.items())  # their order too
+        self.events.append(
+            (request.id, request.verb, request.path, request.query, heads, request.body, request.origin, request.whole, expects)
+        )
+
+    def on_rest(self, body: bytes) -> None:
+        self.events.append(body)
+
+
+def read(packets: list[bytes], *, anew: bool, limits: Limits = LIMITS) -> tuple[list[object], RequestReader, Told]:
+    """What a reader tells of `packets`, and how it stands after each of them."""
+    told = Told()
+    reader = RequestReader(told, limits)
+    for packet in packets:
+        if anew:
+            reader.forget()  # the strict road alone: a head is looked for in the beginning of a packet
+        try:
+            reader.feed(packet)
+        except Rejected as error:
+            told.events.append((error.reason, error.detail))
+            break
+        told.events.append((reader.phase, reader.body_size if reader.phase == BODY else None))
+    return told.events, reader, told
+
+
+def assert_same(packets: list[bytes], limits: Limits = LIMITS) -> None:
+    """Both roads tell the same."""
+    assert read(packets, anew=False, limits=limits)[0] == read(packets, anew=True, limits=limits)[0]
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """`data` in packets that end at `places`."""
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges) if end > start]
+
+
+PLAIN = [
+    get("/a?b"),
+    get("/a", "User-Agent: x"),
+    post(b"abc"),
+    post(b"0123456789"),
+    post(b"", path="/e"),
+    post(b"x" * 61),
+    post(b"y" * 299),
+]
+ODD = [
+    post(b"abc", "Connection: keep-alive"),
+    post(b"abc", "Connection: close"),
+    post(b"abc", "Connection: Keep-Alive, close"),
+    post(b"abc", "Proxy-Connection: close"),
+    post(b"abc", "Expect: 100-continue"),
+    post(b"abc", "Upgrade: websocket"),
+    post(b"abc", "X-Length: 3", "Authorization: Bearer a"),
+    post(b"abc", "X: Content-Length: 4"),
+    post(b"z" * 301),
+    get("/long", "X: " + "x" * 2000),
+    b"\r\n" + get("/blank"),
+    b"\r\n\r\n" + get("/blanks"),
+    b"\r",
+    b"POST / HTTP/1.1\r\nHost: gate\r\ncontent-length:  003\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 3 \r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length:3\r\nX: y\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 000000003\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 3, 3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: \r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: +3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: gate\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: gate\r\n\r\n",
+    b"garbage\r\n\r\n",
+]
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("request_", PLAIN, ids=range(len(PLAIN)))
+def test_a_head_that_comes_again_is_read_from_memory(request_: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, ahead of its answer, or its body apart: the parser is not asked a second time; the headers are the same object."""
+    told = Told()
+    reader = RequestReader(told, LIMITS)
+    reader.feed(request_)
+    assert len(reader._heads.known) == 1
+    monkeypatch.setattr(reader, "_parse", None)
+    head = request_.index(b"\r\n\r\n") + 4
+    for packets in ([request_], [request_ * 2], [request_[:head], request_[head : head + 2], request_[head + 2 :]]):
+        for packet in packets:
+            reader.feed(packet)
+    assert [request.verb for request in told.requests] == [told.requests[0].verb] * 5
+    assert all(request.headers is told.requests[0].headers for request in told.requests)
+
+
+def test_lengths_may_differ() -> None:
+    """Heads that differ in the length alone are one, and each request has its own length among its headers."""
+    bodies = [b"a" * size for size in (1, 22, 3, 57, 0, 58)]
+    _, reader, told = read([post(body) for body in bodies], anew=False)
+    assert len(reader._heads.known) == 1
+    assert [request.body for request in told.requests] == bodies
+    assert [request.headers[b"content-length"] for request in told.requests] == [b"%d" % len(body) for body in bodies]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize("before", [b"", PLAIN[2]], ids=["first", "after"])
+def test_odd_requests_are_read_alike_in_any_two_pieces(before: bytes, odd: bytes) -> None:
+    """Twice the same, then another, cut at every point; a good one behind it shows where the reader thinks it is."""
+    data = before + odd + odd + PLAIN[2] + odd
+    assert_same([before, odd, odd, PLAIN[2], PLAIN[2], odd] if before else [odd, odd, PLAIN[2], PLAIN[2], odd])
+    for at in range(1, len(data) if len(data) < 1500 else 400):
+        assert_same([data[:at], data[at:]])
+        assert_same([odd, data[:at], data[at:]])
+
+
+def test_plain_requests_are_read_alike_in_any_pieces() -> None:
+    """Every cut of requests that are known by then, in two and in three."""
+    known = [PLAIN[2], PLAIN[0], PLAIN[5]]
+    data = PLAIN[3] + PLAIN[0] + PLAIN[5] + PLAIN[2]
+    for at in range(1, len(data)):
+        assert_same([*known, data[:at], data[at:]])
+        assert_same([*known, data[:at], data[at : at + 7], data[at + 7 :]])
+    assert_same([*known, *(data[at : at + 1] for at in range(len(data)))])
+
+
+@pytest.mark.parametrize("position", range(len(PLAIN[2])))
+def test_a_known_head_with_one_other_byte_is_read_anew(position: int) -> None:
+    """Whatever byte takes the place of any in a head that was read a moment ago."""
+    for byte in b"\0\t\n\r :0123456789aAzZ-\x7f\xff":
+        changed = bytearray(PLAIN[2])
+        changed[position] = byte
+        assert_same([PLAIN[2], PLAIN[2], bytes(changed) + PLAIN[2]])
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.one_of(st.sampled_from(PLAIN), st.sampled_from(PLAIN), st.sampled_from(ODD), st.binary(max_size=20)), max_size=12),
+    st.lists(st.tuples(st.integers(0, 1 << 16), st.sampled_from(["change", "insert", "delete"]), st.integers(0, 255)), max_size=2),
+    st.lists(st.integers(0, 1 << 16), max_size=8),
+    st.booleans(),
+)
+def test_any_bytes_are_read_alike(pieces: list[bytes], mangling: list[tuple[int, str, int]], places: list[int], known: bool) -> None:
+    """Requests that repeat, some of them odd, mangled here and there, in any packets."""
+    data = bytearray(b"".join(pieces))
+    for place, how, byte in mangling:
+        at = place % (len(data) + 1)
+        data[at : at + (how != "insert")] = b"" if how == "delete" else bytes([byte])
+    assert_same((PLAIN[:4] if known else []) + cut(bytes(data), places))
+
+
+def test_a_client_that_never_repeats_itself_is_not_listened_to_for_ever() -> None:
+    """Heads that nobody sends again cost a moment each, and few bytes."""
+    _, reader, told = read([get(f"/{number}") for number in range(100)], anew=False)
+    assert len(told.requests) == 100
+    assert [head.path for head in reader._heads.known] == ["/12", "/13", "/14", "/15"]
+
+
+def test_long_heads_are_not_remembered() -> None:
+    """What an idle connection holds is bounded."""
+    _, reader, _ = read([get("/", "X: " + "x" * 4100)] * 2, anew=False, limits=Limits())
+    assert not reader._heads.known
+
+
+def test_nothing_is_remembered_behind_the_last_request() -> None:
+    """After ``Connection: close`` no request can follow, known or not."""
+    events, reader, told = read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=False)
+    assert len(told.requests) == 3
+    assert not reader._heads.known
+    assert events[-1] == read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=True)[0][-1]
+
+
+def test_a_client_at_rest_is_forgotten_and_known_again() -> None:
+    """Forgetting changes nothing that is told."""
+    told = Told()
+    reader = RequestReader(told, LIMITS)
+    for _ in range(3):
+        reader.feed(PLAIN[2])
+        reader.forget()
+        assert not reader._heads.known
+    assert [request.body for request in told.requests] == [b"abc"] * 3

@@ -1,0 +1,187 @@
+"""Long answers on their way to slow readers: only so many of them hold a connection that workers need."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Awaitable
+from dataclasses import replace
+
+import pytest
+
+from proxy.edge.upstream.stream_limit import BoundedStreams
+from proxy.errors import Unavailable
+from proxy.model import Answer, Outbound, Reason, Receipt
+
+RECEIPT = Receipt("id", 1, 0)
+VIEW = Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view")
+ACT = Outbound("POST", b"/api/pause", b"form", b"data={}")
+PING = Outbound("POST", b"/api/ping", b"form", b"data={}", effect="alive")
+
+
+class Parts:
+    """A stream of two parts; after the first one that has ``failed`` breaks off, and one to be ``cancelled`` says nothing."""
+
+    def __init__(self, end: str = "") -> None:
+        self.left = [b"b", b"a"]
+        self.end = end
+        self.closed = 0
+
+    def __aiter__(self) -> "Parts":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.end == "failed" and len(self.left) == 1:
+            raise Unavailable(Reason.UPSTREAM_CLOSED)
+        if self.end == "cancelled" and len(self.left) == 1:
+            await asyncio.get_running_loop().create_future()
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop()
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class StreamingLeg:
+    """A leg that answers with whatever it is given next."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+
+    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+        return self._answer()
+
+    async def _answer(self) -> Answer:
+        return self.answers.pop(0)
+
+
+def long(parts: Parts) -> Answer:
+    """A long answer."""
+    return Answer(200, {b"x": b"y"}, stream=parts, length=2)
+
+
+def view_of(name: str) -> Outbound:
+    """A view that `name` asks for."""
+    return replace(VIEW, viewer=name)
+
+
+async def refused(bound: BoundedStreams, outbound: Outbound = VIEW) -> None:
+    """Hold that one more long answer is one too many."""
+    with pytest.raises(Unavailable) as caught:
+        await bound.forward(RECEIPT, outbound)
+    assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1)
+
+
+async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> None:
+    """The refused stream is closed, those that are being read go on, and short answers and calls that act pass as ever."""
+    first, second, third = Parts(), Parts(), Parts()
+    short = Answer(200, {}, b"short")
+    bound = BoundedStreams(StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())), 2, 1, patience=0.0)
+    answers = [await bound.forward(RECEIPT, view_of(name)) for name in ("a", "b")]
+    await refused(bound)
+    assert (first.closed, second.closed, third.closed) == (0, 0, 1)
+    for outbound in (VIEW, PING):
+        assert await bound.forward(RECEIPT, outbound) is short
+    assert (await bound.forward(RECEIPT, ACT)).stream is not None
+    for answer in answers:
+        assert answer.stream is not None
+        assert [part async for part in answer.stream] == [b"a", b"b"]
+        assert (answer.status, answer.headers, answer.length) == (200, {b"x": b"y"}, 2)
+
+
+async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() -> None:
+    """A place that becomes free goes to who waits; whoever comes when as many wait as read is refused at once."""
+    waiting, third = Parts(), Parts()
+    bound = BoundedStreams(StreamingLeg(long(Parts()), long(waiting), long(third)), 1, 1, patience=60.0)
+    reading = (await bound.forward(RECEIPT, VIEW)).stream
+    assert reading is not None
+    next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
+    await asyncio.sleep(0)
+    await refused(bound)
+    assert (third.closed, waiting.closed, next_one.done()) == (1, 0, False)
+    await reading.aclose()
+    stream = (await next_one).stream
+    assert stream is not None
+    assert [part async for part in stream] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0], ids=["after waiting", "at once"])
+async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
+    """What was gathered of it must not wait for the garbage collector, which seldom comes."""
+    first = Parts()
+    bound = BoundedStreams(StreamingLeg(long(first), long(Parts())), 1, 0 if patience else 1, patience=patience)
+    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(Unavailable):  # pytest.raises would keep the error
+            await bound.forward(RECEIPT, VIEW)
+        assert [thing for thing in gc.get_objects() if isinstance(thing, Parts)] == [first]
+    finally:
+        gc.enable()
+
+
+async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
+    """A caller that gives up takes no place, and its answer's connection is not kept for it."""
+    waiting = Parts()
+    bound = BoundedStreams(StreamingLeg(long(Parts()), long(waiting), long(Parts())), 1, 1, patience=60.0)
+    reading = (await bound.forward(RECEIPT, VIEW)).stream
+    assert reading is not None
+    next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
+    await asyncio.sleep(0)
+    next_one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await next_one
+    assert waiting.closed == 1
+    await reading.aclose()
+    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+
+
+@pytest.mark.parametrize("end", ["read", "closed", "closed twice", "failed", "cancelled"])
+async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: str) -> None:
+    """However a long answer ends, the next one has its place, and no more than one has."""
+    parts = Parts(end)
+    bound = BoundedStreams(StreamingLeg(long(parts), long(Parts()), long(Parts())), 1, 1, patience=0.0)
+    stream = (await bound.forward(RECEIPT, VIEW)).stream
+    assert stream is not None
+    assert await anext(stream) == b"a"
+    if end == "read":
+        assert [part async for part in stream] == [b"b"]
+    elif end == "failed":
+        with pytest.raises(Unavailable):
+            await anext(stream)
+    elif end == "cancelled":
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    for _ in range(2 if end == "closed twice" else 1):
+        await stream.aclose()
+    assert parts.closed
+    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+    await refused(bound)
+
+
+async def test_one_principal_has_half_of_the_places_and_half_of_the_room() -> None:
+    """Whoever reads as slowly as can be leaves places to others, and they have them at once."""
+    parts = [Parts() for _ in range(11)]
+    bound = BoundedStreams(StreamingLeg(*map(long, parts)), 4, 4, patience=60.0)
+    mine = [await bound.forward(RECEIPT, view_of("loud")) for _ in range(2)]
+    waiting = [asyncio.ensure_future(bound.forward(RECEIPT, view_of("loud"))) for _ in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(refused(bound, view_of("loud")), 20)
+    others = [await bound.forward(RECEIPT, view_of(name)) for name in ("quiet", "other")]
+    assert all(answer.stream is not None for answer in mine + others)
+    late = asyncio.ensure_future(bound.forward(RECEIPT, view_of("late")))
+    await asyncio.sleep(0)
+    assert not any(call.done() for call in [*waiting, late])
+    assert others[0].stream is not None
+    await others[0].stream.aclose()
+    assert (await late).stream is not None
+    assert not any(call.done() for call in waiting)
+    assert mine[0].stream is not None
+    await mine[0].stream.aclose()
+    assert (await waiting[0]).stream is not None
+    waiting[1].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

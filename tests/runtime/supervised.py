@@ -1,0 +1,52 @@
+"""A supervisor in a process of its own, with a tiny server in place of the gate.
+
+``python -m tests.runtime.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process answers every connection with its slot, its
+process id, and what stands in ``DIRECTORY/settings`` at its start, and then closes it. Files in the directory tell it what
+to do: settings that begin with ``broken`` make it leave with 7, ``hang`` before it is ready makes it wait, and ``stubborn`` makes
+it ignore that it is told to end; settings ``patience=0.5`` make it say that it ends within that time.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+from proxy.edge.logs import set_up_logging
+from proxy.edge.processes import HAND_OVER, Place, Supervisor
+from proxy.edge.status import StatusFile
+
+
+def main(directory: Path, port: int, processes: int, patience: float) -> int:
+    """Supervise; the exit code."""
+    set_up_logging("info", "json")
+
+    def serve(place: Place) -> int:
+        settings = (directory / "settings").read_text()
+        if settings.startswith("broken"):
+            return 7
+        while (directory / "hang").exists():
+            time.sleep(0.01)
+        told: list[str] = []
+        for number in (signal.SIGTERM, signal.SIGINT, HAND_OVER):
+            signal.signal(number, lambda number, _: told.append(signal.Signals(number).name))
+        place.listening.listen()
+        place.ready(float(settings.partition("=")[2]) if settings.startswith("patience=") else patience)
+        while not told or (directory / "stubborn").exists():
+            if select.select([place.listening], [], [], 0.02)[0]:
+                try:
+                    client, _ = place.listening.accept()
+                except BlockingIOError:
+                    continue
+                client.sendall(f"{place.slot} {os.getpid()} {settings}".encode())
+                client.close()
+        with (directory / "ended").open("a") as ended:
+            ended.write(f"{os.getpid()} {told[0]}\n")
+        return 0
+
+    return Supervisor("127.0.0.1", port, processes, serve, StatusFile(directory / "status"), patience=patience).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
