@@ -8,7 +8,8 @@ import pytest
 
 from proxy.cli.main import VERBS
 from proxy.config.model import Settings
-from proxy.edge import app, metrics
+from proxy.edge import app
+from proxy.telemetry import metrics
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.interpreted  # read the sources and the files beside them

@@ -109,7 +109,7 @@ async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
     from proxy.cli.modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.edge.app import run
-    from proxy.edge.logs import set_up_logging
+    from proxy.telemetry.logging import set_up_logging
 
     settings = load_settings(files.settings, environ={})
     refuse_open(settings)

@@ -37,10 +37,10 @@ def command(config: Path = CONFIG) -> None:
     """
     from proxy.cli.modes import refuse_open
     from proxy.config.loading import load_settings
-    from proxy.edge.logs import set_up_logging
-    from proxy.edge.logstream import LogStream
     from proxy.edge.processes import Supervisor
     from proxy.edge.status import StatusFile
+    from proxy.telemetry.logging import set_up_logging
+    from proxy.telemetry.nonblocking_stream import LogStream
 
     settings = load_settings(config)
     refuse_open(settings)
@@ -90,7 +90,7 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
     from proxy.cli.modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.edge.app import run
-    from proxy.edge.logs import set_up_logging
+    from proxy.telemetry.logging import set_up_logging
 
     try:
         settings = load_settings(config)

@@ -26,9 +26,7 @@ from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
 from proxy.edge.descriptors import places_for_clients
-from proxy.edge.gatelog import GateLog
 from proxy.edge.health import Probes
-from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.processes import Place
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
@@ -46,6 +44,8 @@ from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import batch_key
+from proxy.telemetry.event_log import GateLog
+from proxy.telemetry.metrics import Meter, serve_metrics
 
 _STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
 _COLLECT_SECONDS = 60  # between two looks for cyclic garbage: each takes some 8 us for every open connection (measured with 2,000)

@@ -32,7 +32,7 @@ from proxy.protocol.xmlrpc.server import Bundle, Room, RpcDialect
 
 
 class Meter(Protocol):
-    """What counts calls (`proxy.edge.metrics`)."""
+    """What counts calls (`proxy.telemetry.metrics`)."""
 
     def called(self, upstream: str, permission: str, reason: str) -> None:
         """One decided call."""
@@ -45,7 +45,7 @@ class Meter(Protocol):
 
 
 class Log(Protocol):
-    """What writes the operator's log (`proxy.edge.logs`), never arguments or credentials."""
+    """What writes the operator's log (`proxy.telemetry.logging`), never arguments or credentials."""
 
     def info(self, event: str, **fields: Any) -> object:
         """Write a line about something that is as it should be."""

@@ -111,7 +111,7 @@ def main() -> None:
     from proxy.audit.writing.journal import Journal
     from proxy.config.loading import load_settings
     from proxy.edge import app
-    from proxy.edge.logs import set_up_logging
+    from proxy.telemetry.logging import set_up_logging
 
     journals: list[Journal] = []
     before = [0, 0]

@@ -13,7 +13,6 @@ from proxy.audit.reading.reader import read_all
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.journal import Journal
 from proxy.catalog.loading import load_catalog
-from proxy.edge.metrics import Meter
 from proxy.edge.server.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.pipeline import Gate
@@ -26,6 +25,7 @@ from proxy.identity.verifier import Verifier
 from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Request
 from proxy.policy.load import load_policies
 from proxy.protocol.xmlrpc.codec import encode_call
+from proxy.telemetry.metrics import Meter
 from tests.support.paths import ROOT
 
 POLICIES = ROOT / "policies"

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from proxy.edge.logs import set_up_logging
 from proxy.edge.processes import HAND_OVER, Place, Supervisor
 from proxy.edge.status import StatusFile
+from proxy.telemetry.logging import set_up_logging
 
 
 def main(directory: Path, port: int, processes: int, patience: float) -> int:

@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.edge.metrics import Meter, serve_metrics
 from proxy.edge.server.listener import bind
+from proxy.telemetry.metrics import Meter, serve_metrics
 from tests.edge.kit import run, until
 
 

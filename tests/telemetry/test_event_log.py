@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.edge.gatelog import GateLog
-from proxy.edge.logs import set_up_logging
+from proxy.telemetry.event_log import GateLog
+from proxy.telemetry.logging import set_up_logging
 
 
 class Hand:

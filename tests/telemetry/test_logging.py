@@ -6,8 +6,8 @@ import re
 import pytest
 import structlog
 
-from proxy.edge.logs import Form, set_up_logging
-from proxy.edge.logstream import LogStream
+from proxy.telemetry.logging import Form, set_up_logging
+from proxy.telemetry.nonblocking_stream import LogStream
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TextIO, TypeAlias, cast
 import orjson
 import structlog
 
-from proxy.edge.logstream import LogStream
+from proxy.telemetry.nonblocking_stream import LogStream
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Form: TypeAlias = Literal["json", "console"]
@@ -25,7 +25,7 @@ _CREDENTIALS = frozenset({"authorization", "cookie", "credential", "key", "passw
 def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
     """Send structlog's events, and those of libraries from warnings upwards, to a stream: standard error if none is given.
 
-    An event that cannot be written is lost, and whoever logs it goes on (`proxy.edge.logstream`). Once events are written again, the
+    An event that cannot be written is lost, and whoever logs it goes on (`proxy.telemetry.nonblocking_stream`). Once events are written again, the
     first says as `lines_lost` how many were lost.
     """
     given = to or sys.stderr

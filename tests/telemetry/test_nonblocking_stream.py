@@ -13,8 +13,8 @@ from typing import TextIO, cast
 import pytest
 import structlog
 
-from proxy.edge.logs import set_up_logging
-from proxy.edge.logstream import LogStream
+from proxy.telemetry.logging import set_up_logging
+from proxy.telemetry.nonblocking_stream import LogStream
 
 Ends = tuple[int, int]
 """What is read from, and what is written to."""
