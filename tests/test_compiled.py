@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.redaction.redactor import Withholder
-from proxy.edge import app
 from proxy.model import Value
 from proxy.protocol.xmlrpc.codec import encode_call, encode_response
+from proxy.runtime import process as app
 from tests.conftest import COMPILED
 from tests.support.paths import ROOT
 

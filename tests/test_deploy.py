@@ -8,7 +8,7 @@ import pytest
 
 from proxy.cli.main import VERBS
 from proxy.config.model import Settings
-from proxy.edge import app
+from proxy.runtime import process as app
 from proxy.telemetry import metrics
 from tests.support.paths import ROOT
 

@@ -24,7 +24,7 @@ LEVELS = {
 }  # fmt: skip
 # The settings stand beside the layers: read where things are wired, and nowhere below.
 SETTINGS = ("config", "config_checks", "config_model", "config_values")
-WIRING = ("proxy.edge.app", "proxy.edge.wiring", "proxy.edge.online")
+WIRING = ("proxy.runtime.process", "proxy.edge.wiring", "proxy.runtime.connectivity")
 
 ONLY_IN = {
     "aiohttp": ("proxy.edge",),

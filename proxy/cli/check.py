@@ -23,11 +23,11 @@ from proxy.cli.problems import print_problems
 from proxy.cli.serve import CONFIG
 from proxy.config.loading import Issuer, LocalIssuer, Upstream, read_tables
 from proxy.config.model import Audit
-from proxy.edge.online import ask
 from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import ConfigError, Problem
 from proxy.identity.jwks_file import KeyFile
 from proxy.policy.load import load_policies
+from proxy.runtime.connectivity import ask
 from proxy.telemetry.logging import set_up_logging
 
 ONLINE = typer.Option(False, "--online", help="Ask the issuers for their keys and the upstreams a question, too.")

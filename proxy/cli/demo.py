@@ -108,7 +108,7 @@ async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
     """Run the gate in this process; its log goes to ``gate.log``."""
     from proxy.cli.modes import refuse_open
     from proxy.config.loading import load_settings
-    from proxy.edge.app import run
+    from proxy.runtime.process import run
     from proxy.telemetry.logging import set_up_logging
 
     settings = load_settings(files.settings, environ={})

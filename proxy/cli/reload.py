@@ -22,7 +22,7 @@ def command(config: Path = CONFIG) -> None:
     log says why; so does `callgate check`), and with 2 when no gate with these settings runs.
     """
     from proxy.config.loading import load_settings
-    from proxy.edge.status import read_status
+    from proxy.runtime.status_file import read_status
 
     path = status_file(load_settings(config))
     try:

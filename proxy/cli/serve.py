@@ -19,7 +19,7 @@ from proxy.errors import ConfigError, Rejected
 
 if TYPE_CHECKING:
     from proxy.config.loading import Settings
-    from proxy.edge.processes import Place
+    from proxy.runtime.supervisor import Place
 
 CONFIG = typer.Option(Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file.")
 EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
@@ -37,8 +37,8 @@ def command(config: Path = CONFIG) -> None:
     """
     from proxy.cli.modes import refuse_open
     from proxy.config.loading import load_settings
-    from proxy.edge.processes import Supervisor
-    from proxy.edge.status import StatusFile
+    from proxy.runtime.status_file import StatusFile
+    from proxy.runtime.supervisor import Supervisor
     from proxy.telemetry.logging import set_up_logging
     from proxy.telemetry.nonblocking_stream import LogStream
 
@@ -80,7 +80,7 @@ def _serve_imports() -> None:
     """Load what every serving process needs once, before they part, so that they share it in memory."""
     import uvloop  # noqa: F401  (loaded for the processes)
 
-    import proxy.edge.app  # noqa: F401  (loaded for the processes)
+    import proxy.runtime.process  # noqa: F401  (loaded for the processes)
 
 
 def _serve(config: Path, place: "Place", first: "Settings") -> int:
@@ -89,7 +89,7 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
 
     from proxy.cli.modes import refuse_open
     from proxy.config.loading import load_settings
-    from proxy.edge.app import run
+    from proxy.runtime.process import run
     from proxy.telemetry.logging import set_up_logging
 
     try:

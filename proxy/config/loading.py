@@ -4,7 +4,7 @@ Laws: every key has a default or an error that names it; unknown keys are errors
 paths start at the settings file. ``CALLGATE__LISTEN__PORT=9443`` overrides ``listen.port`` (two underscores are a dot,
 ``CALLGATE__UPSTREAMS__0__URL`` is the first upstream's); its value is read as a TOML value, or as text where it is none.
 
-Settings stop where things are wired (`proxy.edge.app`, `proxy.cli`); below that there are plain arguments. The tables
+Settings stop where things are wired (`proxy.runtime.process`, `proxy.cli`); below that there are plain arguments. The tables
 stand in `proxy.config.model`, the kinds of values in `proxy.config.values`, what must fit together in `proxy.config.cross_checks`.
 """
 

@@ -110,7 +110,7 @@ def main() -> None:
     from proxy.audit.writing.disk import Disk
     from proxy.audit.writing.journal import Journal
     from proxy.config.loading import load_settings
-    from proxy.edge import app
+    from proxy.runtime import process as app
     from proxy.telemetry.logging import set_up_logging
 
     journals: list[Journal] = []

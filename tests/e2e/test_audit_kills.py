@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.edge.status import read_status
+from proxy.runtime.status_file import read_status
 from tests.e2e.doubles import RecordingLuigid
 from tests.e2e.load import Clients, Witness, by_log, still_open, verify
 from tests.e2e.stack import Gate

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from proxy.edge.processes import HAND_OVER, Place, Supervisor
-from proxy.edge.status import StatusFile
+from proxy.runtime.status_file import StatusFile
+from proxy.runtime.supervisor import HAND_OVER, Place, Supervisor
 from proxy.telemetry.logging import set_up_logging
 
 

@@ -7,11 +7,11 @@ import pytest
 from aiohttp import web
 
 from proxy.config.loading import Issuer, Secret, Upstream
-from proxy.edge.online import ask
 from proxy.edge.self_signed import make_self_signed
 from proxy.edge.tls import server_context
 from proxy.errors import Problem
 from proxy.protocol.xmlrpc.codec import encode_fault, encode_response
+from proxy.runtime.connectivity import ask
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.edge.status import Status, StatusFile, StatusInUse, read_status
+from proxy.runtime.status_file import Status, StatusFile, StatusInUse, read_status
 from tests.support.paths import ROOT
 
 
@@ -66,7 +66,7 @@ def test_readers_keep_nobody_from_beginning(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from proxy.edge.status import read_status\n"
+        "from proxy.runtime.status_file import read_status\n"
         "print(flush=True)\n"
         "while not read_status(Path(sys.argv[1])): pass\n"
     )

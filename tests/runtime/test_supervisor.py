@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import pytest
 
-from proxy.edge.processes import HAND_OVER
-from proxy.edge.status import Status, StatusFile, read_status
+from proxy.runtime.status_file import Status, StatusFile, read_status
+from proxy.runtime.supervisor import HAND_OVER
 from tests.support.paths import ROOT
 
 WAIT = 20.0  # seconds after which a wait has failed; none is meant to come near it

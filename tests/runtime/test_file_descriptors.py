@@ -5,9 +5,9 @@ import resource
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.edge import descriptors
-from proxy.edge.descriptors import places_for_clients
 from proxy.errors import ConfigError
+from proxy.runtime import file_descriptors as descriptors
+from proxy.runtime.file_descriptors import places_for_clients
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ from proxy.catalog.loading import Catalog, load_catalog
 from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
-from proxy.edge.descriptors import places_for_clients
 from proxy.edge.health import Probes
-from proxy.edge.processes import Place
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.edge.tls import ReloadingCertificate, upstream_context
@@ -44,6 +42,8 @@ from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import batch_key
+from proxy.runtime.file_descriptors import places_for_clients
+from proxy.runtime.supervisor import Place
 from proxy.telemetry.event_log import GateLog
 from proxy.telemetry.metrics import Meter, serve_metrics
 

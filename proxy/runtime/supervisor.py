@@ -32,7 +32,7 @@ from functools import partial
 import structlog
 
 from proxy.edge.server.listener import bind
-from proxy.edge.status import Status, StatusFile
+from proxy.runtime.status_file import Status, StatusFile
 
 _YOUNG_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0

@@ -11,11 +11,11 @@ import aiohttp
 import orjson
 
 from proxy.config.loading import Issuer, Upstream
-from proxy.edge.app import make_target
 from proxy.edge.https_fetch import explain, fetch_with
 from proxy.errors import ConfigError, Problem, Rejected
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.protocol.xmlrpc.codec import decode_response, encode_call
+from proxy.runtime.process import make_target
 
 MAX_BYTES = 1 << 20
 TOTAL_SECONDS = 15.0

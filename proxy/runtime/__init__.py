@@ -1,0 +1,1 @@
+"""One serving process and its life cycle, and the supervisor of several."""
