@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from proxy.cli.demo.certificate import make_self_signed
 from proxy.cli.main import VERBS, build
 from proxy.config.loading import load_settings
-from proxy.edge.self_signed import make_self_signed
 from proxy.errors import ABOUT
 from tests.support.paths import ROOT
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from proxy.audit.writing.keys import HMAC_KEY, SIGNING_KEY, load_hmac_key
 from proxy.catalog.loading import Catalog, load_catalog
-from proxy.cli.modes import open_to_others
+from proxy.cli.file_modes import open_to_others
 from proxy.cli.problems import print_problems
 from proxy.cli.serve import CONFIG
 from proxy.config.loading import Issuer, LocalIssuer, Upstream, read_tables

@@ -35,7 +35,7 @@ def command(config: Path = CONFIG) -> None:
     reload`, puts new processes with the settings as they are now in the place of the old ones; no call is lost. It logs to
     standard error, and leaves with 2 when the settings, policies or files are wrong, or open to other users.
     """
-    from proxy.cli.modes import refuse_open
+    from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.runtime.status_file import StatusFile
     from proxy.runtime.supervisor import Supervisor
@@ -87,7 +87,7 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
     """One serving process, from its settings as they are now to its end; the exit code. `first` is what the supervisor began with."""
     import uvloop
 
-    from proxy.cli.modes import refuse_open
+    from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.runtime.process import run
     from proxy.telemetry.logging import set_up_logging

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from proxy.audit.writing.keys import load_hmac_key, load_signing_key
-from proxy.cli.modes import open_to_others, refuse_open
+from proxy.cli.demo.certificate import make_self_signed
+from proxy.cli.file_modes import open_to_others, refuse_open
 from proxy.config.loading import Settings, read_tables
-from proxy.edge.self_signed import make_self_signed
 from proxy.errors import ConfigError
 from proxy.identity.local_issuer import LocalIssuer
 from tests.support.paths import ROOT

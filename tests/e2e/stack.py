@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.audit.reading.reader import read_all
-from proxy.edge.self_signed import make_self_signed
+from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
 from tests.e2e.stage import FORM, POLICIES, Client, Process, Response, free_port, until
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from proxy.audit.reading.reader import read_all
-from proxy.edge.self_signed import make_self_signed
+from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
 from tests.support.paths import ROOT
 

@@ -1,6 +1,6 @@
 """The demo as the README presents it: each of its commands is run as it stands there, and the journal has what they did.
 
-``tests/cli/test_demo.py`` holds the demo's own promises: files, printed commands, signals. Here are the two together.
+``tests/cli/demo/test_demo.py`` holds the demo's own promises: files, printed commands, signals. Here are the two together.
 """
 
 import json

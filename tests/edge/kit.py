@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from proxy.edge.self_signed import SelfSigned, make_self_signed
+from proxy.cli.demo.certificate import SelfSigned, make_self_signed
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.errors import Rejected

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from proxy.cli.demo.certificate import SelfSigned, make_self_signed
 from proxy.edge import https_fetch as fetch_module
 from proxy.edge.https_fetch import MAX_BYTES, fetch_with
-from proxy.edge.self_signed import SelfSigned, make_self_signed
 from proxy.edge.tls import server_context
 from proxy.errors import ConfigError
 

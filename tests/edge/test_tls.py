@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from proxy.edge.self_signed import SelfSigned, make_self_signed
+from proxy.cli.demo.certificate import SelfSigned, make_self_signed
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.errors import ConfigError
 

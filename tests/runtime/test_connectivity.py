@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from proxy.cli.demo.certificate import make_self_signed
 from proxy.config.loading import Issuer, Secret, Upstream
-from proxy.edge.self_signed import make_self_signed
 from proxy.edge.tls import server_context
 from proxy.errors import Problem
 from proxy.protocol.xmlrpc.codec import encode_fault, encode_response

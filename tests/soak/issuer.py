@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from proxy.edge.self_signed import make_self_signed
+from proxy.cli.demo.certificate import make_self_signed
 from tests.e2e.stage import free_port
 from tests.identity.kit import jwk, key_set, token
 

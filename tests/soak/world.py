@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from proxy.edge.self_signed import make_self_signed
+from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
 from tests.e2e.stack import accepts, table
 from tests.e2e.stage import POLICIES, ROOT, Client, Process, clean_environment, free_port, until

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.demo_files import DemoFiles, write_files
-from proxy.cli.modes import refuse_open
+from proxy.cli.demo.files import DemoFiles, write_files
+from proxy.cli.file_modes import refuse_open
 from proxy.config.loading import load_settings
 from tests.support.paths import ROOT
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import typer
 
-from proxy.cli.demo_children import Child, is_free, start_luigid, start_supervisord
-from proxy.cli.demo_files import DemoFiles, socket_path, write_files
-from proxy.cli.demo_text import what_to_try
+from proxy.cli.demo.files import DemoFiles, socket_path, write_files
+from proxy.cli.demo.instructions import what_to_try
+from proxy.cli.demo.schedulers import Child, is_free, start_luigid, start_supervisord
 
 EXAMPLE = "PORT=9443 callgate demo --dir .demo"
 READY_SECONDS = 60.0
@@ -106,7 +106,7 @@ class _DidNotStart(Exception):  # noqa: N818  (it says what happened)
 
 async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
     """Run the gate in this process; its log goes to ``gate.log``."""
-    from proxy.cli.modes import refuse_open
+    from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.runtime.process import run
     from proxy.telemetry.logging import set_up_logging

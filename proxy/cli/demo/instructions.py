@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from proxy.cli.demo_files import DemoFiles
+from proxy.cli.demo.files import DemoFiles
 
 
 def what_to_try(files: DemoFiles, shown: Path) -> str:

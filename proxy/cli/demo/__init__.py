@@ -1,0 +1,1 @@
+"""`callgate demo`: a gate with real schedulers behind it."""
