@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Gate, Luigid
+from tests.support.stage import Gate, Luigid
 
 
 @pytest.fixture

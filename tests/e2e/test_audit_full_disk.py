@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.doubles import RecordingLuigid
-from tests.e2e.load import Clients, Witness, by_log, still_open, verify
-from tests.e2e.stack import Gate, toml
-from tests.e2e.stage import until
+from tests.support.load import Clients, Witness, by_log, still_open, verify
+from tests.support.recording_luigid import RecordingLuigid
+from tests.support.stack import Gate, toml
+from tests.support.stage import until
 
 DISK_BYTES = 2 * 1024 * 1024
 LEFT_BYTES = 128 * 1024  # for the journal, before it is full

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from proxy.runtime.status_file import read_status
-from tests.e2e.doubles import RecordingLuigid
-from tests.e2e.load import Clients, Witness, by_log, still_open, verify
-from tests.e2e.stack import Gate
-from tests.e2e.stage import until
+from tests.support.load import Clients, Witness, by_log, still_open, verify
+from tests.support.recording_luigid import RecordingLuigid
+from tests.support.stack import Gate
+from tests.support.stage import until
 
 PROCESSES = 2
 KILLS_OF_ONE = 25

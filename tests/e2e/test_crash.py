@@ -20,9 +20,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.e2e.doubles import RecordingLuigid
-from tests.e2e.stack import Gate, Record
-from tests.e2e.stage import FORM, ROOT, Luigid, Process, clean_environment, until, write_netrc
+from tests.support.recording_luigid import RecordingLuigid
+from tests.support.stack import Gate, Record
+from tests.support.stage import FORM, ROOT, Luigid, Process, clean_environment, until, write_netrc
 
 CLIENTS = 6
 KILLS = 8

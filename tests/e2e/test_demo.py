@@ -22,7 +22,7 @@ import pytest
 from cli.test_demo import Demo, descendants, runs
 
 from proxy.audit.reading.reader import read_all
-from tests.e2e.stage import ROOT, until
+from tests.support.stage import ROOT, until
 
 PATIENCE = 120.0
 ROLES = {"viewer", "worker", "operator", "admin", "agent", "stranger"}

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.e2e.bystanders import bystanders
-from tests.e2e.doubles import RecordingLuigid
-from tests.e2e.load import by_log, still_open, verify
-from tests.e2e.stack import Gate
-from tests.e2e.stage import FORM, Process, until
+from tests.support.bystanders import bystanders
+from tests.support.load import by_log, still_open, verify
+from tests.support.recording_luigid import RecordingLuigid
+from tests.support.stack import Gate
+from tests.support.stage import FORM, Process, until
 
 FILES = 160  # that the gate may have open in the first test, of which clients may have 160 - 64 - 8
 UPSTREAM_CONNECTIONS = 8

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.e2e.stack import Gate, only
-from tests.e2e.stage import FORM, Response
+from tests.support.stack import Gate, only
+from tests.support.stage import FORM, Response
 
 TASKS = 120_000  # of some 440 bytes each: more than 50 MB
 GROWTH = 16 << 20

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stage import Gate, Luigid, until
+from tests.support.stage import Gate, Luigid, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -18,7 +18,7 @@ import pytest
 from proxy.audit.writing.keys import load_hmac_key
 from proxy.model import Principal
 from proxy.protocol.luigi.batch_ids import BatchIds, batch_key
-from tests.e2e.stage import FORM, Client, Gate, Luigid, Response, Worker, basic, until, write_netrc
+from tests.support.stage import FORM, Client, Gate, Luigid, Response, Worker, basic, until, write_netrc
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*Autoloading range tasks:DeprecationWarning")
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.stage import Client, Gate, Luigid
+from tests.support.stage import Client, Gate, Luigid
 
 INDEX = "/static/visualiser/index.html"
 SECURITY = {"cache-control": "no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxy.identity.local_issuer import LocalIssuer
-from tests.e2e.stage import Gate, Luigid, Worker, until, write_netrc
+from tests.support.stage import Gate, Luigid, Worker, until, write_netrc
 
 RETRIES = {"retry_delay": 0.5, "prune_on_get_work": "true"}
 

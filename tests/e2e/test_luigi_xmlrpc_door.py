@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.catalog.loading import load_catalog
-from tests.e2e.stage import POLICIES, Gate, Luigid
+from tests.support.stage import POLICIES, Gate, Luigid
 
 CATALOG = load_catalog(POLICIES / "catalogs" / "luigi.toml")
 DONE, FAILED, RUNNING, DISABLED = (f"Door_{number}_0123456789" for number in range(4))

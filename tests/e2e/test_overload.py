@@ -15,10 +15,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.e2e.doubles import RecordingLuigid
-from tests.e2e.load import by_log, still_open, verify
-from tests.e2e.stack import Gate, Record
-from tests.e2e.stage import FORM, Client, free_port, until
+from tests.support.load import by_log, still_open, verify
+from tests.support.recording_luigid import RecordingLuigid
+from tests.support.stack import Gate, Record
+from tests.support.stage import FORM, Client, free_port, until
 
 CONNECTIONS = 4  # to the upstream
 IN_FLIGHT = 12

@@ -18,11 +18,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.e2e import stage
-from tests.e2e.doubles import RecordingLuigid
-from tests.e2e.load import by_log, still_open
-from tests.e2e.stack import Gate
-from tests.e2e.stage import FORM, POLICIES, ROOT, Luigid, Worker, clean_environment, free_port, until, write_netrc
+from tests.support import stage
+from tests.support.load import by_log, still_open
+from tests.support.recording_luigid import RecordingLuigid
+from tests.support.stack import Gate
+from tests.support.stage import FORM, POLICIES, ROOT, Luigid, Worker, clean_environment, free_port, until, write_netrc
 
 CALL_SECONDS = 0.1  # that the recorded upstream takes for each call, so that some are always under way
 CLIENTS = 4

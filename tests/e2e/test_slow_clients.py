@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bystanders import bystanders
-from tests.e2e.stack import Gate
-from tests.e2e.stage import Luigid, Worker, clean_environment, until, write_netrc
+from tests.support.bystanders import bystanders
+from tests.support.stack import Gate
+from tests.support.stage import Luigid, Worker, clean_environment, until, write_netrc
 
 TOOL = shutil.which("slowhttptest")
 pytestmark = pytest.mark.skipif(TOOL is None, reason="no slowhttptest here: apt-get install slowhttptest")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stack import Gate, accepts, only
-from tests.e2e.stage import DEADLINE_SECONDS, Process, free_port, until
+from tests.support.stack import Gate, accepts, only
+from tests.support.stage import DEADLINE_SECONDS, Process, free_port, until
 
 OWN_PASSWORD = "supervisors-own-password"
 CONFIGURATION = """

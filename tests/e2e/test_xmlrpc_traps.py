@@ -23,8 +23,8 @@ import pytest
 
 from proxy.model import DateTime
 from proxy.protocol.xmlrpc.codec import encode_call
-from tests.e2e.stack import Gate, only
-from tests.e2e.stage import POLICIES, Response, free_port
+from tests.support.stack import Gate, only
+from tests.support.stage import POLICIES, Response, free_port
 
 XML = "text/xml"
 CATALOG = """

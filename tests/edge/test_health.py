@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.edge.health import Probes
-from tests.edge.kit import Double, edge, get, parse_replies, post, run
+from tests.support.edge_server import Double, edge, get, parse_replies, post, run
 
 
 def probes(gate: Double, *, keys: object = "keys", writable: bool = True, draining: bool = False) -> Any:

@@ -23,7 +23,7 @@ from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal
 from tests.fuzz.kit import read
-from tests.identity.kit import AUDIENCE, ISSUER, NOW, Private, b64, jwk, key_set, signature, viewer
+from tests.support.tokens import AUDIENCE, ISSUER, NOW, Private, b64, jwk, key_set, signature, viewer
 
 KEYS: dict[str, Private] = {
     "ec": ec.derive_private_key(0x1234_5678_9ABC_DEF0, ec.SECP256R1()),

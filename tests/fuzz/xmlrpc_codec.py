@@ -9,8 +9,8 @@ from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc.codec import Fault, codec, decode_call, decode_response, encode_call, encode_fault, encode_response
 from proxy.protocol.xmlrpc.multicall import decode_multicall, encode_multicall_results
 from tests.fuzz.kit import read, typed
-from tests.protocol.kit import as_cpython_reads, tree_call
 from tests.protocol.xmlrpc.plain_reader import PlainReader
+from tests.support.xmlrpc import as_cpython_reads, tree_call
 
 
 def one(data: bytes) -> None:

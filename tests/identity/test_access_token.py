@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from proxy.errors import Rejected
 from proxy.identity.access_token import Profile, check_claims, parse
 from proxy.model import Principal, Reason
-from tests.identity.kit import (
+from tests.support.tokens import (
     AUDIENCE,
     ISSUER,
     NOW,

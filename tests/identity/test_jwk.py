@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.identity.jwk import SET_LIMIT_KEYS, KeySetError, load_key_set
-from tests.identity.kit import all_keys, b64, ec_private, ed_private, jwk, key_set, number, rsa_private
+from tests.support.tokens import all_keys, b64, ec_private, ed_private, jwk, key_set, number, rsa_private
 
 
 def swap(found: dict[str, object], **more: object) -> dict[str, object]:

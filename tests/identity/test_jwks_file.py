@@ -8,7 +8,7 @@ from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
 from proxy.model import Reason
-from tests.identity.kit import AUDIENCE, ISSUER, ec_private, jwk, key_set
+from tests.support.tokens import AUDIENCE, ISSUER, ec_private, jwk, key_set
 
 
 async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:

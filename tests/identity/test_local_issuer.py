@@ -15,7 +15,7 @@ from proxy.identity.jwks_file import KeyFile
 from proxy.identity.local_issuer import LONGEST_S, LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal, Reason
-from tests.identity.kit import NOW, bearer, viewer
+from tests.support.tokens import NOW, bearer, viewer
 
 
 def gate(local: LocalIssuer) -> Verifier:

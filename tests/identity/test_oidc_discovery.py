@@ -10,7 +10,22 @@ from proxy.identity.issuer import Issuer
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.model import Reason
-from tests.identity.kit import AUDIENCE, ISSUER, NOW, Clock, bearer, claims, ec_private, good, header, jwk, key_set, token, viewer, without
+from tests.support.tokens import (
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    Clock,
+    bearer,
+    claims,
+    ec_private,
+    good,
+    header,
+    jwk,
+    key_set,
+    token,
+    viewer,
+    without,
+)
 
 CONFIGURATION_URL = ISSUER + "/.well-known/openid-configuration"
 KEYS_URL = "https://keys.example/set"

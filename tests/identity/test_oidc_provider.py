@@ -28,7 +28,7 @@ from proxy.identity.issuer import Issuer
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.model import Reason
-from tests.identity.kit import Clock, bearer, viewer
+from tests.support.tokens import Clock, bearer, viewer
 
 HERE = Path(__file__).parent / "oidc"
 AUDIENCE = "urn:callgate:luigi"

@@ -16,7 +16,7 @@ from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal, Reason
-from tests.identity.kit import (
+from tests.support.tokens import (
     AUDIENCE,
     ISSUER,
     NOW,

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from tests.e2e.stage import Client, until
 from tests.soak.world import PROCESSES, World
+from tests.support.stage import Client, until
 
 Fault = Callable[[World], str]
 GONE_SECONDS = 15.0

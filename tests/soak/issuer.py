@@ -10,8 +10,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.cli.demo.certificate import make_self_signed
-from tests.e2e.stage import free_port
-from tests.identity.kit import jwk, key_set, token
+from tests.support.stage import free_port
+from tests.support.tokens import jwk, key_set, token
 
 AUDIENCE = "callgate-soak"
 

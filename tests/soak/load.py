@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from tests.e2e import stage
-from tests.e2e.stage import Worker, write_netrc
 from tests.soak.world import World
+from tests.support import stage
+from tests.support.stage import Worker, write_netrc
 
 LAYERS = 4  # of ten tasks each, in one run of a worker
 TOKEN_SECONDS = 90.0  # the life of a worker's token

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
-from tests.e2e.stack import accepts, table
-from tests.e2e.stage import POLICIES, ROOT, Client, Process, clean_environment, free_port, until
 from tests.e2e.test_supervisor import Supervisord
 from tests.soak.issuer import AUDIENCE, Provider
+from tests.support.stack import accepts, table
+from tests.support.stage import POLICIES, ROOT, Client, Process, clean_environment, free_port, until
 
 PROCESSES = 2
 _ROLES = """

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from proxy.edge.server.listener import bind
 from proxy.telemetry.metrics import Meter, serve_metrics
-from tests.edge.kit import run, until
+from tests.support.edge_server import run, until
 
 
 async def scraped(meter: Meter, path: str = "/metrics") -> tuple[int, str]:

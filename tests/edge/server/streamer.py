@@ -11,8 +11,8 @@ from pathlib import Path
 from proxy.edge.tls import server_context
 from proxy.edge.upstream.pool import Leg, Target
 from proxy.model import Reply, Request
-from tests.edge.kit import LOOP_NAMES, LOOPS, Double, ReadBody, edge
-from tests.edge.upstreams import RECEIPT, VIEW
+from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, ReadBody, edge
+from tests.support.scripted_upstream import RECEIPT, VIEW
 
 
 async def main(upstream_port: int, files: list[Path]) -> None:

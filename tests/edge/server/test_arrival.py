@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from proxy.edge.server.arrival import Arrival
-from tests.edge.kit import LOOP_NAMES, LOOPS, NewLoop, run
+from tests.support.edge_server import LOOP_NAMES, LOOPS, NewLoop, run
 
 both_loops = pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.edge.server.server import Limits
 from proxy.model import Reason, Reply, Request
-from tests.edge.kit import LOOP_NAMES, LOOPS, Double, NewLoop, ReadBody, Seen, echo, edge, get, parse_replies, post, run
+from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, ReadBody, Seen, echo, edge, get, parse_replies, post, run
 
 H = b"Host: gate\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n"

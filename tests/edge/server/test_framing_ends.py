@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from proxy.edge.server.server import Limits
-from tests.edge.kit import LOOP_NAMES, LOOPS, Double, NewLoop, edge, get, parse_replies, post, run
 from tests.edge.server.test_framing import AFTER, CHUNKED, REFUSED, H
+from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, edge, get, parse_replies, post, run
 
 MORE: dict[str, tuple[bytes, int]] = {
     # targets (RFC 9112 section 3.2)

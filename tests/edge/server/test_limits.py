@@ -13,7 +13,7 @@ from proxy.edge.server.server import Limits
 from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Reason, Reply, Request
-from tests.edge.kit import (
+from tests.support.edge_server import (
     LOOP_NAMES,
     LOOPS,
     Client,

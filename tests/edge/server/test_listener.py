@@ -13,7 +13,7 @@ from proxy.edge.server.connection import Connection
 from proxy.edge.server.listener import _origin, bind
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.model import Reason
-from tests.edge.kit import LOOP_NAMES, LOOPS, Double, NewLoop, certificate, edge, get, run, until
+from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, certificate, edge, get, run, until
 
 both_loops = pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxy.edge.server.request_parser import BODY, Limits, RequestReader
 from proxy.errors import Rejected
 from proxy.model import Origin, Request
-from tests.edge.kit import get, post
+from tests.support.edge_server import get, post
 
 LIMITS = Limits(header_bytes=2048, body_bytes=300, early_bytes=60)
 

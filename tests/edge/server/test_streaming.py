@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from proxy.edge.tls import upstream_context
-from tests.edge.kit import LOOP_NAMES, Client, certificate, get, parse_head, run
-from tests.edge.upstreams import Conversation, upstream
+from tests.support.edge_server import LOOP_NAMES, Client, certificate, get, parse_head, run
 from tests.support.paths import ROOT
+from tests.support.scripted_upstream import Conversation, upstream
 
 SIZE = 50_000_000
 ALLOWED = 2_500_000  # bytes of memory that one such answer may cost

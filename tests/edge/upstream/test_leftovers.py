@@ -19,8 +19,8 @@ from proxy.edge.upstream.pool import Leg, Target
 from proxy.edge.upstream.stream_limit import BoundedStreams
 from proxy.errors import Unavailable
 from proxy.model import Reply, Request
-from tests.edge.kit import LOOP_NAMES, LOOPS, Double, NewLoop, ReadBody, edge, get, run, silent_socket, until
-from tests.edge.upstreams import RECEIPT, VIEW
+from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, ReadBody, edge, get, run, silent_socket, until
+from tests.support.scripted_upstream import RECEIPT, VIEW
 
 LONG = replace(VIEW, whole=1_000_000)
 BODY = b"x" * 3_000_000

@@ -16,8 +16,8 @@ from proxy.edge.upstream.connection import HEAD_LIMIT, Exchange
 from proxy.edge.upstream.pool import Target
 from proxy.errors import Unavailable
 from proxy.model import Outbound, Reason
-from tests.edge.kit import LOOP_NAMES, LOOPS, NewLoop, certificate, run, until
-from tests.edge.upstreams import ACT, OK, RECEIPT, VIEW, Conversation, body_of, both, leg_to, saying, serve_all, upstream
+from tests.support.edge_server import LOOP_NAMES, LOOPS, NewLoop, certificate, run, until
+from tests.support.scripted_upstream import ACT, OK, RECEIPT, VIEW, Conversation, body_of, both, leg_to, saying, serve_all, upstream
 
 HEAD_200 = b"HTTP/1.1 200 OK\r\n"
 PATIENCE = Target("test", first_byte_seconds=0.1, idle_seconds=0.1)  # for what is meant to time out

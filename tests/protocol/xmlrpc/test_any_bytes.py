@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proxy.errors import Rejected, Unavailable
 from proxy.model import DateTime, Reason, Value
 from proxy.protocol.xmlrpc.codec import decode_call, decode_response, encode_call, encode_response
-from tests.protocol.kit import METHODS, VALUES, tree_call, typed
+from tests.support.xmlrpc import METHODS, VALUES, tree_call, typed
 
 # Pieces that documents are made of, right ones and wrong ones, and what is known to confuse parsers.
 PIECES = [

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from proxy.model import Value
 from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc.codec import codec
-from tests.protocol.kit import TEXTS, VALUES, typed
 from tests.protocol.xmlrpc.test_grammar_short_cuts import DOCUMENTS, PIECES, mangled, outcome
+from tests.support.xmlrpc import TEXTS, VALUES, typed
 
 NONE = Shapes(0)
 NUMBERS = ["0", "1", "-5", "+7", "٣", "2147483647", "2147483648", "-2147483648", "-2147483649", "0" * 41, "1" * 40]

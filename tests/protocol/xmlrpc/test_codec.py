@@ -17,7 +17,7 @@ from proxy.protocol.xmlrpc.codec import (
     encode_response,
     is_method_name,
 )
-from tests.protocol.kit import METHODS, TEXTS, VALUES, as_cpython_reads, tree_call, typed
+from tests.support.xmlrpc import METHODS, TEXTS, VALUES, as_cpython_reads, tree_call, typed
 
 # What we write for a value, and with it what else is read as the same value.
 ROWS: list[tuple[Value, str, tuple[str, ...]]] = [

@@ -14,8 +14,8 @@ from proxy.model import Value
 from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc.codec import codec
 from proxy.protocol.xmlrpc.grammar import Reader
-from tests.protocol.kit import TEXTS, typed
 from tests.protocol.xmlrpc.plain_reader import PlainReader
+from tests.support.xmlrpc import TEXTS, typed
 
 LONG = "s3://warehouse/raw/part.parquet, " * 40  # longer than what one expression takes, with nothing to escape in it
 TASK = {"date": "2024-05-17", "shop": "0", "note": "a & b", "n": 3, "ratio": -0.5, "on": True, "raw": b"bytes", "none": None}

@@ -8,7 +8,7 @@ from proxy.errors import Rejected, Unavailable
 from proxy.model import Reason, Value
 from proxy.protocol.xmlrpc.codec import Fault, decode_call, decode_response
 from proxy.protocol.xmlrpc.multicall import decode_multicall, encode_multicall_results
-from tests.protocol.kit import METHODS, VALUES, typed
+from tests.support.xmlrpc import METHODS, VALUES, typed
 
 
 def entry(method: Value, *params: Value) -> dict[str, Value]:

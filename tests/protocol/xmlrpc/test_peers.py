@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from proxy.model import DateTime, Value
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call, encode_fault, encode_response
-from tests.protocol.kit import METHODS, VALUES, typed
+from tests.support.xmlrpc import METHODS, VALUES, typed
 
 HERE = Path(__file__).parent / "peers"
 Ask = Callable[[dict[str, Any]], dict[str, Any]]

@@ -19,8 +19,8 @@ from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.refusal import Refusal, of_error
 from proxy.protocol.xmlrpc.codec import Fault, decode_response, encode_call, encode_fault, encode_response
 from proxy.protocol.xmlrpc.server import Bundle, LuigiOverXmlRpc, Room, RpcDialect, XmlRpc
-from tests.protocol.kit import VALUES, typed
 from tests.support.paths import ROOT
+from tests.support.xmlrpc import VALUES, typed
 
 CATALOGS = ROOT / "policies" / "catalogs"
 LUIGI = load_catalog(CATALOGS / "luigi.toml")

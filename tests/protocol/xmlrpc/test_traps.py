@@ -13,7 +13,7 @@ from proxy.errors import Rejected
 from proxy.model import Reason, Value
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call
 from proxy.protocol.xmlrpc.multicall import decode_multicall
-from tests.protocol.kit import Ran, cpython_server
+from tests.support.xmlrpc import Ran, cpython_server
 
 NameAndCount = tuple[str | None, int]
 

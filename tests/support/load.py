@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 
 from proxy.audit.reading.reader import Position, read_log
 from proxy.audit.writing.disk import logs
-from tests.e2e.stack import Gate, Record
-from tests.e2e.stage import FORM, ROOT, clean_environment
+from tests.support.stack import Gate, Record
+from tests.support.stage import FORM, ROOT, clean_environment
 
 _AGAIN_SECONDS = 0.02  # before a client connects again: a gate that is gone refuses at once
 

@@ -19,7 +19,7 @@ from typing import Any
 from proxy.audit.reading.reader import read_all
 from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
-from tests.e2e.stage import FORM, POLICIES, Client, Process, Response, free_port, until
+from tests.support.stage import FORM, POLICIES, Client, Process, Response, free_port, until
 
 Record = dict[str, Any]
 

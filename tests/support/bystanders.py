@@ -8,8 +8,8 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.e2e.stack import Gate
-from tests.e2e.stage import FORM, until
+from tests.support.stack import Gate
+from tests.support.stage import FORM, until
 
 PAUSE_SECONDS = 0.05
 PATIENCE_SECONDS = 20.0
