@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography import x509
 
 from proxy.cli.demo.certificate import make_self_signed
-from proxy.cli.demo.command import child as demo_child
+from proxy.cli.demo import child as demo_child
 from proxy.cli.shipped import shipped_policies
 from proxy.identity.local_issuer import LocalIssuer
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from proxy.cli.demo.command import child as demo_child
+from proxy.cli.demo import child as demo_child
 
 STOP_SECONDS = 10.0
 _LOG_LINES = 12

@@ -23,7 +23,7 @@ from proxy.catalog.checking import check_arguments, name_arguments
 from proxy.catalog.loading import Catalog, Method
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Answer, Call, DateTime, Outbound, Principal, Reason, Reply, Request, Stream, Value
-from proxy.protocol.luigi.api import api as luigi
+from proxy.protocol.luigi import api as luigi
 from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.same_origin import refuse_unmeant
