@@ -1,1 +1,3 @@
-"""Callgate: an identity-aware reverse proxy in front of workflow schedulers. Start reading at `proxy.gate.pipeline`."""
+"""Callgate: an identity-aware reverse proxy in front of workflow schedulers. Start reading at
+`proxy.gate.pipeline`.
+"""

@@ -1,8 +1,10 @@
-"""Why a call was refused: one closed list, the same code in the reply, the log line, the metric and the audit record.
+"""Why a call was refused: one closed list, the same code in the reply, the log line, the metric and
+the audit record.
 
-The class of an error says who must act: the caller (`Rejected`), the operator of a running gate (`Unavailable`), or
-whoever starts one (`ConfigError`). The `Reason` says why, and `ABOUT` what to do next. Texts in here and in a `detail`
-never hold a credential or an argument's value: they go to callers and into logs.
+The class of an error says who must act: the caller (`Rejected`), the operator of a running gate
+(`Unavailable`), or whoever starts one (`ConfigError`). The `Reason` says why, and `ABOUT` what to
+do next. Texts in here and in a `detail` never hold a credential or an argument's value: they go to
+callers and into logs.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,9 @@ from proxy.model import Reason
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """One row of the reason table: the HTTP status, what it means, and what to do next (one sentence each, ASCII)."""
+    """One row of the reason table: the HTTP status, what it means, and what to do next (one
+    sentence each, ASCII).
+    """
 
     status: int
     meaning: str
@@ -23,50 +27,120 @@ class About:
 ABOUT: dict[Reason, About] = {
     Reason.ALLOWED: About(200, "A policy permits the call and none forbids it.", "Nothing to do."),
     Reason.BAD_REQUEST: About(
-        400, "The bytes are not one strict HTTP/1.1 request.", "Send a plain HTTP/1.1 request; check proxies in between."
+        400,
+        "The bytes are not one strict HTTP/1.1 request.",
+        "Send a plain HTTP/1.1 request; check proxies in between.",
     ),
     Reason.HEADERS_TOO_LARGE: About(
-        431, "The request line and headers are over the limit.", "Send a smaller token or fewer headers, or raise limits.header_bytes."
+        431,
+        "The request line and headers are over the limit.",
+        "Send a smaller token or fewer headers, or raise limits.header_bytes.",
     ),
-    Reason.BODY_TOO_LARGE: About(413, "The body is over the limit.", "Send less in one call, or raise limits.body_bytes."),
-    Reason.REQUEST_TIMEOUT: About(408, "The request did not arrive in time.", "Send the whole request without pausing; check the network."),
+    Reason.BODY_TOO_LARGE: About(
+        413, "The body is over the limit.", "Send less in one call, or raise limits.body_bytes."
+    ),
+    Reason.REQUEST_TIMEOUT: About(
+        408,
+        "The request did not arrive in time.",
+        "Send the whole request without pausing; check the network.",
+    ),
     Reason.TOO_MANY_CONNECTIONS: About(
-        503, "Too many connections are open.", "Reuse connections, or raise limits.connections_per_address."
+        503,
+        "Too many connections are open.",
+        "Reuse connections, or raise limits.connections_per_address.",
     ),
-    Reason.NOT_FOUND: About(404, "No upstream serves this path.", "Check the URL's path against the prefixes in the settings."),
-    Reason.VERB_NOT_ALLOWED: About(405, "This HTTP method is not served on this path.", "Use GET or POST as the protocol asks."),
-    Reason.NO_CREDENTIAL: About(401, "The request has no credential.", "Send a token as Bearer, or as the password of Basic (netrc, URL)."),
-    Reason.TWO_CREDENTIALS: About(400, "The request has more than one credential.", "Send exactly one."),
-    Reason.BAD_CREDENTIAL: About(401, "The credential is not a token this gate can read.", "Get a new token; send it whole and unchanged."),
-    Reason.UNKNOWN_ISSUER: About(401, "The token's issuer is not one of the gate's.", "Use a token of an issuer named in the settings."),
+    Reason.NOT_FOUND: About(
+        404,
+        "No upstream serves this path.",
+        "Check the URL's path against the prefixes in the settings.",
+    ),
+    Reason.VERB_NOT_ALLOWED: About(
+        405, "This HTTP method is not served on this path.", "Use GET or POST as the protocol asks."
+    ),
+    Reason.NO_CREDENTIAL: About(
+        401,
+        "The request has no credential.",
+        "Send a token as Bearer, or as the password of Basic (netrc, URL).",
+    ),
+    Reason.TWO_CREDENTIALS: About(
+        400, "The request has more than one credential.", "Send exactly one."
+    ),
+    Reason.BAD_CREDENTIAL: About(
+        401,
+        "The credential is not a token this gate can read.",
+        "Get a new token; send it whole and unchanged.",
+    ),
+    Reason.UNKNOWN_ISSUER: About(
+        401,
+        "The token's issuer is not one of the gate's.",
+        "Use a token of an issuer named in the settings.",
+    ),
     Reason.UNKNOWN_KEY: About(
-        401, "The token names a key its issuer does not publish.", "Get a new token; the issuer may have rotated its keys."
+        401,
+        "The token names a key its issuer does not publish.",
+        "Get a new token; the issuer may have rotated its keys.",
     ),
-    Reason.BAD_SIGNATURE: About(401, "The token's signature does not verify.", "Get a new token; do not edit it."),
+    Reason.BAD_SIGNATURE: About(
+        401, "The token's signature does not verify.", "Get a new token; do not edit it."
+    ),
     Reason.TOKEN_EXPIRED: About(401, "The token has expired.", "Get a new token."),
-    Reason.TOKEN_NOT_YET_VALID: About(401, "The token is not valid yet.", "Wait, or check the clocks of issuer and gate."),
-    Reason.WRONG_AUDIENCE: About(401, "The token is for another audience.", "Ask the issuer for a token with the gate's audience."),
+    Reason.TOKEN_NOT_YET_VALID: About(
+        401, "The token is not valid yet.", "Wait, or check the clocks of issuer and gate."
+    ),
+    Reason.WRONG_AUDIENCE: About(
+        401,
+        "The token is for another audience.",
+        "Ask the issuer for a token with the gate's audience.",
+    ),
     Reason.WRONG_TOKEN_TYPE: About(
-        401, "The token is not an access token.", "Send an access token, not an ID token; see issuers.token_types."
+        401,
+        "The token is not an access token.",
+        "Send an access token, not an ID token; see issuers.token_types.",
     ),
     Reason.ISSUER_UNAVAILABLE: About(
-        503, "The issuer's keys could not be fetched yet.", "Retry; the operator checks the issuer with callgate check --online."
+        503,
+        "The issuer's keys could not be fetched yet.",
+        "Retry; the operator checks the issuer with callgate check --online.",
     ),
-    Reason.MALFORMED_CALL: About(400, "The call is not valid JSON or XML-RPC.", "Fix the client's encoding of the call."),
-    Reason.AMBIGUOUS_CALL: About(400, "The call could be read in two ways.", "Send each element, key and argument once."),
-    Reason.CALL_TOO_COMPLEX: About(400, "The call is nested too deeply or has too many elements.", "Send less in one call."),
-    Reason.BAD_ARGUMENTS: About(400, "An argument is missing or of the wrong type.", "Fix the named argument; the catalog has its type."),
+    Reason.MALFORMED_CALL: About(
+        400, "The call is not valid JSON or XML-RPC.", "Fix the client's encoding of the call."
+    ),
+    Reason.AMBIGUOUS_CALL: About(
+        400, "The call could be read in two ways.", "Send each element, key and argument once."
+    ),
+    Reason.CALL_TOO_COMPLEX: About(
+        400, "The call is nested too deeply or has too many elements.", "Send less in one call."
+    ),
+    Reason.BAD_ARGUMENTS: About(
+        400,
+        "An argument is missing or of the wrong type.",
+        "Fix the named argument; the catalog has its type.",
+    ),
     Reason.CROSS_SITE: About(
-        403, "A browser sent this call, and not from a script of the gate's own pages.", "Use the pages behind the gate, or no browser."
+        403,
+        "A browser sent this call, and not from a script of the gate's own pages.",
+        "Use the pages behind the gate, or no browser.",
     ),
-    Reason.NO_ROLE: About(403, "The identity holds no role.", "Ask the security team for a role in policies/roles.toml."),
+    Reason.NO_ROLE: About(
+        403,
+        "The identity holds no role.",
+        "Ask the security team for a role in policies/roles.toml.",
+    ),
     Reason.UNKNOWN_METHOD: About(
-        403, "The catalog of this upstream has no such method.", "Check the method's name; add it to the catalog if it is new."
+        403,
+        "The catalog of this upstream has no such method.",
+        "Check the method's name; add it to the catalog if it is new.",
     ),
-    Reason.NO_POLICY_ALLOWS: About(403, "No policy permits this call.", "Ask the security team for the role or the policy."),
-    Reason.POLICY_FORBIDS: About(403, "A policy forbids this call.", "Ask the security team; the record names the policy."),
+    Reason.NO_POLICY_ALLOWS: About(
+        403, "No policy permits this call.", "Ask the security team for the role or the policy."
+    ),
+    Reason.POLICY_FORBIDS: About(
+        403, "A policy forbids this call.", "Ask the security team; the record names the policy."
+    ),
     Reason.POLICY_ERROR: About(
-        403, "A policy failed while it was evaluated, so the call is denied.", "The security team mends the policy the record names."
+        403,
+        "A policy failed while it was evaluated, so the call is denied.",
+        "The security team mends the policy the record names.",
     ),
     Reason.NOT_YOUR_WORKER: About(
         403,
@@ -74,34 +148,60 @@ ABOUT: dict[Reason, About] = {
         "Send the worker's own id without a mark, and batch ids as get_work gave them.",
     ),
     Reason.AUDIT_UNWRITABLE: About(
-        503, "The audit record could not be made durable; nothing was forwarded.", "The operator frees or repairs the audit disk."
+        503,
+        "The audit record could not be made durable; nothing was forwarded.",
+        "The operator frees or repairs the audit disk.",
     ),
-    Reason.OVERLOADED: About(503, "The gate has as many calls in hand as it can carry.", "Retry after the time in Retry-After."),
-    Reason.DRAINING: About(503, "The gate is shutting down.", "Retry; another gate or the restarted one will answer."),
+    Reason.OVERLOADED: About(
+        503,
+        "The gate has as many calls in hand as it can carry.",
+        "Retry after the time in Retry-After.",
+    ),
+    Reason.DRAINING: About(
+        503, "The gate is shutting down.", "Retry; another gate or the restarted one will answer."
+    ),
     Reason.UPSTREAM_UNREACHABLE: About(
-        502, "The scheduler behind the gate refuses connections.", "Retry; the operator checks that it runs."
+        502,
+        "The scheduler behind the gate refuses connections.",
+        "Retry; the operator checks that it runs.",
     ),
     Reason.UPSTREAM_TIMEOUT: About(
-        504, "The scheduler did not answer in time.", "Retry a view; check first whether another call took effect."
+        504,
+        "The scheduler did not answer in time.",
+        "Retry a view; check first whether another call took effect.",
     ),
     Reason.UPSTREAM_CLOSED: About(
-        502, "The scheduler closed the connection without a whole answer.", "Check whether the call took effect before repeating it."
+        502,
+        "The scheduler closed the connection without a whole answer.",
+        "Check whether the call took effect before repeating it.",
     ),
     Reason.UPSTREAM_INVALID: About(
-        502, "The scheduler's answer is not valid in its protocol.", "The operator checks the upstream's URL with callgate check --online."
+        502,
+        "The scheduler's answer is not valid in its protocol.",
+        "The operator checks the upstream's URL with callgate check --online.",
     ),
-    Reason.UPSTREAM_ERROR: About(502, "The scheduler failed on this call.", "Check the call's arguments and the scheduler's own log."),
+    Reason.UPSTREAM_ERROR: About(
+        502,
+        "The scheduler failed on this call.",
+        "Check the call's arguments and the scheduler's own log.",
+    ),
     Reason.CLIENT_GONE: About(
-        499, "The caller left before the answer was complete.", "Nothing to do; the record says how far the answer got."
+        499,
+        "The caller left before the answer was complete.",
+        "Nothing to do; the record says how far the answer got.",
     ),
     Reason.INTERNAL_ERROR: About(
-        500, "The gate failed in a way it should not.", "Report it with the reference; the record says how far the call got."
+        500,
+        "The gate failed in a way it should not.",
+        "Report it with the reference; the record says how far the call got.",
     ),
 }
 
 
 class Rejected(Exception):  # noqa: N818  (it names what happened to the request; the field says "rejected")
-    """The caller's request is refused; `detail` is one safe ASCII line that narrows the reason down, or empty."""
+    """The caller's request is refused; `detail` is one safe ASCII line that narrows the reason
+    down, or empty.
+    """
 
     def __init__(self, reason: Reason, detail: str = "", *, retry_after: int | None = None) -> None:
         """Refuse for `reason`. `retry_after` is in seconds and becomes the ``Retry-After`` header."""
@@ -117,9 +217,18 @@ class Rejected(Exception):  # noqa: N818  (it names what happened to the request
 
 
 class Unavailable(Rejected):
-    """The call is fine, but the gate or the upstream cannot serve it now. `sent` says whether the upstream may have acted."""
+    """The call is fine, but the gate or the upstream cannot serve it now. `sent` says whether the
+    upstream may have acted.
+    """
 
-    def __init__(self, reason: Reason, detail: str = "", *, retry_after: int | None = None, sent: bool = False) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str = "",
+        *,
+        retry_after: int | None = None,
+        sent: bool = False,
+    ) -> None:
         """As `Rejected`; `sent` is True once any byte of the call has left for the upstream."""
         super().__init__(reason, detail, retry_after=retry_after)
         self.sent = sent
@@ -127,7 +236,9 @@ class Unavailable(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with settings, policies, roles or files: where (``callgate.toml: upstreams[0].url``), what, and the mend."""
+    """One thing wrong with settings, policies, roles or files: where (``callgate.toml:
+    upstreams[0].url``), what, and the mend.
+    """
 
     place: str
     what: str
@@ -135,7 +246,9 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The gate cannot start, or cannot take a new version of its settings. Holds every problem found, not the first."""
+    """The gate cannot start, or cannot take a new version of its settings. Holds every problem
+    found, not the first.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         """Take at least one problem."""

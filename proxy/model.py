@@ -1,11 +1,14 @@
-"""The nouns of Callgate: what passes between the stages of the pipeline. No I/O, no behaviour beyond reading.
+"""The nouns of Callgate: what passes between the stages of the pipeline. No I/O, no behaviour
+beyond reading.
 
-Each type is a proof. Only `identity` makes a `Principal`, only `protocol` a `Call`, only `policy` a `Decision`, only
-`audit` a `Receipt`; a test reads the sources and holds that. Forwarding takes a `Receipt`, so no code path can send a
-call onward that was not identified, decoded, decided and durably recorded first.
+Each type is a proof. Only `identity` makes a `Principal`, only `protocol` a `Call`, only `policy` a
+`Decision`, only `audit` a `Receipt`; a test reads the sources and holds that. Forwarding takes a
+`Receipt`, so no code path can send a call onward that was not identified, decoded, decided and
+durably recorded first.
 
-All of them are frozen: a stage can pass on what it got, never change it. For those that are made for every call the type
-checker alone holds that (`per_call`), since a frozen dataclass takes 2 us to make and a plain one 0.4.
+All of them are frozen: a stage can pass on what it got, never change it. For those that are made
+for every call the type checker alone holds that (`per_call`), since a frozen dataclass takes 2 us
+to make and a plain one 0.4.
 """
 
 from collections.abc import Mapping
@@ -18,16 +21,22 @@ _Class = TypeVar("_Class")
 
 @dataclass_transform(frozen_default=True)
 def per_call(cls: type[_Class]) -> type[_Class]:
-    """A slotted dataclass that is frozen for the type checker and plain at run time: 14 us less for each call."""
+    """A slotted dataclass that is frozen for the type checker and plain at run time: 14 us less for
+    each call.
+    """
     return dataclass(slots=True)(cls)
 
 
 Permission: TypeAlias = Literal["view", "work", "trigger", "admin"]
-"""The permission class of a method: look, do a worker's job, cause work to run again, change the scheduler itself."""
+"""The permission class of a method: look, do a worker's job, cause work to run again, change the
+scheduler itself.
+"""
 
 
 class Reason(StrEnum):
-    """Every reason a decision or a refusal can have. `proxy.errors.ABOUT` has a row for each; the README's table is checked against it."""
+    """Every reason a decision or a refusal can have. `proxy.errors.ABOUT` has a row for each; the
+    README's table is checked against it.
+    """
 
     ALLOWED = "allowed"
 
@@ -91,18 +100,23 @@ class DateTime:
     text: str
 
 
-Value: TypeAlias = bool | int | float | str | bytes | DateTime | list["Value"] | dict[str, "Value"] | None
-"""What an argument or an answer can be, whatever the wire: JSON has no bytes and no DateTime, XML-RPC has them all."""
+Value: TypeAlias = (
+    bool | int | float | str | bytes | DateTime | list["Value"] | dict[str, "Value"] | None
+)
+"""What an argument or an answer can be, whatever the wire: JSON has no bytes and no DateTime,
+XML-RPC has them all.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who is calling. Identity is issuer and subject, never a display name or an e-mail address.
 
-    `issuer` is the token's ``iss`` (a URL); `issuer_name` the short name the settings give it. `roles` and `groups` are
-    sorted. `agent` says that software acts for a person here (see ``policies/roles.toml``). `expires` is in Unix
-    seconds: after it the principal has to prove itself again. `name` is the principal in one word, ``issuer_name|subject``:
-    unique, since issuer names hold no ``|``.
+    `issuer` is the token's ``iss`` (a URL); `issuer_name` the short name the settings give it.
+    `roles` and `groups` are sorted. `agent` says that software acts for a person here (see
+    ``policies/roles.toml``). `expires` is in Unix seconds: after it the principal has to prove
+    itself again. `name` is the principal in one word, ``issuer_name|subject``: unique, since issuer
+    names hold no ``|``.
     """
 
     issuer: str
@@ -115,15 +129,16 @@ class Principal:
     name: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", f"{self.issuer_name}|{self.subject}")  # once: a principal is used for many calls
+        # once: a principal is used for many calls
+        object.__setattr__(self, "name", f"{self.issuer_name}|{self.subject}")
 
 
 @per_call
 class Origin:
     """Where a call came from: the peer of the connection, never a header's claim about it.
 
-    `tls` is the protocol version (``"TLSv1.3"``) or None on a plain loopback listener; `user_agent` is what the client
-    says of itself, cut to 256 characters.
+    `tls` is the protocol version (``"TLSv1.3"``) or None on a plain loopback listener; `user_agent`
+    is what the client says of itself, cut to 256 characters.
     """
 
     address: str
@@ -136,11 +151,12 @@ class Origin:
 class Call:
     """One RPC call, decoded: the only thing that policy sees, and all that the upstream will get.
 
-    `args` are the arguments by name, in wire order, as the caller meant them. `known` is False for a method that the
-    catalog does not have: such a call exists so that it can be denied and recorded. `task` is the task the call is
-    about, a task id or, where only that is given, a family; None for calls about no single task. `others` are tasks that
-    it acts on beside that one, each once; the call is allowed only if it would be for every one of them.
-    `secret` names the arguments whose values the audit must withhold, as paths (``("params", "password")``).
+    `args` are the arguments by name, in wire order, as the caller meant them. `known` is False for
+    a method that the catalog does not have: such a call exists so that it can be denied and
+    recorded. `task` is the task the call is about, a task id or, where only that is given, a
+    family; None for calls about no single task. `others` are tasks that it acts on beside that one,
+    each once; the call is allowed only if it would be for every one of them. `secret` names the
+    arguments whose values the audit must withhold, as paths (``("params", "password")``).
     `heartbeat` is the worker id of a call that only says "I am alive", None for every other.
     """
 
@@ -158,9 +174,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """May this principal make this call: the effect, why, which policies said so, and in which version of the set.
+    """May this principal make this call: the effect, why, which policies said so, and in which
+    version of the set.
 
-    `policies` are the ``@id`` of the policies that decided; `policy_hash` names the whole set (``sha256:`` and hex).
+    `policies` are the ``@id`` of the policies that decided; `policy_hash` names the whole set
+    (``sha256:`` and hex).
     """
 
     allowed: bool
@@ -171,7 +189,8 @@ class Decision:
 
 @per_call
 class Receipt:
-    """Proof that the ``decided`` record of an allowed call is on disk. `sequence` is its number in the journal.
+    """Proof that the ``decided`` record of an allowed call is on disk. `sequence` is its number in
+    the journal.
 
     `started` is a monotonic time in nanoseconds: the moment the call was decided.
     """
@@ -183,13 +202,15 @@ class Receipt:
 
 @per_call
 class Outbound:
-    """A call as the upstream will get it, encoded afresh: path and body are ours, never the caller's bytes.
+    """A call as the upstream will get it, encoded afresh: path and body are ours, never the
+    caller's bytes.
 
-    `effect` says what the call does at the upstream: "view" nothing, "alive" no more than say that a worker lives, "act"
-    anything else. A view may be sent a second time when a kept-alive connection turns out dead, and identical views may
-    share an answer; with `cacheable` for a moment after it came, too.
-    `whole` is how many bytes of an answer are gathered before it becomes a stream.
-    `viewer` is the name of the principal who asks for a view: what is scarce for views is shared out fairly by it. It is not sent.
+    `effect` says what the call does at the upstream: "view" nothing, "alive" no more than say that
+    a worker lives, "act" anything else. A view may be sent a second time when a kept-alive
+    connection turns out dead, and identical views may share an answer; with `cacheable` for a
+    moment after it came, too. `whole` is how many bytes of an answer are gathered before it becomes
+    a stream. `viewer` is the name of the principal who asks for a view: what is scarce for views is
+    shared out fairly by it. It is not sent.
     """
 
     verb: Literal["GET", "POST", "HEAD"]
@@ -209,7 +230,9 @@ class Outbound:
 
 
 class Stream(Protocol):
-    """A body in parts, read once. `aclose` gives it up early and may be called at any time, also twice."""
+    """A body in parts, read once. `aclose` gives it up early and may be called at any time, also
+    twice.
+    """
 
     def __aiter__(self) -> "Stream": ...
 
@@ -221,10 +244,12 @@ class Stream(Protocol):
 
 @per_call
 class Answer:
-    """What the upstream answered. A small body stands in `body`; a large one comes through `stream`, once.
+    """What the upstream answered. A small body stands in `body`; a large one comes through
+    `stream`, once.
 
-    `headers` have lower-case names. `length` is the announced length of a streamed body in bytes, None when chunked.
-    A stream has an ``aclose`` that must be called when it is not read to its end.
+    `headers` have lower-case names. `length` is the announced length of a streamed body in bytes,
+    None when chunked. A stream has an ``aclose`` that must be called when it is not read to its
+    end.
     """
 
     status: int
@@ -236,11 +261,13 @@ class Answer:
 
 @per_call
 class Reply:
-    """What goes back to the caller: a status line, headers in order, and a body that is whole or a stream.
+    """What goes back to the caller: a status line, headers in order, and a body that is whole or a
+    stream.
 
-    `phrase` is the HTTP reason phrase, the only text of a refusal that reaches a luigi worker's user (luigi/rpc.py).
-    `outcome` is what the record will say of the call: ``ok``, ``fault`` (the upstream's own), or a reason code.
-    `close` asks the edge to close the connection once the reply is written.
+    `phrase` is the HTTP reason phrase, the only text of a refusal that reaches a luigi worker's
+    user (luigi/rpc.py). `outcome` is what the record will say of the call: ``ok``, ``fault`` (the
+    upstream's own), or a reason code. `close` asks the edge to close the connection once the reply
+    is written.
     """
 
     status: int
@@ -258,10 +285,11 @@ class Reply:
 class Request:
     """One HTTP request, read within limits by the edge; nothing of it is decoded yet.
 
-    `path` is the raw path as sent, `query` the raw query (None when there was no ``?``). `headers` have lower-case names;
-    headers that may stand once only (credentials, length, type, host) are refused by the edge when repeated.
-    `whole` is False while the body has yet to be read: large bodies are read only once the caller is identified.
-    `received` is a monotonic time in nanoseconds.
+    `path` is the raw path as sent, `query` the raw query (None when there was no ``?``). `headers`
+    have lower-case names; headers that may stand once only (credentials, length, type, host) are
+    refused by the edge when repeated. `whole` is False while the body has yet to be read: large
+    bodies are read only once the caller is identified. `received` is a monotonic time in
+    nanoseconds.
     """
 
     id: str

@@ -1,4 +1,6 @@
-"""The compiled package is whole: all that is named to be compiled is, in this process and in those that it starts, or none of it."""
+"""The compiled package is whole: all that is named to be compiled is, in this process and in those
+that it starts, or none of it.
+"""
 
 import ast
 import importlib
@@ -17,7 +19,9 @@ from proxy.runtime import process as app
 from tests.conftest import COMPILED
 from tests.support.paths import ROOT
 
-HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
+HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"][
+    "build"
+]["targets"]["wheel"]["hooks"]["mypyc"]
 MODULES = [path.removesuffix(".py").replace("/", ".") for path in HOOK["include"]]
 
 
@@ -57,7 +61,9 @@ def _waits(body: list[ast.stmt]) -> Iterator[ast.AST]:
 @pytest.mark.interpreted
 @pytest.mark.parametrize("path", HOOK["include"])
 def test_nothing_waits_while_an_exception_is_handled(path: str) -> None:
-    """mypyc's coroutines share one exception state: what waits in a handler leaves it to others, and raises theirs, or nothing, again."""
+    """mypyc's coroutines share one exception state: what waits in a handler leaves it to others,
+    and raises theirs, or nothing, again.
+    """
     found: list[ast.AST] = []
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ExceptHandler):
@@ -66,18 +72,28 @@ def test_nothing_waits_while_an_exception_is_handled(path: str) -> None:
             found += _waits(node.finalbody)
         elif isinstance(node, ast.AsyncWith):  # it leaves in a handler
             found.append(node)
-    assert [f"{path}:{node.lineno}" for node in found if isinstance(node, ast.expr | ast.stmt)] == []
+    assert [
+        f"{path}:{node.lineno}" for node in found if isinstance(node, ast.expr | ast.stmt)
+    ] == []
 
 
 def test_the_check_sees_what_waits() -> None:
     """In a handler, also deep in it; not in a function that is only defined there."""
-    [tried] = ast.parse("async def f():\n try: pass\n except E:\n  if x: y = [await z]\n  async def g(): await h").body[0].body  # type: ignore[attr-defined]  # a function
+    [tried] = (
+        ast.parse(
+            "async def f():\n try: pass\n except E:\n  if x: y = [await z]\n  async def g(): await h"
+        )
+        .body[0]
+        .body
+    )  # type: ignore[attr-defined]  # a function
     assert [node.lineno for node in _waits(tried.handlers[0].body)] == [4]  # type: ignore[attr-defined]  # an await
 
 
 @pytest.mark.parametrize("value", [2**62, -(2**62) - 1, 2**63 - 1, -(2**63)])
 def test_large_integers_leave_nothing_behind(value: int) -> None:
-    """What str() or an f-string makes of an integer of 63 bits leaks in mypyc 2.4: callers could fill the memory with them."""
+    """What str() or an f-string makes of an integer of 63 bits leaks in mypyc 2.4: callers could
+    fill the memory with them.
+    """
     withholder = Withholder(b"k" * 32)
     arguments: dict[str, Value] = {"n": value, "m": value * 2**70}
 
@@ -96,5 +112,9 @@ def test_large_integers_leave_nothing_behind(value: int) -> None:
 def test_a_process_that_is_started_has_the_same() -> None:
     """What the end-to-end tests start is what they mean to test."""
     program = "import proxy.gate.pipeline; print(proxy.gate.pipeline.__file__)"
-    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert Path(ran.stdout.strip()) == Path(importlib.import_module("proxy.gate.pipeline").__file__ or "")
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert Path(ran.stdout.strip()) == Path(
+        importlib.import_module("proxy.gate.pipeline").__file__ or ""
+    )

@@ -1,4 +1,6 @@
-"""The conventions of the sources, each held by a check: a convention that nobody checks decays into exceptions."""
+"""The conventions of the sources, each held by a check: a convention that nobody checks decays into
+exceptions.
+"""
 
 import ast
 import io
@@ -20,7 +22,9 @@ TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if "node_modules"
 # A reason is a few words in brackets or after a second #; the codes alone are none.
 EXCUSE = re.compile(r"#\s*(noqa|type:\s*ignore)\b")
 BARE = re.compile(r"#\s*noqa(?!:)|#\s*type:\s*ignore(?!\[)")
-REASON = re.compile(r"#\s*(?:noqa:\s*[A-Z0-9, ]+?|type:\s*ignore\[[a-z, -]+\])\s*(?:\(|#\s*|—\s*)\s*\w+\W+\w+")
+REASON = re.compile(
+    r"#\s*(?:noqa:\s*[A-Z0-9, ]+?|type:\s*ignore\[[a-z, -]+\])\s*(?:\(|#\s*|—\s*)\s*\w+\W+\w+"
+)
 
 
 def shown(path: Path) -> str:
@@ -38,7 +42,11 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
 def tracked() -> list[Path]:
     """Give the files of the project as git knows them, new ones included."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
@@ -51,12 +59,18 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert "." in text, f"{shown(path)}: the docstring is no sentence"
 
 
-@pytest.mark.parametrize("path", [path for path in TESTS if path.name.startswith("test_")], ids=shown)
+@pytest.mark.parametrize(
+    "path", [path for path in TESTS if path.name.startswith("test_")], ids=shown
+)
 def test_every_test_says_which_property_it_holds(path: Path) -> None:
     """A failing test has to tell its reader what is no longer true."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            assert ast.get_docstring(node), f"{shown(path)}:{node.lineno}: {node.name} has no docstring"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
+            "test_"
+        ):
+            assert ast.get_docstring(node), (
+                f"{shown(path)}:{node.lineno}: {node.name} has no docstring"
+            )
 
 
 @pytest.mark.parametrize("path", [*PROXY, *TESTS], ids=shown)
@@ -72,7 +86,10 @@ def test_nothing_names_a_path_of_the_machine_it_was_written_on() -> None:
     """Whoever clones this has other directories; such a path is a leftover."""
     # Put together from parts, so that this file does not find itself.
     leftover = re.compile(
-        "|".join(re.escape("/" + "/".join(parts)) for parts in (("work", ""), ("tmp", "pv"), ("tmp", "plan"), ("root", "")))
+        "|".join(
+            re.escape("/" + "/".join(parts))
+            for parts in (("work", ""), ("tmp", "pv"), ("tmp", "plan"), ("root", ""))
+        )
     )
     for path in tracked():
         try:

@@ -15,23 +15,38 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.interpreted  # read the sources and the files beside them
 
 DEPLOY = ROOT / "deploy"
-TEXTS = [DEPLOY / "runbook.md", DEPLOY / "threat-model.md", DEPLOY / "callgate.toml", DEPLOY / "callgate.service", DEPLOY / "Containerfile"]
+TEXTS = [
+    DEPLOY / "runbook.md",
+    DEPLOY / "threat-model.md",
+    DEPLOY / "callgate.toml",
+    DEPLOY / "callgate.service",
+    DEPLOY / "Containerfile",
+]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_only_verbs_that_exist_are_named(path: Path) -> None:
     """A runbook that tells to run what is not there costs the night."""
-    for verb in re.findall(r"(?:^|`|: |bin/)callgate ([a-z]+)\b", path.read_text(encoding="utf-8"), re.MULTILINE):
+    for verb in re.findall(
+        r"(?:^|`|: |bin/)callgate ([a-z]+)\b", path.read_text(encoding="utf-8"), re.MULTILINE
+    ):
         assert verb in VERBS, verb
 
 
 def test_the_runbook_names_metrics_that_exist() -> None:
     """An alert on a metric that is not exported never fires."""
-    sources = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (app, metrics) if module.__file__)
-    named = set(re.findall(r"callgate_[a-z_]+", (DEPLOY / "runbook.md").read_text(encoding="utf-8")))
+    sources = "".join(
+        Path(module.__file__).read_text(encoding="utf-8")
+        for module in (app, metrics)
+        if module.__file__
+    )
+    named = set(
+        re.findall(r"callgate_[a-z_]+", (DEPLOY / "runbook.md").read_text(encoding="utf-8"))
+    )
     assert len(named) >= 4
     for name in named:
-        assert f'"{name.removesuffix("_total")}"' in sources, name  # the exporter adds it to the names of counters
+        # the exporter adds it to the names of counters
+        assert f'"{name.removesuffix("_total")}"' in sources, name
 
 
 def test_the_documents_name_settings_that_exist() -> None:
@@ -41,7 +56,11 @@ def test_the_documents_name_settings_that_exist() -> None:
             if table not in Settings.model_fields:
                 continue
             annotation = Settings.model_fields[table].annotation
-            model = next(part for part in [annotation, *getattr(annotation, "__args__", ())] if hasattr(part, "model_fields"))
+            model = next(
+                part
+                for part in [annotation, *getattr(annotation, "__args__", ())]
+                if hasattr(part, "model_fields")
+            )
             assert key in model.model_fields, f"{path.name}: {table}.{key}"
 
 
@@ -56,7 +75,9 @@ def test_the_unit_outlasts_the_drain() -> None:
 
 
 def test_the_unit_refuses_system_calls_and_does_not_kill_for_them() -> None:
-    """The compressor asks for a lower priority, and the gate for more open files: both do without when they may not."""
+    """The compressor asks for a lower priority, and the gate for more open files: both do without
+    when they may not.
+    """
     unit = (DEPLOY / "callgate.service").read_text(encoding="utf-8")
     assert re.search(r"^SystemCallFilter=~.*@resources", unit, re.MULTILINE)
     assert re.search(r"^SystemCallErrorNumber=EPERM$", unit, re.MULTILINE)
@@ -65,14 +86,22 @@ def test_the_unit_refuses_system_calls_and_does_not_kill_for_them() -> None:
 def test_the_two_commands_are_valid_make(tmp_path: Path) -> None:
     """``make run`` and ``make test`` know what to do, from a clean clone, without doing it here."""
     for target in ("run", "test"):
-        done = subprocess.run(["make", "--dry-run", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["make", "--dry-run", target, f"VENV={tmp_path}/venv"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     assert "pytest" in done.stdout
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111 == 0o111
 
 
 def test_every_module_that_make_runs_exists() -> None:
-    """A target that fails with "No module named" is worse than none; each one named at the top can be made, and is told there."""
+    """A target that fails with "No module named" is worse than none; each one named at the top can
+    be made, and is told there.
+    """
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     modules = re.findall(r"bin/python -m (tests\.[a-z_]+)", text)
     assert modules
@@ -83,6 +112,8 @@ def test_every_module_that_make_runs_exists() -> None:
     assert phony
     made = set(phony[1].split())
     assert told <= made
-    assert made - told == {"lint", "types", "tests", "test-compiled", "compiler", "system"}, "parts of make test"
+    assert made - told == {"lint", "types", "tests", "test-compiled", "compiler", "system"}, (
+        "parts of make test"
+    )
     for target in told:
         assert re.search(rf"(?m)^{target}:", text), target

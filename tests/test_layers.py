@@ -42,17 +42,32 @@ ONLY_IN = {
     "typer": ("proxy.cli",),
     "rich": ("proxy.cli",),
 }
-MADE_BY = {"Principal": "proxy.identity", "Call": "proxy.protocol", "Decision": "proxy.policy", "Receipt": "proxy.audit"}
+MADE_BY = {
+    "Principal": "proxy.identity",
+    "Call": "proxy.protocol",
+    "Decision": "proxy.policy",
+    "Receipt": "proxy.audit",
+}
 
-# What `audit verify` is made of: its own two modules, and the format, which it has in common with the writer. Of the modules of the
-# format that hold more than that, it takes these names alone: no file is made, no record written, no checkpoint signed with them.
+# What `audit verify` is made of: its own two modules, and the format, which it has in common with
+# the writer. Of the modules of the
+# format that hold more than that, it takes these names alone: no file is made, no record written,
+# no checkpoint signed with them.
 CHECKER = {"proxy.audit.checking.verify", "proxy.audit.checking.chain"}
 FORMAT = {
     "proxy.audit.format.merkle": {"Tree", "leaf_hash"},
     # also the writer's Signer
     "proxy.audit.format.checkpoint": {"BadCheckpointError", "Checkpoint", "check", "split"},
     # also the writer's I/O
-    "proxy.audit.writing.disk": {"CHECKPOINT_SUFFIX", "OPERATOR", "SEALED_SUFFIX", "SEGMENT_SUFFIX", "logs", "segment_name", "segments"},
+    "proxy.audit.writing.disk": {
+        "CHECKPOINT_SUFFIX",
+        "OPERATOR",
+        "SEALED_SUFFIX",
+        "SEGMENT_SUFFIX",
+        "logs",
+        "segment_name",
+        "segments",
+    },
     "proxy.audit.reading.reader": {"DAMAGED", "open_segment"},
 }
 
@@ -86,7 +101,9 @@ def layer(name: str) -> str:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_higher_layers_import_lower_ones_and_never_sideways(path: Path) -> None:
-    """cli > edge > gate > identity | protocol | policy | audit > errors > model; settings stop at the wiring."""
+    """cli > edge > gate > identity | protocol | policy | audit > errors > model; settings stop at
+    the wiring.
+    """
     here = module_name(path)
     for line, name in imports(path):
         if not within(name, "proxy") or name.startswith("proxy.__") or layer(here) == layer(name):
@@ -95,7 +112,9 @@ def test_higher_layers_import_lower_ones_and_never_sideways(path: Path) -> None:
         if layer(here) in SETTINGS:
             assert layer(name) in ("errors", "model", *SETTINGS), place
         elif layer(name) in SETTINGS:
-            assert within(here, "proxy.cli", *WIRING), f"{place}: settings stop where things are wired"
+            assert within(here, "proxy.cli", *WIRING), (
+                f"{place}: settings stop where things are wired"
+            )
         elif layer(here) == "model":
             raise AssertionError(f"{place}: the nouns know nobody")
         elif layer(name):
@@ -104,23 +123,35 @@ def test_higher_layers_import_lower_ones_and_never_sideways(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_each_library_stays_in_its_layer(path: Path) -> None:
-    """Sockets are at the edge, tokens in identity, XML in protocol, Cedar in policy: a change of library is a change of one layer."""
+    """Sockets are at the edge, tokens in identity, XML in protocol, Cedar in policy: a change of
+    library is a change of one layer.
+    """
     here = module_name(path)
     for line, name in imports(path):
         library = name.split(".")[0]
         if library in ONLY_IN:
-            assert within(here, *ONLY_IN[library]), f"{here}:{line}: imports {library}, which belongs to {ONLY_IN[library] or 'nobody'}"
+            assert within(here, *ONLY_IN[library]), (
+                f"{here}:{line}: imports {library}, which belongs to {ONLY_IN[library] or 'nobody'}"
+            )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_only_its_own_layer_makes_a_proof(path: Path) -> None:
-    """A Principal proves identification, a Call decoding, a Decision deciding, a Receipt recording: nobody else may make one."""
+    """A Principal proves identification, a Call decoding, a Decision deciding, a Receipt recording:
+    nobody else may make one.
+    """
     here = module_name(path)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        name = (
+            node.func.id
+            if isinstance(node.func, ast.Name)
+            else node.func.attr
+            if isinstance(node.func, ast.Attribute)
+            else ""
+        )
         if name in MADE_BY:
             assert within(here, MADE_BY[name]), f"{here}:{node.lineno}: makes a {name}"
         # Copies with changes, and objects made without their constructor, would be ways around.
@@ -128,7 +159,9 @@ def test_only_its_own_layer_makes_a_proof(path: Path) -> None:
         if name in ("replace", "__new__", "copy") and isinstance(first, ast.Name):
             assert first.id not in MADE_BY, f"{here}:{node.lineno}: makes a {first.id}"
             proof = first.id.capitalize()
-            assert proof not in MADE_BY or within(here, MADE_BY[proof]), f"{here}:{node.lineno}: copies a {proof} with changes"
+            assert proof not in MADE_BY or within(here, MADE_BY[proof]), (
+                f"{here}:{node.lineno}: copies a {proof} with changes"
+            )
 
 
 def test_the_proofs_are_not_imported_under_another_name() -> None:
@@ -136,14 +169,22 @@ def test_the_proofs_are_not_imported_under_another_name() -> None:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
-                renamed = [alias.name for alias in node.names if alias.asname and alias.asname != alias.name and alias.name in MADE_BY]
+                renamed = [
+                    alias.name
+                    for alias in node.names
+                    if alias.asname and alias.asname != alias.name and alias.name in MADE_BY
+                ]
                 assert not renamed, f"{module_name(path)}:{node.lineno}: renames {renamed}"
 
 
 def audit_imports(module: str) -> set[tuple[str, str]]:
     """Give what a module takes of the audit package, as module and name in it."""
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    return {(name.rpartition(".")[0], name.rpartition(".")[2]) for _, name in imports(path) if within(name, "proxy.audit")}
+    return {
+        (name.rpartition(".")[0], name.rpartition(".")[2])
+        for _, name in imports(path)
+        if within(name, "proxy.audit")
+    }
 
 
 def audit_closure(*modules: str) -> set[str]:
@@ -159,8 +200,13 @@ def audit_closure(*modules: str) -> set[str]:
 
 
 def test_the_checker_of_logs_shares_the_format_with_their_writer_and_nothing_else() -> None:
-    """A mistake of the writer must not hide itself: what checks a log knows the format alone, and the writer does not know the checker."""
-    checker, writer = audit_closure("proxy.audit.checking.verify"), audit_closure("proxy.audit.writing.journal")
+    """A mistake of the writer must not hide itself: what checks a log knows the format alone, and
+    the writer does not know the checker.
+    """
+    checker, writer = (
+        audit_closure("proxy.audit.checking.verify"),
+        audit_closure("proxy.audit.writing.journal"),
+    )
     assert checker == CHECKER | FORMAT.keys()
     assert checker & writer == FORMAT.keys()
     for module in sorted(checker):

@@ -1,4 +1,6 @@
-"""The README and the operator's documents say what is so: a document that nobody checks begins to lie."""
+"""The README and the operator's documents say what is so: a document that nobody checks begins to
+lie.
+"""
 
 import re
 import shlex
@@ -19,7 +21,13 @@ from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
 DEPLOY = ROOT / "deploy"
-DOCUMENTS = [README, *sorted(DEPLOY.glob("*.md")), DEPLOY / "callgate.service", DEPLOY / "Containerfile", DEPLOY / "callgate.toml"]
+DOCUMENTS = [
+    README,
+    *sorted(DEPLOY.glob("*.md")),
+    DEPLOY / "callgate.service",
+    DEPLOY / "Containerfile",
+    DEPLOY / "callgate.toml",
+]
 NOW = 1_800_000_000.0
 OPERATORS = {"|", "&&", ";", ">"}
 
@@ -31,19 +39,28 @@ def test_the_table_of_reasons_is_the_codes_own() -> None:
     """Each row of `ABOUT`, in its order, word for word: whoever is refused looks here first."""
     text = README.read_text(encoding="utf-8")
     [table] = re.findall(r"<!-- reasons -->\n(.*?)<!-- /reasons -->", text, re.DOTALL)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()
+    ]
     assert [len(row) for row in rows] == [4] * len(rows)
     assert set("".join(rows[1])) == {"-"}
-    assert rows[2:] == [[f"`{reason}`", str(about.status), about.meaning, about.remedy] for reason, about in ABOUT.items()]
+    assert rows[2:] == [
+        [f"`{reason}`", str(about.status), about.meaning, about.remedy]
+        for reason, about in ABOUT.items()
+    ]
 
 
 # -- commands
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """Every ``callgate …`` in a document, in words without the name: in blocks, in inline code, and in unit and container files."""
+    """Every ``callgate …`` in a document, in words without the name: in blocks, in inline code, and
+    in unit and container files.
+    """
     text = path.read_text(encoding="utf-8")
-    lines = re.findall(r"^Exec\w+=(.*)$", text, re.MULTILINE) + re.findall(r"`(callgate [^`\n]+)`", text)
+    lines = re.findall(r"^Exec\w+=(.*)$", text, re.MULTILINE) + re.findall(
+        r"`(callgate [^`\n]+)`", text
+    )
     for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         lines += block.splitlines()
     if path.suffix == ".toml":
@@ -54,15 +71,21 @@ def commands(path: Path) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         for at, word in enumerate(words):
             before = words[at - 1] if at else "|"
-            if word.rpartition("/")[2] == "callgate" and (before in OPERATORS or re.fullmatch(r"[A-Z_]+=.*", before)):
+            if word.rpartition("/")[2] == "callgate" and (
+                before in OPERATORS or re.fullmatch(r"[A-Z_]+=.*", before)
+            ):
                 rest = words[at + 1 :]
-                end = next((place for place, word in enumerate(rest) if word in OPERATORS), len(rest))
+                end = next(
+                    (place for place, word in enumerate(rest) if word in OPERATORS), len(rest)
+                )
                 if rest[:end]:
                     yield rest[:end]
 
 
 def check(words: list[str]) -> None:
-    """Walk down the verbs; every option has to be one that ``--help`` shows, and every further word has a place."""
+    """Walk down the verbs; every option has to be one that ``--help`` shows, and every further word
+    has a place.
+    """
     assert words[0] in VERBS, words
     command: Any = get_command(build(words[0]))
     rest = list(words)
@@ -71,7 +94,12 @@ def check(words: list[str]) -> None:
             return  # a group by its name alone
         assert rest[0] in command.commands, (words, sorted(command.commands))
         command = command.commands[rest.pop(0)]
-    options = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts) if name.startswith("-")}
+    options = {
+        name: option
+        for option in command.params
+        for name in (*option.opts, *option.secondary_opts)
+        if name.startswith("-")
+    }
     places = sum(1 for one in command.params if not any(name.startswith("-") for name in one.opts))
     while rest:
         word = rest.pop(0)
@@ -98,8 +126,25 @@ def test_the_reader_of_commands_finds_them() -> None:
     found = [words for path in DOCUMENTS for words in commands(path)]
     assert len(found) >= 15
     assert ["serve", "--config", "/etc/callgate/callgate.toml"] in found
-    assert ["token", "issue", "--config", ".demo/callgate.toml", "--subject", "etl-07", "--group", "worker", "--ttl", "1h"] in found
-    for wrong in (["serve", "--port", "1"], ["serve", "x"], ["audit", "tale"], ["launch"], ["check", "--config"]):
+    assert [
+        "token",
+        "issue",
+        "--config",
+        ".demo/callgate.toml",
+        "--subject",
+        "etl-07",
+        "--group",
+        "worker",
+        "--ttl",
+        "1h",
+    ] in found
+    for wrong in (
+        ["serve", "--port", "1"],
+        ["serve", "x"],
+        ["audit", "tale"],
+        ["launch"],
+        ["check", "--config"],
+    ):
         with pytest.raises(AssertionError):
             check(wrong)
 
@@ -107,14 +152,21 @@ def test_the_reader_of_commands_finds_them() -> None:
 def test_every_verb_is_in_a_document() -> None:
     """What is not told of is not found."""
     told = {words[0] for path in DOCUMENTS for words in commands(path)}
-    assert told | {"demo"} == set(VERBS)  # the demo is run by ``make run``, which the README begins with
+    # the demo is run by ``make run``, which the README begins with
+    assert told | {"demo"} == set(VERBS)
     assert "callgate demo --dir .demo" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_make_commands_are_targets() -> None:
     """``make run`` and ``make test`` are what the README promises."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z]+)`|^make ([a-z]+)", README.read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    named = set(
+        re.findall(
+            r"`make ([a-z]+)`|^make ([a-z]+)", README.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
     assert {"run", "test"} <= {one or other for one, other in named} <= targets
 
 
@@ -125,7 +177,9 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     """Folders, modules and links: a map of places that are gone is no map."""
     text = README.read_text(encoding="utf-8")
     named = set(re.findall(r"\]\(([^)#:]+)\)", text)) | {
-        n for n in re.findall(r"`([\w./*-]+)`", text) if re.match(r"(proxy|policies|deploy|tests)/", n)
+        n
+        for n in re.findall(r"`([\w./*-]+)`", text)
+        if re.match(r"(proxy|policies|deploy|tests)/", n)
     }
     assert len(named) > 10
     for name in named:
@@ -137,12 +191,20 @@ def test_every_file_that_the_readme_names_is_there() -> None:
 
 def test_every_folder_of_the_map_starts_where_it_says() -> None:
     """The table of folders names a file of each to start with, and no layer is left out."""
-    rows = re.findall(r"^\| `((?:proxy|policies)/[^|]*)` \| [^|]+ \| ([^|]+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `((?:proxy|policies)/[^|]*)` \| [^|]+ \| ([^|]+) \|$",
+        README.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     folders = {folder: starts for folder, starts in rows if folder.endswith("/")}
     for folder, starts in folders.items():
         for name in re.findall(r"`([\w.]+)`", starts):
             assert (ROOT / folder / name).is_file(), f"{folder}{name}"
-    layers = {f"proxy/{path.name}/" for path in (ROOT / "proxy").iterdir() if (path / "__init__.py").is_file()}
+    layers = {
+        f"proxy/{path.name}/"
+        for path in (ROOT / "proxy").iterdir()
+        if (path / "__init__.py").is_file()
+    }
     assert layers <= set(folders)
     assert "def handle(" in (ROOT / "proxy" / "gate.py").read_text(encoding="utf-8")
 
@@ -160,7 +222,9 @@ def test_the_readme_names_the_prefixes_and_paths_that_the_gate_has() -> None:
 
 
 def deployed(tmp_path: Path, text: str) -> Path:
-    """The example as an operator installs it, in a directory of the test's, with the files that it names."""
+    """The example as an operator installs it, in a directory of the test's, with the files that it
+    names.
+    """
     etc, var = tmp_path / "etc", tmp_path / "var"
     etc.mkdir()
     var.mkdir(mode=0o700)
@@ -175,16 +239,26 @@ def deployed(tmp_path: Path, text: str) -> Path:
         (etc / secret).chmod(0o600)
     shutil.copytree(ROOT / "policies", etc / "policies")
     path = etc / "callgate.toml"
-    path.write_text(text.replace("/etc/callgate", str(etc)).replace("/var/lib/callgate", str(var)), encoding="utf-8")
+    path.write_text(
+        text.replace("/etc/callgate", str(etc)).replace("/var/lib/callgate", str(var)),
+        encoding="utf-8",
+    )
     return path
 
 
 def test_the_example_settings_can_be_read(tmp_path: Path) -> None:
-    """As it stands, with the files that it names in their places: no problem, and what it says is what is set."""
-    settings = load_settings(deployed(tmp_path, (DEPLOY / "callgate.toml").read_text(encoding="utf-8")), environ={})
+    """As it stands, with the files that it names in their places: no problem, and what it says is
+    what is set.
+    """
+    settings = load_settings(
+        deployed(tmp_path, (DEPLOY / "callgate.toml").read_text(encoding="utf-8")), environ={}
+    )
     assert (settings.listen.address, settings.listen.port) == ("0.0.0.0", 8443)
     assert [issuer.name for issuer in settings.issuers] == ["okta"]
-    assert [(upstream.name, upstream.protocol) for upstream in settings.upstreams] == [("luigi", "luigi"), ("processes", "xmlrpc")]
+    assert [(upstream.name, upstream.protocol) for upstream in settings.upstreams] == [
+        ("luigi", "luigi"),
+        ("processes", "xmlrpc"),
+    ]
 
 
 def test_the_example_settings_with_every_default_written_out_are_the_same(tmp_path: Path) -> None:
@@ -194,7 +268,8 @@ def test_the_example_settings_with_every_default_written_out_are_the_same(tmp_pa
     plain = load_settings(deployed(tmp_path / "a", text), environ={})
     shutil.rmtree(tmp_path / "a")
     (tmp_path / "a").mkdir()
-    lines = [line for line in text.splitlines() if not line.startswith("# signing_key")]  # it has no default: a key is made
+    # it has no default: a key is made
+    lines = [line for line in text.splitlines() if not line.startswith("# signing_key")]
     full = re.sub(r"(?m)^# (?=\[[a-z]|[a-z_]+ = )", "", "\n".join(lines))
     assert len(tomllib.loads(full)["limits"]) > 5
     written = load_settings(deployed(tmp_path / "a", full), environ={})

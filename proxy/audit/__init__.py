@@ -1,1 +1,3 @@
-"""What happened: the durable, tamper-evident invocation log. `record` has the format, `journal` the writer's front."""
+"""What happened: the durable, tamper-evident invocation log. `record` has the format, `journal` the
+writer's front.
+"""

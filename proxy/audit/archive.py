@@ -1,13 +1,15 @@
 """Moves old sealed segments elsewhere; what remains verifies by itself.
 
-Only whole segments whose every record is older than the given time, from the beginning of the log on, and never the last one.
-The order is the safe one: (1) compress and copy, with the checkpoints; (2) read the copies back and compare; (3) have a record
-written that says what went where; (4) only then remove. Interrupted, it has copied too much and lost nothing. The first
-segment that stays begins with the edge of the tree before it, so that later signed roots still prove it, and the record of (3)
-says that what is missing was archived. The policy sets and public keys go along, so that the archive can be read by itself.
+Only whole segments whose every record is older than the given time, from the beginning of the log
+on, and never the last one. The order is the safe one: (1) compress and copy, with the checkpoints;
+(2) read the copies back and compare; (3) have a record written that says what went where; (4) only
+then remove. Interrupted, it has copied too much and lost nothing. The first segment that stays
+begins with the edge of the tree before it, so that later signed roots still prove it, and the
+record of (3) says that what is missing was archived. The policy sets and public keys go along, so
+that the archive can be read by itself.
 
-Nothing in an archive is ever overwritten: what is there already must be the same, and a log goes on where it ended there.
-Two logs of one name (of two machines, say) need two archives.
+Nothing in an archive is ever overwritten: what is there already must be the same, and a log goes on
+where it ended there. Two logs of one name (of two machines, say) need two archives.
 """
 
 import hashlib
@@ -37,7 +39,9 @@ from proxy.audit.writing.keys import PUBLIC_KEYS
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What can be moved of one log: segments `first` to `last`, which hold the first `size` records with this `root`."""
+    """What can be moved of one log: segments `first` to `last`, which hold the first `size` records
+    with this `root`.
+    """
 
     directory: Path
     origin: str
@@ -49,7 +53,13 @@ class Plan:
 
     def record(self, to: Path) -> dict[str, Json]:
         """Return the members of the ``archived`` record."""
-        return {"log": self.origin, "segments": [self.first, self.last], "size": self.size, "root": self.root, "to": str(to)}
+        return {
+            "log": self.origin,
+            "segments": [self.first, self.last],
+            "size": self.size,
+            "root": self.root,
+            "to": str(to),
+        }
 
 
 def plan(directory: Path, before: str) -> Plan | None:
@@ -67,11 +77,21 @@ def plan(directory: Path, before: str) -> Plan | None:
         edge.begin(header)
     if not movable:
         return None
-    return Plan(directory, edge.log, movable[0], movable[-1], edge.tree.size, edge.tree.root().hex(), tuple(movable))
+    return Plan(
+        directory,
+        edge.log,
+        movable[0],
+        movable[-1],
+        edge.tree.size,
+        edge.tree.root().hex(),
+        tuple(movable),
+    )
 
 
 def copy(planned: Plan, to: Path) -> list[Path]:
-    """Compress and copy the planned segments under `to`/<log>/; return the files that may be removed once that is on record."""
+    """Compress and copy the planned segments under `to`/<log>/; return the files that may be
+    removed once that is on record.
+    """
     source, target = planned.directory, to / planned.directory.name
     make_directory(target)
     _goes_on(planned, target)
@@ -84,7 +104,12 @@ def copy(planned: Plan, to: Path) -> list[Path]:
             if file.exists():
                 _copy(file, target / file.name)
                 done.append(file)
-    keys = [line for file in (to / PUBLIC_KEYS, source.parent / PUBLIC_KEYS) if file.exists() for line in file.read_bytes().splitlines()]
+    keys = [
+        line
+        for file in (to / PUBLIC_KEYS, source.parent / PUBLIC_KEYS)
+        if file.exists()
+        for line in file.read_bytes().splitlines()
+    ]
     replace_durably(to / PUBLIC_KEYS, b"".join(line + b"\n" for line in dict.fromkeys(keys)))
     for kept in sorted((source.parent / POLICY_SETS).glob("*.json")):
         make_directory(to / POLICY_SETS)
@@ -104,7 +129,9 @@ def remove(files: list[Path]) -> None:
 
 
 def _goes_on(planned: Plan, target: Path) -> None:
-    """Refuse a place that holds another log of the same name: the segment before the first to be moved must be the one before it."""
+    """Refuse a place that holds another log of the same name: the segment before the first to be
+    moved must be the one before it.
+    """
     there = {number: path for number, path in segments(target).items() if number < planned.first}
     if not there:
         return
@@ -113,16 +140,22 @@ def _goes_on(planned: Plan, target: Path) -> None:
         follows = parse(lines.readline()).get("prev")
     last = list(last_of_segment(target.name, number, path, 1))
     if number != planned.first - 1 or not last or leaf_hash(last[0].raw)[:8].hex() != follows:
-        raise OSError(f"{target} holds another log of this name, or not all of this one: archive to another directory")
+        raise OSError(
+            f"{target} holds another log of this name, or not all of this one: archive to another directory"
+        )
 
 
 def _copy(source: Path, target: Path) -> None:
     if target.exists():
         if _digest(target) != _digest(source):
-            raise OSError(f"{target} is there already, and another than {source}: archive to another directory")
+            raise OSError(
+                f"{target} is there already, and another than {source}: archive to another directory"
+            )
         return
     temporary = target.with_name(f".{target.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
     try:
         with os.fdopen(fd, "wb") as out, source.open("rb") as data:
             shutil.copyfileobj(data, out, 1 << 20)

@@ -1,1 +1,3 @@
-"""Which methods an upstream has: their permissions and their arguments. Below `protocol` and `policy`, which both need it."""
+"""Which methods an upstream has: their permissions and their arguments. Below `protocol` and
+`policy`, which both need it.
+"""

@@ -1,7 +1,8 @@
-"""The arguments of one call, against the catalog: named by their positions, and of the types that it says.
+"""The arguments of one call, against the catalog: named by their positions, and of the types that
+it says.
 
-`check_arguments` is on the path of every call, whatever the wire it came on. Its refusals name the method and the
-argument, never the value.
+`check_arguments` is on the path of every call, whatever the wire it came on. Its refusals name the
+method and the argument, never the value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,13 @@ _SHAPES_KEPT = 64  # of one method; clients of one version have a few
 def check_arguments(method: Method, args: Mapping[str, Value]) -> None:
     """Check the arguments of one call.
 
-    Raises `Rejected` (BAD_ARGUMENTS) with one line such as ``add_task: priority must be a finite number``.
+    Raises `Rejected` (BAD_ARGUMENTS) with one line such as ``add_task: priority must be a finite
+    number``.
 
-    Clients send the same arguments in the same order, and mostly null, truth values and texts of any kind. What names and
-    Python types decide is therefore decided once for a `shape` of arguments; the values that they leave open are looked at
-    in every call: looked up, where good ones are known, else asked about. `check_each` is the rule, and says the same.
+    Clients send the same arguments in the same order, and mostly null, truth values and texts of
+    any kind. What names and Python types decide is therefore decided once for a `shape` of
+    arguments; the values that they leave open are looked at in every call: looked up, where good
+    ones are known, else asked about. `check_each` is the rule, and says the same.
     """
     shape = (tuple(args), tuple(map(type, args.values())))
     left_open = method.shapes.get(shape)
@@ -68,7 +71,8 @@ def _check_starts(method: Method, args: Mapping[str, Value]) -> None:
 def _learn(method: Method, shape: Shape) -> None:
     """Remember which values remain to be looked at in arguments of a `shape` that has just passed.
 
-    Only with names that the catalog has: what callers invent would be kept at the length and in the number of their choice.
+    Only with names that the catalog has: what callers invent would be kept at the length and in the
+    number of their choice.
     """
     names, kinds = shape
     if not method.checks.keys() >= set(names):
@@ -78,23 +82,35 @@ def _learn(method: Method, shape: Shape) -> None:
     left_open: list[LeftOpen] = []
     for name, kind in zip(names, kinds, strict=True):
         wanted = method.checks[name][0]
-        if kind is not type(None) and kind not in wanted.settled:  # a null has just passed, so it may stand there
-            left_open.append((name, wanted.known.get(kind, ()), wanted.accepts, f"{name} must be {wanted.phrase}"))
+        # a null has just passed, so it may stand there
+        if kind is not type(None) and kind not in wanted.settled:
+            left_open.append(
+                (
+                    name,
+                    wanted.known.get(kind, ()),
+                    wanted.accepts,
+                    f"{name} must be {wanted.phrase}",
+                )
+            )
     method.shapes[shape] = tuple(left_open)
 
 
 def name_arguments(method: Method, values: Sequence[Value]) -> dict[str, Value]:
-    """Name the arguments of a call by position, in the catalog's order. Raises `Rejected` when there are too many."""
+    """Name the arguments of a call by position, in the catalog's order. Raises `Rejected` when
+    there are too many.
+    """
     if len(values) > len(method.names):
         raise _bad(method, f"takes at most {len(method.names)} arguments by position")
     return dict(zip(method.names, values))  # noqa: B905  (not strict, as some may be left out; to say so takes 0.3 us)
 
 
 def disarm_markup(method: Method, args: dict[str, Value]) -> dict[str, Value]:
-    """Make markup into text in the arguments that a page will show through ``innerHTML`` (type `markup-free`).
+    """Make markup into text in the arguments that a page will show through ``innerHTML`` (type
+    `markup-free`).
 
-    A caller that skips this has such a call refused by `check_arguments`: safe, and a failed task for a worker that put
-    the ``repr`` of an object into its status message. Returns `args` itself when there is nothing to change.
+    A caller that skips this has such a call refused by `check_arguments`: safe, and a failed task
+    for a worker that put the ``repr`` of an object into its status message. Returns `args` itself
+    when there is nothing to change.
     """
     for name in method.disarmed:
         if name in args:

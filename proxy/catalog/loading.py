@@ -1,11 +1,13 @@
-"""Catalogs: which methods an upstream has, what class of permission each needs, and what its arguments must be.
+"""Catalogs: which methods an upstream has, what class of permission each needs, and what its
+arguments must be.
 
-A catalog is a TOML file in ``policies/catalogs``. Everything else reads it: the codecs name and check arguments by it,
-policies are validated against it, `system.methodSignature` is answered from it, the audit withholds what it marks as
-secret. What a catalog does not name does not exist: an unknown method is denied, whatever the policies say.
+A catalog is a TOML file in ``policies/catalogs``. Everything else reads it: the codecs name and
+check arguments by it, policies are validated against it, `system.methodSignature` is answered from
+it, the audit withholds what it marks as secret. What a catalog does not name does not exist: an
+unknown method is denied, whatever the policies say.
 
-The arguments of every call are checked by it (`proxy.catalog.checking`), so a catalog compiles one table per method when
-it is loaded.
+The arguments of every call are checked by it (`proxy.catalog.checking`), so a catalog compiles one
+table per method when it is loaded.
 """
 
 import hashlib
@@ -25,25 +27,42 @@ WireProtocol: TypeAlias = Literal["luigi", "xmlrpc"]
 Shape: TypeAlias = tuple[tuple[str, ...], tuple[type, ...]]
 """The names of a call's arguments in order, and the Python types of their values."""
 LeftOpen: TypeAlias = tuple[str, Container[object], Callable[[Value], bool], str]
-"""What a shape leaves open of one argument: its name, values of it that are good, who is asked for others, and the refusal."""
+"""What a shape leaves open of one argument: its name, values of it that are good, who is asked for
+others, and the refusal.
+"""
 ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 _METHOD_NAME = re.compile(r"[A-Za-z0-9_.:/]{1,255}")
 _CATALOG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _CATALOG_KEYS = frozenset(("name", "protocol", "extra", "methods"))
 _METHOD_KEYS = frozenset(
-    ("class", "help", "arguments", "extra", "each_extra", "heartbeat", "fresh", "returns", "task", "tasks", "worker", "starts_with")
+    (
+        "class",
+        "help",
+        "arguments",
+        "extra",
+        "each_extra",
+        "heartbeat",
+        "fresh",
+        "returns",
+        "task",
+        "tasks",
+        "worker",
+        "starts_with",
+    )
 )
 _ARGUMENT_KEYS = frozenset(("name", "type", "required", "nullable", "secret", "help"))
-_RETURNS = frozenset(("any", "null", "boolean", "integer", "number", "string", "array", "object", "html"))
+_RETURNS = frozenset(
+    ("any", "null", "boolean", "integer", "number", "string", "array", "object", "html")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument: its name, its type (a key of `TYPES`), and whether it must be there.
 
-    `nullable` says that null may stand for a value: by default in an optional argument and not in a required one.
-    `secret` has the audit withhold the whole value.
+    `nullable` says that null may stand for a value: by default in an optional argument and not in a
+    required one. `secret` has the audit withhold the whole value.
     """
 
     name: str
@@ -55,7 +74,9 @@ class Argument:
 
     @property
     def plain(self) -> Plain | None:
-        """What a policy sees of the argument, None when it sees nothing (numbers with a point, objects, lists of them)."""
+        """What a policy sees of the argument, None when it sees nothing (numbers with a point,
+        objects, lists of them).
+        """
         return TYPES[self.type].plain
 
 
@@ -63,13 +84,14 @@ class Argument:
 class Method:
     """One method. `arguments` are in the order in which a call by position gives them.
 
-    `extra` lets keywords pass that the catalog does not name (clients are older and newer than the server); with
-    `each_extra` every one of them must be of that type and be named like a resource, since the names are data there.
-    `heartbeat` marks a call that only says "I am alive"; `fresh` a view that must not be answered from a cache.
-    `task_args` name the arguments that tell which task or family a call is about, best first; `tasks_args` lists of other
-    tasks that it acts on, each to be decided on too; `worker_arg` the one that names the calling worker, to be bound to the
-    identity. `starts_with` holds pairs (a, b): when both are given and b is not empty, a is b, or b followed by ``_`` or ``(``
-    (luigi.task.task_id_str, and ids of luigi 1).
+    `extra` lets keywords pass that the catalog does not name (clients are older and newer than the
+    server); with `each_extra` every one of them must be of that type and be named like a resource,
+    since the names are data there. `heartbeat` marks a call that only says "I am alive"; `fresh` a
+    view that must not be answered from a cache. `task_args` name the arguments that tell which task
+    or family a call is about, best first; `tasks_args` lists of other tasks that it acts on, each
+    to be decided on too; `worker_arg` the one that names the calling worker, to be bound to the
+    identity. `starts_with` holds pairs (a, b): when both are given and b is not empty, a is b, or b
+    followed by ``_`` or ``(`` (luigi.task.task_id_str, and ids of luigi 1).
     """
 
     name: str
@@ -93,7 +115,9 @@ class Method:
     shapes: dict[Shape, tuple[LeftOpen, ...]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Compile what every call needs: name to type and nullability, the names, those required, the paths of secrets."""
+        """Compile what every call needs: name to type and nullability, the names, those required,
+        the paths of secrets.
+        """
         put = object.__setattr__
         put(self, "checks", {a.name: (TYPES[a.type], a.nullable) for a in self.arguments})
         put(self, "names", tuple(a.name for a in self.arguments))
@@ -105,7 +129,9 @@ class Method:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The methods of one kind of upstream. `text` is the file it came from, `digest` the SHA-256 of that in hex."""
+    """The methods of one kind of upstream. `text` is the file it came from, `digest` the SHA-256 of
+    that in hex.
+    """
 
     name: str
     protocol: WireProtocol
@@ -115,16 +141,28 @@ class Catalog:
 
 
 def load_catalog(path: Path) -> Catalog:
-    """Read one catalog file. Raises `ConfigError` with every problem in it, each with its place and the mend."""
+    """Read one catalog file. Raises `ConfigError` with every problem in it, each with its place and
+    the mend.
+    """
     place = _place(path)
     try:
         raw = path.read_bytes()
         text = raw.decode()
         document = tomllib.loads(text)
     except OSError as error:
-        raise ConfigError([Problem(place, f"cannot be read: {error.strerror}", "Check the path and its permissions.")]) from None
+        raise ConfigError(
+            [
+                Problem(
+                    place,
+                    f"cannot be read: {error.strerror}",
+                    "Check the path and its permissions.",
+                )
+            ]
+        ) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError([Problem(place, f"is not TOML: {error}", "Mend the syntax at that line.")]) from None
+        raise ConfigError(
+            [Problem(place, f"is not TOML: {error}", "Mend the syntax at that line.")]
+        ) from None
     return _Reader(place).catalog(document, hashlib.sha256(raw).hexdigest(), text)
 
 
@@ -144,7 +182,11 @@ class _Reader:
         self._no_other_keys("", document, _CATALOG_KEYS)
         name = self._text("", document, "name")
         if not _CATALOG_NAME.fullmatch(name):
-            self._wrong("name", "must be 1 to 32 lower-case letters, digits and hyphens", 'Write name = "luigi".')
+            self._wrong(
+                "name",
+                "must be 1 to 32 lower-case letters, digits and hyphens",
+                'Write name = "luigi".',
+            )
         protocol = self._one_of("", document, "protocol", get_args(WireProtocol), None)
         extra = self._flag("", document, "extra", default=False)
         methods: dict[str, Method] = {}
@@ -155,7 +197,9 @@ class _Reader:
             for method, table in tables.items():
                 where = f"methods.{method}"
                 if not _METHOD_NAME.fullmatch(method):
-                    self._wrong(where, "is not a method name", "Use letters, digits and _ . : / only.")
+                    self._wrong(
+                        where, "is not a method name", "Use letters, digits and _ . : / only."
+                    )
                 if not isinstance(table, dict):
                     self._wrong(where, "must be a table", f"Write [{where}] and its keys below it.")
                 else:
@@ -170,30 +214,55 @@ class _Reader:
         arguments: list[Argument] = []
         listed = table.get("arguments", [])
         if not isinstance(listed, list):
-            self._wrong(f"{where}.arguments", "must be a list of tables", 'Write arguments = [{ name = "task_id", type = "task-id" }].')
+            self._wrong(
+                f"{where}.arguments",
+                "must be a list of tables",
+                'Write arguments = [{ name = "task_id", type = "task-id" }].',
+            )
         else:
             for number, entry in enumerate(listed):
                 if isinstance(entry, dict):
                     arguments.append(self._argument(f"{where}.arguments[{number}]", entry))
                 else:
-                    self._wrong(f"{where}.arguments[{number}]", "must be a table", 'Write { name = "task_id", type = "task-id" }.')
+                    self._wrong(
+                        f"{where}.arguments[{number}]",
+                        "must be a table",
+                        'Write { name = "task_id", type = "task-id" }.',
+                    )
         names = [argument.name for argument in arguments]
         for repeated in sorted({name for name in names if names.count(name) > 1}):
             self._wrong(f"{where}.arguments", f"names {repeated} twice", "Name each argument once.")
         each = self._text(where, table, "each_extra", default="")
         if each and each not in TYPES:
-            self._wrong(f"{where}.each_extra", f"{each} is no type", f"Use one of {', '.join(TYPES)}.")
+            self._wrong(
+                f"{where}.each_extra", f"{each} is no type", f"Use one of {', '.join(TYPES)}."
+            )
         worker = self._text(where, table, "worker", default="")
         task = self._texts(where, table, "task")
         tasks = self._texts(where, table, "tasks")
         starts = self._starts(where, table)
         bound = [worker] if worker else []
         paired = [name for pair in starts for name in pair]
-        for key, used in (("task", task), ("tasks", tasks), ("worker", bound), ("starts_with", paired)):
+        for key, used in (
+            ("task", task),
+            ("tasks", tasks),
+            ("worker", bound),
+            ("starts_with", paired),
+        ):
             for unknown in sorted(set(used) - set(names)):
-                self._wrong(f"{where}.{key}", f"{unknown} is not one of the method's arguments", "Name one of its arguments.")
-        for other in sorted({argument.name for argument in arguments if argument.type != "task-ids"} & set(tasks)):
-            self._wrong(f"{where}.tasks", f"{other} is no list of task ids", 'Name arguments of the type "task-ids" only.')
+                self._wrong(
+                    f"{where}.{key}",
+                    f"{unknown} is not one of the method's arguments",
+                    "Name one of its arguments.",
+                )
+        for other in sorted(
+            {argument.name for argument in arguments if argument.type != "task-ids"} & set(tasks)
+        ):
+            self._wrong(
+                f"{where}.tasks",
+                f"{other} is no list of task ids",
+                'Name arguments of the type "task-ids" only.',
+            )
         return Method(
             name=name,
             permission=cast(Permission, permission or "admin"),
@@ -214,7 +283,11 @@ class _Reader:
         self._no_other_keys(where, table, _ARGUMENT_KEYS)
         name = self._text(where, table, "name")
         if name and not ARGUMENT_NAME.fullmatch(name):
-            self._wrong(f"{where}.name", "is not an argument name", "Use up to 64 letters, digits and _, not beginning with a digit.")
+            self._wrong(
+                f"{where}.name",
+                "is not an argument name",
+                "Use up to 64 letters, digits and _, not beginning with a digit.",
+            )
         required = self._flag(where, table, "required", default=False)
         return Argument(
             name=name,
@@ -227,12 +300,20 @@ class _Reader:
 
     def _starts(self, where: str, table: Mapping[str, object]) -> list[tuple[str, str]]:
         pairs = table.get("starts_with", {})
-        if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
-            self._wrong(f"{where}.starts_with", "must be a table of argument names", 'Write starts_with = { task_id = "family" }.')
+        if not isinstance(pairs, dict) or not all(
+            isinstance(value, str) for value in pairs.values()
+        ):
+            self._wrong(
+                f"{where}.starts_with",
+                "must be a table of argument names",
+                'Write starts_with = { task_id = "family" }.',
+            )
             return []
         return list(pairs.items())
 
-    def _text(self, where: str, table: Mapping[str, object], key: str, *, default: str | None = None) -> str:
+    def _text(
+        self, where: str, table: Mapping[str, object], key: str, *, default: str | None = None
+    ) -> str:
         value = table.get(key, default)
         if isinstance(value, str) and (value or default is not None):
             return value
@@ -243,17 +324,28 @@ class _Reader:
         value = table.get(key, [])
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return value
-        self._wrong(_join(where, key), "must be a list of argument names", f'Write {key} = ["task_id"].')
+        self._wrong(
+            _join(where, key), "must be a list of argument names", f'Write {key} = ["task_id"].'
+        )
         return []
 
     def _flag(self, where: str, table: Mapping[str, object], key: str, *, default: bool) -> bool:
         value = table.get(key, default)
         if isinstance(value, bool):
             return value
-        self._wrong(_join(where, key), "must be true or false", f"Write {key} = true or leave it out.")
+        self._wrong(
+            _join(where, key), "must be true or false", f"Write {key} = true or leave it out."
+        )
         return default
 
-    def _one_of(self, where: str, table: Mapping[str, object], key: str, allowed: Collection[str], default: str | None) -> str:
+    def _one_of(
+        self,
+        where: str,
+        table: Mapping[str, object],
+        key: str,
+        allowed: Collection[str],
+        default: str | None,
+    ) -> str:
         value = table.get(key, default)
         if isinstance(value, str) and value in allowed:
             return value
@@ -261,10 +353,16 @@ class _Reader:
         self._wrong(_join(where, key), what, f"Use one of {', '.join(allowed)}.")
         return default or ""
 
-    def _no_other_keys(self, where: str, table: Mapping[str, object], allowed: Collection[str]) -> None:
+    def _no_other_keys(
+        self, where: str, table: Mapping[str, object], allowed: Collection[str]
+    ) -> None:
         for key in table:
             if key not in allowed:
-                self._wrong(_join(where, key), "is not a known key", f"Use only {', '.join(sorted(allowed))}.")
+                self._wrong(
+                    _join(where, key),
+                    "is not a known key",
+                    f"Use only {', '.join(sorted(allowed))}.",
+                )
 
     def _wrong(self, where: str, what: str, remedy: str) -> None:
         self.problems.append(Problem(f"{self.place}: {where}", what, remedy))

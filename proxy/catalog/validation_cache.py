@@ -1,8 +1,9 @@
-"""Texts that were found good before: workers, families and parameters are named alike in call after call.
+"""Texts that were found good before: workers, families and parameters are named alike in call after
+call.
 
-A worker sends its own id with every call, and the same few families, modules and parameter names. To look a text up takes a
-tenth of the time that a pattern takes. Only good ones are remembered, of at most `KEPT` a kind: whoever sends ever
-new names makes them all be looked at again, no more.
+A worker sends its own id with every call, and the same few families, modules and parameter names.
+To look a text up takes a tenth of the time that a pattern takes. Only good ones are remembered, of
+at most `KEPT` a kind: whoever sends ever new names makes them all be looked at again, no more.
 """
 
 from collections.abc import Callable, Collection

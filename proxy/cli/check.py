@@ -1,4 +1,6 @@
-"""``callgate check``: every problem of settings, files, catalogs, roles and policies at once; with --online, of the world too."""
+"""``callgate check``: every problem of settings, files, catalogs, roles and policies at once; with
+--online, of the world too.
+"""
 
 import asyncio
 import json
@@ -30,21 +32,27 @@ from proxy.policy.load import load_policies
 from proxy.runtime.connectivity import ask
 from proxy.telemetry.logging import set_up_logging
 
-ONLINE = typer.Option(False, "--online", help="Ask the issuers for their keys and the upstreams a question, too.")
+ONLINE = typer.Option(
+    False, "--online", help="Ask the issuers for their keys and the upstreams a question, too."
+)
 JSON = typer.Option(False, "--json", help="Print the result as JSON.")
 EXAMPLE = "callgate check --config /etc/callgate/callgate.toml --online"
 
 
 def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) -> None:
-    """Report every problem of the settings, policies, roles and files at once, each with its place and what to do.
+    """Report every problem of the settings, policies, roles and files at once, each with its place
+    and what to do.
 
-    Changes nothing, and needs no gate to run. Leaves with 0 when there is no problem, 1 when there are some, 2 when the
-    settings file cannot be read.
+    Changes nothing, and needs no gate to run. Leaves with 0 when there is no problem, 1 when there
+    are some, 2 when the settings file cannot be read.
     """
     if not config.is_file():
-        print_problems([Problem(str(config), "there is no such settings file", "Name it with --config.")])
+        print_problems(
+            [Problem(str(config), "there is no such settings file", "Name it with --config.")]
+        )
         raise typer.Exit(2)
-    set_up_logging("error", "console")  # what the parts would log as warnings is in the problems, and standard output is for those
+    # what the parts would log as warnings is in the problems, and standard output is for those
+    set_up_logging("error", "console")
     try:
         tables, problems = read_tables(config)
     except ConfigError as error:
@@ -58,7 +66,10 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
         if online:
             problems += asyncio.run(ask(config.name, tables["issuers"], tables["upstreams"]))
     if as_json:
-        rows = [{"place": problem.place, "what": problem.what, "remedy": problem.remedy} for problem in problems]
+        rows = [
+            {"place": problem.place, "what": problem.what, "remedy": problem.remedy}
+            for problem in problems
+        ]
         print(json.dumps({"ok": not problems, "problems": rows}, indent=2))
     elif problems:
         print_problems(problems, sys.stdout)
@@ -68,9 +79,14 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
 
 
 def _check_files(tables: Mapping[str, Any], place: str) -> Iterator[Problem]:
-    """Look into the files that the settings name: certificates, keys, key sets, the journal's directory."""
+    """Look into the files that the settings name: certificates, keys, key sets, the journal's
+    directory.
+    """
     if tls := tables["tls"]:
-        yield from _tried(f"{place}: tls", lambda: server_context(tls.certificate, tls.key.file or tls.key.reveal()))
+        yield from _tried(
+            f"{place}: tls",
+            lambda: server_context(tls.certificate, tls.key.file or tls.key.reveal()),
+        )
         yield from _check_dates(f"{place}: tls.certificate", tls.certificate)
     issuers: tuple[Issuer | None, ...] = tables["issuers"]
     for number, issuer in enumerate(issuers):
@@ -94,7 +110,10 @@ def _tried(place: str, load: Any) -> Iterator[Problem]:
     try:
         load()
     except ConfigError as error:
-        yield from (Problem(place, f"{problem.place} {problem.what}", problem.remedy) for problem in error.problems)
+        yield from (
+            Problem(place, f"{problem.place} {problem.what}", problem.remedy)
+            for problem in error.problems
+        )
 
 
 def _check_dates(place: str, certificate: Path) -> Iterator[Problem]:
@@ -104,10 +123,16 @@ def _check_dates(place: str, certificate: Path) -> Iterator[Problem]:
         return  # reported with its key
     now = datetime.fromtimestamp(time.time(), UTC)
     if now < found.not_valid_before_utc:
-        yield Problem(place, f"is not valid before {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC", "Check the clock, or wait.")
+        yield Problem(
+            place,
+            f"is not valid before {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+            "Check the clock, or wait.",
+        )
     if now > found.not_valid_after_utc:
         yield Problem(
-            place, f"expired on {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC", "Renew it; a running gate takes the new one by itself."
+            place,
+            f"expired on {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            "Renew it; a running gate takes the new one by itself.",
         )
 
 
@@ -115,33 +140,55 @@ def _check_key_set(place: str, path: Path) -> Iterator[Problem]:
     keys = KeyFile(path)
     keys.poll()
     if keys.problem is not None:
-        yield Problem(place, f"holds no usable key set: {keys.problem}", "Fetch the issuer's jwks_uri again, or choose discovery.")
+        yield Problem(
+            place,
+            f"holds no usable key set: {keys.problem}",
+            "Fetch the issuer's jwks_uri again, or choose discovery.",
+        )
 
 
 def _check_upstream_files(here: str, upstream: Upstream) -> Iterator[Problem]:
     if not upstream.url.startswith("https://"):
         return
-    key = None if upstream.client_key is None else upstream.client_key.file or upstream.client_key.reveal()
-    yield from _tried(here, lambda: upstream_context(upstream.ca_file, upstream.client_certificate, key))
+    key = (
+        None
+        if upstream.client_key is None
+        else upstream.client_key.file or upstream.client_key.reveal()
+    )
+    yield from _tried(
+        here, lambda: upstream_context(upstream.ca_file, upstream.client_certificate, key)
+    )
 
 
 def _check_writable(place: str, directory: Path) -> Iterator[Problem]:
-    """Find out whether the journal could be written, without writing: the directory is made when the gate starts."""
+    """Find out whether the journal could be written, without writing: the directory is made when
+    the gate starts.
+    """
     nearest = next((path for path in (directory, *directory.parents) if _is_there(path)), directory)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         yield Problem(
-            place, f"{nearest} cannot be written", "Give the gate's user the right to write there; without a journal nothing is forwarded."
+            place,
+            f"{nearest} cannot be written",
+            "Give the gate's user the right to write there; without a journal nothing is forwarded.",
         )
 
 
 def _check_journal_keys(place: str, audit: Audit) -> Iterator[Problem]:
-    """Read the keys beside the log as the journal would, but make none; modes are looked at elsewhere."""
-    if _is_there(audit.directory / HMAC_KEY) and not (audit.directory / HMAC_KEY).stat().st_mode & 0o077:
+    """Read the keys beside the log as the journal would, but make none; modes are looked at
+    elsewhere.
+    """
+    if (
+        _is_there(audit.directory / HMAC_KEY)
+        and not (audit.directory / HMAC_KEY).stat().st_mode & 0o077
+    ):
         yield from _tried(f"{place}.directory", lambda: load_hmac_key(audit.directory, make=False))
     beside = audit.directory / SIGNING_KEY
     try:
         if audit.signing_key is not None:
-            beside, pem = audit.signing_key.file or Path(audit.signing_key.source), audit.signing_key.reveal().encode()
+            beside, pem = (
+                audit.signing_key.file or Path(audit.signing_key.source),
+                audit.signing_key.reveal().encode(),
+            )
         elif _is_there(beside):
             pem = beside.read_bytes()
         else:
@@ -151,7 +198,9 @@ def _check_journal_keys(place: str, audit: Audit) -> Iterator[Problem]:
         usable = False
     if not usable:
         remedy = "Restore it from a backup, or make one with callgate audit key make."
-        yield Problem(f"{place}.signing_key", f"{beside} holds no Ed25519 key without a pass phrase", remedy)
+        yield Problem(
+            f"{place}.signing_key", f"{beside} holds no Ed25519 key without a pass phrase", remedy
+        )
 
 
 def _is_there(path: Path) -> bool:
@@ -180,13 +229,17 @@ def _check_policies(tables: Mapping[str, Any], place: str) -> Iterator[Problem]:
             continue
         if upstream.catalog and upstream.catalog not in known:
             yield Problem(
-                here, f"{directory / 'catalogs' / upstream.catalog}.toml does not exist", f"There are: {', '.join(known) or 'none'}."
+                here,
+                f"{directory / 'catalogs' / upstream.catalog}.toml does not exist",
+                f"There are: {', '.join(known) or 'none'}.",
             )
         elif catalog := known.get(upstream.catalog):
             catalogs[upstream.name] = catalog
             if catalog.protocol != upstream.protocol:
                 yield Problem(
-                    here, f"is a catalog for {catalog.protocol}, not for {upstream.protocol}", "Name a catalog of the upstream's protocol."
+                    here,
+                    f"is a catalog for {catalog.protocol}, not for {upstream.protocol}",
+                    "Name a catalog of the upstream's protocol.",
                 )
     if None in known.values():
         return  # a policy that names a method of a broken catalog would be blamed for it

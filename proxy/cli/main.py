@@ -1,7 +1,9 @@
-"""The command ``callgate``: finds the verb, loads that verb's module alone, and turns problems into exit codes.
+"""The command ``callgate``: finds the verb, loads that verb's module alone, and turns problems into
+exit codes.
 
-0 is good, 1 means that the answer is no, 2 that it could not be told (bad usage, unreadable or wrong settings). Only the
-module of the verb that was asked for is imported, so that ``callgate --help`` answers at once.
+0 is good, 1 means that the answer is no, 2 that it could not be told (bad usage, unreadable or
+wrong settings). Only the module of the verb that was asked for is imported, so that ``callgate
+--help`` answers at once.
 """
 
 import importlib
@@ -21,7 +23,9 @@ VERBS = {
     "token": "Issue tokens of the gate's own issuer; rotate its keys.",
     "audit": "Read the audit journal.",
 }
-"""Each verb's module is ``proxy.cli.<verb>``: it has an `app` when it has verbs of its own, else a function `command` and an `EXAMPLE`."""
+"""Each verb's module is ``proxy.cli.<verb>``: it has an `app` when it has verbs of its own, else a
+function `command` and an `EXAMPLE`.
+"""
 
 EPILOG = """\b
 Example, from nothing to a gate on https://localhost:8443:
@@ -66,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has left; there is nobody to complain to
         sys.exit(1)
-    except OSError as error:  # a disk that is full, a directory that is not ours: said in a line, and no "no" to any question
+    # a disk that is full, a directory that is not ours: said in a line, and no "no" to any question
+    except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"callgate: {place}{error.strerror or type(error).__name__}", file=sys.stderr)
         sys.exit(2)
@@ -84,13 +89,17 @@ def _version(wanted: bool) -> None:
 
 
 def _callgate(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and leave."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+    ),
 ) -> None:
     """Take the options that stand before the verb."""
 
 
 def _not_loaded() -> None:
-    """Stand in for a verb whose module was not asked for: it has a name and a summary to list, and is never run."""
+    """Stand in for a verb whose module was not asked for: it has a name and a summary to list, and
+    is never run.
+    """
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""How a command line shows what is wrong with settings, policies and files: place, what, and the mend, one after the other."""
+"""How a command line shows what is wrong with settings, policies and files: place, what, and the
+mend, one after the other.
+"""
 
 import sys
 from collections.abc import Sequence

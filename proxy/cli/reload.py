@@ -1,4 +1,6 @@
-"""``callgate reload``: have a running gate take its settings, policies and certificates as they are now."""
+"""``callgate reload``: have a running gate take its settings, policies and certificates as they are
+now.
+"""
 
 import os
 import signal
@@ -18,8 +20,9 @@ _LOOK_SECONDS = 0.05
 def command(config: Path = CONFIG) -> None:
     """Put new processes in the place of those that serve, without losing a call.
 
-    Leaves with 0 when the new processes serve, with 1 when they could not start and the old ones go on serving (the gate's
-    log says why; so does `callgate check`), and with 2 when no gate with these settings runs.
+    Leaves with 0 when the new processes serve, with 1 when they could not start and the old ones go
+    on serving (the gate's log says why; so does `callgate check`), and with 2 when no gate with
+    these settings runs.
     """
     from proxy.config.loading import load_settings
     from proxy.runtime.status_file import read_status
@@ -34,7 +37,9 @@ def command(config: Path = CONFIG) -> None:
             )
         os.kill(before.pid, signal.SIGHUP)
     except OSError as error:
-        _fail(f"the running gate cannot be told: {error.strerror}. Run this as the user that the gate runs as.")
+        _fail(
+            f"the running gate cannot be told: {error.strerror}. Run this as the user that the gate runs as."
+        )
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
         after = read_status(path)
@@ -42,7 +47,10 @@ def command(config: Path = CONFIG) -> None:
             _fail("the gate ended meanwhile. See its log.")
         if after.done > before.begun:
             if after.refused:
-                typer.echo("callgate: refused: the new processes could not start, the old ones serve on. See the gate's log.", err=True)
+                typer.echo(
+                    "callgate: refused: the new processes could not start, the old ones serve on. See the gate's log.",
+                    err=True,
+                )
                 raise typer.Exit(1)
             typer.echo(f"reloaded: generation {after.generation} serves")
             return

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
-if "rich" not in sys.modules:  # structlog loads it where it can, for tracebacks with local variables: 5 MB that no gate has a use for
+# structlog loads it where it can, for tracebacks with local variables: 5 MB that no gate has a use
+# for
+if "rich" not in sys.modules:
     sys.modules["rich"] = None  # type: ignore[assignment]  # what the import system documents for a module that is not to be found
     importlib.import_module("structlog")
     del sys.modules["rich"]
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
     from proxy.config.loading import Settings
     from proxy.runtime.supervisor import Place
 
-CONFIG = typer.Option(Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file.")
+CONFIG = typer.Option(
+    Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file."
+)
 EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
-_CLOSING_SECONDS = 8.0  # beyond limits.drain_seconds, for a process to close its journal before it is killed
+# beyond limits.drain_seconds, for a process to close its journal before it is killed
+_CLOSING_SECONDS = 8.0
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -31,9 +36,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def command(config: Path = CONFIG) -> None:
     """Run the gate with the settings of a file, until SIGTERM or SIGINT.
 
-    On a signal it takes no new calls, finishes those in hand, closes the journal, and leaves with 0. SIGHUP, or `callgate
-    reload`, puts new processes with the settings as they are now in the place of the old ones; no call is lost. It logs to
-    standard error, and leaves with 2 when the settings, policies or files are wrong, or open to other users.
+    On a signal it takes no new calls, finishes those in hand, closes the journal, and leaves with
+    0. SIGHUP, or `callgate reload`, puts new processes with the settings as they are now in the
+    place of the old ones; no call is lost. It logs to standard error, and leaves with 2 when the
+    settings, policies or files are wrong, or open to other users.
     """
     from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
@@ -44,10 +50,12 @@ def command(config: Path = CONFIG) -> None:
 
     settings = load_settings(config)
     refuse_open(settings)
-    sys.stderr = cast(TextIO, LogStream(sys.stderr))  # from here on no line is worth ending or waiting for
+    # from here on no line is worth ending or waiting for
+    sys.stderr = cast(TextIO, LogStream(sys.stderr))
     set_up_logging(settings.log.level, settings.log.format)
     listen = settings.listen
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # for the processes: glibc keeps an arena for each thread otherwise
+    # for the processes: glibc keeps an arena for each thread otherwise
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     try:
         settings.audit.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = StatusFile(status_file(settings))
@@ -65,26 +73,35 @@ def command(config: Path = CONFIG) -> None:
             patience=settings.limits.drain_seconds + _CLOSING_SECONDS,
         )
     except OSError as error:
-        typer.echo(f"callgate: cannot serve on {listen.address} port {listen.port}: {error.strerror or error}", err=True)
+        typer.echo(
+            f"callgate: cannot serve on {listen.address} port {listen.port}: {error.strerror or error}",
+            err=True,
+        )
         raise typer.Exit(2) from error
     _serve_imports()
     raise typer.Exit(supervisor.run())
 
 
 def status_file(settings: "Settings") -> Path:
-    """Where the supervisor of these settings says what it does: beside the journal, which it alone may write."""
+    """Where the supervisor of these settings says what it does: beside the journal, which it alone
+    may write.
+    """
     return settings.audit.directory / f"{settings.audit.name}.status"
 
 
 def _serve_imports() -> None:
-    """Load what every serving process needs once, before they part, so that they share it in memory."""
+    """Load what every serving process needs once, before they part, so that they share it in
+    memory.
+    """
     import uvloop  # noqa: F401  (loaded for the processes)
 
     import proxy.runtime.process  # noqa: F401  (loaded for the processes)
 
 
 def _serve(config: Path, place: "Place", first: "Settings") -> int:
-    """One serving process, from its settings as they are now to its end; the exit code. `first` is what the supervisor began with."""
+    """One serving process, from its settings as they are now to its end; the exit code. `first` is
+    what the supervisor began with.
+    """
     import uvloop
 
     from proxy.cli.file_modes import refuse_open
@@ -111,8 +128,18 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
 
 
 def _tell_what_waits(first: "Settings", now: "Settings") -> None:
-    """Log which changes a reload cannot bring into force: the supervisor has the sockets, and is found by its status file."""
-    waiting = [f"listen.{key}" for key in ("address", "port", "processes") if getattr(first.listen, key) != getattr(now.listen, key)]
-    waiting += [f"audit.{key}" for key in ("directory", "name") if getattr(first.audit, key) != getattr(now.audit, key)]
+    """Log which changes a reload cannot bring into force: the supervisor has the sockets, and is
+    found by its status file.
+    """
+    waiting = [
+        f"listen.{key}"
+        for key in ("address", "port", "processes")
+        if getattr(first.listen, key) != getattr(now.listen, key)
+    ]
+    waiting += [
+        f"audit.{key}"
+        for key in ("directory", "name")
+        if getattr(first.audit, key) != getattr(now.audit, key)
+    ]
     if waiting:
         _log.warning("changed settings need a restart", settings=waiting)

@@ -7,9 +7,19 @@ from proxy.errors import ConfigError, Problem
 
 
 def shipped_policies() -> Path:
-    """Give the directory with the shipped policies, roles and catalogs; raises `ConfigError` when the installation lacks it."""
+    """Give the directory with the shipped policies, roles and catalogs; raises `ConfigError` when
+    the installation lacks it.
+    """
     package = Path(proxy.__file__).parent
     for place in (package / "shipped" / "policies", package.parent / "policies"):
         if (place / "roles.toml").is_file():
             return place
-    raise ConfigError([Problem(str(package), "the shipped policies are missing from the installation", "Install callgate again.")])
+    raise ConfigError(
+        [
+            Problem(
+                str(package),
+                "the shipped policies are missing from the installation",
+                "Install callgate again.",
+            )
+        ]
+    )

@@ -1,7 +1,7 @@
 """``callgate token``: tokens of the local issuer, for those who have no identity provider.
 
-A token goes to standard output and nothing else does, or into a file that only its owner may read. Everything that went
-wrong is one line on standard error that says what to do.
+A token goes to standard output and nothing else does, or into a file that only its owner may read.
+Everything that went wrong is one line on standard error that says what to do.
 """
 
 import re
@@ -16,22 +16,47 @@ from proxy.common.durable_files import write_atomically
 from proxy.errors import ConfigError
 from proxy.identity.local_issuer import LocalIssuer
 
-app = typer.Typer(no_args_is_help=True, help="Issue tokens of the local issuer, and rotate its keys.")
+app = typer.Typer(
+    no_args_is_help=True, help="Issue tokens of the local issuer, and rotate its keys."
+)
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 Config = Annotated[
-    Path, typer.Option("--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file, which names the local issuer's directory.")
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="CALLGATE_CONFIG",
+        help="The settings file, which names the local issuer's directory.",
+    ),
 ]
-Directory = Annotated[Path | None, typer.Option("--dir", help="The local issuer's directory, instead of the one in the settings.")]
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", help="The local issuer's directory, instead of the one in the settings."),
+]
 
 
-@app.command(epilog="Example: callgate token issue --subject etl-07 --group etl --ttl 1h --out etl-07.jwt")
+@app.command(
+    epilog="Example: callgate token issue --subject etl-07 --group etl --ttl 1h --out etl-07.jwt"
+)
 def issue(
-    subject: Annotated[str, typer.Option(help="Whose token it is: a name that stays, such as a service account's.")],
-    ttl: Annotated[str, typer.Option(help="How long it is valid: a number and s, m, h or d; the settings have the maximum.")],
-    group: Annotated[list[str] | None, typer.Option(help="A group of the subject; may be given several times.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the token to this file (mode 0600) instead of printing it.")] = None,
+    subject: Annotated[
+        str, typer.Option(help="Whose token it is: a name that stays, such as a service account's.")
+    ],
+    ttl: Annotated[
+        str,
+        typer.Option(
+            help="How long it is valid: a number and s, m, h or d; the settings have the maximum."
+        ),
+    ],
+    group: Annotated[
+        list[str] | None, typer.Option(help="A group of the subject; may be given several times.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the token to this file (mode 0600) instead of printing it."),
+    ] = None,
     config: Config = Path("callgate.toml"),
     directory: Directory = None,
 ) -> None:
@@ -48,7 +73,9 @@ def issue(
     except ConfigError as error:
         _fail_config(error)
     except OSError as error:
-        _fail(f"{error.filename or out}: {error.strerror}. Give a file in a directory that exists and that you may write.")
+        _fail(
+            f"{error.filename or out}: {error.strerror}. Give a file in a directory that exists and that you may write."
+        )
 
 
 @app.command(epilog="Example: callgate token rotate --config /etc/callgate/callgate.toml")
@@ -62,15 +89,23 @@ def rotate(config: Config = Path("callgate.toml"), directory: Directory = None) 
 
 
 def _issuer(config: Path, directory: Path | None) -> LocalIssuer:
-    """The local issuer of the settings, or the one in `directory` with the default issuer and audience."""
+    """The local issuer of the settings, or the one in `directory` with the default issuer and
+    audience.
+    """
     if directory is not None:
         return LocalIssuer(directory)
-    from proxy.config.loading import load_settings  # here, since reading settings is slow to import and --dir needs none
+    # here, since reading settings is slow to import and --dir needs none
+    from proxy.config.loading import load_settings
 
     local = load_settings(config).local_issuer
     if local is None:
         _fail(f"{config}: there is no [local_issuer]. Add one with a directory, or give --dir.")
-    return LocalIssuer(local.directory, issuer=local.issuer, audience=local.audience, longest_s=local.max_lifetime_seconds)
+    return LocalIssuer(
+        local.directory,
+        issuer=local.issuer,
+        audience=local.audience,
+        longest_s=local.max_lifetime_seconds,
+    )
 
 
 def _lifetime(text: str) -> int:
@@ -83,7 +118,11 @@ def _lifetime(text: str) -> int:
 
 def _fail_config(error: ConfigError) -> NoReturn:
     """One line a problem, each with its remedy."""
-    _fail("; ".join(f"{problem.place}: {problem.what}. {problem.remedy}" for problem in error.problems))
+    _fail(
+        "; ".join(
+            f"{problem.place}: {problem.what}. {problem.remedy}" for problem in error.problems
+        )
+    )
 
 
 def _fail(text: str) -> NoReturn:

@@ -1,8 +1,10 @@
-"""Writing small files that hold keys and tokens, so that a crash leaves the old content or the new, never a part.
+"""Writing small files that hold keys and tokens, so that a crash leaves the old content or the new,
+never a part.
 
-Implements write, fsync, rename, fsync of the directory: the first fsync keeps the name from pointing to bytes that are not
-there yet, the second makes the name itself durable. A file is created with its final mode under a name of its own, so
-nobody can open it while it is wider, and no symbolic link planted under the target's name is followed.
+Implements write, fsync, rename, fsync of the directory: the first fsync keeps the name from
+pointing to bytes that are not there yet, the second makes the name itself durable. A file is
+created with its final mode under a name of its own, so nobody can open it while it is wider, and no
+symbolic link planted under the target's name is followed.
 """
 
 import contextlib
@@ -15,12 +17,16 @@ TEMPORARY_GLOB = ".*.partial"
 
 
 def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Replace the file at `path` by one with `data` and the permission bits `mode`, durably. Raises `OSError`.
+    """Replace the file at `path` by one with `data` and the permission bits `mode`, durably. Raises
+    `OSError`.
 
-    Root gives the file to the owner of the directory, so that a service can go on where its administrator began.
+    Root gives the file to the owner of the directory, so that a service can go on where its
+    administrator began.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    file = os.open(
+        partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+    )
     try:
         with open(file, "wb") as stream:  # noqa: PTH123  (a descriptor, which Path cannot open)
             os.fchmod(file, mode)  # the umask may have taken bits away

@@ -1,11 +1,14 @@
-"""The settings of a gate: one TOML file, overridden by the environment, every problem reported at once.
+"""The settings of a gate: one TOML file, overridden by the environment, every problem reported at
+once.
 
-Laws: every key has a default or an error that names it; unknown keys are errors; a secret is never a literal; relative
-paths start at the settings file. ``CALLGATE__LISTEN__PORT=9443`` overrides ``listen.port`` (two underscores are a dot,
-``CALLGATE__UPSTREAMS__0__URL`` is the first upstream's); its value is read as a TOML value, or as text where it is none.
+Laws: every key has a default or an error that names it; unknown keys are errors; a secret is never
+a literal; relative paths start at the settings file. ``CALLGATE__LISTEN__PORT=9443`` overrides
+``listen.port`` (two underscores are a dot, ``CALLGATE__UPSTREAMS__0__URL`` is the first
+upstream's); its value is read as a TOML value, or as text where it is none.
 
-Settings stop where things are wired (`proxy.runtime.process`, `proxy.cli`); below that there are plain arguments. The tables
-stand in `proxy.config.model`, the kinds of values in `proxy.config.values`, what must fit together in `proxy.config.cross_checks`.
+Settings stop where things are wired (`proxy.runtime.process`, `proxy.cli`); below that there are
+plain arguments. The tables stand in `proxy.config.model`, the kinds of values in
+`proxy.config.values`, what must fit together in `proxy.config.cross_checks`.
 """
 
 import difflib
@@ -23,7 +26,15 @@ from proxy.config.model import Issuer, LocalIssuer, Settings, Upstream
 from proxy.config.values import Context, Secret
 from proxy.errors import ConfigError, Problem
 
-__all__ = ["Issuer", "LocalIssuer", "Secret", "Settings", "Upstream", "load_settings", "read_tables"]
+__all__ = [
+    "Issuer",
+    "LocalIssuer",
+    "Secret",
+    "Settings",
+    "Upstream",
+    "load_settings",
+    "read_tables",
+]
 
 ENVIRONMENT_PREFIX = "CALLGATE__"
 Loc: TypeAlias = tuple[str | int, ...]  # ("upstreams", 0, "url")
@@ -32,7 +43,8 @@ Loc: TypeAlias = tuple[str | int, ...]  # ("upstreams", 0, "url")
 def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings in `path`, overridden by `environ`.
 
-    Raises `ConfigError` with every problem of the file and of the files it names, not with the first alone.
+    Raises `ConfigError` with every problem of the file and of the files it names, not with the
+    first alone.
     """
     tables, problems = read_tables(path, environ)
     if problems:
@@ -40,10 +52,14 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
     return Settings(file=path.absolute(), **tables)
 
 
-def read_tables(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[dict[str, Any], list[Problem]]:
-    """Read as much of the settings as can be read: the good tables by name, and every problem. None stands for a bad table or row.
+def read_tables(
+    path: Path, environ: Mapping[str, str] = os.environ
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Read as much of the settings as can be read: the good tables by name, and every problem. None
+    stands for a bad table or row.
 
-    For who goes on looking for problems elsewhere. Raises `ConfigError` when the file is no TOML or cannot be read.
+    For who goes on looking for problems elsewhere. Raises `ConfigError` when the file is no TOML or
+    cannot be read.
     """
     reading = _Reading(path, environ)
     raw = _read(path)
@@ -52,12 +68,16 @@ def read_tables(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[di
     tables = {name: reading.table(name, raw) for name in Settings.model_fields if name != "file"}
     for name in ("issuers", "upstreams"):
         tables[name] = tuple(tables[name] or ())
-    tables["upstreams"] = tuple(upstream and _completed(upstream) for upstream in tables["upstreams"])
+    tables["upstreams"] = tuple(
+        upstream and _completed(upstream) for upstream in tables["upstreams"]
+    )
     return tables, [*reading.problems, *cross_checks(raw, tables, path.name)]
 
 
 class _Reading:
-    """One reading of one file: gathers the problems, and knows for each key whether the file or the environment gave it."""
+    """One reading of one file: gathers the problems, and knows for each key whether the file or the
+    environment gave it.
+    """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         """Start with no problems."""
@@ -69,13 +89,20 @@ class _Reading:
 
     def override(self, raw: dict[str, Any]) -> None:
         """Lay ``CALLGATE__…`` over `raw`."""
-        for variable in sorted(name for name in self.environ if name.startswith(ENVIRONMENT_PREFIX)):
-            loc = tuple(int(part) if part.isdecimal() else part.lower() for part in variable.removeprefix(ENVIRONMENT_PREFIX).split("__"))
+        for variable in sorted(
+            name for name in self.environ if name.startswith(ENVIRONMENT_PREFIX)
+        ):
+            loc = tuple(
+                int(part) if part.isdecimal() else part.lower()
+                for part in variable.removeprefix(ENVIRONMENT_PREFIX).split("__")
+            )
             try:
                 _assign(raw, loc, _toml_value(self.environ[variable]))
             except (LookupError, TypeError):
                 remedy = "Write CALLGATE__TABLE__KEY; rows count from 0, without a gap."
-                self.problems.append(Problem(f"environment: {variable}", "names no place in the settings", remedy))
+                self.problems.append(
+                    Problem(f"environment: {variable}", "names no place in the settings", remedy)
+                )
             else:
                 self.origins[loc] = variable
 
@@ -88,8 +115,13 @@ class _Reading:
             here = (*loc, key)
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
-                remedy = f"Did you mean {near[0]}?" if near else f"Remove it; known here: {', '.join(known)}."
-                inner = next((loc for loc in self.origins if loc[: len(here)] == here), here)  # a variable can make a whole table
+                remedy = (
+                    f"Did you mean {near[0]}?"
+                    if near
+                    else f"Remove it; known here: {', '.join(known)}."
+                )
+                # a variable can make a whole table
+                inner = next((loc for loc in self.origins if loc[: len(here)] == here), here)
                 self.problems.append(Problem(self.place(inner), "is not a setting", remedy))
             elif section := _section_of(model.model_fields[key].annotation):
                 for number, row in enumerate(value) if isinstance(value, list) else [(None, value)]:
@@ -102,20 +134,29 @@ class _Reading:
         assert section is not None, "every setting stands in a table"
         if name not in raw and not field.is_required():
             return field.get_default(call_default_factory=True)
-        # A required table that is not there is read as an empty one, so that each of its missing keys is named.
+        # A required table that is not there is read as an empty one, so that each of its missing
+        # keys is named.
         value = raw.get(name, {})
         if field.annotation is None or get_origin(field.annotation) is not tuple:
             return self._section(section, value, (name,))
         if not isinstance(value, list):
-            self.problems.append(Problem(self.place((name,)), "must be a list of tables", f"Write [[{name}]] above each."))
+            self.problems.append(
+                Problem(
+                    self.place((name,)), "must be a list of tables", f"Write [[{name}]] above each."
+                )
+            )
             return None
-        return tuple(self._section(section, row, (name, number)) for number, row in enumerate(value))
+        return tuple(
+            self._section(section, row, (name, number)) for number, row in enumerate(value)
+        )
 
     def _section(self, model: type[BaseModel], value: object, loc: Loc) -> BaseModel | None:
         try:
             return model.model_validate(_tuples(value), context=self.context)
         except ValidationError as error:
-            self.problems += (self._problem(e, loc) for e in error.errors(include_input=False, include_url=False))
+            self.problems += (
+                self._problem(e, loc) for e in error.errors(include_input=False, include_url=False)
+            )
             return None
 
     def place(self, loc: Loc) -> str:
@@ -126,7 +167,9 @@ class _Reading:
         return f"{self.file}: {_dotted(loc)}"
 
     def _problem(self, error: ErrorDetails, loc: Loc) -> Problem:
-        """Say a pydantic error as a `Problem`. The value that was refused is not repeated: it may be a secret in the wrong place."""
+        """Say a pydantic error as a `Problem`. The value that was refused is not repeated: it may
+        be a secret in the wrong place.
+        """
         where = (*loc, *error["loc"])
         about = _description(where)
         remedy = f"It is {about}." if about else "See deploy/callgate.toml for an example."
@@ -150,7 +193,9 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ConfigError([Problem(f"{path.name}:{line}", "is not UTF-8 text", "Save the file as UTF-8.")]) from error
+        raise ConfigError(
+            [Problem(f"{path.name}:{line}", "is not UTF-8 text", "Save the file as UTF-8.")]
+        ) from error
     except OSError as error:
         raise ConfigError(
             [
@@ -177,7 +222,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _assign(tree: Any, loc: Loc, value: object) -> None:
-    """Set ``tree[loc]``, making tables and the next row of a list on the way; LookupError or TypeError when that is impossible."""
+    """Set ``tree[loc]``, making tables and the next row of a list on the way; LookupError or
+    TypeError when that is impossible.
+    """
     if not all(part != "" for part in loc):
         raise LookupError
     for part, following in zip(loc, (*loc[1:], None), strict=True):
@@ -206,7 +253,9 @@ def _toml_value(text: str) -> object:
 
 
 def _tuples(value: object) -> object:
-    """Turn lists into tuples all the way down: a strict model wants the type that its frozen field has."""
+    """Turn lists into tuples all the way down: a strict model wants the type that its frozen field
+    has.
+    """
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)
     if isinstance(value, dict):

@@ -1,8 +1,10 @@
-"""The kinds of value a setting can have beyond text and numbers: paths, secrets, addresses, prefixes, URLs.
+"""The kinds of value a setting can have beyond text and numbers: paths, secrets, addresses,
+prefixes, URLs.
 
-Each validator takes what stood in the TOML file and returns the value or raises a `PydanticCustomError` whose context
-holds the remedy. No message repeats the value it refuses: a misplaced password must not end up in a log. Relative paths
-are relative to the directory of the settings file, which arrives in the validation context with the environment.
+Each validator takes what stood in the TOML file and returns the value or raises a
+`PydanticCustomError` whose context holds the remedy. No message repeats the value it refuses: a
+misplaced password must not end up in a log. Relative paths are relative to the directory of the
+settings file, which arrives in the validation context with the environment.
 """
 
 import ipaddress
@@ -40,7 +42,8 @@ def wrong(what: str, remedy: str) -> PydanticCustomError:
 class Secret:
     """A value that must not be printed: `reveal` gives it, everything else hides it.
 
-    `file` is the path it was read from, or None when it came from the environment; certificates re-read by path need it.
+    `file` is the path it was read from, or None when it came from the environment; certificates
+    re-read by path need it.
     """
 
     __slots__ = ("_value", "file", "source")
@@ -63,7 +66,10 @@ def _path(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value or "\0" in value:
-        raise wrong("must be the path of a file or directory, as text", "Write it in quotes; relative paths start at the settings file.")
+        raise wrong(
+            "must be the path of a file or directory, as text",
+            "Write it in quotes; relative paths start at the settings file.",
+        )
     return _context(info)["base"] / Path(value).expanduser()
 
 
@@ -76,7 +82,10 @@ def _existing_file(path: Path) -> Path:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise wrong(f"the file cannot be read ({error.strerror})", f"Give the gate's user the right to read {path}.") from error
+        raise wrong(
+            f"the file cannot be read ({error.strerror})",
+            f"Give the gate's user the right to read {path}.",
+        ) from error
     return path
 
 
@@ -117,18 +126,27 @@ def _secret(value: object, info: ValidationInfo) -> Secret:
 def _secret_of_environment(name: str, environ: Mapping[str, str]) -> Secret:
     found = environ.get(name, "")
     if not found:
-        raise wrong(f"the environment variable {name} is not set", f"Set {name} for the gate's process, or use file.")
+        raise wrong(
+            f"the environment variable {name} is not set",
+            f"Set {name} for the gate's process, or use file.",
+        )
     return Secret(found, f"the environment variable {name}")
 
 
 def _secret_of_file(path: Path) -> Secret:
     mode = path.stat().st_mode
     if mode & 0o077:
-        raise wrong(f"the file with the secret is open to other users (mode {mode & 0o777:04o})", f"Run: chmod 600 {path}")
+        raise wrong(
+            f"the file with the secret is open to other users (mode {mode & 0o777:04o})",
+            f"Run: chmod 600 {path}",
+        )
     try:
         text = path.read_text(encoding="utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise wrong("the file with the secret is not UTF-8 text", "Write the secret as text (keys and certificates as PEM).") from error
+        raise wrong(
+            "the file with the secret is not UTF-8 text",
+            "Write the secret as text (keys and certificates as PEM).",
+        ) from error
     if not text:
         raise wrong("the file with the secret is empty", f"Write the secret into {path}.")
     return Secret(text, f"the file {path}", path)
@@ -139,7 +157,10 @@ SecretValue = Annotated[Secret, BeforeValidator(_secret)]
 
 def _name(value: str) -> str:
     if not NAME.fullmatch(value):
-        raise wrong("is not a name: 1 to 32 of a-z, 0-9 and -, not starting with -", 'Choose a short name such as "okta" or "luigi-prod".')
+        raise wrong(
+            "is not a name: 1 to 32 of a-z, 0-9 and -, not starting with -",
+            'Choose a short name such as "okta" or "luigi-prod".',
+        )
     return value
 
 
@@ -148,7 +169,9 @@ def _address(value: str) -> str:
         ipaddress.ip_address(value)
     except ValueError:
         if value != "localhost":
-            raise wrong("is not an IP address", 'Write an address such as "127.0.0.1", "0.0.0.0" or "::".') from None
+            raise wrong(
+                "is not an IP address", 'Write an address such as "127.0.0.1", "0.0.0.0" or "::".'
+            ) from None
     return value
 
 
@@ -163,7 +186,8 @@ def _prefix(value: str) -> str:
         return value
     if not value.startswith("/") or not all(_SEGMENT.fullmatch(part) for part in segments):
         raise wrong(
-            "is not a path prefix", 'Write "/" or a path such as "/team-a": no / at the end, no %, nothing but letters, digits and ._~-'
+            "is not a path prefix",
+            'Write "/" or a path such as "/team-a": no / at the end, no %, nothing but letters, digits and ._~-',
         )
     if segments[0] == "-":
         raise wrong("is the gate's own place", "Choose a prefix that does not begin with /-.")
@@ -171,7 +195,9 @@ def _prefix(value: str) -> str:
 
 
 def split_url(value: str) -> SplitResult:
-    """Split an absolute URL; raises `PydanticCustomError` for anything ambiguous in it: user info, odd hosts, bad ports."""
+    """Split an absolute URL; raises `PydanticCustomError` for anything ambiguous in it: user info,
+    odd hosts, bad ports.
+    """
     remedy = 'Write it like "https://host.example:8082".'
     if not value.isascii() or any(char <= " " or char in '\\"<>^`{|}\x7f' for char in value):
         raise wrong("is not a URL: it holds blanks or characters that URLs cannot have", remedy)
@@ -196,17 +222,25 @@ def split_url(value: str) -> SplitResult:
 def _issuer_url(value: str) -> str:
     parts = split_url(value)
     if parts.scheme != "https":
-        raise wrong("must begin with https://", "Use the issuer's https URL, exactly as it stands in the iss of its tokens.")
+        raise wrong(
+            "must begin with https://",
+            "Use the issuer's https URL, exactly as it stands in the iss of its tokens.",
+        )
     return value
 
 
 def _upstream_url(value: str) -> str:
     if value.startswith("unix:"):
         if not value.startswith("unix:/"):
-            raise wrong("is not the absolute path of a socket", 'Write it like "unix:/run/supervisor.sock".')
+            raise wrong(
+                "is not the absolute path of a socket", 'Write it like "unix:/run/supervisor.sock".'
+            )
         return value
     if split_url(value).path not in {"", "/"}:
-        raise wrong("must have no path", "Write scheme, host and port here, and the path in the upstream's key path.")
+        raise wrong(
+            "must have no path",
+            "Write scheme, host and port here, and the path in the upstream's key path.",
+        )
     return value.rstrip("/")
 
 
@@ -219,7 +253,8 @@ def _request_path(value: str) -> str:
 def _metrics_address(value: str) -> str:
     if not is_loopback(_address(value)):
         raise wrong(
-            "must be a loopback address", 'Metrics have no access control: use "127.0.0.1" and let an agent on this machine collect them.'
+            "must be a loopback address",
+            'Metrics have no access control: use "127.0.0.1" and let an agent on this machine collect them.',
         )
     return value
 

@@ -1,7 +1,9 @@
-"""Liveness and readiness, for whoever runs the gate: two paths that need no credential and say nothing about the inside.
+"""Liveness and readiness, for whoever runs the gate: two paths that need no credential and say
+nothing about the inside.
 
-``/-/healthz`` answers 200 while the process turns; ``/-/readyz`` 200 when calls can be served: the journal can be written,
-at least one issuer's keys are there, and the gate is not shutting down. Everything else goes to the gate.
+``/-/healthz`` answers 200 while the process turns; ``/-/readyz`` 200 when calls can be served: the
+journal can be written, at least one issuer's keys are there, and the gate is not shutting down.
+Everything else goes to the gate.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,8 +26,12 @@ class Probes:
         self._verifier = verifier
         self.refuse: Callable[[str, Origin, Rejected], Reply] = gate.refuse
 
-    def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Awaitable[Reply]:
-        """The reply to `request`. Never raises. Not a coroutine of its own: calls pass through here too."""
+    def handle(
+        self, request: Request, read_body: Callable[[], Awaitable[bytes]]
+    ) -> Awaitable[Reply]:
+        """The reply to `request`. Never raises. Not a coroutine of its own: calls pass through here
+        too.
+        """
         if request.path.startswith("/-/") and request.verb in ("GET", "HEAD"):
             if request.path == "/-/healthz":
                 return _said(200, b"ok\n")

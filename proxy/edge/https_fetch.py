@@ -1,8 +1,9 @@
-"""How the gate asks an issuer for its discovery document and keys: HTTPS, one small answer, nothing else.
+"""How the gate asks an issuer for its discovery document and keys: HTTPS, one small answer, nothing
+else.
 
-Refuses what could lead the gate elsewhere or fill its memory: other schemes, redirects, cookies, proxies named by the
-environment, compressed answers, answers over 1 MiB or slower than 10 seconds. Trusts the CA file it is given, or the
-system's CAs.
+Refuses what could lead the gate elsewhere or fill its memory: other schemes, redirects, cookies,
+proxies named by the environment, compressed answers, answers over 1 MiB or slower than 10 seconds.
+Trusts the CA file it is given, or the system's CAs.
 """
 
 import os
@@ -20,7 +21,8 @@ CHUNK = 65536
 
 
 def fetch_with(ca_file: Path | None = None) -> Callable[[str], Awaitable[bytes]]:
-    """Make the function that fetches one URL for an issuer; raises `ConfigError` when `ca_file` holds no CA certificate.
+    """Make the function that fetches one URL for an issuer; raises `ConfigError` when `ca_file`
+    holds no CA certificate.
 
     The function raises `OSError` on any failure, with a text that is safe to log.
     """
@@ -34,10 +36,16 @@ def fetch_with(ca_file: Path | None = None) -> Callable[[str], Awaitable[bytes]]
         try:
             async with (
                 aiohttp.ClientSession(
-                    timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
+                    timeout=timeout,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    trust_env=False,
+                    auto_decompress=False,
                 ) as session,
                 session.get(
-                    url, ssl=context, allow_redirects=False, headers={"Accept": "application/json", "Accept-Encoding": "identity"}
+                    url,
+                    ssl=context,
+                    allow_redirects=False,
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                 ) as answer,
             ):
                 return await _read(answer)
@@ -85,4 +93,8 @@ def explain(error: Exception) -> str:
 
 def _system(error: OSError) -> str:
     """The operating system's own words: asyncio puts the address in their place."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else "the address does not answer"
+    return (
+        os.strerror(error.errno)
+        if error.errno and error.errno > 0
+        else "the address does not answer"
+    )

@@ -1,4 +1,5 @@
-"""A streamed answer whose end is recorded, however it ends: the last thing that the gate sees of a call.
+"""A streamed answer whose end is recorded, however it ends: the last thing that the gate sees of a
+call.
 
 A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
 """
@@ -10,9 +11,11 @@ from proxy.model import Reason, Stream
 
 
 class Recorded:
-    """A streamed body that closes its call's record when it ends: whole, cut short by the upstream, or left by the caller.
+    """A streamed body that closes its call's record when it ends: whole, cut short by the upstream,
+    or left by the caller.
 
-    `close` is told the outcome and how many bytes were taken, once. `last` is called after it: what is held for as long as the stream.
+    `close` is told the outcome and how many bytes were taken, once. `last` is called after it: what
+    is held for as long as the stream.
     """
 
     def __init__(self, stream: Stream, close: Callable[[str, int], None]) -> None:

@@ -1,10 +1,12 @@
 """The pipeline. `Gate.handle` tells the story of a request from bytes to reply, one line a step.
 
-``bytes -> Principal -> Call(s) -> Decision(s) -> Receipt -> bytes upstream -> Reply -> completed record -> bytes back``
+``bytes -> Principal -> Call(s) -> Decision(s) -> Receipt -> bytes upstream -> Reply -> completed
+record -> bytes back``
 
-Nothing here touches a socket, a parser, a key or a file: each step belongs to one part, and the types make the order
-(see `proxy.model`). A request ends in exactly one of three ways, each with its record: `rejected` (no call could be made
-of it), `decided` and denied, or `decided` and allowed, forwarded, and `completed`.
+Nothing here touches a socket, a parser, a key or a file: each step belongs to one part, and the
+types make the order (see `proxy.model`). A request ends in exactly one of three ways, each with its
+record: `rejected` (no call could be made of it), `decided` and denied, or `decided` and allowed,
+forwarded, and `completed`.
 """
 
 import asyncio
@@ -23,7 +25,18 @@ from proxy.gate.audited_stream import Recorded
 from proxy.gate.routing import Dialect, Route, Routes
 from proxy.gate.view_quota import EACH, Views
 from proxy.identity.verifier import Verifier
-from proxy.model import Answer, Call, Decision, Origin, Principal, Reason, Receipt, Reply, Request, Value
+from proxy.model import (
+    Answer,
+    Call,
+    Decision,
+    Origin,
+    Principal,
+    Reason,
+    Receipt,
+    Reply,
+    Request,
+    Value,
+)
 from proxy.policy.engine import PolicySet
 from proxy.protocol.luigi.api import json_refusal
 from proxy.protocol.refusal import Refusal, of_decision, of_error
@@ -38,7 +51,9 @@ class Meter(Protocol):
         """One decided call."""
 
     def completed(self, seconds: float, outcome: str) -> None:
-        """One allowed call has been answered, `seconds` after it was decided; `outcome` is ok, fault or a reason code."""
+        """One allowed call has been answered, `seconds` after it was decided; `outcome` is ok,
+        fault or a reason code.
+        """
 
     def rejected(self, reason: str) -> None:
         """One request of which no call was made."""
@@ -51,16 +66,21 @@ class Log(Protocol):
         """Write a line about something that is as it should be."""
 
     def error(self, event: str, **fields: Any) -> object:
-        """Write a line about something that is broken; many of one kind from one place are thinned out."""
+        """Write a line about something that is broken; many of one kind from one place are thinned
+        out.
+        """
 
     def rejected(self, ref: str, address: str, reason: str) -> object:
         """Write a line about a request that never became a call; floods of them are thinned out."""
 
     def failed(self, ref: str, upstream: str, method: str, reason: str) -> object:
-        """Write a line about an allowed call that its upstream did not answer; thinned out too, or a dead one would flood the log."""
+        """Write a line about an allowed call that its upstream did not answer; thinned out too, or
+        a dead one would flood the log.
+        """
 
 
-_HEARTBEAT_PATH = "/api/ping"  # turned away last: luigid gives up a worker that misses two, and fails its tasks
+# turned away last: luigid gives up a worker that misses two, and fails its tasks
+_HEARTBEAT_PATH = "/api/ping"
 
 
 class Gate:
@@ -95,7 +115,8 @@ class Gate:
     async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
         """The reply to `request`. Never raises.
 
-        `read_body` gives the body of a request that is not `whole`; it is not called before the caller is identified.
+        `read_body` gives the body of a request that is not `whole`; it is not called before the
+        caller is identified.
         """
         speak: Callable[[Refusal], Reply] = json_refusal
         principal: Principal | None = None
@@ -112,7 +133,8 @@ class Gate:
             principal = self._remembered(request) or await self._identify(request)
             if not request.whole:
                 if not principal.roles:
-                    raise Rejected(Reason.NO_ROLE)  # whatever it asks is denied: not worth reading 16 MiB for
+                    # whatever it asks is denied: not worth reading 16 MiB for
+                    raise Rejected(Reason.NO_ROLE)
                 request = replace(request, body=await read_body())
             speak = dialect.refuse
             call = dialect.decode(request, path, principal)
@@ -124,7 +146,12 @@ class Gate:
                 return await self._bundle(request, route, dialect, principal, call)
             decision = self._decide(principal, call)
             [receipt] = await self._journal.decide(
-                request.id, principal, request.origin, [(call, decision)], monotonic_ns(), heartbeat=call.heartbeat
+                request.id,
+                principal,
+                request.origin,
+                [(call, decision)],
+                monotonic_ns(),
+                heartbeat=call.heartbeat,
             )
             self._meter.called(call.upstream, call.permission, decision.reason)
             if receipt is None:
@@ -138,7 +165,9 @@ class Gate:
         except Rejected as error:
             return self._rejected(request, error, principal, upstream, speak)
         except Exception as error:
-            return self._rejected(request, self._surprise(error, request), principal, upstream, speak)
+            return self._rejected(
+                request, self._surprise(error, request), principal, upstream, speak
+            )
         finally:
             if viewer is not None:
                 self._views.give_back(viewer)
@@ -152,7 +181,9 @@ class Gate:
         return replace(json_refusal(of_error(error, request_id)), close=True)
 
     async def settle(self, seconds: float) -> None:
-        """Wait until no request is in hand, for at most `seconds`: also those whose callers have left."""
+        """Wait until no request is in hand, for at most `seconds`: also those whose callers have
+        left.
+        """
         if self.in_flight:
             self._settled = asyncio.Event()
             with contextlib.suppress(TimeoutError):
@@ -161,12 +192,16 @@ class Gate:
     # -- the steps
 
     def _turn_away(self, path: str) -> None:
-        """Refuse a request beyond what may be in hand; a heartbeat only when there are twice as many. Raises `Unavailable`."""
+        """Refuse a request beyond what may be in hand; a heartbeat only when there are twice as
+        many. Raises `Unavailable`.
+        """
         if not path.endswith(_HEARTBEAT_PATH) or self.in_flight > 2 * self._limit:
             raise Unavailable(Reason.OVERLOADED, retry_after=1)
 
     def _remembered(self, request: Request) -> Principal | None:
-        """The caller, if the request has one credential and it was verified before. Two are `_identify`'s to refuse."""
+        """The caller, if the request has one credential and it was verified before. Two are
+        `_identify`'s to refuse.
+        """
         headers = request.headers
         authorization = headers.get(b"authorization")
         if authorization is None or b"cookie" in headers:
@@ -176,7 +211,9 @@ class Gate:
     async def _identify(self, request: Request) -> Principal:
         """Who is calling, by exactly one credential. Raises `Rejected`."""
         headers = request.headers
-        return await self._verifier.verify(headers.get(b"authorization"), headers.get(b"cookie"), self._clock())
+        return await self._verifier.verify(
+            headers.get(b"authorization"), headers.get(b"cookie"), self._clock()
+        )
 
     def _decide(self, principal: Principal, call: Call) -> Decision:
         if self.draining and call.method == "get_work":
@@ -185,14 +222,24 @@ class Gate:
             return self._policy.introspect(principal)
         return self._policy.decide(principal, call)
 
-    async def _forward(self, request: Request, route: Route, dialect: Dialect, principal: Principal, call: Call, receipt: Receipt) -> Reply:
+    async def _forward(
+        self,
+        request: Request,
+        route: Route,
+        dialect: Dialect,
+        principal: Principal,
+        call: Call,
+        receipt: Receipt,
+    ) -> Reply:
         """Send the call on, and close its record with what became of it."""
         answer: Answer | None = None
         refusal: Refusal | None = None
         try:
             if call.protocol == "callgate":
                 assert isinstance(dialect, RpcDialect)
-                reply = dialect.introspect(call, lambda method: self._policy.may_call(principal, route.name, method.name))
+                reply = dialect.introspect(
+                    call, lambda method: self._policy.may_call(principal, route.name, method.name)
+                )
             else:
                 outbound = dialect.encode(call, principal, request)
                 if outbound.effect == "view":
@@ -200,36 +247,67 @@ class Gate:
                 answer = await route.leg.forward(receipt, outbound)
                 reply = dialect.answer(call, principal, answer)
         except Exception as error:
-            refusal = replace(of_error(self._explained(error, request, call), request.id), method=call.method)
+            refusal = replace(
+                of_error(self._explained(error, request, call), request.id), method=call.method
+            )
             reply = replace(dialect.refuse(refusal), outcome=refusal.reason)
         except BaseException:  # cancelled: the caller will hear nothing, the record says so
             self._complete(receipt, Reason.CLIENT_GONE, 0, 0)
             raise
         if refusal is not None and answer is not None and answer.stream is not None:
-            await answer.stream.aclose()  # here, since nothing may wait in a handler (tests/test_compiled.py)
+            # here, since nothing may wait in a handler (tests/test_compiled.py)
+            await answer.stream.aclose()
         if reply.stream is not None:
             status = reply.status
-            return replace(reply, stream=Recorded(reply.stream, lambda outcome, sent: self._complete(receipt, outcome, status, sent)))
+            return replace(
+                reply,
+                stream=Recorded(
+                    reply.stream,
+                    lambda outcome, sent: self._complete(receipt, outcome, status, sent),
+                ),
+            )
         self._complete(receipt, reply.outcome, reply.status, len(reply.body))
         return reply
 
     def _explained(self, error: Exception, request: Request, call: Call) -> Rejected:
-        """What went wrong after a call was allowed, logged, as a refusal. A surprise is ours, and its text stays here."""
+        """What went wrong after a call was allowed, logged, as a refusal. A surprise is ours, and
+        its text stays here.
+        """
         if isinstance(error, Unavailable):
             self._log.failed(request.id, call.upstream, call.method, error.reason)
             return error
         return self._surprise(error, request)
 
     def _surprise(self, error: Exception, request: Request) -> Rejected:
-        self._log.error("internal error", ref=request.id, error=type(error).__name__, at=_where(error))
+        self._log.error(
+            "internal error", ref=request.id, error=type(error).__name__, at=_where(error)
+        )
         return Rejected(Reason.INTERNAL_ERROR)
 
-    async def _bundle(self, request: Request, route: Route, dialect: RpcDialect, principal: Principal, bundle: Bundle) -> Reply:
-        """A ``system.multicall``: every inner call is decided, recorded and answered on its own, in order."""
+    async def _bundle(
+        self,
+        request: Request,
+        route: Route,
+        dialect: RpcDialect,
+        principal: Principal,
+        bundle: Bundle,
+    ) -> Reply:
+        """A ``system.multicall``: every inner call is decided, recorded and answered on its own, in
+        order.
+        """
         if not principal.roles:
-            raise Rejected(Reason.NO_ROLE)  # one record, not one for each of a hundred calls that are denied anyway
-        decided = [(item, self._decide(principal, item)) for item in bundle.items if isinstance(item, Call)]
-        receipts = await self._journal.decide(request.id, principal, request.origin, decided, monotonic_ns()) if decided else []
+            # one record, not one for each of a hundred calls that are denied anyway
+            raise Rejected(Reason.NO_ROLE)
+        decided = [
+            (item, self._decide(principal, item)) for item in bundle.items if isinstance(item, Call)
+        ]
+        receipts = (
+            await self._journal.decide(
+                request.id, principal, request.origin, decided, monotonic_ns()
+            )
+            if decided
+            else []
+        )
         rows = iter(zip(decided, receipts, strict=True))
         results: list[Value | Fault | Refusal] = []
         for item in bundle.items:
@@ -243,13 +321,26 @@ class Gate:
                 self._log_denied(request, principal, call, decision)
                 results.append(of_decision(principal, call, decision, request.id))
             else:
-                results.append(await self._inner(request, route, dialect, principal, call, receipt, bundle.room))
+                results.append(
+                    await self._inner(
+                        request, route, dialect, principal, call, receipt, bundle.room
+                    )
+                )
         return dialect.bundle(results)
 
     async def _inner(
-        self, request: Request, route: Route, dialect: RpcDialect, principal: Principal, call: Call, receipt: Receipt, room: Room
+        self,
+        request: Request,
+        route: Route,
+        dialect: RpcDialect,
+        principal: Principal,
+        call: Call,
+        receipt: Receipt,
+        room: Room,
     ) -> Value | Fault | Refusal:
-        """One allowed call of a bundle: as `_forward`, but the answer becomes a value in the bundle's array."""
+        """One allowed call of a bundle: as `_forward`, but the answer becomes a value in the
+        bundle's array.
+        """
         reply = await self._forward(request, route, dialect, principal, call, receipt)
         try:
             return await dialect.value(reply, room)
@@ -264,25 +355,52 @@ class Gate:
     def _complete(self, receipt: Receipt, outcome: str, status: int, sent: int) -> None:
         duration = monotonic_ns() - receipt.started
         self._meter.completed(duration / 1e9, outcome)
-        self._journal.completed(receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000)
+        self._journal.completed(
+            receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000
+        )
 
     def _rejected(
-        self, request: Request, error: Rejected, principal: Principal | None, upstream: str | None, speak: Callable[[Refusal], Reply]
+        self,
+        request: Request,
+        error: Rejected,
+        principal: Principal | None,
+        upstream: str | None,
+        speak: Callable[[Refusal], Reply],
     ) -> Reply:
         self._note(request.id, request.origin, error, principal, upstream)
         return speak(of_error(error, request.id))
 
-    def _note(self, request_id: str, origin: Origin, error: Rejected, principal: Principal | None, upstream: str | None) -> None:
+    def _note(
+        self,
+        request_id: str,
+        origin: Origin,
+        error: Rejected,
+        principal: Principal | None,
+        upstream: str | None,
+    ) -> None:
         self._meter.rejected(error.reason)
-        self._journal.rejected(request_id, origin, error.reason, error.detail, principal=principal, upstream=upstream)
+        self._journal.rejected(
+            request_id, origin, error.reason, error.detail, principal=principal, upstream=upstream
+        )
         self._log.rejected(request_id, origin.address, error.reason)
 
-    def _log_denied(self, request: Request, principal: Principal, call: Call, decision: Decision) -> None:
+    def _log_denied(
+        self, request: Request, principal: Principal, call: Call, decision: Decision
+    ) -> None:
         self._log.info(
-            "denied", ref=request.id, principal=principal.name, upstream=call.upstream, method=call.method, reason=decision.reason
+            "denied",
+            ref=request.id,
+            principal=principal.name,
+            upstream=call.upstream,
+            method=call.method,
+            reason=decision.reason,
         )
 
 
 def _where(error: BaseException) -> list[str]:
-    """The places an error came through, without any value: messages and locals may hold what callers sent. Reads no source file."""
-    return [f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    """The places an error came through, without any value: messages and locals may hold what
+    callers sent. Reads no source file.
+    """
+    return [
+        f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)
+    ]

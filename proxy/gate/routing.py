@@ -1,4 +1,5 @@
-"""Which upstream a request is for, and how its caller speaks: found by the raw path, which is read once and in one way.
+"""Which upstream a request is for, and how its caller speaks: found by the raw path, which is read
+once and in one way.
 
 A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
 """
@@ -18,7 +19,8 @@ from proxy.protocol.xmlrpc.server import LuigiOverXmlRpc, RpcDialect, XmlRpc
 
 Dialect: TypeAlias = LuigiApi | LuigiPages | RpcDialect
 
-_KEPT = 256  # paths whose route is remembered: a catalog has some thirty methods. At this many all are forgotten
+# paths whose route is remembered: a catalog has some thirty methods. At this many all are forgotten
+_KEPT = 256
 _PATH_LENGTH = 128  # characters of a path that is remembered
 
 
@@ -31,7 +33,9 @@ class Leg(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One upstream as clients see it: a path prefix (``/`` or ``/team-a``), a protocol, a catalog, and the leg behind."""
+    """One upstream as clients see it: a path prefix (``/`` or ``/team-a``), a protocol, a catalog,
+    and the leg behind.
+    """
 
     name: str
     prefix: str
@@ -45,16 +49,28 @@ class Route:
         if self.protocol == "luigi":
             if path.startswith("/api"):
                 return self.dialects["api"]
-            return self.dialects["xmlrpc"] if path in ("/RPC2", "/RPC2/") else self.dialects["pages"]
+            return (
+                self.dialects["xmlrpc"] if path in ("/RPC2", "/RPC2/") else self.dialects["pages"]
+            )
         return self.dialects["xmlrpc"] if path in ("/", "/RPC2", "/RPC2/") else None
 
 
 def make_route(
-    name: str, prefix: str, catalog: Catalog, leg: Leg, *, batch_calls: int, body_bytes: int, path: str = "", batch_key: bytes | None = None
+    name: str,
+    prefix: str,
+    catalog: Catalog,
+    leg: Leg,
+    *,
+    batch_calls: int,
+    body_bytes: int,
+    path: str = "",
+    batch_key: bytes | None = None,
 ) -> Route:
-    """The route to one upstream, with the dialects of its protocol. `path` is where the upstream itself listens.
+    """The route to one upstream, with the dialects of its protocol. `path` is where the upstream
+    itself listens.
 
-    `batch_key` binds luigid's batch ids to identities, in all processes alike; without one they hold for this route alone.
+    `batch_key` binds luigid's batch ids to identities, in all processes alike; without one they
+    hold for this route alone.
     """
     dialects: dict[str, Dialect]
     if catalog.protocol == "luigi":
@@ -62,15 +78,23 @@ def make_route(
         dialects = {
             "api": LuigiApi(name, catalog, path, batches=batches),
             "pages": LuigiPages(name, catalog, path, prefix),
-            "xmlrpc": LuigiOverXmlRpc(name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes, batches=batches),
+            "xmlrpc": LuigiOverXmlRpc(
+                name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes, batches=batches
+            ),
         }
     else:
-        dialects = {"xmlrpc": XmlRpc(name, catalog, path or "/RPC2", batch_calls=batch_calls, body_bytes=body_bytes)}
+        dialects = {
+            "xmlrpc": XmlRpc(
+                name, catalog, path or "/RPC2", batch_calls=batch_calls, body_bytes=body_bytes
+            )
+        }
     return Route(name, prefix.rstrip("/"), catalog.protocol, catalog, leg, dialects)
 
 
 class Routes:
-    """All routes of a gate. What a path leads to is remembered: a few dozen paths make up nearly all requests."""
+    """All routes of a gate. What a path leads to is remembered: a few dozen paths make up nearly
+    all requests.
+    """
 
     def __init__(self, routes: Sequence[Route]) -> None:
         """The route with the longest prefix that fits has a request."""
@@ -78,12 +102,16 @@ class Routes:
         self._known: dict[str, tuple[Route, str, Dialect | None]] = {}
 
     def find(self, path: str) -> tuple[Route, str, Dialect | None]:
-        """The upstream that `path` names, the rest of the path, and how its caller speaks. Raises `Rejected` when there is none."""
+        """The upstream that `path` names, the rest of the path, and how its caller speaks. Raises
+        `Rejected` when there is none.
+        """
         found = self._known.get(path)
         return self._look(path) if found is None else found
 
     def _look(self, path: str) -> tuple[Route, str, Dialect | None]:
-        """Look for what `find` gives, and remember it. The paths are the callers' to choose, so that is bounded."""
+        """Look for what `find` gives, and remember it. The paths are the callers' to choose, so
+        that is bounded.
+        """
         for route in self.routes:
             prefix = route.prefix
             if path.startswith(prefix):

@@ -1,4 +1,5 @@
-"""How many views may be in hand, so that whoever asks for many at once keeps others from looking, never workers from working.
+"""How many views may be in hand, so that whoever asks for many at once keeps others from looking,
+never workers from working.
 
 A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
 """
@@ -6,14 +7,16 @@ A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
 from proxy.errors import Unavailable
 from proxy.model import Reason
 
-EACH = 128  # views of one principal at once: sixteen dashboards behind one identity ask for eight each
+# views of one principal at once: sixteen dashboards behind one identity ask for eight each
+EACH = 128
 
 
 class Views:
     """Counts views in and out: all of them, and those of each principal.
 
-    A view waits its turn at the upstream (`proxy.edge.upstream.coalescing`), which can take seconds, a bundle can hold many, and a long answer
-    counts until its reader has all of it. The gate lets one principal have `EACH`; among those that wait, principals take turns
+    A view waits its turn at the upstream (`proxy.edge.upstream.coalescing`), which can take
+    seconds, a bundle can hold many, and a long answer counts until its reader has all of it. The
+    gate lets one principal have `EACH`; among those that wait, principals take turns
     (`proxy.edge.upstream.fair_semaphore`), so that many of one do not hold up the few of another.
     """
 

@@ -1,9 +1,10 @@
 """One JSON Web Token against one profile: pure rules, no I/O, the time is given.
 
-Implements signed compact JWTs (RFC 7515, RFC 7519) under the access-token profile of RFC 9068 and the advice of RFC 8725.
-Before the signature is checked, `iss` and `kid` choose issuer and key and nothing else is believed. Refuses: every
-serialisation but three strict base64url parts, duplicate names, header parameters that change how a token is read or
-bring a key along, an algorithm the key is not pinned to, and claims of the wrong type, even those not needed.
+Implements signed compact JWTs (RFC 7515, RFC 7519) under the access-token profile of RFC 9068 and
+the advice of RFC 8725. Before the signature is checked, `iss` and `kid` choose issuer and key and
+nothing else is believed. Refuses: every serialisation but three strict base64url parts, duplicate
+names, header parameters that change how a token is read or bring a key along, an algorithm the key
+is not pinned to, and claims of the wrong type, even those not needed.
 
 The numbered plan, followed by `proxy.identity.verifier`:
 1. `parse`            bytes to header, claims and signature
@@ -30,10 +31,12 @@ _NAMES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"
 _ALGORITHMS = {name: get_default_algorithms()[name] for name in _NAMES}
 _ALGORITHMS["Ed25519"] = _ALGORITHMS["EdDSA"]  # RFC 9864 gives the same operation a name of its own
 
-# They change what is signed (b64, crit, zip, enc) or bring or fetch a key that the issuer did not publish.
+# They change what is signed (b64, crit, zip, enc) or bring or fetch a key that the issuer did not
+# publish.
 _REFUSED_HEADERS = ("crit", "b64", "zip", "enc", "jwk", "jku", "x5c", "x5u")
 
-# Only ID tokens and logout tokens have these: for issuers whose access tokens carry no type of their own to go by.
+# Only ID tokens and logout tokens have these: for issuers whose access tokens carry no type of
+# their own to go by.
 _OTHER_TOKENS = ("at_hash", "c_hash", "s_hash", "events")
 
 _LATEST = 10**12
@@ -47,11 +50,12 @@ NO_TYPE = "absent"
 class Profile:
     """What a token of one issuer has to look like.
 
-    `issuer` and `audience` are compared character by character. `token_types` are the accepted `typ` headers, compared as
-    media types (RFC 7515 section 4.1.9: without case, ``application/`` implied); ``absent`` accepts tokens without one.
-    `leeway_s` (seconds) is granted to `nbf` and `iat` alone, for clocks that differ; `exp` gets none: no token is accepted
-    after the time its issuer set.
-    `max_lifetime_s` (seconds, None for no limit) bounds `exp - iat` and makes `iat` required.
+    `issuer` and `audience` are compared character by character. `token_types` are the accepted
+    `typ` headers, compared as media types (RFC 7515 section 4.1.9: without case, ``application/``
+    implied); ``absent`` accepts tokens without one. `leeway_s` (seconds) is granted to `nbf` and
+    `iat` alone, for clocks that differ; `exp` gets none: no token is accepted after the time its
+    issuer set. `max_lifetime_s` (seconds, None for no limit) bounds `exp - iat` and makes `iat`
+    required.
     """
 
     issuer: str
@@ -62,14 +66,18 @@ class Profile:
     max_lifetime_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Absence is refusal: an empty issuer, audience or list of types would match what it should not."""
+        """Absence is refusal: an empty issuer, audience or list of types would match what it should
+        not.
+        """
         if not self.issuer or not self.audience or not self.token_types:
             raise ValueError("a profile needs an issuer, an audience and at least one token type")
 
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A token taken apart, of which nothing is proved yet. `issuer` and `kid` may choose a key and serve for nothing else."""
+    """A token taken apart, of which nothing is proved yet. `issuer` and `kid` may choose a key and
+    serve for nothing else.
+    """
 
     algorithm: str
     kid: str | None
@@ -82,7 +90,9 @@ class Unverified:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a token proves: `subject`, `groups` (sorted), whether software acts for it, and until when (Unix seconds)."""
+    """What a token proves: `subject`, `groups` (sorted), whether software acts for it, and until
+    when (Unix seconds).
+    """
 
     subject: str
     groups: tuple[str, ...]
@@ -92,7 +102,9 @@ class Verified:
 
 
 def parse(token: str) -> Unverified:
-    """Take `token` apart. Raises `Rejected` (BAD_CREDENTIAL) for anything that is not one strict compact JWT."""
+    """Take `token` apart. Raises `Rejected` (BAD_CREDENTIAL) for anything that is not one strict
+    compact JWT.
+    """
     if len(token) > TOKEN_LIMIT:
         raise _bad(f"the token is over {TOKEN_LIMIT} bytes")
     parts = token.split(".")
@@ -107,7 +119,12 @@ def parse(token: str) -> Unverified:
     for name in _REFUSED_HEADERS:
         if name in header:
             raise _bad(f"the token's header has a {name}, which is not accepted")
-    algorithm, kid, kind, issuer = header.get("alg"), header.get("kid"), header.get("typ"), claims.get("iss")
+    algorithm, kid, kind, issuer = (
+        header.get("alg"),
+        header.get("kid"),
+        header.get("typ"),
+        claims.get("iss"),
+    )
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
         raise _bad("the token's alg is not a signature algorithm that is accepted")
     if kid is not None and not printable(kid):
@@ -121,11 +138,15 @@ def parse(token: str) -> Unverified:
 
 
 def check_type(token: Unverified, profile: Profile) -> None:
-    """The token says it is an access token (RFC 9068 section 2.1). Raises `Rejected` (WRONG_TOKEN_TYPE)."""
+    """The token says it is an access token (RFC 9068 section 2.1). Raises `Rejected`
+    (WRONG_TOKEN_TYPE).
+    """
     if token.type is None:
         accepted = NO_TYPE in profile.token_types
     else:
-        accepted = _media_type(token.type) in {_media_type(one) for one in profile.token_types if one != NO_TYPE}
+        accepted = _media_type(token.type) in {
+            _media_type(one) for one in profile.token_types if one != NO_TYPE
+        }
     if not accepted:
         raise Rejected(Reason.WRONG_TOKEN_TYPE, "its typ is not one of the issuer's token_types")
     if any(name in token.claims for name in _OTHER_TOKENS):
@@ -145,7 +166,9 @@ def check_signature(token: Unverified, key: Key) -> None:
 
 
 def check_claims(token: Unverified, profile: Profile, now: float) -> Verified:
-    """The claims of a token whose signature holds, at `now` (Unix seconds). Raises `Rejected` with the claim's reason."""
+    """The claims of a token whose signature holds, at `now` (Unix seconds). Raises `Rejected` with
+    the claim's reason.
+    """
     claims = token.claims
     if token.issuer != profile.issuer:
         raise Rejected(Reason.UNKNOWN_ISSUER)
@@ -167,7 +190,9 @@ def check_claims(token: Unverified, profile: Profile, now: float) -> Verified:
     subject = claims.get("sub")
     if not printable(subject):
         raise _bad("the token's sub is not a printable string of 1 to 255 characters")
-    return Verified(subject, _groups(claims.get(profile.groups_claim, [])), "act" in claims, expires, claims)
+    return Verified(
+        subject, _groups(claims.get(profile.groups_claim, [])), "act" in claims, expires, claims
+    )
 
 
 def _media_type(name: str) -> str:

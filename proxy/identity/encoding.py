@@ -1,8 +1,9 @@
 """The two encodings every token and key set is made of, read in one way only.
 
-Implements base64url without padding (RFC 7515 section 2) and JSON objects (RFC 8259), both stricter than their usual
-decoders: no padding, no white space, no left-over bits (two texts must not mean the same bytes); no duplicate names, no
-NaN or Infinity, no invalid UTF-8. Whatever is refused is a `ValueError` whose text holds nothing of the input.
+Implements base64url without padding (RFC 7515 section 2) and JSON objects (RFC 8259), both stricter
+than their usual decoders: no padding, no white space, no left-over bits (two texts must not mean
+the same bytes); no duplicate names, no NaN or Infinity, no invalid UTF-8. Whatever is refused is a
+`ValueError` whose text holds nothing of the input.
 """
 
 import base64
@@ -19,7 +20,9 @@ TEXT_LIMIT = 255
 
 
 def base64url(text: str) -> bytes:
-    """The bytes `text` stands for. Raises `ValueError` unless `text` is the one canonical spelling of them."""
+    """The bytes `text` stands for. Raises `ValueError` unless `text` is the one canonical spelling
+    of them.
+    """
     if not _BASE64URL.match(text):
         raise ValueError("not base64url")
     try:
@@ -37,16 +40,21 @@ def unpadded(data: bytes) -> str:
 
 
 def json_object(data: bytes) -> dict[str, object]:
-    """The JSON object in `data`. Raises `ValueError` for anything that is not one, or could be read in two ways."""
+    """The JSON object in `data`. Raises `ValueError` for anything that is not one, or could be read
+    in two ways.
+    """
     try:
-        value: object = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+        value: object = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant
+        )
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except _StrictError:
         raise
-    except ValueError:  # json's own message can quote the text, and int() refuses numbers of thousands of digits
+    # json's own message can quote the text, and int() refuses numbers of thousands of digits
+    except ValueError:
         raise ValueError("not JSON") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
@@ -56,7 +64,8 @@ def json_object(data: bytes) -> dict[str, object]:
 def printable(value: object, limit: int = TEXT_LIMIT) -> TypeGuard[str]:
     """True for a non-empty string of at most `limit` characters that shows as it is.
 
-    No control characters, line ends, bidirectional marks or lone surrogates: it goes into logs and onto a dashboard.
+    No control characters, line ends, bidirectional marks or lone surrogates: it goes into logs and
+    onto a dashboard.
     """
     return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
 
@@ -66,7 +75,9 @@ class _StrictError(ValueError):
 
 
 def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """One JSON object; a name that stands twice is an error, since parsers disagree on which one counts."""
+    """One JSON object; a name that stands twice is an error, since parsers disagree on which one
+    counts.
+    """
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:

@@ -1,14 +1,19 @@
 """The keys an issuer publishes, vetted before one of them is ever used.
 
-Implements JWK sets (RFC 7517, RFC 7518 section 6, RFC 8037). Trusts that the set came from the issuer; trusts nothing in
-it. The signature library alone would accept encryption keys, 1024-bit RSA, two keys under one ``kid``, symmetric keys
-between public ones and sloppy base64. What holds here:
+Implements JWK sets (RFC 7517, RFC 7518 section 6, RFC 8037). Trusts that the set came from the
+issuer; trusts nothing in it. The signature library alone would accept encryption keys, 1024-bit
+RSA, two keys under one ``kid``, symmetric keys between public ones and sloppy base64. What holds
+here:
 
-- A key we have no use for (another type, curve, algorithm, use or operation; too weak; malformed) is skipped with a note:
+- A key we have no use for (another type, curve, algorithm, use or operation; too weak; malformed)
+is skipped with a note:
   issuers publish encryption keys and curves of the future beside what we need.
-- The whole set is refused when it publishes a secret (a symmetric key, or the private part of any key: whoever can read it
-  can sign), when two usable keys share a ``kid``, when no usable key is left, and when it is over the limits.
-- The algorithms of a key are settled when it is loaded: the JWK's ``alg``, else the natural one of its type. A token can
+- The whole set is refused when it publishes a secret (a symmetric key, or the private part of any
+key: whoever can read it
+  can sign), when two usable keys share a ``kid``, when no usable key is left, and when it is over
+  the limits.
+- The algorithms of a key are settled when it is loaded: the JWK's ``alg``, else the natural one of
+its type. A token can
   choose among keys, never among algorithms; ``none`` and HS* are in no table.
 """
 
@@ -25,7 +30,8 @@ from proxy.identity.encoding import base64url, json_object, printable
 SET_LIMIT_BYTES = 256 * 1024
 SET_LIMIT_KEYS = 100
 RSA_BITS = range(2048, 8193)
-"""Below, a key can be factored; above, one verification takes milliseconds, which floods would use."""
+"""Below, a key can be factored; above, one verification takes milliseconds, which floods would use.
+"""
 
 PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
@@ -39,7 +45,9 @@ class KeySetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One vetted public key. `algorithms` are the JOSE names it may verify; `identity` its public bytes, to compare by."""
+    """One vetted public key. `algorithms` are the JOSE names it may verify; `identity` its public
+    bytes, to compare by.
+    """
 
     kid: str | None
     algorithms: tuple[str, ...]
@@ -56,13 +64,17 @@ class KeySet:
     _by_kid: Mapping[str, Key] = field(default_factory=dict)
 
     def find(self, kid: str | None) -> Key | None:
-        """The key a token names; the only one there is for a token that names none (RFC 7515 section 4.1.4)."""
+        """The key a token names; the only one there is for a token that names none (RFC 7515
+        section 4.1.4).
+        """
         if kid is not None:
             return self._by_kid.get(kid)
         return self.keys[0] if len(self.keys) == 1 else None
 
     def lacks(self, other: "KeySet") -> bool:
-        """True when a key of `other` is not in this set any more: what it signed must not be believed on."""
+        """True when a key of `other` is not in this set any more: what it signed must not be
+        believed on.
+        """
         return not {(key.kid, key.algorithms, key.identity) for key in other.keys} <= {
             (key.kid, key.algorithms, key.identity) for key in self.keys
         }
@@ -126,11 +138,15 @@ def _vet(jwk: Mapping[str, object]) -> Key:
 
 
 _Built: TypeAlias = tuple[PublicKey, tuple[str, ...], tuple[str, ...]]
-"""A public key, the algorithms it is pinned to when the JWK has no `alg`, and those an `alg` may name."""
+"""A public key, the algorithms it is pinned to when the JWK has no `alg`, and those an `alg` may
+name.
+"""
 
 
 def _rsa(jwk: Mapping[str, object]) -> _Built:
-    """RFC 7518 section 6.3.1. A leading zero byte is let pass, as its note says that libraries write one."""
+    """RFC 7518 section 6.3.1. A leading zero byte is let pass, as its note says that libraries
+    write one.
+    """
     modulus, exponent = _integer(jwk, "n"), _integer(jwk, "e")
     if modulus.bit_length() not in RSA_BITS:
         raise ValueError(f"its RSA modulus has not {RSA_BITS.start} to {RSA_BITS.stop - 1} bits")
@@ -151,7 +167,9 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, int, str]] = {
 
 
 def _ec(jwk: Mapping[str, object]) -> _Built:
-    """RFC 7518 section 6.2.1: coordinates of exactly the curve's length, and a point that is on the curve."""
+    """RFC 7518 section 6.2.1: coordinates of exactly the curve's length, and a point that is on the
+    curve.
+    """
     curve = jwk.get("crv")
     if not isinstance(curve, str) or curve not in _CURVES:
         raise ValueError("its curve is not P-256, P-384 or P-521")
@@ -160,14 +178,18 @@ def _ec(jwk: Mapping[str, object]) -> _Built:
     if len(x) != length or len(y) != length:
         raise ValueError("its coordinates are not as long as the curve's")
     try:
-        public = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), shape).public_key()
+        public = ec.EllipticCurvePublicNumbers(
+            int.from_bytes(x), int.from_bytes(y), shape
+        ).public_key()
     except ValueError:
         raise ValueError("its point is not on the curve") from None
     return public, (algorithm,), (algorithm,)
 
 
 def _okp(jwk: Mapping[str, object]) -> _Built:
-    """RFC 8037 section 2. Ed25519 has two names: EdDSA, and Ed25519 since RFC 9864; both are the same operation."""
+    """RFC 8037 section 2. Ed25519 has two names: EdDSA, and Ed25519 since RFC 9864; both are the
+    same operation.
+    """
     if jwk.get("crv") != "Ed25519":
         raise ValueError("its curve is not Ed25519")
     x = _octets(jwk, "x")
@@ -177,7 +199,11 @@ def _okp(jwk: Mapping[str, object]) -> _Built:
     return ed25519.Ed25519PublicKey.from_public_bytes(x), names, names
 
 
-_BUILDERS: dict[str, Callable[[Mapping[str, object]], _Built]] = {"RSA": _rsa, "EC": _ec, "OKP": _okp}
+_BUILDERS: dict[str, Callable[[Mapping[str, object]], _Built]] = {
+    "RSA": _rsa,
+    "EC": _ec,
+    "OKP": _okp,
+}
 
 
 def _octets(jwk: Mapping[str, object], name: str) -> bytes:

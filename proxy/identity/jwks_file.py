@@ -1,9 +1,10 @@
 """Keys from a key-set file: for the local issuer, and for issuers the gate cannot reach.
 
-Implements a `KeySource` over one file holding a JWK set. Trusts whoever may write the file. The file is read again when
-its identity changes (device, inode, size, times of change), which is looked up about once a second and whenever a token
-names an unknown key: one `open` and `fstat`, so nothing needs bounding. A file that is missing, too large or refused leaves the last
-good keys in use. Reading is done inline: the file is small, local and rarely changes.
+Implements a `KeySource` over one file holding a JWK set. Trusts whoever may write the file. The
+file is read again when its identity changes (device, inode, size, times of change), which is looked
+up about once a second and whenever a token names an unknown key: one `open` and `fstat`, so nothing
+needs bounding. A file that is missing, too large or refused leaves the last good keys in use.
+Reading is done inline: the file is small, local and rarely changes.
 """
 
 import os
@@ -26,8 +27,15 @@ class KeyFile(KeySource):
         """Read the file if it is another one than last time."""
         try:
             with self._path.open("rb") as file:
-                found = os.fstat(file.fileno())  # of the file that is read, whatever takes its place meanwhile
-                seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                # of the file that is read, whatever takes its place meanwhile
+                found = os.fstat(file.fileno())
+                seen = (
+                    found.st_dev,
+                    found.st_ino,
+                    found.st_size,
+                    found.st_mtime_ns,
+                    found.st_ctime_ns,
+                )
                 if seen == self._seen:
                     return
                 data = file.read(SET_LIMIT_BYTES + 1)

@@ -1,15 +1,20 @@
-"""The local issuer: tokens for those who have no identity provider, made from a directory of two files.
+"""The local issuer: tokens for those who have no identity provider, made from a directory of two
+files.
 
 Implements an issuer of access tokens (RFC 9068) signed with ES256. The directory (0700) holds:
 
-- ``state.json`` (0600): the signing key with its private part, and the public parts of retired keys, each with the latest
+- ``state.json`` (0600): the signing key with its private part, and the public parts of retired
+keys, each with the latest
   expiry of any token it signed. It is the truth, and it is durable before a token leaves.
-- ``jwks.json`` (0644): the public parts, for the gate; made from the state, and mended from it whenever it differs.
-- ``lock``: taken (flock) for every change, so that any number of processes may issue and rotate at once.
+- ``jwks.json`` (0644): the public parts, for the gate; made from the state, and mended from it
+whenever it differs.
+- ``lock``: taken (flock) for every change, so that any number of processes may issue and rotate at
+once.
 
-Rotation makes a new signing key and forgets the old private part. The old public part stays published until the last
-token it signed has expired, and is dropped by the next `issue` or `rotate` after that. Trusts whoever may write the
-directory. Refuses a state that others may read or a directory that others may write, and never replaces a damaged one.
+Rotation makes a new signing key and forgets the old private part. The old public part stays
+published until the last token it signed has expired, and is dropped by the next `issue` or `rotate`
+after that. Trusts whoever may write the directory. Refuses a state that others may read or a
+directory that others may write, and never replaces a damaged one.
 """
 
 import fcntl
@@ -25,7 +30,12 @@ from pathlib import Path
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from proxy.common.durable_files import TEMPORARY_GLOB, give_to_owner_of, write_atomically
 from proxy.errors import ConfigError, Problem
@@ -38,7 +48,9 @@ LONGEST_S = 366 * 86_400
 """A leap year: a token that is meant to live longer is a password."""
 
 _KEPT_S = 60
-"""A retired key stays published this long after its last token's expiry, for verifiers whose clock is behind."""
+"""A retired key stays published this long after its last token's expiry, for verifiers whose clock
+is behind.
+"""
 
 _KEYS_LIMIT = 50
 """Published keys; the verifier takes a set of at most 100."""
@@ -46,7 +58,9 @@ _KEYS_LIMIT = 50
 
 @dataclass(frozen=True, slots=True)
 class _SigningKey:
-    """The key that signs now: its public JWK, its private part as PEM, and the latest expiry of what it signed."""
+    """The key that signs now: its public JWK, its private part as PEM, and the latest expiry of
+    what it signed.
+    """
 
     jwk: dict[str, str]
     pem: str
@@ -70,15 +84,24 @@ class _State:
 
 
 class LocalIssuer:
-    """Issues tokens of `issuer` for `audience` from the keys in `directory`, which are made on first use.
+    """Issues tokens of `issuer` for `audience` from the keys in `directory`, which are made on
+    first use.
 
-    Its methods raise `ConfigError` when the directory cannot be used and `ValueError` for arguments that make no token.
+    Its methods raise `ConfigError` when the directory cannot be used and `ValueError` for arguments
+    that make no token.
     """
 
     def __init__(
-        self, directory: Path, *, issuer: str = DEFAULT_ISSUER, audience: str = DEFAULT_AUDIENCE, longest_s: float = LONGEST_S
+        self,
+        directory: Path,
+        *,
+        issuer: str = DEFAULT_ISSUER,
+        audience: str = DEFAULT_AUDIENCE,
+        longest_s: float = LONGEST_S,
     ) -> None:
-        """Touch nothing yet. No token is issued for more than `longest_s` seconds, nor for more than 366 days."""
+        """Touch nothing yet. No token is issued for more than `longest_s` seconds, nor for more
+        than 366 days.
+        """
         self.directory = directory
         self.issuer = issuer
         self.audience = audience
@@ -87,18 +110,30 @@ class LocalIssuer:
         self._state = directory / "state.json"
 
     def prepare(self, now: float) -> None:
-        """Make the keys if there are none, drop retired ones that are done, and publish. `now` is in Unix seconds."""
+        """Make the keys if there are none, drop retired ones that are done, and publish. `now` is
+        in Unix seconds.
+        """
         with self._locked():
             self._save(self._load_or_begin(now))
 
-    def issue(self, subject: str, groups: Sequence[str], ttl_s: int, now: float, *, audience: str | None = None) -> str:
+    def issue(
+        self,
+        subject: str,
+        groups: Sequence[str],
+        ttl_s: int,
+        now: float,
+        *,
+        audience: str | None = None,
+    ) -> str:
         """A token for `subject` in `groups`, valid for `ttl_s` seconds from `now` (Unix seconds)."""
         if not printable(subject):
             raise ValueError("the subject has to be 1 to 255 printable characters")
         if isinstance(groups, str) or not all(printable(group) for group in groups):
             raise ValueError("a group has to be 1 to 255 printable characters")
         if not 1 <= ttl_s <= self.longest_s:
-            raise ValueError(f"the lifetime has to be 1 to {self.longest_s:.0f} seconds here (local_issuer.max_lifetime_seconds)")
+            raise ValueError(
+                f"the lifetime has to be 1 to {self.longest_s:.0f} seconds here (local_issuer.max_lifetime_seconds)"
+            )
         issued = int(now)
         expires = issued + int(ttl_s)
         claims: dict[str, object] = {
@@ -114,16 +149,23 @@ class LocalIssuer:
         with self._locked():
             state = self._load_or_begin(now)
             key = state.signing
-            # Durable first: a token must not outlive the memory of how long its key has to stay published.
-            self._save(_State(_SigningKey(key.jwk, key.pem, max(key.latest_exp, expires)), state.retired))
+            # Durable first: a token must not outlive the memory of how long its key has to stay
+            # published.
+            self._save(
+                _State(_SigningKey(key.jwk, key.pem, max(key.latest_exp, expires)), state.retired)
+            )
         headers = {"typ": "at+jwt", "kid": key.jwk["kid"]}
         token = jwt.encode(claims, _private(key.pem), algorithm="ES256", headers=headers)
         if len(token) > TOKEN_LIMIT:
-            raise ValueError(f"with these groups the token is over the {TOKEN_LIMIT} bytes that the gate reads")
+            raise ValueError(
+                f"with these groups the token is over the {TOKEN_LIMIT} bytes that the gate reads"
+            )
         return token
 
     def rotate(self, now: float) -> str:
-        """Sign with a new key from now on; its ``kid``. Tokens signed before stay valid until they expire."""
+        """Sign with a new key from now on; its ``kid``. Tokens signed before stay valid until they
+        expire.
+        """
         with self._locked():
             if not self._state.exists():
                 state = self._load_or_begin(now)
@@ -134,37 +176,77 @@ class LocalIssuer:
                 if len(state.retired) >= _KEYS_LIMIT:
                     what = f"{len(state.retired)} retired keys still have valid tokens"
                     raise ConfigError(
-                        [Problem(str(self.directory), what, "Rotate again when some have expired; issue shorter-lived tokens.")]
+                        [
+                            Problem(
+                                str(self.directory),
+                                what,
+                                "Rotate again when some have expired; issue shorter-lived tokens.",
+                            )
+                        ]
                     )
             self._save(state)
         return state.signing.jwk["kid"]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the directory for one change; what the operating system refuses becomes a `ConfigError`."""
+        """Hold the directory for one change; what the operating system refuses becomes a
+        `ConfigError`.
+        """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if stat.S_IMODE(self.directory.stat().st_mode) & 0o022:
-                raise ConfigError([Problem(str(self.directory), "others may write here", f"Run: chmod 700 {self.directory}")])
-            lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                raise ConfigError(
+                    [
+                        Problem(
+                            str(self.directory),
+                            "others may write here",
+                            f"Run: chmod 700 {self.directory}",
+                        )
+                    ]
+                )
+            lock = os.open(
+                self.directory / "lock",
+                os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+            )
             try:
                 give_to_owner_of(self.directory, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                for left in self.directory.glob(TEMPORARY_GLOB):  # of a process that was killed while it wrote
+                # of a process that was killed while it wrote
+                for left in self.directory.glob(TEMPORARY_GLOB):
                     left.unlink()
                 yield
             finally:
                 os.close(lock)
         except OSError as error:
-            place, what = str(error.filename or self.directory), error.strerror or type(error).__name__
-            raise ConfigError([Problem(place, what, "Give a directory that this user may write, on a disk with room.")]) from None
+            place, what = (
+                str(error.filename or self.directory),
+                error.strerror or type(error).__name__,
+            )
+            raise ConfigError(
+                [
+                    Problem(
+                        place,
+                        what,
+                        "Give a directory that this user may write, on a disk with room.",
+                    )
+                ]
+            ) from None
 
     def _load_or_begin(self, now: float) -> _State:
         """The state on disk without retired keys that are done, or a first one."""
         try:
             with self._state.open("rb") as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                    raise ConfigError([Problem(str(self._state), "others may read the signing key", f"Run: chmod 600 {self._state}")])
+                    raise ConfigError(
+                        [
+                            Problem(
+                                str(self._state),
+                                "others may read the signing key",
+                                f"Run: chmod 600 {self._state}",
+                            )
+                        ]
+                    )
                 data = file.read()
         except FileNotFoundError:
             return _State(_new_key(), ())
@@ -180,21 +262,38 @@ class LocalIssuer:
         """Make `state` durable, then the published key set, each only if it differs."""
         document = {
             "version": 1,
-            "signing": {"jwk": state.signing.jwk, "pem": state.signing.pem, "latest_exp": state.signing.latest_exp},
+            "signing": {
+                "jwk": state.signing.jwk,
+                "pem": state.signing.pem,
+                "latest_exp": state.signing.latest_exp,
+            },
             "retired": [{"jwk": key.jwk, "latest_exp": key.latest_exp} for key in state.retired],
         }
         _write_if_changed(self._state, document, 0o600)
-        _write_if_changed(self.key_set, {"keys": [state.signing.jwk, *(key.jwk for key in state.retired)]}, 0o644)
+        _write_if_changed(
+            self.key_set, {"keys": [state.signing.jwk, *(key.jwk for key in state.retired)]}, 0o644
+        )
 
 
 def _new_key() -> _SigningKey:
     """A fresh P-256 key, named by its RFC 7638 thumbprint."""
     private = ec.generate_private_key(ec.SECP256R1())
     numbers = private.public_key().public_numbers()
-    required = {"crv": "P-256", "kty": "EC", "x": unpadded(numbers.x.to_bytes(32)), "y": unpadded(numbers.y.to_bytes(32))}
-    thumbprint = hashlib.sha256(json.dumps(required, separators=(",", ":"), sort_keys=True).encode()).digest()
+    required = {
+        "crv": "P-256",
+        "kty": "EC",
+        "x": unpadded(numbers.x.to_bytes(32)),
+        "y": unpadded(numbers.y.to_bytes(32)),
+    }
+    thumbprint = hashlib.sha256(
+        json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
+    ).digest()
     jwk = {**required, "kid": unpadded(thumbprint), "alg": "ES256", "use": "sig"}
-    return _SigningKey(jwk, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii"), 0)
+    return _SigningKey(
+        jwk,
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii"),
+        0,
+    )
 
 
 def _still_needed(retired: Sequence[_RetiredKey], now: float) -> tuple[_RetiredKey, ...]:
@@ -226,7 +325,9 @@ def _private(pem: str) -> ec.EllipticCurvePrivateKey:
 
 
 def _public(jwk: object) -> dict[str, str]:
-    """A public JWK of this issuer: exactly the members `_new_key` writes, so that no secret can be published."""
+    """A public JWK of this issuer: exactly the members `_new_key` writes, so that no secret can be
+    published.
+    """
     if not isinstance(jwk, dict) or set(jwk) != {"crv", "kty", "x", "y", "kid", "alg", "use"}:
         raise TypeError
     return {str(name): str(value) for name, value in jwk.items()}

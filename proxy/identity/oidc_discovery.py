@@ -1,13 +1,15 @@
 """Keys by OpenID Connect Discovery: from an issuer's URL to its configuration to its key set.
 
-Implements OpenID Connect Discovery 1.0 section 4 as far as keys go. Trusts the TLS connection that the injected `fetch`
-makes, and after that what the issuer says of itself: its configuration must name exactly the issuer that was asked, and
-a `jwks_uri` over https. Refuses plain http everywhere, loopback too.
+Implements OpenID Connect Discovery 1.0 section 4 as far as keys go. Trusts the TLS connection that
+the injected `fetch` makes, and after that what the issuer says of itself: its configuration must
+name exactly the issuer that was asked, and a `jwks_uri` over https. Refuses plain http everywhere,
+loopback too.
 
-Requests never decide when to fetch, or how often. Keys are refreshed in the background, every ten minutes by default.
-An unknown `kid` asks for a refresh at once: all who wait share one, it belongs to none of them (a client that hangs up
-does not stop it for the others), and the next may begin only `miss_interval_s` after the last began. So made-up tokens
-cannot make the gate hammer an issuer, nor can one slow issuer be asked twice at the same time.
+Requests never decide when to fetch, or how often. Keys are refreshed in the background, every ten
+minutes by default. An unknown `kid` asks for a refresh at once: all who wait share one, it belongs
+to none of them (a client that hangs up does not stop it for the others), and the next may begin
+only `miss_interval_s` after the last began. So made-up tokens cannot make the gate hammer an
+issuer, nor can one slow issuer be asked twice at the same time.
 """
 
 import asyncio
@@ -21,7 +23,9 @@ from proxy.identity.issuer import KeySource
 from proxy.identity.jwk import load_key_set
 
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
-"""Get the body behind an https URL, without following redirects and with a limit on its size. Raises `OSError` or `TimeoutError`."""
+"""Get the body behind an https URL, without following redirects and with a limit on its size.
+Raises `OSError` or `TimeoutError`.
+"""
 
 _CONFIGURATION_LIMIT_BYTES = 64 * 1024
 _URL_LIMIT = 2048
@@ -30,10 +34,12 @@ _RETRY_MOST_S = 60.0
 
 
 class DiscoveredKeys(KeySource):
-    """The keys of `issuer`, an https URL. Times are in seconds; `clock` is monotonic, `sleep` waits on that clock.
+    """The keys of `issuer`, an https URL. Times are in seconds; `clock` is monotonic, `sleep` waits
+    on that clock.
 
-    `interval_s` lies between two background refreshes, `miss_interval_s` between two that unknown keys ask for;
-    `timeout_s` bounds one refresh, which is two requests. Raises `ValueError` for an issuer that cannot be discovered.
+    `interval_s` lies between two background refreshes, `miss_interval_s` between two that unknown
+    keys ask for; `timeout_s` bounds one refresh, which is two requests. Raises `ValueError` for an
+    issuer that cannot be discovered.
     """
 
     def __init__(
@@ -50,7 +56,9 @@ class DiscoveredKeys(KeySource):
         """Fetch nothing yet."""
         super().__init__()
         if not _is_https(issuer) or "?" in issuer:
-            raise ValueError("an issuer that is discovered is an https URL without query or fragment")
+            raise ValueError(
+                "an issuer that is discovered is an https URL without query or fragment"
+            )
         self._issuer = issuer
         self._configuration_url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
         self._fetch = fetch
@@ -79,10 +87,14 @@ class DiscoveredKeys(KeySource):
         return max(1, int(self._wait_s()) + 1)
 
     async def refresh(self) -> None:
-        """Refresh now, or share the refresh under way. Never raises for what the issuer does; see `problem`."""
+        """Refresh now, or share the refresh under way. Never raises for what the issuer does; see
+        `problem`.
+        """
         if self._flight is None or self._flight.done():
             self._begun = self._clock()
-            self._flight = asyncio.create_task(self._refresh(), name=f"refresh keys of {self._issuer}")
+            self._flight = asyncio.create_task(
+                self._refresh(), name=f"refresh keys of {self._issuer}"
+            )
         # Shielded: cancelling one who waits must not cancel it for all.
         await asyncio.shield(self._flight)
 
@@ -105,20 +117,32 @@ class DiscoveredKeys(KeySource):
         return self._issuer
 
     def _wait_s(self) -> float:
-        """Seconds until a miss may begin a refresh. Without any keys yet every caller waits for them, so it is tried sooner."""
+        """Seconds until a miss may begin a refresh. Without any keys yet every caller waits for
+        them, so it is tried sooner.
+        """
         if self._begun is None:
             return 0.0
-        pause = self._miss_interval_s if self.keys is not None else min(self._miss_interval_s, self._backoff_s())
+        pause = (
+            self._miss_interval_s
+            if self.keys is not None
+            else min(self._miss_interval_s, self._backoff_s())
+        )
         return self._begun + pause - self._clock()
 
     def _backoff_s(self) -> float:
         """2, 4, 8 … 60 seconds while refreshes fail."""
-        return min(_RETRY_MOST_S, _RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10)) if self._failures else _RETRY_FIRST_S
+        return (
+            min(_RETRY_MOST_S, _RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10))
+            if self._failures
+            else _RETRY_FIRST_S
+        )
 
     async def _keep(self) -> None:
         """Refresh for as long as the gate runs."""
         while True:
-            await self._sleep(min(self._interval_s, self._backoff_s()) if self._failures else self._interval_s)
+            await self._sleep(
+                min(self._interval_s, self._backoff_s()) if self._failures else self._interval_s
+            )
             await self.refresh()
 
     async def _refresh(self) -> None:
@@ -128,21 +152,26 @@ class DiscoveredKeys(KeySource):
                 keys_url = self._read_configuration(await self._fetch(self._configuration_url))
                 self.accept(load_key_set(await self._fetch(keys_url)))
             self._failures = 0
-        except Exception as error:  # whatever a fetch raises, the last good keys stay in use and the keeper lives on
+        # whatever a fetch raises, the last good keys stay in use and the keeper lives on
+        except Exception as error:
             self._failures += 1
             self.failed(_explain(error))
 
     def _read_configuration(self, data: bytes) -> str:
         """The `jwks_uri` in the issuer's configuration. Raises `ValueError`."""
         if len(data) > _CONFIGURATION_LIMIT_BYTES:
-            raise ValueError(f"the issuer's configuration is over {_CONFIGURATION_LIMIT_BYTES} bytes")
+            raise ValueError(
+                f"the issuer's configuration is over {_CONFIGURATION_LIMIT_BYTES} bytes"
+            )
         try:
             configuration = json_object(data)
         except ValueError as error:
             raise ValueError(f"the issuer's configuration is {error}") from None
         # Discovery section 4.3: one that names another issuer may be a mix-up or an impersonation.
         if configuration.get("issuer") != self._issuer:
-            raise ValueError("the issuer's configuration names another issuer; check the exact spelling, final slash included")
+            raise ValueError(
+                "the issuer's configuration names another issuer; check the exact spelling, final slash included"
+            )
         url = configuration.get("jwks_uri")
         if not isinstance(url, str) or not _is_https(url):
             raise ValueError("the issuer's configuration has no jwks_uri over https")
@@ -151,20 +180,36 @@ class DiscoveredKeys(KeySource):
 
 def _is_https(url: str) -> bool:
     """True for an absolute https URL in printable ASCII, without user information or fragment."""
-    if len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+    if (
+        len(url) > _URL_LIMIT
+        or not url.isascii()
+        or not url.isprintable()
+        or " " in url
+        or "\\" in url
+    ):
         return False
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises when it is no number
     except ValueError:
         return False
-    return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and "#" not in url
+    return (
+        parts.scheme == "https"
+        and bool(parts.hostname)
+        and "@" not in parts.netloc
+        and "#" not in url
+    )
 
 
 def _explain(error: Exception) -> str:
-    """One safe line on why a refresh failed: a remote party's words are cut short and stripped to printable ASCII."""
+    """One safe line on why a refresh failed: a remote party's words are cut short and stripped to
+    printable ASCII.
+    """
     if isinstance(error, TimeoutError):
         return "the issuer did not answer in time"
-    text = "".join(char if char.isascii() and char.isprintable() else "?" for char in str(error)[:300])
-    plain = isinstance(error, ValueError) or type(error) is OSError  # a fetch's own words, which need no name before them
+    text = "".join(
+        char if char.isascii() and char.isprintable() else "?" for char in str(error)[:300]
+    )
+    # a fetch's own words, which need no name before them
+    plain = isinstance(error, ValueError) or type(error) is OSError
     return text if plain else f"{type(error).__name__}: {text}"

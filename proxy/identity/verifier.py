@@ -1,16 +1,19 @@
-"""Who is calling: from the raw credential headers of a request to a `Principal`, or a refusal with its reason.
+"""Who is calling: from the raw credential headers of a request to a `Principal`, or a refusal with
+its reason.
 
-The one place where tokens are verified, for every door and every protocol. It follows a numbered plan:
+The one place where tokens are verified, for every door and every protocol. It follows a numbered
+plan:
 1. exactly one credential is read from the headers;
 2. it is taken apart, and its unverified `iss` selects one configured issuer;
 3. its type is that of an access token;
-4. its `kid` selects one vetted key of that issuer, and the signature holds under that key's own algorithm;
+4. its `kid` selects one vetted key of that issuer, and the signature holds under that key's own
+algorithm;
 5. its claims meet the issuer's profile now;
 6. issuer and subject, never an e-mail address or a display name, are given their roles.
 
-What was verified is remembered under the whole raw header value until the token expires or the issuer withdraws a key: a
-signature costs 110 us, a look-up less than one. Other roles come with another process, which remembers nothing yet.
-Refusals are not remembered, so they need no bound.
+What was verified is remembered under the whole raw header value until the token expires or the
+issuer withdraws a key: a signature costs 110 us, a look-up less than one. Other roles come with
+another process, which remembers nothing yet. Refusals are not remembered, so they need no bound.
 """
 
 import asyncio
@@ -24,7 +27,9 @@ from proxy.identity.issuer import Issuer, KeySource, by_url
 from proxy.model import Principal, Reason
 
 RolesOf: TypeAlias = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
-"""(issuer name, subject, claims) to (roles, whether it is an agent). Implemented by `policy`, injected by the wiring."""
+"""(issuer name, subject, claims) to (roles, whether it is an agent). Implemented by `policy`,
+injected by the wiring.
+"""
 
 _POLL_S = 1.0
 
@@ -38,12 +43,20 @@ class _Remembered(NamedTuple):
 
 
 class Verifier:
-    """Identifies callers by the tokens of `issuers`. Raises `ValueError` when there is none or two are the same.
+    """Identifies callers by the tokens of `issuers`. Raises `ValueError` when there is none or two
+    are the same.
 
     At most `entries` credentials with `header_bytes` in sum are remembered; the oldest go first.
     """
 
-    def __init__(self, issuers: Sequence[Issuer], roles_of: RolesOf, *, entries: int = 10_000, header_bytes: int = 32 * 2**20) -> None:
+    def __init__(
+        self,
+        issuers: Sequence[Issuer],
+        roles_of: RolesOf,
+        *,
+        entries: int = 10_000,
+        header_bytes: int = 32 * 2**20,
+    ) -> None:
         """Take the issuers as configured; start them with `start`."""
         self.issuers = tuple(issuers)
         self._by_url = by_url(self.issuers)
@@ -55,7 +68,9 @@ class Verifier:
         self._polled = float("-inf")
 
     async def start(self) -> None:
-        """Read every issuer's keys and keep them fresh. An issuer that is down does not keep the gate from starting."""
+        """Read every issuer's keys and keep them fresh. An issuer that is down does not keep the
+        gate from starting.
+        """
         await asyncio.gather(*(issuer.source.start() for issuer in self.issuers))
 
     async def close(self) -> None:
@@ -64,9 +79,11 @@ class Verifier:
             await issuer.source.close()
 
     def remembered(self, authorization: bytes, now: float) -> Principal | None:
-        """The principal verified before for this very `Authorization` value, if that still holds at `now` (Unix seconds).
+        """The principal verified before for this very `Authorization` value, if that still holds at
+        `now` (Unix seconds).
 
-        On the path of every request that has no Cookie header; one that has may hold two credentials, which `verify` refuses.
+        On the path of every request that has no Cookie header; one that has may hold two
+        credentials, which `verify` refuses.
         """
         if not self._polled <= now < self._polled + _POLL_S:  # also when the clock was set back
             self._polled = now
@@ -80,8 +97,12 @@ class Verifier:
         self._drop(authorization)
         return None
 
-    async def verify(self, authorization: bytes | None, cookie: bytes | None, now: float) -> Principal:
-        """Identify the caller at `now` (Unix seconds). Raises `Rejected`, and nothing else whatever the bytes."""
+    async def verify(
+        self, authorization: bytes | None, cookie: bytes | None, now: float
+    ) -> Principal:
+        """Identify the caller at `now` (Unix seconds). Raises `Rejected`, and nothing else whatever
+        the bytes.
+        """
         token = read_credential(authorization, cookie)  # 1
         assert authorization is not None  # else read_credential would have raised
         known = self.remembered(authorization, now)
@@ -101,7 +122,8 @@ class Verifier:
             subject=verified.subject,
             roles=roles,
             groups=verified.groups,
-            agent=agent or verified.actor,  # RFC 8693 section 4.1: a token with an `act` claim is used by someone else
+            # RFC 8693 section 4.1: a token with an `act` claim is used by someone else
+            agent=agent or verified.actor,
             expires=verified.expires,
         )
         self._remember(authorization, _Remembered(principal, issuer.source, generation))
@@ -118,7 +140,8 @@ class Verifier:
             if token.kid is not None:
                 raise
             reason, detail = error.reason, error.detail
-        # Without a kid a rotation shows only as a bad signature: look again, within the same bounds. (Not in the handler: a compiled
+        # Without a kid a rotation shows only as a bad signature: look again, within the same
+        # bounds. (Not in the handler: a compiled
         # coroutine that waits there would leave its exception to others.)
         await issuer.source.missed()
         again = issuer.key(None)

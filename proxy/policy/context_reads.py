@@ -1,9 +1,11 @@
-"""What the policies look at in a call: the part of the context that a remembered decision has to be keyed by.
+"""What the policies look at in a call: the part of the context that a remembered decision has to be
+keyed by.
 
-A decision depends on the principal, the upstream, the method, and on what the policies that can apply to the method see of
-the context. `looks` walks their syntax trees and collects that as looks: is an argument there, does it match a pattern, does
-it equal a text, or simply its value. Two calls whose looks come out the same (`observe`) are the same to every policy. Where
-the walk meets a use of the context that it does not know, the whole context is looked at: slower, never coarser.
+A decision depends on the principal, the upstream, the method, and on what the policies that can
+apply to the method see of the context. `looks` walks their syntax trees and collects that as looks:
+is an argument there, does it match a pattern, does it equal a text, or simply its value. Two calls
+whose looks come out the same (`observe`) are the same to every policy. Where the walk meets a use
+of the context that it does not know, the whole context is looked at: slower, never coarser.
 
 `context.agent` is no look: it comes from the principal, which is part of the key anyway.
 """
@@ -24,7 +26,8 @@ TASK = "context.task"
 class Look:
     """One thing that policies see of a call: at an argument (or `TASK`), in one of four ways.
 
-    `pattern` is the operand of ``like``, None in it standing for the wildcard; `text` that of ``==``.
+    `pattern` is the operand of ``like``, None in it standing for the wildcard; `text` that of
+    ``==``.
     """
 
     at: str
@@ -51,21 +54,34 @@ def applies(policy: pst.Template, name: str, action: Action) -> bool:
 def looks(policies: Sequence[pst.Template], name: str, action: Action) -> tuple[Look, ...]:
     """Collect what the policies look at in calls of one method, each thing once, in a fixed order."""
     try:
-        found = {look for policy in policies if applies(policy, name, action) for look in _walk(policy.clauses)}
+        found = {
+            look
+            for policy in policies
+            if applies(policy, name, action)
+            for look in _walk(policy.clauses)
+        }
     except _Everything:
         found = {Look(at, "value") for at in (TASK, *action.args)}
-    # An argument that the method does not have is never in its context, so a look at it always comes out the same.
+    # An argument that the method does not have is never in its context, so a look at it always
+    # comes out the same.
     found = {look for look in found if look.at == TASK or look.at in action.args}
     whole = {look.at for look in found if look.how == "value"}
     finer = {look.at for look in found if look.how in ("like", "equals")}
-    kept = (look for look in found if look.how == "value" or (look.at not in whole and (look.how != "given" or look.at not in finer)))
+    kept = (
+        look
+        for look in found
+        if look.how == "value"
+        or (look.at not in whole and (look.how != "given" or look.at not in finer))
+    )
     return tuple(sorted(kept, key=lambda look: (look.at, look.how, repr(look.pattern), look.text)))
 
 
 def named(node: object) -> Iterator[tuple[str, ...]]:
-    """Give every attribute that a policy names, by its path from the variable: ``("context", "args", "family")``.
+    """Give every attribute that a policy names, by its path from the variable: ``("context",
+    "args", "family")``.
 
-    Cedar takes ``x has y`` for false when there is no `y`, and with it a scope whose argument is mistyped.
+    Cedar takes ``x has y`` for false when there is no `y`, and with it a scope whose argument is
+    mistyped.
     """
     match node:
         case pst.GetAttr() if (path := _from_variable(node)) is not None:
@@ -131,10 +147,18 @@ def _walk(node: object) -> Iterator[Look]:
         case pst.Like(base, pattern) if (below := _path(base)) is not None:
             at = _at(below)
             if at is not None:
-                yield Look(at, "like", pattern=tuple(p.value if isinstance(p, pst.Char) else None for p in pattern))
-        case pst.BinaryOp("eq" | "not_eq", left, pst.StringLit(text)) if (below := _path(left)) is not None:
+                yield Look(
+                    at,
+                    "like",
+                    pattern=tuple(p.value if isinstance(p, pst.Char) else None for p in pattern),
+                )
+        case pst.BinaryOp("eq" | "not_eq", left, pst.StringLit(text)) if (
+            below := _path(left)
+        ) is not None:
             yield from _equals(below, text)
-        case pst.BinaryOp("eq" | "not_eq", pst.StringLit(text), right) if (below := _path(right)) is not None:
+        case pst.BinaryOp("eq" | "not_eq", pst.StringLit(text), right) if (
+            below := _path(right)
+        ) is not None:
             yield from _equals(below, text)
         case _:
             for part in _parts(node):

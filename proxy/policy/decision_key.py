@@ -1,8 +1,10 @@
-"""What the policies see in one call: their looks (`reads`) compiled into functions that give the key of a remembered decision.
+"""What the policies see in one call: their looks (`reads`) compiled into functions that give the
+key of a remembered decision.
 
-Each place that is looked at (an argument, or the task) gives one part of the key, and all looks at that place are taken
-together. Exactly as fine as the looks one by one, which a test holds: two values give the same part if and only if every
-look at them comes out the same. On the path of every call that a scoped policy can apply to, so most of it is built-ins.
+Each place that is looked at (an argument, or the task) gives one part of the key, and all looks at
+that place are taken together. Exactly as fine as the looks one by one, which a test holds: two
+values give the same part if and only if every look at them comes out the same. On the path of every
+call that a scoped policy can apply to, so most of it is built-ins.
 """
 
 import re
@@ -15,11 +17,18 @@ from proxy.policy.context_reads import TASK, Look
 from proxy.policy.schema import Action, Plain
 
 MAX_TEXT = 256
-"""Characters of a text in a key. What is longer is evaluated afresh, so that memory is bounded by the number of entries."""
+"""Characters of a text in a key. What is longer is evaluated afresh, so that memory is bounded by
+the number of entries.
+"""
 MAX_ITEMS = 16
 """Members of a set in a key, likewise."""
 
-_PYTHON: Final[Mapping[Plain, type]] = {"string": str, "boolean": bool, "integer": int, "strings": list}
+_PYTHON: Final[Mapping[Plain, type]] = {
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "strings": list,
+}
 
 Key: TypeAlias = Callable[[Call, str | None], Hashable]
 """From a call, and the task that it is taken to be about, to what the policies see."""
@@ -33,7 +42,8 @@ class TooLong(Exception):  # noqa: N818  (no error: the decision is taken, and n
 
 
 def value_of(call: Call, task: str | None, at: str, plain: Plain) -> Value:
-    """Give what the context has at `at`, None when it is not there. Raises `TypeError` when it is not of its plain type.
+    """Give what the context has at `at`, None when it is not there. Raises `TypeError` when it is
+    not of its plain type.
 
     `task` is the task that is decided on, the call's own or another one that it names.
     """
@@ -44,11 +54,16 @@ def value_of(call: Call, task: str | None, at: str, plain: Plain) -> Value:
 
 
 def key_of(seen: Sequence[Look], action: Action) -> Key | None:
-    """Compile the looks of a method into a function from a call to what they see; None when there are none.
+    """Compile the looks of a method into a function from a call to what they see; None when there
+    are none.
 
-    The function raises `TooLong` when a value is not worth remembering, and `TypeError` as `value_of` does.
+    The function raises `TooLong` when a value is not worth remembering, and `TypeError` as
+    `value_of` does.
     """
-    places = [(at, _PYTHON[action.args.get(at, "string")], observer(seen, at, action)) for at in dict.fromkeys(look.at for look in seen)]
+    places = [
+        (at, _PYTHON[action.args.get(at, "string")], observer(seen, at, action))
+        for at in dict.fromkeys(look.at for look in seen)
+    ]
     if not places:
         return None
 
@@ -69,7 +84,9 @@ def key_of(seen: Sequence[Look], action: Action) -> Key | None:
 
 
 def task_view_of(seen: Sequence[Look], action: Action) -> Callable[[str], Hashable] | None:
-    """Compile the looks at the task into a function from a task to what they see of it; None when there are none."""
+    """Compile the looks at the task into a function from a task to what they see of it; None when
+    there are none.
+    """
     looks_at_task = [look for look in seen if look.at == TASK]
     if not looks_at_task:
         return None
@@ -90,11 +107,19 @@ def observer(seen: Sequence[Look], at: str, action: Action) -> Observer:
         return _itself
     if any(look.how == "value" for look in looks):
         return _short_text
-    prefixes = [text for look in looks if look.how == "like" and (text := _prefix(look.pattern)) is not None]
+    prefixes = [
+        text for look in looks if look.how == "like" and (text := _prefix(look.pattern)) is not None
+    ]
     texts = [look.text for look in looks if look.how == "equals"]
-    parts: list[Observer] = [matcher(look.pattern) for look in looks if look.how == "like" and _prefix(look.pattern) is None]
+    parts: list[Observer] = [
+        matcher(look.pattern)
+        for look in looks
+        if look.how == "like" and _prefix(look.pattern) is None
+    ]
     if prefixes:
-        parts.append(methodcaller("startswith", prefixes[0]) if len(prefixes) == 1 else _longest_of(prefixes))
+        parts.append(
+            methodcaller("startswith", prefixes[0]) if len(prefixes) == 1 else _longest_of(prefixes)
+        )
     if texts:
         parts.append(texts[0].__eq__ if len(texts) == 1 else _which_of(texts))
     if len(parts) == 1:
@@ -103,7 +128,9 @@ def observer(seen: Sequence[Look], at: str, action: Action) -> Observer:
 
 
 def matcher(pattern: tuple[str | None, ...]) -> Callable[[str], bool]:
-    """Compile a ``like`` pattern: None stands for any run of characters, everything else for itself."""
+    """Compile a ``like`` pattern: None stands for any run of characters, everything else for
+    itself.
+    """
     stars = pattern.count(None)
     text = "".join(part for part in pattern if part is not None)
     if stars == 0:
@@ -126,8 +153,12 @@ def _prefix(pattern: tuple[str | None, ...]) -> str | None:
 
 
 def _longest_of(prefixes: Sequence[str]) -> Observer:
-    """Which of several prefixes a text has, told by the longest of them: the others it has are those which that one has."""
-    groups = "|".join(f"({re.escape(prefix)})" for prefix in sorted(prefixes, key=len, reverse=True))
+    """Which of several prefixes a text has, told by the longest of them: the others it has are
+    those which that one has.
+    """
+    groups = "|".join(
+        f"({re.escape(prefix)})" for prefix in sorted(prefixes, key=len, reverse=True)
+    )
     found = re.compile(groups).match
 
     def longest(value: str) -> Hashable:

@@ -1,17 +1,21 @@
 """The decision: may this principal make this call.
 
-Order: an unknown method is denied, then a principal without a role, then Cedar decides; a forbid beats every permit, and
-without a permit the call is denied. A policy that fails to evaluate denies the call (Cedar alone would skip it, and with it
-perhaps the one forbid that matters). So does any failure of the engine itself.
+Order: an unknown method is denied, then a principal without a role, then Cedar decides; a forbid
+beats every permit, and without a permit the call is denied. A policy that fails to evaluate denies
+the call (Cedar alone would skip it, and with it perhaps the one forbid that matters). So does any
+failure of the engine itself.
 
-A call that acts on other tasks beside its own (`Call.others`) is decided as if it were about each of them, too: the first
-denial is the decision. So a policy on ``context.task`` bounds every task that a call reaches.
+A call that acts on other tasks beside its own (`Call.others`) is decided as if it were about each
+of them, too: the first denial is the decision. So a policy on ``context.task`` bounds every task
+that a call reaches.
 
-Cedar costs 50 to 130 µs a decision, so decisions are remembered: by the principal's whole entity, the upstream, the
-method, and exactly what the policies look at in the call (`reads`, `observe`). `decide_slowly` is the same without memory
-and without that analysis; a test holds the two against each other.
+Cedar costs 50 to 130 µs a decision, so decisions are remembered: by the principal's whole entity,
+the upstream, the method, and exactly what the policies look at in the call (`reads`, `observe`).
+`decide_slowly` is the same without memory and without that analysis; a test holds the two against
+each other.
 
-Names reach Cedar as JSON values only, never as Cedar syntax, so no subject or argument can be read as policy.
+Names reach Cedar as JSON values only, never as Cedar syntax, so no subject or argument can be read
+as policy.
 """
 
 import json
@@ -34,9 +38,13 @@ from proxy.policy.schema import CLASSES, Action, CatalogLike, actions_of, cedar_
 MAX_DECISIONS = 20_000
 """Remembered decisions; the older half is dropped when they are this many. About 250 bytes each."""
 MAX_PRINCIPALS = 512
-"""Principals whose entities are kept parsed, about 20 kB each; the older half is dropped when they are this many."""
+"""Principals whose entities are kept parsed, about 20 kB each; the older half is dropped when they
+are this many.
+"""
 MAX_VIEWS = 1_000
-"""Tasks of one call that the policies tell apart, each a decision; a call with more is denied. A pattern tells two apart."""
+"""Tasks of one call that the policies tell apart, each a decision; a call with more is denied. A
+pattern tells two apart.
+"""
 
 _POLICY_NUMBER = re.compile(r"`(policy\d+)`")
 
@@ -56,7 +64,8 @@ class Policy:
 class _Plan:
     """What is fixed for one method of one upstream.
 
-    `reads` are the places in the context that policies look at; `task_view` is what they see of a task, None if nothing.
+    `reads` are the places in the context that policies look at; `task_view` is what they see of a
+    task, None if nothing.
     """
 
     name: str
@@ -76,13 +85,17 @@ class _Caller:
 
 
 class PolicySet:
-    """A validated set of policies, with the roles that belong to it. Made by `proxy.policy.load`; not for several threads."""
+    """A validated set of policies, with the roles that belong to it. Made by `proxy.policy.load`;
+    not for several threads.
+    """
 
     def __init__(self, policies: Sequence[Policy], catalogs: Mapping[str, CatalogLike], roles: Roles, policy_hash: str,
                  *, files: Mapping[str, str] | None = None) -> None:  # fmt: skip
-        """Take policies that `load` has validated against the catalogs; `catalogs` has one for each upstream.
+        """Take policies that `load` has validated against the catalogs; `catalogs` has one for each
+        upstream.
 
-        `files` are the texts the set was read from, by file name, for whoever keeps every set that was in force.
+        `files` are the texts the set was read from, by file name, for whoever keeps every set that
+        was in force.
         """
         self.hash = policy_hash
         self.files = dict(files or {})
@@ -94,9 +107,14 @@ class PolicySet:
         self._handle = cedarpy.PolicySet.from_str(text)
         actions = actions_of(list(catalogs.values()))
         self._schema = cedarpy.Schema.from_str(cedar_schema(actions))
-        self._base = cedarpy.Entities.from_json_str(json.dumps([*_action_entities(actions), *_upstream_entities(catalogs)]))
+        self._base = cedarpy.Entities.from_json_str(
+            json.dumps([*_action_entities(actions), *_upstream_entities(catalogs)])
+        )
         plans = {name: self._plan(name, action) for name, action in actions.items()}
-        self._plans = {upstream: {name: plans[name] for name in catalog.methods} for upstream, catalog in catalogs.items()}
+        self._plans = {
+            upstream: {name: plans[name] for name in catalog.methods}
+            for upstream, catalog in catalogs.items()
+        }
         self._callers: dict[tuple[Hashable, ...], _Caller] = {}
         self._by_identity: dict[int, _Caller] = {}
         self._numbers = 0
@@ -108,7 +126,10 @@ class PolicySet:
     @property
     def texts(self) -> Mapping[str, tuple[str, str]]:
         """Give the text of each policy and the file it stands in, by ``@id``."""
-        return {policy.id: (policy.text, f"{policy.file}:{policy.line}") for policy in self.policies.values()}
+        return {
+            policy.id: (policy.text, f"{policy.file}:{policy.line}")
+            for policy in self.policies.values()
+        }
 
     def decide(self, principal: Principal, call: Call) -> Decision:
         """Decide a call whose arguments are checked. Never raises: what fails, denies.
@@ -126,10 +147,13 @@ class PolicySet:
             return self._decide_others(principal, call, plan, plan.task_view, decision)
         return decision
 
-    def _decide_one(self, principal: Principal, call: Call, task: str | None, plan: _Plan) -> Decision:
+    def _decide_one(
+        self, principal: Principal, call: Call, task: str | None, plan: _Plan
+    ) -> Decision:
         """Decide a call as if it were about `task` alone."""
         try:
-            # The verifier gives the same object for the same token, so its address finds the entry without hashing it whole.
+            # The verifier gives the same object for the same token, so its address finds the entry
+            # without hashing it whole.
             caller = self._by_identity.get(id(principal))
             if caller is None or caller.principal is not principal:
                 caller = self._caller(principal)
@@ -149,11 +173,19 @@ class PolicySet:
             return self._error
 
     def _decide_others(
-        self, principal: Principal, call: Call, plan: _Plan, view_of: Callable[[str], Hashable], decision: Decision
+        self,
+        principal: Principal,
+        call: Call,
+        plan: _Plan,
+        view_of: Callable[[str], Hashable],
+        decision: Decision,
     ) -> Decision:
-        """Decide an allowed call on the other tasks it names: one for all that the policies cannot tell apart."""
+        """Decide an allowed call on the other tasks it names: one for all that the policies cannot
+        tell apart.
+        """
         seen = set() if call.task is None else {view_of(call.task)}
-        if seen.issuperset(map(view_of, call.others)):  # most often they are all of the kind of the call's own
+        # most often they are all of the kind of the call's own
+        if seen.issuperset(map(view_of, call.others)):
             return decision
         for task in call.others:
             view = view_of(task)
@@ -167,7 +199,9 @@ class PolicySet:
         return decision
 
     def introspect(self, principal: Principal) -> Decision:
-        """Decide a question about the catalog itself (``system.listMethods``): open to whoever has a role, since the answer is filtered."""
+        """Decide a question about the catalog itself (``system.listMethods``): open to whoever has
+        a role, since the answer is filtered.
+        """
         return Decision(True, Reason.ALLOWED, (), self.hash) if principal.roles else self._no_role
 
     def refuse(self, reason: Reason) -> Decision:
@@ -175,14 +209,21 @@ class PolicySet:
         return self._denied(reason)
 
     def may_call(self, principal: Principal, upstream: str, method: str) -> bool:
-        """Whether some arguments could make this an allowed call; for lists only, `decide` has the say."""
+        """Whether some arguments could make this an allowed call; for lists only, `decide` has the
+        say.
+        """
         plan = self._plans.get(upstream, {}).get(method)
         if plan is None or not principal.roles:
             return False
-        return possible(self._trees, Known(principal.name, principal.roles, principal.agent, upstream, method, plan.action))
+        return possible(
+            self._trees,
+            Known(principal.name, principal.roles, principal.agent, upstream, method, plan.action),
+        )
 
     def decide_slowly(self, principal: Principal, calls: Sequence[Call]) -> list[Decision]:
-        """Decide as `decide` does, with the whole context, the schema, nothing remembered. Slow and obvious, for tests and replays."""
+        """Decide as `decide` does, with the whole context, the schema, nothing remembered. Slow and
+        obvious, for tests and replays.
+        """
         entities = self._base.with_added_json_str(_user_entities(principal))
         decisions = []
         requests = []
@@ -196,27 +237,47 @@ class PolicySet:
             else:
                 decisions.append(self._error)  # until Cedar says otherwise
                 tasks = (call.task, *call.others)
-                requests += [_request(principal, call, task, plan.action, (TASK, *plan.action.args)) for task in tasks]
+                requests += [
+                    _request(principal, call, task, plan.action, (TASK, *plan.action.args))
+                    for task in tasks
+                ]
                 counts.append((len(decisions) - 1, len(tasks)))
         results = iter(cedarpy.is_authorized_batch(requests, self._handle, entities, self._schema))
         for index, count in counts:
             each = [self._decision(next(results)) for _ in range(count)]
-            decisions[index] = next((decision for decision in each if not decision.allowed), each[0])
+            decisions[index] = next(
+                (decision for decision in each if not decision.allowed), each[0]
+            )
         return decisions
 
     def _plan(self, name: str, action: Action) -> _Plan:
         seen = looks(self._trees, name, action)
-        return _Plan(name, action, tuple(dict.fromkeys(look.at for look in seen)), key_of(seen, action), task_view_of(seen, action))
+        return _Plan(
+            name,
+            action,
+            tuple(dict.fromkeys(look.at for look in seen)),
+            key_of(seen, action),
+            task_view_of(seen, action),
+        )
 
     def _caller(self, principal: Principal) -> _Caller:
-        key = (principal.issuer, principal.issuer_name, principal.subject, principal.roles, principal.groups, principal.agent)
+        key = (
+            principal.issuer,
+            principal.issuer_name,
+            principal.subject,
+            principal.roles,
+            principal.groups,
+            principal.agent,
+        )
         caller = self._callers.get(key)
         if caller is None:
             if len(self._callers) >= MAX_PRINCIPALS:
                 _drop_half(self._callers)
                 self._by_identity.clear()
             self._numbers += 1
-            caller = _Caller(principal, self._numbers, self._base.with_added_json_str(_user_entities(principal)))
+            caller = _Caller(
+                principal, self._numbers, self._base.with_added_json_str(_user_entities(principal))
+            )
             self._callers[key] = caller
         elif caller.principal is not principal:  # another token of the same principal
             caller = _Caller(principal, caller.number, caller.entities)
@@ -230,7 +291,9 @@ class PolicySet:
             _drop_half(self._memory)
         self._memory[key] = decision
 
-    def _evaluate_safely(self, principal: Principal, call: Call, task: str | None, plan: _Plan) -> Decision:
+    def _evaluate_safely(
+        self, principal: Principal, call: Call, task: str | None, plan: _Plan
+    ) -> Decision:
         try:
             return self._evaluate(self._caller(principal), call, task, plan)
         except Exception:
@@ -243,12 +306,16 @@ class PolicySet:
     def _decision(self, result: cedarpy.AuthzResult) -> Decision:
         diagnostics = result.diagnostics
         if diagnostics.errors:
-            numbers = [number for error in diagnostics.errors for number in _POLICY_NUMBER.findall(error)]
+            numbers = [
+                number for error in diagnostics.errors for number in _POLICY_NUMBER.findall(error)
+            ]
             return Decision(False, Reason.POLICY_ERROR, self._names(numbers), self.hash)
         names = self._names(diagnostics.reasons)
         if result.allowed:
             return Decision(True, Reason.ALLOWED, names, self.hash)
-        return Decision(False, Reason.POLICY_FORBIDS if names else Reason.NO_POLICY_ALLOWS, names, self.hash)
+        return Decision(
+            False, Reason.POLICY_FORBIDS if names else Reason.NO_POLICY_ALLOWS, names, self.hash
+        )
 
     def _names(self, numbers: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted({self._ids[number] for number in numbers}))
@@ -263,7 +330,9 @@ def _drop_half(memory: dict[Any, Any]) -> None:
         del memory[key]
 
 
-def _request(principal: Principal, call: Call, task: str | None, action: Action, reads: Sequence[str]) -> dict[str, Any]:
+def _request(
+    principal: Principal, call: Call, task: str | None, action: Action, reads: Sequence[str]
+) -> dict[str, Any]:
     args: dict[str, Value] = {}
     context: dict[str, Any] = {"agent": principal.agent, "args": args}
     for at in reads:
@@ -281,21 +350,33 @@ def _request(principal: Principal, call: Call, task: str | None, action: Action,
     }
 
 
-def _entity(kind: str, name: str, attributes: Mapping[str, object], parents: Sequence[tuple[str, str]]) -> dict[str, object]:
+def _entity(
+    kind: str, name: str, attributes: Mapping[str, object], parents: Sequence[tuple[str, str]]
+) -> dict[str, object]:
     above = [{"type": parent, "id": parent_name} for parent, parent_name in parents]
     return {"uid": {"type": kind, "id": name}, "attrs": dict(attributes), "parents": above}
 
 
 def _action_entities(actions: Mapping[str, Action]) -> list[dict[str, object]]:
     classes = [_entity("Action", name, {}, []) for name in CLASSES]
-    return classes + [_entity("Action", name, {}, [("Action", action.permission)]) for name, action in actions.items()]
+    return classes + [
+        _entity("Action", name, {}, [("Action", action.permission)])
+        for name, action in actions.items()
+    ]
 
 
 def _upstream_entities(catalogs: Mapping[str, CatalogLike]) -> list[dict[str, object]]:
-    return [_entity("Scheduler", name, {"protocol": catalog.protocol}, []) for name, catalog in catalogs.items()]
+    return [
+        _entity("Scheduler", name, {"protocol": catalog.protocol}, [])
+        for name, catalog in catalogs.items()
+    ]
 
 
 def _user_entities(principal: Principal) -> str:
-    attributes = {"issuer": principal.issuer, "subject": principal.subject, "groups": list(principal.groups)}
+    attributes = {
+        "issuer": principal.issuer,
+        "subject": principal.subject,
+        "groups": list(principal.groups),
+    }
     user = _entity("User", principal.name, attributes, [("Role", role) for role in principal.roles])
     return json.dumps([*(_entity("Role", role, {}, []) for role in principal.roles), user])

@@ -1,14 +1,17 @@
-"""Load ``policies/``: all ``*.cedar`` files of a directory as one set, with ``roles.toml`` and the catalogs it is for.
+"""Load ``policies/``: all ``*.cedar`` files of a directory as one set, with ``roles.toml`` and the
+catalogs it is for.
 
-A set loads whole or not at all. It is refused, with every problem and its file and line, when a policy does not parse, has
-no ``@id`` of its own, is a template, does not validate against the schema of the catalogs (a method, argument or attribute
-that does not exist, even behind ``has``; an optional argument read without asking for it; a type error), names a role that
-``roles.toml`` does not have, or an upstream or a user's issuer that the settings do not have: a forbid on a mistyped name
-would forbid nothing.
+A set loads whole or not at all. It is refused, with every problem and its file and line, when a
+policy does not parse, has no ``@id`` of its own, is a template, does not validate against the
+schema of the catalogs (a method, argument or attribute that does not exist, even behind ``has``; an
+optional argument read without asking for it; a type error), names a role that ``roles.toml`` does
+not have, or an upstream or a user's issuer that the settings do not have: a forbid on a mistyped
+name would forbid nothing.
 
-The hash names the set in every audit record. It covers the texts of the policies, of the roles and of the catalogs, and which
-upstream has which catalog: all that decides. `PolicySet.files` has the same texts, so that whoever keeps them can later say
-what anybody was allowed, without the files of that day.
+The hash names the set in every audit record. It covers the texts of the policies, of the roles and
+of the catalogs, and which upstream has which catalog: all that decides. `PolicySet.files` has the
+same texts, so that whoever keeps them can later say what anybody was allowed, without the files of
+that day.
 """
 
 import hashlib
@@ -29,7 +32,9 @@ from proxy.policy.schema import ATTRIBUTES, CLASSES, Action, CatalogLike, action
 from proxy.policy.statements import Statement, invisible, split
 
 UPSTREAMS = "upstreams.toml"
-"""The name among a set's files of the one that no file on disk has: which catalog each upstream has, as the settings say."""
+"""The name among a set's files of the one that no file on disk has: which catalog each upstream
+has, as the settings say.
+"""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _NUMBER = re.compile(r"for policy `policy\d+`, ")
@@ -42,17 +47,30 @@ def load_policies(
     unused: Iterable[CatalogLike] = (),
     groups_claims: Mapping[str, str] | None = None,
 ) -> PolicySet:
-    """Load and validate the policies of `directory` for the upstreams of `catalogs` (upstream name to catalog).
+    """Load and validate the policies of `directory` for the upstreams of `catalogs` (upstream name
+    to catalog).
 
-    `unused` are catalogs that no upstream has: policies may name their methods, so that one directory serves several gates.
-    `groups_claims` is as in `parse_roles`. Raises `ConfigError` with every problem found.
+    `unused` are catalogs that no upstream has: policies may name their methods, so that one
+    directory serves several gates. `groups_claims` is as in `parse_roles`. Raises `ConfigError`
+    with every problem found.
     """
     problems: list[Problem] = []
     files = _read(directory, problems)
     roles = _roles(files.get("roles.toml"), groups_claims, problems)
-    policies = [policy for name, text in files.items() if name != "roles.toml" for policy in _parse(name, text, problems)]
+    policies = [
+        policy
+        for name, text in files.items()
+        if name != "roles.toml"
+        for policy in _parse(name, text, problems)
+    ]
     if not policies and not problems:
-        problems.append(Problem(directory.name, "has no policy", "Write at least one permit into a file that ends in .cedar."))
+        problems.append(
+            Problem(
+                directory.name,
+                "has no policy",
+                "Write at least one permit into a file that ends in .cedar.",
+            )
+        )
     problems += _repeated(policies)
     problems += _unknown_names(policies, roles, catalogs, groups_claims)
     every = [*catalogs.values(), *unused]
@@ -65,7 +83,10 @@ def load_policies(
         problems += error.problems
     if problems or roles is None:
         raise ConfigError(problems)
-    files[UPSTREAMS] = "".join(f"{json.dumps(name)} = {json.dumps(catalog.name)}\n" for name, catalog in sorted(catalogs.items()))
+    files[UPSTREAMS] = "".join(
+        f"{json.dumps(name)} = {json.dumps(catalog.name)}\n"
+        for name, catalog in sorted(catalogs.items())
+    )
     texts = {f"catalogs/{catalog.name}.toml": catalog.text for catalog in every}
     return PolicySet(policies, catalogs, roles, _hash(files, every), files={**files, **texts})
 
@@ -76,7 +97,11 @@ def _same_name(catalogs: Iterable[CatalogLike]) -> list[Problem]:
     for catalog in catalogs:
         digests.setdefault(catalog.name, set()).add(catalog.digest)
     return [
-        Problem("catalogs", f"two files have the name {name!r}", "Give each catalog its own name, that of its file.")
+        Problem(
+            "catalogs",
+            f"two files have the name {name!r}",
+            "Give each catalog its own name, that of its file.",
+        )
         for name, found in sorted(digests.items())
         if len(found) > 1
     ]
@@ -85,18 +110,28 @@ def _same_name(catalogs: Iterable[CatalogLike]) -> list[Problem]:
 def _read(directory: Path, problems: list[Problem]) -> dict[str, str]:
     """Read roles.toml and every ``*.cedar`` file, in the order of their names."""
     texts: dict[str, str] = {}
-    paths = sorted([*directory.glob("*.cedar"), directory / "roles.toml"], key=lambda path: path.name)
+    paths = sorted(
+        [*directory.glob("*.cedar"), directory / "roles.toml"], key=lambda path: path.name
+    )
     for path in paths:
         try:
             texts[path.name] = path.read_bytes().decode()
         except OSError as error:
-            problems.append(Problem(path.name, f"cannot be read: {error.strerror}", "Check the path and its permissions."))
+            problems.append(
+                Problem(
+                    path.name,
+                    f"cannot be read: {error.strerror}",
+                    "Check the path and its permissions.",
+                )
+            )
         except UnicodeDecodeError:
             problems.append(Problem(path.name, "is not UTF-8", "Save the file as UTF-8."))
     return texts
 
 
-def _roles(text: str | None, groups_claims: Mapping[str, str] | None, problems: list[Problem]) -> Roles | None:
+def _roles(
+    text: str | None, groups_claims: Mapping[str, str] | None, problems: list[Problem]
+) -> Roles | None:
     if text is None:
         return None
     try:
@@ -108,7 +143,13 @@ def _roles(text: str | None, groups_claims: Mapping[str, str] | None, problems: 
 
 def _parse(file: str, text: str, problems: list[Problem]) -> list[Policy]:
     for line in invisible(text):
-        problems.append(Problem(f"{file}:{line}", "holds an invisible character", "Remove it: what is read must be what is meant."))
+        problems.append(
+            Problem(
+                f"{file}:{line}",
+                "holds an invisible character",
+                "Remove it: what is read must be what is meant.",
+            )
+        )
     policies = [_policy(file, statement, problems) for statement in split(text)]
     return [policy for policy in policies if policy is not None]
 
@@ -118,15 +159,23 @@ def _policy(file: str, statement: Statement, problems: list[Problem]) -> Policy 
         problems.append(Problem(f"{file}:{statement.line}", what, remedy))
 
     if not statement.ended:
-        wrong("the policy does not end", "End it with a semicolon; check that its quotes are closed.")
+        wrong(
+            "the policy does not end", "End it with a semicolon; check that its quotes are closed."
+        )
         return None
     try:
         found = cedarpy.policies_to_pst(statement.text)
     except ValueError as error:
-        wrong(f"is no policy: {error}", "Mend the syntax; see https://docs.cedarpolicy.com/policies/syntax-policy.html.")
+        wrong(
+            f"is no policy: {error}",
+            "Mend the syntax; see https://docs.cedarpolicy.com/policies/syntax-policy.html.",
+        )
         return None
     if found.templates:
-        wrong("is a template", "Name the principal or the resource instead of ?principal or ?resource.")
+        wrong(
+            "is a template",
+            "Name the principal or the resource instead of ?principal or ?resource.",
+        )
         return None
     trees = list(found.static_policies.values())
     if len(trees) != 1:
@@ -134,7 +183,10 @@ def _policy(file: str, statement: Statement, problems: list[Problem]) -> Policy 
         return None
     name = trees[0].annotations.get("id", "")
     if not _ID.fullmatch(name):
-        wrong("has no proper @id", 'Write @id("what-it-does") before it: lower-case letters, digits and hyphens, at most 64.')
+        wrong(
+            "has no proper @id",
+            'Write @id("what-it-does") before it: lower-case letters, digits and hyphens, at most 64.',
+        )
         return None
     return Policy(name, statement.text, file, statement.line, trees[0])
 
@@ -146,36 +198,66 @@ def _place(policy: Policy) -> str:
 def _repeated(policies: Sequence[Policy]) -> list[Problem]:
     counts = Counter(policy.id for policy in policies)
     return [
-        Problem(_place(policy), f"@id {policy.id} stands more than once", "Give each policy an @id of its own: records name it.")
+        Problem(
+            _place(policy),
+            f"@id {policy.id} stands more than once",
+            "Give each policy an @id of its own: records name it.",
+        )
         for policy in policies
         if counts[policy.id] > 1
     ]
 
 
 def _unknown_names(
-    policies: Sequence[Policy], roles: Roles | None, upstreams: Iterable[str], issuers: Iterable[str] | None
+    policies: Sequence[Policy],
+    roles: Roles | None,
+    upstreams: Iterable[str],
+    issuers: Iterable[str] | None,
 ) -> list[Problem]:
     problems = []
     for policy in policies:
         for entity in sorted(pst.entity_uids(policy.tree), key=str):
             kind = str(entity.type)
             if kind == "Role" and roles is not None and entity.id not in roles.names:
-                what, known = f"names the role {entity.id}, which roles.toml does not have", sorted(roles.names)
+                what, known = (
+                    f"names the role {entity.id}, which roles.toml does not have",
+                    sorted(roles.names),
+                )
             elif kind == "Scheduler" and entity.id not in upstreams:
-                what, known = f"names the upstream {entity.id}, which the settings do not have", sorted(upstreams)
+                what, known = (
+                    f"names the upstream {entity.id}, which the settings do not have",
+                    sorted(upstreams),
+                )
             elif kind == "User" and "|" not in entity.id:
-                problems.append(Problem(_place(policy), f"names the user {entity.id} without an issuer", 'Write User::"issuer|subject".'))
+                problems.append(
+                    Problem(
+                        _place(policy),
+                        f"names the user {entity.id} without an issuer",
+                        'Write User::"issuer|subject".',
+                    )
+                )
                 continue
-            elif kind == "User" and issuers is not None and (issuer := entity.id.partition("|")[0]) not in issuers:
-                what, known = f"names a user of the issuer {issuer}, which the settings do not have", sorted(issuers)
+            elif (
+                kind == "User"
+                and issuers is not None
+                and (issuer := entity.id.partition("|")[0]) not in issuers
+            ):
+                what, known = (
+                    f"names a user of the issuer {issuer}, which the settings do not have",
+                    sorted(issuers),
+                )
             else:
                 continue
-            problems.append(Problem(_place(policy), what, f"Use one of: {', '.join(known) or 'none'}."))
+            problems.append(
+                Problem(_place(policy), what, f"Use one of: {', '.join(known) or 'none'}.")
+            )
     return problems
 
 
 def _unknown_attributes(policies: Sequence[Policy], actions: Mapping[str, Action]) -> list[Problem]:
-    """Find attributes that nothing has. Cedar's validator lets them pass behind ``has``, where they make a condition void."""
+    """Find attributes that nothing has. Cedar's validator lets them pass behind ``has``, where they
+    make a condition void.
+    """
     problems = []
     for policy in policies:
         covered = [action for name, action in actions.items() if applies(policy.tree, name, action)]
@@ -183,12 +265,24 @@ def _unknown_attributes(policies: Sequence[Policy], actions: Mapping[str, Action
         for path in sorted(set(named(policy.tree.clauses))):
             match path:
                 case ("context", "args", name, *_) if covered and name not in arguments:
-                    what, known = f"the argument {name}, which no method that it covers has", sorted(arguments)
+                    what, known = (
+                        f"the argument {name}, which no method that it covers has",
+                        sorted(arguments),
+                    )
                 case (variable, name, *_) if name not in ATTRIBUTES.get(variable, ()):
-                    what, known = f"the attribute {variable}.{name}, which there is not", list(ATTRIBUTES.get(variable, ()))
+                    what, known = (
+                        f"the attribute {variable}.{name}, which there is not",
+                        list(ATTRIBUTES.get(variable, ())),
+                    )
                 case _:
                     continue
-            problems.append(Problem(_place(policy), f"{policy.id}: names {what}", f"Policies see: {', '.join(known) or 'none'}."))
+            problems.append(
+                Problem(
+                    _place(policy),
+                    f"{policy.id}: names {what}",
+                    f"Policies see: {', '.join(known) or 'none'}.",
+                )
+            )
     return problems
 
 
@@ -196,17 +290,27 @@ def _validate(policies: Sequence[Policy], schema: str) -> list[Problem]:
     if not policies:
         return []
     # Cedar numbers the policies in the order of their text, so this is the order of the list.
-    result = cedarpy.validate_policies("\n".join(policy.text for policy in policies), cedarpy.Schema.from_str(schema))
+    result = cedarpy.validate_policies(
+        "\n".join(policy.text for policy in policies), cedarpy.Schema.from_str(schema)
+    )
     numbered = {f"policy{number}": policy for number, policy in enumerate(policies)}
     problems: list[Problem] = []
     for error in result.errors:
         policy = numbered.get(error.policy_id)
         what = _NUMBER.sub("", error.error)
         place = _place(policy) if policy else "*.cedar"
-        problems.append(Problem(place, f"{policy.id}: {what}" if policy else what, _remedy(what, policy)))
+        problems.append(
+            Problem(place, f"{policy.id}: {what}" if policy else what, _remedy(what, policy))
+        )
     if not problems and not result.validation_passed:
-        problems.append(Problem("*.cedar", "do not validate", "Validate the policies with Cedar's own command line."))
-    return sorted(problems, key=lambda problem: (problem.place.partition(":")[0], _line(problem.place)))
+        problems.append(
+            Problem(
+                "*.cedar", "do not validate", "Validate the policies with Cedar's own command line."
+            )
+        )
+    return sorted(
+        problems, key=lambda problem: (problem.place.partition(":")[0], _line(problem.place))
+    )
 
 
 def _line(place: str) -> int:
@@ -222,14 +326,20 @@ def _remedy(what: str, policy: Policy | None) -> str:
     if "not found" in what and "context" in what:
         return "The catalog gives the method's arguments; a policy sees texts, truths, whole numbers and lists of texts."
     if "applicable action" in what:
-        if policy is not None and isinstance(policy.tree.action, pst.ActionEq) and policy.tree.action.entity.id in CLASSES:
+        if (
+            policy is not None
+            and isinstance(policy.tree.action, pst.ActionEq)
+            and policy.tree.action.entity.id in CLASSES
+        ):
             return f'A class takes "in": action in Action::"{policy.tree.action.entity.id}".'
         return "No method fits: principal is a User in a Role, action a method or class, resource a Scheduler."
     return "See https://docs.cedarpolicy.com/policies/validation.html."
 
 
 def _hash(files: Mapping[str, str], catalogs: Iterable[CatalogLike]) -> str:
-    """Hash names and contents, each with its length before it, so that no two sets run together into the same bytes."""
+    """Hash names and contents, each with its length before it, so that no two sets run together
+    into the same bytes.
+    """
     parts = {**files, **{f"catalogs/{catalog.name}.toml": catalog.digest for catalog in catalogs}}
     digest = hashlib.sha256()
     for name, content in sorted(parts.items()):

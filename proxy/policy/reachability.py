@@ -1,11 +1,13 @@
-"""Could this call ever be allowed, whatever its arguments? For lists of methods, and for buttons that need not be shown.
+"""Could this call ever be allowed, whatever its arguments? For lists of methods, and for buttons
+that need not be shown.
 
-A policy is evaluated in three values: true, false, or unknown as soon as an argument has a say. The answer is no only when
-a forbid holds for certain or no permit can hold; a decision is never taken from it. Where a policy would fail to evaluate,
-the call is denied anyway, so an error may count as either value here.
+A policy is evaluated in three values: true, false, or unknown as soon as an argument has a say. The
+answer is no only when a forbid holds for certain or no permit can hold; a decision is never taken
+from it. Where a policy would fail to evaluate, the call is denied anyway, so an error may count as
+either value here.
 
-Cedar's own partial evaluation would do too, but is outside its promise of stability, and cannot be told `context.agent`
-alone.
+Cedar's own partial evaluation would do too, but is outside its promise of stability, and cannot be
+told `context.agent` alone.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,9 @@ from proxy.policy.schema import Action
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a call before it is made: `principal` and `resource` are entity ids, `roles` those of the principal."""
+    """What is known of a call before it is made: `principal` and `resource` are entity ids, `roles`
+    those of the principal.
+    """
 
     principal: str
     roles: Sequence[str]
@@ -35,7 +39,13 @@ def possible(policies: Sequence[pst.Template], known: Known) -> bool:
     for policy in policies:
         if not applies(policy, known.name, known.action):
             continue
-        holds = _all([_scope(policy.principal, known), _scope(policy.resource, known), *(_clause(c, known) for c in policy.clauses)])
+        holds = _all(
+            [
+                _scope(policy.principal, known),
+                _scope(policy.resource, known),
+                *(_clause(c, known) for c in policy.clauses),
+            ]
+        )
         if policy.effect == "forbid" and holds is True:
             return False
         permitted |= policy.effect == "permit" and holds is not False
@@ -68,7 +78,11 @@ def _scope(scope: pst.PrincipalOrResourceConstraint, known: Known) -> bool | Non
 
 
 def _is_entity(entity: pst.EntityUid, known: Known) -> bool:
-    return (str(entity.type), entity.id) in (("User", known.principal), ("Scheduler", known.resource), ("Action", known.name))
+    return (str(entity.type), entity.id) in (
+        ("User", known.principal),
+        ("Scheduler", known.resource),
+        ("Action", known.name),
+    )
 
 
 def _is_role(entity: pst.EntityUid, known: Known) -> bool:
@@ -90,16 +104,34 @@ def _evaluate(node: pst.Expr, known: Known) -> bool | None:
         case pst.IfThenElse(condition, then, other):
             chosen = _evaluate(condition, known)
             first, second = _evaluate(then, known), _evaluate(other, known)
-            return first if chosen is True or first == second else (second if chosen is False else None)
+            return (
+                first
+                if chosen is True or first == second
+                else (second if chosen is False else None)
+            )
         case pst.BinaryOp("in", pst.Var("action"), pst.EntityLit(entity)):
-            return str(entity.type) == "Action" and entity.id in (known.name, known.action.permission)
+            return str(entity.type) == "Action" and entity.id in (
+                known.name,
+                known.action.permission,
+            )
         case pst.BinaryOp("in", pst.Var("principal"), pst.EntityLit(entity)):
-            return (str(entity.type), entity.id) == ("User", known.principal) or _is_role(entity, known)
+            return (str(entity.type), entity.id) == ("User", known.principal) or _is_role(
+                entity, known
+            )
         case pst.BinaryOp("in", pst.Var() as variable, pst.Set(members)):
-            return _not(_all([_not(_evaluate(pst.BinaryOp("in", variable, member), known)) for member in members]))
+            return _not(
+                _all(
+                    [
+                        _not(_evaluate(pst.BinaryOp("in", variable, member), known))
+                        for member in members
+                    ]
+                )
+            )
         case pst.BinaryOp("eq", pst.Var("action"), pst.EntityLit(entity)):
             return (str(entity.type), entity.id) == ("Action", known.name)
-        case pst.HasAttr(pst.GetAttr(pst.Var("context"), "args"), (name,)) if name not in known.action.args:
+        case pst.HasAttr(pst.GetAttr(pst.Var("context"), "args"), (name,)) if (
+            name not in known.action.args
+        ):
             return False
         case _:
             return None

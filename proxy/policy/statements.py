@@ -1,7 +1,8 @@
-"""Cut a file of Cedar policies into its policies, so that every problem can be told with a file and a line.
+"""Cut a file of Cedar policies into its policies, so that every problem can be told with a file and
+a line.
 
-Cedar's own messages have no position. A policy ends with a semicolon outside strings and comments; this module knows no
-more of the language than strings, comments and that.
+Cedar's own messages have no position. A policy ends with a semicolon outside strings and comments;
+this module knows no more of the language than strings, comments and that.
 """
 
 import re
@@ -13,7 +14,9 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|"|//[^\r\n]*|[;]|[^";/]+|/', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One policy's text with the comments inside it, and the line of its first character. `ended` by a semicolon or not."""
+    """One policy's text with the comments inside it, and the line of its first character. `ended`
+    by a semicolon or not.
+    """
 
     text: str
     line: int
@@ -21,7 +24,9 @@ class Statement:
 
 
 def split(text: str) -> list[Statement]:
-    """Cut `text` into statements. White space and comments between them are dropped; a last one without end is kept."""
+    """Cut `text` into statements. White space and comments between them are dropped; a last one
+    without end is kept.
+    """
     statements: list[Statement] = []
     start: int | None = None
     for token in _TOKEN.finditer(text):
@@ -30,7 +35,9 @@ def split(text: str) -> list[Statement]:
             continue
         if piece == ";":
             begin = token.start() if start is None else start
-            statements.append(Statement(text[begin : token.end()], text.count("\n", 0, begin) + 1, True))
+            statements.append(
+                Statement(text[begin : token.end()], text.count("\n", 0, begin) + 1, True)
+            )
             start = None
         elif start is None and not piece.isspace():
             start = token.start() + len(piece) - len(piece.lstrip())
@@ -40,10 +47,14 @@ def split(text: str) -> list[Statement]:
 
 
 def invisible(text: str) -> list[int]:
-    """Give the lines with characters that make a policy read other than it is: direction marks, zero widths, controls."""
+    """Give the lines with characters that make a policy read other than it is: direction marks,
+    zero widths, controls.
+    """
     lines = text.split("\n")
     return [
         number
         for number, line in enumerate(lines, 1)
-        if any(unicodedata.category(c) in ("Cf", "Cc", "Co", "Cs") and c not in "\t\r" for c in line)
+        if any(
+            unicodedata.category(c) in ("Cf", "Cc", "Co", "Cs") and c not in "\t\r" for c in line
+        )
     ]

@@ -1,7 +1,9 @@
-"""What a refused caller is told: one ASCII line, the same in every protocol, that ends with the reason and the reference.
+"""What a refused caller is told: one ASCII line, the same in every protocol, that ends with the
+reason and the reference.
 
-The line names who asked and what for, never an argument's value or a credential. It travels as the HTTP reason phrase
-(all that a luigi worker's user sees, luigi/rpc.py), as the ``faultString`` of an XML-RPC fault and in JSON bodies.
+The line names who asked and what for, never an argument's value or a credential. It travels as the
+HTTP reason phrase (all that a luigi worker's user sees, luigi/rpc.py), as the ``faultString`` of an
+XML-RPC fault and in JSON bodies.
 """
 
 import re
@@ -11,10 +13,17 @@ from proxy.errors import ABOUT, Rejected
 from proxy.model import Call, Decision, Principal, Reason
 
 _PASSING = frozenset(
-    {Reason.UPSTREAM_CLOSED, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNREACHABLE, Reason.DRAINING, Reason.AUDIT_UNWRITABLE}
+    {
+        Reason.UPSTREAM_CLOSED,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_UNREACHABLE,
+        Reason.DRAINING,
+        Reason.AUDIT_UNWRITABLE,
+    }
 )
 _RETRY_SECONDS = 5  # what passes by itself is worth another try then
-_UNSAFE = re.compile(r"[^ -~]|[\[\]<>]")  # a status line holds no control bytes; brackets end the reason; no markup
+# a status line holds no control bytes; brackets end the reason; no markup
+_UNSAFE = re.compile(r"[^ -~]|[\[\]<>]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,9 @@ class Refusal:
 
 
 def printable(text: str, limit: int = 64) -> str:
-    """`text` cut to `limit` characters, with everything but plain printable ASCII replaced by ``?``."""
+    """`text` cut to `limit` characters, with everything but plain printable ASCII replaced by
+    ``?``.
+    """
     return _UNSAFE.sub("?", text[:limit])
 
 
@@ -40,7 +51,11 @@ def of_error(error: Rejected, ref: str) -> Refusal:
     about = ABOUT[error.reason]
     detail = f" {printable(error.detail, 200)}." if error.detail else ""
     line = f"callgate: {about.meaning}{detail} [{error.reason}, ref {ref}]"
-    wait = _RETRY_SECONDS if error.retry_after is None and error.reason in _PASSING else error.retry_after
+    wait = (
+        _RETRY_SECONDS
+        if error.retry_after is None and error.reason in _PASSING
+        else error.retry_after
+    )
     return Refusal(error.reason, about.status, line, about.remedy, ref, wait)
 
 

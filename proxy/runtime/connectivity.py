@@ -1,7 +1,9 @@
-"""What ``callgate check --online`` asks of the world: do the issuers give keys, and do the upstreams speak their protocol.
+"""What ``callgate check --online`` asks of the world: do the issuers give keys, and do the
+upstreams speak their protocol.
 
-Each issuer is asked as the running gate would ask it, each upstream one question that changes nothing. An upstream that
-answers HTML where JSON or XML is due is named as such: that is a login page, a load balancer or another program.
+Each issuer is asked as the running gate would ask it, each upstream one question that changes
+nothing. An upstream that answers HTML where JSON or XML is due is named as such: that is a login
+page, a load balancer or another program.
 """
 
 import asyncio
@@ -22,14 +24,22 @@ TOTAL_SECONDS = 15.0
 _FORM = "application/x-www-form-urlencoded"
 
 
-async def ask(place: str, issuers: Sequence[Issuer | None], upstreams: Sequence[Upstream | None]) -> list[Problem]:
-    """Ask all of them at once; `place` names the settings file in the problems found. None stands for a row that could not be read."""
+async def ask(
+    place: str, issuers: Sequence[Issuer | None], upstreams: Sequence[Upstream | None]
+) -> list[Problem]:
+    """Ask all of them at once; `place` names the settings file in the problems found. None stands
+    for a row that could not be read.
+    """
     questions = [
         _ask_issuer(f"{place}: issuers[{number}].issuer", issuer)
         for number, issuer in enumerate(issuers)
         if issuer and not issuer.jwks_file
     ]
-    questions += [_ask_upstream(f"{place}: upstreams[{number}].url", upstream) for number, upstream in enumerate(upstreams) if upstream]
+    questions += [
+        _ask_upstream(f"{place}: upstreams[{number}].url", upstream)
+        for number, upstream in enumerate(upstreams)
+        if upstream
+    ]
     return [problem for found in await asyncio.gather(*questions) for problem in found]
 
 
@@ -54,16 +64,34 @@ async def _ask_upstream(place: str, upstream: Upstream) -> list[Problem]:
     except ConfigError:
         return []  # its certificates are no good, which is reported without asking anybody
     except TimeoutError:
-        return [Problem(place, f"the upstream {upstream.name} does not answer", "Check that it runs and is not stuck.")]
+        return [
+            Problem(
+                place,
+                f"the upstream {upstream.name} does not answer",
+                "Check that it runs and is not stuck.",
+            )
+        ]
     except (aiohttp.ClientError, OSError) as error:
-        return [Problem(place, f"the upstream {upstream.name} cannot be reached: {explain(error)}", "Check that it runs, and the URL.")]
+        return [
+            Problem(
+                place,
+                f"the upstream {upstream.name} cannot be reached: {explain(error)}",
+                "Check that it runs, and the URL.",
+            )
+        ]
     due = "JSON" if upstream.protocol == "luigi" else "XML"
     if status in (401, 403):
         what = f"the upstream {upstream.name} asks for a password of its own (status {status})"
         return [Problem(place, what, 'Set authorization = { file = "path" } with user:password.')]
     if "html" in kind or body.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         what = f"the upstream {upstream.name} answers HTML where {due} is due (status {status})"
-        return [Problem(place, what, f"Something else listens there; name the {_server(upstream)} itself, and its path.")]
+        return [
+            Problem(
+                place,
+                what,
+                f"Something else listens there; name the {_server(upstream)} itself, and its path.",
+            )
+        ]
     if status != 200 or not _is_answer(upstream, body):
         what = f"the upstream {upstream.name} does not answer like a {_server(upstream)} (status {status})"
         return [Problem(place, what, "Check protocol, url and path.")]
@@ -77,15 +105,26 @@ async def _post(upstream: Upstream) -> tuple[int, str, bytes]:
     if target.authorization:
         headers["Authorization"] = target.authorization.decode("ascii")
     body = b"data=%7B%7D" if upstream.protocol == "luigi" else encode_call("system.listMethods", [])
-    path = f"{upstream.path}/api/is_pause_enabled" if upstream.protocol == "luigi" else upstream.path
+    path = (
+        f"{upstream.path}/api/is_pause_enabled" if upstream.protocol == "luigi" else upstream.path
+    )
     connector = aiohttp.UnixConnector(target.socket) if target.socket else aiohttp.TCPConnector()
     host = f"[{target.host}]" if ":" in target.host else target.host
-    origin = "http://localhost" if target.socket else f"{'https' if target.tls else 'http'}://{host}:{target.port}"
+    origin = (
+        "http://localhost"
+        if target.socket
+        else f"{'https' if target.tls else 'http'}://{host}:{target.port}"
+    )
     async with (
         aiohttp.ClientSession(
-            connector=connector, timeout=aiohttp.ClientTimeout(total=TOTAL_SECONDS), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=TOTAL_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
         ) as session,
-        session.post(origin + path, data=body, headers=headers, ssl=target.tls or True, allow_redirects=False) as answer,
+        session.post(
+            origin + path, data=body, headers=headers, ssl=target.tls or True, allow_redirects=False
+        ) as answer,
     ):
         return answer.status, answer.content_type, await answer.content.read(MAX_BYTES)
 

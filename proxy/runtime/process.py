@@ -1,8 +1,9 @@
-"""The wiring: settings in, a running gate out. The only place that knows every part; below it, plain arguments.
+"""The wiring: settings in, a running gate out. The only place that knows every part; below it,
+plain arguments.
 
-Order of starting: policies and catalogs, journal (which recovers first), issuers, upstream legs, listeners. Nothing
-listens before all of it stands. Order of stopping: no new clients, calls in hand are answered, then the journal closes,
-so that every record of theirs is in it.
+Order of starting: policies and catalogs, journal (which recovers first), issuers, upstream legs,
+listeners. Nothing listens before all of it stands. Order of stopping: no new clients, calls in hand
+are answered, then the journal closes, so that every record of theirs is in it.
 """
 
 import asyncio
@@ -47,12 +48,18 @@ from proxy.runtime.supervisor import Place
 from proxy.telemetry.event_log import GateLog
 from proxy.telemetry.metrics import Meter, serve_metrics
 
-_STREAMED = 8  # one in so many connections to an upstream may be held by readers of long answers, and as many by those who wait for that
-_COLLECT_SECONDS = 60  # between two looks for cyclic garbage: each takes some 8 us for every open connection (measured with 2,000)
+# one in so many connections to an upstream may be held by readers of long answers, and as many by
+# those who wait for that
+_STREAMED = 8
+# between two looks for cyclic garbage: each takes some 8 us for every open connection (measured
+# with 2,000)
+_COLLECT_SECONDS = 60
 _CACHE_SECONDS = 1.0  # for which the answer to a view is given again
 _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
-_COMPILED = not str(sys.modules[Gate.__module__].__file__).endswith(".py")  # by mypyc: `make compiled`
-_REST_SECONDS = 0.5  # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
+# by mypyc: `make compiled`
+_COMPILED = not str(sys.modules[Gate.__module__].__file__).endswith(".py")
+# of a kept connection before it is closed, when nobody takes over: every moment is one of outage
+_REST_SECONDS = 0.5
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -64,10 +71,12 @@ async def run(
     stop: asyncio.Event | None = None,
     place: Place | None = None,
 ) -> None:
-    """Serve until `stop` is set, or SIGTERM or SIGINT arrives. `ready` is called once clients are accepted.
+    """Serve until `stop` is set, or SIGTERM or SIGINT arrives. `ready` is called once clients are
+    accepted.
 
-    `place` is that of this process under a supervisor: SIGUSR1 then means that another process has taken it. Raises
-    `ConfigError` with every problem of policies and files, and `OSError` when an address is taken.
+    `place` is that of this process under a supervisor: SIGUSR1 then means that another process has
+    taken it. Raises `ConfigError` with every problem of policies and files, and `OSError` when an
+    address is taken.
     """
     stop = stop or asyncio.Event()
     handing_over = False
@@ -86,10 +95,17 @@ async def run(
     if place is not None:
         loop.add_signal_handler(signal.SIGUSR1, hand_over)
     catalogs = load_catalogs(settings)
-    policy = load_policies(settings.policy.directory, catalogs, unused=_unused(settings), groups_claims=groups_claims(settings))
+    policy = load_policies(
+        settings.policy.directory,
+        catalogs,
+        unused=_unused(settings),
+        groups_claims=groups_claims(settings),
+    )
     certificate = _certificate(settings)
     limits = settings.limits
-    places = places_for_clients(limits.connections, [upstream.connections for upstream in settings.upstreams])
+    places = places_for_clients(
+        limits.connections, [upstream.connections for upstream in settings.upstreams]
+    )
 
     meter = Meter()
     processes = settings.listen.processes if place is None else place.processes
@@ -111,14 +127,23 @@ async def run(
     try:
         journal.policy_in_force(policy.hash, policy.files)
         await verifier.start()
-        routes = [_route(settings, upstream, catalogs, leg) for upstream, leg in zip(settings.upstreams, shared, strict=True)]
+        routes = [
+            _route(settings, upstream, catalogs, leg)
+            for upstream, leg in zip(settings.upstreams, shared, strict=True)
+        ]
         gate = Gate(routes, verifier, policy, journal, meter, GateLog(), in_flight=limits.in_flight)
         server = Server(Probes(gate, journal, verifier), _limits(settings), new_request_id_source())
         _gauges(meter, gate, server, journal)
         if settings.metrics.port:
-            runner = await serve_metrics(meter, settings.metrics.address, settings.metrics.port + (0 if place is None else place.slot))
+            runner = await serve_metrics(
+                meter,
+                settings.metrics.address,
+                settings.metrics.port + (0 if place is None else place.slot),
+            )
         listener = Listener(
-            bind(settings.listen.address, settings.listen.port) if place is None else place.listening,
+            bind(settings.listen.address, settings.listen.port)
+            if place is None
+            else place.listening,
             server,
             None if certificate is None else certificate.context,
             connections=places,
@@ -129,7 +154,8 @@ async def run(
         watch = loop.create_task(_watch(certificate, journal))
         gc.collect()
         gc.freeze()  # what stands now stays: the collector need not look at it again
-        gc.set_threshold(20_000, 10, 10)  # a call makes no cycles; looking for them every 700 objects costs 1 % of it
+        # a call makes no cycles; looking for them every 700 objects costs 1 % of it
+        gc.set_threshold(20_000, 10, 10)
         _log.info(
             "serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash,
             compiled=_COMPILED,
@@ -138,10 +164,13 @@ async def run(
         loop.call_later(0.0 if place is None else place.overlap, cache)
         if ready is not None:
             ready()
-        ended = loop.run_in_executor(None, close_abandoned, settings.audit.directory, lanes, partial(_open_journal, settings))
+        ended = loop.run_in_executor(
+            None, close_abandoned, settings.audit.directory, lanes, partial(_open_journal, settings)
+        )
         await stop.wait()
         _log.info("handing over" if handing_over else "draining", in_flight=gate.in_flight)
-        gate.draining = not handing_over  # else workers would be told to end, though another process serves them
+        # else workers would be told to end, though another process serves them
+        gate.draining = not handing_over
         if runner is not None:
             await runner.cleanup()
         listener.close()
@@ -163,12 +192,16 @@ async def run(
 
 
 def load_catalogs(settings: Settings) -> dict[str, Catalog]:
-    """The catalog of each upstream, by the upstream's name. Raises `ConfigError` with the problems of all of them."""
+    """The catalog of each upstream, by the upstream's name. Raises `ConfigError` with the problems
+    of all of them.
+    """
     problems: list[Problem] = []
     catalogs: dict[str, Catalog] = {}
     for upstream in settings.upstreams:
         try:
-            catalogs[upstream.name] = load_catalog(settings.policy.directory / "catalogs" / f"{upstream.catalog}.toml")
+            catalogs[upstream.name] = load_catalog(
+                settings.policy.directory / "catalogs" / f"{upstream.catalog}.toml"
+            )
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -193,7 +226,11 @@ def _open_journal(settings: Settings, name: str) -> Journal:
 def _unused(settings: Settings) -> list[Catalog]:
     """The catalogs that no upstream has: the policies may speak of their methods."""
     used = {upstream.catalog for upstream in settings.upstreams}
-    return [load_catalog(path) for path in sorted((settings.policy.directory / "catalogs").glob("*.toml")) if path.stem not in used]
+    return [
+        load_catalog(path)
+        for path in sorted((settings.policy.directory / "catalogs").glob("*.toml"))
+        if path.stem not in used
+    ]
 
 
 def groups_claims(settings: Settings) -> dict[str, str]:
@@ -205,7 +242,8 @@ def groups_claims(settings: Settings) -> dict[str, str]:
 def make_issuers(settings: Settings) -> list[Issuer]:
     """The issuers of the settings, the local one among them, each with the source of its keys."""
     if any(given.jwks_file is None for given in settings.issuers):
-        from proxy.edge.https_fetch import fetch_with  # with it comes aiohttp, which takes a quarter of a second to load
+        # with it comes aiohttp, which takes a quarter of a second to load
+        from proxy.edge.https_fetch import fetch_with
     issuers = []
     for given in settings.issuers:
         profile = Profile(
@@ -215,7 +253,11 @@ def make_issuers(settings: Settings) -> list[Issuer]:
             groups_claim=given.groups_claim,
             max_lifetime_s=given.max_lifetime_seconds,
         )
-        source = DiscoveredKeys(given.issuer, fetch_with(given.ca_file)) if given.jwks_file is None else KeyFile(given.jwks_file)
+        source = (
+            DiscoveredKeys(given.issuer, fetch_with(given.ca_file))
+            if given.jwks_file is None
+            else KeyFile(given.jwks_file)
+        )
         issuers.append(Issuer(given.name, profile, source))
     local = settings.local_issuer
     if local is not None:
@@ -228,7 +270,9 @@ def make_target(upstream: Upstream) -> Target:
     """Where the leg of `upstream` goes."""
     authorization = b""
     if upstream.authorization is not None:
-        authorization = b"Basic " + base64.b64encode(upstream.authorization.reveal().strip().encode())
+        authorization = b"Basic " + base64.b64encode(
+            upstream.authorization.reveal().strip().encode()
+        )
     target = Target(
         upstream.name,
         authorization=authorization,
@@ -243,12 +287,18 @@ def make_target(upstream: Upstream) -> Target:
     host = url.hostname or "127.0.0.1"
     if url.scheme == "http":
         return replace(target, host=host, port=url.port or 80)
-    key = None if upstream.client_key is None else (upstream.client_key.file or upstream.client_key.reveal())
+    key = (
+        None
+        if upstream.client_key is None
+        else (upstream.client_key.file or upstream.client_key.reveal())
+    )
     tls = upstream_context(upstream.ca_file, upstream.client_certificate, key)
     return replace(target, host=host, port=url.port or 443, tls=tls, server_hostname=host)
 
 
-def _route(settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], shared: SharedLeg) -> Route:
+def _route(
+    settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], shared: SharedLeg
+) -> Route:
     limits = settings.limits
     streams = upstream.connections // _STREAMED
     return make_route(
@@ -278,14 +328,17 @@ def _limits(settings: Settings) -> Limits:
 def _certificate(settings: Settings) -> ReloadingCertificate | None:
     if settings.tls is None:
         return None
-    return ReloadingCertificate(settings.tls.certificate, settings.tls.key.file or settings.tls.key.reveal())
+    return ReloadingCertificate(
+        settings.tls.certificate, settings.tls.key.file or settings.tls.key.reveal()
+    )
 
 
 async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> None:
-    """Once a second: has the certificate changed, has the journal stopped or resumed. More seldom: collect garbage.
+    """Once a second: has the certificate changed, has the journal stopped or resumed. More seldom:
+    collect garbage.
 
-    Calls make no cycles, so the collector would hardly ever run by itself; but an error in a library's depths may make one
-    now and then, and hold on to a long answer with it.
+    Calls make no cycles, so the collector would hardly ever run by itself; but an error in a
+    library's depths may make one now and then, and hold on to a long answer with it.
     """
     failing: str | None = None
     for seconds in count(1):
@@ -298,7 +351,12 @@ async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> 
                     _log.info("certificate reloaded")
             except ConfigError as error:
                 for problem in error.problems:
-                    _log.error("certificate not reloaded", place=problem.place, what=problem.what, remedy=problem.remedy)
+                    _log.error(
+                        "certificate not reloaded",
+                        place=problem.place,
+                        what=problem.what,
+                        remedy=problem.remedy,
+                    )
         if journal.failure != failing:
             failing = journal.failure
             if failing is None:
@@ -311,6 +369,14 @@ def _gauges(meter: Meter, gate: Gate, server: Server, journal: Journal) -> None:
     meter.gauges += [
         ("callgate_in_flight_requests", "Requests being worked on.", lambda: gate.in_flight),
         ("callgate_connections", "Open client connections.", lambda: len(server.connections)),
-        ("callgate_audit_writable", "1 when the journal can be written, else 0.", lambda: float(journal.writable)),
-        ("callgate_audit_records", "Records that this journal durably holds.", lambda: journal.size),
+        (
+            "callgate_audit_writable",
+            "1 when the journal can be written, else 0.",
+            lambda: float(journal.writable),
+        ),
+        (
+            "callgate_audit_records",
+            "Records that this journal durably holds.",
+            lambda: journal.size,
+        ),
     ]

@@ -1,19 +1,24 @@
-"""The small supervisor of `callgate serve`: it owns the listening sockets, starts the serving processes, and replaces them.
+"""The small supervisor of `callgate serve`: it owns the listening sockets, starts the serving
+processes, and replaces them.
 
-Each slot has a socket of its own on the shared port (SO_REUSEPORT), so the kernel spreads connections over the processes.
-The sockets belong to the supervisor and outlive any process: while one is replaced, clients wait in the socket's queue
-instead of being refused.
+Each slot has a socket of its own on the shared port (SO_REUSEPORT), so the kernel spreads
+connections over the processes. The sockets belong to the supervisor and outlive any process: while
+one is replaced, clients wait in the socket's queue instead of being refused.
 
-* A process that dies is started again at once, or after a pause when it died young. One that cannot start any more (its
-  settings were broken meanwhile) is tried again every second; until then its socket is closed, so that the kernel gives
-  its clients to the other processes.
-* SIGHUP (`callgate reload`): new processes read settings, policies and certificates anew; when all of them are ready the
-  old ones hand over, that is, finish what they have. If one cannot start, the old ones stay, and the reason is logged.
+* A process that dies is started again at once, or after a pause when it died young. One that cannot
+start any more (its
+  settings were broken meanwhile) is tried again every second; until then its socket is closed, so
+  that the kernel gives its clients to the other processes.
+* SIGHUP (`callgate reload`): new processes read settings, policies and certificates anew; when all
+of them are ready the
+  old ones hand over, that is, finish what they have. If one cannot start, the old ones stay, and
+  the reason is logged.
 * SIGTERM, SIGINT: the sockets close, the processes drain and end, then the supervisor.
 * A process that was told to end and does not is killed when its time is up.
 
-The supervisor runs no event loop and no threads, so a fork from it is safe. It waits for nothing but signals and the pipes
-on which processes say that they serve, so no process that hangs while it starts keeps it from anything else.
+The supervisor runs no event loop and no threads, so a fork from it is safe. It waits for nothing
+but signals and the pipes on which processes say that they serve, so no process that hangs while it
+starts keeps it from anything else.
 """
 
 import contextlib
@@ -42,17 +47,21 @@ _REST_SECONDS = 0.5
 _ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _WATCHED = {*_ORDERS, signal.SIGCHLD, signal.SIGALRM}
 HAND_OVER = signal.SIGUSR1
-"""Tells a process to finish what it has because another has taken its place: workers are not told to stop."""
+"""Tells a process to finish what it has because another has taken its place: workers are not told
+to stop.
+"""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a serving process is given: its number, its listening socket, and how to say that it serves.
+    """What a serving process is given: its number, its listening socket, and how to say that it
+    serves.
 
-    `processes` is how many there are, and `overlap` for how many seconds those may go on serving in whose place they come. `ready`
-    takes the seconds that the process may take to end once it is told to.
+    `processes` is how many there are, and `overlap` for how many seconds those may go on serving in
+    whose place they come. `ready` takes the seconds that the process may take to end once it is
+    told to.
     """
 
     slot: int
@@ -64,7 +73,8 @@ class Place:
 
 @dataclass(slots=True)
 class _Process:
-    """One serving process as the supervisor sees it. `pipe` is where it says that it serves, -1 once it has.
+    """One serving process as the supervisor sees it. `pipe` is where it says that it serves, -1
+    once it has.
 
     It may take `patience` seconds to end.
     """
@@ -81,14 +91,22 @@ class _Process:
 
 
 class Supervisor:
-    """Runs `processes` serving processes. `serve` is called in each, returns its exit code, and must not return early.
+    """Runs `processes` serving processes. `serve` is called in each, returns its exit code, and
+    must not return early.
 
-    `status` tells `callgate reload` what is the case. A process that was told to end may take as long as it said, and before it
-    has said that, `patience` seconds.
+    `status` tells `callgate reload` what is the case. A process that was told to end may take as
+    long as it said, and before it has said that, `patience` seconds.
     """
 
     def __init__(
-        self, address: str, port: int, processes: int, serve: Callable[[Place], int], status: StatusFile, *, patience: float = 30.0
+        self,
+        address: str,
+        port: int,
+        processes: int,
+        serve: Callable[[Place], int],
+        status: StatusFile,
+        *,
+        patience: float = 30.0,
     ) -> None:
         """Bind the sockets. Raises `OSError` when the address is taken."""
         self._serve = serve
@@ -106,9 +124,13 @@ class Supervisor:
         self._code = 0
 
     def run(self) -> int:
-        """Supervise until told to stop; the exit code: 0, or that of a process that could not start in the first place."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have left it, the kernel would reap unseen
-        signal.signal(HAND_OVER, signal.SIG_IGN)  # is for serving processes, and may be sent to all of a group
+        """Supervise until told to stop; the exit code: 0, or that of a process that could not start
+        in the first place.
+        """
+        # ignored, as a parent may have left it, the kernel would reap unseen
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # is for serving processes, and may be sent to all of a group
+        signal.signal(HAND_OVER, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._say()
         self._begin_generation()
@@ -155,7 +177,9 @@ class Supervisor:
         self._stopping = True
 
     def _dismiss(self, process: _Process, number: signal.Signals) -> None:
-        """Tell a process to end. One that does not serve yet has nothing to finish and knows no other signal."""
+        """Tell a process to end. One that does not serve yet has nothing to finish and knows no
+        other signal.
+        """
         if not process.serves:
             os.close(process.pipe)
             process.pipe, number = -1, signal.SIGTERM
@@ -187,7 +211,9 @@ class Supervisor:
         self._finished(0)
 
     def _refuse(self, code: int) -> None:
-        """A process of the new generation could not start: let the others of it go, and everything else be as it was."""
+        """A process of the new generation could not start: let the others of it go, and everything
+        else be as it was.
+        """
         failed, self._next = self._next or {}, None
         for process in failed.values():
             self._dismiss(process, HAND_OVER)  # some may have taken clients already
@@ -208,7 +234,13 @@ class Supervisor:
 
     def _say(self, **changed: int) -> None:
         now = self._status
-        members = {"generation": now.generation, "begun": now.begun, "done": now.done, "refused": now.refused, **changed}
+        members = {
+            "generation": now.generation,
+            "begun": now.begun,
+            "done": now.done,
+            "refused": now.refused,
+            **changed,
+        }
         self._status = Status(now.pid, **members)
         try:
             self._file.write(self._status)
@@ -218,9 +250,12 @@ class Supervisor:
     # -- processes
 
     def _start(self, slot: int) -> _Process | None:
-        """Fork a process for `slot`; None when its socket cannot be bound again or the system has no process to give."""
+        """Fork a process for `slot`; None when its socket cannot be bound again or the system has
+        no process to give.
+        """
         try:
-            # One that has to be bound again is that of a process which could not start: no clients before it can.
+            # One that has to be bound again is that of a process which could not start: no clients
+            # before it can.
             listening = self._sockets[slot] = self._sockets[slot] or self._bind(listen=False)
             read, write = os.pipe()
         except OSError as error:
@@ -243,11 +278,18 @@ class Supervisor:
             os.close(read)
             _die_with(parent)
             self._forget_all_but(slot)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # is for the supervisor, and may be sent to all of a group
+            # is for the supervisor, and may be sent to all of a group
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.signal(HAND_OVER, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-            overlap = 0.0 if self._next is None else max((process.patience for process in self._current.values()), default=0.0)
-            code = self._serve(Place(slot, listening, len(self._sockets), overlap, partial(_say_ready, write)))
+            overlap = (
+                0.0
+                if self._next is None
+                else max((process.patience for process in self._current.values()), default=0.0)
+            )
+            code = self._serve(
+                Place(slot, listening, len(self._sockets), overlap, partial(_say_ready, write))
+            )
         except BaseException:
             traceback.print_exc()
         finally:
@@ -313,7 +355,8 @@ class Supervisor:
                 self._not_restarted(process.slot, code)
 
     def _not_restarted(self, slot: int, code: int) -> None:
-        if self._current and slot not in (self._next or {}):  # else nobody would serve its clients any sooner, or the next one has it
+        # else nobody would serve its clients any sooner, or the next one has it
+        if self._current and slot not in (self._next or {}):
             self._close(slot)
         self._restart_at[slot] = time.monotonic() + _PAUSE_SECONDS
         _log.error("process could not start", slot=slot, code=code)
@@ -337,13 +380,16 @@ class Supervisor:
 
 
 def _next_signal(seconds: float) -> int:
-    """Wait for one of the `_WATCHED` signals, which are blocked; SIGALRM when `seconds` have passed.
+    """Wait for one of the `_WATCHED` signals, which are blocked; SIGALRM when `seconds` have
+    passed.
 
-    Not by `signal.sigtimedwait`: when the process is stopped for longer than its time (SIGSTOP, a debugger, a container that
-    is paused), CPython's returns memory that nobody has written to, which may read as any signal (seen from 3.6 to 3.13).
+    Not by `signal.sigtimedwait`: when the process is stopped for longer than its time (SIGSTOP, a
+    debugger, a container that is paused), CPython's returns memory that nobody has written to,
+    which may read as any signal (seen from 3.6 to 3.13).
     """
     signal.setitimer(signal.ITIMER_REAL, 0)
-    # Orders first: the kernel gives the lowest number, and in every turn that takes long that would be the alarm, not SIGTERM.
+    # Orders first: the kernel gives the lowest number, and in every turn that takes long that would
+    # be the alarm, not SIGTERM.
     waiting = signal.sigpending() & _ORDERS
     if not waiting:
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -351,13 +397,16 @@ def _next_signal(seconds: float) -> int:
 
 
 def _say_ready(pipe: int, patience: float) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it was told to end meanwhile, and will hear that next
+    # it was told to end meanwhile, and will hear that next
+    with contextlib.suppress(BrokenPipeError):
         os.write(pipe, str(patience).encode())
     os.close(pipe)
 
 
 def _flush() -> None:
-    """Write out what is buffered, if that is possible: a process that parts from this one would write it once more."""
+    """Write out what is buffered, if that is possible: a process that parts from this one would
+    write it once more.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -369,7 +418,9 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel end this process when the supervisor is killed (Linux): nobody would supervise it any more."""
+    """Have the kernel end this process when the supervisor is killed (Linux): nobody would
+    supervise it any more.
+    """
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
     ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:

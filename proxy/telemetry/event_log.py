@@ -1,8 +1,10 @@
-"""The gate's own lines in the operator's log. Refusals are thinned: one caller, or one dead upstream, can cause thousands a second.
+"""The gate's own lines in the operator's log. Refusals are thinned: one caller, or one dead
+upstream, can cause thousands a second.
 
-Of requests rejected, of calls denied to one principal, of calls that one upstream failed to answer for one reason, and of
-errors of the gate's own from one place, a few lines a second are written, the first ones, then a count of the rest. The audit
-journal has what happened: every call denied or failed has a record of its own there.
+Of requests rejected, of calls denied to one principal, of calls that one upstream failed to answer
+for one reason, and of errors of the gate's own from one place, a few lines a second are written,
+the first ones, then a count of the rest. The audit journal has what happened: every call denied or
+failed has a record of its own there.
 """
 
 import asyncio
@@ -13,12 +15,15 @@ from typing import Any, TypeAlias
 
 import structlog
 
-_PER_SECOND = 20  # lines about rejected requests a second; the audit journal sums the rest up by address
+# lines about rejected requests a second; the audit journal sums the rest up by address
+_PER_SECOND = 20
 _PER_PRINCIPAL = 5  # lines about calls denied to one principal a second
 _DENIED_PER_SECOND = 50  # of all principals
 _PER_FAILURE = 2  # lines about calls that one upstream failed for one reason a second
 _FAILED_PER_SECOND = 20  # of all upstreams
-_PER_ERROR = 2  # lines a second about errors of one kind from one place in the gate: a caller who found one can repeat it
+# lines a second about errors of one kind from one place in the gate: a caller who found one can
+# repeat it
+_PER_ERROR = 2
 _ERRORS_PER_SECOND = 20  # of all kinds and places
 
 Later: TypeAlias = Callable[[float, Callable[[], None]], object]
@@ -40,31 +45,45 @@ class GateLog:
         self._broken = _Thinned(_PER_ERROR, _ERRORS_PER_SECOND, clock, later, self._more_broken)
 
     def info(self, event: str, **fields: Any) -> None:
-        """Write a line; one about a call denied only if that principal has not had its lines of this second."""
+        """Write a line; one about a call denied only if that principal has not had its lines of
+        this second.
+        """
         if event != "denied" or self._denied.admit(str(fields.get("principal", ""))):
             self._log.info(event, **fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Write a line about what is broken, or count it with those of its kind (`error`) from the same place (the last of `at`)."""
-        if self._broken.admit(f"{event}: {fields.get('error', '')} {' '.join(fields.get('at', ())[-1:])}".rstrip()):
+        """Write a line about what is broken, or count it with those of its kind (`error`) from the
+        same place (the last of `at`).
+        """
+        if self._broken.admit(
+            f"{event}: {fields.get('error', '')} {' '.join(fields.get('at', ())[-1:])}".rstrip()
+        ):
             self._log.error(event, **fields)
 
     def rejected(self, ref: str, address: str, reason: str) -> None:
-        """Write a line about a request that never became a call, or count it among those there was no line for."""
+        """Write a line about a request that never became a call, or count it among those there was
+        no line for.
+        """
         if self._rejected.admit(""):
             self._log.info("rejected", ref=ref, address=address, reason=reason)
 
     def failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
-        """Write a line about an allowed call that its upstream did not answer, or count it with those of its upstream."""
+        """Write a line about an allowed call that its upstream did not answer, or count it with
+        those of its upstream.
+        """
         if self._failed.admit(f"{upstream}: {reason}"):
-            self._log.warning("upstream failed", ref=ref, upstream=upstream, method=method, reason=reason)
+            self._log.warning(
+                "upstream failed", ref=ref, upstream=upstream, method=method, reason=reason
+            )
 
     def _more_rejected(self, counted: Counter[str]) -> None:
         self._log.info("more requests rejected", count=counted.total())
 
     def _more_denied(self, counted: Counter[str]) -> None:
         [(most, _)] = counted.most_common(1)
-        self._log.info("more calls denied", count=counted.total(), principals=len(counted), most_of=most)
+        self._log.info(
+            "more calls denied", count=counted.total(), principals=len(counted), most_of=most
+        )
 
     def _more_failed(self, counted: Counter[str]) -> None:
         [(most, _)] = counted.most_common(1)
@@ -76,10 +95,25 @@ class GateLog:
 
 
 class _Thinned:
-    """Admits `each` lines a second for one key and `total` for all; tells `more` how many there were beside, once the second is over."""
+    """Admits `each` lines a second for one key and `total` for all; tells `more` how many there
+    were beside, once the second is over.
+    """
 
-    def __init__(self, each: int, total: int, clock: Callable[[], float], later: Later, more: Callable[[Counter[str]], object]) -> None:
-        self._each, self._total, self._clock, self._later, self._more = each, total, clock, later, more
+    def __init__(
+        self,
+        each: int,
+        total: int,
+        clock: Callable[[], float],
+        later: Later,
+        more: Callable[[Counter[str]], object],
+    ) -> None:
+        self._each, self._total, self._clock, self._later, self._more = (
+            each,
+            total,
+            clock,
+            later,
+            more,
+        )
         self._begun = float("-inf")
         self._written: Counter[str] = Counter()
         self._counted: Counter[str] = Counter()

@@ -1,8 +1,9 @@
-"""The gate's log: one event a line on standard error, JSON for machines or columns for people, UTC times.
+"""The gate's log: one event a line on standard error, JSON for machines or columns for people, UTC
+times.
 
-Values are data, never markup: JSON escapes control characters, and so does the console form (as ``repr`` does), so a
-caller cannot forge a line. Keys that could carry a credential are withheld here as a last resort; no caller of this
-module is meant to pass one.
+Values are data, never markup: JSON escapes control characters, and so does the console form (as
+``repr`` does), so a caller cannot forge a line. Keys that could carry a credential are withheld
+here as a last resort; no caller of this module is meant to pass one.
 """
 
 import logging
@@ -19,14 +20,18 @@ from proxy.telemetry.nonblocking_stream import LogStream
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Form: TypeAlias = Literal["json", "console"]
 _Event: TypeAlias = MutableMapping[str, Any]
-_CREDENTIALS = frozenset({"authorization", "cookie", "credential", "key", "password", "secret", "token"})
+_CREDENTIALS = frozenset(
+    {"authorization", "cookie", "credential", "key", "password", "secret", "token"}
+)
 
 
 def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
-    """Send structlog's events, and those of libraries from warnings upwards, to a stream: standard error if none is given.
+    """Send structlog's events, and those of libraries from warnings upwards, to a stream: standard
+    error if none is given.
 
-    An event that cannot be written is lost, and whoever logs it goes on (`proxy.telemetry.nonblocking_stream`). Once events are written again, the
-    first says as `lines_lost` how many were lost.
+    An event that cannot be written is lost, and whoever logs it goes on
+    (`proxy.telemetry.nonblocking_stream`). Once events are written again, the first says as
+    `lines_lost` how many were lost.
     """
     given = to or sys.stderr
     log = given if isinstance(given, LogStream) else LogStream(given)
@@ -41,19 +46,26 @@ def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_json)
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        else structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
-    traced: list[structlog.typing.Processor] = [structlog.processors.format_exc_info] if form == "json" else [_escape]
+    traced: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info] if form == "json" else [_escape]
+    )
     structlog.configure(
         processors=[*shared, *traced, last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *traced, last]
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *traced, last],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -1,7 +1,8 @@
-"""Prometheus metrics on a listener of their own, loopback only: numbers about calls, never about who made them.
+"""Prometheus metrics on a listener of their own, loopback only: numbers about calls, never about
+who made them.
 
-The hot path adds to plain dictionaries; the collector turns them into families when somebody scrapes, which costs the
-scraper and not the calls.
+The hot path adds to plain dictionaries; the collector turns them into families when somebody
+scrapes, which costs the scraper and not the calls.
 """
 
 import asyncio
@@ -11,7 +12,12 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from proxy.edge.server.listener import Listener, bind
 from proxy.edge.server.server import Limits, Server, new_request_id_source
@@ -45,7 +51,9 @@ class Meter:
         self._calls[key] = self._calls.get(key, 0) + 1
 
     def completed(self, seconds: float, outcome: str = "ok") -> None:
-        """One allowed call answered, `seconds` after it was decided; `outcome` is ok, fault or the reason of a failure."""
+        """One allowed call answered, `seconds` after it was decided; `outcome` is ok, fault or the
+        reason of a failure.
+        """
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds += seconds
@@ -57,16 +65,22 @@ class Meter:
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client asks of a collector."""
         calls = CounterMetricFamily(
-            "callgate_calls", "Decided calls by upstream, class and reason.", labels=["upstream", "class", "reason"]
+            "callgate_calls",
+            "Decided calls by upstream, class and reason.",
+            labels=["upstream", "class", "reason"],
         )
         for labels, count in self._calls.items():
             calls.add_metric(list(labels), count)
         yield calls
-        rejected = CounterMetricFamily("callgate_rejected_requests", "Requests that never became a call.", labels=["reason"])
+        rejected = CounterMetricFamily(
+            "callgate_rejected_requests", "Requests that never became a call.", labels=["reason"]
+        )
         for reason, count in self._rejected.items():
             rejected.add_metric([reason], count)
         yield rejected
-        completed = CounterMetricFamily("callgate_completed_calls", "Allowed calls by what became of them.", labels=["outcome"])
+        completed = CounterMetricFamily(
+            "callgate_completed_calls", "Allowed calls by what became of them.", labels=["outcome"]
+        )
         for outcome, count in self._outcomes.items():
             completed.add_metric([outcome], count)
         yield completed
@@ -75,17 +89,24 @@ class Meter:
             total += count
             buckets.append((bound, float(total)))
         yield HistogramMetricFamily(
-            "callgate_call_seconds", "From decision to the end of the answer.", buckets=buckets, sum_value=self._seconds
+            "callgate_call_seconds",
+            "From decision to the end of the answer.",
+            buckets=buckets,
+            sum_value=self._seconds,
         )
         for name, help_text, value in self.gauges:
             yield GaugeMetricFamily(name, help_text, value=value())
 
 
 class MetricsListener:
-    """The listener for scrapers: the gate's own HTTP server, with one page. Make it with `serve_metrics`."""
+    """The listener for scrapers: the gate's own HTTP server, with one page. Make it with
+    `serve_metrics`.
+    """
 
     def __init__(self, meter: Meter, address: str, port: int) -> None:
-        """Listen at once, or as soon as the port is free: nobody goes without the gate because somebody has the port of its numbers."""
+        """Listen at once, or as soon as the port is free: nobody goes without the gate because
+        somebody has the port of its numbers.
+        """
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(meter)
         self._address = address
@@ -99,8 +120,8 @@ class MetricsListener:
     def _listen(self) -> Exception | None:
         """Listen; why that is not possible now, or None.
 
-        The port is not shared (SO_REUSEPORT), not even with the process that this one replaces: two gates with one port
-        would each answer some of the scrapes, and nobody would see it.
+        The port is not shared (SO_REUSEPORT), not even with the process that this one replaces: two
+        gates with one port would each answer some of the scrapes, and nobody would see it.
         """
         try:
             listening = bind(self._address, self.port)
@@ -109,7 +130,13 @@ class MetricsListener:
         self.port = listening.getsockname()[1]
         self._server = Server(self, Limits(body_bytes=1024), new_request_id_source())
         self._listener = Listener(
-            listening, self._server, None, connections=_SCRAPERS, per_address=_SCRAPERS, handshake_seconds=1.0, closed=lambda _: None
+            listening,
+            self._server,
+            None,
+            connections=_SCRAPERS,
+            per_address=_SCRAPERS,
+            handshake_seconds=1.0,
+            closed=lambda _: None,
         )
         return None
 
@@ -123,7 +150,12 @@ class MetricsListener:
                 return
             if attempt == _TOLD_AFTER:
                 why = (isinstance(error, OSError) and error.strerror) or str(error)
-                _log.warning("serving without metrics, until their port is free", address=self._address, port=self.port, why=why)
+                _log.warning(
+                    "serving without metrics, until their port is free",
+                    address=self._address,
+                    port=self.port,
+                    why=why,
+                )
 
     async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
         """The numbers, at ``GET /metrics`` only."""

@@ -1,8 +1,8 @@
 """The stream that the log is written to: it never fails, and it waits for nobody.
 
-The reader of a log may have died, its disk be full, or it may stand still: a pager, a terminal after Ctrl-S, a collector that
-hangs. A line that cannot be written at once is lost and counted, since the log is for whoever looks after the gate; what has
-to be kept is in the journal.
+The reader of a log may have died, its disk be full, or it may stand still: a pager, a terminal
+after Ctrl-S, a collector that hangs. A line that cannot be written at once is lost and counted,
+since the log is for whoever looks after the gate; what has to be kept is in the journal.
 """
 
 import os
@@ -15,14 +15,20 @@ from functools import partial
 from typing import Any, TextIO, TypeAlias
 
 _Put: TypeAlias = Callable[[bytes], int]
-"""Writes what there is room for and returns how many bytes that were; raises `OSError`, and so `BlockingIOError`."""
+"""Writes what there is room for and returns how many bytes that were; raises `OSError`, and so
+`BlockingIOError`.
+"""
 
 
 class LogStream:
-    """A text stream over another, whose `write` neither fails nor waits. A file is waited for, as long as its disk takes."""
+    """A text stream over another, whose `write` neither fails nor waits. A file is waited for, as
+    long as its disk takes.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        """`lost` is how many pieces of text, lines as a rule, could not be written since the last that could."""
+        """`lost` is how many pieces of text, lines as a rule, could not be written since the last
+        that could.
+        """
         self._stream = stream
         with suppress(OSError, ValueError):
             stream.flush()
@@ -63,10 +69,12 @@ class LogStream:
 
 
 def _put_without_waiting(stream: TextIO) -> _Put | None:
-    """How to write to the file descriptor of `stream` without waiting; None where nobody can keep a writer waiting, or there is none.
+    """How to write to the file descriptor of `stream` without waiting; None where nobody can keep a
+    writer waiting, or there is none.
 
-    O_NONBLOCK belongs to what is open, not to the process: set on what others gave us, it would be theirs as well, such as the
-    shell's in whose terminal this runs. So pipes and terminals are opened once more.
+    O_NONBLOCK belongs to what is open, not to the process: set on what others gave us, it would be
+    theirs as well, such as the shell's in whose terminal this runs. So pipes and terminals are
+    opened once more.
     """
     try:
         fd = stream.fileno()
@@ -78,7 +86,9 @@ def _put_without_waiting(stream: TextIO) -> _Put | None:
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         return None
     try:
-        own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        own = os.open(
+            f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        )
     except OSError:  # another user's
         return partial(_write_small, fd)
     return partial(os.write, own)
@@ -89,7 +99,9 @@ def _send(to: socket.socket, data: bytes) -> int:
 
 
 def _write_small(fd: int, data: bytes) -> int:
-    """Write as much as a pipe surely takes that has room for anything (pipe(7)), if only one process writes to it."""
+    """Write as much as a pipe surely takes that has room for anything (pipe(7)), if only one
+    process writes to it.
+    """
     ready = select.poll()
     ready.register(fd, select.POLLOUT)
     if not ready.poll(0):

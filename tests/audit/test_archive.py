@@ -41,7 +41,9 @@ async def test_only_whole_old_segments_are_planned(days: Path) -> None:
 
 
 async def test_what_remains_and_what_was_moved_both_verify(days: Path, tmp_path: Path) -> None:
-    """After archiving, the rest verifies by a record of the move, the archive verifies by itself, and together nothing is lost."""
+    """After archiving, the rest verifies by a record of the move, the archive verifies by itself,
+    and together nothing is lost.
+    """
     log, keys = days / "gate", public_keys(days / PUBLIC_KEYS)
     before = raw_lines(log)
     found = plan(log, "2026-01-02T12:00:00.000000Z")
@@ -52,8 +54,14 @@ async def test_what_remains_and_what_was_moved_both_verify(days: Path, tmp_path:
     await operator.close()
     remove(files)
     reports = {report.log: report for report in verify_directory(days, keys)}
-    assert reports["gate"].broken is None and reports["gate"].first == found.size and "archived to" in reports["gate"].notes[0]
-    [moved] = verify_directory(tmp_path / "archive", public_keys(tmp_path / "archive" / PUBLIC_KEYS))
+    assert (
+        reports["gate"].broken is None
+        and reports["gate"].first == found.size
+        and "archived to" in reports["gate"].notes[0]
+    )
+    [moved] = verify_directory(
+        tmp_path / "archive", public_keys(tmp_path / "archive" / PUBLIC_KEYS)
+    )
     assert moved.broken is None and (moved.records, moved.unsigned) == (found.size, 0)
     kept = [item.raw for place in (tmp_path / "archive" / "gate", log) for item in read_log(place)]
     assert kept == before
@@ -61,8 +69,12 @@ async def test_what_remains_and_what_was_moved_both_verify(days: Path, tmp_path:
     assert again is not None and again.numbers == (3,)
 
 
-async def test_a_beginning_that_is_gone_without_a_record_is_missing(days: Path, tmp_path: Path) -> None:
-    """Removing old segments without a record of it is found; so is removing more than the record says."""
+async def test_a_beginning_that_is_gone_without_a_record_is_missing(
+    days: Path, tmp_path: Path
+) -> None:
+    """Removing old segments without a record of it is found; so is removing more than the record
+    says.
+    """
     log, keys = days / "gate", public_keys(days / PUBLIC_KEYS)
     found = plan(log, "2026-01-02T12:00:00.000000Z")
     assert found is not None
@@ -93,7 +105,9 @@ async def test_the_gate_goes_on_after_its_beginning_was_moved(days: Path, tmp_pa
     journal = open_journal(days, clock=clock)
     await one(journal, 99)
     await journal.close()
-    assert all(report.broken is None for report in verify_directory(days, public_keys(days / PUBLIC_KEYS)))
+    assert all(
+        report.broken is None for report in verify_directory(days, public_keys(days / PUBLIC_KEYS))
+    )
 
 
 def planned(log: Path, before: str) -> Plan:
@@ -104,7 +118,9 @@ def planned(log: Path, before: str) -> Plan:
 
 
 async def test_an_archive_is_never_overwritten(days: Path, tmp_path: Path) -> None:
-    """Another log of the same name, of another machine, is refused and nothing of either is lost; the same again is no harm."""
+    """Another log of the same name, of another machine, is refused and nothing of either is lost;
+    the same again is no harm.
+    """
     archive = tmp_path / "archive"
     copy(planned(days / "gate", "2026-01-02T12:00:00.000000Z"), archive)
     before = {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()}
@@ -129,7 +145,9 @@ async def test_an_archive_is_never_overwritten(days: Path, tmp_path: Path) -> No
 
 
 async def test_an_archive_has_all_keys_and_policies(days: Path, tmp_path: Path) -> None:
-    """Logs of two machines under their own names can share an archive: it has both keys, and every policy set that is named in it."""
+    """Logs of two machines under their own names can share an archive: it has both keys, and every
+    policy set that is named in it.
+    """
     archive, clock = tmp_path / "archive", Clock()
     journal = open_journal(tmp_path / "second", "other", clock=clock)
     await one(journal, 1)
@@ -144,7 +162,9 @@ async def test_an_archive_has_all_keys_and_policies(days: Path, tmp_path: Path) 
 
 
 async def test_what_remains_says_which_policies_were_in_force(days: Path, tmp_path: Path) -> None:
-    """With the policy record itself archived, the log still says which set it began with, and the texts are still vouched for."""
+    """With the policy record itself archived, the log still says which set it began with, and the
+    texts are still vouched for.
+    """
     remove(copy(planned(days / "gate", "2026-01-02T12:00:00.000000Z"), tmp_path / "archive"))
     [found] = policy_sets(read_all(days), days)
     assert (found.hash, found.texts, found.continued) == (HASH, {"base.cedar": "y"}, True)

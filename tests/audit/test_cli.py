@@ -32,7 +32,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def fill() -> None:
         clock = Clock()
         journal = open_journal(directory, clock=clock)
-        journal.policy_in_force(HASH, {"base.cedar": '@id("etl-workers-work") permit (principal, action, resource);'})
+        journal.policy_in_force(
+            HASH, {"base.cedar": '@id("etl-workers-work") permit (principal, action, resource);'}
+        )
         for n in range(3):
             await one(journal, n, lambda: call(task="etl.Load_1", password="hunter2"))
         clock.now += 24 * 3600 * 10**9
@@ -81,21 +83,43 @@ READING = [
 
 @pytest.mark.parametrize("words", READING, ids=" ".join)
 def test_reading_verbs_work_and_print_nothing_raw(audit: Path, words: list[str]) -> None:
-    """Each verb succeeds, and whatever callers put into names and headers, no control character reaches the terminal."""
+    """Each verb succeeds, and whatever callers put into names and headers, no control character
+    reaches the terminal.
+    """
     result = run(*words, "--dir", audit)
     assert result.exit_code == 0, result.output
-    assert result.stdout and not re.search("[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]", result.stdout)
-    assert not re.search("^forged line", result.stdout, re.MULTILINE) and (words[0] == "match" or "hunter2" not in result.stdout)
+    assert result.stdout and not re.search(
+        "[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]", result.stdout
+    )
+    assert not re.search("^forged line", result.stdout, re.MULTILINE) and (
+        words[0] == "match" or "hunter2" not in result.stdout
+    )
 
 
 @pytest.mark.parametrize(
-    "words", [*READING, ["verify"], ["archive"], ["key", "make"], ["key", "show"], ["verify-proof"], ["report", "access"]], ids=" ".join
+    "words",
+    [
+        *READING,
+        ["verify"],
+        ["archive"],
+        ["key", "make"],
+        ["key", "show"],
+        ["verify-proof"],
+        ["report", "access"],
+    ],
+    ids=" ".join,
 )
 def test_help_has_an_example(words: list[str]) -> None:
     """Every verb's help shows an example of itself."""
-    verb = [word for word in words[: 2 if words[0] in ("report", "key") else 1] if not word.startswith("-")]
+    verb = [
+        word
+        for word in words[: 2 if words[0] in ("report", "key") else 1]
+        if not word.startswith("-")
+    ]
     result = run(*verb, "--help")
-    assert result.exit_code == 0 and f"Example: callgate audit {' '.join(verb)}" in re.sub(r"\s+", " ", result.stdout)
+    assert result.exit_code == 0 and f"Example: callgate audit {' '.join(verb)}" in re.sub(
+        r"\s+", " ", result.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,9 +139,15 @@ def test_help_has_an_example(words: list[str]) -> None:
     ids=" ".join,
 )
 def test_what_cannot_be_told_is_2(tmp_path: Path, words: list[str]) -> None:
-    """A directory, file or time that is not there or makes no sense is exit code 2, with a message, not a stack trace."""
+    """A directory, file or time that is not there or makes no sense is exit code 2, with a message,
+    not a stack trace.
+    """
     result = run(*words, *([] if words[0].startswith("verify") else ["--dir", tmp_path / "none"]))
-    assert result.exit_code == 2 and result.stderr and not isinstance(result.exception, AttributeError | KeyError | TypeError)
+    assert (
+        result.exit_code == 2
+        and result.stderr
+        and not isinstance(result.exception, AttributeError | KeyError | TypeError)
+    )
 
 
 def test_the_answer_no_is_1(audit: Path) -> None:
@@ -137,7 +167,13 @@ def test_query_csv_is_whole(audit: Path) -> None:
 def test_show_has_the_policy(audit: Path) -> None:
     """A call is shown with who, what came of it, and the text of the policy that decided."""
     shown = run("show", "call-1", "--dir", audit).stdout
-    for part in ("okta|etl-07", "ok, status 200", '@id("etl-workers-work") permit', "After it", "hmac-sha256"):
+    for part in (
+        "okta|etl-07",
+        "ok, status 200",
+        '@id("etl-workers-work") permit',
+        "After it",
+        "hmac-sha256",
+    ):
         assert part in shown
 
 
@@ -148,7 +184,9 @@ def test_match_reads_standard_input(audit: Path) -> None:
 
 
 def test_verify_and_keep_and_verify_from(audit: Path, tmp_path: Path) -> None:
-    """Intact is 0, the kept checkpoint serves the next check, damage is 1 and named, another key is 1."""
+    """Intact is 0, the kept checkpoint serves the next check, damage is 1 and named, another key is
+    1.
+    """
     key, kept = audit / PUBLIC_KEYS, tmp_path / "kept"
     first = run("verify", audit, "--key", key, "--keep", kept)
     assert first.exit_code == 0 and "INTACT" in first.stdout
@@ -160,24 +198,40 @@ def test_verify_and_keep_and_verify_from(audit: Path, tmp_path: Path) -> None:
     segment.write_bytes(segment.read_bytes().replace(b"call-1", b"call-9", 1))
     damaged = run("verify", audit, "--key", key, "--json")
     document = orjson.loads(damaged.stdout)
-    assert damaged.exit_code == 1 and (document["intact"], document["wrong"], document["segment"]) == (False, "altered", 1)
+    assert damaged.exit_code == 1 and (
+        document["intact"],
+        document["wrong"],
+        document["segment"],
+    ) == (False, "altered", 1)
     assert f"record {document['record']}" in run("verify", audit, "--key", key).stdout
 
 
 def test_checkpoints_of_all_logs_are_kept_in_one_file(audit: Path, tmp_path: Path) -> None:
-    """A gate that was reloaded has several logs: --keep and --from take all of them, and a log that is gone or shortened shows."""
+    """A gate that was reloaded has several logs: --keep and --from take all of them, and a log that
+    is gone or shortened shows.
+    """
     asyncio.run(open_journal(audit, "gate-2").close())
     kept = tmp_path / "kept"
     assert run("verify", audit, "--keep", kept).exit_code == 0
-    assert run("verify", audit, "--from", kept).exit_code == 0 and run("verify", audit / "gate-2", "--from", kept).exit_code == 0
+    assert (
+        run("verify", audit, "--from", kept).exit_code == 0
+        and run("verify", audit / "gate-2", "--from", kept).exit_code == 0
+    )
     assert run("report", "changes", "--dir", audit, "--at", kept).exit_code == 0
     away = (audit / "gate-2").rename(tmp_path / "away")
     gone = run("verify", audit, "--from", kept)
-    assert gone.exit_code == 1 and "the log is not here" in gone.stdout and run("verify", audit).exit_code == 0
+    assert (
+        gone.exit_code == 1
+        and "the log is not here" in gone.stdout
+        and run("verify", audit).exit_code == 0
+    )
     away.rename(audit / "gate-2")
     for path in (audit / "gate").glob("00000002.*"):
         path.unlink()
-    assert run("verify", audit).exit_code == 0 and "does not end in order" in run("verify", audit).stdout
+    assert (
+        run("verify", audit).exit_code == 0
+        and "does not end in order" in run("verify", audit).stdout
+    )
     assert run("verify", audit, "--from", kept).exit_code == 1
     assert run("verify", audit, "--keep", tmp_path / "none" / "kept").exit_code == 2
 
@@ -192,7 +246,14 @@ def test_a_key_is_a_file_or_the_key(audit: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--class", "admn"), ("--decision", "denied"), ("--reason", "norole"), ("--address", "10.0.0.0/8")], ids=" ".join
+    "words",
+    [
+        ("--class", "admn"),
+        ("--decision", "denied"),
+        ("--reason", "norole"),
+        ("--address", "10.0.0.0/8"),
+    ],
+    ids=" ".join,
 )
 def test_a_mistyped_filter_is_no_answer(audit: Path, words: tuple[str, str]) -> None:
     """A word that no record can hold is refused: none found would read as none happened."""
@@ -204,24 +265,36 @@ def test_no_call_is_said(audit: Path) -> None:
     """Nothing found is said; and what the table calls rejected is found by that name."""
     assert "no call matches" in run("query", "--method", "none", "--dir", audit).stderr
     assert (
-        run("query", "--decision", "rejected", "--dir", audit).stdout == run("query", "--decision", "reject", "--dir", audit).stdout != ""
+        run("query", "--decision", "rejected", "--dir", audit).stdout
+        == run("query", "--decision", "reject", "--dir", audit).stdout
+        != ""
     )
 
 
-@pytest.mark.parametrize("words", [["tail"], ["query"], ["stats"], ["report", "refusals"], ["report", "access"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["tail"], ["query"], ["stats"], ["report", "refusals"], ["report", "access"]],
+    ids=" ".join,
+)
 def test_a_directory_without_logs_is_refused(tmp_path: Path, words: list[str]) -> None:
     """Where there is no log there is no answer, least of all that nothing was refused."""
     result = run(*words, "--dir", tmp_path)
     assert result.exit_code == 2 and "there is no log in" in result.stderr
 
 
-def test_rows_are_not_folded_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_not_folded_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """However narrow the terminal, a row is one line with the id in one piece."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "40")
     table([("2026-01-01T00:00:00.000000Z", "x" * 60, "7Q2M4K1X")], ("time", "who", "id"))
     header, row = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
-    assert header.split() == ["time", "who", "id"] and row.split() == ["2026-01-01T00:00:00.000000Z", "x" * 60, "7Q2M4K1X"]
+    assert header.split() == ["time", "who", "id"] and row.split() == [
+        "2026-01-01T00:00:00.000000Z",
+        "x" * 60,
+        "7Q2M4K1X",
+    ]
 
 
 def test_prove_and_verify_proof(audit: Path, tmp_path: Path) -> None:
@@ -235,7 +308,9 @@ def test_prove_and_verify_proof(audit: Path, tmp_path: Path) -> None:
 
 
 def test_archive(audit: Path, tmp_path: Path) -> None:
-    """Old segments move, on record; what is left and what was moved verify; a dry run moves nothing."""
+    """Old segments move, on record; what is left and what was moved verify; a dry run moves
+    nothing.
+    """
     words = ("archive", "--before", "2026-01-02", "--to", tmp_path / "old", "--dir", audit)
     assert run(*words, "--dry-run").exit_code == 0 and not (tmp_path / "old").exists()
     result = run(*words)
@@ -263,7 +338,9 @@ def test_export_is_json_lines(audit: Path, tmp_path: Path) -> None:
 
 
 def test_parquet_with_and_without_the_extra(audit: Path, tmp_path: Path) -> None:
-    """With pyarrow, an extra, the file has all rows and columns; without it the refusal says what to install."""
+    """With pyarrow, an extra, the file has all rows and columns; without it the refusal says what
+    to install.
+    """
     result = run("export", "--form", "parquet", "--out", tmp_path / "x.parquet", "--dir", audit)
     if importlib.util.find_spec("pyarrow") is None:
         assert result.exit_code == 2 and "pip install" in result.stderr
@@ -273,10 +350,14 @@ def test_parquet_with_and_without_the_extra(audit: Path, tmp_path: Path) -> None
 
 
 def test_following_prints_what_comes(audit: Path) -> None:
-    """tail -f shows a record of a process that began after it did, and ends quietly when interrupted."""
+    """tail -f shows a record of a process that began after it did, and ends quietly when
+    interrupted.
+    """
     code = "from proxy.cli.audit import app; app()"
     command = [sys.executable, "-c", code, "tail", "-f", "-n", "1", "--json", "--dir", str(audit)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as process:
         assert process.stdout is not None
         assert orjson.loads(process.stdout.readline())["stage"] == "closed"
 
@@ -284,5 +365,9 @@ def test_following_prints_what_comes(audit: Path) -> None:
             await open_journal(audit, "late").close()
 
         asyncio.run(later())
-        assert [orjson.loads(process.stdout.readline())["stage"] for _ in range(3)] == ["segment", "opened", "closed"]
+        assert [orjson.loads(process.stdout.readline())["stage"] for _ in range(3)] == [
+            "segment",
+            "opened",
+            "closed",
+        ]
         process.terminate()

@@ -36,7 +36,9 @@ def directory(tmp_path: Path) -> Path:
     """Policies with one role, one policy and a catalog of two methods."""
     path = tmp_path / "policies"
     (path / "catalogs").mkdir(parents=True)
-    (path / "roles.toml").write_text('[[roles.viewer]]\nissuer = "i"\ngroup = "v"\nsubject = "alice"\n')
+    (path / "roles.toml").write_text(
+        '[[roles.viewer]]\nissuer = "i"\ngroup = "v"\nsubject = "alice"\n'
+    )
     (path / "a.cedar").write_text(VIEW)
     (path / "catalogs" / "small.toml").write_text(CATALOG)
     return path
@@ -44,7 +46,11 @@ def directory(tmp_path: Path) -> Path:
 
 def load(directory: Path) -> PolicySet:
     """The set as a gate loads it."""
-    return load_policies(directory, {"up": load_catalog(directory / "catalogs" / "small.toml")}, groups_claims={"i": "groups"})
+    return load_policies(
+        directory,
+        {"up": load_catalog(directory / "catalogs" / "small.toml")},
+        groups_claims={"i": "groups"},
+    )
 
 
 def serve(audit: Path, policies: PolicySet, clock: Clock, name: str = "gate") -> None:
@@ -54,7 +60,9 @@ def serve(audit: Path, policies: PolicySet, clock: Clock, name: str = "gate") ->
         journal = open_journal(audit, name, clock=clock)
         journal.policy_in_force(policies.hash, policies.files)
         decision = Decision(True, Reason.ALLOWED, ("view",), policies.hash)
-        [receipt] = await journal.decide("R", ALICE, HERE, [(Call("up", "luigi", "graph", "view", {}), decision)], 0)
+        [receipt] = await journal.decide(
+            "R", ALICE, HERE, [(Call("up", "luigi", "graph", "view", {}), decision)], 0
+        )
         assert receipt is not None
         journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
         await journal.close()
@@ -64,24 +72,34 @@ def serve(audit: Path, policies: PolicySet, clock: Clock, name: str = "gate") ->
 
 def access(audit: Path, *words: object) -> Result:
     """Run the report."""
-    return CliRunner().invoke(app, ["report", "access", "--form", "csv", "--dir", str(audit), *map(str, words)])
+    return CliRunner().invoke(
+        app, ["report", "access", "--form", "csv", "--dir", str(audit), *map(str, words)]
+    )
 
 
 def granted(result: Result) -> dict[str, str]:
     """How many methods of each class alice was granted."""
     assert result.exit_code == 0, result.output
-    return {row[3]: row[4] for row in csv.reader(result.stdout.splitlines()) if row[:1] == ["i|alice"]}
+    return {
+        row[3]: row[4] for row in csv.reader(result.stdout.splitlines()) if row[:1] == ["i|alice"]
+    }
 
 
 def test_rights_are_those_in_force_then(tmp_path: Path, directory: Path) -> None:
-    """Neither files that were edited and never loaded, nor a set that came later, alter a report up to a checkpoint or a time."""
+    """Neither files that were edited and never loaded, nor a set that came later, alter a report up
+    to a checkpoint or a time.
+    """
     audit, clock = tmp_path / "audit", Clock()
     first = load(directory)
     serve(audit, first, clock)
     old = tmp_path / "old.checkpoint"
     old.write_bytes(last_checkpoints(audit)["gate"].note)
     before = access(audit)
-    assert granted(before) == {"view": "1"} and first.hash in before.stdout and "group v and subject alice" in before.stdout
+    assert (
+        granted(before) == {"view": "1"}
+        and first.hash in before.stdout
+        and "group v and subject alice" in before.stdout
+    )
 
     (directory / "catalogs" / "small.toml").write_text(CATALOG.replace('"admin"', '"view"'))
     assert access(audit).stdout == before.stdout
@@ -93,7 +111,11 @@ def test_rights_are_those_in_force_then(tmp_path: Path, directory: Path) -> None
     shutil.rmtree(directory)
 
     after = access(audit)
-    assert granted(after) == {"view": "2"} and second.hash in after.stdout and first.hash not in after.stdout
+    assert (
+        granted(after) == {"view": "2"}
+        and second.hash in after.stdout
+        and first.hash not in after.stdout
+    )
     assert "2 policy sets were in force" in after.stdout
     assert access(audit, "--at", old).stdout == before.stdout
     named = re.search(r"--at (gate:\d+)", before.stdout)
@@ -104,17 +126,25 @@ def test_rights_are_those_in_force_then(tmp_path: Path, directory: Path) -> None
 
 
 def test_a_change_of_a_class_shows(tmp_path: Path, directory: Path) -> None:
-    """A method that a catalog moves to another class is a change of the policies: the report on changes has the line."""
+    """A method that a catalog moves to another class is a change of the policies: the report on
+    changes has the line.
+    """
     audit, clock = tmp_path / "audit", Clock()
     serve(audit, load(directory), clock)
     (directory / "catalogs" / "small.toml").write_text(CATALOG.replace('"admin"', '"view"'))
     serve(audit, load(directory), clock, "gate-2")
     shown = CliRunner().invoke(app, ["report", "changes", "--dir", str(audit)]).stdout
-    assert "changed: catalogs/small.toml" in shown and '-class = "admin"' in shown and '+class = "view"' in shown
+    assert (
+        "changed: catalogs/small.toml" in shown
+        and '-class = "admin"' in shown
+        and '+class = "view"' in shown
+    )
 
 
 def test_doctored_texts_grant_nothing(tmp_path: Path, directory: Path) -> None:
-    """If the kept texts are not those that the log vouches for, there is no report; nor if there is no record of any set."""
+    """If the kept texts are not those that the log vouches for, there is no report; nor if there is
+    no record of any set.
+    """
     audit = tmp_path / "audit"
     serve(audit, load(directory), Clock())
     [kept] = (audit / "policies").iterdir()

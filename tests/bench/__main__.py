@@ -1,7 +1,8 @@
 """The command line of the bench; ``make bench`` runs all of it.
 
-``python -m tests.bench`` measures everything and prints the tables; ``python -m tests.bench table`` (or any other part)
-measures that alone; ``profile`` shows where CPU time goes. BENCH_SECONDS or --seconds bounds the whole, roughly.
+``python -m tests.bench`` measures everything and prints the tables; ``python -m tests.bench table``
+(or any other part) measures that alone; ``profile`` shows where CPU time goes. BENCH_SECONDS or
+--seconds bounds the whole, roughly.
 """
 
 import argparse
@@ -15,13 +16,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import audit_cost, compare, memory, overload, processes, profiler, records, report, schedulers, starting
+from tests.bench import (
+    audit_cost,
+    compare,
+    memory,
+    overload,
+    processes,
+    profiler,
+    records,
+    report,
+    schedulers,
+    starting,
+)
 from tests.bench.calls import all_calls
 from tests.bench.compare import Results, Row
 from tests.bench.report import Target
 from tests.bench.tools import Tools, get_tools, home
 
-PARTS = ("table", "throughput", "overload", "dashboards", "processes", "memory", "start", "audit", "reading")
+PARTS = (
+    "table",
+    "throughput",
+    "overload",
+    "dashboards",
+    "processes",
+    "memory",
+    "start",
+    "audit",
+    "reading",
+)
 _PEERLESS = frozenset(PARTS) - {"table", "throughput"} | {"profile"}
 _REST = 620.0  # seconds that everything but the table takes, roughly
 
@@ -33,11 +55,15 @@ def main() -> None:
     tools = get_tools(_say, peers=given.part not in _PEERLESS)
     if given.part == "profile":
         with _scratch() as directory:
-            profiler.profile(tools, directory, wanted, tls=given.tls, seconds=given.each or 5, say=_print)
+            profiler.profile(
+                tools, directory, wanted, tls=given.tls, seconds=given.each or 5, say=_print
+            )
         return
     about = report.machine(tools.versions())
     if os.getloadavg()[0] > 0.5:
-        _say("The machine is busy: ratios hold, since all run in turns; latencies and calls per second do not.")
+        _say(
+            "The machine is busy: ratios hold, since all run in turns; latencies and calls per second do not."
+        )
     began = time.monotonic()
     parts = PARTS if given.part == "all" else (given.part,)
     results: Results = {}
@@ -71,18 +97,28 @@ def main() -> None:
 
 def _rows(given: argparse.Namespace) -> list[Row]:
     """The rows whose titles hold what was asked for; at least one."""
-    rows = [Row(call, given.tls) for call in all_calls()] if given.part == "profile" else compare.rows()
+    rows = (
+        [Row(call, given.tls) for call in all_calls()]
+        if given.part == "profile"
+        else compare.rows()
+    )
     wanted = [row for row in rows if given.rows.lower() in row.title.lower()]
     if not wanted:
-        raise SystemExit(f"no row's title holds {given.rows!r}: {', '.join(row.title for row in rows)}")
+        raise SystemExit(
+            f"no row's title holds {given.rows!r}: {', '.join(row.title for row in rows)}"
+        )
     return wanted
 
 
-def _table(tools: Tools, directory: Path, given: argparse.Namespace, wanted: list[Row], began: float) -> Results:
+def _table(
+    tools: Tools, directory: Path, given: argparse.Namespace, wanted: list[Row], began: float
+) -> Results:
     until = began + given.seconds - (_REST if given.part == "all" and not given.quick else 0)
     with compare.field_of(tools, directory, set(given.only), _say) as field:
         rounds = given.rounds or (1 if given.quick else 5)
-        return compare.compare(field, wanted, rounds=rounds, seconds=given.each or 1, until=until, say=_say)
+        return compare.compare(
+            field, wanted, rounds=rounds, seconds=given.each or 1, until=until, say=_say
+        )
 
 
 def _part(part: str, tools: Tools, directory: Path, given: argparse.Namespace) -> list[Target]:
@@ -101,25 +137,43 @@ def _part(part: str, tools: Tools, directory: Path, given: argparse.Namespace) -
             )
         ),
         "overload": lambda: report.overload_targets(
-            overload.overload(directory, rounds=rounds if quick else max(10, rounds), seconds=3, say=_say)
+            overload.overload(
+                directory, rounds=rounds if quick else max(10, rounds), seconds=3, say=_say
+            )
         ),
-        "dashboards": lambda: report.dashboard_targets(schedulers.dashboards(directory, seconds=10 if quick else 30, say=_say)),
+        "dashboards": lambda: report.dashboard_targets(
+            schedulers.dashboards(directory, seconds=10 if quick else 30, say=_say)
+        ),
         "processes": lambda: report.process_targets(
-            processes.processes(tools, directory, rounds=rounds if quick else max(7, rounds), seconds=2)
+            processes.processes(
+                tools, directory, rounds=rounds if quick else max(7, rounds), seconds=2
+            )
         ),
         "memory": lambda: report.memory_targets(
-            memory.memory(tools, directory, calls=given.calls or million, idle=200 if quick else given.idle, say=_say)
+            memory.memory(
+                tools,
+                directory,
+                calls=given.calls or million,
+                idle=200 if quick else given.idle,
+                say=_say,
+            )
         ),
         "start": lambda: report.start_targets(starting.start_seconds(directory, rounds=rounds)),
-        "audit": lambda: report.audit_lines(audit_cost.audit_cost(tools, directory, rounds=rounds, seconds=seconds)),
-        "reading": lambda: report.reading_lines(records.reading(directory, records=given.records or (10_000 if quick else 200_000))),
+        "audit": lambda: report.audit_lines(
+            audit_cost.audit_cost(tools, directory, rounds=rounds, seconds=seconds)
+        ),
+        "reading": lambda: report.reading_lines(
+            records.reading(directory, records=given.records or (10_000 if quick else 200_000))
+        ),
     }
     return kinds[part]()
 
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A directory on the same disk as the checkout (a journal in memory would cost nothing), gone afterwards."""
+    """A directory on the same disk as the checkout (a journal in memory would cost nothing), gone
+    afterwards.
+    """
     path = Path(tempfile.mkdtemp(prefix="run-", dir=home()))
     try:
         yield path
@@ -128,19 +182,52 @@ def _scratch() -> Iterator[Path]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Callgate against its peers, and against its targets.")
-    parser.add_argument("part", nargs="?", default="all", choices=["all", *PARTS, "profile"], help="what to measure (all)")
-    parser.add_argument("--quick", action="store_true", help="one short round of everything: shows that it works, not how fast")
-    parser.add_argument("--seconds", type=float, default=float(os.environ.get("BENCH_SECONDS", "1000")), help="bound of the whole (1000)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Callgate against its peers, and against its targets.",
+    )
+    parser.add_argument(
+        "part",
+        nargs="?",
+        default="all",
+        choices=["all", *PARTS, "profile"],
+        help="what to measure (all)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one short round of everything: shows that it works, not how fast",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=float(os.environ.get("BENCH_SECONDS", "1000")),
+        help="bound of the whole (1000)",
+    )
     parser.add_argument("--each", type=int, default=0, help="seconds of one run of the client")
-    parser.add_argument("--rounds", type=int, default=0, help="rounds over which the median is taken")
-    parser.add_argument("--rows", default="", help="only rows whose title holds this (table, profile)")
-    parser.add_argument("--only", nargs="*", default=[], metavar="PEER", help="only these columns (table)")
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="rounds over which the median is taken"
+    )
+    parser.add_argument(
+        "--rows", default="", help="only rows whose title holds this (table, profile)"
+    )
+    parser.add_argument(
+        "--only", nargs="*", default=[], metavar="PEER", help="only these columns (table)"
+    )
     parser.add_argument("--tls", action="store_true", help="with TLS (profile)")
-    parser.add_argument("--calls", type=int, default=0, help="calls for memory over time (a million)")
+    parser.add_argument(
+        "--calls", type=int, default=0, help="calls for memory over time (a million)"
+    )
     parser.add_argument("--idle", type=int, default=5_000, help="idle TLS connections (5,000)")
-    parser.add_argument("--records", type=int, default=0, help="records to read (200,000; the target speaks of a million)")
-    parser.add_argument("--readme", action="store_true", help="write the tables between the markers of README.md")
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=0,
+        help="records to read (200,000; the target speaks of a million)",
+    )
+    parser.add_argument(
+        "--readme", action="store_true", help="write the tables between the markers of README.md"
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,6 @@
-"""What the audit costs: the same gate with its journal on the disk and with one that goes nowhere, in turns; calls per fsync."""
+"""What the audit costs: the same gate with its journal on the disk and with one that goes nowhere,
+in turns; calls per fsync.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from tests.bench.wrk import run_wrk, script
 
 @dataclass(frozen=True, slots=True)
 class AuditCost:
-    """CPU a call in microseconds with and without the disk; calls and records that share one fsync; p50 in milliseconds of both."""
+    """CPU a call in microseconds with and without the disk; calls and records that share one fsync;
+    p50 in milliseconds of both.
+    """
 
     durable_us: float
     nowhere_us: float
@@ -31,7 +35,13 @@ class AuditCost:
 
 
 def audit_cost(
-    tools: Tools, directory: Path, *, rounds: int, seconds: int, connections: int = CONNECTIONS, title: str = "xmlrpc add_task 900 B"
+    tools: Tools,
+    directory: Path,
+    *,
+    rounds: int,
+    seconds: int,
+    connections: int = CONNECTIONS,
+    title: str = "xmlrpc add_task 900 B",
 ) -> AuditCost:
     """Measure both gates in turns with one kind of call."""
     credentials = make_credentials(directory)
@@ -42,7 +52,17 @@ def audit_cost(
         upstream = stack.enter_context(peers.nginx(tools, directory, credentials, client)).port
         given: dict[str, Any] = {"tls": False, "upstream": upstream}
         gates = {
-            name: stack.enter_context(gate.observed(directory, credentials, proxy, directory / f"{name}.json", *flags, name=name, **given))
+            name: stack.enter_context(
+                gate.observed(
+                    directory,
+                    credentials,
+                    proxy,
+                    directory / f"{name}.json",
+                    *flags,
+                    name=name,
+                    **given,
+                )
+            )
             for name, flags in (("durable", ()), ("nowhere", ("nowhere",)))
         }
         cpu: dict[str, list[float]] = {name: [] for name in gates}
@@ -54,7 +74,9 @@ def audit_cost(
                 assert good(call, *post(url, call.body, call.content_type, credentials.token)), name
                 observed.take()
                 before = observed.child.cpu_seconds()
-                ran = run_wrk(tools.wrk, url, lua, seconds=seconds, connections=connections, core=client)
+                ran = run_wrk(
+                    tools.wrk, url, lua, seconds=seconds, connections=connections, core=client
+                )
                 cpu[name].append((observed.child.cpu_seconds() - before) / ran.calls * 1e6)
                 p50[name].append(ran.p50_ms)
                 seen = observed.take()

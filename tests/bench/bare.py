@@ -1,8 +1,10 @@
-"""The least that a proxy in Python can do: ``python tests/bench/bare.py PORT TLS_PORT UPSTREAM LUIGID CERT KEY``.
+"""The least that a proxy in Python can do: ``python tests/bench/bare.py PORT TLS_PORT UPSTREAM
+LUIGID CERT KEY``.
 
-It receives a call, hashes its body once (SHA-256, as a record that says what was sent has to), sends the same bytes on and
-passes the answer back. It looks at no token, reads no call, decides nothing, records nothing and writes nothing afresh.
-What it takes is the floor under Callgate's column, as "upstream alone" is the floor under everybody's.
+It receives a call, hashes its body once (SHA-256, as a record that says what was sent has to),
+sends the same bytes on and passes the answer back. It looks at no token, reads no call, decides
+nothing, records nothing and writes nothing afresh. What it takes is the floor under Callgate's
+column, as "upstream alone" is the floor under everybody's.
 """
 
 import asyncio
@@ -28,7 +30,9 @@ class _Message:
         self._have = self._whole = 0
 
     def take(self, data: bytes) -> tuple[bytes, int] | None:
-        """The whole message and where its body begins, once it is there: nobody here sends a second before the first is answered."""
+        """The whole message and where its body begins, once it is there: nobody here sends a second
+        before the first is answered.
+        """
         self._parts.append(data)
         self._have += len(data)
         if self._have < self._whole:
@@ -103,18 +107,24 @@ class _Client(asyncio.Protocol):
             self._waiting = asyncio.get_running_loop().create_task(self._connect(port, pool, call))
 
     async def _connect(self, port: int, pool: list[_Upstream], call: bytes) -> None:
-        _, upstream = await asyncio.get_running_loop().create_connection(lambda: _Upstream(pool), "127.0.0.1", port)
+        _, upstream = await asyncio.get_running_loop().create_connection(
+            lambda: _Upstream(pool), "127.0.0.1", port
+        )
         upstream.ask(self._transport, call)
 
 
-async def main(port: int, tls_port: int, upstream: int, luigid: int, certificate: str, key: str) -> None:
+async def main(
+    port: int, tls_port: int, upstream: int, luigid: int, certificate: str, key: str
+) -> None:
     """Serve until ended."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     pools: dict[int, list[_Upstream]] = {}
     loop = asyncio.get_running_loop()
     for number, context in ((tls_port, tls), (port, None)):
-        await loop.create_server(lambda: _Client(pools, upstream, luigid), "127.0.0.1", number, ssl=context)
+        await loop.create_server(
+            lambda: _Client(pools, upstream, luigid), "127.0.0.1", number, ssl=context
+        )
     await asyncio.Event().wait()
 
 

@@ -1,7 +1,8 @@
 """What the client sends: the calls of the table, in the bytes that stock clients would send.
 
-A call of 100 kB comes in two shapes. One has a long parameter (luigi writes a list parameter as one JSON text); the other
-has some thousand dependencies, each of which has to be parsed, checked and encoded again by who reads what it forwards.
+A call of 100 kB comes in two shapes. One has a long parameter (luigi writes a list parameter as one
+JSON text); the other has some thousand dependencies, each of which has to be parsed, checked and
+encoded again by who reads what it forwards.
 """
 
 import hashlib
@@ -28,13 +29,22 @@ class Call:
     forbidden: tuple[str, bytes]  # path and body of a call that no proxy may let pass
 
 
-PING, MEDIUM, LARGE, PARTS = "ping", "add_task 900 B", "add_task 100 kB", "add_task 100 kB in 1,000 parts"
+PING, MEDIUM, LARGE, PARTS = (
+    "ping",
+    "add_task 900 B",
+    "add_task 100 kB",
+    "add_task 100 kB in 1,000 parts",
+)
 _SIZES = {MEDIUM: 900, LARGE: 100_000, PARTS: 100_000}  # bytes of a body
 
 
 def all_calls() -> list[Call]:
     """The calls of the table."""
-    return [make(protocol, name) for protocol in ("xmlrpc", "luigi") for name in (PING, MEDIUM, LARGE, PARTS)]
+    return [
+        make(protocol, name)
+        for protocol in ("xmlrpc", "luigi")
+        for name in (PING, MEDIUM, LARGE, PARTS)
+    ]
 
 
 def make(protocol: str, name: str) -> Call:
@@ -44,7 +54,10 @@ def make(protocol: str, name: str) -> Call:
     encode = xml_body if protocol == "xmlrpc" else form_body
     size = _SIZES.get(name, 0)
     if name == PARTS:
-        one, two = (len(encode(method, task(deps=[_task_id(number) for number in range(count)]))) for count in (1, 2))
+        one, two = (
+            len(encode(method, task(deps=[_task_id(number) for number in range(count)])))
+            for count in (1, 2)
+        )
         args["deps"] = [_task_id(number) for number in range((size - one) // (two - one))]
     if name == LARGE:
         one, two = (len(encode(method, _with_files(count))) for count in (1, 2))
@@ -54,17 +67,33 @@ def make(protocol: str, name: str) -> Call:
         args["params"]["note"] = "x" * max(0, size - len(encode(method, args)))
     body = encode(method, args)
     if protocol == "xmlrpc":
-        return Call(protocol, name, "/rpc/RPC2", "text/xml", body, ("/rpc/RPC2", xml_body("shutdown", {})))
-    return Call(protocol, name, f"/api/{method}", "application/x-www-form-urlencoded", body, ("/api/pause", form_body("pause", {})))
+        return Call(
+            protocol, name, "/rpc/RPC2", "text/xml", body, ("/rpc/RPC2", xml_body("shutdown", {}))
+        )
+    return Call(
+        protocol,
+        name,
+        f"/api/{method}",
+        "application/x-www-form-urlencoded",
+        body,
+        ("/api/pause", form_body("pause", {})),
+    )
 
 
 def _with_files(count: int) -> dict[str, Any]:
     args = task()
-    args["params"]["files"] = json.dumps([f"s3://warehouse/raw/orders/2024/05/17/part-{number:05d}.parquet" for number in range(count)])
+    args["params"]["files"] = json.dumps(
+        [
+            f"s3://warehouse/raw/orders/2024/05/17/part-{number:05d}.parquet"
+            for number in range(count)
+        ]
+    )
     return args
 
 
-def task(*, deps: list[str] | None = None, number: int = 0, status: str = "PENDING", worker: str = WORKER) -> dict[str, Any]:
+def task(
+    *, deps: list[str] | None = None, number: int = 0, status: str = "PENDING", worker: str = WORKER
+) -> dict[str, Any]:
     """The arguments of an add_task as luigi's RemoteScheduler fills them in."""
     return {
         "task_id": _task_id(number), "status": status, "runnable": True, "deps": deps, "new_deps": None, "expl": None, "resources": {},

@@ -1,12 +1,16 @@
-"""A client with a timetable, for what wrk cannot do: calls at given times, latency counted from when a call was due.
+"""A client with a timetable, for what wrk cannot do: calls at given times, latency counted from
+when a call was due.
 
-It runs in a process of its own (``python -m tests.bench.client JOB OUT``), so that it can be pinned and does not wait for
-the runner. JOB is a JSON file; OUT gets what was measured, as JSON.
+It runs in a process of its own (``python -m tests.bench.client JOB OUT``), so that it can be pinned
+and does not wait for the runner. JOB is a JSON file; OUT gets what was measured, as JSON.
 
-- ``mix``: workers that add tasks, ask for work and ping, so many calls a second in all (`tests.bench.paced`).
-- ``crowds``: callers who each make one call after the other, as many as one crowd after the other has; who is refused comes
+- ``mix``: workers that add tasks, ask for work and ping, so many calls a second in all
+(`tests.bench.paced`).
+- ``crowds``: callers who each make one call after the other, as many as one crowd after the other
+has; who is refused comes
   again after about a second, as it was told.
-- ``dashboards``: browsers that load the visualiser's thirteen views, each over six connections, while workers ping once a
+- ``dashboards``: browsers that load the visualiser's thirteen views, each over six connections,
+while workers ping once a
   second and now and then report a task and ask for the next.
 """
 
@@ -39,7 +43,9 @@ _BROWSER_CONNECTIONS = 6  # to one host, as browsers do
 
 
 class Link:
-    """One kept-alive connection, one call at a time; it connects anew when the server has closed it."""
+    """One kept-alive connection, one call at a time; it connects anew when the server has closed
+    it.
+    """
 
     def __init__(self, port: int, token: str) -> None:
         """Nothing is connected yet."""
@@ -53,12 +59,16 @@ class Link:
     async def post(self, method: str, body: bytes) -> tuple[int, bytes]:
         """Call luigid's `method` as a worker does; status and body."""
         lines = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
-        return await self._call(f"POST /api/{method} HTTP/1.1\r\n{self._head}{lines}".encode() + body)
+        return await self._call(
+            f"POST /api/{method} HTTP/1.1\r\n{self._head}{lines}".encode() + body
+        )
 
     async def get(self, method: str, args: dict[str, Any]) -> tuple[int, bytes]:
         """Call luigid's `method` as the visualiser does; status and body (compressed)."""
         query = urllib.parse.urlencode({"data": json.dumps(args)}, quote_via=urllib.parse.quote)
-        return await self._call(f"GET /api/{method}?{query} HTTP/1.1\r\n{self._head}Accept-Encoding: gzip\r\n\r\n".encode())
+        return await self._call(
+            f"GET /api/{method}?{query} HTTP/1.1\r\n{self._head}Accept-Encoding: gzip\r\n\r\n".encode()
+        )
 
     async def _call(self, request: bytes) -> tuple[int, bytes]:
         if self._streams is None:
@@ -95,8 +105,11 @@ class Link:
             self._streams = None
 
 
-async def crowds(port: int, token: str, crowds: dict[str, int], pingers: int, seconds: float) -> Seen:
-    """Each crowd calls for `seconds`, while `pingers` workers ping once a second; latencies by crowd, those of refusals apart.
+async def crowds(
+    port: int, token: str, crowds: dict[str, int], pingers: int, seconds: float
+) -> Seen:
+    """Each crowd calls for `seconds`, while `pingers` workers ping once a second; latencies by
+    crowd, those of refusals apart.
 
     The first second of a crowd is not counted.
     """
@@ -114,7 +127,9 @@ async def crowds(port: int, token: str, crowds: dict[str, int], pingers: int, se
         if status not in (200, 503):
             seen.errors.append(f"{kind}: {status} {answer[:200]!r}")
         elif began >= counted:
-            seen.latencies.setdefault(kind if status == 200 else f"{kind} refused", []).append(time.monotonic() - began)
+            seen.latencies.setdefault(kind if status == 200 else f"{kind} refused", []).append(
+                time.monotonic() - began
+            )
         return status == 200
 
     async def caller(crowd: str, number: int, end: float) -> None:
@@ -144,8 +159,11 @@ async def crowds(port: int, token: str, crowds: dict[str, int], pingers: int, se
     return seen
 
 
-async def dashboards(port: int, tokens: dict[str, str], seconds: float, browsers: int, workers: int, limit: float) -> Seen:
-    """`browsers` load the page, rest five seconds, and load it again, while `workers` work; for `seconds`, or until each has one page.
+async def dashboards(
+    port: int, tokens: dict[str, str], seconds: float, browsers: int, workers: int, limit: float
+) -> Seen:
+    """`browsers` load the page, rest five seconds, and load it again, while `workers` work; for
+    `seconds`, or until each has one page.
 
     Gives up after `limit` seconds.
     """
@@ -187,7 +205,11 @@ async def dashboards(port: int, tokens: dict[str, str], seconds: float, browsers
             await _wait(over, 10 * number / workers)
             step = 0
             while not over.is_set():
-                for kind, body in [call for call in cycle(name, 100_000 + number * 1000 + step) if call[0] != "ping"]:
+                for kind, body in [
+                    call
+                    for call in cycle(name, 100_000 + number * 1000 + step)
+                    if call[0] != "ping"
+                ]:
                     await seen.timed(kind, time.monotonic(), link.post(kind, body))
                 step += 1
                 await _wait(over, 10.0)
@@ -198,7 +220,8 @@ async def dashboards(port: int, tokens: dict[str, str], seconds: float, browsers
                 await _until(start + beats)
                 due = time.monotonic()
                 await seen.timed("ping", due, beat.post("ping", ping))
-                beats = max(beats + 1, int(time.monotonic() - start) + 1)  # luigi waits a second after an answer, and skips none twice
+                # luigi waits a second after an answer, and skips none twice
+                beats = max(beats + 1, int(time.monotonic() - start) + 1)
 
         await asyncio.gather(work(), live())
         _close([link, beat])
@@ -237,7 +260,11 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     kinds: dict[str, Callable[..., Any]] = {"mix": mix, "crowds": crowds, "dashboards": dashboards}
     seen: Seen = uvloop.run(kinds[job.pop("kind")](**job))
-    Path(sys.argv[2]).write_text(json.dumps({"latencies": seen.latencies, "page_bytes": seen.page_bytes, "errors": seen.errors}))
+    Path(sys.argv[2]).write_text(
+        json.dumps(
+            {"latencies": seen.latencies, "page_bytes": seen.page_bytes, "errors": seen.errors}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The one key, token and certificate of a run, as files that every peer can read. Made anew for each run, valid for a day."""
+"""The one key, token and certificate of a run, as files that every peer can read. Made anew for
+each run, valid for a day.
+"""
 
 import base64
 import datetime
@@ -21,7 +23,9 @@ _PEM, _NO_PASSWORD = serialization.Encoding.PEM, serialization.NoEncryption()
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Paths of the files, and the tokens: `token` is good, `forged` is signed with another key, `viewer` has another role."""
+    """Paths of the files, and the tokens: `token` is good, `forged` is signed with another key,
+    `viewer` has another role.
+    """
 
     jwks: Path
     public: Path
@@ -37,9 +41,19 @@ def make_credentials(directory: Path) -> Credentials:
     """Make everything under `directory`."""
     signing, other = _rsa(), _rsa()
     numbers = signing.public_key().public_numbers()
-    row = {"kty": "RSA", "kid": "bench", "alg": "RS256", "use": "sig", "n": _number(numbers.n), "e": _number(numbers.e)}
+    row = {
+        "kty": "RSA",
+        "kid": "bench",
+        "alg": "RS256",
+        "use": "sig",
+        "n": _number(numbers.n),
+        "e": _number(numbers.e),
+    }
     jwks = _write(directory / "jwks.json", json.dumps({"keys": [row]}).encode())
-    public = _write(directory / "public.pem", signing.public_key().public_bytes(_PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    public = _write(
+        directory / "public.pem",
+        signing.public_key().public_bytes(_PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+    )
 
     tls_key = ec.generate_private_key(ec.SECP256R1())
     chain = _certificate(tls_key).public_bytes(_PEM)
@@ -59,7 +73,15 @@ def make_credentials(directory: Path) -> Credentials:
 def token(key: rsa.RSAPrivateKey, subject: str, group: str) -> str:
     """An access token (RFC 9068) for a day."""
     now = int(time.time())
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "groups": [group], "iat": now, "exp": now + 86_000, "jti": f"{subject}-1"}
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": subject,
+        "groups": [group],
+        "iat": now,
+        "exp": now + 86_000,
+        "jti": f"{subject}-1",
+    }
     return jwt.encode(claims, key, "RS256", headers={"kid": "bench", "typ": "at+jwt"})
 
 
@@ -68,7 +90,11 @@ def _rsa() -> rsa.RSAPrivateKey:
 
 
 def _number(value: int) -> str:
-    return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
+    return (
+        base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+        .rstrip(b"=")
+        .decode()
+    )
 
 
 def _write(path: Path, data: bytes) -> Path:
@@ -89,7 +115,10 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+            x509.SubjectAlternativeName(
+                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            ),
+            critical=False,
         )
         .sign(key, hashes.SHA256())
     )

@@ -22,7 +22,9 @@ _ROLES = ("viewer", "worker", "assistant", "operator", "admin", "agent")
 READY = "/-/readyz"  # answered once the gate would forward a call
 _SEGMENTS = 64 << 20  # bytes, as is usual
 _SMALL_SEGMENTS = 4 << 20
-"""Bytes: sixteen segments in the place of one, so that each row pays for the compression of its own records, and not one row for all."""
+"""Bytes: sixteen segments in the place of one, so that each row pays for the compression of its own
+records, and not one row for all.
+"""
 SERVE = (sys.executable, "-m", "proxy.cli.main", "serve")
 
 
@@ -31,10 +33,15 @@ def policies(directory: Path) -> Path:
     target = directory / "policies"
     if not target.exists():
         (target / "catalogs").mkdir(parents=True)
-        for path in [*(ROOT / "policies").glob("*.cedar"), *(ROOT / "policies" / "catalogs").glob("*.toml")]:
+        for path in [
+            *(ROOT / "policies").glob("*.cedar"),
+            *(ROOT / "policies" / "catalogs").glob("*.toml"),
+        ]:
             shutil.copy(path, target / path.relative_to(ROOT / "policies"))
         shutil.copy(CONF / "catalog.toml", target / "catalogs" / "bench.toml")
-        (target / "roles.toml").write_text("".join(f'[[roles.{role}]]\nissuer = "bench"\ngroup = "{role}"\n' for role in _ROLES))
+        (target / "roles.toml").write_text(
+            "".join(f'[[roles.{role}]]\nissuer = "bench"\ngroup = "{role}"\n' for role in _ROLES)
+        )
     return target
 
 
@@ -51,9 +58,18 @@ def settings(
     processes: int = 1,
     segment_bytes: int = _SEGMENTS,
 ) -> Path:
-    """Write the settings of one gate. Its journal is under `directory`, so that must be on a real disk."""
-    certificate = f'[tls]\ncertificate = "{credentials.certificate}"\nkey = {{ file = "{credentials.key}" }}\n' if tls else ""
-    upstreams = [("luigi", "luigi", upstream, "/", ""), ("rpc", "xmlrpc", upstream, "/rpc", 'catalog = "bench"\n')]
+    """Write the settings of one gate. Its journal is under `directory`, so that must be on a real
+    disk.
+    """
+    certificate = (
+        f'[tls]\ncertificate = "{credentials.certificate}"\nkey = {{ file = "{credentials.key}" }}\n'
+        if tls
+        else ""
+    )
+    upstreams = [
+        ("luigi", "luigi", upstream, "/", ""),
+        ("rpc", "xmlrpc", upstream, "/rpc", 'catalog = "bench"\n'),
+    ]
     if luigid:
         upstreams.append(("luigid", "luigi", luigid, "/luigid", ""))
     tables = "".join(
@@ -103,7 +119,15 @@ def serving(
     )
     whole = [*command, "--config", str(config)]
     environ = {**python_environ(), **(environ or {})}
-    with started(name, whole, directory, port=port, core=core, environ=environ, ready=lambda: answers(port, tls=tls)) as child:
+    with started(
+        name,
+        whole,
+        directory,
+        port=port,
+        core=core,
+        environ=environ,
+        ready=lambda: answers(port, tls=tls),
+    ) as child:
         yield port, child
 
 
@@ -125,11 +149,22 @@ class Observed:
 
 
 @contextmanager
-def observed(directory: Path, credentials: Credentials, core: str | None, out: Path, *flags: str, **given: Any) -> Iterator[Observed]:
+def observed(
+    directory: Path,
+    credentials: Credentials,
+    core: str | None,
+    out: Path,
+    *flags: str,
+    **given: Any,
+) -> Iterator[Observed]:
     """One observed gate; `flags` are those of `tests.bench.inside`, the rest is as for `serving`."""
     command = (sys.executable, "-m", "tests.bench.inside", str(out), *flags)
-    environ = python_environ(interpreted="sample" in flags)  # compiled code has no lines to be seen on
-    with serving(directory, credentials, core, command=command, environ=environ, **given) as (port, child):
+    # compiled code has no lines to be seen on
+    environ = python_environ(interpreted="sample" in flags)
+    with serving(directory, credentials, core, command=command, environ=environ, **given) as (
+        port,
+        child,
+    ):
         yield Observed(port, child, out)
 
 
@@ -150,14 +185,32 @@ def answers(port: int, *, tls: bool) -> bool:
 
 @contextmanager
 def callgate(
-    directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid: int, column: str = "Callgate"
+    directory: Path,
+    credentials: Credentials,
+    core: str | None,
+    upstream: int,
+    luigid: int,
+    column: str = "Callgate",
 ) -> Iterator[Peer]:
-    """Callgate's column: one process for plain HTTP and one for TLS, since a gate listens in one way. `INTERPRETED` is another."""
+    """Callgate's column: one process for plain HTTP and one for TLS, since a gate listens in one
+    way. `INTERPRETED` is another.
+    """
     environ = python_environ(interpreted=column == INTERPRETED)
-    given: dict[str, Any] = {"upstream": upstream, "luigid": luigid, "segment_bytes": _SMALL_SEGMENTS, "environ": environ}
+    given: dict[str, Any] = {
+        "upstream": upstream,
+        "luigid": luigid,
+        "segment_bytes": _SMALL_SEGMENTS,
+        "environ": environ,
+    }
     label = "interpreted-" if column == INTERPRETED else ""
     with (
-        serving(directory, credentials, core, name=f"{label}plain", tls=False, **given) as (port, plain),
-        serving(directory, credentials, core, name=f"{label}tls", tls=True, **given) as (tls_port, tls),
+        serving(directory, credentials, core, name=f"{label}plain", tls=False, **given) as (
+            port,
+            plain,
+        ),
+        serving(directory, credentials, core, name=f"{label}tls", tls=True, **given) as (
+            tls_port,
+            tls,
+        ),
     ):
         yield Peer(column, port, tls_port, plain, tls)

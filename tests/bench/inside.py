@@ -1,14 +1,18 @@
-"""Callgate with an observer in it: ``python -m tests.bench.inside OUT [sample] [nowhere] --config …``.
+"""Callgate with an observer in it: ``python -m tests.bench.inside OUT [sample] [nowhere] --config
+…``.
 
-It runs the gate of a serving process as ``callgate serve`` does, without the supervisor around it. Each SIGUSR2 writes what
-was observed since the one before to OUT, as JSON: the samples, the journal's records and commits.
+It runs the gate of a serving process as ``callgate serve`` does, without the supervisor around it.
+Each SIGUSR2 writes what was observed since the one before to OUT, as JSON: the samples, the
+journal's records and commits.
 
-``sample``: a timer ticks for every millisecond of CPU time of the process. On a tick the stack of the main thread is noted,
-with the CPU time that thread used since the tick before as its weight, so that the journal's thread does not distort the
-figures. A tick that falls into C code is seen when Python runs next: the time of a C function counts for the line that
-called it, and what the event loop did between two callbacks (polling, reading and writing sockets) counts as the event loop.
+``sample``: a timer ticks for every millisecond of CPU time of the process. On a tick the stack of
+the main thread is noted, with the CPU time that thread used since the tick before as its weight, so
+that the journal's thread does not distort the figures. A tick that falls into C code is seen when
+Python runs next: the time of a C function counts for the line that called it, and what the event
+loop did between two callbacks (polling, reading and writing sockets) counts as the event loop.
 
-``nowhere``: the journal does all it does but for the two operations of `proxy.audit.writing.disk.Disk`, which do nothing.
+``nowhere``: the journal does all it does but for the two operations of
+`proxy.audit.writing.disk.Disk`, which do nothing.
 """
 
 import json
@@ -34,7 +38,11 @@ class Sampler:
     def __init__(self) -> None:
         """Nothing ticks before `start`."""
         self._last = 0
-        self._tables: dict[str, Counter[str]] = {"own": Counter(), "within": Counter(), "leaf": Counter()}
+        self._tables: dict[str, Counter[str]] = {
+            "own": Counter(),
+            "within": Counter(),
+            "leaf": Counter(),
+        }
         self._names: dict[CodeType, str] = {}
 
     def start(self) -> None:
@@ -51,7 +59,8 @@ class Sampler:
     def _tick(self, _number: int, frame: FrameType | None) -> None:
         now = time.thread_time_ns()
         spent, self._last = now - self._last, now
-        fresh = frame is not None and frame.f_lasti <= _first(frame.f_code)  # it has not run yet: what came before it did
+        # it has not run yet: what came before it did
+        fresh = frame is not None and frame.f_lasti <= _first(frame.f_code)
         own, leaf = "", LOOP if frame is None else self._name(frame.f_code)
         seen = set()
         while frame is not None:
@@ -75,7 +84,9 @@ class Sampler:
 
 
 def _first(code: CodeType) -> int:
-    """The offset in bytes up to which a frame has not run a line of its own: RESUME, and what makes cells and generators."""
+    """The offset in bytes up to which a frame has not run a line of its own: RESUME, and what makes
+    cells and generators.
+    """
     return 2 * (4 + len(code.co_cellvars) + (1 if code.co_freevars else 0))
 
 
@@ -130,7 +141,11 @@ def main() -> None:
 
     def write(_number: int, _frame: FrameType | None) -> None:
         now = [journals[-1].size, journals[-1].commits]
-        found = {"samples": sampler.take(), "records": now[0] - before[0], "commits": now[1] - before[1]}
+        found = {
+            "samples": sampler.take(),
+            "records": now[0] - before[0],
+            "commits": now[1] - before[1],
+        }
         before[:] = now
         temporary = Path(out).with_suffix(".part")
         temporary.write_text(json.dumps(found))

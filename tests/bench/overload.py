@@ -1,4 +1,6 @@
-"""Three times as many callers as the gate takes, in front of a real luigid: what becomes of those it takes, and of the rest."""
+"""Three times as many callers as the gate takes, in front of a real luigid: what becomes of those
+it takes, and of the rest.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -17,11 +19,13 @@ PINGERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """Milliseconds: p99 of calls taken with as many callers as places and with three times as many; p50 and p99 of refusals.
+    """Milliseconds: p99 of calls taken with as many callers as places and with three times as many;
+    p50 and p99 of refusals.
 
-    All are medians over windows. `kept` is the p99 of a window with too many callers against the mean of those before and after
-    it, the median of all. `refused` and `taken` count calls with too many callers, `pings_refused` of `pings` heartbeats all the
-    while; `errors` are all other answers.
+    All are medians over windows. `kept` is the p99 of a window with too many callers against the
+    mean of those before and after it, the median of all. `refused` and `taken` count calls with too
+    many callers, `pings_refused` of `pings` heartbeats all the while; `errors` are all other
+    answers.
     """
 
     kept: float
@@ -37,7 +41,9 @@ class Overload:
 
 
 def overload(directory: Path, *, seconds: int, rounds: int, say: Callable[[str], None]) -> Overload:
-    """As many callers as places and three times as many, in turns: `rounds` windows with too many, and one more with enough."""
+    """As many callers as places and three times as many, in turns: `rounds` windows with too many,
+    and one more with enough.
+    """
     credentials = make_credentials(directory)
     first, last = cores()
     port = free_port()
@@ -46,25 +52,41 @@ def overload(directory: Path, *, seconds: int, rounds: int, say: Callable[[str],
     for number in range(rounds):
         crowds |= {f"over {number}": TIMES * IN_FLIGHT, f"full {number + 1}": IN_FLIGHT}
     with (
-        gate.serving(directory, credentials, first, name="overload", tls=False, upstream=port, more=limits) as (front, _child),
+        gate.serving(
+            directory, credentials, first, name="overload", tls=False, upstream=port, more=limits
+        ) as (front, _child),
         peers.luigid(directory, last, port=port),
     ):
-        job = {"kind": "crowds", "port": front, "token": credentials.token, "crowds": crowds, "pingers": PINGERS, "seconds": seconds}
+        job = {
+            "kind": "crowds",
+            "port": front,
+            "token": credentials.token,
+            "crowds": crowds,
+            "pingers": PINGERS,
+            "seconds": seconds,
+        }
         seen = client(directory, first, job)
     latencies: dict[str, list[float]] = seen["latencies"]
     missing = [crowd for crowd in crowds if crowd not in latencies]
     if missing:
         raise RuntimeError(f"no call was taken: {', '.join(missing)}; {seen['errors'][:3]}")
     p99 = {crowd: percentile(latencies[crowd], 99) * 1000 for crowd in crowds}
-    say(f"calls taken and their p99 in ms: { {crowd: (len(latencies[crowd]), round(late, 1)) for crowd, late in p99.items()} }")
-    over, full = ([f"{kind} {number}" for number in range(count)] for kind, count in (("over", rounds), ("full", rounds + 1)))
+    say(
+        f"calls taken and their p99 in ms: { {crowd: (len(latencies[crowd]), round(late, 1)) for crowd, late in p99.items()} }"
+    )
+    over, full = (
+        [f"{kind} {number}" for number in range(count)]
+        for kind, count in (("over", rounds), ("full", rounds + 1))
+    )
     refused = [latencies.get(f"{crowd} refused", []) for crowd in over]
 
     def refusals(percent: float) -> float:
         return statistics.median(percentile(some or [0.0], percent) * 1000 for some in refused)
 
     return Overload(
-        kept=statistics.median(2 * p99[f"over {n}"] / (p99[f"full {n}"] + p99[f"full {n + 1}"]) for n in range(rounds)),
+        kept=statistics.median(
+            2 * p99[f"over {n}"] / (p99[f"full {n}"] + p99[f"full {n + 1}"]) for n in range(rounds)
+        ),
         full_ms=statistics.median(p99[crowd] for crowd in full),
         over_ms=statistics.median(p99[crowd] for crowd in over),
         refusal_p50_ms=refusals(50),

@@ -1,8 +1,8 @@
 """Calls at given times, from a client that costs little: it shares a core with what it measures.
 
-Everything that will be sent is written out beforehand, an answer is looked at no closer than for its status and length, and
-the collector rests meanwhile. (With streams and a task for each call the client took more of the core than the gate, and
-what it kept waiting counted as the gate's.)
+Everything that will be sent is written out beforehand, an answer is looked at no closer than for
+its status and length, and the collector rests meanwhile. (With streams and a task for each call the
+client took more of the core than the gate, and what it kept waiting counted as the gate's.)
 """
 
 import asyncio
@@ -19,15 +19,20 @@ _MOST_LATE = 30.0  # seconds that the last answers may take
 
 
 class _Link(asyncio.Protocol):
-    """One worker's connection: its calls follow each other, each sent when it is due and the one before it is answered."""
+    """One worker's connection: its calls follow each other, each sent when it is due and the one
+    before it is answered.
+    """
 
-    def __init__(self, seen: Seen, latencies: list[float], whole: asyncio.Event, count: int) -> None:
+    def __init__(
+        self, seen: Seen, latencies: list[float], whole: asyncio.Event, count: int
+    ) -> None:
         """`whole` is set once there are `count` latencies."""
         self._seen = seen
         self._latencies = latencies
         self._whole = whole
         self._count = count
-        self._waiting: deque[tuple[float, bytes]] = deque()  # when it was due (monotonic), and the request; the first is under way
+        # when it was due (monotonic), and the request; the first is under way
+        self._waiting: deque[tuple[float, bytes]] = deque()
         self._data = b""
         self._transport: asyncio.Transport
 
@@ -69,7 +74,9 @@ class _Link(asyncio.Protocol):
 
 
 async def mix(ports: dict[str, int], token: str, rate: float, seconds: float, windows: int) -> Seen:
-    """`rate` calls a second for `seconds`, to one port after the other, `windows` times; latencies by name of the port and window."""
+    """`rate` calls a second for `seconds`, to one port after the other, `windows` times; latencies
+    by name of the port and window.
+    """
     seen = Seen()
     for window in range(windows):
         for name, port in ports.items():
@@ -77,14 +84,20 @@ async def mix(ports: dict[str, int], token: str, rate: float, seconds: float, wi
     return seen
 
 
-async def _window(seen: Seen, kind: str, port: int, token: str, rate: float, seconds: float, connections: int = 16) -> None:
+async def _window(
+    seen: Seen, kind: str, port: int, token: str, rate: float, seconds: float, connections: int = 16
+) -> None:
     """`rate` calls a second, spread over `connections` workers."""
     loop = asyncio.get_running_loop()
     latencies = seen.latencies.setdefault(kind, [])
     requests = _requests(port, token, round(rate * seconds), connections)
     whole = asyncio.Event()
     links = [
-        (await loop.create_connection(lambda: _Link(seen, latencies, whole, len(requests)), "127.0.0.1", port))[1]
+        (
+            await loop.create_connection(
+                lambda: _Link(seen, latencies, whole, len(requests)), "127.0.0.1", port
+            )
+        )[1]
         for _ in range(connections)
     ]
     begin = time.monotonic() + 0.05
@@ -108,7 +121,9 @@ async def _window(seen: Seen, kind: str, port: int, token: str, rate: float, sec
 
 
 def _requests(port: int, token: str, count: int, connections: int) -> list[bytes]:
-    """The requests in the order in which they are due; each connection is a worker that goes through its cycle."""
+    """The requests in the order in which they are due; each connection is a worker that goes
+    through its cycle.
+    """
     found: list[bytes] = []
     cycles: list[list[tuple[str, bytes]]] = [[] for _ in range(connections)]
     for number in range(count):

@@ -1,4 +1,6 @@
-"""The servers of a run, each with the settings that its column in the table names. All on loopback, one thread each."""
+"""The servers of a run, each with the settings that its column in the table names. All on loopback,
+one thread each.
+"""
 
 import os
 import pwd
@@ -38,7 +40,11 @@ class Peer:
 
     def url(self, path: str, *, tls: bool) -> str:
         """The URL of `path` here."""
-        return f"https://127.0.0.1:{self.tls_port}{path}" if tls else f"http://127.0.0.1:{self.port}{path}"
+        return (
+            f"https://127.0.0.1:{self.tls_port}{path}"
+            if tls
+            else f"http://127.0.0.1:{self.port}{path}"
+        )
 
     def child(self, *, tls: bool) -> Child:
         """The tree that answers with or without TLS."""
@@ -54,7 +60,9 @@ def fill(template: str, **values: object) -> str:
 
 
 @contextmanager
-def nginx(tools: Tools, directory: Path, credentials: Credentials, core: str | None) -> Iterator[Peer]:
+def nginx(
+    tools: Tools, directory: Path, credentials: Credentials, core: str | None
+) -> Iterator[Peer]:
     """The upstream: nginx with a fixed answer for each protocol."""
     port, tls_port = free_port(), free_port()
     config = directory / "nginx.conf"
@@ -71,12 +79,16 @@ def nginx(tools: Tools, directory: Path, credentials: Credentials, core: str | N
             luigi_answer=LUIGI_ANSWER.decode(),
         )
     )
-    with started("nginx", [tools.nginx, "-c", config, "-p", directory], directory, port=port, core=core) as child:
+    with started(
+        "nginx", [tools.nginx, "-c", config, "-p", directory], directory, port=port, core=core
+    ) as child:
         yield Peer("upstream alone", port, tls_port, child, child, checks=False, routes=False)
 
 
 @contextmanager
-def luigid(directory: Path, core: str | None, *, port: int = 0, state: Path | None = None) -> Iterator[tuple[int, Child]]:
+def luigid(
+    directory: Path, core: str | None, *, port: int = 0, state: Path | None = None
+) -> Iterator[tuple[int, Child]]:
     """A real luigid, with a copy of the state in `state` or with none."""
     port = port or free_port()
     config = directory / "luigi.cfg"
@@ -88,13 +100,24 @@ def luigid(directory: Path, core: str | None, *, port: int = 0, state: Path | No
     command = [sys.executable, "-c", "from luigi.cmdline import luigid; luigid()"]
     arguments = ["--address", "127.0.0.1", "--port", str(port), "--state-path", str(pickle)]
     environ = {"LUIGI_CONFIG_PATH": str(config)}
-    with started("luigid", [*command, *arguments], directory, port=port, core=core, environ=environ) as child:
+    with started(
+        "luigid", [*command, *arguments], directory, port=port, core=core, environ=environ
+    ) as child:
         yield port, child
 
 
 @contextmanager
-def envoy(tools: Tools, directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid_port: int) -> Iterator[Peer]:
-    """Envoy: jwt_authn with local keys and its cache, a Lua pattern over the body, a JSON access log in a file."""
+def envoy(
+    tools: Tools,
+    directory: Path,
+    credentials: Credentials,
+    core: str | None,
+    upstream: int,
+    luigid_port: int,
+) -> Iterator[Peer]:
+    """Envoy: jwt_authn with local keys and its cache, a Lua pattern over the body, a JSON access
+    log in a file.
+    """
     port, tls_port = free_port(), free_port()
     files = f"certificate_chain: {{filename: {credentials.certificate}}}, private_key: {{filename: {credentials.key}}}"
     transport = (
@@ -104,17 +127,39 @@ def envoy(tools: Tools, directory: Path, credentials: Credentials, core: str | N
     )
     # A list item needs a first key; for the plain listener that is a name alone.
     given = {"dir": directory, "issuer": ISSUER, "audience": AUDIENCE, "jwks": credentials.jwks}
-    listeners = fill("envoy-listener.yaml", name="plain", port=port, transport="name: plain", **given)
-    listeners += fill("envoy-listener.yaml", name="tls", port=tls_port, transport=transport, **given)
+    listeners = fill(
+        "envoy-listener.yaml", name="plain", port=port, transport="name: plain", **given
+    )
+    listeners += fill(
+        "envoy-listener.yaml", name="tls", port=tls_port, transport=transport, **given
+    )
     config = directory / "envoy.yaml"
-    config.write_text(fill("envoy.yaml", listeners=listeners, upstream=upstream, luigid=luigid_port))
-    command: list[str | Path] = [tools.envoy, "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+    config.write_text(
+        fill("envoy.yaml", listeners=listeners, upstream=upstream, luigid=luigid_port)
+    )
+    command: list[str | Path] = [
+        tools.envoy,
+        "-c",
+        config,
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "--log-level",
+        "warn",
+    ]
     with started("envoy", command, directory, port=tls_port, core=core) as child:
         yield Peer("Envoy", port, tls_port, child, child)
 
 
 @contextmanager
-def haproxy(tools: Tools, directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid_port: int) -> Iterator[Peer]:
+def haproxy(
+    tools: Tools,
+    directory: Path,
+    credentials: Credentials,
+    core: str | None,
+    upstream: int,
+    luigid_port: int,
+) -> Iterator[Peer]:
     """HAProxy: jwt_verify and the claims, a regular expression over the body, a log line."""
     port, tls_port = free_port(), free_port()
     config = directory / "haproxy.cfg"
@@ -131,12 +176,21 @@ def haproxy(tools: Tools, directory: Path, credentials: Credentials, core: str |
             luigid=luigid_port,
         )
     )
-    with started("haproxy", [tools.haproxy, "-db", "-f", config], directory, port=tls_port, core=core) as child:
+    with started(
+        "haproxy", [tools.haproxy, "-db", "-f", config], directory, port=tls_port, core=core
+    ) as child:
         yield Peer("HAProxy", port, tls_port, child, child)
 
 
 @contextmanager
-def mitmproxy(tools: Tools, directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid_port: int) -> Iterator[Peer]:
+def mitmproxy(
+    tools: Tools,
+    directory: Path,
+    credentials: Credentials,
+    core: str | None,
+    upstream: int,
+    luigid_port: int,
+) -> Iterator[Peer]:
     """mitmproxy as a reverse proxy with a token check. It takes TLS and plain HTTP on one port."""
     port = free_port()
     command = [
@@ -153,11 +207,19 @@ def mitmproxy(tools: Tools, directory: Path, credentials: Credentials, core: str
 
 
 @contextmanager
-def bare(directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid_port: int) -> Iterator[Peer]:
+def bare(
+    directory: Path, credentials: Credentials, core: str | None, upstream: int, luigid_port: int
+) -> Iterator[Peer]:
     """The least that a proxy in Python can do (tests/bench/bare.py)."""
     port, tls_port = free_port(), free_port()
     numbers = map(str, (port, tls_port, upstream, luigid_port))
-    command: list[str | Path] = [sys.executable, Path(__file__).with_name("bare.py"), *numbers, credentials.certificate, credentials.key]
+    command: list[str | Path] = [
+        sys.executable,
+        Path(__file__).with_name("bare.py"),
+        *numbers,
+        credentials.certificate,
+        credentials.key,
+    ]
     with started("bare", command, directory, port=port, core=core) as child:
         yield Peer(BARE, port, tls_port, child, child, checks=False)
 
@@ -168,6 +230,12 @@ def is_compiled() -> bool:
 
 
 def python_environ(*, interpreted: bool = False) -> dict[str, str]:
-    """What Callgate's own processes need to run from this checkout, installed or not: compiled where it has been, unless `interpreted`."""
+    """What Callgate's own processes need to run from this checkout, installed or not: compiled
+    where it has been, unless `interpreted`.
+    """
     first = [] if interpreted or not is_compiled() else [str(COMPILED)]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [*first, str(ROOT), os.environ.get("PYTHONPATH", "")]))}
+    return {
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [*first, str(ROOT), os.environ.get("PYTHONPATH", "")])
+        )
+    }

@@ -1,4 +1,6 @@
-"""Starting, watching and stopping the programs of a run: CPU time and memory of whole process trees, from /proc."""
+"""Starting, watching and stopping the programs of a run: CPU time and memory of whole process
+trees, from /proc.
+"""
 
 import os
 import signal
@@ -10,12 +12,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds; the sums behind it are exact to the nanosecond, only their display is coarse
+# seconds; the sums behind it are exact to the nanosecond, only their display is coarse
+TICK = 1 / os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 30.0
 
 
 def cores() -> tuple[str, str]:
-    """The core of client and upstream and the core of the proxy, as taskset takes them; one core for all where there is one."""
+    """The core of client and upstream and the core of the proxy, as taskset takes them; one core
+    for all where there is one.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     return str(allowed[0]), str(allowed[-1])
 
@@ -61,7 +66,11 @@ class Child:
 
     def cpu_by_process(self) -> dict[int, float]:
         """User and system time of each process of the tree until now."""
-        return {pid: sum(map(int, fields[11:15])) * TICK for pid in self.tree() if (fields := _stat(pid))}
+        return {
+            pid: sum(map(int, fields[11:15])) * TICK
+            for pid in self.tree()
+            if (fields := _stat(pid))
+        }
 
     def stop(self) -> None:
         """End the tree: politely, then not."""
@@ -81,7 +90,11 @@ class Child:
 def rss_mb(pid: int) -> float:
     """The resident set size of one process in MB, 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+        return (
+            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            * os.sysconf("SC_PAGE_SIZE")
+            / (1 << 20)
+        )
     except OSError:
         return 0.0
 
@@ -97,7 +110,9 @@ def started(
     environ: Mapping[str, str] | None = None,
     ready: Callable[[], bool] | None = None,
 ) -> Iterator[Child]:
-    """Run `command` in `directory` until the block ends. Goes on once `port` accepts connections (and `ready` says so)."""
+    """Run `command` in `directory` until the block ends. Goes on once `port` accepts connections
+    (and `ready` says so).
+    """
     log = directory / f"{name}.log"
     pinned = ["taskset", "-c", core] if core is not None else []
     with ExitStack() as stack:
@@ -113,7 +128,9 @@ def started(
 
 
 def wait_until(true: Callable[[], bool], child: Child, seconds: float = _START_SECONDS) -> None:
-    """Poll until `true`, for `seconds` at most. Raises RuntimeError with the end of its log when the child does not get there."""
+    """Poll until `true`, for `seconds` at most. Raises RuntimeError with the end of its log when
+    the child does not get there.
+    """
     end = time.monotonic() + seconds
     while not true():
         if child.process.poll() is not None or time.monotonic() > end:

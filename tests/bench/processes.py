@@ -12,14 +12,17 @@ from tests.bench.process import cores
 from tests.bench.tools import Tools
 from tests.bench.wrk import run_wrk, script
 
-_CONNECTIONS = 256  # the kernel spreads connections by chance: with few of them, chance is all one would see
+# the kernel spreads connections by chance: with few of them, chance is all one would see
+_CONNECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """CPU a call in microseconds with one and with two processes, and how far from an even share the busier one was.
+    """CPU a call in microseconds with one and with two processes, and how far from an even share
+    the busier one was.
 
-    `more` is what a call costs more with two, as a share: the median over rounds, in which one and two are next to each other.
+    `more` is what a call costs more with two, as a share: the median over rounds, in which one and
+    two are next to each other.
     """
 
     one_us: float
@@ -36,10 +39,15 @@ def processes(tools: Tools, directory: Path, *, rounds: int, seconds: int) -> Pr
         return None
     credentials = make_credentials(directory)
     client, proxy = cores()
-    [call] = [call for call in all_calls() if f"{call.protocol} {call.name}" == "xmlrpc add_task 900 B"]
+    [call] = [
+        call for call in all_calls() if f"{call.protocol} {call.name}" == "xmlrpc add_task 900 B"
+    ]
     lua = script(directory, "processes", call.body, call.content_type, credentials.token)
-    # How the load is split shows only while neither is busy all the time: then each works as much as comes to it.
-    rested = script(directory, "rested", call.body, call.content_type, credentials.token, pause_ms=250)
+    # How the load is split shows only while neither is busy all the time: then each works as much
+    # as comes to it.
+    rested = script(
+        directory, "rested", call.body, call.content_type, credentials.token, pause_ms=250
+    )
     cpu: dict[int, list[float]] = {1: [], 2: []}
     uneven = []
     with peers.nginx(tools, directory, credentials, client) as upstream:
@@ -47,16 +55,31 @@ def processes(tools: Tools, directory: Path, *, rounds: int, seconds: int) -> Pr
         for number in range(rounds):
             for count in (1, 2) if number % 2 else (2, 1):
                 name = f"p{count}r{number}"
-                with gate.serving(directory, credentials, proxy, name=name, processes=count, **given) as (port, child):
+                with gate.serving(
+                    directory, credentials, proxy, name=name, processes=count, **given
+                ) as (port, child):
                     url = f"http://127.0.0.1:{port}{call.path}"
                     run_wrk(tools.wrk, url, lua, seconds=1, connections=_CONNECTIONS, core=client)
                     before = child.cpu_seconds()
-                    ran = run_wrk(tools.wrk, url, lua, seconds=seconds, connections=_CONNECTIONS, core=client)
+                    ran = run_wrk(
+                        tools.wrk, url, lua, seconds=seconds, connections=_CONNECTIONS, core=client
+                    )
                     cpu[count].append((child.cpu_seconds() - before) / ran.calls * 1e6)
                     if count == 2:
                         each = child.cpu_by_process()
-                        run_wrk(tools.wrk, url, rested, seconds=seconds, connections=_CONNECTIONS, core=client)
-                        used = sorted(now - each.get(pid, 0.0) for pid, now in child.cpu_by_process().items())[-2:]
+                        run_wrk(
+                            tools.wrk,
+                            url,
+                            rested,
+                            seconds=seconds,
+                            connections=_CONNECTIONS,
+                            core=client,
+                        )
+                        used = sorted(
+                            now - each.get(pid, 0.0) for pid, now in child.cpu_by_process().items()
+                        )[-2:]
                         uneven.append(used[1] / (sum(used) / 2) - 1)
     more = statistics.median(two / one for one, two in zip(cpu[1], cpu[2], strict=True)) - 1
-    return Processes(statistics.median(cpu[1]), statistics.median(cpu[2]), more, statistics.median(uneven))
+    return Processes(
+        statistics.median(cpu[1]), statistics.median(cpu[2]), more, statistics.median(uneven)
+    )

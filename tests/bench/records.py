@@ -1,4 +1,6 @@
-"""How fast the journal is read: ``callgate audit verify`` and ``audit query`` over many records, as they ship."""
+"""How fast the journal is read: ``callgate audit verify`` and ``audit query`` over many records, as
+they ship.
+"""
 
 import asyncio
 import gzip
@@ -21,7 +23,9 @@ _AT_ONCE = 200  # calls in one commit
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Records in the log, its bytes a call as written and as sealed segments are kept, and records a second by command."""
+    """Records in the log, its bytes a call as written and as sealed segments are kept, and records
+    a second by command.
+    """
 
     records: int
     plain_bytes: float
@@ -53,18 +57,25 @@ def reading(directory: Path, *, records: int) -> Reading:
 
 
 async def _make(audit: Path, calls: int) -> None:
-    # Not synced: how fast records are made durable is measured elsewhere. Not compressed: that goes on after the end.
-    journal = Journal.open(audit, name="bench", disk=Disk(fdatasync=lambda _fd: None), compress=False)
+    # Not synced: how fast records are made durable is measured elsewhere. Not compressed: that goes
+    # on after the end.
+    journal = Journal.open(
+        audit, name="bench", disk=Disk(fdatasync=lambda _fd: None), compress=False
+    )
 
     async def one(number: int) -> None:
         args = task(number=number, worker=worker_name(number % 50))
-        made: list[tuple[Call, Decision]] = [(Call("luigi", "luigi", "add_task", "work", args, task=args["task_id"]), ALLOW)]
+        made: list[tuple[Call, Decision]] = [
+            (Call("luigi", "luigi", "add_task", "work", args, task=args["task_id"]), ALLOW)
+        ]
         [receipt] = await journal.decide(f"bench-{number}", WORKER, HERE, made, time.monotonic_ns())
         assert receipt is not None
         journal.completed(receipt, outcome="ok", status=200, sent=18, duration_us=900)
 
     for first in range(0, calls, _AT_ONCE):
-        await asyncio.gather(*(one(number) for number in range(first, min(first + _AT_ONCE, calls))))
+        await asyncio.gather(
+            *(one(number) for number in range(first, min(first + _AT_ONCE, calls)))
+        )
     await journal.close()
 
 
@@ -72,5 +83,7 @@ def _timed(*arguments: str) -> float | None:
     """Seconds that a command takes; None when it fails or is not there."""
     began = time.monotonic()
     command = [sys.executable, "-m", "proxy.cli.main", *arguments]
-    ran = subprocess.run(command, env={**os.environ, **python_environ()}, capture_output=True, check=False)
+    ran = subprocess.run(
+        command, env={**os.environ, **python_environ()}, capture_output=True, check=False
+    )
     return time.monotonic() - began if ran.returncode == 0 else None

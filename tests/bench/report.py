@@ -1,4 +1,6 @@
-"""What was measured, as text: the tables, the targets with what became of them, and the machine it was on."""
+"""What was measured, as text: the tables, the targets with what became of them, and the machine it
+was on.
+"""
 
 import datetime
 import json
@@ -41,7 +43,9 @@ def machine(versions: Mapping[str, str]) -> str:
 
 
 def cpu_table(results: Results) -> list[str]:
-    """CPU per call of every row and column, medians, with Callgate's ratio to each: the median of the rounds' ratios."""
+    """CPU per call of every row and column, medians, with Callgate's ratio to each: the median of
+    the rounds' ratios.
+    """
     names = _columns(results)
     lines = _head(["CPU per call, µs (Callgate is × of it)", *names])
     for row, cells in results.items():
@@ -49,7 +53,11 @@ def cpu_table(results: Results) -> list[str]:
         shown = [row.title]
         for name in names:
             value = cells[name].median("cpu_us")
-            ratio = "" if own is None or name in _UNCOMPARED else f" ({_number(own.times(cells[name]))}×)"
+            ratio = (
+                ""
+                if own is None or name in _UNCOMPARED
+                else f" ({_number(own.times(cells[name]))}×)"
+            )
             shown.append(f"{_number(value)}{ratio}")
         lines.append(_line(shown))
     return lines
@@ -63,7 +71,12 @@ def speed_table(results: Results) -> list[str]:
         shown = [row.title]
         for name in names:
             cell = cells[name]
-            parts = [f"{cell.median('rate'):,.0f}", _number(cell.median("p50_ms")), _number(cell.median("p99_ms")), str(cell.errors)]
+            parts = [
+                f"{cell.median('rate'):,.0f}",
+                _number(cell.median("p50_ms")),
+                _number(cell.median("p99_ms")),
+                str(cell.errors),
+            ]
             shown.append(" · ".join(parts))
         lines.append(_line(shown))
     return lines
@@ -73,8 +86,18 @@ def cpu_targets(results: Results) -> list[Target]:
     """The targets about CPU per call against each peer: every row has to meet them."""
     found: list[Target] = []
     rules: list[tuple[str, str, float, Callable[[Row], bool]]] = [
-        ("CPU per XML-RPC call against Envoy's thinner job", "Envoy", 1.0, lambda row: row.call.protocol == "xmlrpc"),
-        ("CPU per Luigi call against Envoy's thinner job", "Envoy", 0.8, lambda row: row.call.protocol == "luigi"),
+        (
+            "CPU per XML-RPC call against Envoy's thinner job",
+            "Envoy",
+            1.0,
+            lambda row: row.call.protocol == "xmlrpc",
+        ),
+        (
+            "CPU per Luigi call against Envoy's thinner job",
+            "Envoy",
+            0.8,
+            lambda row: row.call.protocol == "luigi",
+        ),
         ("CPU per call against HAProxy's thinner job", "HAProxy", 2.5, lambda row: True),
         ("CPU per call against mitmproxy", "mitmproxy", 1 / 15, lambda row: True),
     ]
@@ -88,14 +111,31 @@ def cpu_targets(results: Results) -> list[Target]:
         if not ratios:
             found.append((what, goal, "not measured", None))
             continue
-        say: Callable[[float], str] = (lambda ratio: f"1/{1 / ratio:.1f}") if limit < 0.1 else (lambda ratio: f"{ratio:.2f}×")
+        say: Callable[[float], str] = (
+            (lambda ratio: f"1/{1 / ratio:.1f}") if limit < 0.1 else (lambda ratio: f"{ratio:.2f}×")
+        )
         parts = []
-        for size, kinds in {"up to 900 B": (PING, MEDIUM), "at 100 kB": (LARGE,), "at 100 kB in 1,000 parts": (PARTS,)}.items():
+        for size, kinds in {
+            "up to 900 B": (PING, MEDIUM),
+            "at 100 kB": (LARGE,),
+            "at 100 kB in 1,000 parts": (PARTS,),
+        }.items():
             some = [ratio for row, ratio in ratios.items() if row.call.name in kinds]
             if some:
-                parts.append(f"{say(min(some))} to {say(max(some))} {size}" if len(some) > 1 else f"{say(some[0])} {size}")
+                parts.append(
+                    f"{say(min(some))} to {say(max(some))} {size}"
+                    if len(some) > 1
+                    else f"{say(some[0])} {size}"
+                )
         met = sum(ratio <= limit for ratio in ratios.values())
-        found.append((what, goal, f"{'; '.join(parts)}; {met} of {len(ratios)} rows meet it", met == len(ratios)))
+        found.append(
+            (
+                what,
+                goal,
+                f"{'; '.join(parts)}; {met} of {len(ratios)} rows meet it",
+                met == len(ratios),
+            )
+        )
     return found
 
 
@@ -172,7 +212,14 @@ def memory_targets(found: Memory) -> list[Target]:
 
 def start_targets(found: tuple[float, float]) -> list[Target]:
     """Starting with a hundred policies."""
-    return [("start: `serve` ready with 100 policies", "at most 1 s", f"{found[0]:.2f} s ({found[1]:.2f} s of CPU)", found[0] <= 1.0)]
+    return [
+        (
+            "start: `serve` ready with 100 policies",
+            "at most 1 s",
+            f"{found[0]:.2f} s ({found[1]:.2f} s of CPU)",
+            found[0] <= 1.0,
+        )
+    ]
 
 
 def audit_lines(found: AuditCost) -> list[Target]:
@@ -190,7 +237,12 @@ def reading_lines(found: Reading) -> list[Target]:
     """How fast the journal is read."""
     query = "not built" if found.query is None else f"{found.query:,.0f} records/s"
     return [
-        (f"`callgate audit verify` over {found.records:,} records", "–", f"{found.verify:,.0f} records/s", None),
+        (
+            f"`callgate audit verify` over {found.records:,} records",
+            "–",
+            f"{found.verify:,.0f} records/s",
+            None,
+        ),
         (f"`callgate audit query` over {found.records:,} records", "–", query, None),
         (
             "the journal's size",
@@ -204,7 +256,10 @@ def reading_lines(found: Reading) -> list[Target]:
 def target_table(targets: Sequence[Target]) -> list[str]:
     """The targets and what became of them."""
     verdicts = {True: "met", False: "**missed**", None: ""}
-    return [*_head(["what", "target", "measured", ""]), *(_line([what, goal, got, verdicts[met]]) for what, goal, got, met in targets)]
+    return [
+        *_head(["what", "target", "measured", ""]),
+        *(_line([what, goal, got, verdicts[met]]) for what, goal, got, met in targets),
+    ]
 
 
 def write_readme(lines: Sequence[str], path: Path = ROOT / "README.md") -> bool:
@@ -213,7 +268,10 @@ def write_readme(lines: Sequence[str], path: Path = ROOT / "README.md") -> bool:
     if BEGIN not in text or END not in text:
         return False
     before, _, rest = text.partition(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    path.write_text(
+        f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}",
+        encoding="utf-8",
+    )
     return True
 
 
@@ -221,13 +279,18 @@ def keep(path: Path, results: Results, targets: Sequence[Target], about: str) ->
     """Write the figures of a run as JSON, every sample of them."""
     rows: dict[str, dict[str, Any]] = {
         row.title: {
-            name: [[one.cpu_us, one.rate, one.p50_ms, one.p99_ms, one.errors, one.calls] for one in cell.samples]
+            name: [
+                [one.cpu_us, one.rate, one.p50_ms, one.p99_ms, one.errors, one.calls]
+                for one in cell.samples
+            ]
             for name, cell in cells.items()
         }
         for row, cells in results.items()
     }
     columns = ["cpu_us", "rate", "p50_ms", "p99_ms", "errors", "calls"]
-    path.write_text(json.dumps({"about": about, "columns": columns, "rows": rows, "targets": targets}, indent=1))
+    path.write_text(
+        json.dumps({"about": about, "columns": columns, "rows": rows, "targets": targets}, indent=1)
+    )
 
 
 def _columns(results: Results) -> list[str]:

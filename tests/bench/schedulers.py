@@ -1,6 +1,8 @@
-"""With a real luigid behind: throughput and added latency of a worker's mix, and dashboards over ten thousand pending tasks.
+"""With a real luigid behind: throughput and added latency of a worker's mix, and dashboards over
+ten thousand pending tasks.
 
-luigid has the last core for itself, since it is what limits; the gate shares the first with the client.
+luigid has the last core for itself, since it is what limits; the gate shares the first with the
+client.
 """
 
 import json
@@ -24,9 +26,13 @@ from tests.bench.wrk import DONE, run_wrk
 
 WAYS = ("direct", "gate")
 NOWHERE = "with a journal that goes nowhere"
-"""The way through a gate whose records reach no disk and are never compressed: the rest of what the gate adds to p99 is the disk's."""
+"""The way through a gate whose records reach no disk and are never compressed: the rest of what the
+gate adds to p99 is the disk's.
+"""
 WINDOW, WINDOWS = 2.0, 15
-"""Seconds of one measurement of p99, and how many of each way: a stall of the whole machine is in few of many short ones."""
+"""Seconds of one measurement of p99, and how many of each way: a stall of the whole machine is in
+few of many short ones.
+"""
 
 # One task of a worker after the other: announce it, get work, ping four times, report it done.
 _MIX = """\
@@ -47,9 +53,11 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """The mix: calls a second and p99 at half load in milliseconds, by way, and failures. All are medians.
+    """The mix: calls a second and p99 at half load in milliseconds, by way, and failures. All are
+    medians.
 
-    `ratio` and `added_ms` compare with direct within a round or window, whose ways are next to each other in time.
+    `ratio` and `added_ms` compare with direct within a round or window, whose ways are next to each
+    other in time.
     """
 
     rate: dict[str, float]
@@ -62,7 +70,9 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Dashboards:
-    """Medians: page data in seconds and workers' ping p99 in milliseconds, by way; pages loaded; bytes of a page; failures."""
+    """Medians: page data in seconds and workers' ping p99 in milliseconds, by way; pages loaded;
+    bytes of a page; failures.
+    """
 
     page_s: dict[str, float]
     ping_p99_ms: dict[str, float]
@@ -71,71 +81,147 @@ class Dashboards:
     errors: list[str]
 
 
-def throughput(tools: Tools, directory: Path, *, rounds: int, windows: int, seconds: int, say: Callable[[str], None]) -> Throughput:
-    """Measure all ways in turns, each of them first in its turn, each time with a luigid that has no state."""
+def throughput(
+    tools: Tools,
+    directory: Path,
+    *,
+    rounds: int,
+    windows: int,
+    seconds: int,
+    say: Callable[[str], None],
+) -> Throughput:
+    """Measure all ways in turns, each of them first in its turn, each time with a luigid that has
+    no state.
+    """
     credentials = make_credentials(directory)
     first, last = cores()
     port = free_port()
     lua = directory / "mix.lua"
-    lua.write_text(_MIX % {"token": credentials.token, "parts": ", ".join(json.dumps(body) for body in _parts())} + DONE)
+    lua.write_text(
+        _MIX
+        % {"token": credentials.token, "parts": ", ".join(json.dumps(body) for body in _parts())}
+        + DONE
+    )
     errors: list[str] = []
     with ExitStack() as stack:
-        front, _child = stack.enter_context(gate.serving(directory, credentials, first, name="mix", tls=False, upstream=port))
+        front, _child = stack.enter_context(
+            gate.serving(directory, credentials, first, name="mix", tls=False, upstream=port)
+        )
         ports = {"direct": port, "gate": front}
-        if tools.envoy:  # a proxy that writes nothing durable: what any would take from luigid, whose core may be half of one
-            ports["Envoy"] = stack.enter_context(peers.envoy(tools, directory, credentials, first, port, port)).port
+        # a proxy that writes nothing durable: what any would take from luigid, whose core may be
+        # half of one
+        if tools.envoy:
+            ports["Envoy"] = stack.enter_context(
+                peers.envoy(tools, directory, credentials, first, port, port)
+            ).port
         ways = tuple(ports)
         rates: dict[str, list[float]] = {way: [] for way in ways}
         for number in range(rounds):
             turn = number % len(ways)
             for way in ways[turn:] + ways[:turn]:
                 with peers.luigid(directory, last, port=port):
-                    ran = run_wrk(tools.wrk, f"http://127.0.0.1:{ports[way]}", lua, seconds=seconds, connections=16, core=first)
+                    ran = run_wrk(
+                        tools.wrk,
+                        f"http://127.0.0.1:{ports[way]}",
+                        lua,
+                        seconds=seconds,
+                        connections=16,
+                        core=first,
+                    )
                 rates[way].append(ran.calls / ran.seconds)
                 if ran.errors:
                     errors.append(f"{way}: {ran.errors} of {ran.calls} calls failed")
-            say(f"round {number + 1} of {rounds}: calls/s { {way: round(found[-1]) for way, found in rates.items()} }")
+            say(
+                f"round {number + 1} of {rounds}: calls/s { {way: round(found[-1]) for way, found in rates.items()} }"
+            )
         half = statistics.median(rates["direct"]) / 2
         observed = gate.observed(
-            directory, credentials, first, directory / "nowhere.json", "nowhere", name="nowhere", tls=False, upstream=port
+            directory,
+            credentials,
+            first,
+            directory / "nowhere.json",
+            "nowhere",
+            name="nowhere",
+            tls=False,
+            upstream=port,
         )
         ports[NOWHERE] = stack.enter_context(observed).port
         stack.enter_context(peers.luigid(directory, last, port=port))
-        job = {"kind": "mix", "ports": ports, "token": credentials.token, "rate": half, "seconds": WINDOW, "windows": windows}
+        job = {
+            "kind": "mix",
+            "ports": ports,
+            "token": credentials.token,
+            "rate": half,
+            "seconds": WINDOW,
+            "windows": windows,
+        }
         seen = client(directory, first, job)
     errors += seen["errors"][:3]
     for error in errors:
         say(error)
-    p99 = {way: [percentile(seen["latencies"][f"{way} {window}"], 99) * 1000 for window in range(windows)] for way in ports}
+    p99 = {
+        way: [
+            percentile(seen["latencies"][f"{way} {window}"], 99) * 1000 for window in range(windows)
+        ]
+        for way in ports
+    }
     for way, values in p99.items():
         say(f"p99 at half load, {way}: {[round(value, 1) for value in values]} ms")
     middle: Callable[[list[float]], float] = statistics.median
-    ratio = {way: middle([through / direct for direct, through in zip(rates["direct"], rates[way], strict=True)]) for way in ways}
-    added = {way: middle([through - direct for direct, through in zip(p99["direct"], p99[way], strict=True)]) for way in p99}
+    ratio = {
+        way: middle(
+            [through / direct for direct, through in zip(rates["direct"], rates[way], strict=True)]
+        )
+        for way in ways
+    }
+    added = {
+        way: middle(
+            [through - direct for direct, through in zip(p99["direct"], p99[way], strict=True)]
+        )
+        for way in p99
+    }
     late = {way: middle(values) for way, values in p99.items()}
-    return Throughput({way: middle(found) for way, found in rates.items()}, ratio, half, late, added, errors)
+    return Throughput(
+        {way: middle(found) for way, found in rates.items()}, ratio, half, late, added, errors
+    )
 
 
-def dashboards(directory: Path, *, seconds: int, tasks: int = 10_000, say: Callable[[str], None]) -> Dashboards:
-    """Sixteen dashboards and fifty workers, direct and through the gate, each with a luigid that has `tasks` pending."""
+def dashboards(
+    directory: Path, *, seconds: int, tasks: int = 10_000, say: Callable[[str], None]
+) -> Dashboards:
+    """Sixteen dashboards and fifty workers, direct and through the gate, each with a luigid that
+    has `tasks` pending.
+    """
     credentials = make_credentials(directory)
     first, last = cores()
     port = free_port()
     state = fill(directory, tasks)
     page, ping, pages, sizes, errors = {}, {}, {}, {}, []
     tokens = {"viewer": credentials.viewer, "worker": credentials.token}
-    with gate.serving(directory, credentials, first, name="dashboards", tls=False, upstream=port) as (front, _child):
+    with gate.serving(
+        directory, credentials, first, name="dashboards", tls=False, upstream=port
+    ) as (front, _child):
         for way in WAYS:
             with peers.luigid(directory, last, port=port, state=state):
                 to = front if way == "gate" else port
-                job = {"kind": "dashboards", "port": to, "tokens": tokens, "seconds": seconds, "browsers": 16, "workers": 50, "limit": 150}
+                job = {
+                    "kind": "dashboards",
+                    "port": to,
+                    "tokens": tokens,
+                    "seconds": seconds,
+                    "browsers": 16,
+                    "workers": 50,
+                    "limit": 150,
+                }
                 seen = client(directory, first, job)
             page[way] = statistics.median(seen["latencies"].get("page", [job["limit"]]))
             ping[way] = percentile(seen["latencies"]["ping"], 99) * 1000
             pages[way] = len(seen["page_bytes"])
             sizes[way] = max(seen["page_bytes"], default=0)
             errors += [f"{way}: {error}" for error in seen["errors"][:3]]
-            say(f"{way}: page data {page[way]:.2f} s ({pages[way]} pages), workers' ping p99 {ping[way]:.0f} ms")
+            say(
+                f"{way}: page data {page[way]:.2f} s ({pages[way]} pages), workers' ping p99 {ping[way]:.0f} ms"
+            )
     return Dashboards(page, ping, pages, sizes, errors)
 
 
@@ -146,7 +232,9 @@ def client(directory: Path, core: str | None, job: dict[str, Any]) -> dict[str, 
     given.chmod(0o600)
     pinned = ["taskset", "-c", core] if core is not None else []
     command = [*pinned, sys.executable, "-m", "tests.bench.client", str(given), str(out)]
-    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=400)
+    ran = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, check=False, timeout=400
+    )
     if ran.returncode:
         raise RuntimeError(f"the client failed:\n{ran.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(out.read_text())
@@ -175,8 +263,16 @@ def fill(directory: Path, tasks: int) -> Path:
         "    scheduler.add_task(**json.loads(line))\n"
         "scheduler.dump()\n"
     )
-    lines = "\n".join(json.dumps(task(number=number, worker=worker_name(number % 50))) for number in range(tasks))
-    subprocess.run([sys.executable, "-c", program, str(path)], input=lines, text=True, check=True, capture_output=True)
+    lines = "\n".join(
+        json.dumps(task(number=number, worker=worker_name(number % 50))) for number in range(tasks)
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        input=lines,
+        text=True,
+        check=True,
+        capture_output=True,
+    )
     return path
 
 
@@ -185,6 +281,16 @@ def _parts() -> list[str]:
     announced = task(number=555_555, worker=worker)
     done = task(number=555_555, worker=worker, status="DONE")
     ping = form_body("ping", {"worker": worker})
-    work = form_body("get_work", {"worker": worker, "host": "etl-node", "assistant": False, "current_tasks": []})
-    parts = [form_body("add_task", announced), work, ping, ping, ping, ping, form_body("add_task", done)]
+    work = form_body(
+        "get_work", {"worker": worker, "host": "etl-node", "assistant": False, "current_tasks": []}
+    )
+    parts = [
+        form_body("add_task", announced),
+        work,
+        ping,
+        ping,
+        ping,
+        ping,
+        form_body("add_task", done),
+    ]
     return [part.decode() for part in parts]

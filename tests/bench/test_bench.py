@@ -1,4 +1,6 @@
-"""The bench measures what it says: its calls, its arithmetic, and the place in the README that it writes to."""
+"""The bench measures what it says: its calls, its arithmetic, and the place in the README that it
+writes to.
+"""
 
 import asyncio
 import contextlib
@@ -52,11 +54,18 @@ def test_every_row_of_the_comparison_is_there() -> None:
 
 
 def test_a_target_is_met_only_when_every_row_meets_it() -> None:
-    """One row above the limit is a miss, however good the others are; the verdict is computed from the medians."""
-    first, second = (row for row in rows() if row.call.protocol == "xmlrpc" and row.call.name == PING)
+    """One row above the limit is a miss, however good the others are; the verdict is computed from
+    the medians.
+    """
+    first, second = (
+        row for row in rows() if row.call.protocol == "xmlrpc" and row.call.name == PING
+    )
 
     def cells(own: float) -> dict[str, Cell]:
-        return {name: Cell([Sample(us, 1, 1, 1, 0, 1) for us in (us, us, 99 * us)]) for name, us in (("Callgate", own), ("Envoy", 100.0))}
+        return {
+            name: Cell([Sample(us, 1, 1, 1, 0, 1) for us in (us, us, 99 * us)])
+            for name, us in (("Callgate", own), ("Envoy", 100.0))
+        }
 
     def verdict(results: dict[Row, dict[str, Cell]]) -> bool | None:
         return report.cpu_targets(results)[0][3]
@@ -108,7 +117,9 @@ def test_the_readme_gets_the_table_between_its_markers_and_nowhere_else(tmp_path
 
 
 def test_the_mix_and_the_page_are_those_of_stock_clients() -> None:
-    """A worker's cycle has each kind of its calls; a page loads eight task lists among thirteen views."""
+    """A worker's cycle has each kind of its calls; a page loads eight task lists among thirteen
+    views.
+    """
     kinds = [kind for kind, _ in cycle(worker_name(3), 7)]
     assert kinds == ["add_task", "get_work", "ping", "ping", "ping", "ping", "add_task"]
     assert len(VIEWS) == 13
@@ -117,7 +128,9 @@ def test_the_mix_and_the_page_are_those_of_stock_clients() -> None:
 
 @pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
 async def test_every_call_of_the_timetable_is_made_in_the_order_of_each_worker(status: str) -> None:
-    """Every call of the timetable is made and timed, however its answer is cut up; an answer that is not 200 is an error."""
+    """Every call of the timetable is made and timed, however its answer is cut up; an answer that
+    is not 200 is an error.
+    """
     seen: dict[int, list[str]] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -134,7 +147,9 @@ async def test_every_call_of_the_timetable_is_made_in_the_order_of_each_worker(s
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        result = await mix({"here": port, "there": port}, "token", rate=2000, seconds=0.12, windows=2)
+        result = await mix(
+            {"here": port, "there": port}, "token", rate=2000, seconds=0.12, windows=2
+        )
     assert {name: len(values) for name, values in result.latencies.items()} == {
         f"{way} {n}": 240 for n in (0, 1) for way in ("here", "there")
     }
@@ -151,13 +166,17 @@ async def test_a_connection_that_is_lost_is_an_error_of_the_measurement() -> Non
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        result = await mix({"here": server.sockets[0].getsockname()[1]}, "token", rate=100, seconds=0.1, windows=1)
+        result = await mix(
+            {"here": server.sockets[0].getsockname()[1]}, "token", rate=100, seconds=0.1, windows=1
+        )
     assert result.errors and all("lost" in error for error in result.errors)
     assert result.latencies == {"here 0": []}
 
 
 async def test_a_crowd_is_counted_apart_from_its_refusals_and_who_is_refused_rests() -> None:
-    """Calls that are taken, refusals and pings are counted by crowd; a refused caller comes again after half a second at the earliest."""
+    """Calls that are taken, refusals and pings are counted by crowd; a refused caller comes again
+    after half a second at the earliest.
+    """
     began: dict[int, list[float]] = {}
     kinds: dict[int, str] = {}
 
@@ -168,7 +187,9 @@ async def test_a_crowd_is_counted_apart_from_its_refusals_and_who_is_refused_res
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 began.setdefault(mine, []).append(time.monotonic())
-                body = (await reader.readexactly(int(head.split("Content-Length: ")[1].split()[0]))).decode()
+                body = (
+                    await reader.readexactly(int(head.split("Content-Length: ")[1].split()[0]))
+                ).decode()
                 odd = int(body.partition("etl-node-")[2][:2]) % 2
                 kinds[mine] = "ping" if "/api/ping" in head else "refused" if odd else "taken"
                 status = "503 Service Unavailable" if kinds[mine] == "refused" else "200 OK"
@@ -177,13 +198,24 @@ async def test_a_crowd_is_counted_apart_from_its_refusals_and_who_is_refused_res
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        result = await crowds(server.sockets[0].getsockname()[1], "token", {"few": 2, "many": 8}, pingers=1, seconds=2.6)
+        result = await crowds(
+            server.sockets[0].getsockname()[1],
+            "token",
+            {"few": 2, "many": 8},
+            pingers=1,
+            seconds=2.6,
+        )
     assert not result.errors
     assert result.latencies.keys() == {"few", "few refused", "many", "many refused", "ping"}
-    made = {kind: sum(len(times) for number, times in began.items() if kinds[number] == kind) for kind in ("taken", "refused", "ping")}
+    made = {
+        kind: sum(len(times) for number, times in began.items() if kinds[number] == kind)
+        for kind in ("taken", "refused", "ping")
+    }
     counted = {name: len(values) for name, values in result.latencies.items()}
     assert counted["ping"] == made["ping"]
-    assert counted["few"] + counted["many"] < made["taken"], "the first second of a crowd is not counted"
+    assert counted["few"] + counted["many"] < made["taken"], (
+        "the first second of a crowd is not counted"
+    )
     assert counted["few refused"] + counted["many refused"] < made["refused"]
     for number, times in began.items():
         if kinds[number] == "refused":
@@ -191,40 +223,63 @@ async def test_a_crowd_is_counted_apart_from_its_refusals_and_who_is_refused_res
 
 
 async def test_the_bare_relay_passes_calls_and_answers_on(tmp_path: Path) -> None:
-    """Whole, over the same connections one after another, whatever pieces they come in, and to luigid what is for luigid."""
+    """Whole, over the same connections one after another, whatever pieces they come in, and to
+    luigid what is for luigid.
+    """
     seen: list[tuple[str, bytes, int]] = []
 
     async def serve(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                body = await reader.readexactly(int(head.lower().split("content-length: ")[1].split()[0]))
+                body = await reader.readexactly(
+                    int(head.lower().split("content-length: ")[1].split()[0])
+                )
                 seen.append((f"{name} {head.split()[1]}", body, id(writer)))
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(100_000))
                 await writer.drain()
                 writer.write(bytes(99_999) + b".")
 
-    async def call(client: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str, body: bytes) -> bytes:
-        for part in (f"POST {path} HTTP/1.1\r\nHost: x\r\ncontent-length: {len(body)}\r".encode(), b"\n\r\n" + body[:7], body[7:]):
+    async def call(
+        client: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str, body: bytes
+    ) -> bytes:
+        for part in (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\ncontent-length: {len(body)}\r".encode(),
+            b"\n\r\n" + body[:7],
+            body[7:],
+        ):
             client[1].write(part)
             await client[1].drain()
-            await asyncio.sleep(0.01)  # so that it comes in pieces, as a rule; whether it does is not what is asked
+            # so that it comes in pieces, as a rule; whether it does is not what is asked
+            await asyncio.sleep(0.01)
         await client[0].readuntil(b"\r\n\r\n")
         return await client[0].readexactly(200_000)
 
     credentials = make_credentials(tmp_path)
     async with (
-        await asyncio.start_server(lambda *streams: serve("nginx", *streams), "127.0.0.1", 0) as nginx,
-        await asyncio.start_server(lambda *streams: serve("luigid", *streams), "127.0.0.1", 0) as luigid,
+        await asyncio.start_server(
+            lambda *streams: serve("nginx", *streams), "127.0.0.1", 0
+        ) as nginx,
+        await asyncio.start_server(
+            lambda *streams: serve("luigid", *streams), "127.0.0.1", 0
+        ) as luigid,
     ):
         ports = [server.sockets[0].getsockname()[1] for server in (nginx, luigid)]
         with bare(tmp_path, credentials, None, *ports) as peer:
             for port, tls in ((peer.port, None), (peer.tls_port, UNVERIFIED)):
                 client = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
-                for path, body in (("/api/ping", b"data=%7B%7D"), ("/luigid/api/ping", b"data=1"), ("/rpc", b"x" * 100_000)):
+                for path, body in (
+                    ("/api/ping", b"data=%7B%7D"),
+                    ("/luigid/api/ping", b"data=1"),
+                    ("/rpc", b"x" * 100_000),
+                ):
                     assert (await call(client, path, body))[-1:] == b"."
                 client[1].close()
-    assert [(way, len(body)) for way, body, _ in seen] == 2 * [("nginx /api/ping", 11), ("luigid /api/ping", 6), ("nginx /rpc", 100_000)]
+    assert [(way, len(body)) for way, body, _ in seen] == 2 * [
+        ("nginx /api/ping", 11),
+        ("luigid /api/ping", 6),
+        ("nginx /rpc", 100_000),
+    ]
     assert len({connection for _, _, connection in seen}) == 2
 
 

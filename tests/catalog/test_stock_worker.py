@@ -1,6 +1,7 @@
 """A stock worker against a stock scheduler, with the catalog's check on every call in between."""
 
-# luigi is typed by half: its functions are not, and what a task may say of itself is declared as None.
+# luigi is typed by half: its functions are not, and what a task may say of itself is declared as
+# None.
 # mypy: disable-error-code="no-untyped-call, misc, attr-defined"
 
 import json
@@ -29,7 +30,9 @@ class Checked(luigi.rpc.RemoteScheduler):
         self.scheduler = scheduler
         self.called: set[str] = set()
 
-    def _request(self, url: str, data: dict[str, Any], attempts: int = 3, allow_null: bool = True) -> Any:
+    def _request(
+        self, url: str, data: dict[str, Any], attempts: int = 3, allow_null: bool = True
+    ) -> Any:
         name = url.removeprefix("/api/")
         args = json.loads(json.dumps(data))
         check_arguments(self.catalog.methods[name], args)
@@ -101,7 +104,14 @@ class Root(luigi.WrapperTask):
 
     def requires(self) -> Any:
         """Depend on one of each."""
-        return [Leaf(1), Leaf(2), Dynamic(), Outside(), Unlisted(), *(Batched(item) for item in "abc")]
+        return [
+            Leaf(1),
+            Leaf(2),
+            Dynamic(),
+            Outside(),
+            Unlisted(),
+            *(Batched(item) for item in "abc"),
+        ]
 
 
 class Dynamic(luigi.Task):
@@ -119,9 +129,14 @@ class Dynamic(luigi.Task):
 
 @pytest.mark.filterwarnings("ignore")
 def test_everything_a_stock_worker_sends_is_accepted() -> None:
-    """A graph with failures, batches, dynamic dependencies, resources, messages and odd texts passes the catalog unharmed."""
+    """A graph with failures, batches, dynamic dependencies, resources, messages and odd texts
+    passes the catalog unharmed.
+    """
     luigi.mock.MockFileSystem().clear()
-    scheduler = Checked(load_catalog(CATALOG), luigi.scheduler.Scheduler(retry_delay=0.0, retry_count=2, batch_emails=True))
+    scheduler = Checked(
+        load_catalog(CATALOG),
+        luigi.scheduler.Scheduler(retry_delay=0.0, retry_count=2, batch_emails=True),
+    )
     scheduler.scheduler.update_resources(**{"db.slots": 1})
 
     class Factory:
@@ -131,16 +146,27 @@ def test_everything_a_stock_worker_sends_is_accepted() -> None:
             """Give the checked scheduler."""
             return scheduler
 
-        def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> luigi.worker.Worker:
+        def create_worker(
+            self, scheduler: Any, worker_processes: int, assistant: bool = False
+        ) -> luigi.worker.Worker:
             """Make a stock worker."""
-            return luigi.worker.Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+            return luigi.worker.Worker(
+                scheduler=scheduler, worker_processes=worker_processes, assistant=assistant
+            )
 
-    luigi.build([Root()], worker_scheduler_factory=Factory(), local_scheduler=True, log_level="CRITICAL")
+    luigi.build(
+        [Root()], worker_scheduler_factory=Factory(), local_scheduler=True, log_level="CRITICAL"
+    )
     tasks = scheduler.scheduler.task_list("", "")
     done = {task["display_name"] for task in tasks.values() if task["status"] == "DONE"}
     assert {"Batched(item=a)", "Batched(item=b)", "Batched(item=c)", "Dynamic()"} <= done
     assert any(name.startswith("café.etl.Leaf(") for name in done)
-    assert {"add_task", "add_task_batcher", "add_worker", "get_work", "announce_scheduling_failure", "set_task_status_message"} <= (
-        scheduler.called
-    )
+    assert {
+        "add_task",
+        "add_task_batcher",
+        "add_worker",
+        "get_work",
+        "announce_scheduling_failure",
+        "set_task_status_message",
+    } <= (scheduler.called)
     assert {"set_task_progress_percentage", "decrease_running_task_resources"} <= scheduler.called

@@ -198,20 +198,30 @@ def test_a_type_accepts_what_stock_clients_send(name: str, value: Value) -> None
 
 @pytest.mark.parametrize(("name", "value"), REFUSED)
 def test_a_type_refuses_what_breaks_a_scheduler(name: str, value: Value) -> None:
-    """Each type refuses values that the scheduler would fail on, or show to a browser as markup, and JSON true for a number."""
+    """Each type refuses values that the scheduler would fail on, or show to a browser as markup,
+    and JSON true for a number.
+    """
     assert not TYPES[name].accepts(value)
 
 
-@pytest.mark.parametrize(("name", "value"), [row for row in ACCEPTED + REFUSED if row[1] is not None])
+@pytest.mark.parametrize(
+    ("name", "value"), [row for row in ACCEPTED + REFUSED if row[1] is not None]
+)
 def test_what_a_python_type_settles_is_accepted(name: str, value: Value) -> None:
     """`settled` saves a question only where the answer is always yes."""
     assert TYPES[name].accepts(value) or type(value) not in TYPES[name].settled
 
 
 @pytest.mark.parametrize("name", TYPES)
-@given(value=st.sampled_from([row[1] for row in ACCEPTED + REFUSED]) | st.integers() | st.sampled_from([1 << 63, -1 << 63, (1 << 63) - 1]))
+@given(
+    value=st.sampled_from([row[1] for row in ACCEPTED + REFUSED])
+    | st.integers()
+    | st.sampled_from([1 << 63, -1 << 63, (1 << 63) - 1])
+)
 def test_what_is_known_to_be_good_is_accepted(name: str, value: Value) -> None:
-    """`known` saves a question only where the answer is yes, whatever was asked before, and only for the type that it is for."""
+    """`known` saves a question only where the answer is yes, whatever was asked before, and only
+    for the type that it is for.
+    """
     kind = TYPES[name]
     kind.accepts(value)
     assert value not in kind.known.get(type(value), ()) or kind.accepts(value)
@@ -219,7 +229,9 @@ def test_what_is_known_to_be_good_is_accepted(name: str, value: Value) -> None:
 
 
 def test_every_sign_in_an_id_is_judged_alike_alone_and_among_thousands() -> None:
-    """A sign is fine when it can be printed and HTML does not read it: of all signs, in one id and in a list of ids."""
+    """A sign is fine when it can be printed and HTML does not read it: of all signs, in one id and
+    in a list of ids.
+    """
     for number in range(0x3000):
         sign = chr(number)
         fine = sign.isprintable() and sign not in "<>\"'`&"
@@ -228,7 +240,21 @@ def test_every_sign_in_an_id_is_judged_alike_alone_and_among_thousands() -> None
 
 
 IDS = st.one_of(
-    st.sampled_from(["", "a", "b" * 1023, "b" * 1024, "b" * 1025, "c" * 3000, "\n", "a\nb", "\u00e9", "a<b", "\ud800"]),
+    st.sampled_from(
+        [
+            "",
+            "a",
+            "b" * 1023,
+            "b" * 1024,
+            "b" * 1025,
+            "c" * 3000,
+            "\n",
+            "a\nb",
+            "\u00e9",
+            "a<b",
+            "\ud800",
+        ]
+    ),
     st.sampled_from([1, None, True, b"a", ["a"], {"a": 1}]),
     st.integers(1, 1100).map("d".__mul__),
 )
@@ -278,5 +304,7 @@ def test_markup_is_made_into_text(value: Value, shown: Value) -> None:
 
 @pytest.mark.parametrize("value", ["a < b", None, 5, ["x"], {"a": "b"}, deep(MAX_DEPTH + 5)])
 def test_values_without_markup_stay_the_same_object(value: Value) -> None:
-    """Nothing is copied or changed where there is no markup, or where the type will refuse the depth anyway."""
+    """Nothing is copied or changed where there is no markup, or where the type will refuse the
+    depth anyway.
+    """
     assert without_markup(value) is value or without_markup(value) == value

@@ -20,7 +20,9 @@ TEXTS = st.sampled_from(["1", "22", "x", "", "1x"])
 
 @given(st.lists(st.one_of(TEXTS, st.lists(TEXTS, max_size=4))))
 def test_the_memory_never_changes_a_verdict(asked: list[str | list[str]]) -> None:
-    """Whatever was asked before, one by one or together: a text is good exactly when the rule says so."""
+    """Whatever was asked before, one by one or together: a text is good exactly when the rule says
+    so.
+    """
     known = Known(str.isdigit)
     for one in asked:
         if isinstance(one, str):
@@ -47,7 +49,9 @@ def test_what_is_no_text_is_not_good() -> None:
 
 
 def test_the_memory_is_bounded() -> None:
-    """Ever new names never make it grow beyond its bound, and very many in one object are not remembered at all."""
+    """Ever new names never make it grow beyond its bound, and very many in one object are not
+    remembered at all.
+    """
     rule = Rule()
     known = Known(rule)
     good = known.good

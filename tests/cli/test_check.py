@@ -83,7 +83,9 @@ def test_nothing_wrong_is_0(good: Path) -> None:
 
 
 def test_everything_wrong_is_said_at_once(good: Path) -> None:
-    """Settings, certificate, catalogs, roles and policies: a mistake in one does not hide those in another."""
+    """Settings, certificate, catalogs, roles and policies: a mistake in one does not hide those in
+    another.
+    """
     (good / "callgate.toml").write_text(SETTINGS + "[limits]\nbody_byte = 1\n")
     make_self_signed(("localhost",), good, now=time.time() - 200 * 86400)
     (good / "policies" / "extra.cedar").write_text(
@@ -109,15 +111,21 @@ def test_a_broken_catalog_is_named_and_policies_are_not_blamed_for_it(good: Path
 
 def test_a_catalog_that_does_not_exist_is_named_with_those_that_do(good: Path) -> None:
     """A misspelt name has its likely remedy."""
-    (good / "callgate.toml").write_text(SETTINGS.replace('url = "http', 'catalog = "luigy"\nurl = "http'))
+    (good / "callgate.toml").write_text(
+        SETTINGS.replace('url = "http', 'catalog = "luigy"\nurl = "http')
+    )
     _, problems = check(good)
-    (problem,) = [problem for problem in problems if problem["place"] == "callgate.toml: upstreams[0].catalog"]
+    (problem,) = [
+        problem for problem in problems if problem["place"] == "callgate.toml: upstreams[0].catalog"
+    ]
     assert problem["remedy"] == "There are: luigi, supervisor."
 
 
 def test_a_catalog_of_the_other_protocol_is_refused(good: Path) -> None:
     """Its methods would be those of another kind of server."""
-    (good / "callgate.toml").write_text(SETTINGS.replace('url = "http', 'catalog = "supervisor"\nurl = "http'))
+    (good / "callgate.toml").write_text(
+        SETTINGS.replace('url = "http', 'catalog = "supervisor"\nurl = "http')
+    )
     _, problems = check(good)
     assert "is a catalog for xmlrpc, not for luigi" in [problem["what"] for problem in problems]
 
@@ -132,7 +140,9 @@ def test_a_key_of_another_certificate_is_named(good: Path) -> None:
     assert "cannot be used with its key" in problem["what"]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AAAA"}]}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AAAA"}]}']
+)
 def test_a_key_set_file_that_is_none_is_named(good: Path, content: str) -> None:
     """A gate with it would start, and identify nobody."""
     (good / "keys.json").write_text(content)
@@ -186,7 +196,9 @@ def every_file(good: Path) -> Path:
     """Make settings that name a file of every kind."""
     (good / "keys").mkdir()
     shutil.copy(good / "issuer" / "jwks.json", good / "keys" / "keys.json")
-    (good / "callgate.toml").write_text(SETTINGS + IDP + 'jwks_file = "keys/keys.json"\nca_file = "ca.pem"\n')
+    (good / "callgate.toml").write_text(
+        SETTINGS + IDP + 'jwks_file = "keys/keys.json"\nca_file = "ca.pem"\n'
+    )
     own(good)
     return good
 
@@ -198,9 +210,17 @@ def tables_of(directory: Path) -> tuple[Path, dict[str, Any]]:
     return directory / "callgate.toml", tables
 
 
-@pytest.mark.parametrize(("name", "mode", "mend"), OPEN, ids=lambda value: f"{value:04o}" if isinstance(value, int) else value)
-def test_what_is_open_to_others_is_named_with_its_mend(every_file: Path, name: str, mode: int, mend: str) -> None:
-    """A door that others could open is a problem of its own, with its path and the command that closes it, and that command does."""
+@pytest.mark.parametrize(
+    ("name", "mode", "mend"),
+    OPEN,
+    ids=lambda value: f"{value:04o}" if isinstance(value, int) else value,
+)
+def test_what_is_open_to_others_is_named_with_its_mend(
+    every_file: Path, name: str, mode: int, mend: str
+) -> None:
+    """A door that others could open is a problem of its own, with its path and the command that
+    closes it, and that command does.
+    """
     file, tables = tables_of(every_file)
     assert not list(open_to_others(file, tables))
     path = every_file / name
@@ -229,7 +249,9 @@ def test_all_of_them_are_named_at_once(every_file: Path) -> None:
 
 @pytest.mark.parametrize("name", ["policies/roles.toml", "audit/hmac.key"])
 def test_serve_refuses_what_the_check_names(good: Path, name: str) -> None:
-    """Check and serve cannot disagree: the same lines, and nothing is served with somebody else's policy."""
+    """Check and serve cannot disagree: the same lines, and nothing is served with somebody else's
+    policy.
+    """
     (good / name).chmod(0o666)
     code, (problem,) = check(good)
     assert code == 1
@@ -258,7 +280,10 @@ def test_a_group_may_look_at_the_names_of_the_journal(good: Path) -> None:
     assert check(good) == (0, [])
 
 
-@pytest.mark.parametrize(("name", "content"), [("hmac.key", b"ab\n"), ("hmac.key", b"no hex"), ("signing.key", b"no key")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("hmac.key", b"ab\n"), ("hmac.key", b"no hex"), ("signing.key", b"no key")],
+)
 def test_a_damaged_key_of_the_journal_is_named(good: Path, name: str, content: bytes) -> None:
     """Serve would not start with it."""
     (good / "audit" / name).write_bytes(content)
@@ -274,8 +299,12 @@ def test_a_signing_key_of_another_kind_is_named(good: Path) -> None:
     assert (code, problem["place"]) == (1, "callgate.toml: audit.signing_key")
 
 
-def test_an_issuer_that_is_dead_and_a_page_in_the_upstreams_place_are_told_clearly(good: Path) -> None:
-    """Who, what, and what to do, in one line each; no exception's name, no status without its meaning."""
+def test_an_issuer_that_is_dead_and_a_page_in_the_upstreams_place_are_told_clearly(
+    good: Path,
+) -> None:
+    """Who, what, and what to do, in one line each; no exception's name, no status without its
+    meaning.
+    """
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -289,7 +318,9 @@ def test_an_issuer_that_is_dead_and_a_page_in_the_upstreams_place_are_told_clear
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        (good / "callgate.toml").write_text(SETTINGS.replace("127.0.0.1:1", f"127.0.0.1:{server.server_port}") + IDP)
+        (good / "callgate.toml").write_text(
+            SETTINGS.replace("127.0.0.1:1", f"127.0.0.1:{server.server_port}") + IDP
+        )
         code, problems = check(good, "--online")
         server.shutdown()
     assert code == 1
@@ -343,4 +374,7 @@ def test_people_get_place_what_and_remedy(good: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stdout == "callgate.toml: limits.body_byte: is not a setting\n    Did you mean body_bytes?\n"
+    assert (
+        done.stdout
+        == "callgate.toml: limits.body_byte: is not a setting\n    Did you mean body_bytes?\n"
+    )

@@ -11,7 +11,9 @@ from tests.support.paths import ROOT
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run the command line in this process, which takes a tenth of the time; gives exit code, output and errors."""
+    """Run the command line in this process, which takes a tenth of the time; gives exit code,
+    output and errors.
+    """
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert isinstance(left.value.code, int)
@@ -55,21 +57,39 @@ def test_help_imports_none_of_the_verbs() -> None:
     """The list of verbs answers at once: what only a running gate needs is not loaded for it."""
     script = "import sys; sys.argv = ['callgate', '--help']\nfrom proxy.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
     script += "print([name for name in ('aiohttp', 'cedarpy', 'uvloop', 'jwt', 'pydantic') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_gate_loads_nothing_for_consoles() -> None:
-    """What a serving process imports before it begins: rich would be 5 MB in each. Other verbs still find it."""
+    """What a serving process imports before it begins: rich would be 5 MB in each. Other verbs
+    still find it.
+    """
     code = (
         "import sys; from proxy.cli import main, serve; main.build('serve'); serve._serve_imports();"
         "print([name for name in ('rich', 'pygments', 'structlog', 'proxy.gate.pipeline') if name in sys.modules]); import rich"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stdout == "['structlog', 'proxy.gate.pipeline']\n"
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["--nonsense"], ["serve", "--nonsense"], ["check", "extra"]])
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["--nonsense"], ["serve", "--nonsense"], ["check", "extra"]]
+)
 def test_bad_usage_is_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     """A script can tell bad usage from an answer."""
     code, _, errors = said(capsys, *words)
@@ -127,8 +147,12 @@ def test_serve_says_when_its_port_is_taken(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr.splitlines()[-1]
 
 
-def test_what_the_system_refuses_is_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk or a path that is none must neither read as the answer "no" nor show a traceback, whichever verb met it."""
+def test_what_the_system_refuses_is_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk or a path that is none must neither read as the answer "no" nor show a traceback,
+    whichever verb met it.
+    """
     (tmp_path / "file").write_text("")
     code, shown, errors = said(capsys, "demo", "--dir", str(tmp_path / "file" / "demo"))
     assert (code, shown) == (2, "")

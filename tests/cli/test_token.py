@@ -20,14 +20,28 @@ def run(*arguments: str) -> Result:
 async def subject_of(token: str, directory: Path) -> str:
     """Whom a gate that reads `directory` takes the token's bearer for."""
     profile = Profile("https://callgate.local/issuer", "callgate")
-    verifier = Verifier([Issuer("local", profile, KeyFile(directory / "jwks.json"))], lambda _i, _s, _c: ((), False))
+    verifier = Verifier(
+        [Issuer("local", profile, KeyFile(directory / "jwks.json"))], lambda _i, _s, _c: ((), False)
+    )
     principal = await verifier.verify(b"Bearer " + token.encode(), None, time.time())
     return f"{principal.name} in {','.join(principal.groups)}"
 
 
 async def test_issue_prints_the_token_and_nothing_else(tmp_path: Path) -> None:
     """Standard output is one line, a token that the gate takes."""
-    done = run("issue", "--subject", "etl-07", "--group", "etl", "--group", "dev", "--ttl", "1h", "--dir", str(tmp_path / "issuer"))
+    done = run(
+        "issue",
+        "--subject",
+        "etl-07",
+        "--group",
+        "etl",
+        "--group",
+        "dev",
+        "--ttl",
+        "1h",
+        "--dir",
+        str(tmp_path / "issuer"),
+    )
     assert done.exit_code == 0 and done.stderr == ""
     assert done.stdout.count("\n") == 1
     assert await subject_of(done.stdout.strip(), tmp_path / "issuer") == "local|etl-07 in dev,etl"
@@ -36,7 +50,17 @@ async def test_issue_prints_the_token_and_nothing_else(tmp_path: Path) -> None:
 async def test_issue_into_a_file_for_the_owner(tmp_path: Path) -> None:
     """With --out nothing is printed and the file is the owner's alone."""
     out = tmp_path / "etl.jwt"
-    done = run("issue", "--subject", "etl-07", "--ttl", "90s", "--dir", str(tmp_path / "issuer"), "--out", str(out))
+    done = run(
+        "issue",
+        "--subject",
+        "etl-07",
+        "--ttl",
+        "90s",
+        "--dir",
+        str(tmp_path / "issuer"),
+        "--out",
+        str(out),
+    )
     assert (done.exit_code, done.output) == (0, "")
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert await subject_of(out.read_text().strip(), tmp_path / "issuer") == "local|etl-07 in "
@@ -44,7 +68,9 @@ async def test_issue_into_a_file_for_the_owner(tmp_path: Path) -> None:
 
 async def test_rotate_keeps_tokens_good(tmp_path: Path) -> None:
     """A token issued before a rotation is good after it, and no token is printed by it."""
-    before = run("issue", "--subject", "a", "--ttl", "1d", "--dir", str(tmp_path / "issuer")).stdout.strip()
+    before = run(
+        "issue", "--subject", "a", "--ttl", "1d", "--dir", str(tmp_path / "issuer")
+    ).stdout.strip()
     done = run("rotate", "--dir", str(tmp_path / "issuer"))
     assert done.exit_code == 0 and "new signing key" in done.stdout
     assert await subject_of(before, tmp_path / "issuer") == "local|a in "
@@ -59,7 +85,10 @@ async def test_rotate_keeps_tokens_good(tmp_path: Path) -> None:
         (["issue", "--subject", "a", "--ttl", "367d"], "lifetime"),
         (["issue", "--subject", "a\nb", "--ttl", "1h"], "subject"),
         (["issue", "--subject", "a", "--group", "", "--ttl", "1h"], "group"),
-        (["issue", "--subject", "a", "--ttl", "1h", "--out", "nowhere/at/all"], "directory that exists"),
+        (
+            ["issue", "--subject", "a", "--ttl", "1h", "--out", "nowhere/at/all"],
+            "directory that exists",
+        ),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_to_do(
@@ -115,7 +144,9 @@ directory = "audit"
 
 
 async def test_the_settings_name_the_directory_and_the_longest_lifetime(tmp_path: Path) -> None:
-    """Without --dir the local issuer of the settings issues, within the lifetime that its gate accepts."""
+    """Without --dir the local issuer of the settings issues, within the lifetime that its gate
+    accepts.
+    """
     (tmp_path / "policies").mkdir()
     settings = tmp_path / "callgate.toml"
     settings.write_text(SETTINGS)
@@ -127,8 +158,12 @@ async def test_the_settings_name_the_directory_and_the_longest_lifetime(tmp_path
 
 
 @pytest.mark.parametrize("how", ["-c", "CALLGATE_CONFIG"])
-def test_the_settings_are_named_as_for_the_other_verbs(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the short option, and by the variable that serve, check and reload read: not by the current directory alone."""
+def test_the_settings_are_named_as_for_the_other_verbs(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the short option, and by the variable that serve, check and reload read: not by the
+    current directory alone.
+    """
     (tmp_path / "policies").mkdir()
     (tmp_path / "callgate.toml").write_text(SETTINGS)
     if how == "CALLGATE_CONFIG":

@@ -9,7 +9,9 @@ from proxy.common.durable_files import TEMPORARY_GLOB, write_atomically
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_a_file_is_replaced_with_its_mode(tmp_path: Path, mode: int) -> None:
-    """The new content stands under the name with exactly the mode asked for, whatever the umask, and nothing is left over."""
+    """The new content stands under the name with exactly the mode asked for, whatever the umask,
+    and nothing is left over.
+    """
     path = tmp_path / "a.json"
     path.write_text("old")
     before = os.umask(0o077)
@@ -33,7 +35,9 @@ def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", ["fsync", "fchmod"])
-def test_a_failure_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+def test_a_failure_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
     """When the disk fails half-way, the old file stands and no part of the new one is left."""
 
     def fail(*_: object) -> None:

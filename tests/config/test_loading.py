@@ -67,7 +67,11 @@ def test_the_least_settings_have_defaults_for_all_the_rest(tmp_path: Path) -> No
     """Six lines are enough, and what they leave out has the documented defaults."""
     found = read(tmp_path, LEAST)
     assert (found.listen.address, found.listen.port) == ("127.0.0.1", 8443)
-    assert (found.limits.body_bytes, found.limits.header_bytes, found.limits.connections_per_address) == (16 << 20, 65536, 512)
+    assert (
+        found.limits.body_bytes,
+        found.limits.header_bytes,
+        found.limits.connections_per_address,
+    ) == (16 << 20, 65536, 512)
     assert (found.metrics.address, found.metrics.port) == ("127.0.0.1", 9464)
     assert found.local_issuer is not None
     assert found.local_issuer.issuer == "https://callgate.local/issuer"
@@ -78,7 +82,8 @@ def test_the_least_settings_have_defaults_for_all_the_rest(tmp_path: Path) -> No
 
 def test_every_setting_is_read_somewhere() -> None:
     """A key that is accepted, documented and has no effect lets its reader believe something."""
-    told = ("config.py", "config_model.py", "config_values.py")  # where it is only named; proxy/config/cross_checks.py acts on it
+    # where it is only named; proxy/config/cross_checks.py acts on it
+    told = ("config.py", "config_model.py", "config_values.py")
     readers = [path for path in sorted((ROOT / "proxy").rglob("*.py")) if path.name not in told]
     sources = "\n".join(path.read_text(encoding="utf-8") for path in readers)
     keys = [
@@ -99,7 +104,9 @@ def test_settings_cannot_be_changed_after_they_were_read(tmp_path: Path) -> None
         found.listen.port = 1  # type: ignore[misc]  # that this is an error is the point
 
 
-def test_relative_paths_start_at_the_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_at_the_settings_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same file means the same wherever the gate is started from."""
     path = write(tmp_path, LEAST)
     monkeypatch.chdir("/")
@@ -170,13 +177,19 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ("[[limits]]\nin_flight = 1", "limits", "must be a table"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_key(tmp_path: Path, line: str, place: str, says: str) -> None:
+def test_a_wrong_value_is_named_by_its_key(
+    tmp_path: Path, line: str, place: str, says: str
+) -> None:
     """Each kind of value says where it stands and what it has to be."""
     table = line.partition("\n")[0].strip("[]")
     rest = re.sub(rf"(?m)^\[{table}\]\n(.*\n)*?(?=\[|\Z)", "", LEAST)
     if table == "listen":
         line += "\nplain_http = true"
-    found = [problem for problem in problems(tmp_path, f"{line}\n{rest}") if problem.place == f"callgate.toml: {place}"]
+    found = [
+        problem
+        for problem in problems(tmp_path, f"{line}\n{rest}")
+        if problem.place == f"callgate.toml: {place}"
+    ]
     assert found, "the key is not named"
     assert says in found[0].what
 
@@ -190,7 +203,9 @@ def test_an_unknown_key_is_an_error_with_the_likely_meaning(tmp_path: Path) -> N
 
 def test_an_unknown_key_in_a_row_is_named_with_the_row(tmp_path: Path) -> None:
     """In a list of upstreams the place has to say which."""
-    problem = only(tmp_path, LEAST.replace('protocol = "luigi"', 'protocol = "luigi"\nprefx = "/a"'))
+    problem = only(
+        tmp_path, LEAST.replace('protocol = "luigi"', 'protocol = "luigi"\nprefx = "/a"')
+    )
     assert problem.place == "callgate.toml: upstreams[0].prefx"
     assert "prefix" in problem.remedy
 
@@ -240,13 +255,21 @@ class TestSecrets:
     def test_a_secret_is_read_from_its_file_without_the_line_end(self, tmp_path: Path) -> None:
         """Editors and echo end files with a line end that is no part of a password."""
         path = secret_file(tmp_path)
-        found = read(tmp_path, self.with_authorization('{ file = "secret" }')).upstreams[0].authorization
+        found = (
+            read(tmp_path, self.with_authorization('{ file = "secret" }'))
+            .upstreams[0]
+            .authorization
+        )
         assert found is not None
         assert (found.reveal(), found.file) == ("s3cr3t-value", path)
 
     def test_a_secret_is_read_from_the_environment(self, tmp_path: Path) -> None:
         """The usual way in containers."""
-        found = read(tmp_path, self.with_authorization('{ env = "UPSTREAM" }'), {"UPSTREAM": "u:p"}).upstreams[0].authorization
+        found = (
+            read(tmp_path, self.with_authorization('{ env = "UPSTREAM" }'), {"UPSTREAM": "u:p"})
+            .upstreams[0]
+            .authorization
+        )
         assert found is not None
         assert (found.reveal(), found.file) == ("u:p", None)
 
@@ -277,7 +300,9 @@ class TestSecrets:
             ("3", "must not stand"),
         ],
     )
-    def test_a_secret_that_cannot_be_had_is_a_problem(self, tmp_path: Path, value: str, says: str) -> None:
+    def test_a_secret_that_cannot_be_had_is_a_problem(
+        self, tmp_path: Path, value: str, says: str
+    ) -> None:
         """Each way of naming a secret wrongly is told apart."""
         secret_file(tmp_path)
         assert says in only(tmp_path, self.with_authorization(value)).what
@@ -299,7 +324,9 @@ class TestTables:
     @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
     def test_plain_http_is_allowed_on_loopback(self, tmp_path: Path, address: str) -> None:
         """For a sidecar, or a TLS terminator on the same machine."""
-        assert read(tmp_path, LEAST.replace("plain_http", f'address = "{address}"\nplain_http')).listen.plain_http
+        assert read(
+            tmp_path, LEAST.replace("plain_http", f'address = "{address}"\nplain_http')
+        ).listen.plain_http
 
     def test_without_tls_plain_http_has_to_be_asked_for(self, tmp_path: Path) -> None:
         """Leaving [tls] out does not mean going without."""
@@ -309,22 +336,44 @@ class TestTables:
     def test_tls_and_plain_http_contradict_each_other(self, tmp_path: Path) -> None:
         """Which of the two was meant is not for the gate to guess."""
         path = secret_file(tmp_path)
-        assert "contradicts" in only(tmp_path, f'{LEAST}[tls]\ncertificate = "{path}"\nkey = {{ file = "{path}" }}\n').what
+        assert (
+            "contradicts"
+            in only(
+                tmp_path, f'{LEAST}[tls]\ncertificate = "{path}"\nkey = {{ file = "{path}" }}\n'
+            ).what
+        )
 
     @pytest.mark.parametrize(
         ("listen", "metrics", "says", "remedy"),
         [
             ("port = 9464", "", "is the port of listen.port", "9465"),
             ("port = 9466\nprocesses = 3", "", "9464 to 9466, and 9466 is the port", "9467"),
-            ("port = 65535\nprocesses = 2", "[metrics]\nport = 65534", "65534 to 65535, and 65535 is the port", "65533"),
-            ("port = 9000\nprocesses = 4", "[metrics]\nport = 65533", "65533 to 65536, and there are none beyond 65535", "65532 or less"),
-            ('port = 9464\naddress = "localhost"', '[metrics]\naddress = "::1"', "is the port of listen.port", "9465"),
+            (
+                "port = 65535\nprocesses = 2",
+                "[metrics]\nport = 65534",
+                "65534 to 65535, and 65535 is the port",
+                "65533",
+            ),
+            (
+                "port = 9000\nprocesses = 4",
+                "[metrics]\nport = 65533",
+                "65533 to 65536, and there are none beyond 65535",
+                "65532 or less",
+            ),
+            (
+                'port = 9464\naddress = "localhost"',
+                '[metrics]\naddress = "::1"',
+                "is the port of listen.port",
+                "9465",
+            ),
         ],
     )
     def test_the_ports_of_the_metrics_are_ports_of_their_own(
         self, tmp_path: Path, listen: str, metrics: str, says: str, remedy: str
     ) -> None:
-        """Each process has one, counted up from the first; one that is taken or is none would go without numbers, or without clients."""
+        """Each process has one, counted up from the first; one that is taken or is none would go
+        without numbers, or without clients.
+        """
         problem = only(tmp_path, LEAST.replace("[listen]\n", f"[listen]\n{listen}\n") + metrics)
         assert problem.place == "callgate.toml: metrics.port"
         assert says in problem.what
@@ -340,22 +389,34 @@ class TestTables:
             ("processes = 4", "[metrics]\nport = 65532"),
         ],
     )
-    def test_ports_of_the_metrics_beside_the_listening_one_are_fine(self, tmp_path: Path, listen: str, metrics: str) -> None:
+    def test_ports_of_the_metrics_beside_the_listening_one_are_fine(
+        self, tmp_path: Path, listen: str, metrics: str
+    ) -> None:
         """The nearest ports that do not meet, other addresses, and no metrics at all."""
-        assert read(tmp_path, LEAST.replace("[listen]\n", f"[listen]\n{listen}\n") + metrics).listen.plain_http
+        assert read(
+            tmp_path, LEAST.replace("[listen]\n", f"[listen]\n{listen}\n") + metrics
+        ).listen.plain_http
 
     def test_metrics_beside_a_gate_that_listens_everywhere(self, tmp_path: Path) -> None:
         """Every address has the loopback ports too."""
         text = LEAST.replace("[listen]\n", '[listen]\nport = 9464\naddress = "0.0.0.0"\n')
-        assert "metrics.port" in [problem.place.removeprefix("callgate.toml: ") for problem in problems(tmp_path, text)]
+        assert "metrics.port" in [
+            problem.place.removeprefix("callgate.toml: ") for problem in problems(tmp_path, text)
+        ]
 
     def test_somebody_has_to_be_able_to_sign_in(self, tmp_path: Path) -> None:
         """No issuer means nobody, and a gate for nobody is a mistake."""
-        assert only(tmp_path, LEAST.replace('[local_issuer]\ndirectory = "issuer"', "")).place == "callgate.toml: issuers"
+        assert (
+            only(tmp_path, LEAST.replace('[local_issuer]\ndirectory = "issuer"', "")).place
+            == "callgate.toml: issuers"
+        )
 
     def test_there_has_to_be_something_behind_the_gate(self, tmp_path: Path) -> None:
         """No upstream is a mistake too."""
-        assert only(tmp_path, re.sub(r"\[\[upstreams\]\](\n[^\[].*)*", "", LEAST)).place == "callgate.toml: upstreams"
+        assert (
+            only(tmp_path, re.sub(r"\[\[upstreams\]\](\n[^\[].*)*", "", LEAST)).place
+            == "callgate.toml: upstreams"
+        )
 
     @pytest.mark.parametrize(
         ("issuer", "place"),
@@ -366,8 +427,12 @@ class TestTables:
             ('name = "b"\nissuer = "https://callgate.local/issuer"', "issuers[1].issuer"),
         ],
     )
-    def test_two_issuers_are_told_apart_by_name_and_url(self, tmp_path: Path, issuer: str, place: str) -> None:
-        """A principal is issuer and subject: two issuers with one name would be able to speak for each other's users."""
+    def test_two_issuers_are_told_apart_by_name_and_url(
+        self, tmp_path: Path, issuer: str, place: str
+    ) -> None:
+        """A principal is issuer and subject: two issuers with one name would be able to speak for
+        each other's users.
+        """
         rows = f'[[issuers]]\nname = "a"\nissuer = "https://a.example"\naudience = "x"\n[[issuers]]\n{issuer}\naudience = "x"\n'
         assert only(tmp_path, LEAST + rows).place == f"callgate.toml: {place}"
 
@@ -379,8 +444,19 @@ class TestTables:
 
     def upstream(self, **keys: str) -> str:
         """The least settings with a second upstream."""
-        row = {"name": "second", "protocol": "xmlrpc", "url": "http://127.0.0.1:9001", "prefix": "/second", "catalog": "supervisor", **keys}
-        return LEAST + "[[upstreams]]\n" + "".join(f'{key} = "{value}"\n' for key, value in row.items() if value)
+        row = {
+            "name": "second",
+            "protocol": "xmlrpc",
+            "url": "http://127.0.0.1:9001",
+            "prefix": "/second",
+            "catalog": "supervisor",
+            **keys,
+        }
+        return (
+            LEAST
+            + "[[upstreams]]\n"
+            + "".join(f'{key} = "{value}"\n' for key, value in row.items() if value)
+        )
 
     def test_an_xmlrpc_upstream_has_the_usual_path(self, tmp_path: Path) -> None:
         """XML-RPC servers answer at /RPC2 unless told otherwise."""
@@ -389,24 +465,52 @@ class TestTables:
 
     def test_an_xmlrpc_upstream_names_its_catalog(self, tmp_path: Path) -> None:
         """There is no catalog that fits every XML-RPC server."""
-        assert only(tmp_path, self.upstream(catalog="")).place == "callgate.toml: upstreams[1].catalog"
+        assert (
+            only(tmp_path, self.upstream(catalog="")).place == "callgate.toml: upstreams[1].catalog"
+        )
 
     @pytest.mark.parametrize(
-        "prefix", ["second", "/second/", "//second", "/a//b", "/..", "/a/../b", "/%41", "/a b", "/a?b", "/a#b", "/-/x", "/é"]
+        "prefix",
+        [
+            "second",
+            "/second/",
+            "//second",
+            "/a//b",
+            "/..",
+            "/a/../b",
+            "/%41",
+            "/a b",
+            "/a?b",
+            "/a#b",
+            "/-/x",
+            "/é",
+        ],
     )
     def test_a_prefix_is_one_path_in_one_spelling(self, tmp_path: Path, prefix: str) -> None:
-        """The raw path is compared with it, so it must not have a second spelling; and /-/ is the gate's own."""
-        assert only(tmp_path, self.upstream(prefix=prefix)).place == "callgate.toml: upstreams[1].prefix"
+        """The raw path is compared with it, so it must not have a second spelling; and /-/ is the
+        gate's own.
+        """
+        assert (
+            only(tmp_path, self.upstream(prefix=prefix)).place
+            == "callgate.toml: upstreams[1].prefix"
+        )
 
     def test_the_operators_log_is_nobody_elses(self, tmp_path: Path) -> None:
-        """`callgate audit archive` records what it does in a log of its own; a gate of that name would fight it for the lock."""
+        """`callgate audit archive` records what it does in a log of its own; a gate of that name
+        would fight it for the lock.
+        """
         assert (
-            only(tmp_path, LEAST.replace('directory = "audit"', 'directory = "audit"\nname = "operator"')).place
+            only(
+                tmp_path,
+                LEAST.replace('directory = "audit"', 'directory = "audit"\nname = "operator"'),
+            ).place
             == "callgate.toml: audit.name"
         )
 
     @pytest.mark.parametrize("prefix", ["/api", "/static", "/history/x", "/RPC2"])
-    def test_a_prefix_does_not_hide_a_part_of_another_upstream(self, tmp_path: Path, prefix: str) -> None:
+    def test_a_prefix_does_not_hide_a_part_of_another_upstream(
+        self, tmp_path: Path, prefix: str
+    ) -> None:
         """A second upstream at /api would take the calls of the luigi at /."""
         assert "would hide" in only(tmp_path, self.upstream(prefix=prefix)).what
 
@@ -436,13 +540,18 @@ class TestTables:
 
     def test_an_upstream_can_be_a_unix_socket(self, tmp_path: Path) -> None:
         """The best place for a scheduler without access control of its own."""
-        assert read(tmp_path, self.upstream(url="unix:/run/supervisor.sock")).upstreams[1].socket_path == Path("/run/supervisor.sock")
+        assert read(tmp_path, self.upstream(url="unix:/run/supervisor.sock")).upstreams[
+            1
+        ].socket_path == Path("/run/supervisor.sock")
 
     def test_a_client_certificate_comes_with_its_key_and_https(self, tmp_path: Path) -> None:
         """Half of a pair, or a pair on plain HTTP, would silently do nothing."""
         secret_file(tmp_path)
         found = problems(tmp_path, self.upstream(client_certificate="secret"))
-        assert [problem.place for problem in found] == ["callgate.toml: upstreams[1].client_certificate", "callgate.toml: upstreams[1].url"]
+        assert [problem.place for problem in found] == [
+            "callgate.toml: upstreams[1].client_certificate",
+            "callgate.toml: upstreams[1].url",
+        ]
 
 
 class TestEnvironment:
@@ -450,9 +559,17 @@ class TestEnvironment:
 
     def test_it_overrides_the_file(self, tmp_path: Path) -> None:
         """Numbers are numbers, and text needs no quotes."""
-        environ = {"CALLGATE__LISTEN__PORT": "9443", "CALLGATE__LISTEN__ADDRESS": "::1", "CALLGATE__LOG__FORMAT": "console"}
+        environ = {
+            "CALLGATE__LISTEN__PORT": "9443",
+            "CALLGATE__LISTEN__ADDRESS": "::1",
+            "CALLGATE__LOG__FORMAT": "console",
+        }
         found = read(tmp_path, LEAST, environ)
-        assert (found.listen.port, found.listen.address, found.log.format) == (9443, "::1", "console")
+        assert (found.listen.port, found.listen.address, found.log.format) == (
+            9443,
+            "::1",
+            "console",
+        )
 
     def test_it_reaches_rows(self, tmp_path: Path) -> None:
         """Rows are counted from 0; one more than there are is a new row."""
@@ -464,19 +581,33 @@ class TestEnvironment:
             "CALLGATE__UPSTREAMS__1__PREFIX": "/b",
         }
         found = read(tmp_path, LEAST, environ)
-        assert [upstream.url for upstream in found.upstreams] == ["http://127.0.0.1:9082", "http://127.0.0.1:9083"]
+        assert [upstream.url for upstream in found.upstreams] == [
+            "http://127.0.0.1:9082",
+            "http://127.0.0.1:9083",
+        ]
 
     def test_a_bad_value_is_named_by_its_variable(self, tmp_path: Path) -> None:
         """Whoever set the variable has to look there, not into the file."""
-        assert only(tmp_path, LEAST, {"CALLGATE__LISTEN__PORT": "high"}).place == "environment: CALLGATE__LISTEN__PORT"
+        assert (
+            only(tmp_path, LEAST, {"CALLGATE__LISTEN__PORT": "high"}).place
+            == "environment: CALLGATE__LISTEN__PORT"
+        )
 
     @pytest.mark.parametrize(
         "variable",
-        ["CALLGATE__", "CALLGATE__LISTN__PORT", "CALLGATE__UPSTREAMS__7__URL", "CALLGATE__UPSTREAMS__URL", "CALLGATE__LISTEN____X"],
+        [
+            "CALLGATE__",
+            "CALLGATE__LISTN__PORT",
+            "CALLGATE__UPSTREAMS__7__URL",
+            "CALLGATE__UPSTREAMS__URL",
+            "CALLGATE__LISTEN____X",
+        ],
     )
     def test_a_variable_that_names_nothing_is_an_error(self, tmp_path: Path, variable: str) -> None:
         """As with keys of the file: a misspelt override must not be ignored."""
-        assert [problem.place for problem in problems(tmp_path, LEAST, {variable: "1"})] == [f"environment: {variable}"]
+        assert [problem.place for problem in problems(tmp_path, LEAST, {variable: "1"})] == [
+            f"environment: {variable}"
+        ]
 
     def test_a_secret_in_a_variable_is_a_literal_too(self, tmp_path: Path) -> None:
         """The rule holds wherever the value comes from: { env = … } is the way."""
@@ -491,18 +622,32 @@ class TestEnvironment:
 
 TOML = st.recursive(
     st.one_of(st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 KEYS = st.sampled_from([*Settings.model_fields, "name", "url", "key", "port", "x"])
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    tree=st.dictionaries(KEYS, st.one_of(TOML, st.dictionaries(KEYS, TOML), st.lists(st.dictionaries(KEYS, TOML), max_size=2)), max_size=6)
+@settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-def test_any_tree_of_values_gives_settings_or_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: dict[str, object]) -> None:
-    """Whatever TOML says, the answer is a list of problems with a place each, and never another exception."""
+@given(
+    tree=st.dictionaries(
+        KEYS,
+        st.one_of(
+            TOML, st.dictionaries(KEYS, TOML), st.lists(st.dictionaries(KEYS, TOML), max_size=2)
+        ),
+        max_size=6,
+    )
+)
+def test_any_tree_of_values_gives_settings_or_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: dict[str, object]
+) -> None:
+    """Whatever TOML says, the answer is a list of problems with a place each, and never another
+    exception.
+    """
     monkeypatch.setattr(tomllib, "loads", lambda _text: tree)
     for problem in problems(tmp_path, ""):
         assert problem.place.startswith("callgate.toml: ")
@@ -511,14 +656,20 @@ def test_any_tree_of_values_gives_settings_or_problems(tmp_path: Path, monkeypat
 
 
 def test_the_example_shows_every_key() -> None:
-    """deploy/callgate.toml is the reference of the settings: no key may be missing from it, and none invented."""
+    """deploy/callgate.toml is the reference of the settings: no key may be missing from it, and
+    none invented.
+    """
     text = (ROOT / "deploy" / "callgate.toml").read_text(encoding="utf-8")
     shown = tomllib.loads(re.sub(r"(?m)^# (?=\[[a-z]|[a-z_]+ = )", "", text))
     for name, table in Settings.model_fields.items():
         if name == "file":
             continue
         rows = shown[name] if isinstance(shown[name], list) else [shown[name]]
-        model = next(part for part in [table.annotation, *getattr(table.annotation, "__args__", ())] if hasattr(part, "model_fields"))
+        model = next(
+            part
+            for part in [table.annotation, *getattr(table.annotation, "__args__", ())]
+            if hasattr(part, "model_fields")
+        )
         assert {key for row in rows for key in row} == set(model.model_fields), name
 
 
@@ -531,12 +682,24 @@ def test_the_values_commented_out_in_the_example_are_the_defaults() -> None:
         if header := re.match(r"#? ?\[+([a-z_]+)\]+", line):
             table = header[1]
         elif default := re.match(r"# ([a-z_]+) = ([^#]*)", line):
-            if (table, default[1]) in {("upstreams", "path"), ("upstreams", "catalog"), ("audit", "signing_key")}:
-                continue  # defaults that depend on the protocol and have tests of their own; a secret has none
+            if (table, default[1]) in {
+                ("upstreams", "path"),
+                ("upstreams", "catalog"),
+                ("audit", "signing_key"),
+            }:
+                # defaults that depend on the protocol and have tests of their own; a secret has
+                # none
+                continue
             annotation = Settings.model_fields[table].annotation
-            model = next(part for part in [annotation, *getattr(annotation, "__args__", ())] if hasattr(part, "model_fields"))
+            model = next(
+                part
+                for part in [annotation, *getattr(annotation, "__args__", ())]
+                if hasattr(part, "model_fields")
+            )
             expected = tomllib.loads(f"value = {default[2]}")["value"]
             found = model.model_fields[default[1]].default
-            assert (list(found) if isinstance(found, tuple) else found) == expected, f"{table}.{default[1]}"
+            assert (list(found) if isinstance(found, tuple) else found) == expected, (
+                f"{table}.{default[1]}"
+            )
             compared += 1
     assert compared > 25

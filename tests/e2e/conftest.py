@@ -10,7 +10,9 @@ from tests.support.stage import Gate, Luigid
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Luigid]:
-    """A luigid of the test's own with no gate before it: what is done to it shows what an attack does."""
+    """A luigid of the test's own with no gate before it: what is done to it shows what an attack
+    does.
+    """
     luigid = Luigid(tmp_path / "bare")
     yield luigid
     luigid.stop()

@@ -1,7 +1,8 @@
-"""A journal on a small file system that fills up under load: nothing passes unrecorded, and it goes on by itself when there is room.
+"""A journal on a small file system that fills up under load: nothing passes unrecorded, and it goes
+on by itself when there is room.
 
-The file system is a real one, a tmpfs of a few megabytes, so mounting it needs root. A file of the test's own (the ballast)
-takes the room that the journal is not to have.
+The file system is a real one, a tmpfs of a few megabytes, so mounting it needs root. A file of the
+test's own (the ballast) takes the room that the journal is not to have.
 """
 
 import os
@@ -22,7 +23,9 @@ from tests.support.stage import until
 DISK_BYTES = 2 * 1024 * 1024
 LEFT_BYTES = 128 * 1024  # for the journal, before it is full
 PAGE_BYTES = 4096
-REST_SECONDS = 2.5  # more than two of the journal's attempts to write again: nothing that it may give back is left to give
+# more than two of the journal's attempts to write again: nothing that it may give back is left to
+# give
+REST_SECONDS = 2.5
 REFUSALS = 500  # that the clients must get while nothing may pass
 
 
@@ -60,7 +63,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root, mount and umount")
     place = tmp_path / "disk"
     place.mkdir()
-    command = [mount, "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700,noexec,nosuid,nodev", "tmpfs", str(place)]
+    command = [
+        mount,
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={DISK_BYTES},mode=0700,noexec,nosuid,nodev",
+        "tmpfs",
+        str(place),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
@@ -77,11 +88,19 @@ def upstream() -> Iterator[RecordingLuigid]:
 
 
 @pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
-def gate(request: pytest.FixtureRequest, disk: Path, upstream: RecordingLuigid, tmp_path: Path) -> Iterator[Gate]:
+def gate(
+    request: pytest.FixtureRequest, disk: Path, upstream: RecordingLuigid, tmp_path: Path
+) -> Iterator[Gate]:
     """A gate whose journal, and nothing else of it, is on the small file system."""
-    gate = Gate(tmp_path / "gate", [{"name": "luigi", "protocol": "luigi", "url": f"http://127.0.0.1:{upstream.port}"}], tls=False)
+    gate = Gate(
+        tmp_path / "gate",
+        [{"name": "luigi", "protocol": "luigi", "url": f"http://127.0.0.1:{upstream.port}"}],
+        tls=False,
+    )
     gate.audit = disk / "audit"
-    text = gate.settings.read_text().replace('directory = "audit"', f"directory = {toml(gate.audit)}")
+    text = gate.settings.read_text().replace(
+        'directory = "audit"', f"directory = {toml(gate.audit)}"
+    )
     gate.settings.write_text(text.replace("[listen]\n", f"[listen]\nprocesses = {request.param}\n"))
     gate.start()
     yield gate
@@ -89,17 +108,24 @@ def gate(request: pytest.FixtureRequest, disk: Path, upstream: RecordingLuigid, 
         gate.stop()
 
 
-def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path, upstream: RecordingLuigid) -> None:
-    """Full: every call, heartbeats and forbidden ones too, is 503 `audit-unwritable`, the upstream sees none, readiness is red.
+def test_a_full_disk_lets_nothing_pass_and_room_mends_it(
+    gate: Gate, disk: Path, upstream: RecordingLuigid
+) -> None:
+    """Full: every call, heartbeats and forbidden ones too, is 503 `audit-unwritable`, the upstream
+    sees none, readiness is red.
 
-    With room again the gate serves by itself; `gap` records tell how many were refused, to the last one; every log is intact,
-    every allowed call completed, and whatever the upstream ever saw is on disk.
+    With room again the gate serves by itself; `gap` records tell how many were refused, to the last
+    one; every log is intact, every allowed call completed, and whatever the upstream ever saw is on
+    disk.
     """
     witness = Witness(gate.audit)
-    own: Counter[str] = Counter()  # refusals that the test itself got, which count as much as the clients'
+    # refusals that the test itself got, which count as much as the clients'
+    own: Counter[str] = Counter()
 
     def ask() -> int:
-        answer = gate.call("add_task", gate.token("worker"), task_id=f"T_own_{time.monotonic_ns()}", worker="w")
+        answer = gate.call(
+            "add_task", gate.token("worker"), task_id=f"T_own_{time.monotonic_ns()}", worker="w"
+        )
         if answer.status != 200:
             own[f"{answer.status} {answer.refused}"] += 1
         return answer.status
@@ -117,7 +143,8 @@ def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path,
         until(lambda: clients.refused, "the disk was full", 60)
         assert len(clients.answered) > 10
 
-        # What a failed write gives back is room too, used at once: wait until there is none and no process finds any.
+        # What a failed write gives back is room too, used at once: wait until there is none and no
+        # process finds any.
         rests_since = time.monotonic()
 
         def rests() -> bool:
@@ -127,7 +154,11 @@ def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path,
             return time.monotonic() - rests_since > REST_SECONDS
 
         until(rests, "the disk was full for good", 60)
-        before, answered, refused = len(upstream.seen), len(clients.answered), clients.refused.total()
+        before, answered, refused = (
+            len(upstream.seen),
+            len(clients.answered),
+            clients.refused.total(),
+        )
         until(lambda: clients.refused.total() >= refused + REFUSALS, "clients were refused")
         others = [
             gate.call("ping", gate.token("worker"), worker="w"),
@@ -135,13 +166,21 @@ def test_a_full_disk_lets_nothing_pass_and_room_mends_it(gate: Gate, disk: Path,
             gate.call("disable_worker", gate.token("viewer"), worker="w"),
             gate.get("/static/visualiser/index.html", gate.token("viewer")),
         ]
-        own.update(f"{answer.status} {answer.reason.rpartition('[')[2].partition(',')[0]}" for answer in others)  # a page has no JSON
+        # a page has no JSON
+        own.update(
+            f"{answer.status} {answer.reason.rpartition('[')[2].partition(',')[0]}"
+            for answer in others
+        )
         assert (len(upstream.seen), len(clients.answered)) == (before, answered), "nothing passed"
         assert gate.get("/-/readyz").status == 503
         assert gate.get("/-/healthz").status == 200
         on_disk()
-        ballast.remove()  # under load: calls that are refused in the very moment of resuming are counted too
-        until(lambda: all(gate.get("/-/readyz").status == 200 for _ in range(10)), "the gate was ready again")
+        # under load: calls that are refused in the very moment of resuming are counted too
+        ballast.remove()
+        until(
+            lambda: all(gate.get("/-/readyz").status == 200 for _ in range(10)),
+            "the gate was ready again",
+        )
     finally:
         clients.end()
     assert own.keys() | clients.refused.keys() == {"503 audit-unwritable"}

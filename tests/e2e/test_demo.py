@@ -1,6 +1,8 @@
-"""The demo as the README presents it: each of its commands is run as it stands there, and the journal has what they did.
+"""The demo as the README presents it: each of its commands is run as it stands there, and the
+journal has what they did.
 
-``tests/cli/demo/test_demo.py`` holds the demo's own promises: files, printed commands, signals. Here are the two together.
+``tests/cli/demo/test_demo.py`` holds the demo's own promises: files, printed commands, signals.
+Here are the two together.
 """
 
 import json
@@ -33,8 +35,12 @@ PROGRAMS = {"callgate": "-m proxy.cli.main", "luigi": "-m luigi", "python": ""}
 def blocks() -> list[tuple[str, str, str]]:
     """Every block of the README that is about the demo: its heading, its language, its text."""
     found = []
-    for heading, section in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL):
-        for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+    for heading, section in re.findall(
+        r"^## (.*?)\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL
+    ):
+        for language, text in re.findall(
+            r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL
+        ):
             if ".demo" in text:
                 found.append((heading, language, text))
     return found
@@ -54,12 +60,16 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """A demo in a directory like a clone after ``make run``: the programs stand under ``.venv/bin``."""
+    """A demo in a directory like a clone after ``make run``: the programs stand under
+    ``.venv/bin``.
+    """
     directory = tmp_path_factory.mktemp("clone")
     programs = directory / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name, how in PROGRAMS.items():
-        (programs / name).write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec "{sys.executable}" {how} "$@"\n')
+        (programs / name).write_text(
+            f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec "{sys.executable}" {how} "$@"\n'
+        )
         (programs / name).chmod(0o755)
     running = Demo.start(directory)
     below = descendants(running.process.pid)
@@ -77,13 +87,33 @@ def paste(demo: Demo, language: str, text: str) -> subprocess.CompletedProcess[s
     """Run a block as it stands, but for the port."""
     text = text.replace("localhost:8443", f"localhost:{demo.port}")
     command = ["bash", "-c", text] if language == "sh" else [".venv/bin/python", "-c", text]
-    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NETRC", "CALLGATE_CONFIG")}
-    return subprocess.run(command, cwd=demo.directory, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "NETRC", "CALLGATE_CONFIG")
+    }
+    return subprocess.run(
+        command,
+        cwd=demo.directory,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize(("heading", "language", "text"), BLOCKS, ids=[f"{heading}-{language}" for heading, language, _ in BLOCKS])
-def test_every_block_of_the_readme_works_when_pasted(demo: Demo, heading: str, language: str, text: str) -> None:
-    """It ends with 0 and shows what it is there to show; what its comments say was refused, was refused for that reason."""
+@pytest.mark.parametrize(
+    ("heading", "language", "text"),
+    BLOCKS,
+    ids=[f"{heading}-{language}" for heading, language, _ in BLOCKS],
+)
+def test_every_block_of_the_readme_works_when_pasted(
+    demo: Demo, heading: str, language: str, text: str
+) -> None:
+    """It ends with 0 and shows what it is there to show; what its comments say was refused, was
+    refused for that reason.
+    """
     if language == "sh":
         text = "set -e\n" + text
     done = paste(demo, language, text)
@@ -103,14 +133,24 @@ def test_the_blocks_are_all_of_them() -> None:
 
 
 def test_the_readmes_worker_has_done_its_work(demo: Demo) -> None:
-    """The block about workers ran five tasks through the gate; the journal names the worker's token and its tasks."""
-    done = next(paste(demo, "sh", text.replace("--run-number 1", "--run-number 77")) for heading, _, text in BLOCKS if "worker" in heading)
+    """The block about workers ran five tasks through the gate; the journal names the worker's token
+    and its tasks.
+    """
+    done = next(
+        paste(demo, "sh", text.replace("--run-number 1", "--run-number 77"))
+        for heading, _, text in BLOCKS
+        if "worker" in heading
+    )
     assert "5 ran successfully" in done.stderr
-    mine = [r for r in journal(demo) if r.get("method") == "add_task" and "77" in str(r["args"].get("params"))]
+    mine = [
+        r
+        for r in journal(demo)
+        if r.get("method") == "add_task" and "77" in str(r["args"].get("params"))
+    ]
     assert {r["task"].partition("_")[0] for r in mine} == {"Extract", "Report"}
-    assert {(r["principal"]["issuer_name"], tuple(r["principal"]["roles"]), r["decision"]) for r in mine} == {
-        ("local", ("worker",), "allow")
-    }
+    assert {
+        (r["principal"]["issuer_name"], tuple(r["principal"]["roles"]), r["decision"]) for r in mine
+    } == {("local", ("worker",), "allow")}
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -121,8 +161,13 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def test_each_token_is_somebodys_and_valid_for_a_day(demo: Demo) -> None:
-    """Six identities, each its own subject with the group that the file is named after; the stranger has none."""
-    tokens = {path.stem: claims(path.read_text().strip()) for path in (demo.directory / ".demo" / "tokens").iterdir()}
+    """Six identities, each its own subject with the group that the file is named after; the
+    stranger has none.
+    """
+    tokens = {
+        path.stem: claims(path.read_text().strip())
+        for path in (demo.directory / ".demo" / "tokens").iterdir()
+    }
     assert set(tokens) == ROLES
     assert len({said["sub"] for said in tokens.values()}) == len(ROLES)
     for role, said in tokens.items():
@@ -167,10 +212,19 @@ def test_both_upstreams_through_xml_rpc(demo: Demo) -> None:
     headers = [("Authorization", f"Bearer {(own / 'tokens' / 'viewer.jwt').read_text().strip()}")]
 
     def proxy(path: str) -> Any:
-        return xmlrpc.client.ServerProxy(f"https://localhost:{demo.port}{path}", headers=headers, context=context, allow_none=True)
+        return xmlrpc.client.ServerProxy(
+            f"https://localhost:{demo.port}{path}",
+            headers=headers,
+            context=context,
+            allow_none=True,
+        )
 
     programs = until(
-        lambda: {p["name"]: p["statename"] for p in proxy("/processes").supervisor.getAllProcessInfo() if p["statename"] == "RUNNING"},
+        lambda: {
+            p["name"]: p["statename"]
+            for p in proxy("/processes").supervisor.getAllProcessInfo()
+            if p["statename"] == "RUNNING"
+        },
         "supervisord's programs ran",
     )
     assert len(programs) == 2
@@ -180,7 +234,9 @@ def test_both_upstreams_through_xml_rpc(demo: Demo) -> None:
 
 
 def test_ctrl_c_at_the_terminal_ends_it_in_peace(tmp_path: Path) -> None:
-    """A terminal sends SIGINT to the whole group: exit code 0, not a word on stderr, no process left, no call unaccounted."""
+    """A terminal sends SIGINT to the whole group: exit code 0, not a word on stderr, no process
+    left, no call unaccounted.
+    """
     running = Demo.start(tmp_path)
     below = descendants(running.process.pid)
     for _ in range(3):
@@ -191,4 +247,6 @@ def test_ctrl_c_at_the_terminal_ends_it_in_peace(tmp_path: Path) -> None:
     until(lambda: not any(map(runs, below)), "every process of the demo had ended")
     records = journal(running)
     assert records[-1]["stage"] == "closed"
-    assert {r["seq"] for r in records if r.get("decision") == "allow"} == {r["decided"] for r in records if r["stage"] == "completed"}
+    assert {r["seq"] for r in records if r.get("decision") == "allow"} == {
+        r["decided"] for r in records if r["stage"] == "completed"
+    }

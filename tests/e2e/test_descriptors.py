@@ -1,4 +1,6 @@
-"""File descriptors run out: clients cannot take those that the gate needs, and a gate that has none left neither spins, dies nor errs."""
+"""File descriptors run out: clients cannot take those that the gate needs, and a gate that has none
+left neither spins, dies nor errs.
+"""
 
 import http.client
 import json
@@ -27,14 +29,25 @@ WATCHED_SECONDS = 2.0
 
 @contextmanager
 def gate_with(directory: Path, files: int) -> Iterator[tuple[Gate, RecordingLuigid]]:
-    """A gate that may have so many open files, and its upstream. In the end every allowed call has to be completed."""
+    """A gate that may have so many open files, and its upstream. In the end every allowed call has
+    to be completed.
+    """
     upstream = RecordingLuigid()
     url = f"http://127.0.0.1:{upstream.port}"
-    upstreams = [{"name": "luigi", "protocol": "luigi", "url": url, "connections": UPSTREAM_CONNECTIONS}]
-    gate = Gate(directory, upstreams, limits={"header_seconds": 300}, tls=False)  # who says nothing is not closed for that here
-    gate.settings.write_text(gate.settings.read_text().replace("[audit]\n", "[audit]\nsegment_bytes = 65536\n"))
+    upstreams = [
+        {"name": "luigi", "protocol": "luigi", "url": url, "connections": UPSTREAM_CONNECTIONS}
+    ]
+    # who says nothing is not closed for that here
+    gate = Gate(directory, upstreams, limits={"header_seconds": 300}, tls=False)
+    gate.settings.write_text(
+        gate.settings.read_text().replace("[audit]\n", "[audit]\nsegment_bytes = 65536\n")
+    )
     limited = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
-    gate.process = Process([*limited, sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(gate.settings)], directory, "gate")
+    gate.process = Process(
+        [*limited, sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(gate.settings)],
+        directory,
+        "gate",
+    )
     gate.until_ready()
     try:
         yield gate, upstream
@@ -63,9 +76,16 @@ def cpu_seconds(pid: int) -> float:
 def test_clients_cannot_take_what_the_gate_needs(tmp_path: Path) -> None:
     """Twice as many connections as there are descriptors: some are turned away, and for those inside nothing changes, though the
     journal begins new segments all the while.
-    """  # noqa: D205  (one sentence)
-    with gate_with(tmp_path / "gate", FILES) as (gate, upstream), ExitStack() as flood, bystanders(gate) as others:
-        clients = [flood.enter_context(socket.create_connection(("127.0.0.1", gate.port))) for _ in range(2 * FILES)]
+    """
+    with (
+        gate_with(tmp_path / "gate", FILES) as (gate, upstream),
+        ExitStack() as flood,
+        bystanders(gate) as others,
+    ):
+        clients = [
+            flood.enter_context(socket.create_connection(("127.0.0.1", gate.port)))
+            for _ in range(2 * FILES)
+        ]
         text = "clients are limited by the files"
         until(lambda: len(os.listdir(f"/proc/{gate.serving()}/fd")) >= PLACES, text)  # noqa: PTH208  (only counted)
         for client in clients:
@@ -108,16 +128,22 @@ class Caller:
         """One acting call, by its status and the reason if it was refused."""
         self._count += 1
         args = {"worker": "w", "task_id": f"T_{id(self)}_{self._count}"}
-        self._connection.request("POST", "/api/add_task", urlencode({"data": json.dumps(args)}), self._headers)
+        self._connection.request(
+            "POST", "/api/add_task", urlencode({"data": json.dumps(args)}), self._headers
+        )
         answer = self._connection.getresponse()
         body = answer.read()
-        return "200" if answer.status == 200 else f"{answer.status} {json.loads(body)['error']['reason']}"
+        return (
+            "200"
+            if answer.status == 200
+            else f"{answer.status} {json.loads(body)['error']['reason']}"
+        )
 
 
 def test_a_gate_without_a_descriptor_left_refuses_waits_and_recovers(tmp_path: Path) -> None:
     """No file can be opened: calls on open connections are refused for the journal's sake, in order and with 503; new clients
     wait at the door while the gate rests; and once files can be opened all of them are served, with nothing lost.
-    """  # noqa: D205  (one sentence)
+    """
     with gate_with(tmp_path / "gate", 4096) as (gate, upstream):
         pid = gate.serving()
         inside = Caller(gate)
@@ -132,7 +158,10 @@ def test_a_gate_without_a_descriptor_left_refuses_waits_and_recovers(tmp_path: P
 
         until(refused, "the journal could not go on")
         with ExitStack() as door:
-            waiting = [door.enter_context(socket.create_connection(("127.0.0.1", gate.port))) for _ in range(10)]
+            waiting = [
+                door.enter_context(socket.create_connection(("127.0.0.1", gate.port)))
+                for _ in range(10)
+            ]
             spent, began, sent = cpu_seconds(pid), time.monotonic(), len(upstream.seen)
             while time.monotonic() < began + WATCHED_SECONDS:
                 assert inside.call() == "503 audit-unwritable"

@@ -1,4 +1,6 @@
-"""How calls travel: huge answers in little memory, dead connections, an upstream that is gone, a client that leaves."""
+"""How calls travel: huge answers in little memory, dead connections, an upstream that is gone, a
+client that leaves.
+"""
 
 import json
 import socket
@@ -34,10 +36,14 @@ Script: TypeAlias = Callable[["Luigid", socket.socket, str, int], bool]
 
 
 class Luigid:
-    """A scripted upstream on raw sockets: `script` is given each request's path and its connection, and answers or does not."""
+    """A scripted upstream on raw sockets: `script` is given each request's path and its connection,
+    and answers or does not.
+    """
 
     def __init__(self, script: Script) -> None:
-        """`script` gets the connection, the path and the number of the request on it; True keeps the connection open."""
+        """`script` gets the connection, the path and the number of the request on it; True keeps
+        the connection open.
+        """
         self.script = script
         self.read = read_request  # how much of a request is read before `script` is asked
         self.seen: list[str] = []
@@ -96,7 +102,9 @@ def read_request(client: socket.socket) -> str | None:
         data += part
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
-    length = next(int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:"))
+    length = next(
+        int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")
+    )
     while len(body) < length:
         body += client.recv(65536)
     return head.decode()
@@ -104,7 +112,11 @@ def read_request(client: socket.socket) -> str | None:
 
 def answer(client: socket.socket, body: bytes = b'{"response": null}') -> bool:
     """Answer one call well; True, to keep the connection open."""
-    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    client.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+        + body
+    )
     return True
 
 
@@ -113,9 +125,17 @@ def stream_tasks(client: socket.socket, count: int = TASKS, *, chunked: bool = F
     parts = [b'{"response": {'] + [b""] * (count // 100) + [b"}}"]
     for group in range(count // 100):
         first = group * 100
-        parts[group + 1] = ((", " if group else "") + ", ".join(map(task, range(first, first + 100)))).encode()
-    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % sum(map(len, parts))
-    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\n" + framing + b"\r\n\r\n")
+        parts[group + 1] = (
+            (", " if group else "") + ", ".join(map(task, range(first, first + 100)))
+        ).encode()
+    framing = (
+        b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % sum(map(len, parts))
+    )
+    client.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\n"
+        + framing
+        + b"\r\n\r\n"
+    )
     for part in parts:
         client.sendall(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
     if chunked:
@@ -128,16 +148,22 @@ def gate_before(directory: Path, port: int, **settings: object) -> Gate:
     return Gate(directory, [upstream], tls=False).start()
 
 
-def post(gate: Gate, role: str, path: str, body: bytes, kind: str = FORM) -> tuple[HTTPConnection, Any]:
+def post(
+    gate: Gate, role: str, path: str, body: bytes, kind: str = FORM
+) -> tuple[HTTPConnection, Any]:
     """Send a call and read the head of its answer alone."""
     connection = HTTPConnection("127.0.0.1", gate.port, timeout=60)
-    connection.request("POST", path, body, {"Content-Type": kind, "Authorization": f"Bearer {gate.token(role)}"})
+    connection.request(
+        "POST", path, body, {"Content-Type": kind, "Authorization": f"Bearer {gate.token(role)}"}
+    )
     return connection, connection.getresponse()
 
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    """A gate before a luigid with a task list of more than 50 MB; `chunked` in the family asks for it without a length."""
+    """A gate before a luigid with a task list of more than 50 MB; `chunked` in the family asks for
+    it without a length.
+    """
 
     def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
         if path == "/api/task_list":
@@ -159,12 +185,22 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     luigid.end()
 
 
-@pytest.mark.parametrize("path", ["/api/task_list", "/api/task_search"], ids=["with a length", "chunked"])
+@pytest.mark.parametrize(
+    "path", ["/api/task_list", "/api/task_search"], ids=["with a length", "chunked"]
+)
 def test_fifty_megabytes_of_json_in_little_memory(huge: Gate, path: str) -> None:
-    """A 50 MB answer passes unchanged, at the pace of its reader, and the gate's memory grows by less than 16 MB."""
+    """A 50 MB answer passes unchanged, at the pace of its reader, and the gate's memory grows by
+    less than 16 MB.
+    """
     since, before = huge.mark(), huge.peak_memory()
-    data = {"status": "PENDING", "upstream_status": ""} if path.endswith("list") else {"task_str": "Load"}
-    connection, response = post(huge, "viewer", path, urlencode({"data": json.dumps(data)}).encode())
+    data = (
+        {"status": "PENDING", "upstream_status": ""}
+        if path.endswith("list")
+        else {"task_str": "Load"}
+    )
+    connection, response = post(
+        huge, "viewer", path, urlencode({"data": json.dumps(data)}).encode()
+    )
     assert response.status == 200
     size = 0
     tail = b""
@@ -180,7 +216,9 @@ def test_fifty_megabytes_of_json_in_little_memory(huge: Gate, path: str) -> None
 
 
 def test_fifty_megabytes_as_xml_rpc_in_little_memory(huge: Gate) -> None:
-    """The same list through /RPC2 becomes one well-formed methodResponse of every task, written while it arrives."""
+    """The same list through /RPC2 becomes one well-formed methodResponse of every task, written
+    while it arrives.
+    """
     since, before = huge.mark(), huge.peak_memory()
     values = "<param><value>PENDING</value></param><param><value></value></param>"
     body = f"<?xml version='1.0'?><methodCall><methodName>task_list</methodName><params>{values}</params></methodCall>".encode()
@@ -208,10 +246,18 @@ def test_fifty_megabytes_as_xml_rpc_in_little_memory(huge: Gate) -> None:
 
 @pytest.mark.parametrize("path", ["/api/task_list", "/RPC2"])
 def test_a_client_that_leaves_in_the_middle(huge: Gate, path: str) -> None:
-    """The upstream's answer is given up, and the record says that the client was gone and how much it got."""
+    """The upstream's answer is given up, and the record says that the client was gone and how much
+    it got.
+    """
     since = huge.mark()
     call = b"<methodCall><methodName>task_list</methodName></methodCall>"
-    connection, response = post(huge, "viewer", path, b"data={}" if path != "/RPC2" else call, FORM if path != "/RPC2" else "text/xml")
+    connection, response = post(
+        huge,
+        "viewer",
+        path,
+        b"data={}" if path != "/RPC2" else call,
+        FORM if path != "/RPC2" else "text/xml",
+    )
     assert len(response.read(100_000)) == 100_000
     assert connection.sock is not None
     connection.close()
@@ -224,7 +270,10 @@ def test_a_client_that_leaves_in_the_middle(huge: Gate, path: str) -> None:
 def test_a_client_that_does_not_read_holds_no_answer(huge: Gate) -> None:
     """While one client takes nothing of its 50 MB, memory stays where it is and others are served."""
     since, before = huge.mark(), huge.peak_memory()
-    slow = [post(huge, "viewer", "/api/task_list", b'data={"search":"%d"}' % number) for number in (1, 2)]
+    slow = [
+        post(huge, "viewer", "/api/task_list", b'data={"search":"%d"}' % number)
+        for number in (1, 2)
+    ]
     assert [response.status for _, response in slow] == [200, 200]
     for _ in range(5):
         assert huge.ask("/api/worker_list", "viewer", b"data={}").status == 200
@@ -240,17 +289,26 @@ def test_a_client_that_does_not_read_holds_no_answer(huge: Gate) -> None:
 
 
 class Wires:
-    """One gate with many upstreams, each under a prefix of its own; a test takes the next and says what it does.
+    """One gate with many upstreams, each under a prefix of its own; a test takes the next and says
+    what it does.
 
-    The gate soon loses patience with the last one; `down` is a port that nobody listens on, and that nobody else gets.
+    The gate soon loses patience with the last one; `down` is a port that nobody listens on, and
+    that nobody else gets.
     """
 
     COUNT = 32
 
     def __init__(self, directory: Path) -> None:
-        self.luigids = [Luigid(lambda self, client, path, number: answer(client)) for _ in range(self.COUNT)]
+        self.luigids = [
+            Luigid(lambda self, client, path, number: answer(client)) for _ in range(self.COUNT)
+        ]
         upstreams: list[dict[str, object]] = [
-            {"name": f"luigi-{number}", "protocol": "luigi", "url": f"http://127.0.0.1:{luigid.port}", "prefix": f"/w{number}"}
+            {
+                "name": f"luigi-{number}",
+                "protocol": "luigi",
+                "url": f"http://127.0.0.1:{luigid.port}",
+                "prefix": f"/w{number}",
+            }
             for number, luigid in enumerate(self.luigids)
         ]
         upstreams[-1]["first_byte_seconds"] = 1.0
@@ -262,7 +320,9 @@ class Wires:
         self._next = iter(range(self.COUNT - 1))
 
     def take(self, script: Script, *, impatient: bool = False) -> "Wire":
-        """An upstream that nobody has used; the only one that the gate waits no more than a second for, if `impatient`."""
+        """An upstream that nobody has used; the only one that the gate waits no more than a second
+        for, if `impatient`.
+        """
         number = self.COUNT - 1 if impatient else next(self._next)
         self.luigids[number].script = script
         return Wire(self.gate, self.luigids[number], f"/w{number}")
@@ -279,7 +339,9 @@ class Wire:
 
     def call(self, method: str, role: str, **args: object) -> Response:
         """Call a method as a stock worker does."""
-        return self.gate.ask(f"{self.prefix}/api/{method}", role, urlencode({"data": json.dumps(args)}).encode())
+        return self.gate.ask(
+            f"{self.prefix}/api/{method}", role, urlencode({"data": json.dumps(args)}).encode()
+        )
 
     @property
     def seen(self) -> list[str]:
@@ -288,7 +350,11 @@ class Wire:
 
     def outcomes(self) -> list[str]:
         """How the calls ended, by the journal: ok, or the reason."""
-        return [str(r.get("reason", r["outcome"])) for r in self.gate.calls(self.since) if r["stage"] == "completed"]
+        return [
+            str(r.get("reason", r["outcome"]))
+            for r in self.gate.calls(self.since)
+            if r["stage"] == "completed"
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -304,13 +370,19 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wires]:
 
 @pytest.mark.parametrize("method", ["is_paused", "pause"])
 def test_an_upstream_that_is_down_is_said_and_recorded(wires: Wires, method: str) -> None:
-    """Nobody listens: 502 with Retry-After and the reason in the status line, and a completed record with the reason."""
+    """Nobody listens: 502 with Retry-After and the reason in the status line, and a completed
+    record with the reason.
+    """
     gate, since = wires.gate, wires.gate.mark()
     response = gate.ask(f"/down/api/{method}", "admin", b"data={}")
     assert (response.status, response.refused) == (502, "upstream-unreachable")
     assert int(response.headers["retry-after"]) >= 1
     completed = only(gate.calls(since), stage="completed")
-    assert (completed["outcome"], completed["reason"], completed["status"]) == ("failed", "upstream-unreachable", 502)
+    assert (completed["outcome"], completed["reason"], completed["status"]) == (
+        "failed",
+        "upstream-unreachable",
+        502,
+    )
 
 
 def test_an_upstream_that_says_nothing_is_given_up(wires: Wires) -> None:
@@ -324,11 +396,17 @@ def test_an_upstream_that_says_nothing_is_given_up(wires: Wires) -> None:
 
 
 def test_an_answer_cut_short_is_never_passed_as_whole(wires: Wires) -> None:
-    """An upstream that dies in the middle: a small answer becomes a 502, a large one a cut connection; both are recorded so."""
+    """An upstream that dies in the middle: a small answer becomes a 502, a large one a cut
+    connection; both are recorded so.
+    """
 
     def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
         body = b'{"response": "' + b"x" * (3_000_000 if path == "/api/task_list" else 1000)
-        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (len(body) + 2) + body)
+        client.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % (len(body) + 2)
+            + body
+        )
         return False
 
     wire = wires.take(script)
@@ -347,15 +425,38 @@ NULL = b'{"response": null}'
 BROKEN: dict[str, tuple[bytes, int, str]] = {
     "garbage": (bytes(range(256)), 502, "upstream-invalid"),
     "HTML without HTTP": (b"<html><h1>It works!</h1></html>", 502, "upstream-invalid"),
-    "HTML": (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", 502, "upstream-invalid"),
-    "an error page": (b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", 502, "upstream-error"),
-    "another's page": (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 502, "upstream-invalid"),
-    "a redirect": (b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n", 502, "upstream-invalid"),
+    "HTML": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+        502,
+        "upstream-invalid",
+    ),
+    "an error page": (
+        b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+        502,
+        "upstream-error",
+    ),
+    "another's page": (
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        502,
+        "upstream-invalid",
+    ),
+    "a redirect": (
+        b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+        502,
+        "upstream-invalid",
+    ),
     "a length too long": (JSON_200 + b"Content-Length: 100\r\n\r\n" + NULL, 502, "upstream-closed"),
     "a length too short": (JSON_200 + b"Content-Length: 5\r\n\r\n" + NULL, 502, "upstream-invalid"),
-    "two lengths": (JSON_200 + b"Content-Length: 18\r\nContent-Length: 19\r\n\r\n" + NULL, 502, "upstream-invalid"),
+    "two lengths": (
+        JSON_200 + b"Content-Length: 18\r\nContent-Length: 19\r\n\r\n" + NULL,
+        502,
+        "upstream-invalid",
+    ),
     "a length and chunks": (
-        JSON_200 + b"Content-Length: 18\r\nTransfer-Encoding: chunked\r\n\r\n12\r\n" + NULL + b"\r\n0\r\n\r\n",
+        JSON_200
+        + b"Content-Length: 18\r\nTransfer-Encoding: chunked\r\n\r\n12\r\n"
+        + NULL
+        + b"\r\n0\r\n\r\n",
         502,
         "upstream-invalid",
     ),
@@ -367,7 +468,9 @@ BROKEN: dict[str, tuple[bytes, int, str]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_answer_is_one_clear_refusal_and_one_record(wires: Wires, name: str) -> None:
-    """Whatever the upstream says, and whether the call looks or acts: it is sent once, refused once, and its record has the same reason."""
+    """Whatever the upstream says, and whether the call looks or acts: it is sent once, refused
+    once, and its record has the same reason.
+    """
     said, status, reason = BROKEN[name]
 
     def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
@@ -380,11 +483,15 @@ def test_a_broken_answer_is_one_clear_refusal_and_one_record(wires: Wires, name:
         assert (response.status, response.refused) == (status, reason)
     assert wire.seen == ["worker_list", "pause"]
     completed = [record for record in wire.gate.calls(wire.since) if record["stage"] == "completed"]
-    assert [(record["outcome"], record["reason"], record["status"]) for record in completed] == [("failed", reason, status)] * 2
+    assert [(record["outcome"], record["reason"], record["status"]) for record in completed] == [
+        ("failed", reason, status)
+    ] * 2
 
 
 def test_an_upstream_that_closes_its_half_is_not_waited_for(wires: Wires) -> None:
-    """It says that it will not answer, but goes on reading: refused at once, long before the first byte is overdue."""
+    """It says that it will not answer, but goes on reading: refused at once, long before the first
+    byte is overdue.
+    """
 
     def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
         client.shutdown(socket.SHUT_WR)
@@ -399,7 +506,9 @@ def test_an_upstream_that_closes_its_half_is_not_waited_for(wires: Wires) -> Non
 
 
 def test_an_endless_answer_that_has_to_be_whole_is_refused(wires: Wires) -> None:
-    """An answer that the gate rewrites is read up to a bound, then refused and its connection cut, though the upstream would go on."""
+    """An answer that the gate rewrites is read up to a bound, then refused and its connection cut,
+    though the upstream would go on.
+    """
     cut = threading.Event()
 
     def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
@@ -427,8 +536,12 @@ def test_an_endless_answer_that_has_to_be_whole_is_refused(wires: Wires) -> None
     ],
     ids=["good", "bad"],
 )
-def test_an_answer_before_the_end_of_the_call_counts_and_ends_the_connection(wires: Wires, said: bytes, status: int, outcome: str) -> None:
-    """The upstream has answered without reading it all: that is the answer, and no other call is sent behind half a call."""
+def test_an_answer_before_the_end_of_the_call_counts_and_ends_the_connection(
+    wires: Wires, said: bytes, status: int, outcome: str
+) -> None:
+    """The upstream has answered without reading it all: that is the answer, and no other call is
+    sent behind half a call.
+    """
     ended = threading.Event()
 
     def script(luigid: Luigid, client: socket.socket, path: str, number: int) -> bool:
@@ -438,7 +551,12 @@ def test_an_answer_before_the_end_of_the_call_counts_and_ends_the_connection(wir
 
     wire = wires.take(script)
     wire.luigid.read = read_head
-    assert wire.call("add_task", "worker", worker="w", task_id="T_1", params={"text": "x" * 10_000_000}).status == status
+    assert (
+        wire.call(
+            "add_task", "worker", worker="w", task_id="T_1", params={"text": "x" * 10_000_000}
+        ).status
+        == status
+    )
     wire.luigid.read = read_request
     assert wire.call("pause", "admin").status == status
     ended.set()
@@ -456,10 +574,21 @@ def hang_up_on_reuse(luigid: Luigid, client: socket.socket, path: str, number: i
 
 
 def test_a_view_is_sent_again_on_a_dead_connection(wires: Wires) -> None:
-    """A kept-alive connection that ends on its second request costs a view nothing: it is sent once more, on a new one."""
+    """A kept-alive connection that ends on its second request costs a view nothing: it is sent once
+    more, on a new one.
+    """
     wire = wires.take(hang_up_on_reuse)
-    assert [wire.call(method, "viewer").status for method in ("is_paused", "worker_list", "resource_list")] == [200] * 3
-    assert wire.seen == ["is_paused", "worker_list", "worker_list", "resource_list", "resource_list"]
+    assert [
+        wire.call(method, "viewer").status
+        for method in ("is_paused", "worker_list", "resource_list")
+    ] == [200] * 3
+    assert wire.seen == [
+        "is_paused",
+        "worker_list",
+        "worker_list",
+        "resource_list",
+        "resource_list",
+    ]
     assert wire.luigid.connections == 3
     assert wire.outcomes() == ["ok"] * 3
 
@@ -474,8 +603,12 @@ def test_a_view_is_sent_again_on_a_dead_connection(wires: Wires) -> None:
         ("forgive_failures", "operator", {"task_id": "T_1"}),
     ],
 )
-def test_an_acting_call_is_never_sent_twice(wires: Wires, method: str, role: str, args: dict[str, object]) -> None:
-    """On the same dead connection an acting call fails: the upstream has seen it once, and may have acted on it."""
+def test_an_acting_call_is_never_sent_twice(
+    wires: Wires, method: str, role: str, args: dict[str, object]
+) -> None:
+    """On the same dead connection an acting call fails: the upstream has seen it once, and may have
+    acted on it.
+    """
     wire = wires.take(hang_up_on_reuse)
     assert wire.call("is_paused", "viewer").status == 200
     response = wire.call(method, role, **args)
@@ -486,8 +619,12 @@ def test_an_acting_call_is_never_sent_twice(wires: Wires, method: str, role: str
 
 
 def test_a_view_is_sent_again_once_and_no_more(wires: Wires) -> None:
-    """An upstream that hangs up on everything is a 502, after one attempt on a new connection, not an endless one."""
-    wire = wires.take(lambda luigid, client, path, number: path == "/api/is_paused" and answer(client))
+    """An upstream that hangs up on everything is a 502, after one attempt on a new connection, not
+    an endless one.
+    """
+    wire = wires.take(
+        lambda luigid, client, path, number: path == "/api/is_paused" and answer(client)
+    )
     assert wire.call("is_paused", "viewer").status == 200
     response = wire.call("worker_list", "viewer")
     assert (response.status, response.refused) == (502, "upstream-closed")
@@ -505,20 +642,35 @@ def test_connections_are_kept(wires: Wires) -> None:
 
 
 def test_connections_that_ended_in_peace_cost_no_call(wires: Wires) -> None:
-    """Kept connections that ended while nobody called, as when luigid is restarted, are not used: not even an acting call fails."""
+    """Kept connections that ended while nobody called, as when luigid is restarted, are not used:
+    not even an acting call fails.
+    """
     wire = wires.take(lambda luigid, client, path, number: not answer(client))
     for number in range(3):
         assert wire.call("forgive_failures", "operator", task_id=f"T_{number}").status == 200
         assert wire.luigid.connections == number + 1
-        wire.gate.mark()  # takes a few requests of its own, long enough for the end of the connection to arrive
+        # takes a few requests of its own, long enough for the end of the connection to arrive
+        wire.gate.mark()
 
 
 def test_nothing_of_the_client_but_the_call_reaches_the_upstream(wires: Wires) -> None:
-    """Law 4: no header, cookie or credential of the caller's, and no identity header that it made up."""
+    """Law 4: no header, cookie or credential of the caller's, and no identity header that it made
+    up.
+    """
     wire = wires.take(lambda luigid, client, path, number: answer(client))
-    own = {"X_Forwarded_User": "root", "X_Remote_User": "root", "Forwarded": "for=1.2.3.4", "Accept_Language": "de", "User_Agent": "me"}
+    own = {
+        "X_Forwarded_User": "root",
+        "X_Remote_User": "root",
+        "Forwarded": "for=1.2.3.4",
+        "Accept_Language": "de",
+        "User_Agent": "me",
+    }
     assert wire.gate.ask(f"{wire.prefix}/api/pause", "admin", b"data={}", **own).status == 200
     [head] = wire.luigid.heads
     lines = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
-    assert lines == {"host": f"127.0.0.1:{wire.luigid.port}", "content-type": FORM, "content-length": "7"}
+    assert lines == {
+        "host": f"127.0.0.1:{wire.luigid.port}",
+        "content-type": FORM,
+        "content-length": "7",
+    }
     assert wire.gate.token("admin").encode() not in wire.gate.written()

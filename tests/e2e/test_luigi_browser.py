@@ -1,4 +1,6 @@
-"""The visualiser in a real Chromium, through the gate: it draws, its buttons obey the policy, and stored scripts do not run."""
+"""The visualiser in a real Chromium, through the gate: it draws, its buttons obey the policy, and
+stored scripts do not run.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -12,12 +14,32 @@ from tests.support.stage import Gate, Luigid, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here: apt-get install chromium"
+)
 INDEX = "static/visualiser/index.html"
 FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
+    *(
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
+    ),
 ]
 JQUERY_PROBES = 3
 PLANTED = {
@@ -54,8 +76,8 @@ class Tab:
     def violations(self) -> list[str]:
         """What the content security policy stopped, without jQuery's probe.
 
-        jQuery 1.10 asks old browsers for their abilities by setting three handlers of the one letter ``t`` as it loads;
-        that they do not run changes nothing.
+        jQuery 1.10 asks old browsers for their abilities by setting three handlers of the one
+        letter ``t`` as it loads; that they do not run changes nothing.
         """
         stopped = [line for line in self.console if "Content Security Policy" in line]
         probe = stopped[:JQUERY_PROBES]
@@ -64,20 +86,31 @@ class Tab:
         return stopped[JQUERY_PROBES:]
 
     def other_errors(self) -> list[str]:
-        """Errors of scripts, and in the console but for files of other servers, which no network reaches here."""
+        """Errors of scripts, and in the console but for files of other servers, which no network
+        reaches here.
+        """
         ignored = ("Content Security Policy", "ERR_NAME_NOT_RESOLVED")
-        return self.errors + [line for line in self.console if not any(text in line for text in ignored)]
+        return self.errors + [
+            line for line in self.console if not any(text in line for text in ignored)
+        ]
 
 
 def open_tab(chromium: Any, url: str, token: str | None) -> Tab:
     """Load `url` with the token in a header, as a browser extension sends it."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    context = chromium.new_context(ignore_https_errors=True, extra_http_headers=headers, viewport={"width": 1400, "height": 900})
+    context = chromium.new_context(
+        ignore_https_errors=True,
+        extra_http_headers=headers,
+        viewport={"width": 1400, "height": 900},
+    )
     context.set_default_timeout(20_000)
     tab = Tab(context.new_page())
     tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
     tab.page.on("console", tab.said)
-    tab.page.on("response", lambda answer: tab.refused.append(answer.url) if answer.status in (401, 403) else None)
+    tab.page.on(
+        "response",
+        lambda answer: tab.refused.append(answer.url) if answer.status in (401, 403) else None,
+    )
     tab.page.goto(url, wait_until="load")
     return tab
 
@@ -87,15 +120,21 @@ def infested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Luigid]:
     """A luigid into which an attacker has put markup, past any gate."""
     luigid = Luigid(tmp_path_factory.mktemp("infested"))
     for number, family in enumerate((*PLANTED.values(), ACTING)):
-        luigid.call("add_task", task_id=f"Planted_{number}", family=family, worker="w", status="PENDING")
+        luigid.call(
+            "add_task", task_id=f"Planted_{number}", family=family, worker="w", status="PENDING"
+        )
     yield luigid
     luigid.stop()
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory, guarded: Luigid, infested: Luigid) -> Iterator[Gate]:
+def gate(
+    tmp_path_factory: pytest.TempPathFactory, guarded: Luigid, infested: Luigid
+) -> Iterator[Gate]:
     """A gate with the shipped policies before both."""
-    gate = Gate(tmp_path_factory.mktemp("gate"), {"/": guarded, "/team-a": guarded, "/infested": infested})
+    gate = Gate(
+        tmp_path_factory.mktemp("gate"), {"/": guarded, "/team-a": guarded, "/infested": infested}
+    )
     yield gate
     gate.stop()
 
@@ -118,13 +157,19 @@ def drawn(guarded: Luigid) -> Luigid:
 def rows(tab: Tab) -> str:
     """Wait until the task table is drawn, and give its text."""
     tab.page.wait_for_selector("#taskTable tbody tr td:nth-child(3)")
-    tab.page.wait_for_function("!document.querySelector('#taskTable_processing, .dataTables_processing')?.checkVisibility()")
+    tab.page.wait_for_function(
+        "!document.querySelector('#taskTable_processing, .dataTables_processing')?.checkVisibility()"
+    )
     return str(tab.page.inner_text("#taskTable"))
 
 
 @pytest.mark.parametrize("prefix", ["/", "/team-a/"], ids=["root", "prefix"])
-def test_the_visualiser_draws(chromium: Any, gate: Gate, drawn: Luigid, tmp_path: Path, prefix: str) -> None:
-    """From the start page to the drawn table: no script error, nothing refused, and only foreign fonts do not load."""
+def test_the_visualiser_draws(
+    chromium: Any, gate: Gate, drawn: Luigid, tmp_path: Path, prefix: str
+) -> None:
+    """From the start page to the drawn table: no script error, nothing refused, and only foreign
+    fonts do not load.
+    """
     tab = open_tab(chromium, gate.url(prefix), gate.token("viewer"))
     assert tab.page.url == gate.url(prefix) + INDEX
     text = rows(tab)
@@ -140,7 +185,9 @@ def test_the_visualiser_draws(chromium: Any, gate: Gate, drawn: Luigid, tmp_path
 
 
 def test_a_graph_and_an_error_are_shown(chromium: Any, gate: Gate, drawn: Luigid) -> None:
-    """The dependency graph is drawn and a traceback opens: d3 and the templates work under the policy."""
+    """The dependency graph is drawn and a traceback opens: d3 and the templates work under the
+    policy.
+    """
     tab = open_tab(chromium, gate.url() + INDEX + "#tab=graph&taskId=Shown_1", gate.token("viewer"))
     tab.page.wait_for_selector("#graphContainer svg >> text=Shown")
     tab = open_tab(chromium, gate.url(), gate.token("viewer"))
@@ -166,7 +213,9 @@ def test_a_viewers_click_on_pause_is_refused(chromium: Any, gate: Gate, drawn: L
 
 
 def test_an_admins_click_on_pause_pauses(chromium: Any, gate: Gate, drawn: Luigid) -> None:
-    """The same button, pressed by one who may: so the refusal above is the policy's, and not a broken page."""
+    """The same button, pressed by one who may: so the refusal above is the policy's, and not a
+    broken page.
+    """
     tab = open_tab(chromium, gate.url(), gate.token("admin"))
     rows(tab)
     with tab.page.expect_response(lambda answer: "/api/pause" in answer.url) as clicked:
@@ -184,8 +233,12 @@ def test_without_a_token_nothing_is_shown(chromium: Any, gate: Gate) -> None:
     assert tab.page.query_selector("#taskTable") is None
 
 
-def test_scripts_planted_behind_the_gates_back_do_not_run(chromium: Any, gate: Gate, infested: Luigid) -> None:
-    """Families with markup, given to luigid directly, run in its own page, and not in the page that the gate serves."""
+def test_scripts_planted_behind_the_gates_back_do_not_run(
+    chromium: Any, gate: Gate, infested: Luigid
+) -> None:
+    """Families with markup, given to luigid directly, run in its own page, and not in the page that
+    the gate serves.
+    """
     direct = open_tab(chromium, f"http://localhost:{infested.port}/{INDEX}", None)
     for name in PLANTED:
         direct.page.wait_for_function(f"document.documentElement.dataset.{name} === 'yes'")
@@ -194,11 +247,15 @@ def test_scripts_planted_behind_the_gates_back_do_not_run(chromium: Any, gate: G
     assert rows(tab).count("PENDING") == len(PLANTED) + 1
     assert tab.page.evaluate("Object.keys(document.documentElement.dataset)") == []
     assert [line for line in tab.violations() if "inline event handler" in line]
-    assert [error for error in tab.errors if "Evaluating a string as JavaScript violates" in error], "jQuery runs scripts by eval"
+    assert [
+        error for error in tab.errors if "Evaluating a string as JavaScript violates" in error
+    ], "jQuery runs scripts by eval"
 
 
 def test_an_image_in_the_page_cannot_act(chromium: Any, gate: Gate, infested: Luigid) -> None:
-    """What a policy for images lets through, the gate itself refuses: a planted image of /api/pause pauses nothing."""
+    """What a policy for images lets through, the gate itself refuses: a planted image of /api/pause
+    pauses nothing.
+    """
     infested.call("unpause")
     open_tab(chromium, f"http://localhost:{infested.port}/{INDEX}", None)
     until(lambda: infested.paused, "the image in luigid's own page has paused it")
@@ -208,7 +265,11 @@ def test_an_image_in_the_page_cannot_act(chromium: Any, gate: Gate, infested: Lu
     rows(tab)
 
     def refused() -> list[dict[str, Any]]:
-        return [record for record in gate.records()[before:] if record.get("reason") == "cross-site"]
+        return [
+            record for record in gate.records()[before:] if record.get("reason") == "cross-site"
+        ]
 
-    assert {record["principal"]["subject"] for record in until(refused, "the image's call is refused")} == {"lured"}
+    assert {
+        record["principal"]["subject"] for record in until(refused, "the image's call is refused")
+    } == {"lured"}
     assert not infested.paused

@@ -1,4 +1,6 @@
-"""Unmodified ``luigi`` workers through the gate: they run as they run without it, and every denial reaches their user."""
+"""Unmodified ``luigi`` workers through the gate: they run as they run without it, and every denial
+reaches their user.
+"""
 
 import json
 import re
@@ -64,7 +66,9 @@ def gate(tmp_path_factory: pytest.TempPathFactory, guarded: Luigid) -> Iterator[
     """A gate with one more role and one more issuer than are shipped."""
     directory = tmp_path_factory.mktemp("gate")
     make_idp(directory / "idp")
-    gate = Gate(directory, {"/": guarded, "/team-a": guarded}, cedar=CEDAR, roles=ROLES, settings=IDP)
+    gate = Gate(
+        directory, {"/": guarded, "/team-a": guarded}, cedar=CEDAR, roles=ROLES, settings=IDP
+    )
     yield gate
     gate.stop()
 
@@ -72,13 +76,24 @@ def gate(tmp_path_factory: pytest.TempPathFactory, guarded: Luigid) -> Iterator[
 def graph(task: str, run: str, output: Path, workers: int = 1) -> list[str]:
     """The command line of a task of `tests/e2e/tasks/graph.py`; its outputs go to `output`."""
     output.mkdir(parents=True)
-    return ["--module", "graph", task, "--run-name", run, "--directory", str(output), "--workers", str(workers)]
+    return [
+        "--module",
+        "graph",
+        task,
+        "--run-name",
+        run,
+        "--directory",
+        str(output),
+        "--workers",
+        str(workers),
+    ]
 
 
 def end_state(luigid: Luigid, run: str) -> dict[str, dict[str, Any]]:
     """What the scheduler holds of a run in the end, without times, places and worker ids.
 
-    Which worker's batch came first decides the order of days in the batch's own task, so they are sorted.
+    Which worker's batch came first decides the order of days in the batch's own task, so they are
+    sorted.
     """
     state = {}
     for task_id, task in luigid.tasks().items():
@@ -88,7 +103,8 @@ def end_state(luigid: Luigid, run: str) -> dict[str, dict[str, Any]]:
         params.pop("directory")
         if task["name"] == "Batched" and "," in params["day"]:
             params["day"] = task_id = ",".join(sorted(params["day"].split(",")))
-        message = task["status_message"] and task["status_message"].replace("<class", "&lt;class")  # see disarm_markup
+        # see disarm_markup
+        message = task["status_message"] and task["status_message"].replace("<class", "&lt;class")
         kept = ("status", "name", "priority", "resources", "tracking_url", "progress_percentage")
         state[task_id] = {
             "params": params,
@@ -114,21 +130,40 @@ def outputs(directory: Path) -> dict[str, str]:
     ],
 )
 def test_a_run_ends_as_without_the_gate(
-    plain: Luigid, guarded: Luigid, gate: Gate, tmp_path: Path, requests: bool, workers: int, prefix: str
+    plain: Luigid,
+    guarded: Luigid,
+    gate: Gate,
+    tmp_path: Path,
+    requests: bool,
+    workers: int,
+    prefix: str,
 ) -> None:
-    """A graph of more than 50 tasks with failures, retries, batches, messages, tracking URLs and resources, twice.
+    """A graph of more than 50 tasks with failures, retries, batches, messages, tracking URLs and
+    resources, twice.
 
-    Exit code, summary, outputs and the scheduler's end state are the same; the journal has every call, each completed,
-    and no parameter that the pipeline keeps private.
+    Exit code, summary, outputs and the scheduler's end state are the same; the journal has every
+    call, each completed, and no parameter that the pipeline keeps private.
     """
     run = f"run{'-requests' if requests else '-urllib'}-{workers}"
     subject = f"etl-{run}"
     token = gate.token(subject, "worker")
-    with_token: dict[str, Any] = {"ca": gate.ca, "netrc": write_netrc(tmp_path / "netrc", token) if requests else None}
+    with_token: dict[str, Any] = {
+        "ca": gate.ca,
+        "netrc": write_netrc(tmp_path / "netrc", token) if requests else None,
+    }
     url = gate.url(prefix, "" if requests else token)
-    direct = Worker(tmp_path / "direct", plain.url, graph("Everything", run, tmp_path / "direct-out", workers), requests=requests)
+    direct = Worker(
+        tmp_path / "direct",
+        plain.url,
+        graph("Everything", run, tmp_path / "direct-out", workers),
+        requests=requests,
+    )
     through = Worker(
-        tmp_path / "through", url, graph("Everything", run, tmp_path / "through-out", workers), requests=requests, **with_token
+        tmp_path / "through",
+        url,
+        graph("Everything", run, tmp_path / "through-out", workers),
+        requests=requests,
+        **with_token,
     )
     assert (direct.wait(), through.wait()) == (0, 0)
 
@@ -142,25 +177,45 @@ def test_a_run_ends_as_without_the_gate(
     assert len(state) > 50
     assert {task["status"] for task in state.values()} == {"DONE", "PENDING", "DISABLED"}
 
-    mine = [record for record in gate.records() if (record.get("principal") or {}).get("subject") == subject]
+    mine = [
+        record
+        for record in gate.records()
+        if (record.get("principal") or {}).get("subject") == subject
+    ]
     assert {record["stage"] for record in mine} == {"decided"}
     assert {(record["decision"], record["reason"]) for record in mine} == {("allow", "allowed")}
-    assert {record["origin"]["user_agent"].partition("/")[0] for record in mine} == {"python-requests" if requests else "Python-urllib"}
+    assert {record["origin"]["user_agent"].partition("/")[0] for record in mine} == {
+        "python-requests" if requests else "Python-urllib"
+    }
     assert {record["upstream"] for record in mine} == {"luigi" if prefix == "/" else "luigi-1"}
     methods = [record["method"] for record in mine]
     assert methods.count("add_task") > 2 * 50
-    assert {"add_worker", "add_task_batcher", "get_work", "set_task_status_message", "decrease_running_task_resources"} <= set(methods)
+    assert {
+        "add_worker",
+        "add_task_batcher",
+        "get_work",
+        "set_task_status_message",
+        "decrease_running_task_resources",
+    } <= set(methods)
 
     def all_completed() -> bool:
-        done = {record["id"]: record["outcome"] for record in gate.records() if record["stage"] == "completed"}
+        done = {
+            record["id"]: record["outcome"]
+            for record in gate.records()
+            if record["stage"] == "completed"
+        }
         return all(done.get(record["id"]) == "ok" for record in mine if "window" not in record)
 
     until(all_completed, "every call has its completed record")
     assert b"hunter2" not in gate.written()
 
 
-def test_a_task_that_cannot_be_scheduled_leaves_no_private_parameter_in_the_journal(gate: Gate, tmp_path: Path) -> None:
-    """luigi names such a task with all its parameters, and its error may hold them too: the record withholds both."""
+def test_a_task_that_cannot_be_scheduled_leaves_no_private_parameter_in_the_journal(
+    gate: Gate, tmp_path: Path
+) -> None:
+    """luigi names such a task with all its parameters, and its error may hold them too: the record
+    withholds both.
+    """
     netrc = write_netrc(tmp_path / "netrc", gate.token("etl-undecided", "worker"))
     command = [*graph("Undecided", "undecided", tmp_path / "out"), "--private", "hunter3"]
     worker = Worker(tmp_path / "w", gate.url(), command, ca=gate.ca, netrc=netrc)
@@ -172,12 +227,22 @@ def test_a_task_that_cannot_be_scheduled_leaves_no_private_parameter_in_the_jour
     assert b"hunter3" not in gate.written()
 
 
-def test_the_dashboard_shows_whose_worker_it_is(gate: Gate, guarded: Luigid, tmp_path: Path) -> None:
-    """Upstream the worker's id ends with the identity; in its own log and summary it is the id that luigi gave it."""
+def test_the_dashboard_shows_whose_worker_it_is(
+    gate: Gate, guarded: Luigid, tmp_path: Path
+) -> None:
+    """Upstream the worker's id ends with the identity; in its own log and summary it is the id that
+    luigi gave it.
+    """
     netrc = write_netrc(tmp_path / "netrc", gate.token("etl-7", "worker"))
-    worker = Worker(tmp_path / "w", gate.url(), graph("Few", "whose", tmp_path / "out"), ca=gate.ca, netrc=netrc)
+    worker = Worker(
+        tmp_path / "w", gate.url(), graph("Few", "whose", tmp_path / "out"), ca=gate.ca, netrc=netrc
+    )
     assert worker.wait() == 0
-    [ran_by] = {task["worker_running"] for task in guarded.tasks().values() if task["params"].get("run_name") == "whose"}
+    [ran_by] = {
+        task["worker_running"]
+        for task in guarded.tasks().values()
+        if task["params"].get("run_name") == "whose"
+    }
     assert re.fullmatch(r"Worker\(salt=\d+, .*, pid=\d+\) \[local:etl-7\]", ran_by)
     assert "etl-7" not in worker.text()
     assert "other worker" not in worker.text()
@@ -187,7 +252,9 @@ def test_the_dashboard_shows_whose_worker_it_is(gate: Gate, guarded: Luigid, tmp
 
 
 @pytest.mark.parametrize("requests", [True, False], ids=["requests", "urllib"])
-def test_a_denied_get_work_ends_the_worker_at_once_and_in_order(gate: Gate, guarded: Luigid, tmp_path: Path, requests: bool) -> None:
+def test_a_denied_get_work_ends_the_worker_at_once_and_in_order(
+    gate: Gate, guarded: Luigid, tmp_path: Path, requests: bool
+) -> None:
     """One attempt, exit code 0, and the summary says that the scheduler gave no permission to run."""
     run = f"denied-{requests}"
     token = gate.token(f"ann-{requests}", "announcer")
@@ -201,10 +268,20 @@ def test_a_denied_get_work_ends_the_worker_at_once_and_in_order(gate: Gate, guar
     assert worker.wait() == 0
     assert "were not granted run permission by the scheduler" in worker.text()
     assert outputs(tmp_path / "out") == {}
-    mine = [record for record in gate.records() if (record.get("principal") or {}).get("subject") == f"ann-{requests}"]
+    mine = [
+        record
+        for record in gate.records()
+        if (record.get("principal") or {}).get("subject") == f"ann-{requests}"
+    ]
     [denied] = [record for record in mine if record["decision"] == "deny"]
-    assert (denied["method"], denied["reason"], denied["policies"]) == ("get_work", "policy-forbids", ["announcers-run-nothing"])
-    statuses = {task["status"] for task in guarded.tasks().values() if task["params"].get("run_name") == run}
+    assert (denied["method"], denied["reason"], denied["policies"]) == (
+        "get_work",
+        "policy-forbids",
+        ["announcers-run-nothing"],
+    )
+    statuses = {
+        task["status"] for task in guarded.tasks().values() if task["params"].get("run_name") == run
+    }
     assert statuses == {"PENDING"}
 
 
@@ -218,16 +295,29 @@ def test_a_denied_get_work_ends_the_worker_at_once_and_in_order(gate: Gate, guar
         ("impostor", "401 callgate: The token's signature does not verify. [bad-signature, ref "),
     ],
 )
-def test_every_other_denial_tells_the_workers_user_why(gate: Gate, tmp_path: Path, requests: bool, who: str, told: str) -> None:
+def test_every_other_denial_tells_the_workers_user_why(
+    gate: Gate, tmp_path: Path, requests: bool, who: str, told: str
+) -> None:
     """The reason phrase is in the worker's output, and the worker fails."""
     token = gate.token(who, who if who == "viewer" else "nothing")
     if who == "impostor":
         head, claims, _ = token.split(".")
         token = f"{head}.{claims}.{gate.token('viewer').rpartition('.')[2]}"
     url = gate.url(token="" if who == "nobody" else token)
-    worker = Worker(tmp_path / "w", url, graph("Few", "refused", tmp_path / "out"), requests=requests, ca=gate.ca)
+    worker = Worker(
+        tmp_path / "w",
+        url,
+        graph("Few", "refused", tmp_path / "out"),
+        requests=requests,
+        ca=gate.ca,
+    )
     assert worker.wait() != 0
-    said = worker.text().replace("Client Error: ", "").replace("HTTP Error ", "").replace(": callgate", " callgate")
+    said = (
+        worker.text()
+        .replace("Client Error: ", "")
+        .replace("HTTP Error ", "")
+        .replace(": callgate", " callgate")
+    )
     assert told in said, worker.text()[-3000:]
     assert outputs(tmp_path / "out") == {}
 
@@ -235,10 +325,14 @@ def test_every_other_denial_tells_the_workers_user_why(gate: Gate, tmp_path: Pat
 # -- tokens that change under a running worker
 
 
-def test_the_token_can_change_under_a_running_worker(gate: Gate, guarded: Luigid, tmp_path: Path) -> None:
-    """While a task runs, netrc gets a new token and the old one becomes invalid: nothing fails, not even a ping.
+def test_the_token_can_change_under_a_running_worker(
+    gate: Gate, guarded: Luigid, tmp_path: Path
+) -> None:
+    """While a task runs, netrc gets a new token and the old one becomes invalid: nothing fails, not
+    even a ping.
 
-    The order is that of any rotation of keys: publish the new one beside the old, switch, drop the old.
+    The order is that of any rotation of keys: publish the new one beside the old, switch, drop the
+    old.
     """
     published = gate.directory / "idp" / "jwks.json"
     first, second = make_idp(gate.directory / "idp"), make_idp(tmp_path / "second")
@@ -248,20 +342,30 @@ def test_the_token_can_change_under_a_running_worker(gate: Gate, guarded: Luigid
     worker = Worker(tmp_path / "w", gate.url(), task, ca=gate.ca, netrc=netrc)
 
     def works() -> bool:
-        return any(w["name"].endswith("[idp:etl-9]") and w["running"] for w in guarded.call("worker_list").result)
+        return any(
+            w["name"].endswith("[idp:etl-9]") and w["running"]
+            for w in guarded.call("worker_list").result
+        )
 
     keys = [json.loads(idp.key_set.read_text())["keys"] for idp in (first, second)]
 
     def publish(*sets: list[dict[str, str]]) -> None:
-        published.with_suffix(".new").write_text(json.dumps({"keys": [key for keys in sets for key in keys]}))
+        published.with_suffix(".new").write_text(
+            json.dumps({"keys": [key for keys in sets for key in keys]})
+        )
         published.with_suffix(".new").replace(published)
 
     until(works, "the task runs")
     publish(*keys)
-    until(lambda: gate.call("ping", new, worker="other").status == 200, "the gate knows the new key")
+    until(
+        lambda: gate.call("ping", new, worker="other").status == 200, "the gate knows the new key"
+    )
     write_netrc(netrc, new)
     publish(keys[1])
-    until(lambda: gate.call("ping", old, worker="other").status == 401, "the gate has forgotten the old key")
+    until(
+        lambda: gate.call("ping", old, worker="other").status == 401,
+        "the gate has forgotten the old key",
+    )
     (tmp_path / "go").touch()
     assert worker.wait() == 0
     assert worker.summary() == {"scheduled": 1, "ran successfully": 1}

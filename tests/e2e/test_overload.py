@@ -1,6 +1,8 @@
-"""Three times as many calls as the gate carries, before a slow upstream: the rest is told at once, and those that are taken go through.
+"""Three times as many calls as the gate carries, before a slow upstream: the rest is told at once,
+and those that are taken go through.
 
-Nothing here looks at the clock. How long a call waits is counted in calls: those that, by the journal, are completed meanwhile.
+Nothing here looks at the clock. How long a call waits is counted in calls: those that, by the
+journal, are completed meanwhile.
 """
 
 import http.client
@@ -52,7 +54,9 @@ class SlowLuigid(RecordingLuigid):
 
 
 class Caller(threading.Thread):
-    """Makes one call after the other over a kept connection, refused or not, and notes what became of each."""
+    """Makes one call after the other over a kept connection, refused or not, and notes what became
+    of each.
+    """
 
     def __init__(self, gate: Gate, method: str, number: int) -> None:
         super().__init__(name=f"{method}-{number}")
@@ -67,7 +71,9 @@ class Caller(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Call until told to end. A refused caller calls again after a moment, far sooner than it is told to."""
+        """Call until told to end. A refused caller calls again after a moment, far sooner than it
+        is told to.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             connection.connect()
@@ -82,13 +88,17 @@ class Caller(threading.Thread):
     def _call(self, connection: http.client.HTTPConnection) -> None:
         task = f"T_{self.name}_{len(self.answered) + self.refused.total()}"
         args = {"worker": self.name} | ({"task_id": task} if self._method == "add_task" else {})
-        connection.request("POST", f"/api/{self._method}", urlencode({"data": json.dumps(args)}), self._headers)
+        connection.request(
+            "POST", f"/api/{self._method}", urlencode({"data": json.dumps(args)}), self._headers
+        )
         answer = connection.getresponse()
         body = answer.read()
         if answer.status == 200:
             self.answered.append(task)
         else:
-            self.refused[answer.status, json.loads(body)["error"]["reason"], answer.getheader("Retry-After")] += 1
+            self.refused[
+                answer.status, json.loads(body)["error"]["reason"], answer.getheader("Retry-After")
+            ] += 1
             self._end.wait(0.02)
 
     def end(self) -> None:
@@ -113,11 +123,17 @@ class Measured(Gate):
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self.metrics = Client(free_port())
-        self.settings.write_text(self.settings.read_text().replace("[metrics]\nport = 0", f"[metrics]\nport = {self.metrics.port}"))
+        self.settings.write_text(
+            self.settings.read_text().replace(
+                "[metrics]\nport = 0", f"[metrics]\nport = {self.metrics.port}"
+            )
+        )
 
     def gauge(self, name: str) -> float:
         """What it says of itself."""
-        found = re.search(rf"^{name} (\S+)$", self.metrics.get("/metrics").body.decode(), re.MULTILINE)
+        found = re.search(
+            rf"^{name} (\S+)$", self.metrics.get("/metrics").body.decode(), re.MULTILINE
+        )
         assert found is not None
         return float(found[1])
 
@@ -159,11 +175,16 @@ def most_waited(records: list[Record]) -> int:
 def test_three_times_what_the_gate_carries(gate: Measured, upstream: SlowLuigid) -> None:
     """Calls that are taken wait behind no more calls than may be in hand; the rest is refused with Retry-After, at no cost to the
     upstream and with no connection cut; heartbeats are taken all the while; and then all is as before.
-    """  # noqa: D205  (one sentence)
+    """
     callers = [Caller(gate, "add_task", number) for number in range(CALLERS)]
     pingers = [Caller(gate, "ping", number) for number in range(PINGERS)]
     try:
-        until(lambda: upstream.answered >= CALLS and sum(len(pinger.answered) for pinger in pingers) >= 20, "the load was carried")
+        until(
+            lambda: (
+                upstream.answered >= CALLS and sum(len(pinger.answered) for pinger in pingers) >= 20
+            ),
+            "the load was carried",
+        )
         assert gate.gauge("callgate_in_flight_requests") <= 2 * IN_FLIGHT
     finally:
         end_all(callers + pingers)
@@ -171,14 +192,19 @@ def test_three_times_what_the_gate_carries(gate: Measured, upstream: SlowLuigid)
     refused = sum((caller.refused for caller in callers), Counter[tuple[int, str, str | None]]())
     assert set(refused) == {(503, "overloaded", "1")}
     assert refused.total() > CALLERS - IN_FLIGHT
-    assert [pinger.refused for pinger in pingers if pinger.refused] == [], "heartbeats are refused last of all"
+    assert [pinger.refused for pinger in pingers if pinger.refused] == [], (
+        "heartbeats are refused last of all"
+    )
     assert all(len(caller.answered) > 0 for caller in callers if not caller.refused)
     assert upstream.most <= CONNECTIONS
 
     assert gate.gauge("callgate_in_flight_requests") == 0
     until(lambda: gate.gauge("callgate_connections") <= 1, "no connection is left behind")
     again = [Caller(gate, "add_task", number) for number in range(100, 100 + IN_FLIGHT // 2)]
-    until(lambda: all(len(caller.answered) >= 3 or caller.refused for caller in again), "calls go through again")
+    until(
+        lambda: all(len(caller.answered) >= 3 or caller.refused for caller in again),
+        "calls go through again",
+    )
     end_all(again)
     assert [caller.refused for caller in again if caller.refused] == []
 
@@ -188,6 +214,10 @@ def test_three_times_what_the_gate_carries(gate: Measured, upstream: SlowLuigid)
     assert set(sent) == {task for caller in callers + again for task in caller.answered}
     for records in by_log(gate.audit).values():
         assert still_open(records) == set()
-        assert most_waited(records) <= 2 * IN_FLIGHT, "a short queue, whatever moment the upstream takes for itself"
-        assert {r["task"] for r in records if r["stage"] == "decided" and r["method"] == "add_task"} == set(sent)
+        assert most_waited(records) <= 2 * IN_FLIGHT, (
+            "a short queue, whatever moment the upstream takes for itself"
+        )
+        assert {
+            r["task"] for r in records if r["stage"] == "decided" and r["method"] == "add_task"
+        } == set(sent)
     verify(gate.audit)

@@ -22,9 +22,20 @@ from tests.support import stage
 from tests.support.load import by_log, still_open
 from tests.support.recording_luigid import RecordingLuigid
 from tests.support.stack import Gate
-from tests.support.stage import FORM, POLICIES, ROOT, Luigid, Worker, clean_environment, free_port, until, write_netrc
+from tests.support.stage import (
+    FORM,
+    POLICIES,
+    ROOT,
+    Luigid,
+    Worker,
+    clean_environment,
+    free_port,
+    until,
+    write_netrc,
+)
 
-CALL_SECONDS = 0.1  # that the recorded upstream takes for each call, so that some are always under way
+# that the recorded upstream takes for each call, so that some are always under way
+CALL_SECONDS = 0.1
 CLIENTS = 4
 STEPS = 3 * 11  # tasks of each worker
 
@@ -52,30 +63,51 @@ def recorder() -> Iterator[RecordingLuigid]:
 
 
 @pytest.fixture
-def gate(tmp_path: Path, luigid: Luigid, recorder: RecordingLuigid, processes: int) -> Iterator[Gate]:
-    """A gate of some processes with policies of its own. In the end every log is intact, and every allowed call in it is completed."""
+def gate(
+    tmp_path: Path, luigid: Luigid, recorder: RecordingLuigid, processes: int
+) -> Iterator[Gate]:
+    """A gate of some processes with policies of its own. In the end every log is intact, and every
+    allowed call in it is completed.
+    """
     policies = tmp_path / "gate" / "policies"
     shutil.copytree(POLICIES, policies)
     for path in (policies, *policies.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o022)  # whatever the umask was when this was checked out
     upstreams = [
         {"name": "luigi", "protocol": "luigi", "url": luigid.url.rstrip("/"), "prefix": "/"},
-        {"name": "recorder", "protocol": "luigi", "url": f"http://127.0.0.1:{recorder.port}", "prefix": "/recorder"},
+        {
+            "name": "recorder",
+            "protocol": "luigi",
+            "url": f"http://127.0.0.1:{recorder.port}",
+            "prefix": "/recorder",
+        },
     ]
     gate = Gate(tmp_path / "gate", upstreams, policies=tmp_path / "gate" / "policies")
-    gate.settings.write_text(gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n"))
+    gate.settings.write_text(
+        gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n")
+    )
     gate.start()
     yield gate
     assert gate.stop() == 0
     assert "internal error" not in gate.process.text()
     assert callgate("audit", "verify", str(gate.audit)).returncode == 0
-    assert [still_open(records) for records in by_log(gate.audit).values() if still_open(records)] == []
+    assert [
+        still_open(records) for records in by_log(gate.audit).values() if still_open(records)
+    ] == []
 
 
 def callgate(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end."""
     command = [sys.executable, "-m", "proxy.cli.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def serving(gate: Gate) -> set[int]:
@@ -85,9 +117,11 @@ def serving(gate: Gate) -> set[int]:
 
 
 class Client(threading.Thread):
-    """Makes one acting call after the other over a kept connection, each once, and notes what came of it.
+    """Makes one acting call after the other over a kept connection, each once, and notes what came
+    of it.
 
-    A connection that cannot be made is tried again, since nothing was sent; whatever fails later is a call lost.
+    A connection that cannot be made is tried again, since nothing was sent; whatever fails later is
+    a call lost.
     """
 
     def __init__(self, gate: Gate, number: int, *, new_connections: bool) -> None:
@@ -107,7 +141,9 @@ class Client(threading.Thread):
         connection: http.client.HTTPSConnection | None = None
         while not self._end.is_set():
             if connection is None or connection.sock is None:
-                connection = http.client.HTTPSConnection("localhost", self._gate.port, timeout=30, context=self._gate.context)
+                connection = http.client.HTTPSConnection(
+                    "localhost", self._gate.port, timeout=30, context=self._gate.context
+                )
                 try:
                     connection.connect()
                 except OSError:
@@ -143,15 +179,23 @@ class Client(threading.Thread):
 
 
 class Load:
-    """Clients that never stop, half of them with a new connection for each call, and two stock workers."""
+    """Clients that never stop, half of them with a new connection for each call, and two stock
+    workers.
+    """
 
-    def __init__(self, gate: Gate, luigid: Luigid, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        patient = stage._WORKER_SETTINGS.replace("rpc-retry-wait = 0", "rpc-retry-wait = 1\nrpc-retry-attempts = 60")
+    def __init__(
+        self, gate: Gate, luigid: Luigid, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        patient = stage._WORKER_SETTINGS.replace(
+            "rpc-retry-wait = 0", "rpc-retry-wait = 1\nrpc-retry-attempts = 60"
+        )
         monkeypatch.setattr(stage, "_WORKER_SETTINGS", patient)
         token = gate.token("worker")
         self._luigid = luigid
         self._runs = [f"{directory.name}-{library}" for library in ("requests", "urllib")]
-        self.clients = [Client(gate, number, new_connections=number % 2 == 0) for number in range(CLIENTS)]
+        self.clients = [
+            Client(gate, number, new_connections=number % 2 == 0) for number in range(CLIENTS)
+        ]
         for client in self.clients:
             client.start()
         self.workers = []
@@ -159,26 +203,49 @@ class Load:
             requests = run.endswith("requests")
             output = directory / f"{run}-out"
             output.mkdir()
-            arguments = ["--module", "steady", "Layer", "--layer", "2", "--number", "0", "--run-name", run, "--directory", str(output)]
+            arguments = [
+                "--module",
+                "steady",
+                "Layer",
+                "--layer",
+                "2",
+                "--number",
+                "0",
+                "--run-name",
+                run,
+                "--directory",
+                str(output),
+            ]
             url = gate.url.replace("https://", "https://" if requests else f"https://jwt:{token}@")
             netrc = write_netrc(directory / "netrc", token) if requests else None
             ca = gate.directory / "ca.pem"
-            self.workers.append(Worker(directory / run, url, arguments, requests=requests, ca=ca, netrc=netrc))
+            self.workers.append(
+                Worker(directory / run, url, arguments, requests=requests, ca=ca, netrc=netrc)
+            )
 
     def until_busy(self, calls: int = 20) -> None:
         """Wait until every client has made some more calls, and each worker has finished a task."""
         marks = [len(client.answered) + calls // CLIENTS for client in self.clients]
         pairs = list(zip(self.clients, marks, strict=True))
-        until(lambda: all(len(client.answered) >= mark for client, mark in pairs), "every client is answered again and again")
+        until(
+            lambda: all(len(client.answered) >= mark for client, mark in pairs),
+            "every client is answered again and again",
+        )
 
         def at_work() -> bool:
-            done = {task["params"].get("run_name") for task in self._luigid.tasks().values() if task["status"] == "DONE"}
+            done = {
+                task["params"].get("run_name")
+                for task in self._luigid.tasks().values()
+                if task["status"] == "DONE"
+            }
             return set(self._runs) <= done
 
         until(at_work, "the workers work")
 
     def end(self) -> None:
-        """End the clients; the workers end by themselves, each in order and with no task failed for good."""
+        """End the clients; the workers end by themselves, each in order and with no task failed for
+        good.
+        """
         for client in self.clients:
             client.end()
         for worker in self.workers:
@@ -202,7 +269,9 @@ class Load:
 
 
 @pytest.fixture
-def load(gate: Gate, luigid: Luigid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+def load(
+    gate: Gate, luigid: Luigid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Load]:
     """Load on the gate, which goes on until the test ends it."""
     load = Load(gate, luigid, tmp_path, monkeypatch)
     yield load
@@ -221,18 +290,31 @@ def sent_once(recorder: RecordingLuigid) -> set[str]:
 
 
 def decided(gate: Gate) -> set[str]:
-    """The tasks that the journal has decided add_task for; every allowed call of it is completed, known or unknown."""
-    return {record["task"] for record in gate.calls() if record["stage"] == "decided" and record["method"] == "add_task"}
+    """The tasks that the journal has decided add_task for; every allowed call of it is completed,
+    known or unknown.
+    """
+    return {
+        record["task"]
+        for record in gate.calls()
+        if record["stage"] == "decided" and record["method"] == "add_task"
+    }
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_reload_loses_no_call_and_fails_no_task(gate: Gate, recorder: RecordingLuigid, load: Load, processes: int) -> None:
-    """Three reloads, one after the other, under load: every single call is answered and made once, and the workers finish their graphs."""
+def test_a_reload_loses_no_call_and_fails_no_task(
+    gate: Gate, recorder: RecordingLuigid, load: Load, processes: int
+) -> None:
+    """Three reloads, one after the other, under load: every single call is answered and made once,
+    and the workers finish their graphs.
+    """
     before = serving(gate)
     for generation in (2, 3, 4):
         load.until_busy()
         done = callgate("reload", "--config", str(gate.settings))
-        assert (done.returncode, done.stdout) == (0, f"reloaded: generation {generation} serves\n"), done.stderr
+        assert (done.returncode, done.stdout) == (
+            0,
+            f"reloaded: generation {generation} serves\n",
+        ), done.stderr
     load.until_busy()
     load.end()
     assert (load.lost, load.refused) == ([], [])
@@ -245,12 +327,18 @@ def test_a_reload_loses_no_call_and_fails_no_task(gate: Gate, recorder: Recordin
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_process_loses_no_more_than_it_had_in_hand(gate: Gate, recorder: RecordingLuigid, load: Load, processes: int) -> None:
-    """kill -9 of one process: its connections break, no call is made twice, every call made is on record, and no task fails."""
+def test_a_killed_process_loses_no_more_than_it_had_in_hand(
+    gate: Gate, recorder: RecordingLuigid, load: Load, processes: int
+) -> None:
+    """kill -9 of one process: its connections break, no call is made twice, every call made is on
+    record, and no task fails.
+    """
     load.until_busy()
     for pid in sorted(serving(gate)):
         os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: len(serving(gate) - {pid}) == processes, "another has taken its place")  # type: ignore[misc]  # mypy cannot infer its type
+        until(
+            lambda pid=pid: len(serving(gate) - {pid}) == processes, "another has taken its place"
+        )  # type: ignore[misc]  # mypy cannot infer its type
         load.until_busy()
     load.end()
     assert load.refused == []
@@ -262,8 +350,12 @@ def test_a_killed_process_loses_no_more_than_it_had_in_hand(gate: Gate, recorder
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_restart_answers_what_it_has_in_hand(gate: Gate, recorder: RecordingLuigid, load: Load) -> None:
-    """SIGTERM and a new start: calls in hand are answered, later ones are not accepted, none is made twice, and no task fails."""
+def test_a_restart_answers_what_it_has_in_hand(
+    gate: Gate, recorder: RecordingLuigid, load: Load
+) -> None:
+    """SIGTERM and a new start: calls in hand are answered, later ones are not accepted, none is
+    made twice, and no task fails.
+    """
     load.until_busy()
     assert gate.stop() == 0
     gate.start()
@@ -276,8 +368,12 @@ def test_a_restart_answers_what_it_has_in_hand(gate: Gate, recorder: RecordingLu
 
 
 @pytest.mark.parametrize("how", ["restart", "reload"])
-def test_who_reads_slowly_while_a_process_ends_is_cut_off_and_recorded_once(tmp_path: Path, how: str) -> None:
-    """After `drain_seconds` a long answer is cut: one record of its end, none behind the end of the log, which is intact."""
+def test_who_reads_slowly_while_a_process_ends_is_cut_off_and_recorded_once(
+    tmp_path: Path, how: str
+) -> None:
+    """After `drain_seconds` a long answer is cut: one record of its end, none behind the end of the
+    log, which is intact.
+    """
     upstream = RecordingLuigid(lambda method, args: "x" * 30_000_000)
     gate = own_gate(tmp_path, upstream, limits={"drain_seconds": 0.3})
     try:
@@ -296,7 +392,9 @@ def test_who_reads_slowly_while_a_process_ends_is_cut_off_and_recorded_once(tmp_
         upstream.end()
     assert code == 0
     found = [record for record in gate.records() if record["stage"] == "completed"]
-    assert [(record["outcome"], record.get("reason")) for record in found] == [("failed", "client-gone")]
+    assert [(record["outcome"], record.get("reason")) for record in found] == [
+        ("failed", "client-gone")
+    ]
     assert callgate("audit", "verify", str(gate.audit)).returncode == 0
 
 
@@ -315,12 +413,18 @@ def pausing() -> Iterator[RecordingLuigid]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_no_view_is_older_than_an_act_through_another_process(tmp_path: Path, pausing: RecordingLuigid, processes: int) -> None:
-    """After a reload: neither while the process before it still serves, nor where the file says 1 but two go on."""
+def test_no_view_is_older_than_an_act_through_another_process(
+    tmp_path: Path, pausing: RecordingLuigid, processes: int
+) -> None:
+    """After a reload: neither while the process before it still serves, nor where the file says 1
+    but two go on.
+    """
     gate = own_gate(tmp_path, pausing, processes=processes)
     try:
         old = [Kept(gate) for _ in range(8)]
-        gate.settings.write_text(gate.settings.read_text().replace("processes = 2", "processes = 1"))
+        gate.settings.write_text(
+            gate.settings.read_text().replace("processes = 2", "processes = 1")
+        )
         assert callgate("reload", "--config", str(gate.settings)).returncode == 0
         if processes == 2:  # and they are new ones, which follow nobody
             until(lambda: len(serving(gate)) == 2, "the old generation has left")
@@ -339,29 +443,51 @@ def test_no_view_is_older_than_an_act_through_another_process(tmp_path: Path, pa
         assert gate.stop() == 0
 
 
-def test_no_view_is_older_than_an_act_by_another_name(tmp_path: Path, pausing: RecordingLuigid) -> None:
-    """One scheduler stands in the settings twice: what acts through one name is seen at once through the other."""
+def test_no_view_is_older_than_an_act_by_another_name(
+    tmp_path: Path, pausing: RecordingLuigid
+) -> None:
+    """One scheduler stands in the settings twice: what acts through one name is seen at once
+    through the other.
+    """
     gate = own_gate(tmp_path, pausing, start=False)
     with gate.settings.open("a") as settings:
-        settings.write(f'[[upstreams]]\nname = "ops"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{pausing.port}"\nprefix = "/ops"\n')
+        settings.write(
+            f'[[upstreams]]\nname = "ops"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{pausing.port}"\nprefix = "/ops"\n'
+        )
     gate.start()
     try:
         asked = [("/api", "worker_list"), ("/ops/api", "pause"), ("/api", "worker_list")]
-        bodies = [gate.ask(f"{path}/{method}", "admin", b"data=%7B%7D").body for path, method in asked]
+        bodies = [
+            gate.ask(f"{path}/{method}", "admin", b"data=%7B%7D").body for path, method in asked
+        ]
         assert [b"true" in body for body in bodies] == [False, True, True]
     finally:
         assert gate.stop() == 0
 
 
-@pytest.mark.parametrize("reads", ["no more: it has died", "nothing: it stands still, and the pipe is full"])
-def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuigid, reads: str) -> None:
-    """Its reader goes: callers are answered as before, every call is completed, a dead process replaced, and a reload taken."""
+@pytest.mark.parametrize(
+    "reads", ["no more: it has died", "nothing: it stands still, and the pipe is full"]
+)
+def test_nobody_needs_the_log_to_be_read(
+    tmp_path: Path, recorder: RecordingLuigid, reads: str
+) -> None:
+    """Its reader goes: callers are answered as before, every call is completed, a dead process
+    replaced, and a reload taken.
+    """
     gate = own_gate(tmp_path, recorder, start=False)
     with gate.settings.open("a") as settings:
-        settings.write(f'[[upstreams]]\nname = "gone"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{free_port()}"\nprefix = "/gone"\n')
+        settings.write(
+            f'[[upstreams]]\nname = "gone"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{free_port()}"\nprefix = "/gone"\n'
+        )
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(gate.settings)]
-    process = subprocess.Popen(command, cwd=gate.directory, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=writer)
+    process = subprocess.Popen(
+        command,
+        cwd=gate.directory,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=writer,
+    )
     try:
         until(lambda: answers(gate), "it is ready")
         if "died" in reads:
@@ -369,7 +495,11 @@ def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuig
         else:
             fill_up(writer)
         os.close(writer)
-        assert [gate.ask("/api/pause", role).status for role in ("viewer", None, "admin")] == [403, 401, 200]
+        assert [gate.ask("/api/pause", role).status for role in ("viewer", None, "admin")] == [
+            403,
+            401,
+            200,
+        ]
         assert gate.ask("/gone/api/pause", "admin").status == 502
         gate.calls()  # which waits until both are completed
         [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -385,16 +515,30 @@ def test_nobody_needs_the_log_to_be_read(tmp_path: Path, recorder: RecordingLuig
 
 
 def own_gate(
-    directory: Path, upstream: RecordingLuigid, *, processes: int = 1, limits: dict[str, object] | None = None, start: bool = True
+    directory: Path,
+    upstream: RecordingLuigid,
+    *,
+    processes: int = 1,
+    limits: dict[str, object] | None = None,
+    start: bool = True,
 ) -> Gate:
     """A gate without TLS, before that upstream alone."""
     policies = directory / "policies"
     shutil.copytree(POLICIES, policies)
     for path in (policies, *policies.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o022)
-    upstreams = [{"name": "luigi", "protocol": "luigi", "url": f"http://127.0.0.1:{upstream.port}", "prefix": "/"}]
+    upstreams = [
+        {
+            "name": "luigi",
+            "protocol": "luigi",
+            "url": f"http://127.0.0.1:{upstream.port}",
+            "prefix": "/",
+        }
+    ]
     gate = Gate(directory / "gate", upstreams, policies=policies, limits=limits, tls=False)
-    gate.settings.write_text(gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n"))
+    gate.settings.write_text(
+        gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n")
+    )
     return gate.start() if start else gate
 
 
@@ -425,7 +569,9 @@ class Kept:
         self.ask("resource_list")
 
     def ask(self, method: str) -> bytes:
-        """Call without arguments, anew if the connection has rested for too long; the answer's body."""
+        """Call without arguments, anew if the connection has rested for too long; the answer's
+        body.
+        """
         try:
             self.connection.request("POST", f"/api/{method}", b"data=%7B%7D", self._headers)
             answer = self.connection.getresponse()
@@ -438,17 +584,30 @@ class Kept:
 
 
 @pytest.mark.parametrize("broken", ["policy", "open", "settings"])
-def test_a_refused_reload_leaves_the_old_generation_serving(gate: Gate, recorder: RecordingLuigid, broken: str) -> None:
-    """A policy or settings that do not load, or that others may write: reload leaves with 1, the log says why, the same set decides."""
+def test_a_refused_reload_leaves_the_old_generation_serving(
+    gate: Gate, recorder: RecordingLuigid, broken: str
+) -> None:
+    """A policy or settings that do not load, or that others may write: reload leaves with 1, the
+    log says why, the same set decides.
+    """
     before = serving(gate)
-    assert gate.ask("/recorder/api/add_task", "worker", b"data=%7B%22task_id%22%3A%22A_1%22%2C%22worker%22%3A%22w%22%7D").status == 200
+    assert (
+        gate.ask(
+            "/recorder/api/add_task",
+            "worker",
+            b"data=%7B%22task_id%22%3A%22A_1%22%2C%22worker%22%3A%22w%22%7D",
+        ).status
+        == 200
+    )
     if broken == "policy":
         added = gate.directory / "policies" / "broken.cedar"
         added.write_text('@id("broken") permit (principal, action == Action::"no_such", resource);')
     elif broken == "open":
         (gate.directory / "policies" / "roles.toml").chmod(0o666)
     else:
-        gate.settings.write_text(gate.settings.read_text().replace("[limits]", "[limits]\nno_such = 1"))
+        gate.settings.write_text(
+            gate.settings.read_text().replace("[limits]", "[limits]\nno_such = 1")
+        )
     if broken != "settings":
         done = callgate("reload", "--config", str(gate.settings))
         assert done.returncode == 1
@@ -456,28 +615,47 @@ def test_a_refused_reload_leaves_the_old_generation_serving(gate: Gate, recorder
         assert ("no_such" if broken == "policy" else "chmod go-w") in gate.process.text()
         assert "reload refused" in gate.process.text()
     else:
-        assert callgate("reload", "--config", str(gate.settings)).returncode == 2, "the command cannot read them either"
+        assert callgate("reload", "--config", str(gate.settings)).returncode == 2, (
+            "the command cannot read them either"
+        )
         gate.process._process.send_signal(signal.SIGHUP)
         until(lambda: "reload refused" in gate.process.text(), "the gate refused by itself")
-    assert gate.ask("/recorder/api/add_task", "worker", b"data=%7B%22task_id%22%3A%22A_2%22%2C%22worker%22%3A%22w%22%7D").status == 200
+    assert (
+        gate.ask(
+            "/recorder/api/add_task",
+            "worker",
+            b"data=%7B%22task_id%22%3A%22A_2%22%2C%22worker%22%3A%22w%22%7D",
+        ).status
+        == 200
+    )
     until(lambda: serving(gate) == before, "the same processes serve")
-    assert len({record["policy_hash"] for record in gate.calls() if record["stage"] == "decided"}) == 1
+    assert (
+        len({record["policy_hash"] for record in gate.calls() if record["stage"] == "decided"}) == 1
+    )
     assert len(recorder.seen) == 2
 
 
 def test_a_reload_brings_changed_policies_into_force(gate: Gate) -> None:
-    """What a policy newly forbids is refused as soon as reload has returned, on every process, and both sets are on record."""
+    """What a policy newly forbids is refused as soon as reload has returned, on every process, and
+    both sets are on record.
+    """
     assert gate.ask("/api/is_paused", "viewer").status == 200
     added = gate.directory / "policies" / "added.cedar"
-    added.write_text('@id("nobody-asks") forbid (principal, action == Action::"is_paused", resource);')
+    added.write_text(
+        '@id("nobody-asks") forbid (principal, action == Action::"is_paused", resource);'
+    )
     assert callgate("reload", "--config", str(gate.settings)).returncode == 0
     until(lambda: len(serving(gate)) == 2, "the old processes have ended")
     assert {gate.ask("/api/is_paused", "viewer").status for _ in range(10)} == {403}
-    assert len({record["policy_hash"] for record in gate.calls() if record["stage"] == "decided"}) == 2
+    assert (
+        len({record["policy_hash"] for record in gate.calls() if record["stage"] == "decided"}) == 2
+    )
 
 
 def test_reload_without_a_gate(gate: Gate) -> None:
-    """Nobody to tell: reload leaves with 2, also when a gate was killed and its status file still stands. A second gate is refused."""
+    """Nobody to tell: reload leaves with 2, also when a gate was killed and its status file still
+    stands. A second gate is refused.
+    """
     second = callgate("serve", "--config", str(gate.settings))
     assert second.returncode == 2
     assert "running already" in second.stderr
@@ -486,5 +664,8 @@ def test_reload_without_a_gate(gate: Gate) -> None:
     done = callgate("reload", "--config", str(gate.settings))
     assert done.returncode == 2
     assert "no gate with these settings is running" in done.stderr
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "its processes have ended")
+    until(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in children),
+        "its processes have ended",
+    )
     gate.start()

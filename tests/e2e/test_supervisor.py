@@ -48,14 +48,28 @@ class Supervisord:
         self.port = free_port()
         configuration = directory / "supervisord.conf"
         configuration.write_text(
-            CONFIGURATION.format(directory=directory, port=self.port, password=OWN_PASSWORD, python=sys.executable), encoding="utf-8"
+            CONFIGURATION.format(
+                directory=directory, port=self.port, password=OWN_PASSWORD, python=sys.executable
+            ),
+            encoding="utf-8",
         )
         (directory / "password").write_text(f"gate:{OWN_PASSWORD}\n", encoding="utf-8")
         (directory / "password").chmod(0o600)
-        command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(configuration)]
+        command = [
+            sys.executable,
+            "-m",
+            "supervisor.supervisord",
+            "--nodaemon",
+            "--configuration",
+            str(configuration),
+        ]
         self.process = Process(command, directory, "supervisord-output")
-        until(lambda: accepts(self.port) and (directory / "s.sock").exists(), "supervisord listened")
-        self.direct: Any = xmlrpc.client.ServerProxy(f"http://gate:{OWN_PASSWORD}@127.0.0.1:{self.port}/RPC2")
+        until(
+            lambda: accepts(self.port) and (directory / "s.sock").exists(), "supervisord listened"
+        )
+        self.direct: Any = xmlrpc.client.ServerProxy(
+            f"http://gate:{OWN_PASSWORD}@127.0.0.1:{self.port}/RPC2"
+        )
 
     def state(self, name: str) -> str:
         """The state of a program, as supervisord itself sees it."""
@@ -72,14 +86,27 @@ def supervisord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor
 
 @pytest.fixture(scope="module")
 def gate(supervisord: Supervisord, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    """A gate with supervisord behind it three times: by socket, by TCP with its password, and by TCP without."""
+    """A gate with supervisord behind it three times: by socket, by TCP with its password, and by
+    TCP without.
+    """
     common = {"protocol": "xmlrpc", "catalog": "supervisor"}
     tcp = f"http://127.0.0.1:{supervisord.port}"
     running = Gate(
         tmp_path_factory.mktemp("gate"),
         [
-            {"name": "processes", "url": f"unix:{supervisord.directory}/s.sock", "prefix": "/processes", **common},
-            {"name": "guarded", "url": tcp, "prefix": "/guarded", "authorization": {"file": supervisord.directory / "password"}, **common},
+            {
+                "name": "processes",
+                "url": f"unix:{supervisord.directory}/s.sock",
+                "prefix": "/processes",
+                **common,
+            },
+            {
+                "name": "guarded",
+                "url": tcp,
+                "prefix": "/guarded",
+                "authorization": {"file": supervisord.directory / "password"},
+                **common,
+            },
             {"name": "unpaired", "url": tcp, "prefix": "/unpaired", **common},
         ],
     ).start()
@@ -96,7 +123,9 @@ def faults(call: Any) -> xmlrpc.client.Fault:
 
 @pytest.mark.parametrize("door", ["/processes", "/processes/RPC2", "/guarded", "/guarded/RPC2"])
 def test_a_viewer_reads_its_state(gate: Gate, supervisord: Supervisord, door: str) -> None:
-    """By socket or TCP, with supervisord's own password sent by the gate, a viewer sees what supervisord itself says; it is recorded."""
+    """By socket or TCP, with supervisord's own password sent by the gate, a viewer sees what
+    supervisord itself says; it is recorded.
+    """
     since = gate.mark()
     viewer = gate.proxy(door, "viewer")
     assert viewer.supervisor.getState() == {"statecode": 1, "statename": "RUNNING"}
@@ -106,7 +135,11 @@ def test_a_viewer_reads_its_state(gate: Gate, supervisord: Supervisord, door: st
     decided = only(records, method="supervisor.getState")
     assert decided["principal"]["subject"] == "viewer-1"
     assert decided["principal"]["roles"] == ["viewer"]
-    assert (decided["upstream"], decided["class"], decided["decision"]) == (door.split("/")[1], "view", "allow")
+    assert (decided["upstream"], decided["class"], decided["decision"]) == (
+        door.split("/")[1],
+        "view",
+        "allow",
+    )
     assert decided["origin"]["tls"] in ("TLSv1.2", "TLSv1.3")
     assert decided["policies"] == ["viewers-look"]
     completed = only(records, stage="completed", id=decided["id"])
@@ -114,8 +147,12 @@ def test_a_viewer_reads_its_state(gate: Gate, supervisord: Supervisord, door: st
     assert completed["bytes"] > 0
 
 
-def test_supervisords_own_password_stays_between_the_two(gate: Gate, supervisord: Supervisord) -> None:
-    """The upstream's refusal of a gate without its password is told as a fault that names no credential, and recorded as failed."""
+def test_supervisords_own_password_stays_between_the_two(
+    gate: Gate, supervisord: Supervisord
+) -> None:
+    """The upstream's refusal of a gate without its password is told as a fault that names no
+    credential, and recorded as failed.
+    """
     since = gate.mark()
     viewer = gate.proxy("/unpaired", "viewer")
     fault = faults(viewer.supervisor.getState)
@@ -129,7 +166,9 @@ def test_supervisords_own_password_stays_between_the_two(gate: Gate, supervisord
 
 
 def test_shutdown_is_refused_alone(gate: Gate, supervisord: Supervisord) -> None:
-    """A viewer's and an operator's shutdown is a fault with the one line; supervisord goes on, and the record says why."""
+    """A viewer's and an operator's shutdown is a fault with the one line; supervisord goes on, and
+    the record says why.
+    """
     for role in ("viewer", "operator"):
         since = gate.mark()
         proxy = gate.proxy("/processes", role)
@@ -138,12 +177,18 @@ def test_shutdown_is_refused_alone(gate: Gate, supervisord: Supervisord) -> None
         assert fault.faultCode == 403
         line = f"callgate: {role}-1 ({role}) may not supervisor.shutdown processes [no-policy-allows, ref {record['id']}]"
         assert fault.faultString == line
-        assert (record["stage"], record["decision"], record["class"]) == ("decided", "deny", "admin")
+        assert (record["stage"], record["decision"], record["class"]) == (
+            "decided",
+            "deny",
+            "admin",
+        )
     assert supervisord.direct.supervisor.getState()["statename"] == "RUNNING"
 
 
 def test_shutdown_is_refused_inside_a_multicall(gate: Gate, supervisord: Supervisord) -> None:
-    """supervisord itself would run all of a batch; here the refused call is a fault in its place, and the others answer."""
+    """supervisord itself would run all of a batch; here the refused call is a fault in its place,
+    and the others answer.
+    """
     viewer = gate.proxy("/processes", "viewer")
     batch = xmlrpc.client.MultiCall(viewer)
     batch.supervisor.getState()
@@ -154,10 +199,14 @@ def test_shutdown_is_refused_inside_a_multicall(gate: Gate, supervisord: Supervi
         answers[1]
     since = gate.mark()
     calls = [("getState", []), ("shutdown", []), ("getPID", []), ("getProcessInfo", ["nobody"])]
-    raw = viewer.system.multicall([{"methodName": f"supervisor.{name}", "params": params} for name, params in calls])
+    raw = viewer.system.multicall(
+        [{"methodName": f"supervisor.{name}", "params": params} for name, params in calls]
+    )
     assert raw[0] == [{"statecode": 1, "statename": "RUNNING"}]
     assert raw[2] == [supervisord.process.pid]
-    assert (raw[1]["faultCode"], raw[3]["faultCode"]) == (403, 10), "10 is supervisord's own BAD_NAME"
+    assert (raw[1]["faultCode"], raw[3]["faultCode"]) == (403, 10), (
+        "10 is supervisord's own BAD_NAME"
+    )
     assert "may not supervisor.shutdown processes" in raw[1]["faultString"]
     records = gate.calls(since)
     decided = [r for r in records if r["stage"] == "decided"]
@@ -168,7 +217,11 @@ def test_shutdown_is_refused_inside_a_multicall(gate: Gate, supervisord: Supervi
         ("supervisor.getProcessInfo", "allow"),
     ]
     assert [r["id"] for r in decided] == [f"{decided[0]['id'][:-2]}.{n}" for n in range(4)]
-    assert {r["id"][-1]: r["outcome"] for r in records if r["stage"] == "completed"} == {"0": "ok", "2": "ok", "3": "fault"}
+    assert {r["id"][-1]: r["outcome"] for r in records if r["stage"] == "completed"} == {
+        "0": "ok",
+        "2": "ok",
+        "3": "fault",
+    }
     assert supervisord.direct.supervisor.getState()["statename"] == "RUNNING"
 
 
@@ -181,10 +234,19 @@ def test_an_operator_starts_and_stops_a_process(gate: Gate, supervisord: Supervi
     assert operator.supervisor.stopProcess("spare", True) is True
     assert supervisord.state("spare") == "STOPPED"
     started, stopped = [r for r in gate.calls(since) if r["stage"] == "decided"]
-    assert (started["method"], started["args"], started["class"]) == ("supervisor.startProcess", {"name": "spare"}, "trigger")
-    assert (stopped["method"], stopped["args"]) == ("supervisor.stopProcess", {"name": "spare", "wait": True})
+    assert (started["method"], started["args"], started["class"]) == (
+        "supervisor.startProcess",
+        {"name": "spare"},
+        "trigger",
+    )
+    assert (stopped["method"], stopped["args"]) == (
+        "supervisor.stopProcess",
+        {"name": "spare", "wait": True},
+    )
     fault = faults(lambda: operator.supervisor.stopProcess("spare"))
-    assert (fault.faultCode, "NOT_RUNNING" in fault.faultString) == (70, True), "supervisord's own fault passes as it is"
+    assert (fault.faultCode, "NOT_RUNNING" in fault.faultString) == (70, True), (
+        "supervisord's own fault passes as it is"
+    )
     assert gate.calls(since)[-1]["outcome"] == "fault"
 
 
@@ -199,7 +261,9 @@ def test_an_admin_clears_a_log(gate: Gate, supervisord: Supervisord) -> None:
     admin = gate.proxy("/processes", "admin")
     assert admin.supervisor.clearProcessLogs("sleeper") is True
     assert log.read_text() == ""
-    assert only(gate.calls(since), stage="decided")["policies"] == ["admins-look-trigger-administer"]
+    assert only(gate.calls(since), stage="decided")["policies"] == [
+        "admins-look-trigger-administer"
+    ]
 
 
 def test_an_agent_looks_and_starts_nothing(gate: Gate, supervisord: Supervisord) -> None:
@@ -210,23 +274,33 @@ def test_an_agent_looks_and_starts_nothing(gate: Gate, supervisord: Supervisord)
     fault = faults(lambda: agent.supervisor.startProcess("spare"))
     assert fault.faultCode == 403
     record = only(gate.calls(since))
-    assert (record["principal"]["agent"], record["reason"], record["policies"]) == (True, "policy-forbids", ["agents-only-look"])
+    assert (record["principal"]["agent"], record["reason"], record["policies"]) == (
+        True,
+        "policy-forbids",
+        ["agents-only-look"],
+    )
     assert supervisord.state("spare") == "STOPPED"
 
 
 def test_a_stranger_gets_nothing(gate: Gate) -> None:
-    """A good token without a role: every method is refused for that reason, the gate's own answers too."""
+    """A good token without a role: every method is refused for that reason, the gate's own answers
+    too.
+    """
     stranger = gate.proxy("/processes", "stranger")
     since = gate.mark()
     for call in (stranger.supervisor.getState, stranger.system.listMethods):
         fault = faults(call)
         assert fault.faultCode == 403
         assert "[no-role, ref " in fault.faultString
-    assert {(r["stage"], r["decision"], r["reason"]) for r in gate.calls(since)} == {("decided", "deny", "no-role")}
+    assert {(r["stage"], r["decision"], r["reason"]) for r in gate.calls(since)} == {
+        ("decided", "deny", "no-role")
+    }
 
 
 def test_no_token_is_a_401(gate: Gate) -> None:
-    """Without a credential the answer is the HTTP status that every client knows, and the journal holds a `rejected` record."""
+    """Without a credential the answer is the HTTP status that every client knows, and the journal
+    holds a `rejected` record.
+    """
     since = gate.mark()
     nobody = gate.proxy("/processes", None)
     with pytest.raises(xmlrpc.client.ProtocolError) as raised:
@@ -239,11 +313,15 @@ def test_no_token_is_a_401(gate: Gate) -> None:
 
 @pytest.mark.parametrize("user", ["jwt", "anybody", ""])
 def test_basic_credentials_with_the_token_as_password(gate: Gate, user: str) -> None:
-    """Clients that know only user name and password send the token as the password; the user name does not matter."""
+    """Clients that know only user name and password send the token as the password; the user name
+    does not matter.
+    """
     since = gate.mark()
     secret = f"{user}:{gate.token('viewer')}"
     headers = [("Authorization", "Basic " + base64.b64encode(secret.encode()).decode())]
-    proxy: Any = xmlrpc.client.ServerProxy(f"{gate.url}/processes", headers=headers, context=gate.context)
+    proxy: Any = xmlrpc.client.ServerProxy(
+        f"{gate.url}/processes", headers=headers, context=gate.context
+    )
     assert proxy.supervisor.getState()["statename"] == "RUNNING"
     assert only(gate.calls(since), stage="decided")["principal"]["subject"] == "viewer-1"
     url = f"https://{user or 'x'}:{gate.token('viewer')}@localhost:{gate.port}/processes"
@@ -269,11 +347,18 @@ def test_list_methods_shows_what_the_caller_may_call(gate: Gate) -> None:
 
 
 def test_signature_and_help_come_from_the_catalog(gate: Gate) -> None:
-    """They agree with what supervisord says of itself, and a method that one may not call looks like one that is not there."""
+    """They agree with what supervisord says of itself, and a method that one may not call looks
+    like one that is not there.
+    """
     since = gate.mark()
     operator = gate.proxy("/processes", "operator")
-    assert operator.system.methodSignature("supervisor.startProcess") == [["boolean", "string"], ["boolean", "string", "boolean"]]
-    assert operator.system.methodHelp("supervisor.startProcess").startswith("Start a process.\n  name (")
+    assert operator.system.methodSignature("supervisor.startProcess") == [
+        ["boolean", "string"],
+        ["boolean", "string", "boolean"],
+    ]
+    assert operator.system.methodHelp("supervisor.startProcess").startswith(
+        "Start a process.\n  name ("
+    )
     hidden = faults(lambda: operator.system.methodHelp("supervisor.shutdown"))
     missing = faults(lambda: operator.system.methodHelp("supervisor.nonsense"))
     assert (hidden.faultCode, hidden.faultString) == (missing.faultCode, missing.faultString)
@@ -287,8 +372,12 @@ def test_signature_and_help_come_from_the_catalog(gate: Gate) -> None:
     assert {r["protocol"] for r in records if r["stage"] == "decided"} == {"callgate"}
 
 
-def test_every_view_method_of_supervisord_works_through_the_gate(gate: Gate, supervisord: Supervisord) -> None:
-    """The catalog's methods that need no argument answer as supervisord answers directly, alone and as parts of one multicall."""
+def test_every_view_method_of_supervisord_works_through_the_gate(
+    gate: Gate, supervisord: Supervisord
+) -> None:
+    """The catalog's methods that need no argument answer as supervisord answers directly, alone and
+    as parts of one multicall.
+    """
     viewer = gate.proxy("/processes", "viewer")
     names = [
         "getAPIVersion",
@@ -301,12 +390,16 @@ def test_every_view_method_of_supervisord_works_through_the_gate(gate: Gate, sup
     ]
     alone = [getattr(viewer.supervisor, name)() for name in names]
     assert alone == [getattr(supervisord.direct.supervisor, name)() for name in names]
-    together = viewer.system.multicall([{"methodName": f"supervisor.{name}", "params": []} for name in names])
+    together = viewer.system.multicall(
+        [{"methodName": f"supervisor.{name}", "params": []} for name in names]
+    )
     assert [result for [result] in together] == alone
 
 
 def test_what_is_written_to_a_process_is_withheld_from_the_record(gate: Gate) -> None:
-    """The argument that the catalog calls secret is recorded as a keyed hash, though supervisord got it."""
+    """The argument that the catalog calls secret is recorded as a keyed hash, though supervisord
+    got it.
+    """
     since = gate.mark()
     admin = gate.proxy("/processes", "admin")
     assert admin.supervisor.sendProcessStdin("sleeper", "hunter2\n") is True
@@ -316,34 +409,62 @@ def test_what_is_written_to_a_process_is_withheld_from_the_record(gate: Gate) ->
 
 
 def test_unknown_methods_are_refused_and_not_forwarded(gate: Gate) -> None:
-    """What the catalog does not have does not exist, for an admin too; the record says so, and withholds what nobody knows."""
+    """What the catalog does not have does not exist, for an admin too; the record says so, and
+    withholds what nobody knows.
+    """
     since = gate.mark()
     admin = gate.proxy("/processes", "admin")
     fault = faults(lambda: admin.supervisor.launchMissiles(3))
     assert "unknown-method" in fault.faultString
     record = only(gate.calls(since))
-    assert (record["decision"], record["reason"], record["known"]) == ("deny", "unknown-method", False)
+    assert (record["decision"], record["reason"], record["known"]) == (
+        "deny",
+        "unknown-method",
+        False,
+    )
     assert list(record["args"]["0"]) == ["hmac-sha256"]
 
 
 @pytest.mark.parametrize(
     ("params", "said"),
-    [((), "name is missing"), ((3,), "name must be a string"), (("sleeper", True, 1), "takes at most 2"), (("sleeper", 1), "wait must be")],
+    [
+        ((), "name is missing"),
+        ((3,), "name must be a string"),
+        (("sleeper", True, 1), "takes at most 2"),
+        (("sleeper", 1), "wait must be"),
+    ],
 )
-def test_arguments_are_checked_before_supervisord_sees_them(gate: Gate, params: tuple[Any, ...], said: str) -> None:
-    """Too few, too many, or of another type: a fault with JSON-RPC's code for that, and a `rejected` record."""
+def test_arguments_are_checked_before_supervisord_sees_them(
+    gate: Gate, params: tuple[Any, ...], said: str
+) -> None:
+    """Too few, too many, or of another type: a fault with JSON-RPC's code for that, and a
+    `rejected` record.
+    """
     since = gate.mark()
     operator = gate.proxy("/processes", "operator")
     fault = faults(lambda: operator.supervisor.startProcess(*params))
     assert fault.faultCode == -32602
     assert said in fault.faultString
     record = only(gate.calls(since))
-    assert (record["stage"], record["reason"], record["principal"]["subject"]) == ("rejected", "bad-arguments", "operator-1")
+    assert (record["stage"], record["reason"], record["principal"]["subject"]) == (
+        "rejected",
+        "bad-arguments",
+        "operator-1",
+    )
 
 
-def test_supervisorctl_works_over_a_plain_loopback_listener(supervisord: Supervisord, tmp_path: Path) -> None:
-    """supervisorctl knows http:// and ``/RPC2`` alone: with plain HTTP on loopback, at the root, it works with the token as password."""
-    upstream = {"name": "processes", "protocol": "xmlrpc", "catalog": "supervisor", "url": f"unix:{supervisord.directory}/s.sock"}
+def test_supervisorctl_works_over_a_plain_loopback_listener(
+    supervisord: Supervisord, tmp_path: Path
+) -> None:
+    """supervisorctl knows http:// and ``/RPC2`` alone: with plain HTTP on loopback, at the root, it
+    works with the token as password.
+    """
+    upstream = {
+        "name": "processes",
+        "protocol": "xmlrpc",
+        "catalog": "supervisor",
+        "url": f"unix:{supervisord.directory}/s.sock",
+    }
     gate = Gate(tmp_path / "gate", [upstream], tls=False).start()
 
     def ctl(role: str, *words: str, scheme: str = "http") -> subprocess.CompletedProcess[str]:
@@ -351,8 +472,17 @@ def test_supervisorctl_works_over_a_plain_loopback_listener(supervisord: Supervi
         configuration.write_text(
             f"[supervisorctl]\nserverurl = {scheme}://localhost:{gate.port}\nusername = jwt\npassword = {gate.token(role)}\n"
         )
-        command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(configuration), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "supervisor.supervisorctl",
+            "-c",
+            str(configuration),
+            *words,
+        ]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+        )
 
     try:
         assert "sleeper                          RUNNING" in ctl("viewer", "status").stdout
@@ -363,7 +493,11 @@ def test_supervisorctl_works_over_a_plain_loopback_listener(supervisord: Supervi
         assert "spare: started" in ctl("operator", "start", "spare").stdout
         assert "spare: stopped" in ctl("operator", "stop", "spare").stdout
         assert "Unknown protocol" in ctl("viewer", "status", scheme="https").stdout
-        decided = [(r["method"], r["decision"], r["origin"]["tls"]) for r in gate.calls() if r["stage"] == "decided"]
+        decided = [
+            (r["method"], r["decision"], r["origin"]["tls"])
+            for r in gate.calls()
+            if r["stage"] == "decided"
+        ]
         assert ("supervisor.startProcess", "deny", None) in decided
         assert ("supervisor.startProcess", "allow", None) in decided
     finally:
@@ -371,11 +505,21 @@ def test_supervisorctl_works_over_a_plain_loopback_listener(supervisord: Supervi
 
 
 def test_a_supervisord_that_is_down_is_a_fault_and_heals(tmp_path: Path) -> None:
-    """While nothing listens the caller is told to come back, in a fault with Retry-After; once it listens, calls go through."""
+    """While nothing listens the caller is told to come back, in a fault with Retry-After; once it
+    listens, calls go through.
+    """
     port = free_port()
     own = Gate(
         tmp_path / "gate",
-        [{"name": "late", "protocol": "xmlrpc", "catalog": "supervisor", "url": f"http://127.0.0.1:{port}", "prefix": "/late"}],
+        [
+            {
+                "name": "late",
+                "protocol": "xmlrpc",
+                "catalog": "supervisor",
+                "url": f"http://127.0.0.1:{port}",
+                "prefix": "/late",
+            }
+        ],
     ).start()
     try:
         body = xmlrpc.client.dumps((), "supervisor.getState").encode()
@@ -385,13 +529,24 @@ def test_a_supervisord_that_is_down_is_a_fault_and_heals(tmp_path: Path) -> None
         assert b"<int>502</int>" in answer.body
         assert b"upstream-unreachable" in answer.body
         completed = only(own.calls(), stage="completed")
-        assert (completed["outcome"], completed["reason"], completed["status"]) == ("failed", "upstream-unreachable", 200)
+        assert (completed["outcome"], completed["reason"], completed["status"]) == (
+            "failed",
+            "upstream-unreachable",
+            200,
+        )
         configuration = tmp_path / "late.conf"
         configuration.write_text(
             f"[inet_http_server]\nport = 127.0.0.1:{port}\n[supervisord]\nlogfile = {tmp_path}/late.log\npidfile = {tmp_path}/late.pid\n"
             "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
         )
-        command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(configuration)]
+        command = [
+            sys.executable,
+            "-m",
+            "supervisor.supervisord",
+            "--nodaemon",
+            "--configuration",
+            str(configuration),
+        ]
         late = Process(command, tmp_path, "late-output")
         try:
             viewer = own.proxy("/late", "viewer")

@@ -1,6 +1,8 @@
-"""Traps between two XML-RPC parsers, through a real gate: what the upstream ran, what the caller was told, what was recorded.
+"""Traps between two XML-RPC parsers, through a real gate: what the upstream ran, what the caller
+was told, what was recorded.
 
-Each row is first sent to CPython's own server directly, where it fools a filter that reads the name another way.
+Each row is first sent to CPython's own server directly, where it fools a filter that reads the name
+another way.
 """
 
 import gzip
@@ -137,13 +139,23 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def behind(port: int, prefix: str = "/", name: str = "traps") -> dict[str, object]:
     """An upstream of the settings."""
-    return {"name": name, "protocol": "xmlrpc", "catalog": "traps", "url": f"http://127.0.0.1:{port}", "prefix": prefix}
+    return {
+        "name": name,
+        "protocol": "xmlrpc",
+        "catalog": "traps",
+        "url": f"http://127.0.0.1:{port}",
+        "prefix": prefix,
+    }
 
 
 @pytest.fixture(scope="module")
-def gate(upstream: Upstream, policies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+def gate(
+    upstream: Upstream, policies: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gate]:
     """A gate before `upstream`."""
-    running = Gate(tmp_path_factory.mktemp("gate"), [behind(upstream.port)], policies=policies, tls=False).start()
+    running = Gate(
+        tmp_path_factory.mktemp("gate"), [behind(upstream.port)], policies=policies, tls=False
+    ).start()
     yield running
     assert running.stop() == 0
 
@@ -173,7 +185,9 @@ def pattern(body: bytes) -> str | None:
     return found[1].decode("latin-1") if found else None
 
 
-def call(name: str, params: str = "<params/>", *, root: str = "methodCall", head: str = "") -> bytes:
+def call(
+    name: str, params: str = "<params/>", *, root: str = "methodCall", head: str = ""
+) -> bytes:
     """A document with everything as it stands."""
     return f"{head}<{root}><methodName>{name}</methodName>{params}</{root}>".encode()
 
@@ -191,7 +205,9 @@ def member(name: str, value: str) -> str:
 def batch(*entries: str) -> bytes:
     """A system.multicall of structs."""
     values = "".join(f"<value><struct>{entry}</struct></value>" for entry in entries)
-    return call("system.multicall", f"<params>{param(f'<array><data>{values}</data></array>')}</params>")
+    return call(
+        "system.multicall", f"<params>{param(f'<array><data>{values}</data></array>')}</params>"
+    )
 
 
 NO_PARAMS = member("params", "<array><data/></array>")
@@ -202,9 +218,11 @@ DENIED, COMPLEX = (403, "no-policy-allows"), (-32600, "call-too-complex")
 
 @dataclass(frozen=True)
 class Trap:
-    """A document, how a filter reads it, what CPython's server then runs, and how the gate refuses it to a viewer.
+    """A document, how a filter reads it, what CPython's server then runs, and how the gate refuses
+    it to a viewer.
 
-    `fault` is the code and the reason, for the whole call or (in a multicall) for each inner call, None where that passes.
+    `fault` is the code and the reason, for the whole call or (in a multicall) for each inner call,
+    None where that passes.
     """
 
     name: str
@@ -293,17 +311,29 @@ def value_of(response: Response) -> Any:
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
-def test_every_trap_fools_the_server_and_not_the_gate(upstream: Upstream, gate: Gate, trap: Trap) -> None:
-    """Directly the server runs what the filter did not read; through the gate a viewer runs nothing but views, and it is recorded."""
+def test_every_trap_fools_the_server_and_not_the_gate(
+    upstream: Upstream, gate: Gate, trap: Trap
+) -> None:
+    """Directly the server runs what the filter did not read; through the gate a viewer runs nothing
+    but views, and it is recorded.
+    """
     try:
         assert trap.filter(trap.body) == trap.reads
     except (ET.ParseError, UnicodeDecodeError) as error:
         assert trap.reads is None, error
     assert sent_directly(upstream, trap) == trap.runs
     since = gate.mark()
-    answer = gate.ask("/RPC2", "viewer", trap.body, kind=trap.kind, **{k.replace("-", "_"): v for k, v in trap.headers.items()})
+    answer = gate.ask(
+        "/RPC2",
+        "viewer",
+        trap.body,
+        kind=trap.kind,
+        **{k.replace("-", "_"): v for k, v in trap.headers.items()},
+    )
     assert tuple(name for name, _ in upstream.ran) == trap.passes
-    assert upstream.documents == [encode_call(name, []) for name in trap.passes], "the gate's own encoding, whatever was sent"
+    assert upstream.documents == [encode_call(name, []) for name in trap.passes], (
+        "the gate's own encoding, whatever was sent"
+    )
     records = gate.calls(since)
     if isinstance(trap.fault[0], int):
         code, reason = trap.fault
@@ -316,7 +346,9 @@ def test_every_trap_fools_the_server_and_not_the_gate(upstream: Upstream, gate: 
         assert record["principal"]["subject"] == "viewer-1"
         return
     results = value_of(answer)
-    assert [None if isinstance(r, list) else r["faultCode"] for r in results] == [f and f[0] for f in trap.fault if not isinstance(f, int)]
+    assert [None if isinstance(r, list) else r["faultCode"] for r in results] == [
+        f and f[0] for f in trap.fault if not isinstance(f, int)
+    ]
     for result, inner in zip(results, trap.fault, strict=True):
         if isinstance(inner, tuple):
             assert f"[{inner[1]}, ref " in result["faultString"]
@@ -326,14 +358,30 @@ def test_every_trap_fools_the_server_and_not_the_gate(upstream: Upstream, gate: 
 @pytest.mark.parametrize(
     ("params", "naive", "runs"),
     [
-        (f"<params>{param('<string>dev</string>')}</params><value>prod</value>", 1, ("dev", "prod")),
-        (f"<params>{param('<string>dev</string>')}</params><params>{param('<string>prod</string>')}</params>", 2, ("dev", "prod")),
-        (f"<params>{param('<string>dev</string>', '<string>prod</string>')}</params>", 1, ("dev", "prod")),
+        (
+            f"<params>{param('<string>dev</string>')}</params><value>prod</value>",
+            1,
+            ("dev", "prod"),
+        ),
+        (
+            f"<params>{param('<string>dev</string>')}</params><params>{param('<string>prod</string>')}</params>",
+            2,
+            ("dev", "prod"),
+        ),
+        (
+            f"<params>{param('<string>dev</string>', '<string>prod</string>')}</params>",
+            1,
+            ("dev", "prod"),
+        ),
     ],
     ids=["a value outside", "two params", "two values"],
 )
-def test_arguments_that_a_filter_does_not_count(upstream: Upstream, gate: Gate, params: str, naive: int, runs: tuple[str, ...]) -> None:
-    """The server counts one argument more than there are `param`; the gate refuses what can be counted in two ways."""
+def test_arguments_that_a_filter_does_not_count(
+    upstream: Upstream, gate: Gate, params: str, naive: int, runs: tuple[str, ...]
+) -> None:
+    """The server counts one argument more than there are `param`; the gate refuses what can be
+    counted in two ways.
+    """
     body = call("look", params)
     assert len(ET.fromstring(body).findall("params/param")) == naive
     upstream.forget()
@@ -349,8 +397,13 @@ def test_arguments_that_a_filter_does_not_count(upstream: Upstream, gate: Gate, 
 
 
 def test_a_member_twice(upstream: Upstream, gate: Gate) -> None:
-    """A policy that reads the first `dag` would allow dev where the server starts prod: even an admin's such call is refused."""
-    body = call("launch", f"<params>{param('<struct>' + member('dag', 'dev') + member('dag', 'prod') + '</struct>')}</params>")
+    """A policy that reads the first `dag` would allow dev where the server starts prod: even an
+    admin's such call is refused.
+    """
+    body = call(
+        "launch",
+        f"<params>{param('<struct>' + member('dag', 'dev') + member('dag', 'prod') + '</struct>')}</params>",
+    )
     assert [v.text for v in ET.fromstring(body).iter("value")][1] == "dev"
     upstream.forget()
     connection = HTTPConnection("127.0.0.1", upstream.port, timeout=10)
@@ -377,15 +430,29 @@ def test_a_member_twice(upstream: Upstream, gate: Gate) -> None:
         (call("look", ""), {}),
         (call("look", head='<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\r\n'), {}),
         (b"\xef\xbb\xbf" + call("look"), {}),
-        (b"<methodCall>\n  <methodName>look</methodName>\n  <params>\n  </params>\n</methodCall>\n", {}),
+        (
+            b"<methodCall>\n  <methodName>look</methodName>\n  <params>\n  </params>\n</methodCall>\n",
+            {},
+        ),
         (gzip.compress(call("look")), {"Content_Encoding": "gzip"}),
     ],
-    ids=["plain", "references", "CDATA", "no params", "declaration", "byte order mark", "indented", "gzip"],
+    ids=[
+        "plain",
+        "references",
+        "CDATA",
+        "no params",
+        "declaration",
+        "byte order mark",
+        "indented",
+        "gzip",
+    ],
 )
 def test_one_call_in_many_spellings_reaches_the_upstream_in_one(
     upstream: Upstream, gate: Gate, body: bytes, headers: dict[str, str]
 ) -> None:
-    """What can be read in one way only is allowed, and the upstream gets the gate's own spelling of it."""
+    """What can be read in one way only is allowed, and the upstream gets the gate's own spelling of
+    it.
+    """
     upstream.forget()
     answer = gate.ask("/RPC2", "viewer", body, kind=XML, **headers)
     assert value_of(answer) == "seen"
@@ -404,7 +471,9 @@ def test_one_call_in_many_spellings_reaches_the_upstream_in_one(
     ],
 )
 def test_content_types_of_stock_clients_pass(gate: Gate, kind: str) -> None:
-    """XML in UTF-8, however a client words it (RFC 9110 section 8.3.1: names and the charset in any case)."""
+    """XML in UTF-8, however a client words it (RFC 9110 section 8.3.1: names and the charset in any
+    case).
+    """
     assert value_of(gate.ask("/", "viewer", call("look"), kind=kind)) == "seen"
 
 
@@ -454,7 +523,9 @@ VALUES: list[Any] = [
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_every_type_passes_both_ways(upstream: Upstream, gate: Gate, value: Any) -> None:
-    """What CPython's client sends, CPython's server gets, and its answer comes back as the same value; nil included."""
+    """What CPython's client sends, CPython's server gets, and its answer comes back as the same
+    value; nil included.
+    """
     proxy = gate.proxy("/RPC2", "viewer", allow_none=True, use_builtin_types=False)
     upstream.forget()
     back = proxy.echo(xmlrpc.client.Binary(value) if isinstance(value, bytes) else value)
@@ -464,7 +535,9 @@ def test_every_type_passes_both_ways(upstream: Upstream, gate: Gate, value: Any)
 
 
 def test_large_integers_pass_as_i8(upstream: Upstream, gate: Gate) -> None:
-    """CPython's client cannot send them, and its parser reads them; 64 bits pass both ways, one more is refused."""
+    """CPython's client cannot send them, and its parser reads them; 64 bits pass both ways, one
+    more is refused.
+    """
     for number in (2**31, -(2**31) - 1, 2**63 - 1, -(2**63)):
         upstream.forget()
         body = call("look", f"<params>{param(f'<i8>{number}</i8>')}</params>")
@@ -472,16 +545,37 @@ def test_large_integers_pass_as_i8(upstream: Upstream, gate: Gate) -> None:
         assert upstream.ran == [("look", (number,))]
         assert upstream.documents == [encode_call("look", [number])]
     for text in (f"<i8>{2**63}</i8>", f"<int>{2**31}</int>", f"<i4>{2**31}</i4>"):
-        assert fault_of(gate.ask("/RPC2", "viewer", call("look", f"<params>{param(text)}</params>"), kind=XML)).faultCode == -32700
+        assert (
+            fault_of(
+                gate.ask(
+                    "/RPC2", "viewer", call("look", f"<params>{param(text)}</params>"), kind=XML
+                )
+            ).faultCode
+            == -32700
+        )
 
 
 @pytest.mark.parametrize(
-    "text", ["<double>inf</double>", "<double>nan</double>", "<double>1e999</double>", "<int> 1</int>", "<boolean>2</boolean>"]
+    "text",
+    [
+        "<double>inf</double>",
+        "<double>nan</double>",
+        "<double>1e999</double>",
+        "<int> 1</int>",
+        "<boolean>2</boolean>",
+    ],
 )
-def test_values_that_parsers_read_differently_are_refused(upstream: Upstream, gate: Gate, text: str) -> None:
+def test_values_that_parsers_read_differently_are_refused(
+    upstream: Upstream, gate: Gate, text: str
+) -> None:
     """Numbers that are none elsewhere, or that one parser trims and another does not."""
     upstream.forget()
-    assert fault_of(gate.ask("/RPC2", "viewer", call("look", f"<params>{param(text)}</params>"), kind=XML)).faultCode == -32700
+    assert (
+        fault_of(
+            gate.ask("/RPC2", "viewer", call("look", f"<params>{param(text)}</params>"), kind=XML)
+        ).faultCode
+        == -32700
+    )
     assert upstream.ran == []
 
 
@@ -496,13 +590,17 @@ def test_three_spellings_of_a_time_become_one(upstream: Upstream, gate: Gate) ->
     """All that is valid is sent on in the spelling that every parser knows."""
     for text in ("20260102T03:04:05", "2026-01-02T03:04:05", "20260102T030405"):
         upstream.forget()
-        body = call("look", f"<params>{param(f'<dateTime.iso8601>{text}</dateTime.iso8601>')}</params>")
+        body = call(
+            "look", f"<params>{param(f'<dateTime.iso8601>{text}</dateTime.iso8601>')}</params>"
+        )
         gate.ask("/RPC2", "viewer", body, kind=XML)
         assert upstream.documents == [encode_call("look", [DateTime("20260102T03:04:05")])]
 
 
 def test_a_big_struct_passes(upstream: Upstream, gate: Gate) -> None:
-    """Twenty thousand members and two megabytes in one call, which the edge reads only after it knows the caller."""
+    """Twenty thousand members and two megabytes in one call, which the edge reads only after it
+    knows the caller.
+    """
     big = {f"member {number}": "x" * 60 for number in range(20_000)}
     assert gate.proxy("/RPC2", "viewer").echo(big) == big
 
@@ -511,7 +609,9 @@ def test_a_big_struct_passes(upstream: Upstream, gate: Gate) -> None:
 
 
 def test_a_gzip_bomb_is_refused_in_bounded_memory(upstream: Upstream, gate: Gate) -> None:
-    """A hundred kilobytes that inflate to 128 megabytes: refused at the limit, and memory grew by no more than that allows."""
+    """A hundred kilobytes that inflate to 128 megabytes: refused at the limit, and memory grew by
+    no more than that allows.
+    """
     squeezer = zlib.compressobj(9, wbits=31)
     bomb = b"".join([squeezer.compress(bytes(1 << 20)) for _ in range(128)]) + squeezer.flush()
     assert len(bomb) < 140_000
@@ -519,7 +619,9 @@ def test_a_gzip_bomb_is_refused_in_bounded_memory(upstream: Upstream, gate: Gate
     since, before = gate.mark(), gate.peak_memory()
     fault = fault_of(gate.ask("/RPC2", "viewer", bomb, kind=XML, Content_Encoding="gzip"))
     assert (fault.faultCode, "[body-too-large, ref " in fault.faultString) == (413, True)
-    assert gate.peak_memory() - before < 64 << 20, "the limit is 16 MiB, and a buffer that grows to it is copied"
+    assert gate.peak_memory() - before < 64 << 20, (
+        "the limit is 16 MiB, and a buffer that grows to it is copied"
+    )
     assert only(gate.calls(since))["reason"] == "body-too-large"
     assert upstream.ran == []
 
@@ -537,10 +639,15 @@ def test_a_gzip_bomb_is_refused_in_bounded_memory(upstream: Upstream, gate: Gate
     ],
     ids=["none", "cut short", "followed", "two members", "deflate", "twice", "identity"],
 )
-def test_other_encodings_are_refused(upstream: Upstream, gate: Gate, body: bytes, encoding: str) -> None:
+def test_other_encodings_are_refused(
+    upstream: Upstream, gate: Gate, body: bytes, encoding: str
+) -> None:
     """One whole gzip member and nothing else is read."""
     upstream.forget()
-    assert fault_of(gate.ask("/RPC2", "viewer", body, kind=XML, Content_Encoding=encoding)).faultCode == -32700
+    assert (
+        fault_of(gate.ask("/RPC2", "viewer", body, kind=XML, Content_Encoding=encoding)).faultCode
+        == -32700
+    )
     assert upstream.ran == []
 
 
@@ -548,7 +655,9 @@ def test_other_encodings_are_refused(upstream: Upstream, gate: Gate, body: bytes
 
 
 def test_a_large_answer_is_streamed(gate: Gate) -> None:
-    """Eight megabytes come through whole, while the gate's memory grows by a small part of that, and the record counts the bytes."""
+    """Eight megabytes come through whole, while the gate's memory grows by a small part of that,
+    and the record counts the bytes.
+    """
     proxy = gate.proxy("/RPC2", "viewer")
     assert len(proxy.big(300_000)) == 300_000
     since, before = gate.mark(), gate.peak_memory()
@@ -592,18 +701,36 @@ class Scripted:
                 """Say nothing."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         return server
 
 
 GOOD = b"<?xml version='1.0'?><methodResponse><params><param><value><int>7</int></value></param></params></methodResponse>"
 ODD = {
-    "html": (Scripted(200, "text/html; charset=utf-8", b"<html><h1>Welcome</h1>"), "upstream-invalid", "HTML"),
-    "json": (Scripted(200, "application/json", b"{}"), "upstream-invalid", "something other than XML"),
+    "html": (
+        Scripted(200, "text/html; charset=utf-8", b"<html><h1>Welcome</h1>"),
+        "upstream-invalid",
+        "HTML",
+    ),
+    "json": (
+        Scripted(200, "application/json", b"{}"),
+        "upstream-invalid",
+        "something other than XML",
+    ),
     "typeless": (Scripted(200, "", GOOD), "upstream-invalid", "something other than XML"),
     "error": (Scripted(500, "text/html", b"<html>Traceback: secret"), "upstream-error", "500"),
-    "elsewhere": (Scripted(302, XML, GOOD, {"Location": "http://127.0.0.1:1/"}), "upstream-invalid", "302"),
-    "gzipped": (Scripted(200, XML, gzip.compress(GOOD), {"Content-Encoding": "gzip"}), "upstream-invalid", "compressed"),
+    "elsewhere": (
+        Scripted(302, XML, GOOD, {"Location": "http://127.0.0.1:1/"}),
+        "upstream-invalid",
+        "302",
+    ),
+    "gzipped": (
+        Scripted(200, XML, gzip.compress(GOOD), {"Content-Encoding": "gzip"}),
+        "upstream-invalid",
+        "compressed",
+    ),
     "short": (Scripted(200, XML, GOOD, missing=1), "upstream-closed", ""),
 }
 
@@ -612,7 +739,9 @@ ODD = {
 def odd(policies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     """A gate before upstreams that do not speak XML-RPC, and one port where nobody listens."""
     servers = {name: script.start() for name, (script, _, _) in ODD.items()}
-    upstreams = [behind(int(server.server_address[1]), f"/{name}", name) for name, server in servers.items()]
+    upstreams = [
+        behind(int(server.server_address[1]), f"/{name}", name) for name, server in servers.items()
+    ]
     upstreams.append(behind(free_port(), "/down", "down"))
     gate = Gate(tmp_path_factory.mktemp("odd"), upstreams, policies=policies, tls=False).start()
     yield gate
@@ -625,7 +754,9 @@ def odd(policies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ga
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("method", ["look", "launch"])
 def test_answers_that_are_no_xml_rpc_become_faults(odd: Gate, name: str, method: str) -> None:
-    """What the upstream says instead is named, not shown; the record of the allowed call is closed with the reason."""
+    """What the upstream says instead is named, not shown; the record of the allowed call is closed
+    with the reason.
+    """
     _, reason, said = ODD[name]
     since = odd.mark()
     fault = fault_of(odd.ask(f"/{name}", "operator", call(method), kind=XML))
@@ -647,7 +778,9 @@ def test_inside_a_batch_they_are_faults_in_their_place(odd: Gate) -> None:
 
 
 def test_an_upstream_that_is_down_is_a_fault_with_retry_after(odd: Gate) -> None:
-    """Nobody listens: a fault that says so, a header that says when to come back, a record that says why."""
+    """Nobody listens: a fault that says so, a header that says when to come back, a record that
+    says why.
+    """
     since = odd.mark()
     answer = odd.ask("/down/RPC2", "operator", call("launch"), kind=XML)
     fault = fault_of(answer)
@@ -660,20 +793,31 @@ def test_an_upstream_that_is_down_is_a_fault_with_retry_after(odd: Gate) -> None
 
 
 def test_a_get_is_405_with_what_is_allowed(gate: Gate) -> None:
-    """Whoever opens the URL in a browser or with a probe is no XML-RPC client, and is told in HTTP's own words."""
+    """Whoever opens the URL in a browser or with a probe is no XML-RPC client, and is told in
+    HTTP's own words.
+    """
     answer = gate.get("/RPC2", gate.token("viewer"))
-    assert (answer.status, answer.headers["allow"], answer.refused) == (405, "POST", "verb-not-allowed")
+    assert (answer.status, answer.headers["allow"], answer.refused) == (
+        405,
+        "POST",
+        "verb-not-allowed",
+    )
 
 
 def test_a_query_is_refused(upstream: Upstream, gate: Gate) -> None:
     """Arguments have one place."""
     upstream.forget()
-    assert "ambiguous-call" in fault_of(gate.ask("/RPC2?methodName=look", "viewer", call("look"), kind=XML)).faultString
+    assert (
+        "ambiguous-call"
+        in fault_of(gate.ask("/RPC2?methodName=look", "viewer", call("look"), kind=XML)).faultString
+    )
     assert upstream.ran == []
 
 
 def test_a_batch_is_bounded_and_an_empty_one_is_recorded(upstream: Upstream, gate: Gate) -> None:
-    """A hundred calls at the most, each with its record; none at all is answered with none, and leaves a record too."""
+    """A hundred calls at the most, each with its record; none at all is answered with none, and
+    leaves a record too.
+    """
     upstream.forget()
     since = gate.mark()
     results = value_of(gate.ask("/RPC2", "viewer", batch(*[LOOK] * 100), kind=XML))
@@ -691,21 +835,31 @@ def test_a_batch_is_bounded_and_an_empty_one_is_recorded(upstream: Upstream, gat
 
 
 def test_a_batch_of_large_answers_is_bounded(gate: Gate) -> None:
-    """All answers of a batch have to be held at once, so all together they have a limit; what is over it is a fault in its place."""
-    body = encode_call("system.multicall", [[{"methodName": "big", "params": [10_000_000]} for _ in range(4)]])
+    """All answers of a batch have to be held at once, so all together they have a limit; what is
+    over it is a fault in its place.
+    """
+    body = encode_call(
+        "system.multicall", [[{"methodName": "big", "params": [10_000_000]} for _ in range(4)]]
+    )
     since, before = gate.mark(), gate.peak_memory()
     results = value_of(gate.ask("/RPC2", "viewer", body, kind=XML))
     assert results[0] == ["0123456789" * 1_000_000]
     assert ["call-too-complex" in r["faultString"] for r in results[1:]] == [True] * 3
     assert gate.peak_memory() - before < 160 << 20
-    outcomes = [(r["outcome"], r.get("reason")) for r in gate.calls(since) if r["stage"] == "completed"]
+    outcomes = [
+        (r["outcome"], r.get("reason")) for r in gate.calls(since) if r["stage"] == "completed"
+    ]
     assert outcomes == [("ok", None)] + [("failed", "call-too-complex")] * 3
 
 
 def test_introspection_takes_exactly_its_arguments(gate: Gate) -> None:
     """An argument too many is refused, not dropped: what is recorded is what was asked."""
     proxy = gate.proxy("/RPC2", "viewer")
-    for name, args in (("methodHelp", ("look", "launch")), ("listMethods", ("look",)), ("methodHelp", ())):
+    for name, args in (
+        ("methodHelp", ("look", "launch")),
+        ("listMethods", ("look",)),
+        ("methodHelp", ()),
+    ):
         since = gate.mark()
         with pytest.raises(xmlrpc.client.Fault) as raised:
             getattr(proxy.system, name)(*args)

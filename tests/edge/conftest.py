@@ -1,4 +1,6 @@
-"""For the edge's tests: deadlines are looked at often, so that a test of one does not take half a second; logging is put back."""
+"""For the edge's tests: deadlines are looked at often, so that a test of one does not take half a
+second; logging is put back.
+"""
 
 import logging
 from collections.abc import Iterator

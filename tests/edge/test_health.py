@@ -9,11 +9,16 @@ from proxy.edge.health import Probes
 from tests.support.edge_server import Double, edge, get, parse_replies, post, run
 
 
-def probes(gate: Double, *, keys: object = "keys", writable: bool = True, draining: bool = False) -> Any:
+def probes(
+    gate: Double, *, keys: object = "keys", writable: bool = True, draining: bool = False
+) -> Any:
     """Probes over a gate that echoes, with as much of journal and verifier as they read."""
     journal = SimpleNamespace(writable=writable)
     verifier = SimpleNamespace(
-        issuers=[SimpleNamespace(source=SimpleNamespace(keys=None)), SimpleNamespace(source=SimpleNamespace(keys=keys))]
+        issuers=[
+            SimpleNamespace(source=SimpleNamespace(keys=None)),
+            SimpleNamespace(source=SimpleNamespace(keys=keys)),
+        ]
     )
     return Probes(_Gate(gate, draining), journal, verifier)  # type: ignore[arg-type]  # doubles for what the probes read
 
@@ -37,7 +42,9 @@ def asked(request: bytes, **state: Any) -> tuple[int, bytes, Double]:
     return run(main())
 
 
-@pytest.mark.parametrize("state", [{}, {"keys": None}, {"writable": False}, {"draining": True}], ids=str)
+@pytest.mark.parametrize(
+    "state", [{}, {"keys": None}, {"writable": False}, {"draining": True}], ids=str
+)
 def test_a_process_that_turns_is_alive(state: dict[str, Any]) -> None:
     """Whatever else is wrong, restarting would not help: healthz says ok without a credential."""
     status, body, double = asked(get("/-/healthz"), **state)
@@ -47,11 +54,18 @@ def test_a_process_that_turns_is_alive(state: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("state", "ready"),
-    [({}, True), ({"keys": None}, False), ({"writable": False}, False), ({"draining": True}, False)],
+    [
+        ({}, True),
+        ({"keys": None}, False),
+        ({"writable": False}, False),
+        ({"draining": True}, False),
+    ],
     ids=["all well", "no keys", "journal", "draining"],
 )
 def test_readiness_is_whether_a_call_could_be_served(state: dict[str, Any], ready: bool) -> None:
-    """Keys of one issuer, a journal that can be written, no shutdown; and not a word about which is missing."""
+    """Keys of one issuer, a journal that can be written, no shutdown; and not a word about which is
+    missing.
+    """
     status, body, double = asked(get("/-/readyz"), **state)
     assert (status, body) == ((200, b"ready\n") if ready else (503, b"not ready\n"))
     assert not double.requests
@@ -59,7 +73,14 @@ def test_readiness_is_whether_a_call_could_be_served(state: dict[str, Any], read
 
 @pytest.mark.parametrize(
     "request_bytes",
-    [post(b"", path="/-/healthz"), get("/-/"), get("/-/healthz/"), get("/-/metrics"), get("/x/-/healthz"), get("/-/%68ealthz")],
+    [
+        post(b"", path="/-/healthz"),
+        get("/-/"),
+        get("/-/healthz/"),
+        get("/-/metrics"),
+        get("/x/-/healthz"),
+        get("/-/%68ealthz"),
+    ],
     ids=["POST", "directory", "slash", "metrics", "below", "encoded"],
 )
 def test_everything_else_goes_to_the_gate(request_bytes: bytes) -> None:

@@ -30,7 +30,9 @@ async def issuer(made: SelfSigned, handler: Handler) -> AsyncIterator[str]:
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(made.certificate, made.key))
+    site = web.TCPSite(
+        runner, "127.0.0.1", 0, ssl_context=server_context(made.certificate, made.key)
+    )
     await site.start()
     try:
         yield f"https://localhost:{runner.addresses[0][1]}"
@@ -66,7 +68,9 @@ async def test_it_asks_with_nothing_but_the_question(made: SelfSigned) -> None:
     assert not {"cookie", "authorization"} & seen[1].keys()
 
 
-async def test_proxies_of_the_environment_are_not_used(made: SelfSigned, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_of_the_environment_are_not_used(
+    made: SelfSigned, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A variable of the environment must not route key sets through somebody else."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -112,7 +116,9 @@ async def test_only_200_counts(made: SelfSigned, status: int) -> None:
 
 @pytest.mark.parametrize(("size", "good"), [(MAX_BYTES, True), (MAX_BYTES + 1, False)])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_answer_has_a_limit(made: SelfSigned, size: int, good: bool, chunked: bool) -> None:
+async def test_an_answer_has_a_limit(
+    made: SelfSigned, size: int, good: bool, chunked: bool
+) -> None:
     """One byte over 1 MiB is refused, announced or not."""
 
     async def large(request: web.Request) -> web.StreamResponse:

@@ -18,7 +18,8 @@ from proxy.cli.demo.certificate import SelfSigned, make_self_signed
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.errors import ConfigError
 
-REFUSED = (ssl.SSLError, ConnectionError)  # asyncio closes after a failed handshake, sometimes before its alert is sent
+# asyncio closes after a failed handshake, sometimes before its alert is sent
+REFUSED = (ssl.SSLError, ConnectionError)
 HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -60,7 +61,12 @@ def served(context: ssl.SSLContext) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def connect(port: int, context: ssl.SSLContext, name: str | None = "localhost", session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+def connect(
+    port: int,
+    context: ssl.SSLContext,
+    name: str | None = "localhost",
+    session: ssl.SSLSession | None = None,
+) -> ssl.SSLSocket:
     """Connect as a client; the handshake is done when this returns."""
     plain = socket.create_connection(("127.0.0.1", port), timeout=10)
     try:
@@ -71,7 +77,9 @@ def connect(port: int, context: ssl.SSLContext, name: str | None = "localhost", 
 
 
 def client(**changes: object) -> ssl.SSLContext:
-    """Make a client that accepts any certificate, with OpenSSL's own guards against old protocols taken away."""
+    """Make a client that accepts any certificate, with OpenSSL's own guards against old protocols
+    taken away.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -108,11 +116,24 @@ def make_rsa_pair(certificate: Path, key: Path) -> None:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     made = (
-        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number(), start, start + datetime.timedelta(days=1))
+        x509.CertificateBuilder(
+            name,
+            name,
+            private.public_key(),
+            x509.random_serial_number(),
+            start,
+            start + datetime.timedelta(days=1),
+        )
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(private, hashes.SHA256())
     )
-    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
     certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
 
@@ -120,8 +141,12 @@ class TestListener:
     """What the gate agrees to, asked by a real client over a real connection."""
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    def test_both_good_versions_verify_against_the_ca_file(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
-        """A stock client that trusts ca.pem gets through by name and by address, with an AEAD suite and http/1.1."""
+    def test_both_good_versions_verify_against_the_ca_file(
+        self, made: SelfSigned, version: ssl.TLSVersion
+    ) -> None:
+        """A stock client that trusts ca.pem gets through by name and by address, with an AEAD suite
+        and http/1.1.
+        """
         trusting = ssl.create_default_context(cafile=made.ca)
         trusting.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
         trusting.minimum_version = trusting.maximum_version = version
@@ -133,7 +158,12 @@ class TestListener:
                     assert suite is not None
                     assert "GCM" in suite[0] or "CHACHA20" in suite[0]
                     assert connection.selected_alpn_protocol() == "http/1.1"
-                    assert connection.version() == {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}[version]
+                    assert (
+                        connection.version()
+                        == {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}[
+                            version
+                        ]
+                    )
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
     @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
@@ -145,14 +175,23 @@ class TestListener:
             connect(port, old)
 
     def test_the_refused_clients_are_refused_for_what_they_offer(self, made: SelfSigned) -> None:
-        """The control for the tests around this one: the same client gets through once it offers one good suite."""
+        """The control for the tests around this one: the same client gets through once it offers
+        one good suite.
+        """
         good = client(maximum_version=ssl.TLSVersion.TLSv1_2)
         good.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:@SECLEVEL=0")
         with served(server_context(made.certificate, made.key)) as port:
             assert serial(port, good) == serial_of(made.certificate)
 
     @pytest.mark.parametrize(
-        "suite", ["ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-CCM8", "AES128-GCM-SHA256", "AES256-SHA"]
+        "suite",
+        [
+            "ECDHE-ECDSA-AES128-SHA",
+            "ECDHE-ECDSA-AES256-SHA384",
+            "ECDHE-ECDSA-AES128-CCM8",
+            "AES128-GCM-SHA256",
+            "AES256-SHA",
+        ],
     )
     def test_weak_suites_are_refused(self, made: SelfSigned, suite: str) -> None:
         """CBC suites, short tags, and key exchange without forward secrecy: none is agreed to."""
@@ -161,9 +200,16 @@ class TestListener:
         with served(server_context(made.certificate, made.key)) as port, pytest.raises(REFUSED):
             connect(port, weak)
 
-    @pytest.mark.parametrize("suite", ["AES128-GCM-SHA256", "AES256-SHA", "ECDHE-RSA-AES128-SHA256", "DHE-RSA-AES128-GCM-SHA256"])
-    def test_weak_suites_are_refused_with_an_rsa_certificate_too(self, tmp_path: Path, suite: str) -> None:
-        """With an ECDSA certificate the RSA key exchange would fail by itself; here it could work, and is not offered."""
+    @pytest.mark.parametrize(
+        "suite",
+        ["AES128-GCM-SHA256", "AES256-SHA", "ECDHE-RSA-AES128-SHA256", "DHE-RSA-AES128-GCM-SHA256"],
+    )
+    def test_weak_suites_are_refused_with_an_rsa_certificate_too(
+        self, tmp_path: Path, suite: str
+    ) -> None:
+        """With an ECDSA certificate the RSA key exchange would fail by itself; here it could work,
+        and is not offered.
+        """
         certificate, key = tmp_path / "rsa.crt", tmp_path / "rsa.key"
         make_rsa_pair(certificate, key)
         weak = client(maximum_version=ssl.TLSVersion.TLSv1_2)
@@ -175,19 +221,31 @@ class TestListener:
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     def test_no_ticket_is_given(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
-        """Without tickets there is no key that opens recorded sessions for as long as the process lives."""
+        """Without tickets there is no key that opens recorded sessions for as long as the process
+        lives.
+        """
         modern = client(minimum_version=version, maximum_version=version)
-        with served(server_context(made.certificate, made.key)) as port, connect(port, modern) as connection:
+        with (
+            served(server_context(made.certificate, made.key)) as port,
+            connect(port, modern) as connection,
+        ):
             assert answer(connection, b"a ticket would come before this\n") != b""
             session = connection.session
             assert session is not None
             assert not session.has_ticket
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    def test_a_session_is_resumed_in_tls_1_2_alone_and_only_where_it_began(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
-        """In TLS 1.3 never; in TLS 1.2 from the memory of the process that has it, and from no other: nothing of it is handed out."""
+    def test_a_session_is_resumed_in_tls_1_2_alone_and_only_where_it_began(
+        self, made: SelfSigned, version: ssl.TLSVersion
+    ) -> None:
+        """In TLS 1.3 never; in TLS 1.2 from the memory of the process that has it, and from no
+        other: nothing of it is handed out.
+        """
         modern = client(minimum_version=version, maximum_version=version)
-        with served(server_context(made.certificate, made.key)) as port, served(server_context(made.certificate, made.key)) as other:
+        with (
+            served(server_context(made.certificate, made.key)) as port,
+            served(server_context(made.certificate, made.key)) as other,
+        ):
             with connect(port, modern) as connection:
                 assert answer(connection, b"begun\n") != b""
                 session = connection.session
@@ -205,18 +263,25 @@ class TestListener:
         assert sorted(tmp_path.iterdir()) == before
 
     def test_a_key_with_a_pass_phrase_is_refused_at_once(self, made: SelfSigned) -> None:
-        """OpenSSL would otherwise stop and ask on the terminal, and the gate would hang while starting."""
+        """OpenSSL would otherwise stop and ask on the terminal, and the gate would hang while
+        starting.
+        """
         private = serialization.load_pem_private_key(made.key.read_bytes(), None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         locked = private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"x"),
         )
         made.key.write_bytes(locked)
         with pytest.raises(ConfigError) as caught:
             server_context(made.certificate, made.key)
         assert "pass phrase" in caught.value.problems[0].remedy
 
-    @pytest.mark.parametrize("content", [b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
+    )
     def test_a_certificate_that_is_none_is_named(self, made: SelfSigned, content: bytes) -> None:
         """The problem has the path of the certificate."""
         made.certificate.write_bytes(content)
@@ -228,12 +293,16 @@ class TestListener:
 class TestReload:
     """The certificate follows its files, and nobody is dropped for it."""
 
-    @pytest.mark.parametrize("name", ["localhost", None], ids=["with-server-name", "without-server-name"])
+    @pytest.mark.parametrize(
+        "name", ["localhost", None], ids=["with-server-name", "without-server-name"]
+    )
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     def test_new_handshakes_see_the_new_one_and_open_connections_go_on(
         self, made: SelfSigned, tmp_path: Path, name: str | None, version: ssl.TLSVersion
     ) -> None:
-        """What automatic renewal needs: no restart, no connection lost, whatever the client tells of the name it wants."""
+        """What automatic renewal needs: no restart, no connection lost, whatever the client tells
+        of the name it wants.
+        """
         reloading = ReloadingCertificate(made.certificate, made.key)
         asking = client(minimum_version=version, maximum_version=version)
         with served(reloading.context) as port, connect(port, asking, name) as open_before:
@@ -248,16 +317,22 @@ class TestReload:
             assert open_before.recv(100) == b"still here\n"
 
     def test_a_change_of_key_type_leaves_nothing_of_the_old_one(self, made: SelfSigned) -> None:
-        """From ECDSA to RSA: a client that could use either must not be shown the old, soon expired certificate."""
+        """From ECDSA to RSA: a client that could use either must not be shown the old, soon expired
+        certificate.
+        """
         reloading = ReloadingCertificate(made.certificate, made.key)
         with served(reloading.context) as port:
             serial(port)
             make_rsa_pair(made.certificate, made.key)
             assert reloading.reload_if_changed()
             assert serial(port) == serial_of(made.certificate)
-            assert serial(port, client(maximum_version=ssl.TLSVersion.TLSv1_2)) == serial_of(made.certificate)
+            assert serial(port, client(maximum_version=ssl.TLSVersion.TLSv1_2)) == serial_of(
+                made.certificate
+            )
 
-    def test_a_handshake_after_a_reload_is_as_strict_as_before(self, made: SelfSigned, tmp_path: Path) -> None:
+    def test_a_handshake_after_a_reload_is_as_strict_as_before(
+        self, made: SelfSigned, tmp_path: Path
+    ) -> None:
         """The new context has the same rules as the old one."""
         reloading = ReloadingCertificate(made.certificate, made.key)
         make_self_signed(HOSTS, tmp_path, now=time.time())
@@ -272,9 +347,15 @@ class TestReload:
             with connect(port, modern) as connection:
                 assert connection.selected_alpn_protocol() == "http/1.1"
 
-    @pytest.mark.parametrize("damage", ["key-of-another", "half-a-certificate", "no-key", "no-certificate"])
-    def test_a_bad_pair_keeps_the_old_one_and_is_reported_once(self, made: SelfSigned, tmp_path: Path, damage: str) -> None:
-        """A renewal that went wrong must not take the gate down; it is reported when it lasts, once, and mended by the next good pair."""
+    @pytest.mark.parametrize(
+        "damage", ["key-of-another", "half-a-certificate", "no-key", "no-certificate"]
+    )
+    def test_a_bad_pair_keeps_the_old_one_and_is_reported_once(
+        self, made: SelfSigned, tmp_path: Path, damage: str
+    ) -> None:
+        """A renewal that went wrong must not take the gate down; it is reported when it lasts,
+        once, and mended by the next good pair.
+        """
         reloading = ReloadingCertificate(made.certificate, made.key)
         old = serial_of(made.certificate)
         other = tmp_path / "other"
@@ -290,7 +371,9 @@ class TestReload:
             case _:
                 made.certificate.unlink()
         with served(reloading.context) as port:
-            assert not reloading.reload_if_changed(), "the first look may have come between the two files"
+            assert not reloading.reload_if_changed(), (
+                "the first look may have come between the two files"
+            )
             with pytest.raises(ConfigError):
                 reloading.reload_if_changed()
             assert not reloading.reload_if_changed()
@@ -299,7 +382,9 @@ class TestReload:
             assert reloading.reload_if_changed()
             assert serial(port) == serial_of(made.certificate) != old
 
-    def test_files_replaced_one_after_the_other_are_no_problem(self, made: SelfSigned, tmp_path: Path) -> None:
+    def test_files_replaced_one_after_the_other_are_no_problem(
+        self, made: SelfSigned, tmp_path: Path
+    ) -> None:
         """Between the two renames the pair does not fit; that is not worth an alarm."""
         reloading = ReloadingCertificate(made.certificate, made.key)
         other = tmp_path / "other"
@@ -310,7 +395,9 @@ class TestReload:
         fresh.certificate.rename(made.certificate)
         assert reloading.reload_if_changed()
 
-    def test_a_file_rewritten_in_place_with_the_same_size_is_noticed(self, made: SelfSigned) -> None:
+    def test_a_file_rewritten_in_place_with_the_same_size_is_noticed(
+        self, made: SelfSigned
+    ) -> None:
         """Not every tool renames; the time of change tells."""
         reloading = ReloadingCertificate(made.certificate, made.key)
         made.certificate.write_bytes(made.certificate.read_bytes())
@@ -332,9 +419,16 @@ class TestUpstream:
             with pytest.raises(ssl.SSLCertVerificationError):
                 connect(port, upstream_context(made.ca), "elsewhere.example")
 
-    @pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"])
-    def test_it_is_offered_forward_secret_aead_suites_alone(self, made: SelfSigned, suite: str) -> None:
-        """A server that speaks CBC alone gets no call; the control is the same server with one good suite."""
+    @pytest.mark.parametrize(
+        "suite",
+        ["ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"],
+    )
+    def test_it_is_offered_forward_secret_aead_suites_alone(
+        self, made: SelfSigned, suite: str
+    ) -> None:
+        """A server that speaks CBC alone gets no call; the control is the same server with one good
+        suite.
+        """
         only = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         only.maximum_version = ssl.TLSVersion.TLSv1_2
         only.set_ciphers(f"{suite}:@SECLEVEL=0")
@@ -350,9 +444,13 @@ class TestUpstream:
                     connect(port, upstream_context(made.ca))
 
     def test_both_legs_offer_the_same_suites(self, made: SelfSigned) -> None:
-        """What the listener would refuse to speak is not offered to a scheduler or an issuer either."""
+        """What the listener would refuse to speak is not offered to a scheduler or an issuer
+        either.
+        """
         offered = upstream_context(made.ca).get_ciphers()
-        assert [suite["name"] for suite in offered] == [suite["name"] for suite in server_context(made.certificate, made.key).get_ciphers()]
+        assert [suite["name"] for suite in offered] == [
+            suite["name"] for suite in server_context(made.certificate, made.key).get_ciphers()
+        ]
         for suite in offered:
             assert suite["aead"], suite["name"]
             assert suite["protocol"] == "TLSv1.3" or suite["kea"] == "kx-ecdhe", suite["name"]
@@ -366,10 +464,13 @@ class TestUpstream:
         asking.verify_mode = ssl.CERT_REQUIRED
         asking.load_verify_locations(own / "client.crt")
         with served(asking) as port:
-            with connect(port, upstream_context(made.ca, own / "client.crt", own / "client.key")) as connection:
+            with connect(
+                port, upstream_context(made.ca, own / "client.crt", own / "client.key")
+            ) as connection:
                 connection.sendall(b"known\n")
                 assert connection.recv(100) == b"known\n"
-            with connect(port, upstream_context(made.ca)) as connection:  # in TLS 1.3 the client is done before it is judged
+            # in TLS 1.3 the client is done before it is judged
+            with connect(port, upstream_context(made.ca)) as connection:
                 assert answer(connection, b"unknown\n") == b""
 
     def test_a_ca_file_without_a_ca_is_named(self, tmp_path: Path) -> None:
@@ -386,7 +487,11 @@ class TestSelfSigned:
 
     def test_the_files_have_the_modes_they_should(self, made: SelfSigned) -> None:
         """The key is its owner's alone, the rest is for everybody, whatever the umask."""
-        assert [path.stat().st_mode & 0o777 for path in (made.key, made.certificate, made.ca)] == [0o600, 0o644, 0o644]
+        assert [path.stat().st_mode & 0o777 for path in (made.key, made.certificate, made.ca)] == [
+            0o600,
+            0o644,
+            0o644,
+        ]
 
     def test_the_leaf_is_p256_and_can_sign_nothing(self, made: SelfSigned) -> None:
         """ECDSA P-256 keeps handshakes cheap, and the leaf is no CA."""
@@ -397,9 +502,14 @@ class TestSelfSigned:
         assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.DNSName) == ["localhost"]
-        assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
+        assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == [
+            "127.0.0.1",
+            "::1",
+        ]
 
     def test_the_key_of_the_ca_is_not_kept(self, made: SelfSigned, tmp_path: Path) -> None:
-        """Who trusts ca.pem trusts this one certificate, and nothing that somebody could make later."""
+        """Who trusts ca.pem trusts this one certificate, and nothing that somebody could make
+        later.
+        """
         keys = [path.name for path in tmp_path.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
         assert keys == [made.key.name]

@@ -1,7 +1,9 @@
-"""``python -m tests.fuzz --seconds N [TARGET …]``: fuzz the targets one after the other, each for its share of the time.
+"""``python -m tests.fuzz --seconds N [TARGET …]``: fuzz the targets one after the other, each for
+its share of the time.
 
-Every target runs in a process of its own (atheris ends the one it runs in), starts from the kept cases, and writes what
-breaks a promise to ``tests/fuzz/found/<target>/``, where `test_replay` finds it. Leaves with 1 when something was found.
+Every target runs in a process of its own (atheris ends the one it runs in), starts from the kept
+cases, and writes what breaks a promise to ``tests/fuzz/found/<target>/``, where `test_replay` finds
+it. Leaves with 1 when something was found.
 """
 
 # ruff: noqa: T201  (a command line prints)
@@ -22,11 +24,18 @@ _GRACE_SECONDS = 60  # to start, and to run the kept cases once
 
 def main() -> int:
     """Run; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz everything that reads what somebody else has written.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz",
+        description="Fuzz everything that reads what somebody else has written.",
+    )
     parser.add_argument("--seconds", type=int, default=60, help="the time for all targets together")
-    parser.add_argument("--corpus", type=Path, help="a directory to keep what adds coverage in, for the next time")
+    parser.add_argument(
+        "--corpus", type=Path, help="a directory to keep what adds coverage in, for the next time"
+    )
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default"
+    )
     given = parser.parse_args()
     if given.child:
         fuzz(given.child[0], given.child[1:])
@@ -37,7 +46,9 @@ def main() -> int:
     share = max(1, given.seconds // len(targets))
     found = [target for target in targets if not run(target, share, given.corpus)]
     if found:
-        print(f"found something in: {', '.join(found)}. The cases are in tests/fuzz/found/; see python -m pytest tests/fuzz.")
+        print(
+            f"found something in: {', '.join(found)}. The cases are in tests/fuzz/found/; see python -m pytest tests/fuzz."
+        )
     return 1 if found else 0
 
 
@@ -47,19 +58,57 @@ def run(target: str, seconds: int, corpus: Path | None) -> bool:
     kept.mkdir(parents=True, exist_ok=True)
     before = set(cases(target))
     with tempfile.TemporaryDirectory() as scratch:
-        start, more = Path(scratch) / "start", Path(scratch) / "new" if corpus is None else corpus / target
+        start, more = (
+            Path(scratch) / "start",
+            Path(scratch) / "new" if corpus is None else corpus / target,
+        )
         start.mkdir()
         more.mkdir(parents=True, exist_ok=True)
         for case in before:
             shutil.copy(case, start / case.name)  # atheris must not write among them
-        options = [f"-max_total_time={seconds}", f"-artifact_prefix={kept}/", f"-rss_limit_mb={_MEMORY_MIB}", f"-timeout={_CASE_SECONDS}"]
-        options += [f"-max_len={_INPUT_BYTES}", "-print_final_stats=1", "-verbosity=0", "-close_fd_mask=0", str(more), str(start)]
+        options = [
+            f"-max_total_time={seconds}",
+            f"-artifact_prefix={kept}/",
+            f"-rss_limit_mb={_MEMORY_MIB}",
+            f"-timeout={_CASE_SECONDS}",
+        ]
+        options += [
+            f"-max_len={_INPUT_BYTES}",
+            "-print_final_stats=1",
+            "-verbosity=0",
+            "-close_fd_mask=0",
+            str(more),
+            str(start),
+        ]
         command = [sys.executable, "-m", "tests.fuzz", "--child", target, *options]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE_SECONDS, check=False, errors="replace")
-    executed = next((line.split()[-1] for line in ran.stderr.splitlines() if "number_of_executed_units" in line), "?")
-    print(f"{target:16} {seconds:5} s {executed:>10} inputs   {'held' if ran.returncode == 0 else 'BROKEN'}", flush=True)
+        ran = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds + _GRACE_SECONDS,
+            check=False,
+            errors="replace",
+        )
+    executed = next(
+        (
+            line.split()[-1]
+            for line in ran.stderr.splitlines()
+            if "number_of_executed_units" in line
+        ),
+        "?",
+    )
+    print(
+        f"{target:16} {seconds:5} s {executed:>10} inputs   {'held' if ran.returncode == 0 else 'BROKEN'}",
+        flush=True,
+    )
     if ran.returncode:
-        print(ran.stdout[-3000:], ran.stderr[-3000:], *sorted(set(cases(target)) - before), sep="\n", flush=True)
+        print(
+            ran.stdout[-3000:],
+            ran.stderr[-3000:],
+            *sorted(set(cases(target)) - before),
+            sep="\n",
+            flush=True,
+        )
     return ran.returncode == 0
 
 

@@ -1,8 +1,9 @@
-"""Credentials and tokens: whoever is accepted holds a token that a real key has signed, and PyJWT accepts it too.
+"""Credentials and tokens: whoever is accepted holds a token that a real key has signed, and PyJWT
+accepts it too.
 
-Two forms of input: ``A`` and an Authorization value, then perhaps a line break and a Cookie value; ``S`` and a JSON header, a
-line break and JSON claims, which are signed here with the key that ``kid`` names. The keys are made of constants, so that
-tokens in kept cases stay valid.
+Two forms of input: ``A`` and an Authorization value, then perhaps a line break and a Cookie value;
+``S`` and a JSON header, a line break and JSON claims, which are signed here with the key that
+``kid`` names. The keys are made of constants, so that tokens in kept cases stay valid.
 """
 
 import hashlib
@@ -23,7 +24,17 @@ from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Principal
 from tests.fuzz.kit import read
-from tests.support.tokens import AUDIENCE, ISSUER, NOW, Private, b64, jwk, key_set, signature, viewer
+from tests.support.tokens import (
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    Private,
+    b64,
+    jwk,
+    key_set,
+    signature,
+    viewer,
+)
 
 KEYS: dict[str, Private] = {
     "ec": ec.derive_private_key(0x1234_5678_9ABC_DEF0, ec.SECP256R1()),
@@ -66,9 +77,13 @@ def one(data: bytes) -> None:
     assert known is found, "who was identified is remembered"
     assert cookie is None or b"__Host-callgate=" not in cookie, "two credentials are refused"
     claims_found = _as_pyjwt_reads(authorization)
-    assert (found.subject, found.issuer) == (claims_found["sub"], claims_found["iss"]), "the identity is the token's"
+    assert (found.subject, found.issuer) == (claims_found["sub"], claims_found["iss"]), (
+        "the identity is the token's"
+    )
     assert NOW < found.expires <= NOW + 30 + LIFETIME_S, "it ends when the token does"
-    assert found.agent == ("act" in claims_found), "software that acts for somebody is known as that"
+    assert found.agent == ("act" in claims_found), (
+        "software that acts for somebody is known as that"
+    )
     assert verifier.remembered(authorization, found.expires) is None, "and not later"
 
 
@@ -106,7 +121,13 @@ def _as_pyjwt_reads(authorization: bytes) -> dict[str, Any]:
         algorithms=[ALGORITHMS[kid]],
         audience=AUDIENCE,
         issuer=ISSUER,
-        options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "require": ["exp", "iat", "sub"]},  # by its own clock
+        # by its own clock
+        options={
+            "verify_exp": False,
+            "verify_nbf": False,
+            "verify_iat": False,
+            "require": ["exp", "iat", "sub"],
+        },
     )
     assert claims["iat"] <= NOW + 30, "it is not from the future"
     assert claims["exp"] > NOW, "it is not of the past"

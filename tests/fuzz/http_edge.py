@@ -1,4 +1,5 @@
-"""The HTTP edge: any bytes give replies or a closed connection, whatever pieces they arrive in, and never an exception.
+"""The HTTP edge: any bytes give replies or a closed connection, whatever pieces they arrive in, and
+never an exception.
 
 The first byte says in pieces of how many bytes the rest arrives.
 """
@@ -32,7 +33,9 @@ class Handler:
     answers: list[tuple[str, int]] = field(default_factory=list)
 
     async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
-        """Read the body and answer with its length; a body that cannot be read is a refusal, as in the gate."""
+        """Read the body and answer with its length; a body that cannot be read is a refusal, as in
+        the gate.
+        """
         try:
             body = request.body if request.whole else await read_body()
         except Rejected as error:
@@ -98,7 +101,9 @@ class Bench:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.problems: list[str] = []
-        self.loop.set_exception_handler(lambda _, context: self.problems.append(repr(context.get("exception") or context)))
+        self.loop.set_exception_handler(
+            lambda _, context: self.problems.append(repr(context.get("exception") or context))
+        )
         self.server = self.loop.run_until_complete(self._server())
 
     async def _server(self) -> Server:
@@ -113,10 +118,14 @@ class Bench:
         assert not self.problems, self.problems
         assert not self.server.connections, "a connection that is gone is not counted"
         assert connection._task is None, "the task has ended"
-        _check_replies(bytes(transport.sent).replace(INTERIM, b""), handler.answers, closed=transport.closing)
+        _check_replies(
+            bytes(transport.sent).replace(INTERIM, b""), handler.answers, closed=transport.closing
+        )
         return handler.seen, DATE.sub(b"", bytes(transport.sent).replace(INTERIM, b""))
 
-    async def _drive(self, connection: Connection, transport: Transport, data: bytes, size: int) -> None:
+    async def _drive(
+        self, connection: Connection, transport: Transport, data: bytes, size: int
+    ) -> None:
         connection.connection_made(cast(asyncio.BaseTransport, transport))
         for at in range(0, len(data), size):
             await _turns(until=lambda: transport.reading or transport.closing)
@@ -162,6 +171,9 @@ def one(data: bytes) -> None:
         return
     size, data = data[0] or 1, data[1:20_000]
     pieces, sent = BENCH.talk(data, size)
-    # Beyond, what is sent ahead in one piece is refused and what comes slowly is not, and a head's size is known sooner or later.
+    # Beyond, what is sent ahead in one piece is refused and what comes slowly is not, and a head's
+    # size is known sooner or later.
     if len(pieces) < 32 and len(data) <= LIMITS.header_bytes:
-        assert BENCH.talk(data, len(data) or 1) == (pieces, sent), "in what pieces it arrives changes nothing"
+        assert BENCH.talk(data, len(data) or 1) == (pieces, sent), (
+            "in what pieces it arrives changes nothing"
+        )

@@ -1,7 +1,9 @@
-"""Mangled logs: reading, checking and recovering one never fails in a way of its own, and what is called intact is genuine.
+"""Mangled logs: reading, checking and recovering one never fails in a way of its own, and what is
+called intact is genuine.
 
-The input is the files of one log, each after a line ``=== 00000001.jsonl`` (``.checkpoints``, ``.jsonl.gz``, and ``.jsonl.z`` for a
-segment that is compressed here). The seed ``genuine`` is a log that was written by the journal, with the key below.
+The input is the files of one log, each after a line ``=== 00000001.jsonl`` (``.checkpoints``,
+``.jsonl.gz``, and ``.jsonl.z`` for a segment that is compressed here). The seed ``genuine`` is a
+log that was written by the journal, with the key below.
 """
 
 import gzip
@@ -56,11 +58,19 @@ def one(data: bytes) -> None:
             return
         again = _recover(log)
         if again is None:  # what is left ends with a segment that does not unpack
-            assert any(path.name.endswith(".gz") for path in segments(log).values()), "what was recovered once is recovered again"
+            assert any(path.name.endswith(".gz") for path in segments(log).values()), (
+                "what was recovered once is recovered again"
+            )
             return
-        assert (again.tree.size, again.tree.root(), again.cut) == (state.tree.size, state.tree.root(), 0), "and is as it was left"
+        assert (again.tree.size, again.tree.root(), again.cut) == (
+            state.tree.size,
+            state.tree.root(),
+            0,
+        ), "and is as it was left"
         after = _check(log)
-        assert before is None or before.broken or not after or not after.broken, "recovering breaks nothing"
+        assert before is None or before.broken or not after or not after.broken, (
+            "recovering breaks nothing"
+        )
 
 
 def _read(directory: Path) -> None:
@@ -71,13 +81,17 @@ def _read(directory: Path) -> None:
     ]
     for items in ways:
         try:
-            assert all(isinstance(item.record, dict) for item in items()), "every line gives a record"
+            assert all(isinstance(item.record, dict) for item in items()), (
+                "every line gives a record"
+            )
         except (*DAMAGED, ConfigError):
             assert any(path.name.endswith(".gz") for path in segments(directory / "gate").values())
 
 
 def _check(log: Path) -> LogReport | None:
-    """What the checker says. A log it calls intact has the genuine records, as far as they are signed."""
+    """What the checker says. A log it calls intact has the genuine records, as far as they are
+    signed.
+    """
     reports = verify_directory(log.parent, KEYS)
     if not reports:
         return None
@@ -88,7 +102,9 @@ def _check(log: Path) -> LogReport | None:
             with open_segment(path) as file:
                 lines += file.read().splitlines()
         signed = report.signed - report.first
-        assert lines[: max(signed, 0)] == GENUINE[report.first : report.signed], "signed records are those that were written"
+        assert lines[: max(signed, 0)] == GENUINE[report.first : report.signed], (
+            "signed records are those that were written"
+        )
     return report
 
 

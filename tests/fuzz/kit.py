@@ -13,7 +13,17 @@ SEEDS = HERE / "seeds"
 FOUND = HERE / "found"
 POLICIES = HERE.parent.parent / "policies"
 
-TARGETS = ("luigi_api", "luigi_pages", "luigi_fields", "xmlrpc_codec", "xmlrpc_dialect", "transcoder", "credential", "journal", "http_edge")
+TARGETS = (
+    "luigi_api",
+    "luigi_pages",
+    "luigi_fields",
+    "xmlrpc_codec",
+    "xmlrpc_dialect",
+    "transcoder",
+    "credential",
+    "journal",
+    "http_edge",
+)
 
 ALICE = Principal("https://idp.example", "idp", "alice", ("admin",))
 ORIGIN = Origin("127.0.0.1", 1, "TLSv1.3", "fuzz")
@@ -29,11 +39,18 @@ def load(target: str) -> Callable[[bytes], None]:
 
 def cases(target: str) -> list[Path]:
     """The kept cases of one target: those made by hand, and those found."""
-    return sorted(path for directory in (SEEDS, FOUND) for path in (directory / target).glob("*") if not path.name.startswith("."))
+    return sorted(
+        path
+        for directory in (SEEDS, FOUND)
+        for path in (directory / target).glob("*")
+        if not path.name.startswith(".")
+    )
 
 
 def read(function: Callable[..., T], *args: object) -> T | Rejected:
-    """What `function` makes of its arguments: a value, or the one refusal it may raise. Any other exception passes through."""
+    """What `function` makes of its arguments: a value, or the one refusal it may raise. Any other
+    exception passes through.
+    """
     try:
         return function(*args)
     except Rejected as error:
@@ -43,7 +60,9 @@ def read(function: Callable[..., T], *args: object) -> T | Rejected:
 
 
 def typed(value: Value) -> object:
-    """`value` with every type written out: Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``, and the wire has not."""
+    """`value` with every type written out: Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``, and
+    the wire has not.
+    """
     if isinstance(value, dict):
         return ("dict", [(name, typed(item)) for name, item in value.items()])
     if isinstance(value, list):
@@ -60,11 +79,17 @@ def request(verb: str, target: str, headers: dict[bytes, bytes], body: bytes) ->
 
 
 def parse_http(data: bytes) -> Request | None:
-    """``VERB target``, then ``name: value`` lines, an empty line, and the body; None for what the edge would not pass on."""
+    """``VERB target``, then ``name: value`` lines, an empty line, and the body; None for what the
+    edge would not pass on.
+    """
     head, _, body = data.partition(b"\n\n")
     first, *lines = head.split(b"\n")
     verb, _, target = first.partition(b" ")
-    if verb not in (b"GET", b"POST", b"HEAD") or not target.startswith(b"/") or not all(0x21 <= c <= 0x7E and c != 0x23 for c in target):
+    if (
+        verb not in (b"GET", b"POST", b"HEAD")
+        or not target.startswith(b"/")
+        or not all(0x21 <= c <= 0x7E and c != 0x23 for c in target)
+    ):
         return None
     headers = {}
     for line in lines:

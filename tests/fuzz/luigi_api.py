@@ -1,7 +1,8 @@
-"""luigid's JSON calls: what is accepted is what luigid would have read, and what is sent on is read as what was decided.
+"""luigid's JSON calls: what is accepted is what luigid would have read, and what is sent on is read
+as what was decided.
 
-Three forms of input: an HTTP request (see `kit.parse_http`); ``= method`` and a line break before the JSON of its arguments;
-``< method`` and a line break before an answer of luigid's.
+Three forms of input: an HTTP request (see `kit.parse_http`); ``= method`` and a line break before
+the JSON of its arguments; ``< method`` and a line break before an answer of luigid's.
 """
 
 import json
@@ -28,7 +29,11 @@ def one(data: bytes) -> None:
         method = name.decode("latin-1")
         if data[:1] == b"=":
             args = read(parse_arguments, rest)
-            call = args if isinstance(args, Rejected) else read(make_call, "luigi", CATALOG, method, args, ALICE, BATCHES)
+            call = (
+                args
+                if isinstance(args, Rejected)
+                else read(make_call, "luigi", CATALOG, method, args, ALICE, BATCHES)
+            )
             if isinstance(call, Call):
                 _check_sent(call, request("POST", "/api/x", {}, b""))
         elif method in CATALOG.methods:
@@ -47,8 +52,14 @@ def one(data: bytes) -> None:
 
 
 def _as_luigid_reads(form: str) -> dict[str, Value]:
-    """The arguments in a form, as luigid 3 reads them: the last ``data``, stripped, through Python's json."""
-    fields = [value for name, value in parse_qsl(form, keep_blank_values=True, encoding="latin-1") if name == "data"]
+    """The arguments in a form, as luigid 3 reads them: the last ``data``, stripped, through
+    Python's json.
+    """
+    fields = [
+        value
+        for name, value in parse_qsl(form, keep_blank_values=True, encoding="latin-1")
+        if name == "data"
+    ]
     if not fields:
         return {}
     args: dict[str, Value] = json.loads(fields[-1].encode("latin-1").strip().decode("utf-8"))
@@ -64,13 +75,19 @@ def _check_sent(call: Call, asked: Request) -> None:
     worker = CATALOG.methods[call.method].worker_arg
     if worker is not None:
         expected = {**expected, worker: str(expected[worker]) + worker_mark(ALICE)}
-    [(name, _)] = parse_qsl(outbound.body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    [(name, _)] = parse_qsl(
+        outbound.body.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
+    )
     assert name == "data"
-    assert typed(_as_luigid_reads(outbound.body.decode("latin-1"))) == typed(dict(expected)), "luigid would read something else"
+    assert typed(_as_luigid_reads(outbound.body.decode("latin-1"))) == typed(dict(expected)), (
+        "luigid would read something else"
+    )
 
 
 def _check_answer(call: Call, body: bytes) -> None:
-    """An answer is passed on, rewritten as an answer with the same members, or refused as none of luigid's."""
+    """An answer is passed on, rewritten as an answer with the same members, or refused as none of
+    luigid's.
+    """
     reply = read(API.answer, call, ALICE, Answer(200, {b"content-type": b"application/json"}, body))
     if not isinstance(reply, Rejected) and reply.body != body:
         before, after = json.loads(body)["response"], json.loads(reply.body)["response"]

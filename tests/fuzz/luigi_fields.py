@@ -1,4 +1,6 @@
-"""The form field and the JSON in it: the fast roads give what the slow roads give, and what others read. The input is the text."""
+"""The form field and the JSON in it: the fast roads give what the slow roads give, and what others
+read. The input is the text.
+"""
 
 import json
 import math
@@ -28,11 +30,15 @@ def _form(data: bytes) -> None:
     else:
         assert decoded == unquote_to_bytes(data.replace(b"+", b" ")), "both roads decode alike"
     assert read_field(write_field(data)) == data, "what is written reads back"
-    [(name, value)] = parse_qsl(write_field(data).decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    [(name, value)] = parse_qsl(
+        write_field(data).decode("latin-1"), keep_blank_values=True, encoding="latin-1"
+    )
     assert (name, value.encode("latin-1")) == ("data", data), "and others read it so"
     field = read(read_field, data)
     if isinstance(field, bytes):
-        [(name, value)] = parse_qsl(data.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        [(name, value)] = parse_qsl(
+            data.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
+        )
         assert (name, value.encode("latin-1")) == ("data", field), "others read the same field"
 
 
@@ -44,9 +50,13 @@ def _json(data: bytes) -> None:
     assert not isinstance(mine, Rejected), "what is one plain object is accepted"
     assert typed(mine) == typed(theirs), "both roads read alike"
     assert typed(json.loads(data.decode())) == typed(mine), "and as luigid does"
-    assert typed(parse_arguments(write_arguments(mine, {}))) == typed(mine), "what is written reads back"
+    assert typed(parse_arguments(write_arguments(mine, {}))) == typed(mine), (
+        "what is written reads back"
+    )
     changed = {**mine, "worker": "w"}
-    assert typed(parse_arguments(write_arguments(mine, {"worker": "w"}))) == typed(changed), "and so does what is changed"
+    assert typed(parse_arguments(write_arguments(mine, {"worker": "w"}))) == typed(changed), (
+        "and so does what is changed"
+    )
 
 
 def _slowly(data: bytes) -> dict[str, Value] | Reason:
@@ -63,7 +73,9 @@ def _slowly(data: bytes) -> dict[str, Value] | Reason:
         return value
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number
+        )
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         return Reason.CALL_TOO_COMPLEX

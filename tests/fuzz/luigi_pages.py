@@ -1,4 +1,6 @@
-"""luigid's pages: a path is read once, and the path that is sent on has one reading only. The input is an HTTP request."""
+"""luigid's pages: a path is read once, and the path that is sent on has one reading only. The input
+is an HTTP request.
+"""
 
 import re
 from urllib.parse import unquote, urlsplit
@@ -29,4 +31,6 @@ def one(data: bytes) -> None:
     again = read(PAGES.decode, request(outbound.verb, target, {}, b""), parts.path, ALICE)
     assert isinstance(again, Call), "what is sent on would be accepted"
     assert again.method == call.method, "and is the same page"
-    assert typed(dict(again.args)) == typed({**call.args, "path": call.args["path"] or "/"}), "and the same arguments"
+    assert typed(dict(again.args)) == typed({**call.args, "path": call.args["path"] or "/"}), (
+        "and the same arguments"
+    )

@@ -9,15 +9,21 @@ from tests.fuzz.kit import SEEDS, TARGETS, cases, load
 KEPT = [(target, case) for target in TARGETS for case in cases(target)]
 
 
-@pytest.mark.parametrize(("target", "case"), KEPT, ids=[f"{target}/{case.name}" for target, case in KEPT])
+@pytest.mark.parametrize(
+    ("target", "case"), KEPT, ids=[f"{target}/{case.name}" for target, case in KEPT]
+)
 def test_a_kept_case_holds(target: str, case: Path) -> None:
-    """The promises of the target hold for this input, which was made by hand to reach a rule, or has once broken one."""
+    """The promises of the target hold for this input, which was made by hand to reach a rule, or
+    has once broken one.
+    """
     load(target)(case.read_bytes())
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_holds_for_its_seeds_cut_and_doubled(target: str) -> None:
-    """A plain, fixed mutation of every seed, so that the promises are held a little where there is no fuzzer."""
+    """A plain, fixed mutation of every seed, so that the promises are held a little where there is
+    no fuzzer.
+    """
     one = load(target)
     for seed in sorted((SEEDS / target).iterdir()):
         data = seed.read_bytes()

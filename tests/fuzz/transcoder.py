@@ -1,4 +1,5 @@
-"""luigid's answers read as XML-RPC while they arrive: wherever they are cut, and as the codec would write the whole.
+"""luigid's answers read as XML-RPC while they arrive: wherever they are cut, and as the codec would
+write the whole.
 
 The first byte says in pieces of how many bytes the rest arrives.
 """
@@ -20,7 +21,9 @@ def one(data: bytes) -> None:
     size, body = data[0] or 256, data[1:]
     whole, pieces = read(_through, body, len(body) + 1), read(_through, body, size)
     meant, at_once = _meant(body), read(json_to_xml, body)
-    assert isinstance(whole, Rejected) == isinstance(pieces, Rejected), "where it is cut does not decide whether it is read"
+    assert isinstance(whole, Rejected) == isinstance(pieces, Rejected), (
+        "where it is cut does not decide whether it is read"
+    )
     if isinstance(whole, Rejected):
         assert isinstance(at_once, Rejected), "nor is more taken in one piece"
         assert isinstance(whole, Unavailable), "it is the upstream that erred"
@@ -40,7 +43,9 @@ def _through(body: bytes, size: int) -> bytes:
 
 
 def _meant(body: bytes) -> bytes | None:
-    """What `encode_response` writes of the answer; None for what is no answer, and for one with a key that stands twice."""
+    """What `encode_response` writes of the answer; None for what is no answer, and for one with a
+    key that stands twice.
+    """
 
     def once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
         if len({name for name, _ in pairs}) != len(pairs):
@@ -48,14 +53,20 @@ def _meant(body: bytes) -> bytes | None:
         return dict(pairs)
 
     def short(digits: str) -> float:
-        if len(digits) > TOKEN_LIMIT:  # integers of so many digits are beyond XML-RPC's 64 bits anyway
+        # integers of so many digits are beyond XML-RPC's 64 bits anyway
+        if len(digits) > TOKEN_LIMIT:
             raise ValueError
         return float(digits)
 
     try:
         document = json.loads(body.decode(), object_pairs_hook=once, parse_float=short)
-        if not isinstance(document, dict) or document.keys() != {"response"} or b'"response"' not in body:
-            return None  # the transcoder wants the wrapper's key as luigid writes it, without escapes
+        if (
+            not isinstance(document, dict)
+            or document.keys() != {"response"}
+            or b'"response"' not in body
+        ):
+            # the transcoder wants the wrapper's key as luigid writes it, without escapes
+            return None
         return encode_response(document["response"], lossy=True)
     except (ValueError, RecursionError, Unavailable):
         return None

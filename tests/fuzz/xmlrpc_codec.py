@@ -1,4 +1,6 @@
-"""XML-RPC documents: what is accepted, other parsers read as the same call, and what is written reads back. The input is the document."""
+"""XML-RPC documents: what is accepted, other parsers read as the same call, and what is written
+reads back. The input is the document.
+"""
 
 import xmlrpc.client
 from typing import Any
@@ -6,7 +8,15 @@ from unittest.mock import patch
 
 from proxy.errors import Rejected, Unavailable
 from proxy.protocol.xmlrpc.call_templates import Shapes
-from proxy.protocol.xmlrpc.codec import Fault, codec, decode_call, decode_response, encode_call, encode_fault, encode_response
+from proxy.protocol.xmlrpc.codec import (
+    Fault,
+    codec,
+    decode_call,
+    decode_response,
+    encode_call,
+    encode_fault,
+    encode_response,
+)
 from proxy.protocol.xmlrpc.multicall import decode_multicall, encode_multicall_results
 from tests.fuzz.kit import read, typed
 from tests.protocol.xmlrpc.plain_reader import PlainReader
@@ -17,7 +27,9 @@ def one(data: bytes) -> None:
     """Hold the promises for one input."""
     call = read(decode_call, data)
     with patch.object(codec, "Reader", PlainReader), patch.object(codec, "_SHAPES", Shapes(0)):
-        assert _compared(read(decode_call, data)) == _compared(call), "a plain reader reads the same, or refuses it in the same words"
+        assert _compared(read(decode_call, data)) == _compared(call), (
+            "a plain reader reads the same, or refuses it in the same words"
+        )
     if isinstance(call, Rejected):
         assert not isinstance(call, Unavailable), "it is the caller who erred"
     else:
@@ -35,11 +47,15 @@ def one(data: bytes) -> None:
         assert not isinstance(again, Fault)
         assert typed(again) == typed(answer), "an answer reads back"
         assert encode_response(again) == written, "and is written in one way"
-        assert decode_response(encode_multicall_results([answer])) == [[answer]] or typed(answer) != typed(answer)
+        assert decode_response(encode_multicall_results([answer])) == [[answer]] or typed(
+            answer
+        ) != typed(answer)
 
 
 def _compared(found: tuple[str, list[Any]] | Rejected) -> object:
-    return (found.reason, found.detail) if isinstance(found, Rejected) else (found[0], typed(found[1]))
+    return (
+        (found.reason, found.detail) if isinstance(found, Rejected) else (found[0], typed(found[1]))
+    )
 
 
 def _call(data: bytes, method: str, params: list[Any]) -> None:
@@ -49,11 +65,16 @@ def _call(data: bytes, method: str, params: list[Any]) -> None:
     assert encode_call(name, again) == written, "and is written in one way"
     for document in (data, written):
         name, values = tree_call(document)
-        assert (name, typed(values)) == (method, typed(params)), "a plain walk over the tree finds the same call"
-    # What came is not what is sent on: CPython knows one spelling of a date, and takes no second text beside CDATA.
+        assert (name, typed(values)) == (method, typed(params)), (
+            "a plain walk over the tree finds the same call"
+        )
+    # What came is not what is sent on: CPython knows one spelling of a date, and takes no second
+    # text beside CDATA.
     loaded, cpython_name = xmlrpc.client.loads(written, use_builtin_types=True)
     assert cpython_name == method, "CPython finds the same method"
-    assert [_shown(one) for one in loaded] == [as_cpython_reads(one) for one in params], "and the same arguments"
+    assert [_shown(one) for one in loaded] == [as_cpython_reads(one) for one in params], (
+        "and the same arguments"
+    )
     entries = read(decode_multicall, params)
     if not isinstance(entries, Rejected):
         for entry in entries:

@@ -1,4 +1,6 @@
-"""XML-RPC calls by name, at an XML-RPC server and at luigid: what is sent on says what was decided. The input is the body, gzip or not."""
+"""XML-RPC calls by name, at an XML-RPC server and at luigid: what is sent on says what was decided.
+The input is the body, gzip or not.
+"""
 
 import json
 from urllib.parse import parse_qsl
@@ -14,7 +16,13 @@ from tests.fuzz.kit import ALICE, POLICIES, read, request, typed
 LIMIT = 1 << 20
 LUIGI = load_catalog(POLICIES / "catalogs" / "luigi.toml")
 TO_LUIGI = LuigiOverXmlRpc("luigi", LUIGI, "", batch_calls=10, body_bytes=LIMIT)
-TO_SERVER = XmlRpc("processes", load_catalog(POLICIES / "catalogs" / "supervisor.toml"), "/RPC2", batch_calls=10, body_bytes=LIMIT)
+TO_SERVER = XmlRpc(
+    "processes",
+    load_catalog(POLICIES / "catalogs" / "supervisor.toml"),
+    "/RPC2",
+    batch_calls=10,
+    body_bytes=LIMIT,
+)
 
 
 def one(data: bytes) -> None:
@@ -39,7 +47,9 @@ def one(data: bytes) -> None:
 
 def _check_server(call: Call, sent: bytes) -> None:
     name, params = decode_call(sent)
-    assert (name, typed(params)) == (call.method, typed(list(call.args.values()))), "the server gets the call that was decided"
+    assert (name, typed(params)) == (call.method, typed(list(call.args.values()))), (
+        "the server gets the call that was decided"
+    )
 
 
 def _check_luigi(call: Call, sent: bytes) -> None:
@@ -48,4 +58,6 @@ def _check_luigi(call: Call, sent: bytes) -> None:
     worker = LUIGI.methods[call.method].worker_arg
     if worker is not None:
         expected[worker] = str(expected[worker]) + worker_mark(ALICE)
-    assert typed(json.loads(text.encode("latin-1"))) == typed(expected), "luigid gets the call that was decided"
+    assert typed(json.loads(text.encode("latin-1"))) == typed(expected), (
+        "luigid gets the call that was decided"
+    )

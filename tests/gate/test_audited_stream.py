@@ -26,7 +26,9 @@ class Parts:
 
 
 async def test_a_stream_that_ends_is_recorded_once() -> None:
-    """The end has its outcome and its bytes; closing the stream afterwards, as everyone does, adds nothing."""
+    """The end has its outcome and its bytes; closing the stream afterwards, as everyone does, adds
+    nothing.
+    """
     ends: list[tuple[str, int]] = []
     stream = Recorded(Parts([b"ab", b"c"]), lambda outcome, sent: ends.append((outcome, sent)))
     assert [part async for part in stream] == [b"ab", b"c"]
@@ -37,7 +39,10 @@ async def test_a_stream_that_ends_is_recorded_once() -> None:
 async def test_a_stream_that_the_upstream_cuts_short_has_its_reason() -> None:
     """The caller sees that it is cut, the record says why."""
     ends: list[tuple[str, int]] = []
-    stream = Recorded(Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED)), lambda outcome, sent: ends.append((outcome, sent)))
+    stream = Recorded(
+        Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED)),
+        lambda outcome, sent: ends.append((outcome, sent)),
+    )
     with pytest.raises(Unavailable):
         [part async for part in stream]
     assert ends == [("upstream-closed", 2)]
@@ -53,7 +58,9 @@ async def test_what_is_held_for_a_stream_is_let_go_once_at_its_end(end: str) -> 
         if end == "record fails":
             raise RuntimeError
 
-    stream = Recorded(Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED) if end == "cut" else None), close)
+    stream = Recorded(
+        Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED) if end == "cut" else None), close
+    )
     stream.last = lambda: ends.append("last")
     assert await stream.__anext__() == b"ab"
     assert ends == []

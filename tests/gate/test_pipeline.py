@@ -1,4 +1,6 @@
-"""The pipeline's laws, with real tokens, real policies and a real journal; only the upstream's socket is a double."""
+"""The pipeline's laws, with real tokens, real policies and a real journal; only the upstream's
+socket is a double.
+"""
 
 import asyncio
 import json
@@ -35,17 +37,26 @@ next_id = new_request_id_source()
 
 
 class ScriptedLeg:
-    """A double for the upstream: notes what it was sent, and whether the call's record was on disk by then."""
+    """A double for the upstream: notes what it was sent, and whether the call's record was on disk
+    by then.
+    """
 
     def __init__(self, journal_directory: Path) -> None:
         self.journal_directory = journal_directory
         self.sent: list[Outbound] = []
         self.recorded: list[bool] = []
-        self.answer: Answer | Unavailable | Exception = Answer(200, {b"content-type": b"application/json"}, b'{"response": null}')
+        self.answer: Answer | Unavailable | Exception = Answer(
+            200, {b"content-type": b"application/json"}, b'{"response": null}'
+        )
 
     async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
         self.sent.append(outbound)
-        self.recorded.append(any(r.get("id") == receipt.call_id and r["stage"] == "decided" for r in read_records(self.journal_directory)))
+        self.recorded.append(
+            any(
+                r.get("id") == receipt.call_id and r["stage"] == "decided"
+                for r in read_records(self.journal_directory)
+            )
+        )
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -66,7 +77,12 @@ class SilentLog:
         self.lines.append(("rejected", {"ref": ref, "address": address, "reason": reason}))
 
     def failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
-        self.lines.append(("upstream failed", {"ref": ref, "upstream": upstream, "method": method, "reason": reason}))
+        self.lines.append(
+            (
+                "upstream failed",
+                {"ref": ref, "upstream": upstream, "method": method, "reason": reason},
+            )
+        )
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:
@@ -76,7 +92,9 @@ def read_records(directory: Path) -> list[dict[str, Any]]:
 
 def calls_of(directory: Path) -> list[dict[str, Any]]:
     """The records about requests, without the log's own."""
-    return [r for r in read_records(directory) if r["stage"] in ("decided", "completed", "rejected")]
+    return [
+        r for r in read_records(directory) if r["stage"] in ("decided", "completed", "rejected")
+    ]
 
 
 class Bench:
@@ -91,14 +109,27 @@ class Bench:
         supervisor = load_catalog(POLICIES / "catalogs" / "supervisor.toml")
         policy = load_policies(POLICIES, {"luigi": catalog, "processes": supervisor})
         profile = Profile(self.issuer.issuer, self.issuer.audience)
-        self.verifier = Verifier([Issuer("local", profile, KeyFile(self.issuer.key_set))], policy.roles.of)
+        self.verifier = Verifier(
+            [Issuer("local", profile, KeyFile(self.issuer.key_set))], policy.roles.of
+        )
         self.leg = ScriptedLeg(self.audit)
         self.log = SilentLog()
         routes = [
             make_route("luigi", "/", catalog, self.leg, batch_calls=10, body_bytes=1 << 20),
-            make_route("processes", "/processes", supervisor, self.leg, batch_calls=10, body_bytes=1 << 20),
+            make_route(
+                "processes", "/processes", supervisor, self.leg, batch_calls=10, body_bytes=1 << 20
+            ),
         ]
-        self.gate = Gate(routes, self.verifier, policy, journal, Meter(), self.log, in_flight=8, clock=lambda: NOW)
+        self.gate = Gate(
+            routes,
+            self.verifier,
+            policy,
+            journal,
+            Meter(),
+            self.log,
+            in_flight=8,
+            clock=lambda: NOW,
+        )
 
     def use(self, leg: Leg) -> None:
         """Put another leg under every route."""
@@ -107,7 +138,15 @@ class Bench:
     def token(self, role: str) -> bytes:
         return b"Bearer " + self.issuer.issue(f"{role}-1", [role], 3600, NOW).encode()
 
-    async def ask(self, path: str, role: str | None, body: bytes = b"", kind: bytes = FORM, verb: str = "POST", **headers: bytes) -> Reply:
+    async def ask(
+        self,
+        path: str,
+        role: str | None,
+        body: bytes = b"",
+        kind: bytes = FORM,
+        verb: str = "POST",
+        **headers: bytes,
+    ) -> Reply:
         sent = {name.replace("_", "-").encode(): value for name, value in headers.items()}
         sent[b"host"] = b"localhost"
         if body:
@@ -115,7 +154,15 @@ class Bench:
         if role is not None:
             sent[b"authorization"] = self.token(role)
         path, _, query = path.partition("?")
-        request = Request(next_id(), verb, path, query or None, sent, body, Origin("127.0.0.1", 4711, "TLSv1.3", "test"))
+        request = Request(
+            next_id(),
+            verb,
+            path,
+            query or None,
+            sent,
+            body,
+            Origin("127.0.0.1", 4711, "TLSv1.3", "test"),
+        )
 
         async def no_more() -> bytes:
             raise AssertionError("the body was whole")
@@ -127,7 +174,9 @@ class Bench:
 
 
 def held_up(bench: Bench, *effects: str) -> asyncio.Event:
-    """Have the upstream hold up its answers (to calls of these effects, or all) until the event is set."""
+    """Have the upstream hold up its answers (to calls of these effects, or all) until the event is
+    set.
+    """
     release = asyncio.Event()
     leg = bench.leg
 
@@ -153,27 +202,43 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def test_record_is_on_disk_before_the_call_leaves(bench: Bench) -> None:
-    """Law 2: when the upstream is sent a call, its `decided` record can already be read from the file."""
+    """Law 2: when the upstream is sent a call, its `decided` record can already be read from the
+    file.
+    """
     reply = await bench.ask("/api/pause", "admin")
     assert reply.status == 200
     assert bench.leg.recorded == [True]
     await bench.journal.close()
     decided, completed = calls_of(bench.audit)
-    assert (decided["stage"], decided["method"], decided["decision"]) == ("decided", "pause", "allow")
-    assert (completed["stage"], completed["outcome"], completed["id"]) == ("completed", "ok", decided["id"])
+    assert (decided["stage"], decided["method"], decided["decision"]) == (
+        "decided",
+        "pause",
+        "allow",
+    )
+    assert (completed["stage"], completed["outcome"], completed["id"]) == (
+        "completed",
+        "ok",
+        decided["id"],
+    )
 
 
 async def test_denied_call_is_recorded_and_not_forwarded(bench: Bench) -> None:
-    """Law 3: a viewer may not pause; the reply's line, the log and the record give the same reason and reference."""
+    """Law 3: a viewer may not pause; the reply's line, the log and the record give the same reason
+    and reference.
+    """
     reply = await bench.ask("/api/pause", "viewer")
     assert reply.status == 403
-    assert reply.phrase.startswith(b"callgate: viewer-1 (viewer) may not pause luigi [no-policy-allows, ref ")
+    assert reply.phrase.startswith(
+        b"callgate: viewer-1 (viewer) may not pause luigi [no-policy-allows, ref "
+    )
     assert bench.leg.sent == []
     await bench.journal.close()
     [decided] = calls_of(bench.audit)
     assert (decided["decision"], decided["reason"]) == ("deny", "no-policy-allows")
     assert decided["id"].encode() in reply.phrase
-    assert ("denied", decided["id"]) in [(event, fields.get("ref")) for event, fields in bench.log.lines]
+    assert ("denied", decided["id"]) in [
+        (event, fields.get("ref")) for event, fields in bench.log.lines
+    ]
 
 
 async def test_denied_get_work_is_the_disabled_answer(bench: Bench) -> None:
@@ -198,7 +263,9 @@ async def test_draining_gate_answers_get_work_disabled(bench: Bench) -> None:
     ("role", "status", "reason"),
     [(None, 401, "no-credential"), ("stranger", 403, "no-role")],
 )
-async def test_no_token_and_no_role(bench: Bench, role: str | None, status: int, reason: str) -> None:
+async def test_no_token_and_no_role(
+    bench: Bench, role: str | None, status: int, reason: str
+) -> None:
     """Without a token 401, without a role 403, and nothing is forwarded either way."""
     reply = await bench.ask("/api/task_list", role)
     assert reply.status == status
@@ -219,15 +286,29 @@ async def test_client_headers_and_credentials_stay_here(bench: Bench) -> None:
 
 
 async def test_worker_id_is_marked_upstream_and_unmarked_in_the_answer(bench: Bench) -> None:
-    """The worker id is bound to the identity, and a worker still recognises itself in the answer to get_work."""
+    """The worker id is bound to the identity, and a worker still recognises itself in the answer to
+    get_work.
+    """
     bench.leg.answer = Answer(
         200,
         {b"content-type": b"application/json"},
-        json.dumps({"response": {"running_tasks": [{"worker": "w [local:worker-1]"}, {"worker": "v [local:other]"}]}}).encode(),
+        json.dumps(
+            {
+                "response": {
+                    "running_tasks": [
+                        {"worker": "w [local:worker-1]"},
+                        {"worker": "v [local:other]"},
+                    ]
+                }
+            }
+        ).encode(),
     )
     reply = await bench.ask("/api/get_work", "worker", b'data={"worker":"w","host":"h"}')
     assert b'"w+[local:worker-1]"' in bench.leg.sent[0].body
-    assert [task["worker"] for task in json.loads(reply.body)["response"]["running_tasks"]] == ["w", "v [local:other]"]
+    assert [task["worker"] for task in json.loads(reply.body)["response"]["running_tasks"]] == [
+        "w",
+        "v [local:other]",
+    ]
 
 
 async def test_forged_mark_is_refused(bench: Bench) -> None:
@@ -238,8 +319,12 @@ async def test_forged_mark_is_refused(bench: Bench) -> None:
     assert bench.leg.sent == []
 
 
-@pytest.mark.parametrize("reason", [Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_CLOSED])
-async def test_upstream_failure_is_one_refusal_and_a_closed_record(bench: Bench, reason: Reason) -> None:
+@pytest.mark.parametrize(
+    "reason", [Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_CLOSED]
+)
+async def test_upstream_failure_is_one_refusal_and_a_closed_record(
+    bench: Bench, reason: Reason
+) -> None:
     """A call that could not be served is answered once, and its record says what became of it."""
     bench.leg.answer = Unavailable(reason, retry_after=5)
     reply = await bench.ask("/api/pause", "admin")
@@ -247,7 +332,9 @@ async def test_upstream_failure_is_one_refusal_and_a_closed_record(bench: Bench,
     assert (b"retry-after", b"5") in reply.headers
     assert len(bench.leg.sent) == 1
     failed = [fields for event, fields in bench.log.lines if event == "upstream failed"]
-    assert [(line["upstream"], line["method"], line["reason"]) for line in failed] == [("luigi", "pause", reason.value)]
+    assert [(line["upstream"], line["method"], line["reason"]) for line in failed] == [
+        ("luigi", "pause", reason.value)
+    ]
     await bench.journal.close()
     assert [(r["stage"], r.get("outcome"), r["reason"]) for r in calls_of(bench.audit)] == [
         ("decided", None, "allowed"),
@@ -255,23 +342,34 @@ async def test_upstream_failure_is_one_refusal_and_a_closed_record(bench: Bench,
     ]
 
 
-async def test_a_path_of_an_upstream_where_nobody_answers_is_recorded_under_it(bench: Bench) -> None:
-    """What leads to an upstream and there to nothing is refused like any path, and its record names the upstream."""
+async def test_a_path_of_an_upstream_where_nobody_answers_is_recorded_under_it(
+    bench: Bench,
+) -> None:
+    """What leads to an upstream and there to nothing is refused like any path, and its record names
+    the upstream.
+    """
     reply = await bench.ask("/processes/elsewhere", "viewer")
     assert reply.status == 404
     await bench.journal.close()
-    assert [(r["stage"], r["reason"], r["upstream"]) for r in calls_of(bench.audit)] == [("rejected", "not-found", "processes")]
+    assert [(r["stage"], r["reason"], r["upstream"]) for r in calls_of(bench.audit)] == [
+        ("rejected", "not-found", "processes")
+    ]
 
 
 async def test_unexpected_failure_is_an_internal_error_without_its_text(bench: Bench) -> None:
-    """Whatever goes wrong inside, the caller gets a reference and not a traceback, and the record is closed."""
+    """Whatever goes wrong inside, the caller gets a reference and not a traceback, and the record
+    is closed.
+    """
     bench.leg.answer = RuntimeError("hunter2")
     reply = await bench.ask("/api/pause", "admin")
     assert reply.status == 500
     assert b"hunter2" not in reply.body
     assert "hunter2" not in repr(bench.log.lines)
     await bench.journal.close()
-    assert [(r["stage"], r["reason"]) for r in calls_of(bench.audit)] == [("decided", "allowed"), ("completed", "internal-error")]
+    assert [(r["stage"], r["reason"]) for r in calls_of(bench.audit)] == [
+        ("decided", "allowed"),
+        ("completed", "internal-error"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +380,9 @@ async def test_unexpected_failure_is_an_internal_error_without_its_text(bench: B
         (Answer(404, {b"content-type": b"text/html"}, b"<html>"), "upstream-invalid"),
     ],
 )
-async def test_answers_that_are_none_do_not_reach_the_caller(bench: Bench, answer: Answer, reason: str) -> None:
+async def test_answers_that_are_none_do_not_reach_the_caller(
+    bench: Bench, answer: Answer, reason: str
+) -> None:
     """HTML where JSON is due becomes a refusal in JSON: a worker would die of it without a hint."""
     bench.leg.answer = answer
     reply = await bench.ask("/api/task_list", "viewer")
@@ -292,7 +392,9 @@ async def test_answers_that_are_none_do_not_reach_the_caller(bench: Bench, answe
 
 
 async def test_too_many_requests_in_hand_are_turned_away_at_once(bench: Bench) -> None:
-    """Beyond the limit of requests in hand the answer is 503 with Retry-After, before anything else is done."""
+    """Beyond the limit of requests in hand the answer is 503 with Retry-After, before anything else
+    is done.
+    """
     bench.gate.in_flight = 8
     reply = await bench.ask("/api/task_list", "viewer")
     assert (reply.status, json.loads(reply.body)["error"]["reason"]) == (503, "overloaded")
@@ -312,10 +414,14 @@ async def test_views_leave_room_for_work(bench: Bench) -> None:
 
 
 async def test_a_long_view_counts_until_its_reader_has_all_of_it(bench: Bench) -> None:
-    """Whoever does not read keeps no place but their own: it is given back at the end of the stream, not when it begins."""
+    """Whoever does not read keeps no place but their own: it is given back at the end of the
+    stream, not when it begins.
+    """
     held = []
     for _ in range(2):
-        bench.leg.answer = Answer(200, {b"content-type": b"application/json"}, stream=Parts([b"ab"], None))
+        bench.leg.answer = Answer(
+            200, {b"content-type": b"application/json"}, stream=Parts([b"ab"], None)
+        )
         held.append(await bench.ask("/api/task_list", "viewer"))
     assert [reply.status for reply in held] == [200, 503]
     bench.leg.answer = Answer(200, {b"content-type": b"application/json"}, b'{"response": null}')
@@ -328,25 +434,43 @@ async def test_a_long_view_counts_until_its_reader_has_all_of_it(bench: Bench) -
 
 
 async def test_one_principal_has_views_for_a_few_dashboards_at_once(bench: Bench) -> None:
-    """However much the gate carries: 128, so that the rest of what it keeps for views is for others."""
-    bench.gate = Gate(bench.gate._routes.routes, bench.verifier, bench.gate._policy, bench.journal, Meter(), bench.log, in_flight=2048)
+    """However much the gate carries: 128, so that the rest of what it keeps for views is for
+    others.
+    """
+    bench.gate = Gate(
+        bench.gate._routes.routes,
+        bench.verifier,
+        bench.gate._policy,
+        bench.journal,
+        Meter(),
+        bench.log,
+        in_flight=2048,
+    )
     bench.gate._clock = lambda: NOW
     release = held_up(bench)
     crowd = [asyncio.ensure_future(bench.ask("/api/task_list", "viewer")) for _ in range(136)]
     other = asyncio.ensure_future(bench.ask("/api/task_list", "operator"))
     refused = await asyncio.wait_for(asyncio.gather(*crowd[128:]), 20)
-    assert [(reply.status, (b"retry-after", b"1") in reply.headers) for reply in refused] == [(503, True)] * 8
+    assert [(reply.status, (b"retry-after", b"1") in reply.headers) for reply in refused] == [
+        (503, True)
+    ] * 8
     release.set()
     assert [(await call).status for call in crowd[:128]] == [200] * 128
     assert (await other).status == 200
 
 
 async def test_the_leg_is_told_who_looks(bench: Bench) -> None:
-    """Places for views are shared out between principals; a call that acts or says that a worker lives has none to wait for."""
+    """Places for views are shared out between principals; a call that acts or says that a worker
+    lives has none to wait for.
+    """
     await bench.ask("/api/task_list", "viewer")
     await bench.ask("/api/pause", "admin")
     await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')
-    assert [(outbound.effect, outbound.viewer) for outbound in bench.leg.sent] == [("view", "local|viewer-1"), ("act", ""), ("alive", "")]
+    assert [(outbound.effect, outbound.viewer) for outbound in bench.leg.sent] == [
+        ("view", "local|viewer-1"),
+        ("act", ""),
+        ("alive", ""),
+    ]
     assert not any(b"viewer-1" in outbound.body + outbound.path for outbound in bench.leg.sent)
 
 
@@ -374,7 +498,9 @@ async def test_bundle_of_a_caller_without_a_role_is_one_record(bench: Bench) -> 
 
 
 async def test_pings_are_the_last_to_be_turned_away(bench: Bench) -> None:
-    """When everything else is refused a worker may still say that it lives: its tasks would be given up otherwise."""
+    """When everything else is refused a worker may still say that it lives: its tasks would be
+    given up otherwise.
+    """
     bench.gate.in_flight = 12
     assert (await bench.ask("/api/task_list", "viewer")).status == 503
     assert (await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')).status == 200
@@ -383,7 +509,9 @@ async def test_pings_are_the_last_to_be_turned_away(bench: Bench) -> None:
 
 
 async def test_bundle_decides_records_and_answers_each_call(bench: Bench) -> None:
-    """`system.multicall`: the allowed call runs, the denied one is a fault in its place, each has its own record."""
+    """`system.multicall`: the allowed call runs, the denied one is a fault in its place, each has
+    its own record.
+    """
     bench.leg.answer = Answer(200, {b"content-type": b"text/xml"}, _response(b"<int>7</int>"))
     calls = [
         {"methodName": "supervisor.getPID", "params": []},
@@ -409,7 +537,9 @@ async def test_bundle_decides_records_and_answers_each_call(bench: Bench) -> Non
 
 
 async def test_introspection_is_answered_here_and_filtered(bench: Bench) -> None:
-    """`system.listMethods` shows what the caller may call, reaches no upstream, and is recorded like any call."""
+    """`system.listMethods` shows what the caller may call, reaches no upstream, and is recorded
+    like any call.
+    """
     reply = await bench.xmlrpc("/processes/RPC2", "viewer", "system.listMethods")
     assert b"supervisor.getState" in reply.body
     assert b"supervisor.shutdown" not in reply.body
@@ -419,7 +549,9 @@ async def test_introspection_is_answered_here_and_filtered(bench: Bench) -> None
 
 
 async def test_refusals_speak_the_callers_protocol(bench: Bench) -> None:
-    """The same denial is a fault to XML-RPC and a page to a browser; a missing credential is a 401 to both."""
+    """The same denial is a fault to XML-RPC and a page to a browser; a missing credential is a 401
+    to both.
+    """
     fault = await bench.xmlrpc("/RPC2", "viewer", "pause")
     assert (fault.status, fault.content_type) == (200, b"text/xml")
     assert b"<int>403</int>" in fault.body
@@ -432,11 +564,21 @@ async def test_refusals_speak_the_callers_protocol(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("ending", "outcome", "sent"),
-    [(None, "ok", 4), (Unavailable(Reason.UPSTREAM_CLOSED), "upstream-closed", 4), (GeneratorExit(), "client-gone", 2)],
+    [
+        (None, "ok", 4),
+        (Unavailable(Reason.UPSTREAM_CLOSED), "upstream-closed", 4),
+        (GeneratorExit(), "client-gone", 2),
+    ],
 )
-async def test_stream_closes_its_record_however_it_ends(bench: Bench, ending: BaseException | None, outcome: str, sent: int) -> None:
-    """A streamed answer is completed when it ends, cut when the upstream breaks off, and left when the caller leaves."""
-    bench.leg.answer = Answer(200, {b"content-type": b"application/json"}, stream=Parts([b"ab", b"cd"], ending))
+async def test_stream_closes_its_record_however_it_ends(
+    bench: Bench, ending: BaseException | None, outcome: str, sent: int
+) -> None:
+    """A streamed answer is completed when it ends, cut when the upstream breaks off, and left when
+    the caller leaves.
+    """
+    bench.leg.answer = Answer(
+        200, {b"content-type": b"application/json"}, stream=Parts([b"ab", b"cd"], ending)
+    )
     reply = await bench.ask("/api/task_list", "viewer")
     assert reply.stream is not None
     try:
@@ -474,11 +616,17 @@ class Parts:
 
 
 def _response(value: bytes) -> bytes:
-    return b"<?xml version='1.0'?><methodResponse><params><param><value>" + value + b"</value></param></params></methodResponse>"
+    return (
+        b"<?xml version='1.0'?><methodResponse><params><param><value>"
+        + value
+        + b"</value></param></params></methodResponse>"
+    )
 
 
 async def test_unwritable_journal_forwards_nothing(tmp_path: Path) -> None:
-    """Law 2, the other half: when the disk fails, the caller gets 503 and the upstream gets nothing; views as well."""
+    """Law 2, the other half: when the disk fails, the caller gets 503 and the upstream gets
+    nothing; views as well.
+    """
 
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(28, "No space left on device")
@@ -504,8 +652,19 @@ async def test_unwritable_journal_forwards_nothing(tmp_path: Path) -> None:
 
 
 async def test_large_body_waits_for_the_identity(bench: Bench) -> None:
-    """Limits before identity: the rest of a large body is not even read for a caller who is not known."""
-    request = Request(next_id(), "POST", "/api/pause", None, {b"host": b"x"}, b"", Origin("127.0.0.1", 1, None, ""), whole=False)
+    """Limits before identity: the rest of a large body is not even read for a caller who is not
+    known.
+    """
+    request = Request(
+        next_id(),
+        "POST",
+        "/api/pause",
+        None,
+        {b"host": b"x"},
+        b"",
+        Origin("127.0.0.1", 1, None, ""),
+        whole=False,
+    )
     asked = []
 
     async def read_body() -> bytes:

@@ -22,11 +22,18 @@ class NoLeg:
 
 def route(name: str, prefix: str) -> Route:
     """A route to an upstream called `name`, which is luigid or else a supervisord."""
-    catalog = load_catalog(CATALOGS / ("luigi.toml" if name.startswith("luigi") else "supervisor.toml"))
+    catalog = load_catalog(
+        CATALOGS / ("luigi.toml" if name.startswith("luigi") else "supervisor.toml")
+    )
     return make_route(name, prefix, catalog, NoLeg(), batch_calls=10, body_bytes=1000)
 
 
-MADE = [route("luigi", "/"), route("processes", "/processes"), route("luigi-b", "/team"), route("luigi-c", "/team/c/")]
+MADE = [
+    route("luigi", "/"),
+    route("processes", "/processes"),
+    route("luigi-b", "/team"),
+    route("luigi-c", "/team/c/"),
+]
 PREFIXED = MADE[1:]
 
 
@@ -41,8 +48,12 @@ PREFIXED = MADE[1:]
         ("/%74eam/api/ping", "luigi", "/%74eam/api/ping", "pages"),
     ],
 )  # fmt: skip
-def test_the_longest_prefix_that_fits_has_the_request(path: str, name: str, rest: str, dialect: str | None) -> None:
-    """A prefix ends at a slash, and the path is taken as it was sent; what has been looked for before comes out the same."""
+def test_the_longest_prefix_that_fits_has_the_request(
+    path: str, name: str, rest: str, dialect: str | None
+) -> None:
+    """A prefix ends at a slash, and the path is taken as it was sent; what has been looked for
+    before comes out the same.
+    """
     routes = Routes(MADE)
     for _ in range(2):
         found, left, speaks = routes.find(path)
@@ -51,7 +62,9 @@ def test_the_longest_prefix_that_fits_has_the_request(path: str, name: str, rest
 
 
 def test_a_path_that_no_prefix_fits_is_not_found() -> None:
-    """Without a route at the root, whatever lies beside the prefixes is nobody's, the second time too."""
+    """Without a route at the root, whatever lies beside the prefixes is nobody's, the second time
+    too.
+    """
     routes = Routes(PREFIXED)
     for path in ("/", "/api/ping", "/processe", "/teamx", "") * 2:
         with pytest.raises(Rejected) as caught:
@@ -59,12 +72,16 @@ def test_a_path_that_no_prefix_fits_is_not_found() -> None:
         assert caught.value.reason is Reason.NOT_FOUND
 
 
-PIECES = st.sampled_from(["/", "team", "c", "processes", "api", "ping", "RPC2", "..", "%2f", "é", "x" * 130])
+PIECES = st.sampled_from(
+    ["/", "team", "c", "processes", "api", "ping", "RPC2", "..", "%2f", "é", "x" * 130]
+)
 
 
 @given(st.lists(st.lists(PIECES, max_size=6).map("".join), max_size=30))
 def test_what_is_remembered_is_what_would_be_found(paths: list[str]) -> None:
-    """Memory saves time and changes nothing: every path, in any order and again, has the route that a fresh look gives it."""
+    """Memory saves time and changes nothing: every path, in any order and again, has the route that
+    a fresh look gives it.
+    """
 
     def look(routes: Routes, path: str) -> object:
         try:

@@ -6,7 +6,9 @@ from proxy.model import Reason
 
 
 def test_each_principal_and_all_together_have_a_bound() -> None:
-    """Nobody holds more than their share, all together no more than the whole, and who is turned away may come again in a second."""
+    """Nobody holds more than their share, all together no more than the whole, and who is turned
+    away may come again in a second.
+    """
     views = Views(total=3, each=2)
     for name in ("a", "a", "b"):
         views.take(name)

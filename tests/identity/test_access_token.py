@@ -35,12 +35,26 @@ from tests.support.tokens import (
 BAD = Reason.BAD_CREDENTIAL
 
 
-async def judge(path: Path, text: str, *, profile: Profile | None = None, keys: bytes | None = None, now: float = NOW) -> Principal:
+async def judge(
+    path: Path,
+    text: str,
+    *,
+    profile: Profile | None = None,
+    keys: bytes | None = None,
+    now: float = NOW,
+) -> Principal:
     """Verify `text` on the default settings, unless others are given."""
     return await verifier(path / "keys.json", keys, profile).verify(bearer(text), None, now)
 
 
-async def refusal(path: Path, text: str, *, profile: Profile | None = None, keys: bytes | None = None, now: float = NOW) -> Reason:
+async def refusal(
+    path: Path,
+    text: str,
+    *,
+    profile: Profile | None = None,
+    keys: bytes | None = None,
+    now: float = NOW,
+) -> Reason:
     """Why `text` is refused. No text of the refusal may hold any piece of the token."""
     with pytest.raises(Rejected) as refused:
         await judge(path, text, profile=profile, keys=keys, now=now)
@@ -85,7 +99,9 @@ def left_over_bits(text: str) -> str:
 
 
 def with_bare(name: str, bare: str) -> bytes:
-    """The good claims as JSON, with `name` spelled as `bare`, which JSON libraries may not be able to write."""
+    """The good claims as JSON, with `name` spelled as `bare`, which JSON libraries may not be able
+    to write.
+    """
     return (json.dumps(without(claims(), name))[:-1] + f', "{name}": {bare}}}').encode()
 
 
@@ -100,20 +116,60 @@ HOSTILE: list[tuple[str, Callable[[], str], Reason]] = [
     # The signature, and games with its algorithm.
     ("alg none", lambda: unsigned("none"), BAD),
     ("alg None", lambda: unsigned("None"), BAD),
-    ("alg none with a good signature", lambda: resigned(part(header(alg="none")), part(claims())), BAD),
+    (
+        "alg none with a good signature",
+        lambda: resigned(part(header(alg="none")), part(claims())),
+        BAD,
+    ),
     ("signature stripped", lambda: unsigned("ES256"), Reason.BAD_SIGNATURE),
-    ("HS256 with the RSA public key as secret", lambda: token(public_pem(), header(alg="HS256", kid="rsa"), claims()), BAD),
+    (
+        "HS256 with the RSA public key as secret",
+        lambda: token(public_pem(), header(alg="HS256", kid="rsa"), claims()),
+        BAD,
+    ),
     ("HS256 with an empty secret", lambda: token(b"", header(alg="HS256"), claims()), BAD),
-    ("PS256 by a key pinned to RS256", lambda: token(rsa_private(), header(alg="PS256", kid="rsa"), claims()), Reason.BAD_SIGNATURE),
-    ("RS256 by a key pinned to PS256", lambda: token(rsa_private(), header(alg="RS256", kid="pss"), claims()), Reason.BAD_SIGNATURE),
-    ("RS512 by a key pinned to RS256", lambda: token(rsa_private(), header(alg="RS512", kid="rsa"), claims()), Reason.BAD_SIGNATURE),
+    (
+        "PS256 by a key pinned to RS256",
+        lambda: token(rsa_private(), header(alg="PS256", kid="rsa"), claims()),
+        Reason.BAD_SIGNATURE,
+    ),
+    (
+        "RS256 by a key pinned to PS256",
+        lambda: token(rsa_private(), header(alg="RS256", kid="pss"), claims()),
+        Reason.BAD_SIGNATURE,
+    ),
+    (
+        "RS512 by a key pinned to RS256",
+        lambda: token(rsa_private(), header(alg="RS512", kid="rsa"), claims()),
+        Reason.BAD_SIGNATURE,
+    ),
     ("ES384 on the P-256 key", lambda: ec(claims(), alg="ES384"), Reason.BAD_SIGNATURE),
-    ("another key of the issuer", lambda: token(ec_private(), header(kid="ec384"), claims()), Reason.BAD_SIGNATURE),
-    ("alg of the signer, kid of another key", lambda: token(rsa_private(), header(alg="RS256"), claims()), Reason.BAD_SIGNATURE),
-    ("a stranger's key", lambda: token(ec_private(which=9), header(), claims()), Reason.BAD_SIGNATURE),
-    ("claims changed", lambda: good().replace(good().split(".")[1], part(claims(sub="mallory"))), Reason.BAD_SIGNATURE),
+    (
+        "another key of the issuer",
+        lambda: token(ec_private(), header(kid="ec384"), claims()),
+        Reason.BAD_SIGNATURE,
+    ),
+    (
+        "alg of the signer, kid of another key",
+        lambda: token(rsa_private(), header(alg="RS256"), claims()),
+        Reason.BAD_SIGNATURE,
+    ),
+    (
+        "a stranger's key",
+        lambda: token(ec_private(which=9), header(), claims()),
+        Reason.BAD_SIGNATURE,
+    ),
+    (
+        "claims changed",
+        lambda: good().replace(good().split(".")[1], part(claims(sub="mallory"))),
+        Reason.BAD_SIGNATURE,
+    ),
     ("signature cut", lambda: good()[:-2], Reason.BAD_SIGNATURE),
-    ("signature longer", lambda: resigned(part(header()), part(claims()))[:-2] + "AAAAAA", Reason.BAD_SIGNATURE),
+    (
+        "signature longer",
+        lambda: resigned(part(header()), part(claims()))[:-2] + "AAAAAA",
+        Reason.BAD_SIGNATURE,
+    ),
     ("signature in DER", in_der, Reason.BAD_SIGNATURE),
     ("ES256K", lambda: resigned(part(header(alg="ES256K")), part(claims())), BAD),
     ("alg missing", lambda: resigned(part(without(header(), "alg")), part(claims())), BAD),
@@ -121,14 +177,22 @@ HOSTILE: list[tuple[str, Callable[[], str], Reason]] = [
     ("alg in lower case", lambda: resigned(part(header(alg="es256")), part(claims())), BAD),
     # The key.
     ("unknown kid", lambda: ec(claims(), kid="nobody"), Reason.UNKNOWN_KEY),
-    ("kid missing among several keys", lambda: token(ec_private(), without(header(), "kid"), claims()), Reason.UNKNOWN_KEY),
+    (
+        "kid missing among several keys",
+        lambda: token(ec_private(), without(header(), "kid"), claims()),
+        Reason.UNKNOWN_KEY,
+    ),
     ("kid a path", lambda: ec(claims(), kid="../../dev/null"), Reason.UNKNOWN_KEY),
     ("kid SQL", lambda: ec(claims(), kid="x' UNION SELECT 'key"), Reason.UNKNOWN_KEY),
     ("kid a number", lambda: ec(claims(), kid=1), BAD),
     ("kid empty", lambda: ec(claims(), kid=""), BAD),
     ("kid with a line end", lambda: ec(claims(), kid="ec\n"), BAD),
     ("kid very long", lambda: ec(claims(), kid="e" * 1000), BAD),
-    ("key embedded", lambda: token(ec_private(which=9), header(jwk=jwk(ec_private(which=9))), claims()), BAD),
+    (
+        "key embedded",
+        lambda: token(ec_private(which=9), header(jwk=jwk(ec_private(which=9))), claims()),
+        BAD,
+    ),
     ("key embedded, good signature", lambda: ec(claims(), jwk=jwk(ec_private())), BAD),
     ("jku", lambda: ec(claims(), jku="https://evil.example/keys"), BAD),
     ("x5u", lambda: ec(claims(), x5u="https://evil.example/cert"), BAD),
@@ -140,7 +204,11 @@ HOSTILE: list[tuple[str, Callable[[], str], Reason]] = [
     ("zip", lambda: ec(claims(), zip="DEF"), BAD),
     ("enc", lambda: ec(claims(), enc="A256GCM"), BAD),
     # The type.
-    ("typ missing", lambda: token(ec_private(), without(header(), "typ"), claims()), Reason.WRONG_TOKEN_TYPE),
+    (
+        "typ missing",
+        lambda: token(ec_private(), without(header(), "typ"), claims()),
+        Reason.WRONG_TOKEN_TYPE,
+    ),
     ("typ JWT", lambda: ec(claims(), typ="JWT"), Reason.WRONG_TOKEN_TYPE),
     ("typ of a logout token", lambda: ec(claims(), typ="logout+jwt"), Reason.WRONG_TOKEN_TYPE),
     ("typ of a DPoP proof", lambda: ec(claims(), typ="dpop+jwt"), Reason.WRONG_TOKEN_TYPE),
@@ -150,7 +218,11 @@ HOSTILE: list[tuple[str, Callable[[], str], Reason]] = [
     ("typ null", lambda: ec(claims(), typ=None), BAD),
     ("typ a list", lambda: ec(claims(), typ=["at+jwt"]), BAD),
     ("ID token", lambda: ec(claims(nonce="n", at_hash="h"), typ="JWT"), Reason.WRONG_TOKEN_TYPE),
-    ("ID token that says it is an access token", lambda: ec(claims(at_hash="h")), Reason.WRONG_TOKEN_TYPE),
+    (
+        "ID token that says it is an access token",
+        lambda: ec(claims(at_hash="h")),
+        Reason.WRONG_TOKEN_TYPE,
+    ),
     # The issuer.
     ("iss missing", lambda: ec(without(claims(), "iss")), BAD),
     ("iss a list", lambda: ec(claims(iss=[ISSUER])), BAD),
@@ -211,22 +283,54 @@ HOSTILE: list[tuple[str, Callable[[], str], Reason]] = [
     ("five parts, as an encrypted token", lambda: "a.b.c.d.e", BAD),
     ("no dots", lambda: "opaque-token", BAD),
     ("only dots", lambda: "a..", BAD),
-    ("claims name twice", lambda: ec(json.dumps(claims())[:-1].encode() + b',"sub":"mallory"}'), BAD),
-    ("claims name twice, escaped", lambda: ec(json.dumps(claims())[:-1].encode() + rb',"su\u0062":"mallory"}'), BAD),
-    ("header name twice", lambda: resigned(part(b'{"alg":"none",' + json.dumps(header())[1:].encode()), part(claims())), BAD),
-    ("header padded", lambda: resigned(part(b'{"alg":"ES256","typ":"at+jwt","kid":"ec"}  ') + "=", part(claims())), BAD),
+    (
+        "claims name twice",
+        lambda: ec(json.dumps(claims())[:-1].encode() + b',"sub":"mallory"}'),
+        BAD,
+    ),
+    (
+        "claims name twice, escaped",
+        lambda: ec(json.dumps(claims())[:-1].encode() + rb',"su\u0062":"mallory"}'),
+        BAD,
+    ),
+    (
+        "header name twice",
+        lambda: resigned(
+            part(b'{"alg":"none",' + json.dumps(header())[1:].encode()), part(claims())
+        ),
+        BAD,
+    ),
+    (
+        "header padded",
+        lambda: resigned(
+            part(b'{"alg":"ES256","typ":"at+jwt","kid":"ec"}  ') + "=", part(claims())
+        ),
+        BAD,
+    ),
     ("signature padded", lambda: good() + "==", BAD),
     ("signature with left-over bits", lambda: left_over_bits(good()), BAD),
-    ("signature in the other alphabet", lambda: good().replace("-", "+").replace("_", "/")[:-1] + "+", BAD),
+    (
+        "signature in the other alphabet",
+        lambda: good().replace("-", "+").replace("_", "/")[:-1] + "+",
+        BAD,
+    ),
     ("header of a length no bytes have", lambda: "A" + good(), BAD),
     ("header no object", lambda: resigned(part([header()]), part(claims())), BAD),
     ("claims no object", lambda: ec([claims()]), BAD),
     ("claims a string", lambda: ec("x"), BAD),
     ("claims not UTF-8", lambda: ec(json.dumps(claims())[:-1].encode() + b',"x":"\xff"}'), BAD),
     ("claims in UTF-16", lambda: ec(json.dumps(claims()).encode("utf-16")), BAD),
-    ("claims after a byte order mark", lambda: ec(b"\xef\xbb\xbf" + json.dumps(claims()).encode()), BAD),
+    (
+        "claims after a byte order mark",
+        lambda: ec(b"\xef\xbb\xbf" + json.dumps(claims()).encode()),
+        BAD,
+    ),
     ("claims nested deeply", lambda: ec(with_bare("x", "[" * 4000 + "]" * 4000)), BAD),
-    ("claims nested in objects", lambda: ec(with_bare("x", '{"a":' * 1500 + "1" + "}" * 1500)), BAD),
+    (
+        "claims nested in objects",
+        lambda: ec(with_bare("x", '{"a":' * 1500 + "1" + "}" * 1500)),
+        BAD,
+    ),
     ("claims another token", lambda: ec(good().encode(), cty="JWT"), BAD),
     ("huge", lambda: ec(claims(padding="x" * 20_000)), BAD),
     ("garbage header", lambda: wrong_byte(good(), 0), BAD),
@@ -235,16 +339,25 @@ HOSTILE: list[tuple[str, Callable[[], str], Reason]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "reason"), [row[1:] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
-async def test_hostile_tokens_are_refused(tmp_path: Path, make: Callable[[], str], reason: Reason) -> None:
-    """On the default settings every such token is refused, for the reason that fits, in words that tell nothing of it."""
+@pytest.mark.parametrize(
+    ("make", "reason"), [row[1:] for row in HOSTILE], ids=[row[0] for row in HOSTILE]
+)
+async def test_hostile_tokens_are_refused(
+    tmp_path: Path, make: Callable[[], str], reason: Reason
+) -> None:
+    """On the default settings every such token is refused, for the reason that fits, in words that
+    tell nothing of it.
+    """
     assert await refusal(tmp_path, make()) is reason
 
 
 GOOD: list[tuple[str, Callable[[], str]]] = [
     ("ES256", good),
     ("RS256", lambda: token(rsa_private(), header(alg="RS256", kid="rsa"), claims())),
-    ("PS256 by a key that says so", lambda: token(rsa_private(), header(alg="PS256", kid="pss"), claims())),
+    (
+        "PS256 by a key that says so",
+        lambda: token(rsa_private(), header(alg="PS256", kid="pss"), claims()),
+    ),
     ("ES384", lambda: token(ec_private("P-384"), header(alg="ES384", kid="ec384"), claims())),
     ("ES512", lambda: token(ec_private("P-521"), header(alg="ES512", kid="ec521"), claims())),
     ("EdDSA", lambda: token(ed_private(), header(alg="EdDSA", kid="ed"), claims())),
@@ -258,14 +371,21 @@ GOOD: list[tuple[str, Callable[[], str]]] = [
     ("nbf and iat within the leeway", lambda: ec(claims(nbf=NOW + 30, iat=NOW + 30))),
     ("times as fractions", lambda: ec(claims(exp=NOW + 3600.0, iat=NOW - 0.5))),
     ("groups twice and unsorted", lambda: ec(claims(groups=["etl", "dev", "etl"]))),
-    ("another issuer's claims beside", lambda: ec(claims(email="root@example.org", preferred_username="root", name="Root"))),
+    (
+        "another issuer's claims beside",
+        lambda: ec(claims(email="root@example.org", preferred_username="root", name="Root")),
+    ),
 ]
 
 
 @pytest.mark.parametrize("make", [row[1] for row in GOOD], ids=[row[0] for row in GOOD])
 async def test_good_tokens_say_who_is_calling(tmp_path: Path, make: Callable[[], str]) -> None:
-    """Each algorithm and each permitted variation gives the principal: issuer and subject, nothing a caller can choose."""
-    assert await judge(tmp_path, make()) == Principal(ISSUER, "idp", "alice", ("viewer",), ("dev", "etl"), False, NOW + 3600)
+    """Each algorithm and each permitted variation gives the principal: issuer and subject, nothing
+    a caller can choose.
+    """
+    assert await judge(tmp_path, make()) == Principal(
+        ISSUER, "idp", "alice", ("viewer",), ("dev", "etl"), False, NOW + 3600
+    )
 
 
 async def test_groups_come_from_the_configured_claim(tmp_path: Path) -> None:
@@ -273,11 +393,15 @@ async def test_groups_come_from_the_configured_claim(tmp_path: Path) -> None:
     assert (await judge(tmp_path, ec(claims(groups="etl")))).groups == ("etl",)
     assert (await judge(tmp_path, ec(without(claims(), "groups")))).groups == ()
     profile = Profile(ISSUER, AUDIENCE, groups_claim="https://acme.example/roles")
-    assert (await judge(tmp_path, ec(claims(**{"https://acme.example/roles": ["x"]})), profile=profile)).groups == ("x",)
+    assert (
+        await judge(tmp_path, ec(claims(**{"https://acme.example/roles": ["x"]})), profile=profile)
+    ).groups == ("x",)
 
 
 async def test_configured_token_types(tmp_path: Path) -> None:
-    """Only the configured types pass, and `absent` stands for a token without one, which no written type can claim."""
+    """Only the configured types pass, and `absent` stands for a token without one, which no written
+    type can claim.
+    """
     jwt_type = Profile(ISSUER, AUDIENCE, token_types=("JWT",))
     no_type = Profile(ISSUER, AUDIENCE, token_types=("absent",))
     bare = token(ec_private(), without(header(), "typ"), claims())
@@ -285,7 +409,10 @@ async def test_configured_token_types(tmp_path: Path) -> None:
     assert (await judge(tmp_path, bare, profile=no_type)).subject == "alice"
     assert await refusal(tmp_path, good(), profile=jwt_type) is Reason.WRONG_TOKEN_TYPE
     assert await refusal(tmp_path, bare, profile=jwt_type) is Reason.WRONG_TOKEN_TYPE
-    assert await refusal(tmp_path, ec(claims(), typ="absent"), profile=no_type) is Reason.WRONG_TOKEN_TYPE
+    assert (
+        await refusal(tmp_path, ec(claims(), typ="absent"), profile=no_type)
+        is Reason.WRONG_TOKEN_TYPE
+    )
     id_token = ec(claims(at_hash="h"), typ="JWT")
     assert await refusal(tmp_path, id_token, profile=jwt_type) is Reason.WRONG_TOKEN_TYPE
 
@@ -301,7 +428,9 @@ async def test_lifetime_limit(tmp_path: Path) -> None:
 async def test_kid_may_be_absent_with_one_key(tmp_path: Path) -> None:
     """A single usable key needs no name; a name that is not its own is still refused."""
     keys = key_set(jwk(ec_private(), "ec"))
-    assert (await judge(tmp_path, token(ec_private(), without(header(), "kid"), claims()), keys=keys)).subject == "alice"
+    assert (
+        await judge(tmp_path, token(ec_private(), without(header(), "kid"), claims()), keys=keys)
+    ).subject == "alice"
     assert await refusal(tmp_path, ec(claims(), kid="other"), keys=keys) is Reason.UNKNOWN_KEY
     nameless = key_set(jwk(ec_private()))
     assert await refusal(tmp_path, good(), keys=nameless) is Reason.UNKNOWN_KEY

@@ -32,7 +32,10 @@ def basic(user_and_password: bytes) -> bytes:
 def test_one_token_comes_out(authorization: bytes) -> None:
     """Bearer, and Basic with any user name, carry the token unchanged."""
     assert read_credential(authorization, None) == "abc.def.ghi"
-    assert read_credential(authorization, b"theme=dark; __Host-other=1; x__Host-callgate=2") == "abc.def.ghi"
+    assert (
+        read_credential(authorization, b"theme=dark; __Host-other=1; x__Host-callgate=2")
+        == "abc.def.ghi"
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,8 +81,12 @@ def test_one_token_comes_out(authorization: bytes) -> None:
         (b"Basic eDp_-w==", None, Reason.BAD_CREDENTIAL),
     ],
 )
-def test_everything_else_is_refused(authorization: bytes | None, cookie: bytes | None, reason: Reason) -> None:
-    """No credential, two of them, or one spelled in any but the strict way are refused, each for its own reason."""
+def test_everything_else_is_refused(
+    authorization: bytes | None, cookie: bytes | None, reason: Reason
+) -> None:
+    """No credential, two of them, or one spelled in any but the strict way are refused, each for
+    its own reason.
+    """
     with pytest.raises(Rejected) as refused:
         read_credential(authorization, cookie)
     assert refused.value.reason is reason
@@ -94,7 +101,9 @@ def test_the_longest_token_fits_both_schemes() -> None:
 
 
 @given(st.none() | st.binary(max_size=60), st.none() | st.binary(max_size=40))
-def test_any_bytes_give_a_token_or_rejected(authorization: bytes | None, cookie: bytes | None) -> None:
+def test_any_bytes_give_a_token_or_rejected(
+    authorization: bytes | None, cookie: bytes | None
+) -> None:
     """Whatever the bytes are, the outcome is a non-empty ASCII token or one `Rejected`."""
     try:
         found = read_credential(authorization, cookie)

@@ -49,12 +49,20 @@ def test_base64url_refuses_sloppy_text(text: str) -> None:
     ],
 )
 def test_json_refuses_what_two_readers_could_differ_on(data: bytes) -> None:
-    """Duplicate names, NaN, invalid UTF-8, deep nesting and what is no object are a ValueError without the input's text."""
-    with pytest.raises(ValueError, match=r"^(a name stands twice|NaN and|not (JSON|UTF-8|a JSON object)|nested)"):
+    """Duplicate names, NaN, invalid UTF-8, deep nesting and what is no object are a ValueError
+    without the input's text.
+    """
+    with pytest.raises(
+        ValueError, match=r"^(a name stands twice|NaN and|not (JSON|UTF-8|a JSON object)|nested)"
+    ):
         json_object(data)
 
 
-@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=5))
+@given(
+    st.dictionaries(
+        st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=5
+    )
+)
 def test_json_reads_objects(value: dict[str, Any]) -> None:
     """An object of distinct names is read as it was written."""
     assert json_object(json.dumps(value).encode()) == value

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.identity.jwk import SET_LIMIT_KEYS, KeySetError, load_key_set
-from tests.support.tokens import all_keys, b64, ec_private, ed_private, jwk, key_set, number, rsa_private
+from tests.support.tokens import (
+    all_keys,
+    b64,
+    ec_private,
+    ed_private,
+    jwk,
+    key_set,
+    number,
+    rsa_private,
+)
 
 
 def swap(found: dict[str, object], **more: object) -> dict[str, object]:
@@ -29,8 +38,15 @@ def test_each_type_is_pinned_to_its_algorithm() -> None:
 
 
 def test_use_and_operations_that_allow_verifying_are_taken() -> None:
-    """`use` may be sig and `key_ops` may hold verify; both may be absent; unknown members do not matter."""
-    found = load_key_set(key_set(jwk(ec_private(), "a", use="sig", key_ops=["verify"], x5t="x"), jwk(ec_private(which=1), "b")))
+    """`use` may be sig and `key_ops` may hold verify; both may be absent; unknown members do not
+    matter.
+    """
+    found = load_key_set(
+        key_set(
+            jwk(ec_private(), "a", use="sig", key_ops=["verify"], x5t="x"),
+            jwk(ec_private(which=1), "b"),
+        )
+    )
     assert [key.kid for key in found.keys] == ["a", "b"]
 
 
@@ -48,10 +64,16 @@ SKIPPED: dict[str, Callable[[], dict[str, object]]] = {
     "RSA with exponent 1": lambda: swap(jwk(rsa_private(), "bad"), e=number(1)),
     "RSA with an even exponent": lambda: swap(jwk(rsa_private(), "bad"), e=number(65536)),
     "RSA with a huge exponent": lambda: swap(jwk(rsa_private(), "bad"), e=number((1 << 64) + 1)),
-    "RSA modulus padded": lambda: swap(jwk(rsa_private(), "bad"), n=str(jwk(rsa_private())["n"]) + "=="),
-    "RSA modulus with a line end": lambda: swap(jwk(rsa_private(), "bad"), n=str(jwk(rsa_private())["n"]) + "\n"),
+    "RSA modulus padded": lambda: swap(
+        jwk(rsa_private(), "bad"), n=str(jwk(rsa_private())["n"]) + "=="
+    ),
+    "RSA modulus with a line end": lambda: swap(
+        jwk(rsa_private(), "bad"), n=str(jwk(rsa_private())["n"]) + "\n"
+    ),
     "RSA modulus as a number": lambda: swap(jwk(rsa_private(), "bad"), n=5),
-    "RSA without exponent": lambda: {name: value for name, value in jwk(rsa_private(), "bad").items() if name != "e"},
+    "RSA without exponent": lambda: {
+        name: value for name, value in jwk(rsa_private(), "bad").items() if name != "e"
+    },
     "RSA for HS256": lambda: jwk(rsa_private(), "bad", alg="HS256"),
     "RSA for none": lambda: jwk(rsa_private(), "bad", alg="none"),
     "RSA for encryption": lambda: jwk(rsa_private(), "bad", alg="RSA-OAEP"),
@@ -77,7 +99,9 @@ SKIPPED: dict[str, Callable[[], dict[str, object]]] = {
 
 @pytest.mark.parametrize("make", SKIPPED.values(), ids=SKIPPED)
 def test_keys_of_no_use_are_skipped_with_a_note(make: Callable[[], dict[str, object]]) -> None:
-    """Such a key is left out and noted, the good one beside it serves; alone, the set is refused for having none."""
+    """Such a key is left out and noted, the good one beside it serves; alone, the set is refused
+    for having none.
+    """
     found = load_key_set(key_set(make(), jwk(ec_private(which=5), "good")))
     assert [key.kid for key in found.keys] == ["good"]
     assert len(found.notes) == 1 and found.notes[0].startswith("keys[0] skipped: ")
@@ -87,30 +111,42 @@ def test_keys_of_no_use_are_skipped_with_a_note(make: Callable[[], dict[str, obj
 
 REFUSED: dict[str, Callable[[], bytes]] = {
     "symmetric key alone": lambda: key_set({"kty": "oct", "k": b64(b"s" * 32), "kid": "s"}),
-    "symmetric key among others": lambda: key_set({"kty": "oct", "k": b64(b"s" * 32), "kid": "s"}, jwk(ec_private(), "a")),
+    "symmetric key among others": lambda: key_set(
+        {"kty": "oct", "k": b64(b"s" * 32), "kid": "s"}, jwk(ec_private(), "a")
+    ),
     "symmetric key without value": lambda: key_set({"kty": "oct"}, jwk(ec_private(), "a")),
     "RSA private part": lambda: key_set(jwk(rsa_private(), "a", d="AQ")),
     "RSA prime": lambda: key_set(jwk(rsa_private(), "a", p="AQ"), jwk(ec_private(), "b")),
-    "EC private part, encryption": lambda: key_set(jwk(ec_private(), "a", d="AQ", use="enc"), jwk(ec_private(which=1), "b")),
+    "EC private part, encryption": lambda: key_set(
+        jwk(ec_private(), "a", d="AQ", use="enc"), jwk(ec_private(which=1), "b")
+    ),
     "two keys under one kid": lambda: key_set(jwk(ec_private(), "a"), jwk(rsa_private(), "a")),
     "the same key twice": lambda: key_set(jwk(ec_private(), "a"), jwk(ec_private(), "a")),
     "no key": lambda: key_set(),
-    "too many keys": lambda: key_set(*[jwk(ec_private(), str(n)) for n in range(SET_LIMIT_KEYS + 1)]),
+    "too many keys": lambda: key_set(
+        *[jwk(ec_private(), str(n)) for n in range(SET_LIMIT_KEYS + 1)]
+    ),
     "too large": lambda: key_set(jwk(ec_private(), "a", x5c="x" * 300_000)),
     "not JSON": lambda: b"<html>",
     "not an object": lambda: b"[]",
     "no keys member": lambda: b'{"key":[]}',
     "keys not a list": lambda: b'{"keys":{}}',
     "a key that is no object": lambda: b'{"keys":["a"]}',
-    "keys twice": lambda: b'{"keys":[],"keys":' + json.dumps([jwk(ec_private(), "a")]).encode() + b"}",
-    "a member twice in a key": lambda: key_set(jwk(ec_private(), "a")).replace(b'"kty"', b'"kid": "b", "kty"'),
+    "keys twice": lambda: (
+        b'{"keys":[],"keys":' + json.dumps([jwk(ec_private(), "a")]).encode() + b"}"
+    ),
+    "a member twice in a key": lambda: key_set(jwk(ec_private(), "a")).replace(
+        b'"kty"', b'"kid": "b", "kty"'
+    ),
     "not UTF-8": lambda: b'{"keys":[],"x":"\xff"}',
 }
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
 def test_sets_that_are_refused_whole(make: Callable[[], bytes]) -> None:
-    """A published secret, two keys under one kid, and what is no bounded JWK set are refused as a whole."""
+    """A published secret, two keys under one kid, and what is no bounded JWK set are refused as a
+    whole.
+    """
     with pytest.raises(KeySetError) as refused:
         load_key_set(make())
     assert str(refused.value).isascii() and "\n" not in str(refused.value)
@@ -118,7 +154,10 @@ def test_sets_that_are_refused_whole(make: Callable[[], bytes]) -> None:
 
 def test_a_kid_shared_with_an_encryption_key_is_not_ambiguous() -> None:
     """Only keys that could verify count as sharing a kid."""
-    assert len(load_key_set(key_set(jwk(ec_private(), "a"), jwk(rsa_private(), "a", use="enc"))).keys) == 1
+    assert (
+        len(load_key_set(key_set(jwk(ec_private(), "a"), jwk(rsa_private(), "a", use="enc"))).keys)
+        == 1
+    )
 
 
 def test_which_key_a_token_finds() -> None:
@@ -132,7 +171,9 @@ def test_which_key_a_token_finds() -> None:
 
 
 def test_a_set_lacks_what_is_gone_or_changed() -> None:
-    """Adding a key takes nothing away; removing one does, and so does another key or algorithm under the same kid."""
+    """Adding a key takes nothing away; removing one does, and so does another key or algorithm
+    under the same kid.
+    """
     a, b = jwk(ec_private(), "a"), jwk(rsa_private(), "b")
     both, only_a = load_key_set(key_set(a, b)), load_key_set(key_set(a))
     assert not both.lacks(only_a) and not both.lacks(both)
@@ -142,10 +183,21 @@ def test_a_set_lacks_what_is_gone_or_changed() -> None:
 
 
 MEMBERS = st.sampled_from(["keys", "kty", "crv", "n", "e", "x", "y", "kid", "alg", "use"])
-LEAVES = st.none() | st.integers() | st.text(max_size=8) | st.sampled_from(["RSA", "EC", "OKP", "sig", "P-256", "Ed25519"])
+LEAVES = (
+    st.none()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["RSA", "EC", "OKP", "sig", "P-256", "Ed25519"])
+)
 
 
-@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(MEMBERS, inner, max_size=6), max_leaves=12))
+@given(
+    st.recursive(
+        LEAVES,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(MEMBERS, inner, max_size=6),
+        max_leaves=12,
+    )
+)
 def test_any_json_gives_a_set_or_one_error(value: object) -> None:
     """Whatever a key set says, the outcome is a set or a `KeySetError`."""
     try:
@@ -160,7 +212,10 @@ def test_leading_zero_of_a_modulus_is_let_pass() -> None:
     private = rsa_private()
     modulus = private.public_key().public_numbers().n
     padded = jwk(private, "a") | {"n": b64(b"\0" + modulus.to_bytes(256))}
-    assert load_key_set(key_set(padded)).keys[0].identity == load_key_set(key_set(jwk(private, "a"))).keys[0].identity
+    assert (
+        load_key_set(key_set(padded)).keys[0].identity
+        == load_key_set(key_set(jwk(private, "a"))).keys[0].identity
+    )
 
 
 def test_the_public_key_is_the_one_published() -> None:

@@ -27,8 +27,12 @@ async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
     assert source.generation == 1
 
 
-async def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered of the file is that of the one read, so its successor is noticed at the next look."""
+async def test_a_file_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered of the file is that of the one read, so its successor is noticed at the
+    next look.
+    """
     path, fresh = tmp_path / "keys.json", tmp_path / "fresh"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
     fresh.write_bytes(key_set(jwk(ec_private(), "b")))
@@ -59,7 +63,9 @@ async def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     assert source.keys is first
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", b'{"keys":[]}', key_set({"kty": "oct", "k": "AAAA"}), b" " * 300_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b'{"keys":[]}', key_set({"kty": "oct", "k": "AAAA"}), b" " * 300_000]
+)
 async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
     """A file that is removed, damaged or refused leaves the last good keys in use, and says why."""
     path = tmp_path / "keys.json"

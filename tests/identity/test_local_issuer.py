@@ -20,7 +20,9 @@ from tests.support.tokens import NOW, bearer, viewer
 
 def gate(local: LocalIssuer) -> Verifier:
     """A verifier of `local`'s tokens, on the default settings."""
-    return Verifier([Issuer("local", Profile(local.issuer, local.audience), KeyFile(local.key_set))], viewer)
+    return Verifier(
+        [Issuer("local", Profile(local.issuer, local.audience), KeyFile(local.key_set))], viewer
+    )
 
 
 def kids(local: LocalIssuer) -> list[str | None]:
@@ -40,7 +42,9 @@ async def test_a_token_is_taken_by_the_gate(tmp_path: Path) -> None:
     local = LocalIssuer(tmp_path / "issuer")
     verifier = gate(local)
     text = local.issue("etl-07", ["etl", "dev", "etl"], 3600, NOW)
-    expected = Principal(local.issuer, "local", "etl-07", ("viewer",), ("dev", "etl"), False, NOW + 3600)
+    expected = Principal(
+        local.issuer, "local", "etl-07", ("viewer",), ("dev", "etl"), False, NOW + 3600
+    )
     assert await verifier.verify(bearer(text), None, NOW) == expected
     assert await reason(verifier, text, NOW + 3600) is Reason.TOKEN_EXPIRED
 
@@ -48,12 +52,19 @@ async def test_a_token_is_taken_by_the_gate(tmp_path: Path) -> None:
 async def test_issuer_and_audience_are_as_set(tmp_path: Path) -> None:
     """Tokens name the issuer and audience of the settings; another audience is refused."""
     local = LocalIssuer(tmp_path, issuer="https://gate.example/issuer", audience="luigi")
-    assert (await gate(local).verify(bearer(local.issue("a", [], 60, NOW)), None, NOW)).issuer == "https://gate.example/issuer"
-    assert await reason(gate(local), local.issue("a", [], 60, NOW, audience="other"), NOW) is Reason.WRONG_AUDIENCE
+    assert (
+        await gate(local).verify(bearer(local.issue("a", [], 60, NOW)), None, NOW)
+    ).issuer == "https://gate.example/issuer"
+    assert (
+        await reason(gate(local), local.issue("a", [], 60, NOW, audience="other"), NOW)
+        is Reason.WRONG_AUDIENCE
+    )
 
 
 def test_keys_are_made_on_first_use_for_the_owner_alone(tmp_path: Path) -> None:
-    """The directory is 0700 and the state 0600; the published set may be read by all and has public parts only."""
+    """The directory is 0700 and the state 0600; the published set may be read by all and has public
+    parts only.
+    """
     local = LocalIssuer(tmp_path / "a" / "issuer")
     local.prepare(NOW)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in local.directory.iterdir()}
@@ -68,7 +79,9 @@ def test_keys_are_made_on_first_use_for_the_owner_alone(tmp_path: Path) -> None:
 
 
 async def test_rotation_keeps_the_old_key_until_its_tokens_have_expired(tmp_path: Path) -> None:
-    """After a rotation old and new tokens are good; the old key goes only after its last token expired."""
+    """After a rotation old and new tokens are good; the old key goes only after its last token
+    expired.
+    """
     local = LocalIssuer(tmp_path)
     verifier = gate(local)
     long, short = local.issue("long", [], 1000, NOW), local.issue("short", [], 10, NOW)
@@ -109,7 +122,9 @@ def kids_after_rotations(local: LocalIssuer, times: int) -> int:
 
 
 def test_rotations_are_bounded_by_what_the_gate_reads(tmp_path: Path) -> None:
-    """When too many retired keys still have valid tokens, rotation is refused and everything stays as it was."""
+    """When too many retired keys still have valid tokens, rotation is refused and everything stays
+    as it was.
+    """
     local = LocalIssuer(tmp_path)
     with pytest.raises(ConfigError, match="still have valid tokens"):
         for _ in range(60):
@@ -134,8 +149,13 @@ def test_the_settings_can_bound_lifetimes_further(tmp_path: Path) -> None:
         LocalIssuer(tmp_path, longest_s=1e12).issue("a", [], LONGEST_S + 1, NOW)
 
 
-@pytest.mark.parametrize(("subject", "groups"), [("", []), ("a\nb", []), ("a" * 256, []), ("a", [""]), ("a", ["x\n"]), ("a", "etl")])
-def test_names_the_gate_would_refuse_are_not_issued(tmp_path: Path, subject: str, groups: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("subject", "groups"),
+    [("", []), ("a\nb", []), ("a" * 256, []), ("a", [""]), ("a", ["x\n"]), ("a", "etl")],
+)
+def test_names_the_gate_would_refuse_are_not_issued(
+    tmp_path: Path, subject: str, groups: list[str]
+) -> None:
     """A subject or group that the verifier refuses never gets into a token."""
     with pytest.raises(ValueError, match="printable"):
         LocalIssuer(tmp_path).issue(subject, groups, 60, NOW)
@@ -160,14 +180,22 @@ def test_a_lost_key_set_is_made_again(tmp_path: Path) -> None:
     assert local.key_set.read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"version":2}', '{"version":1,"signing":{},"retired":[]}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{}", "[]", '{"version":2}', '{"version":1,"signing":{},"retired":[]}']
+)
 def test_a_damaged_state_is_never_replaced(tmp_path: Path, damage: str) -> None:
-    """Damaged state is reported with what to do, and left as it is: making new keys would void every token."""
+    """Damaged state is reported with what to do, and left as it is: making new keys would void
+    every token.
+    """
     local = LocalIssuer(tmp_path)
     local.prepare(NOW)
     state = tmp_path / "state.json"
     state.write_text(damage)
-    for call in (lambda: local.issue("a", [], 60, NOW), lambda: local.rotate(NOW), lambda: local.prepare(NOW)):
+    for call in (
+        lambda: local.issue("a", [], 60, NOW),
+        lambda: local.rotate(NOW),
+        lambda: local.prepare(NOW),
+    ):
         with pytest.raises(ConfigError) as refused:
             call()
         assert "state.json" in refused.value.problems[0].place
@@ -186,7 +214,9 @@ def test_a_secret_slipped_into_a_public_key_is_not_published(tmp_path: Path) -> 
 
 
 def test_open_permissions_are_refused(tmp_path: Path) -> None:
-    """A state others may read, or a directory others may write, is refused with the command that mends it."""
+    """A state others may read, or a directory others may write, is refused with the command that
+    mends it.
+    """
     local = LocalIssuer(tmp_path / "issuer")
     local.prepare(NOW)
     (local.directory / "state.json").chmod(0o640)
@@ -241,7 +271,9 @@ for number in range(5):
 
 
 async def test_processes_issue_and_rotate_at_once(tmp_path: Path) -> None:
-    """Every token of four processes that issue and rotate in one directory at the same time is good afterwards."""
+    """Every token of four processes that issue and rotate in one directory at the same time is good
+    afterwards.
+    """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     started = [
         await asyncio.create_subprocess_exec(
@@ -256,8 +288,15 @@ async def test_processes_issue_and_rotate_at_once(tmp_path: Path) -> None:
         )
         for which in range(4)
     ]
-    printed = [(await asyncio.wait_for(process.communicate(), 60))[0].decode().split() for process in started]
+    printed = [
+        (await asyncio.wait_for(process.communicate(), 60))[0].decode().split()
+        for process in started
+    ]
     assert [process.returncode for process in started] == [0, 0, 0, 0]
     verifier = gate(LocalIssuer(tmp_path / "issuer"))
-    subjects = {(await verifier.verify(bearer(text), None, NOW)).subject for texts in printed for text in texts}
+    subjects = {
+        (await verifier.verify(bearer(text), None, NOW)).subject
+        for texts in printed
+        for text in texts
+    }
     assert subjects == {f"{which}-{number}" for which in range(4) for number in range(5)}

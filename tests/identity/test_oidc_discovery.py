@@ -32,7 +32,9 @@ KEYS_URL = "https://keys.example/set"
 
 
 class Provider:
-    """An issuer's web server as the fetch sees it, whose faults can be chosen: `down`, or answers held until `hold` is set."""
+    """An issuer's web server as the fetch sees it, whose faults can be chosen: `down`, or answers
+    held until `hold` is set.
+    """
 
     def __init__(self) -> None:
         self.configuration: bytes = json.dumps({"issuer": ISSUER, "jwks_uri": KEYS_URL}).encode()
@@ -57,7 +59,9 @@ class Provider:
 
 
 def gate(provider: Provider, clock: Clock) -> tuple[DiscoveredKeys, Verifier]:
-    """A verifier of tokens whose keys come from `provider`, on the default settings but for the clock."""
+    """A verifier of tokens whose keys come from `provider`, on the default settings but for the
+    clock.
+    """
     source = DiscoveredKeys(ISSUER, provider.fetch, clock=clock)
     return source, Verifier([Issuer("idp", Profile(ISSUER, AUDIENCE), source)], viewer)
 
@@ -75,7 +79,9 @@ def signed_by(which: int, kid: str, **more: object) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until `condition` holds; every step of them is ready, so a bounded number of turns is enough."""
+    """Let the other tasks run until `condition` holds; every step of them is ready, so a bounded
+    number of turns is enough.
+    """
     for _ in range(100):
         if condition():
             return
@@ -93,7 +99,9 @@ async def test_the_first_token_finds_the_keys() -> None:
 
 
 async def test_a_rotation_is_found_by_its_unknown_kid() -> None:
-    """A token with a new kid makes the gate look again, and is taken; the withdrawn key's remembered tokens are not."""
+    """A token with a new kid makes the gate look again, and is taken; the withdrawn key's
+    remembered tokens are not.
+    """
     provider, clock = Provider(), Clock()
     _, verifier = gate(provider, clock)
     old = bearer(good())
@@ -114,8 +122,14 @@ async def test_a_rotation_without_kid_is_found_by_the_bad_signature() -> None:
     await verifier.verify(bearer(token(ec_private(), bare, claims())), None, NOW)
     provider.keys = key_set(jwk(ec_private(which=1)))
     clock.now += 30
-    assert (await verifier.verify(bearer(token(ec_private(which=1), bare, claims())), None, NOW)).subject == "alice"
-    assert (await refusal(verifier.verify(bearer(token(ec_private(which=2), bare, claims())), None, NOW))).reason is Reason.BAD_SIGNATURE
+    assert (
+        await verifier.verify(bearer(token(ec_private(which=1), bare, claims())), None, NOW)
+    ).subject == "alice"
+    assert (
+        await refusal(
+            verifier.verify(bearer(token(ec_private(which=2), bare, claims())), None, NOW)
+        )
+    ).reason is Reason.BAD_SIGNATURE
 
 
 async def test_made_up_kids_cannot_make_the_gate_hammer_the_issuer() -> None:
@@ -125,7 +139,9 @@ async def test_made_up_kids_cannot_make_the_gate_hammer_the_issuer() -> None:
     await source.refresh()
     clock.now += 30
     for number in range(1000):
-        assert (await refusal(verifier.verify(signed_by(0, f"made-up-{number}"), None, NOW))).reason is Reason.UNKNOWN_KEY
+        assert (
+            await refusal(verifier.verify(signed_by(0, f"made-up-{number}"), None, NOW))
+        ).reason is Reason.UNKNOWN_KEY
     assert provider.refreshes == 2
     clock.now += 29.9
     await refusal(verifier.verify(signed_by(0, "made-up"), None, NOW))
@@ -140,10 +156,15 @@ async def test_all_who_wait_share_one_refresh() -> None:
     provider = Provider()
     provider.hold = asyncio.Event()
     _, verifier = gate(provider, Clock())
-    waiting = [asyncio.create_task(verifier.verify(bearer(good(sub=f"user-{n}")), None, NOW)) for n in range(50)]
+    waiting = [
+        asyncio.create_task(verifier.verify(bearer(good(sub=f"user-{n}")), None, NOW))
+        for n in range(50)
+    ]
     await until(lambda: provider.refreshes == 1)
     provider.hold.set()
-    assert [found.subject for found in await asyncio.gather(*waiting)] == [f"user-{n}" for n in range(50)]
+    assert [found.subject for found in await asyncio.gather(*waiting)] == [
+        f"user-{n}" for n in range(50)
+    ]
     assert provider.refreshes == 1
 
 
@@ -165,7 +186,9 @@ async def test_a_caller_that_leaves_does_not_stop_the_refresh() -> None:
 
 
 async def test_an_issuer_never_reached_is_unavailable_not_unknown() -> None:
-    """Before the first keys a token is neither good nor bad: 503 with a time to come back, and bounded attempts."""
+    """Before the first keys a token is neither good nor bad: 503 with a time to come back, and
+    bounded attempts.
+    """
     provider, clock = Provider(), Clock()
     provider.down = OSError("connection refused")
     source, verifier = gate(provider, clock)
@@ -185,18 +208,26 @@ async def test_an_issuer_never_reached_is_unavailable_not_unknown() -> None:
 DOWN: dict[str, Callable[[Provider], None]] = {
     "refuses connections": lambda provider: setattr(provider, "down", OSError("refused")),
     "times out": lambda provider: setattr(provider, "down", TimeoutError()),
-    "breaks in another way": lambda provider: setattr(provider, "down", RuntimeError("line\nbreak \x1b[31m é")),
+    "breaks in another way": lambda provider: setattr(
+        provider, "down", RuntimeError("line\nbreak \x1b[31m é")
+    ),
     "shows a web page": lambda provider: setattr(provider, "configuration", b"<html>"),
     "shows no keys": lambda provider: setattr(provider, "keys", b'{"keys":[]}'),
     "shows a web page for keys": lambda provider: setattr(provider, "keys", b"<html>"),
-    "publishes a secret": lambda provider: setattr(provider, "keys", key_set({"kty": "oct", "k": "AAAA"}, jwk(ec_private(), "ec"))),
-    "is ambiguous": lambda provider: setattr(provider, "keys", key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "ec"))),
+    "publishes a secret": lambda provider: setattr(
+        provider, "keys", key_set({"kty": "oct", "k": "AAAA"}, jwk(ec_private(), "ec"))
+    ),
+    "is ambiguous": lambda provider: setattr(
+        provider, "keys", key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "ec"))
+    ),
 }
 
 
 @pytest.mark.parametrize("fail", DOWN.values(), ids=DOWN)
 async def test_last_good_keys_are_kept(fail: Callable[[Provider], None]) -> None:
-    """However the issuer fails, tokens signed by its last good keys stay good, and remembered ones stay remembered."""
+    """However the issuer fails, tokens signed by its last good keys stay good, and remembered ones
+    stay remembered.
+    """
     provider, clock = Provider(), Clock()
     source, verifier = gate(provider, clock)
     old = bearer(good())
@@ -205,7 +236,9 @@ async def test_last_good_keys_are_kept(fail: Callable[[Provider], None]) -> None
     for _ in range(3):
         clock.now += 600
         await source.refresh()
-        assert source.problem is not None and source.problem.isascii() and source.problem.isprintable()
+        assert (
+            source.problem is not None and source.problem.isascii() and source.problem.isprintable()
+        )
     assert verifier.remembered(old, NOW) is principal
     assert (await verifier.verify(bearer(good(sub="bob")), None, NOW)).subject == "bob"
 
@@ -231,27 +264,43 @@ CONFIGURATIONS: dict[str, object] = {
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 async def test_configurations_that_are_refused(configuration: object) -> None:
-    """A configuration that names another issuer, or keys anywhere but behind https, is not followed."""
+    """A configuration that names another issuer, or keys anywhere but behind https, is not
+    followed.
+    """
     provider = Provider()
     provider.configuration = json.dumps(configuration).encode()
     source, verifier = gate(provider, Clock())
-    assert (await refusal(verifier.verify(bearer(good()), None, NOW))).reason is Reason.ISSUER_UNAVAILABLE
+    assert (
+        await refusal(verifier.verify(bearer(good()), None, NOW))
+    ).reason is Reason.ISSUER_UNAVAILABLE
     assert provider.asked == [CONFIGURATION_URL]
     assert source.problem is not None and "configuration" in source.problem
 
 
 @pytest.mark.parametrize(
     "issuer",
-    ["http://idp.example", "http://127.0.0.1:8080", "idp.example", "https://", "https://idp.example#x", "https://idp.example?x=1", ""],
+    [
+        "http://idp.example",
+        "http://127.0.0.1:8080",
+        "idp.example",
+        "https://",
+        "https://idp.example#x",
+        "https://idp.example?x=1",
+        "",
+    ],
 )
 def test_issuers_that_cannot_be_discovered(issuer: str) -> None:
-    """Only an https URL without query or fragment is an issuer (Discovery section 1.2), loopback or not."""
+    """Only an https URL without query or fragment is an issuer (Discovery section 1.2), loopback or
+    not.
+    """
     with pytest.raises(ValueError, match="https URL"):
         DiscoveredKeys(issuer, Provider().fetch)
 
 
 async def test_a_final_slash_is_not_doubled() -> None:
-    """The configuration of an issuer that ends with a slash is asked for as Discovery section 4.1 says."""
+    """The configuration of an issuer that ends with a slash is asked for as Discovery section 4.1
+    says.
+    """
     provider = Provider()
     await DiscoveredKeys(ISSUER + "/", provider.fetch, clock=Clock()).refresh()
     assert provider.asked == [CONFIGURATION_URL]
@@ -285,7 +334,9 @@ class Sleeper:
 
 
 async def test_keys_are_refreshed_in_the_background() -> None:
-    """Without any request keys are refreshed every ten minutes, sooner while that fails, and the keeper survives failures."""
+    """Without any request keys are refreshed every ten minutes, sooner while that fails, and the
+    keeper survives failures.
+    """
     provider, clock, sleeper = Provider(), Clock(), Sleeper()
     source = DiscoveredKeys(ISSUER, provider.fetch, clock=clock, sleep=sleeper)
     await source.start()
@@ -298,7 +349,9 @@ async def test_keys_are_refreshed_in_the_background() -> None:
     provider.keys = key_set(jwk(ec_private(which=1), "next"))
     sleeper.wake()
     await until(lambda: sleeper.slept[-1] == 600.0 and len(sleeper.slept) == 5)
-    assert source.generation == 1 and source.keys is not None and source.keys.find("next") is not None
+    assert (
+        source.generation == 1 and source.keys is not None and source.keys.find("next") is not None
+    )
     await source.close()
     assert provider.refreshes == 5
 

@@ -47,7 +47,10 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(private, hashes.SHA256())
     )
@@ -71,7 +74,9 @@ class Provider:
         form = {"grant_type": "client_credentials", "resource": audience, "scope": "call"}
         async with (
             aiohttp.ClientSession(headers={"Authorization": f"Basic {basic}"}) as session,
-            session.post(self.issuer + "/token", data=form, ssl=ssl.create_default_context(cafile=self.ca)) as answer,
+            session.post(
+                self.issuer + "/token", data=form, ssl=ssl.create_default_context(cafile=self.ca)
+            ) as answer,
         ):
             found = await answer.json()
             assert answer.status == 200, found
@@ -108,7 +113,8 @@ async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
         str(key),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,  # warnings that it runs without a proxy and keeps its state in memory
+        # warnings that it runs without a proxy and keeps its state in memory
+        stderr=asyncio.subprocess.DEVNULL,
     )
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), 60)
@@ -119,7 +125,9 @@ async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
         await running.stop()
 
 
-def gate(provider: Provider, clock: Clock, audience: str = AUDIENCE) -> tuple[DiscoveredKeys, Verifier]:
+def gate(
+    provider: Provider, clock: Clock, audience: str = AUDIENCE
+) -> tuple[DiscoveredKeys, Verifier]:
     """A verifier of the provider's tokens, on the default settings, with the edge's own fetch."""
     source = DiscoveredKeys(provider.issuer, fetch_with(provider.ca), clock=clock)
     return source, Verifier([Issuer("idp", Profile(provider.issuer, audience), source)], viewer)
@@ -133,18 +141,28 @@ async def reason(verifier: Verifier, text: str) -> Reason:
 
 
 async def test_a_real_access_token_is_taken(provider: Provider) -> None:
-    """Discovery, key set and access token of a certified provider give the principal; another audience's token is refused."""
+    """Discovery, key set and access token of a certified provider give the principal; another
+    audience's token is refused.
+    """
     source, verifier = gate(provider, Clock())
     await verifier.start()
     assert source.problem is None
     principal = await verifier.verify(bearer(await provider.token()), None, time.time())
-    assert (principal.name, principal.issuer, principal.groups) == ("idp|etl-07", provider.issuer, ("etl",))
-    assert await reason(verifier, await provider.token("urn:callgate:other")) is Reason.WRONG_AUDIENCE
+    assert (principal.name, principal.issuer, principal.groups) == (
+        "idp|etl-07",
+        provider.issuer,
+        ("etl",),
+    )
+    assert (
+        await reason(verifier, await provider.token("urn:callgate:other")) is Reason.WRONG_AUDIENCE
+    )
     await verifier.close()
 
 
 async def test_a_rotation_at_the_provider_is_followed(provider: Provider) -> None:
-    """A token of the provider's new key is taken at once, and one of the withdrawn key no longer, though it was remembered."""
+    """A token of the provider's new key is taken at once, and one of the withdrawn key no longer,
+    though it was remembered.
+    """
     clock = Clock()
     source, verifier = gate(provider, clock)
     old = await provider.token()
@@ -159,7 +177,9 @@ async def test_a_rotation_at_the_provider_is_followed(provider: Provider) -> Non
 
 
 async def test_a_provider_that_is_down_leaves_its_tokens_good(provider: Provider) -> None:
-    """When the provider is gone its last keys serve on: for remembered tokens and for new ones it signed before."""
+    """When the provider is gone its last keys serve on: for remembered tokens and for new ones it
+    signed before.
+    """
     source, verifier = gate(provider, Clock())
     first, second = await provider.token(), await provider.token()
     await verifier.verify(bearer(first), None, time.time())
@@ -171,7 +191,9 @@ async def test_a_provider_that_is_down_leaves_its_tokens_good(provider: Provider
 
 
 async def test_a_provider_that_was_never_reached(provider: Provider) -> None:
-    """Down from the start, or behind a certificate of an unknown CA, the issuer is unavailable and nothing is taken on trust."""
+    """Down from the start, or behind a certificate of an unknown CA, the issuer is unavailable and
+    nothing is taken on trust.
+    """
     text = await provider.token()
     source = DiscoveredKeys(provider.issuer, fetch_with(), clock=Clock())
     verifier = Verifier([Issuer("idp", Profile(provider.issuer, AUDIENCE), source)], viewer)

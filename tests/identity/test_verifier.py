@@ -43,7 +43,9 @@ def replace(path: Path, data: bytes) -> None:
 
 
 async def test_a_verified_credential_is_remembered_until_it_expires(tmp_path: Path) -> None:
-    """The same header value gives the same principal without verifying again, up to the token's exp and not after."""
+    """The same header value gives the same principal without verifying again, up to the token's exp
+    and not after.
+    """
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
     assert gate.remembered(value, NOW) is None
@@ -64,11 +66,15 @@ async def test_what_is_remembered_is_the_whole_header_value(tmp_path: Path) -> N
     await gate.verify(value, None, NOW)
     for other in (value[:-1], value + b"A", value.replace(b"Bearer", b"bearer"), value[7:]):
         assert gate.remembered(other, NOW) is None
-    assert (await gate.verify(b"Basic " + base64.b64encode(b"anyone:" + value[7:]), None, NOW)).subject == "alice"
+    assert (
+        await gate.verify(b"Basic " + base64.b64encode(b"anyone:" + value[7:]), None, NOW)
+    ).subject == "alice"
 
 
 async def test_two_credentials_are_refused_though_one_is_remembered(tmp_path: Path) -> None:
-    """A session cookie beside a remembered token is still a second credential; another cookie is none."""
+    """A session cookie beside a remembered token is still a second credential; another cookie is
+    none.
+    """
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
     principal = await gate.verify(value, None, NOW)
@@ -79,10 +85,15 @@ async def test_two_credentials_are_refused_though_one_is_remembered(tmp_path: Pa
 
 
 async def test_a_withdrawn_key_takes_its_tokens_with_it(tmp_path: Path) -> None:
-    """Within a second of the issuer dropping a key, a remembered token it signed is refused; others need no new token."""
+    """Within a second of the issuer dropping a key, a remembered token it signed is refused; others
+    need no new token.
+    """
     path = tmp_path / "keys.json"
     gate = verifier(path, key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "next")))
-    old, new = bearer(good()), bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob")))
+    old, new = (
+        bearer(good()),
+        bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob"))),
+    )
     await gate.verify(old, None, NOW)
     await gate.verify(new, None, NOW)
     replace(path, key_set(jwk(ec_private(which=1), "next")))
@@ -97,7 +108,10 @@ async def test_an_added_key_disturbs_nobody(tmp_path: Path) -> None:
     """A rotation that adds a key leaves what is remembered alone, and the new key works at once."""
     path = tmp_path / "keys.json"
     gate = verifier(path, key_set(jwk(ec_private(), "ec")))
-    old, new = bearer(good()), bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob")))
+    old, new = (
+        bearer(good()),
+        bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob"))),
+    )
     principal = await gate.verify(old, None, NOW)
     replace(path, key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "next")))
     assert (await gate.verify(new, None, NOW)).subject == "bob"
@@ -115,15 +129,30 @@ async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
     for value in values:
         await few.verify(value, None, NOW)
         await small.verify(value, None, NOW)
-    assert [few.remembered(value, NOW) is not None for value in values] == [False, False, True, True, True]
-    assert [small.remembered(value, NOW) is not None for value in values] == [False, False, False, True, True]
+    assert [few.remembered(value, NOW) is not None for value in values] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert [small.remembered(value, NOW) is not None for value in values] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 async def test_refusals_are_not_remembered(tmp_path: Path) -> None:
     """A flood of bad tokens leaves nothing behind, and a token that was too early is taken later."""
     gate = verifier(tmp_path / "keys.json")
     early = bearer(good(nbf=NOW + 100))
-    for value in [early, *[bearer(f"{part(header())}.{part(claims(sub=str(n)))}.AAAA") for n in range(50)]]:
+    for value in [
+        early,
+        *[bearer(f"{part(header())}.{part(claims(sub=str(n)))}.AAAA") for n in range(50)],
+    ]:
         with pytest.raises(Rejected):
             await gate.verify(value, None, NOW)
     assert len(gate._memory) == 0
@@ -131,7 +160,9 @@ async def test_refusals_are_not_remembered(tmp_path: Path) -> None:
 
 
 async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
-    """A key of one issuer proves nothing for another, even under the same kid; nor does an audience."""
+    """A key of one issuer proves nothing for another, even under the same kid; nor does an
+    audience.
+    """
     (tmp_path / "a.json").write_bytes(key_set(jwk(ec_private(), "ec")))
     (tmp_path / "b.json").write_bytes(key_set(jwk(ec_private(which=1), "ec")))
     other = "https://other.example"
@@ -143,7 +174,9 @@ async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
         viewer,
     )
     mine = await gate.verify(bearer(good()), None, NOW)
-    theirs = await gate.verify(bearer(token(ec_private(which=1), header(), claims(iss=other, aud="api://b"))), None, NOW)
+    theirs = await gate.verify(
+        bearer(token(ec_private(which=1), header(), claims(iss=other, aud="api://b"))), None, NOW
+    )
     assert (mine.name, theirs.name) == ("a|alice", "b|alice")
     crossed = {
         Reason.BAD_SIGNATURE: token(ec_private(), header(), claims(iss=other, aud="api://b")),
@@ -156,7 +189,8 @@ async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("actor", "by_role", "agent"), [(False, False, False), (True, False, True), (False, True, True), (True, True, True)]
+    ("actor", "by_role", "agent"),
+    [(False, False, False), (True, False, True), (False, True, True), (True, True, True)],
 )
 async def test_who_is_an_agent(tmp_path: Path, actor: bool, by_role: bool, agent: bool) -> None:
     """An `act` claim makes an agent whatever the roles say, and the roles make one without it."""
@@ -169,11 +203,15 @@ async def test_roles_are_asked_with_issuer_subject_and_claims(tmp_path: Path) ->
     """Roles are given by issuer name, subject and the verified claims."""
     asked: list[tuple[str, str, object]] = []
 
-    def roles_of(issuer: str, subject: str, found: Mapping[str, object]) -> tuple[tuple[str, ...], bool]:
+    def roles_of(
+        issuer: str, subject: str, found: Mapping[str, object]
+    ) -> tuple[tuple[str, ...], bool]:
         asked.append((issuer, subject, found["department"]))
         return (), False
 
-    await verifier(tmp_path / "keys.json", roles_of=roles_of).verify(bearer(good(department="ops")), None, NOW)
+    await verifier(tmp_path / "keys.json", roles_of=roles_of).verify(
+        bearer(good(department="ops")), None, NOW
+    )
     assert asked == [("idp", "alice", "ops")]
 
 
@@ -191,7 +229,12 @@ def test_no_issuers_or_equal_ones_are_refused(tmp_path: Path) -> None:
     """A verifier without issuers, or with two of one name or URL, is not made."""
     source = KeyFile(tmp_path / "keys.json")
     one = Issuer("a", Profile(ISSUER, AUDIENCE), source)
-    for issuers in ([], [one, one], [one, Issuer("b", one.profile, source)], [one, Issuer("a", Profile("https://b", "b"), source)]):
+    for issuers in (
+        [],
+        [one, one],
+        [one, Issuer("b", one.profile, source)],
+        [one, Issuer("a", Profile("https://b", "b"), source)],
+    ):
         with pytest.raises(ValueError, match="issuer"):
             Verifier(issuers, viewer)
 
@@ -205,21 +248,33 @@ def test_issuer_names(name: str, tmp_path: Path) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 HEADERS = st.fixed_dictionaries(
-    {"alg": st.sampled_from(["ES256", "RS256", "none"]) | JSON}, optional={"kid": JSON, "typ": JSON, "crit": JSON}
+    {"alg": st.sampled_from(["ES256", "RS256", "none"]) | JSON},
+    optional={"kid": JSON, "typ": JSON, "crit": JSON},
 )
 CLAIMS = st.fixed_dictionaries(
-    {"iss": st.just(ISSUER) | JSON, "aud": st.just(AUDIENCE) | JSON, "exp": st.just(NOW + 60) | JSON},
+    {
+        "iss": st.just(ISSUER) | JSON,
+        "aud": st.just(AUDIENCE) | JSON,
+        "exp": st.just(NOW + 60) | JSON,
+    },
     optional={"sub": JSON, "nbf": JSON, "iat": JSON, "groups": JSON, "act": JSON},
 )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(value=st.binary(max_size=80) | st.binary(max_size=80).map(lambda data: b"Bearer " + data), cookie=st.none() | st.binary(max_size=20))
-def test_any_bytes_give_a_principal_or_rejected(tmp_path: Path, value: bytes, cookie: bytes | None) -> None:
+@given(
+    value=st.binary(max_size=80) | st.binary(max_size=80).map(lambda data: b"Bearer " + data),
+    cookie=st.none() | st.binary(max_size=20),
+)
+def test_any_bytes_give_a_principal_or_rejected(
+    tmp_path: Path, value: bytes, cookie: bytes | None
+) -> None:
     """Whatever the header holds, the outcome is a principal or one `Rejected` with a safe text."""
     gate = verifier(tmp_path / "keys.json")
     with pytest.raises(Rejected) as refused:
@@ -229,8 +284,12 @@ def test_any_bytes_give_a_principal_or_rejected(tmp_path: Path, value: bytes, co
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(head=HEADERS, body=CLAIMS)
-def test_any_signed_json_gives_a_principal_or_rejected(tmp_path: Path, head: dict[str, object], body: dict[str, object]) -> None:
-    """Whatever an issuer signs, the outcome is a principal or one `Rejected`, whose text holds no part of the token."""
+def test_any_signed_json_gives_a_principal_or_rejected(
+    tmp_path: Path, head: dict[str, object], body: dict[str, object]
+) -> None:
+    """Whatever an issuer signs, the outcome is a principal or one `Rejected`, whose text holds no
+    part of the token.
+    """
     gate = verifier(tmp_path / "keys.json", key_set(jwk(ec_private())))
     signed = {"typ": "at+jwt"} | head
     text = token(ec_private(), json.dumps(signed).encode(), body)
@@ -239,7 +298,11 @@ def test_any_signed_json_gives_a_principal_or_rejected(tmp_path: Path, head: dic
     except Rejected as refused:
         said = str(refused)
         assert not any(piece in said for piece in text.split(".") if len(piece) >= 8)
-        values = [value for value in [*signed.values(), *body.values()] if isinstance(value, str) and len(value) >= 8]
+        values = [
+            value
+            for value in [*signed.values(), *body.values()]
+            if isinstance(value, str) and len(value) >= 8
+        ]
         assert not any(value in said for value in values if value not in ("absent", "at+jwt"))
     else:
         assert isinstance(found, Principal) and found.subject.isprintable()
@@ -273,13 +336,17 @@ class Fetched(KeyFile):
 
 
 async def test_those_who_wait_for_keys_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """Bad signatures without a kid wait for fresh keys together; each is refused for its own reason, and so is who comes meanwhile."""
+    """Bad signatures without a kid wait for fresh keys together; each is refused for its own
+    reason, and so is who comes meanwhile.
+    """
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private())))
     source = Fetched(path)
     gate = Verifier([Issuer("idp", Profile(ISSUER, AUDIENCE), source)], viewer)
     head = {"alg": "ES256", "typ": "at+jwt"}
-    forged = [bearer(token(ec_private(which=1), head, claims(sub=f"u{number}"))) for number in range(3)]
+    forged = [
+        bearer(token(ec_private(which=1), head, claims(sub=f"u{number}"))) for number in range(3)
+    ]
     waiting = [asyncio.create_task(gate.verify(value, None, NOW)) for value in forged]
     await asyncio.wait_for(source.all_there.wait(), 60)
     assert sys.exc_info() == (None, None, None)
@@ -288,4 +355,6 @@ async def test_those_who_wait_for_keys_do_not_disturb_each_other(tmp_path: Path)
     assert refused.value.reason is Reason.TOKEN_EXPIRED
     source.answered.set_result(None)
     found = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [error.reason for error in found if isinstance(error, Rejected)] == [Reason.BAD_SIGNATURE] * 3
+    assert [error.reason for error in found if isinstance(error, Rejected)] == [
+        Reason.BAD_SIGNATURE
+    ] * 3

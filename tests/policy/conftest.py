@@ -59,7 +59,12 @@ def call(catalogs: dict[str, Catalog]) -> Callable[..., Call]:
     """Give a function that makes a call of a method of luigid, or an unknown one."""
 
     def make(
-        method: str, args: dict[str, Value] | None = None, *, task: str | None = None, upstream: str = "luigi", others: tuple[str, ...] = ()
+        method: str,
+        args: dict[str, Value] | None = None,
+        *,
+        task: str | None = None,
+        upstream: str = "luigi",
+        others: tuple[str, ...] = (),
     ) -> Call:
         known = catalogs[upstream].methods.get(method)
         return Call(

@@ -9,14 +9,21 @@ ACTION = Action(
     Method(
         "m",
         "work",
-        (Argument("family", "family"), Argument("n", "integer"), Argument("deps", "task-ids"), Argument("on", "boolean")),
+        (
+            Argument("family", "family"),
+            Argument("n", "integer"),
+            Argument("deps", "task-ids"),
+            Argument("on", "boolean"),
+        ),
     )
 )
 
 
 def looked(condition: str, action: str = "action") -> tuple[Look, ...]:
     """Collect the looks of a permit with one condition."""
-    found = cedarpy.policies_to_pst(f'@id("x") permit (principal, {action}, resource) when {{ {condition} }};')
+    found = cedarpy.policies_to_pst(
+        f'@id("x") permit (principal, {action}, resource) when {{ {condition} }};'
+    )
     return looks(list(found.static_policies.values()), "m", ACTION)
 
 
@@ -34,24 +41,38 @@ def looked(condition: str, action: str = "action") -> tuple[Look, ...]:
         ('context has task && context["task"] like "e\\*"', [Look(TASK, "like", ("e", "*"))]),
         ('context.task == "x"', [Look(TASK, "equals", text="x")]),
         ('"x" != context.task', [Look(TASK, "equals", text="x")]),
-        ('context.task == "x" && context.task == "y"', [Look(TASK, "equals", text="x"), Look(TASK, "equals", text="y")]),
+        (
+            'context.task == "x" && context.task == "y"',
+            [Look(TASK, "equals", text="x"), Look(TASK, "equals", text="y")],
+        ),
         ('["x"].contains(context.task)', [Look(TASK, "value")]),
         ('context.task == "x" && ["x"].contains(context.task)', [Look(TASK, "value")]),
         ("context.task == principal.subject", [Look(TASK, "value")]),
         ("context.args.n > 3", [Look("n", "value")]),
         ("context.args.n == 3", [Look("n", "value")]),
-        ("if context.args.on then context.args.n > 3 else false", [Look("n", "value"), Look("on", "value")]),
+        (
+            "if context.args.on then context.args.n > 3 else false",
+            [Look("n", "value"), Look("on", "value")],
+        ),
         ('context.args.deps.contains("x")', [Look("deps", "value")]),
         ("context.args has other && context.args.other", []),
         ('{"a": context.args.n} == {"a": 1}', [Look("n", "value")]),
-        ('context.args == {"n": 1}', [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")]),
+        (
+            'context.args == {"n": 1}',
+            [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")],
+        ),
         ("[context].isEmpty()", [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")]),
-        ("(if context.agent then context else context) has task", [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")]),
+        (
+            "(if context.agent then context else context) has task",
+            [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")],
+        ),
         ('context.other == "x"', [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")]),
     ],
 )
 def test_what_a_condition_looks_at_is_found(condition: str, expected: list[Look]) -> None:
-    """Every use of the context is found, no finer than it is, and what cannot be followed counts as everything."""
+    """Every use of the context is found, no finer than it is, and what cannot be followed counts as
+    everything.
+    """
     assert list(looked(condition)) == expected
 
 

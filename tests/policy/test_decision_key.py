@@ -16,7 +16,12 @@ ACTION = Action(
     Method(
         "m",
         "work",
-        (Argument("family", "family"), Argument("n", "integer"), Argument("deps", "task-ids"), Argument("on", "boolean")),
+        (
+            Argument("family", "family"),
+            Argument("n", "integer"),
+            Argument("deps", "task-ids"),
+            Argument("on", "boolean"),
+        ),
     )
 )
 
@@ -32,7 +37,9 @@ PATTERN = st.lists(st.one_of(st.none(), st.sampled_from("ab.*\n")), max_size=8).
 @given(PATTERN, st.text(alphabet="ab.*\n", max_size=12))
 def test_patterns_match_as_cedar_matches(pattern: tuple[str | None, ...], text: str) -> None:
     """Our reading of a ``like`` pattern is Cedar's own, for every kind of pattern."""
-    written = "".join("*" if part is None else {"*": "\\*", "\n": "\\n"}.get(part, part) for part in pattern)
+    written = "".join(
+        "*" if part is None else {"*": "\\*", "\n": "\\n"}.get(part, part) for part in pattern
+    )
     policy = f'permit (principal, action, resource) when {{ context.t like "{written}" }};'
     request = {
         "principal": {"type": "U", "id": "u"},
@@ -44,7 +51,9 @@ def test_patterns_match_as_cedar_matches(pattern: tuple[str | None, ...], text: 
 
 
 def test_runs_of_wildcards_do_not_make_matching_slow() -> None:
-    """Forty wildcards in a row are one, so that a pattern cannot be made to hang the gate by a long value."""
+    """Forty wildcards in a row are one, so that a pattern cannot be made to hang the gate by a long
+    value.
+    """
     matches = matcher(("a", *[None] * 40, "b", *[None] * 40, "c"))
     assert not matches("a" + "b" * 2000)
     assert re.match("a", "a")
@@ -63,43 +72,72 @@ def seen_by(look: Look, text: str | None) -> Hashable:
     """What one look sees of a text, by its definition."""
     if text is None:
         return None
-    return {"given": True, "like": matcher(look.pattern)(text), "equals": text == look.text}[look.how]
+    return {"given": True, "like": matcher(look.pattern)(text), "equals": text == look.text}[
+        look.how
+    ]
 
 
 @given(st.sets(LOOK, max_size=8), st.lists(st.none() | TEXT, min_size=2, max_size=12))
-def test_looks_taken_together_are_as_fine_as_one_by_one(sorts: set[tuple[str, object]], texts: list[str | None]) -> None:
-    """Two calls have the same key, and two tasks the same view, if and only if every single look at them comes out the same."""
+def test_looks_taken_together_are_as_fine_as_one_by_one(
+    sorts: set[tuple[str, object]], texts: list[str | None]
+) -> None:
+    """Two calls have the same key, and two tasks the same view, if and only if every single look at
+    them comes out the same.
+    """
     for at in (TASK, "family"):
         looks = [
-            Look(at, how, pattern=what if isinstance(what, tuple) else (), text=what if isinstance(what, str) else "")  # type: ignore[arg-type]  # one of the three
+            Look(
+                at,
+                how,
+                pattern=what if isinstance(what, tuple) else (),
+                text=what if isinstance(what, str) else "",
+            )  # type: ignore[arg-type]  # one of the three
             for how, what in sorted(sorts, key=repr)
         ]
         key, view = key_of(looks, ACTION), task_view_of(looks, ACTION)
         assert (key is None) == (not looks)
         for one in texts:
             for other in texts:
-                same = [seen_by(look, one) for look in looks] == [seen_by(look, other) for look in looks]
+                same = [seen_by(look, one) for look in looks] == [
+                    seen_by(look, other) for look in looks
+                ]
                 if key is not None and at == TASK:
                     assert (key(call({}, one), one) == key(call({}, other), other)) == same
                 if key is not None and at == "family":
-                    assert (key(call({"family": one}), None) == key(call({"family": other}), None)) == same
+                    assert (
+                        key(call({"family": one}), None) == key(call({"family": other}), None)
+                    ) == same
                 if view is not None and at == TASK and one is not None and other is not None:
                     assert (view(one) == view(other)) == same
 
 
 def test_each_place_has_its_own_part() -> None:
     """What is not there is not the same as what is there and not looked for, at whichever place."""
-    looks = [Look(TASK, "like", ("e", None)), Look("family", "equals", text="a"), Look("family", "equals", text="b"), Look("on", "given")]
+    looks = [
+        Look(TASK, "like", ("e", None)),
+        Look("family", "equals", text="a"),
+        Look("family", "equals", text="b"),
+        Look("on", "given"),
+    ]
     key = key_of(looks, ACTION)
     assert key is not None
-    made: list[dict[str, Value]] = [{}, {"on": False}, {"family": "a"}, {"family": "b"}, {"family": "c"}, {"family": "c", "on": True}]
+    made: list[dict[str, Value]] = [
+        {},
+        {"on": False},
+        {"family": "a"},
+        {"family": "b"},
+        {"family": "c"},
+        {"family": "c", "on": True},
+    ]
     calls = [call(args, task) for task in (None, "e1", "x") for args in made]
     assert len({key(one, one.task) for one in calls}) == len(calls)
     assert key(call({"on": False}), None) == key(call({"on": True, "n": 5}), None)
 
 
 def test_values_are_told_apart_up_to_a_length() -> None:
-    """A value that is looked at as it is stands in the key as it is; one that is too long is decided on and not remembered."""
+    """A value that is looked at as it is stands in the key as it is; one that is too long is
+    decided on and not remembered.
+    """
     key = key_of([Look(at, "value") for at in ("deps", "family", "n", "on")], ACTION)
     assert key is not None
     made: list[dict[str, Value]] = [
@@ -107,14 +145,20 @@ def test_values_are_told_apart_up_to_a_length() -> None:
         {"deps": []}, {"deps": ["a"]}, {"deps": ["a", "b"]},
     ]  # fmt: skip
     assert len({key(call(args), None) for args in made}) == len(made)
-    for args in ({"family": "x" * (MAX_TEXT + 1)}, {"deps": ["x" * (MAX_TEXT + 1)]}, {"deps": ["x"] * (MAX_ITEMS + 1)}):
+    for args in (
+        {"family": "x" * (MAX_TEXT + 1)},
+        {"deps": ["x" * (MAX_TEXT + 1)]},
+        {"deps": ["x"] * (MAX_ITEMS + 1)},
+    ):
         with pytest.raises(TooLong):
             key(call(args), None)  # type: ignore[arg-type]  # mypy does not see these as Values
     view = task_view_of([Look(TASK, "value")], ACTION)
     assert view is not None and view("etl.A") == "etl.A"
 
 
-@pytest.mark.parametrize("args", [{"n": True}, {"n": 1.0}, {"on": 1}, {"family": ["a"]}, {"deps": "a"}])
+@pytest.mark.parametrize(
+    "args", [{"n": True}, {"n": 1.0}, {"on": 1}, {"family": ["a"]}, {"deps": "a"}]
+)
 def test_a_value_of_another_type_has_no_key(args: dict[str, Value]) -> None:
     """Cedar would not take it for what the schema says it is, and the call is denied."""
     key = key_of([Look(at, "value") for at in args], ACTION)

@@ -19,9 +19,13 @@ unless { context has task && !(context.task like "etl.*") };
 """
 
 
-def who(*roles: str, subject: str = "ann", agent: bool = False, groups: tuple[str, ...] = ()) -> Principal:
+def who(
+    *roles: str, subject: str = "ann", agent: bool = False, groups: tuple[str, ...] = ()
+) -> Principal:
     """Make a principal of the local issuer."""
-    return Principal("https://callgate.local/issuer", "local", subject, tuple(sorted(roles)), groups, agent, 2e9)
+    return Principal(
+        "https://callgate.local/issuer", "local", subject, tuple(sorted(roles)), groups, agent, 2e9
+    )
 
 
 @pytest.fixture
@@ -30,7 +34,9 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     requests: list[dict[str, object]] = []
     real = cedarpy.is_authorized
 
-    def counted(request: dict[str, object], policies: cedarpy.PolicySet, entities: cedarpy.Entities) -> cedarpy.AuthzResult:
+    def counted(
+        request: dict[str, object], policies: cedarpy.PolicySet, entities: cedarpy.Entities
+    ) -> cedarpy.AuthzResult:
         requests.append(request)
         return real(request, policies, entities)
 
@@ -42,49 +48,87 @@ def test_a_permit_allows_and_is_named(load: Load, call: Make) -> None:
     """An allowed call names the policies that permit it and the hash of the set."""
     policies = load(VIEW)
     decision = policies.decide(who("viewer"), call("task_list"))
-    assert (decision.allowed, decision.reason, decision.policies) == (True, Reason.ALLOWED, ("view",))
+    assert (decision.allowed, decision.reason, decision.policies) == (
+        True,
+        Reason.ALLOWED,
+        ("view",),
+    )
     assert decision.policy_hash == policies.hash
 
 
 def test_without_a_permit_the_call_is_denied(load: Load, call: Make) -> None:
     """Nothing that matches is a refusal, with a reason of its own."""
     decision = load(VIEW).decide(who("viewer"), call("pause"))
-    assert (decision.allowed, decision.reason, decision.policies) == (False, Reason.NO_POLICY_ALLOWS, ())
+    assert (decision.allowed, decision.reason, decision.policies) == (
+        False,
+        Reason.NO_POLICY_ALLOWS,
+        (),
+    )
 
 
 def test_a_forbid_beats_a_permit_and_is_named(load: Load, call: Make) -> None:
     """One forbid denies whatever is permitted, and the decision names the forbid alone."""
-    policies = load(VIEW + '@id("not-the-graph") forbid (principal, action == Action::"graph", resource);')
+    policies = load(
+        VIEW + '@id("not-the-graph") forbid (principal, action == Action::"graph", resource);'
+    )
     decision = policies.decide(who("viewer"), call("graph"))
-    assert (decision.allowed, decision.reason, decision.policies) == (False, Reason.POLICY_FORBIDS, ("not-the-graph",))
+    assert (decision.allowed, decision.reason, decision.policies) == (
+        False,
+        Reason.POLICY_FORBIDS,
+        ("not-the-graph",),
+    )
     assert policies.decide(who("viewer"), call("task_list")).allowed
 
 
 def test_an_unknown_method_is_denied_whatever_the_policies_say(load: Load, call: Make) -> None:
-    """A policy that permits everything does not permit what the catalog lacks, nor an upstream that is not configured."""
+    """A policy that permits everything does not permit what the catalog lacks, nor an upstream that
+    is not configured.
+    """
     policies = load('@id("all") permit (principal, action, resource);')
     assert policies.decide(who("admin"), call("eval")).reason is Reason.UNKNOWN_METHOD
-    assert policies.decide(who("admin"), replace(call("pause"), known=False)).reason is Reason.UNKNOWN_METHOD
-    assert policies.decide(who("admin"), replace(call("pause"), upstream="other")).reason is Reason.UNKNOWN_METHOD
-    assert policies.decide(who("admin"), replace(call("pause"), upstream="processes")).reason is Reason.UNKNOWN_METHOD
+    assert (
+        policies.decide(who("admin"), replace(call("pause"), known=False)).reason
+        is Reason.UNKNOWN_METHOD
+    )
+    assert (
+        policies.decide(who("admin"), replace(call("pause"), upstream="other")).reason
+        is Reason.UNKNOWN_METHOD
+    )
+    assert (
+        policies.decide(who("admin"), replace(call("pause"), upstream="processes")).reason
+        is Reason.UNKNOWN_METHOD
+    )
     assert policies.decide(who(), call("eval")).reason is Reason.UNKNOWN_METHOD
 
 
 def test_an_identity_without_a_role_is_denied_everything(load: Load, call: Make) -> None:
     """Even a policy that permits everyone permits no one who holds no role."""
-    assert load('@id("all") permit (principal, action, resource);').decide(who(), call("is_paused")).reason is Reason.NO_ROLE
+    assert (
+        load('@id("all") permit (principal, action, resource);')
+        .decide(who(), call("is_paused"))
+        .reason
+        is Reason.NO_ROLE
+    )
 
 
 def test_a_policy_that_fails_denies(load: Load, call: Make) -> None:
-    """An error in any policy denies the call and names the policy, though another policy permits (Cedar would skip it)."""
+    """An error in any policy denies the call and names the policy, though another policy permits
+    (Cedar would skip it).
+    """
     policies = load(
         '@id("all") permit (principal, action, resource);'
         '@id("sum") forbid (principal, action == Action::"set_worker_processes", resource)'
         " when { context.args has n && context.args.n * 4611686018427387904 > 5 };"
     )
     decision = policies.decide(who("admin"), call("set_worker_processes", {"worker": "w", "n": 9}))
-    assert (decision.allowed, decision.reason, decision.policies) == (False, Reason.POLICY_ERROR, ("sum",))
-    assert policies.decide(who("admin"), call("set_worker_processes", {"worker": "w", "n": 0})).allowed
+    assert (decision.allowed, decision.reason, decision.policies) == (
+        False,
+        Reason.POLICY_ERROR,
+        ("sum",),
+    )
+    assert policies.decide(
+        who("admin"), call("set_worker_processes", {"worker": "w", "n": 0})
+    ).allowed
 
 
 def test_a_failing_engine_denies(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,45 +144,80 @@ def test_a_failing_engine_denies(load: Load, call: Make, monkeypatch: pytest.Mon
     assert policies.decide(who("viewer"), call("task_list")).allowed
 
 
-@pytest.mark.parametrize("task", ["etl.x\ud800", *(pytest.param(odd, marks=pytest.mark.interpreted) for odd in (7, b"etl.x", ["etl.x"]))])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "etl.x\ud800",
+        *(pytest.param(odd, marks=pytest.mark.interpreted) for odd in (7, b"etl.x", ["etl.x"])),
+    ],
+)
 def test_a_value_that_cedar_cannot_read_denies(load: Load, call: Make, task: object) -> None:
     """A task that is no text of whole characters cannot be judged, so the call is denied."""
-    policies = load(VIEW + WORK + '@id("none") forbid (principal, action, resource) when { context has task && context.task == "etl.y" };')
+    policies = load(
+        VIEW
+        + WORK
+        + '@id("none") forbid (principal, action, resource) when { context has task && context.task == "etl.y" };'
+    )
     assert not policies.decide(who("worker"), replace(call("add_task"), task=task)).allowed  # type: ignore[arg-type]  # on purpose
 
 
-@pytest.mark.parametrize("subject", ['ann" || true', "ann\\", 'User::"root"', "a\nb", "a\x00b", "é😀", "|", "local|ann", "*"])
+@pytest.mark.parametrize(
+    "subject",
+    ['ann" || true', "ann\\", 'User::"root"', "a\nb", "a\x00b", "é😀", "|", "local|ann", "*"],
+)
 def test_odd_subjects_are_only_themselves(load: Load, call: Make, subject: str) -> None:
     """A subject cannot be read as policy or as another subject, whatever its characters."""
-    policies = load('@id("ann") permit (principal == User::"local|ann", action, resource) when { principal.subject == "ann" };')
+    policies = load(
+        '@id("ann") permit (principal == User::"local|ann", action, resource) when { principal.subject == "ann" };'
+    )
     assert policies.decide(who("viewer"), call("task_list")).allowed
-    assert policies.decide(who("viewer", subject=subject), call("task_list")).reason is Reason.NO_POLICY_ALLOWS
+    assert (
+        policies.decide(who("viewer", subject=subject), call("task_list")).reason
+        is Reason.NO_POLICY_ALLOWS
+    )
 
 
 def test_an_agent_is_seen_by_policies(load: Load, call: Make) -> None:
     """The same person, as software, is another principal to the policies and to the memory."""
-    policies = load(VIEW + '@id("no-agents") forbid (principal, action, resource) when { context.agent };')
+    policies = load(
+        VIEW + '@id("no-agents") forbid (principal, action, resource) when { context.agent };'
+    )
     assert policies.decide(who("viewer"), call("task_list")).allowed
-    assert policies.decide(who("viewer", agent=True), call("task_list")).reason is Reason.POLICY_FORBIDS
+    assert (
+        policies.decide(who("viewer", agent=True), call("task_list")).reason
+        is Reason.POLICY_FORBIDS
+    )
     assert policies.decide(who("viewer"), call("task_list")).allowed
 
 
-def test_a_set_that_reads_nothing_is_decided_once(load: Load, call: Make, evaluations: list[object]) -> None:
-    """Where no policy looks at the arguments, one evaluation serves every call of the method, and none of another."""
+def test_a_set_that_reads_nothing_is_decided_once(
+    load: Load, call: Make, evaluations: list[object]
+) -> None:
+    """Where no policy looks at the arguments, one evaluation serves every call of the method, and
+    none of another.
+    """
     policies = load(VIEW + WORK)
     for number in range(50):
-        assert policies.decide(who("worker"), call("add_task", {"task_id": f"t_{number}"}, task=f"t_{number}")).allowed
+        assert policies.decide(
+            who("worker"), call("add_task", {"task_id": f"t_{number}"}, task=f"t_{number}")
+        ).allowed
     assert len(evaluations) == 1
     policies.decide(who("worker"), call("ping"))
     assert len(evaluations) == 2
 
 
-def test_a_pattern_is_remembered_by_what_it_says(load: Load, call: Make, evaluations: list[object]) -> None:
-    """A thousand tasks are two cases to a policy that asks for one prefix, and each gets its own decision."""
+def test_a_pattern_is_remembered_by_what_it_says(
+    load: Load, call: Make, evaluations: list[object]
+) -> None:
+    """A thousand tasks are two cases to a policy that asks for one prefix, and each gets its own
+    decision.
+    """
     policies = load(SCOPED)
     for number in range(200):
         assert policies.decide(who("worker"), call("add_task", task=f"etl.Load_{number}")).allowed
-        assert not policies.decide(who("worker"), call("add_task", task=f"prod.Load_{number}")).allowed
+        assert not policies.decide(
+            who("worker"), call("add_task", task=f"prod.Load_{number}")
+        ).allowed
     assert policies.decide(who("worker"), call("ping")).allowed
     assert len(evaluations) == 3
 
@@ -172,7 +251,9 @@ def test_calls_that_a_policy_tells_apart_are_not_mixed_up(
 
 def test_principals_are_not_mixed_up(load: Load, call: Make) -> None:
     """Each part of the identity is part of the memory: issuer, subject, roles, groups, agent."""
-    policies = load('@id("one") permit (principal == User::"local|ann", action, resource) when { principal.groups.contains("g") };')
+    policies = load(
+        '@id("one") permit (principal == User::"local|ann", action, resource) when { principal.groups.contains("g") };'
+    )
     ann = who("viewer", groups=("g",))
     assert policies.decide(ann, call("task_list")).allowed
     others = [
@@ -185,22 +266,35 @@ def test_principals_are_not_mixed_up(load: Load, call: Make) -> None:
     assert policies.decide(replace(ann, expires=0.0), call("task_list")).allowed
 
 
-def test_a_new_token_of_a_principal_finds_what_the_old_one_left(load: Load, call: Make, evaluations: list[object]) -> None:
+def test_a_new_token_of_a_principal_finds_what_the_old_one_left(
+    load: Load, call: Make, evaluations: list[object]
+) -> None:
     """Rotated tokens give new objects for the same principal; nothing is evaluated again for them."""
     policies = load(VIEW)
     for number in range(20):
-        assert policies.decide(replace(who("viewer"), expires=float(number)), call("task_list")).allowed
+        assert policies.decide(
+            replace(who("viewer"), expires=float(number)), call("task_list")
+        ).allowed
     assert len(evaluations) == 1
 
 
-def test_only_what_policies_read_reaches_cedar(load: Load, call: Make, evaluations: list[dict[str, object]]) -> None:
+def test_only_what_policies_read_reaches_cedar(
+    load: Load, call: Make, evaluations: list[dict[str, object]]
+) -> None:
     """The other arguments are not copied to Cedar: they cannot matter, and may be megabytes."""
     policies = load(SCOPED)
-    policies.decide(who("worker"), call("add_task", {"task_id": "etl.a", "expl": "x" * 100_000, "family": "etl"}, task="etl.a"))
+    policies.decide(
+        who("worker"),
+        call(
+            "add_task", {"task_id": "etl.a", "expl": "x" * 100_000, "family": "etl"}, task="etl.a"
+        ),
+    )
     assert evaluations[0]["context"] == {"agent": False, "task": "etl.a", "args": {}}
 
 
-def test_long_values_are_decided_and_not_remembered(load: Load, call: Make, evaluations: list[object]) -> None:
+def test_long_values_are_decided_and_not_remembered(
+    load: Load, call: Make, evaluations: list[object]
+) -> None:
     """A value too long to keep is evaluated each time, and rightly."""
     policies = load(
         '@id("same") permit (principal, action == Action::"task_list", resource)'
@@ -208,13 +302,19 @@ def test_long_values_are_decided_and_not_remembered(load: Load, call: Make, eval
     )
     text = "x" * 300
     for _ in range(3):
-        assert policies.decide(who("viewer"), call("task_list", {"search": text}, task=text)).allowed
-        assert not policies.decide(who("viewer"), call("task_list", {"search": text}, task=text + "y")).allowed
+        assert policies.decide(
+            who("viewer"), call("task_list", {"search": text}, task=text)
+        ).allowed
+        assert not policies.decide(
+            who("viewer"), call("task_list", {"search": text}, task=text + "y")
+        ).allowed
     assert len(evaluations) == 6
 
 
 def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither many values nor many principals grow the memory beyond its bounds, and decisions stay right."""
+    """Neither many values nor many principals grow the memory beyond its bounds, and decisions stay
+    right.
+    """
     monkeypatch.setattr(engine, "MAX_DECISIONS", 100)
     monkeypatch.setattr(engine, "MAX_PRINCIPALS", 10)
     policies = load(
@@ -222,7 +322,10 @@ def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.Monke
         ' when { context.args has task_id && ["t_7"].contains(context.args.task_id) };'
     )
     for number in range(300):
-        allowed = policies.decide(who("viewer", subject=f"s{number % 30}"), call("dep_graph", {"task_id": f"t_{number % 150}"})).allowed
+        allowed = policies.decide(
+            who("viewer", subject=f"s{number % 30}"),
+            call("dep_graph", {"task_id": f"t_{number % 150}"}),
+        ).allowed
         assert allowed == (number % 150 != 7)
         assert len(policies._memory) <= 100
         assert len(policies._callers) <= 10
@@ -231,7 +334,9 @@ def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.Monke
 
 def test_a_passing_principal_does_not_inherit_a_decision(load: Load, call: Make) -> None:
     """Objects that come and go at the same address are told apart."""
-    policies = load('@id("even") permit (principal, action, resource) when { principal.subject like "*0" };')
+    policies = load(
+        '@id("even") permit (principal, action, resource) when { principal.subject like "*0" };'
+    )
 
     def short_lived(number: int) -> Principal:
         return who("viewer", subject=str(number))
@@ -244,18 +349,30 @@ def test_the_slow_evaluator_gives_the_same_reasons(shipped: PolicySet, call: Mak
     """Unknown methods and missing roles are decided alike by the slow evaluator."""
     calls = [call("eval"), call("task_list"), call("pause")]
     for principal in (who(), who("viewer"), who("admin")):
-        assert shipped.decide_slowly(principal, calls) == [shipped.decide(principal, c) for c in calls]
+        assert shipped.decide_slowly(principal, calls) == [
+            shipped.decide(principal, c) for c in calls
+        ]
 
 
 def test_a_scope_bounds_every_task_that_a_call_reaches(load: Load, call: Make) -> None:
-    """A dependency is made known and gets the priority of the call: each is decided on as the task itself would be."""
+    """A dependency is made known and gets the priority of the call: each is decided on as the task
+    itself would be.
+    """
     policies = load(SCOPED)
-    for others, allowed in [((), True), (("etl.b", "etl.c"), True), (("prod.b",), False), (("etl.b", "prod.b", "etl.c"), False)]:
+    for others, allowed in [
+        ((), True),
+        (("etl.b", "etl.c"), True),
+        (("prod.b",), False),
+        (("etl.b", "prod.b", "etl.c"), False),
+    ]:
         asked = call("add_task", task="etl.a", others=others)
         decision = policies.decide(who("worker"), asked)
         assert decision.allowed is allowed
         assert policies.decide_slowly(who("worker"), [asked]) == [decision]
-    assert policies.decide(who("worker"), call("add_task", task="prod.a", others=("etl.a",))).reason is Reason.NO_POLICY_ALLOWS
+    assert (
+        policies.decide(who("worker"), call("add_task", task="prod.a", others=("etl.a",))).reason
+        is Reason.NO_POLICY_ALLOWS
+    )
     assert not policies.decide(who("worker"), call("add_task", others=("prod.b",))).allowed
 
 
@@ -273,28 +390,48 @@ def test_the_first_other_task_that_is_denied_gives_the_decision(load: Load, call
         assert policies.decide_slowly(who("worker"), [asked]) == [decision]
 
 
-@pytest.mark.parametrize("policies", [WORK, SCOPED, WORK + '@id("d") forbid (principal, action, resource) when { context.agent };'])
-def test_thousands_of_other_tasks_cost_few_evaluations(load: Load, call: Make, evaluations: list[object], policies: str) -> None:
+@pytest.mark.parametrize(
+    "policies",
+    [WORK, SCOPED, WORK + '@id("d") forbid (principal, action, resource) when { context.agent };'],
+)
+def test_thousands_of_other_tasks_cost_few_evaluations(
+    load: Load, call: Make, evaluations: list[object], policies: str
+) -> None:
     """Tasks that no policy tells apart are decided once, whatever else is large in the call."""
     others = tuple(f"etl.{number}" for number in range(20_000))
     loaded = load(policies)
-    assert loaded.decide(who("worker"), call("add_task", {"deps": list(others)}, task="etl.a", others=others)).allowed
+    assert loaded.decide(
+        who("worker"), call("add_task", {"deps": list(others)}, task="etl.a", others=others)
+    ).allowed
     assert len(evaluations) == 1
-    assert loaded.decide(who("worker"), call("add_task", {"deps": list(others)}, task="etl.a", others=(*others, "prod.1"))).allowed == (
-        policies is not SCOPED
-    )
+    assert loaded.decide(
+        who("worker"),
+        call("add_task", {"deps": list(others)}, task="etl.a", others=(*others, "prod.1")),
+    ).allowed == (policies is not SCOPED)
     assert len(evaluations) <= 2
 
 
-def test_other_tasks_that_are_told_apart_one_by_one_are_bounded(load: Load, call: Make, evaluations: list[object]) -> None:
-    """Where a policy looks at the whole name, every task is an evaluation; beyond a thousand the call is denied, never half judged."""
-    policies = load(WORK + '@id("z") forbid (principal, action, resource) when { context has task && ["z"].contains(context.task) };')
+def test_other_tasks_that_are_told_apart_one_by_one_are_bounded(
+    load: Load, call: Make, evaluations: list[object]
+) -> None:
+    """Where a policy looks at the whole name, every task is an evaluation; beyond a thousand the
+    call is denied, never half judged.
+    """
+    policies = load(
+        WORK
+        + '@id("z") forbid (principal, action, resource) when { context has task && ["z"].contains(context.task) };'
+    )
     others = tuple(f"t{number}" for number in range(engine.MAX_VIEWS))
     assert policies.decide(who("worker"), call("add_task", task="a", others=others[:-1])).allowed
     assert len(evaluations) == engine.MAX_VIEWS
-    assert policies.decide(who("worker"), call("add_task", task="a", others=others)).reason is Reason.POLICY_ERROR
+    assert (
+        policies.decide(who("worker"), call("add_task", task="a", others=others)).reason
+        is Reason.POLICY_ERROR
+    )
     assert len(evaluations) == engine.MAX_VIEWS
-    assert policies.decide(who("worker"), call("add_task", task="a", others=("t1", "z"))).policies == ("z",)
+    assert policies.decide(
+        who("worker"), call("add_task", task="a", others=("t1", "z"))
+    ).policies == ("z",)
 
 
 def test_texts_are_kept_for_explanations(load: Load) -> None:

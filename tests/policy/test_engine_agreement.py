@@ -1,4 +1,6 @@
-"""The remembered path against the slow one: generated policies over the shipped catalogs, and generated calls."""
+"""The remembered path against the slow one: generated policies over the shipped catalogs, and
+generated calls.
+"""
 
 import random
 from dataclasses import replace
@@ -15,9 +17,40 @@ SETS = 40
 CALLS = 2_500
 """Together a hundred thousand calls."""
 
-ROLES = "".join(f'[[roles.{role}]]\nissuer = "local"\ngroup = "{role}"\n' for role in ("a", "b", "c"))
-TEXTS = ["", "etl", "etl.A", "etl.A_1", "etl.AB_2", "xetl.A_1x", "prod.A_1", "A", "a*b", 'q"uote\\', "é😀", "x\ny", "x" * 300, "RUNNING"]
-PATTERNS = ["*", "", "etl.*", "etl.*", "*_1", "*1x", "*A_1", "etl.*_*", "*A*", "a\\*b", "etl", "*😀", "x*y"]
+ROLES = "".join(
+    f'[[roles.{role}]]\nissuer = "local"\ngroup = "{role}"\n' for role in ("a", "b", "c")
+)
+TEXTS = [
+    "",
+    "etl",
+    "etl.A",
+    "etl.A_1",
+    "etl.AB_2",
+    "xetl.A_1x",
+    "prod.A_1",
+    "A",
+    "a*b",
+    'q"uote\\',
+    "é😀",
+    "x\ny",
+    "x" * 300,
+    "RUNNING",
+]
+PATTERNS = [
+    "*",
+    "",
+    "etl.*",
+    "etl.*",
+    "*_1",
+    "*1x",
+    "*A_1",
+    "etl.*_*",
+    "*A*",
+    "a\\*b",
+    "etl",
+    "*😀",
+    "x*y",
+]
 NUMBERS = [0, 1, 2, -1, 3, 1 << 40]
 
 
@@ -27,7 +60,11 @@ class Policies:
     def __init__(self, dice: random.Random, catalogs: dict[str, Catalog]) -> None:
         """Take the dice, and the catalogs whose methods and arguments are named."""
         self.dice = dice
-        self.methods = {name: method for catalog in catalogs.values() for name, method in catalog.methods.items()}
+        self.methods = {
+            name: method
+            for catalog in catalogs.values()
+            for name, method in catalog.methods.items()
+        }
 
     def text(self, number: int) -> str:
         """Write one policy."""
@@ -39,12 +76,24 @@ class Policies:
                 "action",
                 f'action == Action::"{names[0]}"',
                 f'action in Action::"{classes[0]}"',
-                "action in [" + ", ".join(f'Action::"{name}"' for name in [*names, classes[1]]) + "]",
+                "action in ["
+                + ", ".join(f'Action::"{name}"' for name in [*names, classes[1]])
+                + "]",
             ]
         )
-        principal = dice.choice(["principal", 'principal in Role::"a"', 'principal in Role::"b"', 'principal == User::"local|s1"'])
+        principal = dice.choice(
+            [
+                "principal",
+                'principal in Role::"a"',
+                'principal in Role::"b"',
+                'principal == User::"local|s1"',
+            ]
+        )
         resource = dice.choice(["resource", "resource", 'resource == Scheduler::"luigi"'])
-        clauses = "".join(f" {dice.choice(('when', 'unless'))} {{ {self.condition(3)} }}" for _ in range(dice.randrange(3)))
+        clauses = "".join(
+            f" {dice.choice(('when', 'unless'))} {{ {self.condition(3)} }}"
+            for _ in range(dice.randrange(3))
+        )
         effect = dice.choice(["permit", "permit", "permit", "forbid"])
         return f'@id("p{number}") {effect} ({principal}, {action}, {resource}){clauses};\n'
 
@@ -55,7 +104,12 @@ class Policies:
             return dice.choice([self.task, self.argument, self.argument, self.surroundings])()
         one, other = self.condition(depth - 1), self.condition(depth - 1)
         return dice.choice(
-            [f"({one} && {other})", f"({one} || {other})", f"!({one})", f"(if {one} then {other} else {self.condition(depth - 1)})"]
+            [
+                f"({one} && {other})",
+                f"({one} || {other})",
+                f"!({one})",
+                f"(if {one} then {other} else {self.condition(depth - 1)})",
+            ]
         )
 
     def task(self) -> str:
@@ -76,14 +130,27 @@ class Policies:
     def argument(self) -> str:
         """Write a condition on an argument that some method has."""
         dice = self.dice
-        name, plain = dice.choice(sorted({(a.name, a.plain) for m in self.methods.values() for a in m.arguments if a.plain}))
+        name, plain = dice.choice(
+            sorted(
+                {(a.name, a.plain) for m in self.methods.values() for a in m.arguments if a.plain}
+            )
+        )
         at = f"context.args.{name}"
         then = {
-            "string": [f'{at} like "{dice.choice(PATTERNS)}"', f"{at} == {self.quoted()}", f"[{self.quoted()}].contains({at})"],
+            "string": [
+                f'{at} like "{dice.choice(PATTERNS)}"',
+                f"{at} == {self.quoted()}",
+                f"[{self.quoted()}].contains({at})",
+            ],
             "boolean": [at, f"{at} == true", f"!{at}"],
-            # The product overflows for the largest number: then the policy fails, and the call is denied.
+            # The product overflows for the largest number: then the policy fails, and the call is
+            # denied.
             "integer": [f"{at} > 1", f"{at} == {dice.choice(NUMBERS)}", f"{at} * {1 << 30} > 7"],
-            "strings": [f"{at}.contains({self.quoted()})", f"{at}.isEmpty()", f"{at} == [{self.quoted()}, {self.quoted()}]"],
+            "strings": [
+                f"{at}.contains({self.quoted()})",
+                f"{at}.isEmpty()",
+                f"{at} == [{self.quoted()}, {self.quoted()}]",
+            ],
         }[plain]
         return f"(context.args has {name} && {dice.choice(['true', *then, *then])})"
 
@@ -105,7 +172,9 @@ class Policies:
 
     def quoted(self) -> str:
         """Write a text as Cedar reads it."""
-        text = self.dice.choice(TEXTS).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        text = (
+            self.dice.choice(TEXTS).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        )
         return f'"{text}"'
 
 
@@ -133,7 +202,16 @@ def generated_call(dice: random.Random, upstream: str, catalog: Catalog, method:
         args["family" if "family" not in args else "unheard_of"] = dice.choice(TEXTS)
     task = dice.choice([None, *TEXTS])
     others = tuple(dict.fromkeys(dice.choices(TEXTS, k=dice.choice([0, 0, 1, 3]))))
-    return Call(upstream, catalog.protocol, method.name, method.permission, args, dice.random() > 0.01, task, others=others)
+    return Call(
+        upstream,
+        catalog.protocol,
+        method.name,
+        method.permission,
+        args,
+        dice.random() > 0.01,
+        task,
+        others=others,
+    )
 
 
 def generated_principals(dice: random.Random) -> list[Principal]:
@@ -146,7 +224,9 @@ def generated_principals(dice: random.Random) -> list[Principal]:
         one,
         replace(one, agent=not one.agent),
         replace(one, groups=() if groups else ("g1",)),
-        replace(one, roles=tuple(sorted({"c", *roles} ^ ({"a"} if dice.random() < 0.5 else set())))),
+        replace(
+            one, roles=tuple(sorted({"c", *roles} ^ ({"a"} if dice.random() < 0.5 else set())))
+        ),
         replace(one, subject="s1" if one.subject != "s1" else "etl.A"),
         replace(one, expires=5.0),
     ]
@@ -156,13 +236,18 @@ def generated_set(dice: random.Random, directory: Path, catalogs: dict[str, Cata
     """Load a set of generated policies, through the loader, which validates them."""
     writer = Policies(dice, catalogs)
     (directory / "roles.toml").write_text(ROLES)
-    (directory / "generated.cedar").write_text("".join(writer.text(number) for number in range(dice.randrange(1, 9))))
+    (directory / "generated.cedar").write_text(
+        "".join(writer.text(number) for number in range(dice.randrange(1, 9)))
+    )
     return load_policies(directory, catalogs)
 
 
 @pytest.mark.parametrize("seed", range(SETS))
-def test_remembered_and_slow_decisions_agree(seed: int, tmp_path: Path, catalogs: dict[str, Catalog]) -> None:
-    """Never coarser than what the policies read: every call gets the decision that a fresh evaluation of it gives.
+def test_remembered_and_slow_decisions_agree(
+    seed: int, tmp_path: Path, catalogs: dict[str, Catalog]
+) -> None:
+    """Never coarser than what the policies read: every call gets the decision that a fresh
+    evaluation of it gives.
 
     And what `may_call` rules out is never allowed.
     """
@@ -173,15 +258,26 @@ def test_remembered_and_slow_decisions_agree(seed: int, tmp_path: Path, catalogs
             policies = generated_set(dice, tmp_path, catalogs)
         except Exception as error:  # a generated argument that no covered method has
             assert "which no method that it covers has" in str(error)
-    methods = [(upstream, catalog, method) for upstream, catalog in catalogs.items() for method in catalog.methods.values()]
+    methods = [
+        (upstream, catalog, method)
+        for upstream, catalog in catalogs.items()
+        for method in catalog.methods.values()
+    ]
     few = dice.sample(methods, 12)  # few enough for the memory to be used, other ones in every set
     reasons = set()
     for _ in range(4):
         principals = generated_principals(dice)
-        asked = [(dice.choice(principals), generated_call(dice, *dice.choice(few))) for _ in range(CALLS // 4)]
+        asked = [
+            (dice.choice(principals), generated_call(dice, *dice.choice(few)))
+            for _ in range(CALLS // 4)
+        ]
         remembered = [policies.decide(principal, call) for principal, call in asked]
         for principal in principals:
-            own = [(call, decision) for (p, call), decision in zip(asked, remembered, strict=True) if p is principal]
+            own = [
+                (call, decision)
+                for (p, call), decision in zip(asked, remembered, strict=True)
+                if p is principal
+            ]
             slowly = policies.decide_slowly(principal, [call for call, _ in own])
             for (call, decision), slow in zip(own, slowly, strict=True):
                 assert decision == slow, (principal, call)

@@ -33,24 +33,51 @@ def test_all_files_are_one_set(directory: Path, catalogs: dict[str, Catalog]) ->
     """Every *.cedar file counts, and each policy knows its file and line."""
     (directory / "b.cedar").write_text("// first\n\n" + VIEW.replace('"view"', '"second"', 1))
     policies = load_policies(directory, catalogs)
-    assert {name: place for name, (_, place) in policies.texts.items()} == {"view": "a.cedar:1", "second": "b.cedar:3"}
+    assert {name: place for name, (_, place) in policies.texts.items()} == {
+        "view": "a.cedar:1",
+        "second": "b.cedar:3",
+    }
 
 
 @pytest.mark.parametrize(
     ("policy", "what"),
     [
         ('permit (principal in Role::"viewer", action, resource);', "has no proper @id"),
-        ('@id("Not Good") permit (principal in Role::"viewer", action, resource);', "has no proper @id"),
-        ('@id("view") permit (principal in Role::"viewer", action, resource);', "@id view stands more than once"),
+        (
+            '@id("Not Good") permit (principal in Role::"viewer", action, resource);',
+            "has no proper @id",
+        ),
+        (
+            '@id("view") permit (principal in Role::"viewer", action, resource);',
+            "@id view stands more than once",
+        ),
         ('@id("x") permit (principal == ?principal, action, resource);', "is a template"),
-        ('@id("x") permit (principal, action, resourc);', "is no policy: found an invalid variable in the policy scope: resourc"),
+        (
+            '@id("x") permit (principal, action, resourc);',
+            "is no policy: found an invalid variable in the policy scope: resourc",
+        ),
         ('@id("x") permit (principal, action, resource)', "the policy does not end"),
         (";", "is no policy"),
-        ('@id("x") permit (principal in Role::"viewr", action, resource);', "names the role viewr, which roles.toml does not have"),
-        ('@id("x") permit (principal, action, resource) when { principal in Role::"ops" };', "names the role ops"),
-        ('@id("x") forbid (principal, action, resource == Scheduler::"lugi");', "names the upstream lugi"),
-        ('@id("x") permit (principal, action == Action::"task_lst", resource);', 'x: unrecognized action `Action::"task_lst"`'),
-        ('@id("x") permit (principal, action == Action::"view", resource);', "x: unable to find an applicable action"),
+        (
+            '@id("x") permit (principal in Role::"viewr", action, resource);',
+            "names the role viewr, which roles.toml does not have",
+        ),
+        (
+            '@id("x") permit (principal, action, resource) when { principal in Role::"ops" };',
+            "names the role ops",
+        ),
+        (
+            '@id("x") forbid (principal, action, resource == Scheduler::"lugi");',
+            "names the upstream lugi",
+        ),
+        (
+            '@id("x") permit (principal, action == Action::"task_lst", resource);',
+            'x: unrecognized action `Action::"task_lst"`',
+        ),
+        (
+            '@id("x") permit (principal, action == Action::"view", resource);',
+            "x: unable to find an applicable action",
+        ),
         (
             '@id("x") permit (principal, action == Action::"dep_graph", resource) when { context.args.taskid == "a" };',
             'x: attribute `args.taskid` in context for Action::"dep_graph" not found',
@@ -76,31 +103,62 @@ def test_all_files_are_one_set(directory: Path, catalogs: dict[str, Catalog]) ->
             '@id("x") forbid (principal, action, resource) when { context has tsk };',
             "x: names the attribute context.tsk, which there is not",
         ),
-        ('@id("x") forbid (principal, action, resource) when { principal has email };', "x: names the attribute principal.email"),
-        ('@id("x") permit (principal, action == Action::"graph", resource) when { context.agent == 1 && "a" };', "x: "),
-        ('@id("x") permit (principal, action, resource) when { "\u202e" == "" };', "holds an invisible character"),
+        (
+            '@id("x") forbid (principal, action, resource) when { principal has email };',
+            "x: names the attribute principal.email",
+        ),
+        (
+            '@id("x") permit (principal, action == Action::"graph", resource) when { context.agent == 1 && "a" };',
+            "x: ",
+        ),
+        (
+            '@id("x") permit (principal, action, resource) when { "\u202e" == "" };',
+            "holds an invisible character",
+        ),
     ],
 )
-def test_a_mistake_is_told_with_file_and_line(directory: Path, catalogs: dict[str, Catalog], policy: str, what: str) -> None:
+def test_a_mistake_is_told_with_file_and_line(
+    directory: Path, catalogs: dict[str, Catalog], policy: str, what: str
+) -> None:
     """Each kind of mistake stops the load, and names the file and the line of the policy."""
     (directory / "b.cedar").write_text(f"// a comment\n\n{policy}\n")
     found = problems(directory, catalogs)
     assert any(place == "b.cedar:3" and text.startswith(what) for place, text in found), found
 
 
-def test_all_mistakes_of_all_files_are_told_at_once(directory: Path, catalogs: dict[str, Catalog]) -> None:
-    """Syntax, ids, roles, names and types are reported together, one broken file does not hide another."""
-    (directory / "b.cedar").write_text('@id("p") permit (principal, action == Action::"nothing", resource);\n\npermit (oops);\n')
-    (directory / "c.cedar").write_text('@id("q") permit (principal in Role::"nobody", action, resource);')
+def test_all_mistakes_of_all_files_are_told_at_once(
+    directory: Path, catalogs: dict[str, Catalog]
+) -> None:
+    """Syntax, ids, roles, names and types are reported together, one broken file does not hide
+    another.
+    """
+    (directory / "b.cedar").write_text(
+        '@id("p") permit (principal, action == Action::"nothing", resource);\n\npermit (oops);\n'
+    )
+    (directory / "c.cedar").write_text(
+        '@id("q") permit (principal in Role::"nobody", action, resource);'
+    )
     (directory / "d.cedar").write_bytes(b"\xff")
     (directory / "roles.toml").write_text(ROLES + "[roles.other]\n")
-    assert {place for place, _ in problems(directory, catalogs)} == {"b.cedar:1", "b.cedar:3", "d.cedar", "roles.toml: roles.other"}
+    assert {place for place, _ in problems(directory, catalogs)} == {
+        "b.cedar:1",
+        "b.cedar:3",
+        "d.cedar",
+        "roles.toml: roles.other",
+    }
     (directory / "roles.toml").write_text(ROLES)
-    assert {place for place, _ in problems(directory, catalogs)} == {"b.cedar:1", "b.cedar:3", "c.cedar:1", "d.cedar"}
+    assert {place for place, _ in problems(directory, catalogs)} == {
+        "b.cedar:1",
+        "b.cedar:3",
+        "c.cedar:1",
+        "d.cedar",
+    }
 
 
 def test_an_empty_set_is_no_set(directory: Path, catalogs: dict[str, Catalog]) -> None:
-    """A directory without a policy is a mistake, not a gate that denies everything without saying why."""
+    """A directory without a policy is a mistake, not a gate that denies everything without saying
+    why.
+    """
     (directory / "a.cedar").write_text("// nothing\n")
     assert [what for _, what in problems(directory, catalogs)] == ["has no policy"]
 
@@ -112,13 +170,17 @@ def test_missing_roles_are_told(directory: Path, catalogs: dict[str, Catalog]) -
 
 
 @pytest.mark.parametrize("name", ["roles.toml", "a.cedar"])
-def test_a_file_that_is_no_text_is_told(directory: Path, catalogs: dict[str, Catalog], name: str) -> None:
+def test_a_file_that_is_no_text_is_told(
+    directory: Path, catalogs: dict[str, Catalog], name: str
+) -> None:
     """By its name."""
     (directory / name).write_bytes(b"\xff")
     assert (name, "is not UTF-8") in problems(directory, catalogs)
 
 
-def test_an_issuer_that_the_settings_lack_is_told(directory: Path, catalogs: dict[str, Catalog]) -> None:
+def test_an_issuer_that_the_settings_lack_is_told(
+    directory: Path, catalogs: dict[str, Catalog]
+) -> None:
     """Roles are checked against the issuers of the settings when those are given."""
     with pytest.raises(ConfigError, match="local is no issuer of the settings"):
         load_policies(directory, catalogs, groups_claims={"okta": "groups"})
@@ -127,40 +189,69 @@ def test_an_issuer_that_the_settings_lack_is_told(directory: Path, catalogs: dic
 @pytest.mark.parametrize(
     ("policy", "what"),
     [
-        ('forbid (principal == User::"locl|bob", action, resource);', "names a user of the issuer locl, which the settings do not have"),
-        ('permit (principal, action, resource) when { principal == User::"x|y|z" };', "names a user of the issuer x, which"),
-        ('forbid (principal == User::"bob", action, resource);', "names the user bob without an issuer"),
+        (
+            'forbid (principal == User::"locl|bob", action, resource);',
+            "names a user of the issuer locl, which the settings do not have",
+        ),
+        (
+            'permit (principal, action, resource) when { principal == User::"x|y|z" };',
+            "names a user of the issuer x, which",
+        ),
+        (
+            'forbid (principal == User::"bob", action, resource);',
+            "names the user bob without an issuer",
+        ),
         ('forbid (principal == User::"", action, resource);', "names the user  without an issuer"),
     ],
 )
-def test_a_user_whom_no_issuer_can_name_is_told(directory: Path, catalogs: dict[str, Catalog], policy: str, what: str) -> None:
+def test_a_user_whom_no_issuer_can_name_is_told(
+    directory: Path, catalogs: dict[str, Catalog], policy: str, what: str
+) -> None:
     """A forbid on a mistyped issuer would forbid nothing."""
     (directory / "b.cedar").write_text(f'@id("x") {policy}')
     with pytest.raises(ConfigError) as caught:
         load_policies(directory, catalogs, groups_claims={"local": "groups"})
-    assert [(problem.place, problem.what[: len(what)]) for problem in caught.value.problems] == [("b.cedar:1", what)]
-    (directory / "b.cedar").write_text('@id("x") forbid (principal == User::"local|locl|bob", action, resource);')
+    assert [(problem.place, problem.what[: len(what)]) for problem in caught.value.problems] == [
+        ("b.cedar:1", what)
+    ]
+    (directory / "b.cedar").write_text(
+        '@id("x") forbid (principal == User::"local|locl|bob", action, resource);'
+    )
     assert load_policies(directory, catalogs, groups_claims={"local": "groups"}).texts["x"]
 
 
-def test_policies_may_name_methods_of_catalogs_that_no_upstream_uses(directory: Path, catalogs: dict[str, Catalog]) -> None:
+def test_policies_may_name_methods_of_catalogs_that_no_upstream_uses(
+    directory: Path, catalogs: dict[str, Catalog]
+) -> None:
     """One directory can serve several gates, as long as the catalogs are there."""
-    (directory / "b.cedar").write_text('@id("x") forbid (principal, action == Action::"supervisor.shutdown", resource);')
+    (directory / "b.cedar").write_text(
+        '@id("x") forbid (principal, action == Action::"supervisor.shutdown", resource);'
+    )
     with pytest.raises(ConfigError):
         load_policies(directory, {"luigi": catalogs["luigi"]})
-    assert load_policies(directory, {"luigi": catalogs["luigi"]}, unused=[catalogs["processes"]]).texts["x"]
+    assert load_policies(
+        directory, {"luigi": catalogs["luigi"]}, unused=[catalogs["processes"]]
+    ).texts["x"]
 
 
-def test_two_catalogs_of_one_name_are_refused(directory: Path, catalogs: dict[str, Catalog]) -> None:
+def test_two_catalogs_of_one_name_are_refused(
+    directory: Path, catalogs: dict[str, Catalog]
+) -> None:
     """A kept policy set knows its catalogs by name: one would hide the other from the auditor."""
     other = replace(next(iter(catalogs.values())), digest="0" * 64)
     with pytest.raises(ConfigError) as caught:
         load_policies(directory, {**catalogs, "other": other})
-    assert [problem.what for problem in caught.value.problems] == [f"two files have the name {other.name!r}"]
+    assert [problem.what for problem in caught.value.problems] == [
+        f"two files have the name {other.name!r}"
+    ]
 
 
-def test_the_hash_names_policies_roles_and_catalogs(directory: Path, catalogs: dict[str, Catalog]) -> None:
-    """The same files give the same hash, wherever they lie; a change to any of them, or to a file's name, gives another."""
+def test_the_hash_names_policies_roles_and_catalogs(
+    directory: Path, catalogs: dict[str, Catalog]
+) -> None:
+    """The same files give the same hash, wherever they lie; a change to any of them, or to a file's
+    name, gives another.
+    """
     first = load_policies(directory, catalogs).hash
     assert first.startswith("sha256:")
     assert len(first) == 71
@@ -177,16 +268,33 @@ def test_the_hash_names_policies_roles_and_catalogs(directory: Path, catalogs: d
     assert len(hashes) == 5
 
 
-def test_the_set_holds_all_texts_that_its_hash_names(directory: Path, catalogs: dict[str, Catalog]) -> None:
-    """Policies, roles, each catalog and which upstream has it are there to be kept: nothing that decides is missing from them."""
-    policies = load_policies(directory, {"luigi": catalogs["luigi"]}, unused=[catalogs["processes"]])
+def test_the_set_holds_all_texts_that_its_hash_names(
+    directory: Path, catalogs: dict[str, Catalog]
+) -> None:
+    """Policies, roles, each catalog and which upstream has it are there to be kept: nothing that
+    decides is missing from them.
+    """
+    policies = load_policies(
+        directory, {"luigi": catalogs["luigi"]}, unused=[catalogs["processes"]]
+    )
     other = catalogs["processes"]
-    assert set(policies.files) == {"a.cedar", "roles.toml", "upstreams.toml", "catalogs/luigi.toml", f"catalogs/{other.name}.toml"}
+    assert set(policies.files) == {
+        "a.cedar",
+        "roles.toml",
+        "upstreams.toml",
+        "catalogs/luigi.toml",
+        f"catalogs/{other.name}.toml",
+    }
     assert policies.files["catalogs/luigi.toml"] == catalogs["luigi"].text != ""
     assert policies.files["upstreams.toml"] == '"luigi" = "luigi"\n'
-    assert policies.hash != load_policies(directory, {"luigi": other}, unused=[catalogs["luigi"]]).hash
+    assert (
+        policies.hash != load_policies(directory, {"luigi": other}, unused=[catalogs["luigi"]]).hash
+    )
 
 
 def test_the_roles_come_with_the_set(directory: Path, catalogs: dict[str, Catalog]) -> None:
     """Policies and roles are loaded and replaced together."""
-    assert load_policies(directory, catalogs).roles.of("local", "s", {"groups": ["viewer"]}) == (("viewer",), False)
+    assert load_policies(directory, catalogs).roles.of("local", "s", {"groups": ["viewer"]}) == (
+        ("viewer",),
+        False,
+    )

@@ -8,9 +8,13 @@ from proxy.policy.engine import PolicySet
 Load = Callable[[str], PolicySet]
 
 
-def who(*roles: str, subject: str = "ann", agent: bool = False, groups: tuple[str, ...] = ()) -> Principal:
+def who(
+    *roles: str, subject: str = "ann", agent: bool = False, groups: tuple[str, ...] = ()
+) -> Principal:
     """Make a principal of the local issuer."""
-    return Principal("https://callgate.local/issuer", "local", subject, tuple(sorted(roles)), groups, agent, 2e9)
+    return Principal(
+        "https://callgate.local/issuer", "local", subject, tuple(sorted(roles)), groups, agent, 2e9
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,24 +30,40 @@ def who(*roles: str, subject: str = "ann", agent: bool = False, groups: tuple[st
         ("permit (principal is User, action, resource is Scheduler);", True),
         ("permit (principal, action, resource) when { context.agent };", False),
         ("permit (principal, action, resource) unless { context.agent };", True),
-        ('permit (principal, action, resource) when { context has task && context.task == "x" };', True),
+        (
+            'permit (principal, action, resource) when { context has task && context.task == "x" };',
+            True,
+        ),
         ("permit (principal, action, resource) when { context.agent && context has task };", False),
         ("permit (principal, action, resource) when { context.agent || context has task };", True),
-        ('permit (principal, action, resource) when { principal in Role::"viewer" && action == Action::"task_list" };', True),
-        ('permit (principal, action, resource) when { principal in [Role::"admin", Role::"worker"] };', False),
-        ('permit (principal, action, resource) when { if action in Action::"view" then !context.agent else context has task };', True),
+        (
+            'permit (principal, action, resource) when { principal in Role::"viewer" && action == Action::"task_list" };',
+            True,
+        ),
+        (
+            'permit (principal, action, resource) when { principal in [Role::"admin", Role::"worker"] };',
+            False,
+        ),
+        (
+            'permit (principal, action, resource) when { if action in Action::"view" then !context.agent else context has task };',
+            True,
+        ),
         ("permit (principal, action, resource) when { context.args has family };", False),
     ],
 )
 def test_what_cannot_be_allowed_is_known(load: Load, policy: str, may: bool) -> None:
-    """A person with the role viewer, asking for task_list on luigi: only what holds whatever the arguments is a no."""
+    """A person with the role viewer, asking for task_list on luigi: only what holds whatever the
+    arguments is a no.
+    """
     assert load('@id("x") ' + policy).may_call(who("viewer"), "luigi", "task_list") is may
 
 
 def test_a_certain_forbid_counts(load: Load) -> None:
     """A forbid that holds whatever the arguments is a no; one that depends on them is not."""
     permit = '@id("all") permit (principal, action, resource);'
-    assert not load(permit + '@id("f") forbid (principal, action in Action::"view", resource);').may_call(who("viewer"), "luigi", "graph")
+    assert not load(
+        permit + '@id("f") forbid (principal, action in Action::"view", resource);'
+    ).may_call(who("viewer"), "luigi", "graph")
     depends = permit + '@id("f") forbid (principal, action, resource) when { context has task };'
     assert load(depends).may_call(who("viewer"), "luigi", "dep_graph")
 
@@ -58,7 +78,11 @@ def test_no_role_and_unknown_names_are_a_no(load: Load) -> None:
 
 def test_the_shipped_lists_are_what_the_roles_may(shipped: PolicySet) -> None:
     """An agent of an admin sees the views alone; a worker sees the work alone."""
-    admin_agent = [m for m in ("task_list", "pause", "add_task", "mark_as_done") if shipped.may_call(who("admin", agent=True), "luigi", m)]
+    admin_agent = [
+        m
+        for m in ("task_list", "pause", "add_task", "mark_as_done")
+        if shipped.may_call(who("admin", agent=True), "luigi", m)
+    ]
     assert admin_agent == ["task_list"]
     assert shipped.may_call(who("worker"), "luigi", "get_work")
     assert not shipped.may_call(who("worker"), "luigi", "page.root")

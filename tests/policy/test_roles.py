@@ -42,8 +42,12 @@ def matcher(*lines: str) -> str:
         ("anyone = true", "s", {}, True),
     ],
 )
-def test_a_matcher_holds_exactly_when_all_its_conditions_do(line: str, subject: str, claims: dict[str, object], holds: bool) -> None:
-    """Each kind of condition, with the claim types that could be confused: a list is no text, true is not 1."""
+def test_a_matcher_holds_exactly_when_all_its_conditions_do(
+    line: str, subject: str, claims: dict[str, object], holds: bool
+) -> None:
+    """Each kind of condition, with the claim types that could be confused: a list is no text, true
+    is not 1.
+    """
     roles = parse_roles(matcher('issuer = "a"', line))
     assert roles.of("a", subject, claims) == ((("x",) if holds else ()), False)
 
@@ -77,55 +81,123 @@ def test_groups_are_read_from_the_claim_that_the_settings_name() -> None:
     ("text", "place", "what"),
     [
         (matcher('group = "g"'), "roles.x[0].issuer", "is missing"),
-        (matcher('issuer = "other"', 'group = "g"'), "roles.x[0].issuer", "is no issuer of the settings"),
+        (
+            matcher('issuer = "other"', 'group = "g"'),
+            "roles.x[0].issuer",
+            "is no issuer of the settings",
+        ),
         (matcher('issuer = "a"'), "roles.x[0]", "has no condition"),
         (matcher('issuer = "a"', "agent = true"), "roles.x[0]", "has no condition"),
         (matcher('issuer = "a"', "anyone = false"), "roles.x[0].anyone", "must be true"),
-        (matcher('issuer = "a"', "anyone = true", 'group = "g"'), "roles.x[0].anyone", "stands beside another condition"),
+        (
+            matcher('issuer = "a"', "anyone = true", 'group = "g"'),
+            "roles.x[0].anyone",
+            "stands beside another condition",
+        ),
         (matcher('issuer = "a"', 'group = ""'), "roles.x[0].group", "must be text"),
         (matcher('issuer = "a"', 'group = ["g"]'), "roles.x[0].group", "must be text"),
         (matcher('issuer = "a"', 'groups = "g"'), "roles.x[0].groups", "is not a known key"),
         (matcher('issuer = "a"', 'claim = "d"'), "roles.x[0].claim", "must be a table"),
-        (matcher('issuer = "a"', 'claim = { equals = "d" }'), "roles.x[0].claim.name", "is missing"),
-        (matcher('issuer = "a"', 'claim = { name = "d" }'), "roles.x[0].claim", "needs exactly one"),
-        (matcher('issuer = "a"', 'claim = { name = "d", equals = "a", contains = "b" }'), "roles.x[0].claim", "needs exactly one"),
-        (matcher('issuer = "a"', 'claim = { name = "d", equals = ["a"] }'), "roles.x[0].claim.equals", "must be text"),
-        (matcher('issuer = "a"', 'claim = { name = "d", like = "a" }'), "roles.x[0].claim.like", "is not a known key"),
-        (matcher('issuer = "a"', 'claim = { name = "email", equals = "a@b" }'), "roles.x[0].claim.name", "names no one for certain"),
-        (matcher('issuer = "a"', 'claim = { name = "preferred_username", equals = "a" }'), "roles.x[0].claim.name", "no one for certain"),
+        (
+            matcher('issuer = "a"', 'claim = { equals = "d" }'),
+            "roles.x[0].claim.name",
+            "is missing",
+        ),
+        (
+            matcher('issuer = "a"', 'claim = { name = "d" }'),
+            "roles.x[0].claim",
+            "needs exactly one",
+        ),
+        (
+            matcher('issuer = "a"', 'claim = { name = "d", equals = "a", contains = "b" }'),
+            "roles.x[0].claim",
+            "needs exactly one",
+        ),
+        (
+            matcher('issuer = "a"', 'claim = { name = "d", equals = ["a"] }'),
+            "roles.x[0].claim.equals",
+            "must be text",
+        ),
+        (
+            matcher('issuer = "a"', 'claim = { name = "d", like = "a" }'),
+            "roles.x[0].claim.like",
+            "is not a known key",
+        ),
+        (
+            matcher('issuer = "a"', 'claim = { name = "email", equals = "a@b" }'),
+            "roles.x[0].claim.name",
+            "names no one for certain",
+        ),
+        (
+            matcher('issuer = "a"', 'claim = { name = "preferred_username", equals = "a" }'),
+            "roles.x[0].claim.name",
+            "no one for certain",
+        ),
         *(
-            (matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "a" }}'), "roles.x[0].claim.name", "names no one for certain")
+            (
+                matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "a" }}'),
+                "roles.x[0].claim.name",
+                "names no one for certain",
+            )
             for name in (
-                *("Email", "e-mail", "mail", "MAIL", "UPN", "userPrincipalName", "Preferred_Username", "displayName", "family name"),
-                *("http://schemas.xmlsoap.org/ws/2005/05/identity/claims/emailaddress", "https://idp.example/claims/email/"),
+                *(
+                    "Email",
+                    "e-mail",
+                    "mail",
+                    "MAIL",
+                    "UPN",
+                    "userPrincipalName",
+                    "Preferred_Username",
+                    "displayName",
+                    "family name",
+                ),
+                *(
+                    "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/emailaddress",
+                    "https://idp.example/claims/email/",
+                ),
             )
         ),
         ('[roles.x]\nissuer = "a"\ngroup = "g"', "roles.x", "must be a list of tables"),
         ('[[roles."X y"]]\nissuer = "a"\ngroup = "g"', "roles.X y", "is not a role name"),
         ("[roles]\nx = [1]", "roles.x[0]", "must be a table"),
         ("", "roles", "has no role"),
-        ('colour = "red"\n' + matcher('issuer = "a"', 'group = "g"'), "colour", "is not a known key"),
+        (
+            'colour = "red"\n' + matcher('issuer = "a"', 'group = "g"'),
+            "colour",
+            "is not a known key",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_place(text: str, place: str, what: str) -> None:
     """What is wrong stops the load: never a matcher that silently matches everyone, or no one."""
     with pytest.raises(ConfigError) as caught:
         parse_roles(text, {"a": "groups"})
-    assert (f"roles.toml: {place}", True) in [(problem.place, what in problem.what) for problem in caught.value.problems]
+    assert (f"roles.toml: {place}", True) in [
+        (problem.place, what in problem.what) for problem in caught.value.problems
+    ]
     assert all(problem.remedy for problem in caught.value.problems)
 
 
-@pytest.mark.parametrize("name", ["department", "mailing_list", "email_domain_checked", "https://idp.example/claims/team"])
+@pytest.mark.parametrize(
+    "name",
+    ["department", "mailing_list", "email_domain_checked", "https://idp.example/claims/team"],
+)
 def test_a_claim_that_merely_resembles_a_name_is_a_condition(name: str) -> None:
-    """What is refused is the claim that names a person, in whatever spelling, not every claim with the word in it."""
-    roles = parse_roles(matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "d" }}'), {"a": "groups"})
+    """What is refused is the claim that names a person, in whatever spelling, not every claim with
+    the word in it.
+    """
+    roles = parse_roles(
+        matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "d" }}'), {"a": "groups"}
+    )
     assert roles.of("a", "s", {name: "d"}) == (("x",), False)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
     """One error holds every problem of the file."""
     with pytest.raises(ConfigError) as caught:
-        parse_roles(matcher('group = "g"', "agent = 1") + "\n" + matcher('issuer = "b"'), {"a": "groups"})
+        parse_roles(
+            matcher('group = "g"', "agent = 1") + "\n" + matcher('issuer = "b"'), {"a": "groups"}
+        )
     assert len(caught.value.problems) == 4
 
 
@@ -137,7 +209,9 @@ def test_what_is_no_toml_is_a_config_error() -> None:
 
 @pytest.mark.parametrize("group", ["viewer", "worker", "assistant", "operator", "admin", "agent"])
 def test_the_shipped_roles_are_the_local_groups(group: str) -> None:
-    """The local issuer's groups are the roles of the same name, and only the group agent marks an agent."""
+    """The local issuer's groups are the roles of the same name, and only the group agent marks an
+    agent.
+    """
     roles = parse_roles(SHIPPED.read_text(), {"local": "groups"})
     assert roles.of("local", "s", {"groups": [group]}) == ((group,), group == "agent")
     assert roles.of("okta", "s", {"groups": [group]}) == ((), False)

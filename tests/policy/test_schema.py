@@ -13,7 +13,9 @@ def catalog(name: str, *methods: Method) -> Catalog:
     return Catalog(name, "xmlrpc", {method.name: method for method in methods})
 
 
-def method(name: str, permission: Literal["view", "work", "trigger", "admin"], *arguments: tuple[str, str]) -> Method:
+def method(
+    name: str, permission: Literal["view", "work", "trigger", "admin"], *arguments: tuple[str, str]
+) -> Method:
     """Make a method with arguments of given types."""
     return Method(name, permission, tuple(Argument(argument, kind) for argument, kind in arguments))
 
@@ -24,7 +26,18 @@ def valid(policy: str, *catalogs: Catalog) -> bool:
     return bool(cedarpy.validate_policies(f'@id("x") {policy}', schema))
 
 
-A = catalog("a", method("a.get:x/y", "view", ("name", "family"), ("n", "amount"), ("on", "boolean"), ("ids", "task-ids"), ("o", "object")))
+A = catalog(
+    "a",
+    method(
+        "a.get:x/y",
+        "view",
+        ("name", "family"),
+        ("n", "amount"),
+        ("on", "boolean"),
+        ("ids", "task-ids"),
+        ("o", "object"),
+    ),
+)
 B = catalog("b", method("b", "admin", ("name", "string")))
 
 
@@ -42,8 +55,12 @@ B = catalog("b", method("b", "admin", ("name", "string")))
     ],
 )
 def test_a_policy_can_read_what_the_catalog_has(condition: str) -> None:
-    """Every plain argument, the task, the agent mark and the attributes of principal and resource have their types."""
-    assert valid(f'permit (principal, action == Action::"a.get:x/y", resource) when {{ {condition} }};', A)
+    """Every plain argument, the task, the agent mark and the attributes of principal and resource
+    have their types.
+    """
+    assert valid(
+        f'permit (principal, action == Action::"a.get:x/y", resource) when {{ {condition} }};', A
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,28 +77,51 @@ def test_a_policy_can_read_what_the_catalog_has(condition: str) -> None:
     ],
 )
 def test_a_policy_cannot_read_what_there_is_not(condition: str) -> None:
-    """An unguarded optional, an unknown argument, an argument without a plain type, and a type error do not validate."""
-    assert not valid(f'permit (principal, action == Action::"a.get:x/y", resource) when {{ {condition} }};', A)
+    """An unguarded optional, an unknown argument, an argument without a plain type, and a type
+    error do not validate.
+    """
+    assert not valid(
+        f'permit (principal, action == Action::"a.get:x/y", resource) when {{ {condition} }};', A
+    )
 
 
 def test_methods_are_in_their_class_and_classes_have_no_context() -> None:
-    """A policy on a class covers the methods of every catalog in it, and must guard what not all of them have."""
-    assert valid('permit (principal, action in Action::"admin", resource) when { context.agent };', A, B)
-    assert valid('permit (principal, action, resource) when { context.args has name && context.args.name == "x" };', A, B)
+    """A policy on a class covers the methods of every catalog in it, and must guard what not all of
+    them have.
+    """
+    assert valid(
+        'permit (principal, action in Action::"admin", resource) when { context.agent };', A, B
+    )
+    assert valid(
+        'permit (principal, action, resource) when { context.args has name && context.args.name == "x" };',
+        A,
+        B,
+    )
     assert not valid('permit (principal, action in Action::"trigger", resource);', A, B)
     assert not valid('permit (principal, action == Action::"nothing", resource);', A, B)
 
 
 def test_catalogs_may_share_a_method_if_they_agree() -> None:
-    """The same class and the same plain arguments are one action; order and other arguments do not matter."""
+    """The same class and the same plain arguments are one action; order and other arguments do not
+    matter.
+    """
     one = catalog("one", method("m", "view", ("a", "string"), ("b", "object")))
     two = catalog("two", method("m", "view", ("c", "any"), ("a", "family")))
     assert list(actions_of([one, two])) == ["m"]
 
 
-@pytest.mark.parametrize("other", [method("m", "admin", ("a", "string")), method("m", "view", ("a", "integer")), method("m", "view")])
+@pytest.mark.parametrize(
+    "other",
+    [
+        method("m", "admin", ("a", "string")),
+        method("m", "view", ("a", "integer")),
+        method("m", "view"),
+    ],
+)
 def test_catalogs_that_do_not_agree_are_refused(other: Method) -> None:
-    """A method that means two things would make a policy mean two things; the error names both catalogs."""
+    """A method that means two things would make a policy mean two things; the error names both
+    catalogs.
+    """
     with pytest.raises(ConfigError) as caught:
         actions_of([catalog("one", method("m", "view", ("a", "string"))), catalog("two", other)])
     (problem,) = caught.value.problems

@@ -24,16 +24,32 @@ def upstream_of(catalogs: dict[str, Catalog], name: str) -> str:
     return next(upstream for upstream, catalog in catalogs.items() if catalog.name == name)
 
 
-def make_call(catalogs: dict[str, Catalog], upstream: str, method: str, args: dict[str, Any]) -> Call:
+def make_call(
+    catalogs: dict[str, Catalog], upstream: str, method: str, args: dict[str, Any]
+) -> Call:
     """Make a call as the codec would."""
     known = catalogs[upstream].methods.get(method)
-    task = next((str(args[name]) for name in (known.task_args if known else ()) if args.get(name)), None)
-    return Call(upstream, catalogs[upstream].protocol, method, known.permission if known else "admin", args, known is not None, task)
+    task = next(
+        (str(args[name]) for name in (known.task_args if known else ()) if args.get(name)), None
+    )
+    return Call(
+        upstream,
+        catalogs[upstream].protocol,
+        method,
+        known.permission if known else "admin",
+        args,
+        known is not None,
+        task,
+    )
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
-def test_each_role_may_what_the_table_says(path: Path, catalogs: dict[str, Catalog], shipped: PolicySet) -> None:
-    """Every role against every method of the catalog: the table names all of both, and the policies decide as it says."""
+def test_each_role_may_what_the_table_says(
+    path: Path, catalogs: dict[str, Catalog], shipped: PolicySet
+) -> None:
+    """Every role against every method of the catalog: the table names all of both, and the policies
+    decide as it says.
+    """
     document = table(path)
     upstream = upstream_of(catalogs, document["catalog"])
     assert set(document["may"]) == set(catalogs[upstream].methods)
@@ -42,24 +58,42 @@ def test_each_role_may_what_the_table_says(path: Path, catalogs: dict[str, Catal
     for method, holders in document["may"].items():
         assert set(holders) <= set(document["roles"]), method
         for role in document["roles"]:
-            principal = Principal("https://callgate.local/issuer", "local", "someone", (role,), agent=role == "agent")
+            principal = Principal(
+                "https://callgate.local/issuer", "local", "someone", (role,), agent=role == "agent"
+            )
             decision = shipped.decide(principal, make_call(catalogs, upstream, method, {}))
-            if decision.allowed != (role in holders) or shipped.may_call(principal, upstream, method) != decision.allowed:
+            if (
+                decision.allowed != (role in holders)
+                or shipped.may_call(principal, upstream, method) != decision.allowed
+            ):
                 wrong.append((role, method, decision.reason))
     assert wrong == []
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
-def test_each_case_is_decided_as_it_says(path: Path, catalogs: dict[str, Catalog], shipped: PolicySet) -> None:
-    """The cases with arguments, several roles and agents come out with the reason and the policies that they name."""
+def test_each_case_is_decided_as_it_says(
+    path: Path, catalogs: dict[str, Catalog], shipped: PolicySet
+) -> None:
+    """The cases with arguments, several roles and agents come out with the reason and the policies
+    that they name.
+    """
     document = table(path)
     upstream = upstream_of(catalogs, document["catalog"])
     for case in document["case"]:
         principal = Principal(
-            "https://callgate.local/issuer", "local", "someone", tuple(sorted(case["roles"])), agent=case.get("agent", False)
+            "https://callgate.local/issuer",
+            "local",
+            "someone",
+            tuple(sorted(case["roles"])),
+            agent=case.get("agent", False),
         )
-        decision = shipped.decide(principal, make_call(catalogs, upstream, case["method"], case.get("args", {})))
-        assert (decision.reason, list(decision.policies)) == (Reason(case["reason"]), case.get("decided_by", [])), case["says"]
+        decision = shipped.decide(
+            principal, make_call(catalogs, upstream, case["method"], case.get("args", {}))
+        )
+        assert (decision.reason, list(decision.policies)) == (
+            Reason(case["reason"]),
+            case.get("decided_by", []),
+        ), case["says"]
 
 
 def test_the_shipped_policies_are_twenty_readable_lines() -> None:

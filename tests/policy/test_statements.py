@@ -23,7 +23,9 @@ ONE = "permit (principal, action, resource);"
     ],
 )
 def test_policies_are_cut_at_their_ends(text: str, expected: list[Statement]) -> None:
-    """A semicolon ends a policy unless it stands in a string or a comment; each policy knows its first line."""
+    """A semicolon ends a policy unless it stands in a string or a comment; each policy knows its
+    first line.
+    """
     assert split(text) == expected
 
 

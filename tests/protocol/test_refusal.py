@@ -10,24 +10,37 @@ from proxy.protocol.refusal import of_decision, of_error, printable
 ALICE = Principal("https://idp.example", "okta", "alice", ("viewer",))
 
 
-def denied(principal: Principal = ALICE, method: str = "pause", reason: Reason = Reason.NO_POLICY_ALLOWS) -> str:
+def denied(
+    principal: Principal = ALICE, method: str = "pause", reason: Reason = Reason.NO_POLICY_ALLOWS
+) -> str:
     """The line of a denial."""
     call = Call("luigi", "luigi", method, "admin", {"task_id": "secret-argument"})
     refusal = of_decision(principal, call, Decision(False, reason, (), "sha256:0"), "7Q2M")
-    assert (refusal.reason, refusal.status, refusal.method) == (reason, ABOUT[reason].status, method)
+    assert (refusal.reason, refusal.status, refusal.method) == (
+        reason,
+        ABOUT[reason].status,
+        method,
+    )
     return refusal.line
 
 
 def test_a_denial_says_who_may_not_do_what_where_and_why() -> None:
-    """The one line that reaches a worker's user, in a fixed form that ends with the code and the reference."""
+    """The one line that reaches a worker's user, in a fixed form that ends with the code and the
+    reference.
+    """
     assert denied() == "callgate: alice (viewer) may not pause luigi [no-policy-allows, ref 7Q2M]"
     nobody = Principal("https://idp.example", "okta", "bob", ())
-    assert denied(nobody, reason=Reason.NO_ROLE) == "callgate: bob (no role) may not pause luigi [no-role, ref 7Q2M]"
+    assert (
+        denied(nobody, reason=Reason.NO_ROLE)
+        == "callgate: bob (no role) may not pause luigi [no-role, ref 7Q2M]"
+    )
 
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_can_be_said_in_one_line(reason: Reason) -> None:
-    """The meaning in the reason table fits a status line: ASCII, no control characters, not too long for any client."""
+    """The meaning in the reason table fits a status line: ASCII, no control characters, not too
+    long for any client.
+    """
     line = of_error(Rejected(reason, "x" * 200), "7Q2M").line
     assert line.isascii()
     assert line.isprintable()
@@ -37,7 +50,9 @@ def test_every_reason_can_be_said_in_one_line(reason: Reason) -> None:
 
 @given(st.text(), st.text(), st.text(min_size=1))
 def test_no_name_breaks_the_line(subject: str, role: str, method: str) -> None:
-    """Whatever a subject, a role or a method is called: one line of printable ASCII, no brackets of its own, no markup."""
+    """Whatever a subject, a role or a method is called: one line of printable ASCII, no brackets of
+    its own, no markup.
+    """
     line = denied(Principal("https://idp.example", "okta", subject, (role,)), method)
     assert line.isascii()
     assert line.isprintable()
@@ -48,7 +63,9 @@ def test_no_name_breaks_the_line(subject: str, role: str, method: str) -> None:
 
 @given(st.text())
 def test_no_detail_breaks_the_status_line(detail: str) -> None:
-    """A detail is a caller's business only within one line; the phrase on the wire holds no line break."""
+    """A detail is a caller's business only within one line; the phrase on the wire holds no line
+    break.
+    """
     phrase = json_refusal(of_error(Rejected(Reason.BAD_ARGUMENTS, detail), "7Q2M")).phrase
     assert b"\r" not in phrase
     assert b"\n" not in phrase
@@ -56,7 +73,15 @@ def test_no_detail_breaks_the_status_line(detail: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"), [("alice", "alice"), ("a\r\nb", "a??b"), ("[x]", "?x?"), ("é", "?"), ("<b>", "?b?"), ("x" * 70, "x" * 64)]
+    ("text", "shown"),
+    [
+        ("alice", "alice"),
+        ("a\r\nb", "a??b"),
+        ("[x]", "?x?"),
+        ("é", "?"),
+        ("<b>", "?b?"),
+        ("x" * 70, "x" * 64),
+    ],
 )
 def test_unprintable_characters_are_question_marks(text: str, shown: str) -> None:
     """Cut and replaced, never passed on."""

@@ -11,7 +11,11 @@ HOST = {b"host": b"gate.example:8443"}
     "headers",
     [
         {},
-        {b"sec-fetch-site": b"same-origin", b"sec-fetch-dest": b"empty", b"sec-fetch-mode": b"cors"},
+        {
+            b"sec-fetch-site": b"same-origin",
+            b"sec-fetch-dest": b"empty",
+            b"sec-fetch-mode": b"cors",
+        },
         {b"sec-fetch-site": b"same-origin"},
         {b"sec-fetch-site": b"none", b"sec-fetch-dest": b"document"},
         {b"origin": b"https://gate.example:8443", b"sec-fetch-site": b"same-origin"},
@@ -45,14 +49,18 @@ def test_meant_calls_pass(headers: dict[bytes, bytes]) -> None:
     ],
 )
 def test_calls_that_another_page_causes_are_refused(headers: dict[bytes, bytes]) -> None:
-    """Another site, another subdomain, another port, or an image, frame or link even in a page of our own."""
+    """Another site, another subdomain, another port, or an image, frame or link even in a page of
+    our own.
+    """
     with pytest.raises(Rejected) as error:
         refuse_unmeant({**HOST, **headers}, tls=True)
     assert error.value.reason is Reason.CROSS_SITE
 
 
 def test_a_plain_listener_takes_its_own_pages() -> None:
-    """On a loopback listener without TLS the pages' origin is an http one; behind a TLS terminator it is https."""
+    """On a loopback listener without TLS the pages' origin is an http one; behind a TLS terminator
+    it is https.
+    """
     refuse_unmeant({**HOST, b"origin": b"http://gate.example:8443"}, tls=False)
     refuse_unmeant({**HOST, b"origin": b"https://gate.example:8443"}, tls=False)
     with pytest.raises(Rejected):

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from proxy.errors import Rejected
 from proxy.model import Reason
-from proxy.protocol.strict_json import MAX_DEPTH, MAX_ELEMENTS, parse_arguments, parse_slowly, write_arguments
+from proxy.protocol.strict_json import (
+    MAX_DEPTH,
+    MAX_ELEMENTS,
+    parse_arguments,
+    parse_slowly,
+    write_arguments,
+)
 from tests.bench.calls import task
 
 
@@ -18,7 +24,9 @@ class RefusedError(Exception):
 
 
 def by_hand(text: bytes) -> Any:
-    """The obvious reading: Python's own parser with a hook that sees every key, and a walk over all that came out."""
+    """The obvious reading: Python's own parser with a hook that sees every key, and a walk over all
+    that came out.
+    """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) != len(pairs):
@@ -50,12 +58,16 @@ def by_hand(text: bytes) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that tells True from 1 and 1 from 1.0, and minds the order of keys: it is the order of the record."""
+    """Equality that tells True from 1 and 1 from 1.0, and minds the order of keys: it is the order
+    of the record.
+    """
     return json.dumps(one) == json.dumps(other)
 
 
 def outcome(parse: Callable[[bytes], Any], text: bytes) -> str:
-    """What a parser makes of a text: the arguments, their order and types, or the reason against them in full."""
+    """What a parser makes of a text: the arguments, their order and types, or the reason against
+    them in full.
+    """
     try:
         return json.dumps(parse(text))
     except Rejected as error:
@@ -74,7 +86,10 @@ def agree(text: bytes) -> None:
         args = parse_arguments(text)
         assert same(args, expected)
         assert same(json.loads(write_arguments(args, {})), expected)
-        assert same(json.loads(write_arguments(args, {"worker": "w [a:b]"})), {**expected, "worker": "w [a:b]"})
+        assert same(
+            json.loads(write_arguments(args, {"worker": "w [a:b]"})),
+            {**expected, "worker": "w [a:b]"},
+        )
 
 
 KEYS = ["a", "b", "task_id", "\\u0061", "\\ud800", "é", "\\u00e9", "\\\\", '\\"', ""]
@@ -98,7 +113,18 @@ ATOMS = [
         "12345678901234567890",
         "9" * 40,
     ),
-    *("9223372036854775807", "-9223372036854775809", "true", "false", "null", "True", "NaN", "Infinity", "-Infinity", "nan"),
+    *(
+        "9223372036854775807",
+        "-9223372036854775809",
+        "true",
+        "false",
+        "null",
+        "True",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "nan",
+    ),
     *(
         '""',
         '"a"',
@@ -118,7 +144,9 @@ ATOMS = [
 
 
 def documents() -> st.SearchStrategy[str]:
-    """JSON, and what nearly is: any spacing, keys that repeat under several spellings, odd numbers, odd strings."""
+    """JSON, and what nearly is: any spacing, keys that repeat under several spellings, odd numbers,
+    odd strings.
+    """
     space = st.sampled_from(["", " ", "  ", "\n"])
     key = st.sampled_from(KEYS).map(lambda k: f'"{k}"')
 
@@ -126,13 +154,19 @@ def documents() -> st.SearchStrategy[str]:
         pair = st.tuples(key, st.sampled_from([": ", ":", " :"]), inner).map("".join)
         comma = st.sampled_from([", ", ",", " ,"])
         return st.one_of(
-            st.builds(lambda items, by: "{" + by.join(items) + "}", st.lists(pair, max_size=4), comma),
-            st.builds(lambda items, by: "[" + by.join(items) + "]", st.lists(inner, max_size=4), comma),
+            st.builds(
+                lambda items, by: "{" + by.join(items) + "}", st.lists(pair, max_size=4), comma
+            ),
+            st.builds(
+                lambda items, by: "[" + by.join(items) + "]", st.lists(inner, max_size=4), comma
+            ),
             st.builds(lambda a, v, b: a + v + b, space, inner, space),
         )
 
     value = st.recursive(st.sampled_from(ATOMS), nest, max_leaves=12)
-    top = st.lists(st.tuples(key, st.just(": "), value).map("".join), max_size=5).map(lambda items: "{" + ", ".join(items) + "}")
+    top = st.lists(st.tuples(key, st.just(": "), value).map("".join), max_size=5).map(
+        lambda items: "{" + ", ".join(items) + "}"
+    )
     return st.one_of(top, top, value)
 
 
@@ -153,22 +187,35 @@ def documents() -> st.SearchStrategy[str]:
 @example('{"a": 1}{"a": 2}')
 @example('\ufeff{"a": 1}')
 def test_both_roads_read_as_the_obvious_reading_does(text: str) -> None:
-    """Whatever the text: the obvious arguments or a refusal; and written again they are the same, on either road."""
+    """Whatever the text: the obvious arguments or a refusal; and written again they are the same,
+    on either road.
+    """
     agree(text.encode("utf-8"))
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values))
 def test_what_a_stock_worker_encodes_is_read_back(args: dict[str, Any]) -> None:
-    """`json.dumps`, as luigi/rpc.py calls it, is read back unchanged; so is a browser's ``JSON.stringify``."""
+    """`json.dumps`, as luigi/rpc.py calls it, is read back unchanged; so is a browser's
+    ``JSON.stringify``.
+    """
     assert same(parse_arguments(json.dumps(args).encode()), args)
-    assert same(parse_arguments(json.dumps(args, separators=(",", ":"), ensure_ascii=False).encode()), args)
+    assert same(
+        parse_arguments(json.dumps(args, separators=(",", ":"), ensure_ascii=False).encode()), args
+    )
 
 
 @given(st.binary())
@@ -178,29 +225,59 @@ def test_any_bytes_are_arguments_or_one_rejection(text: bytes) -> None:
 
 
 REAL = [
-    json.dumps({**task(), "deps": ["etl.A_1", "etl.B_2"], "params": {"name": "x y", "n": "[1.5, 2]", "q": '{"a": "b"}'}}),
-    json.dumps({**task(), "params": {"name": "M\u00fcller", "smile": "\U0001f600"}, "priority": 1e16}),
-    json.dumps({"worker": "w", "task_family": "A", "batched_args": ["x"], "max_batch_size": math.inf}),
-    json.dumps({"task_id": "A_1", "status_message": "é", "n": [1, -0.0, 1e-7]}, separators=(",", ":"), ensure_ascii=False),
+    json.dumps(
+        {
+            **task(),
+            "deps": ["etl.A_1", "etl.B_2"],
+            "params": {"name": "x y", "n": "[1.5, 2]", "q": '{"a": "b"}'},
+        }
+    ),
+    json.dumps(
+        {**task(), "params": {"name": "M\u00fcller", "smile": "\U0001f600"}, "priority": 1e16}
+    ),
+    json.dumps(
+        {"worker": "w", "task_family": "A", "batched_args": ["x"], "max_batch_size": math.inf}
+    ),
+    json.dumps(
+        {"task_id": "A_1", "status_message": "é", "n": [1, -0.0, 1e-7]},
+        separators=(",", ":"),
+        ensure_ascii=False,
+    ),
 ]
 
 
 @pytest.mark.parametrize("text", REAL)
 @pytest.mark.parametrize("mangle", ["lost", "twice", "other", "quote", "blank", "swapped"])
-def test_real_arguments_with_one_byte_wrong_are_read_as_the_obvious_reading_does(text: str, mangle: str) -> None:
-    """Every byte in its turn: lost, sent twice, one bit off, made a quotation mark or a blank, or swapped with the next."""
+def test_real_arguments_with_one_byte_wrong_are_read_as_the_obvious_reading_does(
+    text: str, mangle: str
+) -> None:
+    """Every byte in its turn: lost, sent twice, one bit off, made a quotation mark or a blank, or
+    swapped with the next.
+    """
     whole = text.encode()
     agree(whole)
     for at in range(len(whole)):
         byte = whole[at : at + 1]
-        put = {"lost": b"", "twice": byte * 2, "other": bytes([byte[0] ^ 1]), "quote": b'"', "blank": b" "}.get(mangle)
-        mangled = whole[:at] + (whole[at + 1 : at + 2] + byte if put is None else put) + whole[at + (2 if put is None else 1) :]
+        put = {
+            "lost": b"",
+            "twice": byte * 2,
+            "other": bytes([byte[0] ^ 1]),
+            "quote": b'"',
+            "blank": b" ",
+        }.get(mangle)
+        mangled = (
+            whole[:at]
+            + (whole[at + 1 : at + 2] + byte if put is None else put)
+            + whole[at + (2 if put is None else 1) :]
+        )
         agree(mangled)
 
 
 @pytest.mark.parametrize("member", ["task_id", "params", "date", "worker"])
 def test_a_member_that_stands_twice_is_found_wherever_it_stands(member: str) -> None:
-    """At the top and below it, in whatever spelling, with whatever value: a real call is then ambiguous."""
+    """At the top and below it, in whatever spelling, with whatever value: a real call is then
+    ambiguous.
+    """
     text = json.dumps(task())
     for name in (f'"{member}"', f'"\\u{ord(member[0]):04x}{member[1:]}"'):
         for value in ("1", "1e5", "null", '"\\u00e9"', "Infinity"):
@@ -212,8 +289,12 @@ def test_a_member_that_stands_twice_is_found_wherever_it_stands(member: str) -> 
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, 500, 5_000, 100_000])
 @pytest.mark.parametrize("inner", ["1", '"\\u00e9"', "Infinity"])
-def test_nesting_is_bounded_on_every_road(opening: str, closed: bool, depth: int, inner: str) -> None:
-    """One level more than the limit is refused, and so is what would exhaust the stack of a parser that recurses."""
+def test_nesting_is_bounded_on_every_road(
+    opening: str, closed: bool, depth: int, inner: str
+) -> None:
+    """One level more than the limit is refused, and so is what would exhaust the stack of a parser
+    that recurses.
+    """
     closing = ("]" if opening == "[" else "}") * depth if closed else ""
     text = f'{{"a": {opening * depth}{inner}{closing}}}'.encode()
     if closed and depth < MAX_DEPTH:
@@ -259,7 +340,9 @@ def test_many_brackets_are_not_deep() -> None:
     ],
 )
 def test_refusals_have_their_reason(text: bytes, reason: Reason) -> None:
-    """What has two readings is ambiguous, what has none is malformed; the refusal never repeats what was sent."""
+    """What has two readings is ambiguous, what has none is malformed; the refusal never repeats
+    what was sent.
+    """
     with pytest.raises(Rejected) as refused:
         parse_arguments(text)
     assert refused.value.reason is reason
@@ -273,7 +356,9 @@ def test_infinity_is_a_number_here() -> None:
 
 
 def test_elements_are_counted_before_anything_is_read() -> None:
-    """Sixteen megabytes of brackets would hold the event loop for many seconds; the bound needs no parser."""
+    """Sixteen megabytes of brackets would hold the event loop for many seconds; the bound needs no
+    parser.
+    """
     with pytest.raises(Rejected) as caught:
         parse_arguments(b'{"a":[' + b"[]," * MAX_ELEMENTS + b"[]]}")
     assert caught.value.reason is Reason.CALL_TOO_COMPLEX

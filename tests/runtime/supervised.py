@@ -1,9 +1,11 @@
 """A supervisor in a process of its own, with a tiny server in place of the gate.
 
-``python -m tests.runtime.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process answers every connection with its slot, its
-process id, and what stands in ``DIRECTORY/settings`` at its start, and then closes it. Files in the directory tell it what
-to do: settings that begin with ``broken`` make it leave with 7, ``hang`` before it is ready makes it wait, and ``stubborn`` makes
-it ignore that it is told to end; settings ``patience=0.5`` make it say that it ends within that time.
+``python -m tests.runtime.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process
+answers every connection with its slot, its process id, and what stands in ``DIRECTORY/settings`` at
+its start, and then closes it. Files in the directory tell it what to do: settings that begin with
+``broken`` make it leave with 7, ``hang`` before it is ready makes it wait, and ``stubborn`` makes
+it ignore that it is told to end; settings ``patience=0.5`` make it say that it ends within that
+time.
 """
 
 import os
@@ -32,7 +34,9 @@ def main(directory: Path, port: int, processes: int, patience: float) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, HAND_OVER):
             signal.signal(number, lambda number, _: told.append(signal.Signals(number).name))
         place.listening.listen()
-        place.ready(float(settings.partition("=")[2]) if settings.startswith("patience=") else patience)
+        place.ready(
+            float(settings.partition("=")[2]) if settings.startswith("patience=") else patience
+        )
         while not told or (directory / "stubborn").exists():
             if select.select([place.listening], [], [], 0.02)[0]:
                 try:
@@ -45,7 +49,9 @@ def main(directory: Path, port: int, processes: int, patience: float) -> int:
             ended.write(f"{os.getpid()} {told[0]}\n")
         return 0
 
-    return Supervisor("127.0.0.1", port, processes, serve, StatusFile(directory / "status"), patience=patience).run()
+    return Supervisor(
+        "127.0.0.1", port, processes, serve, StatusFile(directory / "status"), patience=patience
+    ).run()
 
 
 if __name__ == "__main__":

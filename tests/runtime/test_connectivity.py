@@ -17,17 +17,31 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, socket: Path | None = None, certificates: Path | None = None) -> AsyncIterator[str]:
-    """Serve `handler` for every path, on a port or a Unix socket; gives the URL as the settings would have it."""
+async def serving(
+    handler: Handler, *, socket: Path | None = None, certificates: Path | None = None
+) -> AsyncIterator[str]:
+    """Serve `handler` for every path, on a port or a Unix socket; gives the URL as the settings
+    would have it.
+    """
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    context = server_context(certificates / "tls.crt", certificates / "tls.key") if certificates else None
-    site = web.UnixSite(runner, socket) if socket else web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    context = (
+        server_context(certificates / "tls.crt", certificates / "tls.key") if certificates else None
+    )
+    site = (
+        web.UnixSite(runner, socket)
+        if socket
+        else web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    )
     await site.start()
     try:
-        yield f"unix:{socket}" if socket else f"{'https' if context else 'http'}://localhost:{runner.addresses[0][1]}"
+        yield (
+            f"unix:{socket}"
+            if socket
+            else f"{'https' if context else 'http'}://localhost:{runner.addresses[0][1]}"
+        )
     finally:
         await runner.cleanup()
 
@@ -35,7 +49,9 @@ async def serving(handler: Handler, *, socket: Path | None = None, certificates:
 async def problems_of(url: str, protocol: str = "luigi", **more: object) -> list[Problem]:
     """Ask one upstream."""
     path = "/RPC2" if protocol == "xmlrpc" else ""
-    upstream = Upstream.model_construct(**{"name": "u", "protocol": protocol, "url": url, "path": path, "catalog": "c", **more})
+    upstream = Upstream.model_construct(
+        **{"name": "u", "protocol": protocol, "url": url, "path": path, "catalog": "c", **more}
+    )
     return await ask("callgate.toml", [], [upstream])
 
 
@@ -66,10 +82,17 @@ async def test_an_xmlrpc_server_on_a_socket_is_no_problem(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("protocol", "due"), [("luigi", "JSON"), ("xmlrpc", "XML")])
-@pytest.mark.parametrize(("kind", "body"), [("text/html", "<p>sign in</p>"), ("text/plain", "\n<!DOCTYPE html><html></html>")])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [("text/html", "<p>sign in</p>"), ("text/plain", "\n<!DOCTYPE html><html></html>")],
+)
 @pytest.mark.parametrize("status", [200, 502])
-async def test_html_is_named_as_such(protocol: str, due: str, kind: str, body: str, status: int) -> None:
-    """A login page or a load balancer in the scheduler's place is the usual mistake, and is told apart from a broken one."""
+async def test_html_is_named_as_such(
+    protocol: str, due: str, kind: str, body: str, status: int
+) -> None:
+    """A login page or a load balancer in the scheduler's place is the usual mistake, and is told
+    apart from a broken one.
+    """
 
     async def page(_request: web.Request) -> web.Response:
         return web.Response(text=body, content_type=kind, status=status)
@@ -119,7 +142,9 @@ async def test_a_redirect_is_not_followed() -> None:
     assert "status 302" in problem.what
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:/nonexistent/socket", "https://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "unix:/nonexistent/socket", "https://127.0.0.1:1"]
+)
 async def test_an_upstream_that_is_down_is_a_problem(url: str) -> None:
     """Whatever the kind of URL, one line says that nobody is there."""
     (problem,) = await problems_of(url)
@@ -127,7 +152,9 @@ async def test_an_upstream_that_is_down_is_a_problem(url: str) -> None:
 
 
 async def test_an_upstream_without_tls_at_an_https_url_is_told_as_that() -> None:
-    """A failed handshake has an error number of OpenSSL's, which read as the system's would be "Operation not permitted"."""
+    """A failed handshake has an error number of OpenSSL's, which read as the system's would be
+    "Operation not permitted".
+    """
 
     async def luigid(_request: web.Request) -> web.Response:
         return web.json_response({"response": None})
@@ -151,11 +178,15 @@ async def test_an_https_upstream_is_verified(tmp_path: Path) -> None:
 
 
 async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> None:
-    """Discovery and keys, over HTTPS with its CA file; a mistake in the document is named, and one with a key file is not asked."""
+    """Discovery and keys, over HTTPS with its CA file; a mistake in the document is named, and one
+    with a key file is not asked.
+    """
     made = make_self_signed(("localhost",), tmp_path, now=time.time())
 
     async def configuration(_request: web.Request) -> web.Response:
-        return web.json_response({"issuer": "https://somebody.else", "jwks_uri": "https://somebody.else/keys"})
+        return web.json_response(
+            {"issuer": "https://somebody.else", "jwks_uri": "https://somebody.else/keys"}
+        )
 
     def issuer(url: str, **more: object) -> Issuer:
         return Issuer.model_construct(**{"name": "okta", "issuer": url, "audience": "x", **more})
@@ -163,7 +194,9 @@ async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> No
     async with serving(configuration, certificates=tmp_path) as url:
         (wrong,) = await ask("callgate.toml", [issuer(url, ca_file=made.ca)], [])
         (unknown,) = await ask("callgate.toml", [None, issuer(url)], [None])
-        assert await ask("callgate.toml", [issuer("https://127.0.0.1:1", jwks_file=made.ca)], []) == []
+        assert (
+            await ask("callgate.toml", [issuer("https://127.0.0.1:1", jwks_file=made.ca)], []) == []
+        )
     assert "names another issuer" in wrong.what
     assert "certificate" in unknown.what
     assert unknown.place == "callgate.toml: issuers[1].issuer"

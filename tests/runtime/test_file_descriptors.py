@@ -24,13 +24,17 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one(limits: list[int]) -> None:
-    """Shells and systemd give 1024 at first and allow far more: what the settings promise must not depend on it."""
+    """Shells and systemd give 1024 at first and allow far more: what the settings promise must not
+    depend on it.
+    """
     with capture_logs() as logs:
         assert places_for_clients(10_000, [64, 64]) == 10_000
     assert (limits, logs) == ([65536, 65536], [])
 
 
-def test_where_the_limit_cannot_be_raised_it_is_counted_with(limits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_limit_cannot_be_raised_it_is_counted_with(
+    limits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A filter of system calls may forbid it: the gate serves with what it has."""
 
     def forbidden(which: int, to: tuple[int, int]) -> None:
@@ -53,7 +57,9 @@ def test_clients_get_what_is_left_and_the_operator_is_told(limits: list[int]) ->
     with capture_logs() as logs:
         assert places_for_clients(10_000, [64, 100]) == 1024 - 64 - 164
         assert places_for_clients(100, [64, 100]) == 100
-    assert [(line["log_level"], line["open_files"], line["clients"]) for line in logs] == [("warning", 1024, 796)]
+    assert [(line["log_level"], line["open_files"], line["clients"]) for line in logs] == [
+        ("warning", 1024, 796)
+    ]
 
 
 def test_a_process_with_too_few_does_not_start(limits: list[int]) -> None:

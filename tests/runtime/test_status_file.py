@@ -23,7 +23,9 @@ def test_what_is_written_is_read_while_the_file_is_held(tmp_path: Path) -> None:
 
 
 def test_no_gate_no_status(tmp_path: Path) -> None:
-    """Without a file, with one that was left, and with what a killed gate wrote, there is no gate to tell anything."""
+    """Without a file, with one that was left, and with what a killed gate wrote, there is no gate
+    to tell anything.
+    """
     path = tmp_path / "status"
     assert read_status(path) is None
     file = StatusFile(path)
@@ -60,7 +62,9 @@ def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
 
 
 def test_readers_keep_nobody_from_beginning(tmp_path: Path) -> None:
-    """One who asks all the time whether a gate runs (`callgate reload`, a script that waits for it) is no gate."""
+    """One who asks all the time whether a gate runs (`callgate reload`, a script that waits for it)
+    is no gate.
+    """
     path = tmp_path / "status"
     path.touch()
     program = (
@@ -70,7 +74,9 @@ def test_readers_keep_nobody_from_beginning(tmp_path: Path) -> None:
         "print(flush=True)\n"
         "while not read_status(Path(sys.argv[1])): pass\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE) as reader:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE
+    ) as reader:
         try:
             assert reader.stdout is not None
             reader.stdout.readline()

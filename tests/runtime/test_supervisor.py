@@ -42,7 +42,8 @@ def runs(pid: int) -> bool:
     """Whether a process lives, and is no zombie."""
     try:
         return _state(pid) != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the latter when it is reaped between the opening and the reading
+    # the latter when it is reaped between the opening and the reading
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -66,7 +67,15 @@ class Supervised:
         self.log = directory / "log"
         (directory / "settings").write_text("one")
         self.seen: set[int] = set()
-        command = [sys.executable, "-m", "tests.runtime.supervised", str(directory), str(self.port), str(processes), str(patience)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.runtime.supervised",
+            str(directory),
+            str(self.port),
+            str(processes),
+            str(patience),
+        ]
         if ignoring:
             command = ["env", f"--ignore-signal={ignoring}", *command]
         with self.log.open("wb") as log:
@@ -81,14 +90,18 @@ class Supervised:
         """Wait until a generation serves. A supervisor that has ended is an error."""
 
         def said() -> bool:
-            assert self.process.poll() is None, f"ended with {self.process.returncode}\n{self.log.read_text()}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode}\n{self.log.read_text()}"
+            )
             status = self.status()
             return status is not None and status.generation == generation
 
         until(said, f"generation {generation}", self.log)
 
     def ask(self) -> tuple[int, int, str]:
-        """Slot, process id and settings of whoever answers. A connection that is refused or cut is an error."""
+        """Slot, process id and settings of whoever answers. A connection that is refused or cut is
+        an error.
+        """
         with socket.create_connection(("127.0.0.1", self.port), WAIT) as client:
             answer = b"".join(iter(lambda: client.recv(100), b"")).decode()
         slot, pid, settings = answer.split(" ", 2)
@@ -109,12 +122,22 @@ class Supervised:
 
     def children(self) -> set[int]:
         """Every process that it has started and not yet buried."""
-        return set(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
+        return set(
+            map(
+                int,
+                Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+                .read_text()
+                .split(),
+            )
+        )
 
     def ended(self) -> dict[int, str]:
         """The processes that have ended in order, and the signal that each was told with."""
         with contextlib.suppress(FileNotFoundError):
-            return {int(pid): name for pid, name in map(str.split, (self.directory / "ended").read_text().splitlines())}
+            return {
+                int(pid): name
+                for pid, name in map(str.split, (self.directory / "ended").read_text().splitlines())
+            }
         return {}
 
     def stop(self) -> int:
@@ -144,7 +167,9 @@ Start = Callable[..., Supervised]
 
 
 def test_what_its_parent_ignores_is_heeded_all_the_same(supervised: Start) -> None:
-    """Started by somebody who ignores signals (`trap ""`, nohup), it still sees processes die, reloads and ends."""
+    """Started by somebody who ignores signals (`trap ""`, nohup), it still sees processes die,
+    reloads and ends.
+    """
     gate = supervised(1, ignoring="CHLD,ALRM,HUP,INT,TERM")
     first = gate.pids(1)[0]
     os.kill(first, signal.SIGKILL)
@@ -169,7 +194,9 @@ def test_an_order_is_taken_before_an_alarm() -> None:
 
 
 def test_a_supervisor_that_was_stopped_goes_on(supervised: Start) -> None:
-    """SIGSTOP and SIGCONT (a debugger, a container that is paused) are no order to end or to reload, however long they are apart."""
+    """SIGSTOP and SIGCONT (a debugger, a container that is paused) are no order to end or to
+    reload, however long they are apart.
+    """
     gate = supervised(1)
     first = gate.pids(1)[0]
     for _ in range(3):
@@ -184,7 +211,9 @@ def test_a_supervisor_that_was_stopped_goes_on(supervised: Start) -> None:
 
 
 def test_a_process_that_dies_is_replaced(supervised: Start) -> None:
-    """After kill -9 of every process, one after the other, every slot is served again, and the log tells of it."""
+    """After kill -9 of every process, one after the other, every slot is served again, and the log
+    tells of it.
+    """
     gate = supervised(2)
     first = gate.pids(2)
     for slot, pid in first.items():
@@ -196,7 +225,9 @@ def test_a_process_that_dies_is_replaced(supervised: Start) -> None:
 
 
 def test_clients_wait_while_their_process_is_replaced(supervised: Start) -> None:
-    """With one process, a client that comes while it is dead is not refused: it is answered by the next."""
+    """With one process, a client that comes while it is dead is not refused: it is answered by the
+    next.
+    """
     gate = supervised(1)
     _, pid, _ = gate.ask()
     os.kill(pid, signal.SIGKILL)
@@ -205,24 +236,32 @@ def test_clients_wait_while_their_process_is_replaced(supervised: Start) -> None
 
 
 def test_a_reload_replaces_every_process_and_refuses_no_client(supervised: Start) -> None:
-    """New processes read the settings anew; the old are told to hand over, not to end; every connection meanwhile is answered."""
+    """New processes read the settings anew; the old are told to hand over, not to end; every
+    connection meanwhile is answered.
+    """
     gate = supervised(2)
     old = set(gate.pids(2).values())
     (gate.directory / "settings").write_text("two")
     gate.process.send_signal(signal.SIGHUP)
-    until(lambda: gate.ask()[2] == "two" and old <= set(gate.ended()), "the old processes have ended")
+    until(
+        lambda: gate.ask()[2] == "two" and old <= set(gate.ended()), "the old processes have ended"
+    )
     assert {name for pid, name in gate.ended().items() if pid in old} == {"SIGUSR1"}
     assert not old & set(gate.pids(2).values())
     assert gate.status() == Status(gate.process.pid, generation=2, begun=1, done=1)
 
 
 def test_a_refused_reload_changes_nothing(supervised: Start) -> None:
-    """When new processes cannot start, the same old ones go on, and the status says with which code the new ones left."""
+    """When new processes cannot start, the same old ones go on, and the status says with which code
+    the new ones left.
+    """
     gate = supervised(2)
     old = gate.pids(2)
     (gate.directory / "settings").write_text("broken")
     gate.process.send_signal(signal.SIGHUP)
-    status = until(lambda: (found := gate.status()) and found.done == 1 and found, "the reload was refused")
+    status = until(
+        lambda: (found := gate.status()) and found.done == 1 and found, "the reload was refused"
+    )
     assert status == Status(gate.process.pid, generation=1, begun=1, done=1, refused=7)
     assert gate.pids(2) == old
     (gate.directory / "settings").write_text("three")
@@ -233,7 +272,9 @@ def test_a_refused_reload_changes_nothing(supervised: Start) -> None:
 
 
 def test_a_reload_asked_for_during_a_reload_is_done_after_it(supervised: Start) -> None:
-    """Whoever changes settings while new processes start gets others that read the change: no wish is swallowed."""
+    """Whoever changes settings while new processes start gets others that read the change: no wish
+    is swallowed.
+    """
     gate = supervised(1)
     (gate.directory / "hang").touch()
     gate.process.send_signal(signal.SIGHUP)
@@ -248,7 +289,9 @@ def test_a_reload_asked_for_during_a_reload_is_done_after_it(supervised: Start) 
 
 
 def test_a_process_that_dies_during_a_reload_leaves_none_too_many(supervised: Start) -> None:
-    """A slot that was to be restarted is filled by the new generation alone; at the end no process is left over."""
+    """A slot that was to be restarted is filled by the new generation alone; at the end no process
+    is left over.
+    """
     gate = supervised(1)
     _, pid, _ = gate.ask()
     (gate.directory / "settings").write_text("two")
@@ -257,13 +300,17 @@ def test_a_process_that_dies_during_a_reload_leaves_none_too_many(supervised: St
     gate.serves(2)
     until(lambda: gate.ask()[2] == "two", "the new generation serves")
     assert gate.stop() == 0
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(gate.directory).encode() in _content(path)]
+    assert not [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if str(gate.directory).encode() in _content(path)
+    ]
 
 
 def test_a_slot_that_cannot_start_leaves_its_clients_to_the_others(supervised: Start) -> None:
     """While the settings are broken and a process is dead, all clients get the other one, also while the slot is tried again:
     that may be in vain like the last time. Mended, it comes back by itself.
-    """  # noqa: D205  (one sentence)
+    """
     gate = supervised(2)
     pids = gate.pids(2)
     (gate.directory / "settings").write_text("broken")
@@ -279,14 +326,21 @@ def test_a_slot_that_cannot_start_leaves_its_clients_to_the_others(supervised: S
 
 
 def test_no_socket_is_left_that_nobody_serves(supervised: Start) -> None:
-    """During a reload a process dies, and the one in its place while it starts: afterwards every client is answered."""
+    """During a reload a process dies, and the one in its place while it starts: afterwards every
+    client is answered.
+    """
     gate = supervised(2)
     old = set(gate.pids(2).values())
     (gate.directory / "hang").touch()
     gate.process.send_signal(signal.SIGHUP)
-    new = until(lambda: len(found := gate.children() - old) == 2 and found, "the new generation starts")
+    new = until(
+        lambda: len(found := gate.children() - old) == 2 and found, "the new generation starts"
+    )
     os.kill(gate.pids(2)[1], signal.SIGKILL)
-    [again] = until(lambda: len(found := gate.children() - old - new) == 1 and found, "the dead one is started again")
+    [again] = until(
+        lambda: len(found := gate.children() - old - new) == 1 and found,
+        "the dead one is started again",
+    )
     os.kill(again, signal.SIGKILL)
     until(lambda: "process could not start" in gate.log.read_text(), "which was in vain")
     until(lambda: len(gate.children() - old - new - {again}) == 1, "and once more")
@@ -297,7 +351,9 @@ def test_no_socket_is_left_that_nobody_serves(supervised: Start) -> None:
 
 
 def test_signals_that_are_meant_for_others_end_nobody(supervised: Start) -> None:
-    """SIGHUP to all processes of a group is a reload; what tells a process to hand over does nothing to the supervisor."""
+    """SIGHUP to all processes of a group is a reload; what tells a process to hand over does
+    nothing to the supervisor.
+    """
     gate = supervised(1)
     [pid] = gate.pids(1).values()
     os.kill(pid, signal.SIGHUP)
@@ -342,7 +398,9 @@ def test_a_reload_after_the_end_has_begun_starts_nothing(supervised: Start) -> N
 
 
 def test_a_process_that_does_not_end_is_killed(supervised: Start) -> None:
-    """A process that ignores being told to end is killed once its time is up, and the supervisor ends."""
+    """A process that ignores being told to end is killed once its time is up, and the supervisor
+    ends.
+    """
     gate = supervised(2, patience=1.0)
     gate.pids(2)
     (gate.directory / "stubborn").touch()
@@ -352,7 +410,9 @@ def test_a_process_that_does_not_end_is_killed(supervised: Start) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_is_told_to_all(supervised: Start, number: signal.Signals) -> None:
-    """SIGTERM and SIGINT: every process is told to end, then the supervisor leaves with 0 and refuses clients."""
+    """SIGTERM and SIGINT: every process is told to end, then the supervisor leaves with 0 and
+    refuses clients.
+    """
     gate = supervised(2)
     pids = set(gate.pids(2).values())
     gate.process.send_signal(number)
@@ -364,7 +424,9 @@ def test_the_end_is_told_to_all(supervised: Start, number: signal.Signals) -> No
 
 
 def test_kill_9_of_the_supervisor_leaves_no_process(supervised: Start) -> None:
-    """The kernel tells the processes; what the status file still says is not believed, and another may serve at once."""
+    """The kernel tells the processes; what the status file still says is not believed, and another
+    may serve at once.
+    """
     gate = supervised(2)
     pids = set(gate.pids(2).values())
     gate.process.kill()
@@ -374,16 +436,39 @@ def test_kill_9_of_the_supervisor_leaves_no_process(supervised: Start) -> None:
     StatusFile(gate.directory / "status").leave()
 
 
-def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(tmp_path: Path) -> None:
+def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(
+    tmp_path: Path,
+) -> None:
     """The exit code is that of the process that could not start."""
     (tmp_path / "settings").write_text("broken")
-    command = [sys.executable, "-m", "tests.runtime.supervised", str(tmp_path), str(free_port()), "2", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.runtime.supervised",
+        str(tmp_path),
+        str(free_port()),
+        "2",
+        "1",
+    ]
     assert subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False).returncode == 7
 
 
 def test_what_a_process_did_not_expect_is_told(tmp_path: Path) -> None:
-    """A process that fails in a way of its own leaves a trace of it: its supervisor alone could say no more than a number."""
-    command = [sys.executable, "-m", "tests.runtime.supervised", str(tmp_path), str(free_port()), "1", "1"]  # there are no settings to read
-    done = subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False, capture_output=True, text=True)
+    """A process that fails in a way of its own leaves a trace of it: its supervisor alone could say
+    no more than a number.
+    """
+    # there are no settings to read
+    command = [
+        sys.executable,
+        "-m",
+        "tests.runtime.supervised",
+        str(tmp_path),
+        str(free_port()),
+        "1",
+        "1",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, timeout=WAIT, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "FileNotFoundError" in done.stderr

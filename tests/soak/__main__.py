@@ -1,4 +1,6 @@
-"""``python -m tests.soak --minutes N``: run everything through faults, then prove that nothing was lost. Leaves with 1 if it was."""
+"""``python -m tests.soak --minutes N``: run everything through faults, then prove that nothing was
+lost. Leaves with 1 if it was.
+"""
 
 # ruff: noqa: T201  (a command line prints)
 import argparse
@@ -12,7 +14,15 @@ from pathlib import Path
 
 from tests.soak import load
 from tests.soak.faults import FAULTS, SkippedFaultError
-from tests.soak.load import ROTATE_SECONDS, Caller, Dashboard, Notes, WorkerRuns, XmlRpcClient, be_patient
+from tests.soak.load import (
+    ROTATE_SECONDS,
+    Caller,
+    Dashboard,
+    Notes,
+    WorkerRuns,
+    XmlRpcClient,
+    be_patient,
+)
 from tests.soak.proof import (
     Accounts,
     Sampler,
@@ -46,8 +56,16 @@ class Happened:
 
 def main() -> int:
     """Run; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Run everything through faults; prove that nothing was lost.")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long; every fault comes once, however short this is")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak",
+        description="Run everything through faults; prove that nothing was lost.",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="how long; every fault comes once, however short this is",
+    )
     given = parser.parse_args()
     seconds = given.minutes * 60
     be_patient()
@@ -74,7 +92,10 @@ def soak(world: World, seconds: float) -> int:
     sampler = Sampler(world)
     for thread in (*callers, rotating, sampler):
         thread.start()
-    say(began, f"{len(runs)} workers, 2 dashboards and 2 XML-RPC clients call; {PROCESSES} processes serve")
+    say(
+        began,
+        f"{len(runs)} workers, 2 dashboards and 2 XML-RPC clients call; {PROCESSES} processes serve",
+    )
     happened = go_wrong(world, began, seconds)
     wait_until(began + seconds)
     sampler.end()
@@ -89,7 +110,12 @@ def soak(world: World, seconds: float) -> int:
     if world.gate.stop():
         verdicts.append(Verdict("the gate ends with 0", False, world.gate.text()[-300:]))
     accounts = add_up(world.audit)
-    verdicts = [*call_verdicts(world, accounts, notes, known), journal_verdict(world), *verdicts, log_verdict(world)]
+    verdicts = [
+        *call_verdicts(world, accounts, notes, known),
+        journal_verdict(world),
+        *verdicts,
+        log_verdict(world),
+    ]
     verdicts.append(workers_verdict(runs))
     verdicts.append(calm_verdict(notes, happened))
     verdicts += [Verdict(f"fault: {one.name}", False, one.said) for one in happened if not one.held]
@@ -130,37 +156,68 @@ def wait_until(moment: float) -> None:
 
 
 def workers_verdict(runs: list[WorkerRuns]) -> Verdict:
-    """Every worker left with 0 and had run all of its tasks, but those that a draining gate told to end."""
+    """Every worker left with 0 and had run all of its tasks, but those that a draining gate told to
+    end.
+    """
     codes = sum((run.codes for run in runs), Counter[int]())
     early = sum(run.ended_early for run in runs)
     bad = [text for run in runs for text in run.bad]
-    counted = f"{codes.total()} runs, exit codes {dict(codes)}, {sum(run.ran for run in runs)} tasks"
+    counted = (
+        f"{codes.total()} runs, exit codes {dict(codes)}, {sum(run.ran for run in runs)} tasks"
+    )
     counted += f"; {early} told to end by a gate that shut down"
-    return Verdict("no worker failed", not bad and set(codes) == {0}, f"{counted}; {bad[0]}" if bad else counted)
+    return Verdict(
+        "no worker failed",
+        not bad and set(codes) == {0},
+        f"{counted}; {bad[0]}" if bad else counted,
+    )
 
 
 def calm_verdict(notes: Notes, happened: list[Happened]) -> Verdict:
     """No caller was refused or cut off while nothing was wrong."""
-    outside = [(who, why) for at, who, why in notes.bad if not any(one.began <= at <= one.ended + _GRACE_SECONDS for one in happened)]
+    outside = [
+        (who, why)
+        for at, who, why in notes.bad
+        if not any(one.began <= at <= one.ended + _GRACE_SECONDS for one in happened)
+    ]
     return Verdict(
-        "no call failed while nothing was wrong", not outside, f"{len(outside)} failed{': ' + str(outside[:5]) if outside else ''}"
+        "no call failed while nothing was wrong",
+        not outside,
+        f"{len(outside)} failed{': ' + str(outside[:5]) if outside else ''}",
     )
 
 
 def last_page(
-    seconds: float, runs: list[WorkerRuns], notes: Notes, accounts: Accounts, happened: list[Happened], verdicts: list[Verdict]
+    seconds: float,
+    runs: list[WorkerRuns],
+    notes: Notes,
+    accounts: Accounts,
+    happened: list[Happened],
+    verdicts: list[Verdict],
 ) -> None:
     """Print what was done, what went wrong, and what held."""
-    views = sum(count for (_, method), count in accounts.decided.items() if method in {name for name, _ in load.XHRS})
+    views = sum(
+        count
+        for (_, method), count in accounts.decided.items()
+        if method in {name for name, _ in load.XHRS}
+    )
     print(f"\n## Soak: {seconds / 60:.1f} minutes, {PROCESSES} processes\n")
-    print(f"{accounts.decided.total():,} calls allowed and decided before they were sent ({views:,} of the dashboards' kind), and")
-    print(f"{accounts.beats:,} heartbeats; {accounts.records:,} records in {len(accounts.logs)} logs; outcomes {shown(accounts.outcomes)};")
-    print(f"denied {shown(accounts.denied)}; rejected {shown(accounts.rejected)}; {accounts.gaps} gaps explained.\n")
+    print(
+        f"{accounts.decided.total():,} calls allowed and decided before they were sent ({views:,} of the dashboards' kind), and"
+    )
+    print(
+        f"{accounts.beats:,} heartbeats; {accounts.records:,} records in {len(accounts.logs)} logs; outcomes {shown(accounts.outcomes)};"
+    )
+    print(
+        f"denied {shown(accounts.denied)}; rejected {shown(accounts.rejected)}; {accounts.gaps} gaps explained.\n"
+    )
     print("| minute | fault | what was seen | calls that failed meanwhile |")
     print("|---|---|---|---|")
     first = happened[0].began - _CALM_SECONDS if happened else 0.0
     for one in happened:
-        failed = Counter(why for at, _, why in notes.bad if one.began <= at <= one.ended + _GRACE_SECONDS)
+        failed = Counter(
+            why for at, _, why in notes.bad if one.began <= at <= one.ended + _GRACE_SECONDS
+        )
         print(f"| {(one.began - first) / 60:.1f} | {one.name} | {one.said} | {shown(failed)} |")
     print("\n| held | what | shown |")
     print("|---|---|---|")

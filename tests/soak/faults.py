@@ -1,4 +1,6 @@
-"""What goes wrong during the soak, one after the other. Each fault tells in a few words what it saw, and returns when it is mended."""
+"""What goes wrong during the soak, one after the other. Each fault tells in a few words what it
+saw, and returns when it is mended.
+"""
 
 import errno
 import os
@@ -14,7 +16,9 @@ Fault = Callable[[World], str]
 GONE_SECONDS = 15.0
 FULL_SECONDS = 8.0
 _WAIT_SECONDS = 60.0
-_SURELY_ALL = range(40)  # calls on connections of their own: the kernel draws lots, and one look of many may not miss a process by chance
+# calls on connections of their own: the kernel draws lots, and one look of many may not miss a
+# process by chance
+_SURELY_ALL = range(40)
 
 
 class SkippedFaultError(Exception):
@@ -28,24 +32,39 @@ def _client(world: World) -> Client:
 def _until_served(world: World) -> None:
     """Wait until luigid answers through the gate, whichever process one comes to."""
     token = world.local.issue("tester", ["viewer"], 600, time.time())
-    until(lambda: all(_client(world).call("is_paused", token).status == 200 for _ in _SURELY_ALL), "calls go through", _WAIT_SECONDS)
+    until(
+        lambda: all(_client(world).call("is_paused", token).status == 200 for _ in _SURELY_ALL),
+        "calls go through",
+        _WAIT_SECONDS,
+    )
 
 
 def provider_gone(world: World) -> str:
     """The provider is gone while tokens go on being used; then it is back with a new key."""
     world.provider.stop()
-    unknown = _client(world).call("is_paused", world.provider.token("nobody", "viewer", 60, unknown=True)).status
+    unknown = (
+        _client(world)
+        .call("is_paused", world.provider.token("nobody", "viewer", 60, unknown=True))
+        .status
+    )
     end = time.monotonic() + GONE_SECONDS
     good = 0
     while time.monotonic() < end:
-        assert _client(world).call("is_paused", world.provider.token("tester", "viewer", 60)).status == 200, "last good keys"
+        assert (
+            _client(world).call("is_paused", world.provider.token("tester", "viewer", 60)).status
+            == 200
+        ), "last good keys"
         good += 1
         time.sleep(0.5)
     world.provider.rotate()
     world.provider.start()
     token = world.provider.token("tester", "viewer", 600, newest=True)
     # Every process has to have looked again, and each may do so only so often.
-    until(lambda: all(_client(world).call("is_paused", token).status == 200 for _ in _SURELY_ALL), "the new key is known", _WAIT_SECONDS)
+    until(
+        lambda: all(_client(world).call("is_paused", token).status == 200 for _ in _SURELY_ALL),
+        "the new key is known",
+        _WAIT_SECONDS,
+    )
     world.provider.switch()
     return f"{good} fresh tokens verified by the last good keys, an unknown key refused ({unknown}); its new key is in use"
 
@@ -57,7 +76,9 @@ def luigid_restarted(world: World) -> str:
     world.luigid.start()
     began = time.monotonic()
     _until_served(world)
-    return f"calls go through again {time.monotonic() - began:.1f} s after it is back, its state kept"
+    return (
+        f"calls go through again {time.monotonic() - began:.1f} s after it is back, its state kept"
+    )
 
 
 def policy_reloaded(world: World) -> str:
@@ -99,7 +120,11 @@ def processes_killed(world: World) -> str:
     killed = world.serving()
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: pid not in world.serving() and len(world.serving()) == PROCESSES, "it is replaced", _WAIT_SECONDS)  # type: ignore[misc]  # mypy cannot infer its type
+        until(
+            lambda pid=pid: pid not in world.serving() and len(world.serving()) == PROCESSES,
+            "it is replaced",
+            _WAIT_SECONDS,
+        )  # type: ignore[misc]  # mypy cannot infer its type
         time.sleep(2.0)
     return f"{len(killed)} killed with -9 and replaced"
 
@@ -137,11 +162,16 @@ def disk_filled(world: World) -> str:
     filling.start()
     try:
         token = world.local.issue("tester", ["viewer"], 600, time.time())
-        until(lambda: all(_client(world).call("is_paused", token).status == 503 for _ in range(8)), "calls are refused", _WAIT_SECONDS)
+        until(
+            lambda: all(_client(world).call("is_paused", token).status == 503 for _ in range(8)),
+            "calls are refused",
+            _WAIT_SECONDS,
+        )
         time.sleep(FULL_SECONDS)
         statuses = {_client(world).call("is_paused", token).status for _ in range(8)}
         reload = world.callgate("reload", "--config", str(world.settings))
-        assert reload.returncode in (0, 1), reload.stderr  # what is left in a file's last block may do to start with
+        # what is left in a file's last block may do to start with
+        assert reload.returncode in (0, 1), reload.stderr
     finally:
         stop.set()
         filling.join()

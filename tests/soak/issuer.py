@@ -1,4 +1,6 @@
-"""A small OpenID provider that can go away and come back: discovery and keys over HTTPS, and tokens for whoever asks here."""
+"""A small OpenID provider that can go away and come back: discovery and keys over HTTPS, and tokens
+for whoever asks here.
+"""
 
 import json
 import ssl
@@ -68,21 +70,44 @@ class Provider:
         """Sign with the newest key."""
         self._signing = self._keys[-1]
 
-    def token(self, subject: str, group: str, seconds: float, *, newest: bool = False, unknown: bool = False) -> str:
+    def token(
+        self,
+        subject: str,
+        group: str,
+        seconds: float,
+        *,
+        newest: bool = False,
+        unknown: bool = False,
+    ) -> str:
         """An access token, by the newest key if asked for, or by one that nobody ever published."""
         kid, private = (
-            ("never-published", ec.generate_private_key(ec.SECP256R1())) if unknown else self._keys[-1] if newest else self._signing
+            ("never-published", ec.generate_private_key(ec.SECP256R1()))
+            if unknown
+            else self._keys[-1]
+            if newest
+            else self._signing
         )
         now = time.time()
-        claims = {"iss": self.issuer, "aud": AUDIENCE, "sub": subject, "iat": now - 1, "exp": now + seconds, "groups": [group]}
+        claims = {
+            "iss": self.issuer,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "iat": now - 1,
+            "exp": now + seconds,
+            "groups": [group],
+        }
         return token(private, {"alg": "ES256", "typ": "at+jwt", "kid": kid}, claims)
 
     def start(self) -> None:
         """Serve, on the same port every time."""
         self._server = server = _Server(("127.0.0.1", self.port), _Handler)
         server.pages = self._pages()
-        server.socket = self._context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+        server.socket = self._context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        ).start()
 
     def stop(self) -> None:
         """Be gone: connections are refused."""
@@ -99,4 +124,7 @@ class Provider:
     def _pages(self) -> dict[str, bytes]:
         keys = key_set(*(jwk(private, kid) for kid, private in self._keys))
         configuration = {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys"}
-        return {"/.well-known/openid-configuration": json.dumps(configuration).encode(), "/keys": keys}
+        return {
+            "/.well-known/openid-configuration": json.dumps(configuration).encode(),
+            "/keys": keys,
+        }

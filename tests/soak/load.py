@@ -1,4 +1,6 @@
-"""Who calls all the while: stock workers, dashboards, and XML-RPC clients. Each notes what every one of its calls came to."""
+"""Who calls all the while: stock workers, dashboards, and XML-RPC clients. Each notes what every
+one of its calls came to.
+"""
 
 import http.client
 import json
@@ -18,11 +20,29 @@ from tests.support.stage import Worker, write_netrc
 LAYERS = 4  # of ten tasks each, in one run of a worker
 TOKEN_SECONDS = 90.0  # the life of a worker's token
 ROTATE_SECONDS = 20.0
-_LISTS = (("RUNNING", ""), ("BATCH_RUNNING", ""), ("FAILED", ""), ("PENDING", "UPSTREAM_FAILED"), ("DISABLED", ""))
+_LISTS = (
+    ("RUNNING", ""),
+    ("BATCH_RUNNING", ""),
+    ("FAILED", ""),
+    ("PENDING", "UPSTREAM_FAILED"),
+    ("DISABLED", ""),
+)
 _LISTS_2 = (("PENDING", "UPSTREAM_DISABLED"), ("PENDING", ""), ("DONE", ""))
 XHRS: list[tuple[str, dict[str, Any]]] = [
-    *(("task_list", {"status": status, "upstream_status": upstream}) for status, upstream in (*_LISTS, *_LISTS_2)),
-    *((method, {}) for method in ("worker_list", "resource_list", "has_task_history", "is_pause_enabled", "is_paused")),
+    *(
+        ("task_list", {"status": status, "upstream_status": upstream})
+        for status, upstream in (*_LISTS, *_LISTS_2)
+    ),
+    *(
+        (method, {})
+        for method in (
+            "worker_list",
+            "resource_list",
+            "has_task_history",
+            "is_pause_enabled",
+            "is_paused",
+        )
+    ),
 ]
 """The thirteen calls with which the stock visualiser loads its data."""
 
@@ -30,7 +50,9 @@ _REASON = re.compile(r"\[([a-z-]+), ref ")
 
 
 class Notes:
-    """What became of calls: how many went well, by caller and method, and when which others did not."""
+    """What became of calls: how many went well, by caller and method, and when which others did
+    not.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,7 +96,9 @@ class Caller(threading.Thread):
 
 
 class Dashboard:
-    """A browser that loads the visualiser: the page, and the thirteen calls for its data, over one kept connection."""
+    """A browser that loads the visualiser: the page, and the thirteen calls for its data, over one
+    kept connection.
+    """
 
     def __init__(self, world: World, notes: Notes, number: int) -> None:
         self.subject = f"dash-{number}"
@@ -92,8 +116,14 @@ class Dashboard:
 
     def _get(self, method: str, target: str, token: str) -> None:
         if self._connection is None:
-            self._connection = http.client.HTTPSConnection("localhost", self._world.port, timeout=60, context=self._world.context)
-        headers = {"Authorization": f"Bearer {token}", "X-Requested-With": "XMLHttpRequest", "Accept": "application/json"}
+            self._connection = http.client.HTTPSConnection(
+                "localhost", self._world.port, timeout=60, context=self._world.context
+            )
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "X-Requested-With": "XMLHttpRequest",
+            "Accept": "application/json",
+        }
         try:
             self._connection.request("GET", target, headers=headers)
             answer = self._connection.getresponse()
@@ -112,7 +142,9 @@ class Dashboard:
 
 
 class XmlRpcClient:
-    """CPython's client, at supervisord and at luigid, alone and in bundles, with a token of the local issuer."""
+    """CPython's client, at supervisord and at luigid, alone and in bundles, with a token of the
+    local issuer.
+    """
 
     def __init__(self, world: World, notes: Notes, number: int) -> None:
         self.subject = f"rpc-{number}"
@@ -126,18 +158,27 @@ class XmlRpcClient:
         token = self._world.local.issue(self.subject, ["operator"], 600, time.time())
         headers = [("Authorization", f"Bearer {token}")]
         proxy: Any
-        with xmlrpc.client.ServerProxy(f"{self._world.url}/processes", headers=headers, context=self._world.context) as proxy:
+        with xmlrpc.client.ServerProxy(
+            f"{self._world.url}/processes", headers=headers, context=self._world.context
+        ) as proxy:
             self._call("supervisor.getState", proxy.supervisor.getState)
             self._call("supervisor.getAllProcessInfo", proxy.supervisor.getAllProcessInfo)
             start, stop = proxy.supervisor.startProcess, proxy.supervisor.stopProcess
-            if self.subject == "rpc-0":  # one of them starts and stops, so that nobody is in its way
-                name, act = ("supervisor.startProcess", start) if self._round % 2 else ("supervisor.stopProcess", stop)
+            # one of them starts and stops, so that nobody is in its way
+            if self.subject == "rpc-0":
+                name, act = (
+                    ("supervisor.startProcess", start)
+                    if self._round % 2
+                    else ("supervisor.stopProcess", stop)
+                )
                 self._call(name, lambda: act("spare"), fine=("ALREADY_STARTED", "NOT_RUNNING"))
             bundle = xmlrpc.client.MultiCall(proxy)
             bundle.supervisor.getState()
             bundle.supervisor.getSupervisorVersion()
             self._call("system.multicall", lambda: _both(bundle()))
-        with xmlrpc.client.ServerProxy(f"{self._world.url}/RPC2", headers=headers, context=self._world.context) as proxy:
+        with xmlrpc.client.ServerProxy(
+            f"{self._world.url}/RPC2", headers=headers, context=self._world.context
+        ) as proxy:
             self._call("task_list", lambda: proxy.task_list("RUNNING", ""))
             self._call("worker_list", proxy.worker_list)
 
@@ -163,7 +204,9 @@ def _both(results: Any) -> tuple[object, object]:
 
 
 class WorkerRuns:
-    """One stock worker after the other. With `requests`, a netrc whose token is another every few seconds; else a token in the URL."""
+    """One stock worker after the other. With `requests`, a netrc whose token is another every few
+    seconds; else a token in the URL.
+    """
 
     def __init__(self, world: World, number: int, *, requests: bool) -> None:
         self.subject = f"etl-{number}"
@@ -189,13 +232,27 @@ class WorkerRuns:
         output.mkdir(parents=True)
         run = f"{self.subject}-{self._number}"
         shared = ["--run-name", run, "--directory", str(output), "--seconds", "0.2"]
-        arguments = ["--module", "steady", "Layer", "--layer", str(LAYERS - 1), "--number", "0", *shared]
+        arguments = [
+            "--module",
+            "steady",
+            "Layer",
+            "--layer",
+            str(LAYERS - 1),
+            "--number",
+            "0",
+            *shared,
+        ]
         url = self._world.url + "/"
         if not self._requests:
             token = self._world.local.issue(self.subject, ["worker"], 3600, time.time())
             url = url.replace("https://", f"https://jwt:{token}@")
         worker = Worker(
-            directory, url, arguments, requests=self._requests, ca=self._world.ca, netrc=self._netrc if self._requests else None
+            directory,
+            url,
+            arguments,
+            requests=self._requests,
+            ca=self._world.ca,
+            netrc=self._netrc if self._requests else None,
         )
         code = worker.wait(300.0)
         self.codes[code] += 1
@@ -204,10 +261,18 @@ class WorkerRuns:
         self.ran += summary.get("ran successfully", 0)
         if "were not granted run permission by the scheduler" in text:
             self.ended_early += 1
-        elif code or summary.get("ran successfully", 0) + summary.get("complete ones were encountered", 0) != LAYERS * 11:
+        elif (
+            code
+            or summary.get("ran successfully", 0) + summary.get("complete ones were encountered", 0)
+            != LAYERS * 11
+        ):
             self.bad.append(f"{run}: exit code {code}, {summary}: {text[-600:]}")
 
 
 def be_patient() -> None:
-    """Workers try again every second for two minutes, instead of every 30 seconds for a minute: more tries in the time there is."""
-    stage._WORKER_SETTINGS = stage._WORKER_SETTINGS.replace("rpc-retry-wait = 0", "rpc-retry-wait = 1\nrpc-retry-attempts = 120")
+    """Workers try again every second for two minutes, instead of every 30 seconds for a minute:
+    more tries in the time there is.
+    """
+    stage._WORKER_SETTINGS = stage._WORKER_SETTINGS.replace(
+        "rpc-retry-wait = 0", "rpc-retry-wait = 1\nrpc-retry-attempts = 120"
+    )

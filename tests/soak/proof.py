@@ -1,4 +1,6 @@
-"""What is proved when all is over: calls, records, memory, file descriptors, and the gate's own log."""
+"""What is proved when all is over: calls, records, memory, file descriptors, and the gate's own
+log.
+"""
 
 import re
 import threading
@@ -65,7 +67,9 @@ class Sampler(threading.Thread):
         self.join()
 
     def verdict(self) -> Verdict:
-        """The median of the first third of the run against that of the last: of the largest process at each time."""
+        """The median of the first third of the run against that of the last: of the largest process
+        at each time.
+        """
         largest: dict[int, int] = {}
         for moment, _, size in self.samples:
             second = int(moment - self.began)
@@ -84,7 +88,11 @@ def descriptors_verdict(world: World, idle: int) -> Verdict:
     while True:
         now = max(map(descriptors, world.serving()))
         if now <= idle or time.monotonic() > deadline:
-            return Verdict("no file descriptor leaked", now <= idle + SPARE_DESCRIPTORS, f"{idle} idle before, {now} idle after")
+            return Verdict(
+                "no file descriptor leaked",
+                now <= idle + SPARE_DESCRIPTORS,
+                f"{idle} idle before, {now} idle after",
+            )
         time.sleep(0.5)
 
 
@@ -94,8 +102,10 @@ class Accounts:
 
     records: int = 0
     logs: set[str] = field(default_factory=set)
-    decided: Counter[tuple[str, str]] = field(default_factory=Counter)  # allowed calls by upstream and method; heartbeats as windows
-    callers: Counter[tuple[str, str]] = field(default_factory=Counter)  # allowed calls by subject and method
+    # allowed calls by upstream and method; heartbeats as windows
+    decided: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # allowed calls by subject and method
+    callers: Counter[tuple[str, str]] = field(default_factory=Counter)
     denied: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -133,7 +143,11 @@ def add_up(directory: Path) -> Accounts:
         elif stage == "completed":
             place = (item.log, record["decided"])
             del found.open[place]
-            found.outcomes[record["outcome"] if record["outcome"] != "failed" else record.get("reason", "failed")] += 1
+            found.outcomes[
+                record["outcome"]
+                if record["outcome"] != "failed"
+                else record.get("reason", "failed")
+            ] += 1
             if place in windows:
                 found.beats += record["window"]["calls"] if "window" in record else 0
                 found.lost_windows += "window" not in record
@@ -144,30 +158,50 @@ def add_up(directory: Path) -> Accounts:
     return found
 
 
-def call_verdicts(world: World, accounts: Accounts, notes: Notes, known_tasks: set[str]) -> list[Verdict]:
+def call_verdicts(
+    world: World, accounts: Accounts, notes: Notes, known_tasks: set[str]
+) -> list[Verdict]:
     """What the schedulers and the callers saw, against the journal."""
     seen = Counter(_ACCESS.findall(world.luigid.log.read_text(errors="replace")))
     seen["task_list"] -= 1  # our own question at the end, which did not pass the gate
     methods = load_catalog(world.policies / "catalogs" / "luigi.toml").methods
-    acting = {name: count for name, count in seen.items() if methods[name].permission != "view" and not methods[name].heartbeat}
+    acting = {
+        name: count
+        for name, count in seen.items()
+        if methods[name].permission != "view" and not methods[name].heartbeat
+    }
     views = {name: count for name, count in seen.items() if methods[name].permission == "view"}
-    more = {name: count for name, count in acting.items() if count > accounts.decided["luigi", name]}
-    more_views = {name: count for name, count in views.items() if count > accounts.decided["luigi", name]}
+    more = {
+        name: count for name, count in acting.items() if count > accounts.decided["luigi", name]
+    }
+    more_views = {
+        name: count for name, count in views.items() if count > accounts.decided["luigi", name]
+    }
     beats = sum(count for name, count in seen.items() if methods[name].heartbeat)
     answered = {key: count for key, count in notes.good.items() if key[1] != "system.multicall"}
     unrecorded = {key: count for key, count in answered.items() if count > accounts.callers[key]}
     shared = sum(accounts.decided["luigi", name] for name in views) - sum(views.values())
     return [
-        Verdict("every acting call that luigid saw is decided", not more, f"{sum(acting.values())} seen; {more or 'none'} undecided"),
         Verdict(
-            "every view that luigid saw is decided", not more_views, f"{sum(views.values())} seen, {shared} more answered from shared ones"
+            "every acting call that luigid saw is decided",
+            not more,
+            f"{sum(acting.values())} seen; {more or 'none'} undecided",
+        ),
+        Verdict(
+            "every view that luigid saw is decided",
+            not more_views,
+            f"{sum(views.values())} seen, {shared} more answered from shared ones",
         ),
         Verdict(
             "every heartbeat that luigid saw is counted, but in windows that a kill cut off",
             beats <= accounts.beats or accounts.lost_windows > 0,
             f"{beats} seen, {accounts.beats} in closed windows; {accounts.lost_windows} windows cut off by kills",
         ),
-        Verdict("every task that luigid knows is decided", known_tasks <= accounts.tasks, f"{len(known_tasks)} tasks"),
+        Verdict(
+            "every task that luigid knows is decided",
+            known_tasks <= accounts.tasks,
+            f"{len(known_tasks)} tasks",
+        ),
         Verdict(
             "every call that was answered is decided",
             not unrecorded,
@@ -186,7 +220,11 @@ def log_verdict(world: World) -> Verdict:
     """The gate's log tells of no surprise of its own."""
     text = world.gate.text()
     surprises = text.count("internal error") + text.count("Traceback")
-    return Verdict("no internal error in the gate's log", not surprises, f"{surprises} found in {len(text.splitlines())} lines")
+    return Verdict(
+        "no internal error in the gate's log",
+        not surprises,
+        f"{surprises} found in {len(text.splitlines())} lines",
+    )
 
 
 def journal_verdict(world: World) -> Verdict:

@@ -1,4 +1,6 @@
-"""Things the audit tests are made of: a principal, an origin, calls, decisions, a clock and a disk that fails on demand."""
+"""Things the audit tests are made of: a principal, an origin, calls, decisions, a clock and a disk
+that fails on demand.
+"""
 
 import errno
 import os
@@ -22,7 +24,12 @@ ALLOW = Decision(True, Reason.ALLOWED, ("etl-workers-work",), HASH)
 DENY = Decision(False, Reason.NO_POLICY_ALLOWS, (), HASH)
 
 
-def call(method: str = "add_task", permission: Permission = "work", task: str | None = None, **args: Value) -> Call:
+def call(
+    method: str = "add_task",
+    permission: Permission = "work",
+    task: str | None = None,
+    **args: Value,
+) -> Call:
     """A luigi call."""
     return Call("luigi", "luigi", method, permission, args, task=task)
 
@@ -40,7 +47,9 @@ class Clock:
 
 
 ROADS = {"loop": True}
-"""Whether a `FailingDisk` lets the event loop begin flushes; a fixture sets it, so that tests of faults run on both roads."""
+"""Whether a `FailingDisk` lets the event loop begin flushes; a fixture sets it, so that tests of
+faults run on both roads.
+"""
 
 
 class FailingFlusher:
@@ -76,14 +85,20 @@ class FailingFlusher:
 
 
 class FailingDisk:
-    """A disk that fails on demand: `fail_write` and `fail_sync` hold the errno to raise, `short` the bytes a write takes."""
+    """A disk that fails on demand: `fail_write` and `fail_sync` hold the errno to raise, `short`
+    the bytes a write takes.
+    """
 
     def __init__(self) -> None:
         self.fail_write = 0
         self.fail_sync = 0
         self.short = 0
         self.syncs = 0
-        self.disk = Disk(self._write, self._fdatasync, lambda _fd: FailingFlusher(self._fdatasync) if ROADS["loop"] else None)
+        self.disk = Disk(
+            self._write,
+            self._fdatasync,
+            lambda _fd: FailingFlusher(self._fdatasync) if ROADS["loop"] else None,
+        )
 
     def _write(self, fd: int, data: bytes | memoryview) -> int:
         if self.fail_write:
@@ -104,7 +119,9 @@ EIO, ENOSPC, EROFS = errno.EIO, errno.ENOSPC, errno.EROFS
 
 def open_journal(directory: Path, name: str = "gate", **settings: Any) -> Journal:
     """A journal with a quick probe, so that a recovery is seen at once."""
-    return Journal.open(directory, name=name, **{"timing": Timing(probe=0.01), "compress": False, **settings})
+    return Journal.open(
+        directory, name=name, **{"timing": Timing(probe=0.01), "compress": False, **settings}
+    )
 
 
 async def one(journal: Journal, number: int, made: Callable[[], Call] = call) -> None:

@@ -1,4 +1,6 @@
-"""Those who mean no harm while somebody attacks: a few kept connections, each calling steadily, and an account of what went wrong."""
+"""Those who mean no harm while somebody attacks: a few kept connections, each calling steadily, and
+an account of what went wrong.
+"""
 
 import json
 import threading
@@ -21,7 +23,9 @@ CALLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 class Bystander(threading.Thread):
-    """Calls one method again and again over a single connection, from an address of its own. Whatever goes wrong stands in `failed`."""
+    """Calls one method again and again over a single connection, from an address of its own.
+    Whatever goes wrong stands in `failed`.
+    """
 
     def __init__(self, gate: Gate, method: str, address: str) -> None:
         super().__init__(name=method)
@@ -37,7 +41,13 @@ class Bystander(threading.Thread):
         self._connection = (
             HTTPConnection("127.0.0.1", gate.port, PATIENCE_SECONDS, source)
             if gate.context is None
-            else HTTPSConnection("localhost", gate.port, timeout=PATIENCE_SECONDS, source_address=source, context=gate.context)
+            else HTTPSConnection(
+                "localhost",
+                gate.port,
+                timeout=PATIENCE_SECONDS,
+                source_address=source,
+                context=gate.context,
+            )
         )
         self._connection.connect()
 
@@ -87,7 +97,10 @@ class Bystanders:
         """Wait until each has been answered so many times more, or has failed."""
         wanted = [one.calls + calls for one in self._all]
         pairs = list(zip(self._all, wanted, strict=True))
-        until(lambda: all(one.failed or one.calls >= mark for one, mark in pairs), "the bystanders are served")
+        until(
+            lambda: all(one.failed or one.calls >= mark for one, mark in pairs),
+            "the bystanders are served",
+        )
         assert self.failed == {}
 
     @property

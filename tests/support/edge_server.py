@@ -1,4 +1,6 @@
-"""What the edge's tests share: a handler that stands in for the gate, a gate's edge on a real socket, a raw client, a scripted upstream."""
+"""What the edge's tests share: a handler that stands in for the gate, a gate's edge on a real
+socket, a raw client, a scripted upstream.
+"""
 
 import asyncio
 import contextlib
@@ -25,15 +27,20 @@ Answering = Callable[[Request, ReadBody], Awaitable[Reply]]
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 LOOPS: list[NewLoop] = [asyncio.new_event_loop, uvloop.new_event_loop]
 LOOP_NAMES = ["asyncio", "uvloop"]
-WAIT = 20.0  # seconds after which a test that waits for an event has failed; no test is meant to come near it
+# seconds after which a test that waits for an event has failed; no test is meant to come near it
+WAIT = 20.0
 
 
 def run(main: Coroutine[Any, Any, T], new_loop: NewLoop = asyncio.new_event_loop) -> T:
-    """Run `main` on a loop of its own; an error that the loop would only have logged fails the test."""
+    """Run `main` on a loop of its own; an error that the loop would only have logged fails the
+    test.
+    """
     problems: list[str] = []
 
     async def watched() -> T:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(f"{context}"))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: problems.append(f"{context}")
+        )
         result = await asyncio.wait_for(main, 3 * WAIT)
         await asyncio.sleep(0)
         return result
@@ -100,7 +107,9 @@ class Edge:
 
     async def connect(self, tls: ssl.SSLContext | None = None) -> "Client":
         """A new client."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname="localhost" if tls else None)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=tls, server_hostname="localhost" if tls else None
+        )
         return Client(reader, writer)
 
     async def talk(self, data: bytes) -> bytes:
@@ -240,12 +249,26 @@ def get(path: str = "/", *headers: str) -> bytes:
 
 def post(body: bytes, *headers: str, path: str = "/") -> bytes:
     """A plain POST with a length."""
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: gate", f"Content-Length: {len(body)}", *headers, "", ""]).encode() + body
+    return (
+        "\r\n".join(
+            [
+                f"POST {path} HTTP/1.1",
+                "Host: gate",
+                f"Content-Length: {len(body)}",
+                *headers,
+                "",
+                "",
+            ]
+        ).encode()
+        + body
+    )
 
 
 @contextlib.contextmanager
 def silent_socket(port: int, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
-    """A connected socket that does only what it is told to; a small receive buffer makes it a poor reader."""
+    """A connected socket that does only what it is told to; a small receive buffer makes it a poor
+    reader.
+    """
     with socket.socket() as client:
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -1,6 +1,8 @@
-"""Clients that go on whatever happens to the gate, each call with a task id of its own, and an account of what became of every call.
+"""Clients that go on whatever happens to the gate, each call with a task id of its own, and an
+account of what became of every call.
 
-`Witness` is the other side of the account: what the journal's files say, read while they are written.
+`Witness` is the other side of the account: what the journal's files say, read while they are
+written.
 """
 
 import json
@@ -21,7 +23,9 @@ _AGAIN_SECONDS = 0.02  # before a client connects again: a gate that is gone ref
 
 
 class Clients:
-    """Threads that call as fast as they are answered until `end`. A call that broke off is never made again: the next has another id."""
+    """Threads that call as fast as they are answered until `end`. A call that broke off is never
+    made again: the next has another id.
+    """
 
     def __init__(self, gate: Gate, label: str, count: int = 4) -> None:
         self._port = gate.port
@@ -32,7 +36,9 @@ class Clients:
         self._stop = threading.Event()
         self._answered: set[str] = set()
         self._refused: Counter[str] = Counter()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,)) for number in range(count)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -44,7 +50,9 @@ class Clients:
 
     @property
     def refused(self) -> Counter[str]:
-        """How many calls were answered otherwise, by status and reason code, as in ``503 audit-unwritable``."""
+        """How many calls were answered otherwise, by status and reason code, as in ``503
+        audit-unwritable``.
+        """
         with self._lock:
             return Counter(self._refused)
 
@@ -62,15 +70,26 @@ class Clients:
             try:
                 while not self._stop.is_set():
                     count += 1
-                    self._call(connection, f"T_{self._label}_{number}_{count}", f"w{number}", acting=bool(count % 3))
+                    self._call(
+                        connection,
+                        f"T_{self._label}_{number}_{count}",
+                        f"w{number}",
+                        acting=bool(count % 3),
+                    )
             except (OSError, HTTPException):
                 self._stop.wait(_AGAIN_SECONDS)
             finally:
                 connection.close()
 
     def _call(self, connection: HTTPConnection, task: str, worker: str, *, acting: bool) -> None:
-        method, args = ("add_task", {"task_id": task, "worker": worker}) if acting else ("forgive_failures", {"task_id": task})
-        connection.request("POST", f"/api/{method}", urlencode({"data": json.dumps(args)}), self._headers)
+        method, args = (
+            ("add_task", {"task_id": task, "worker": worker})
+            if acting
+            else ("forgive_failures", {"task_id": task})
+        )
+        connection.request(
+            "POST", f"/api/{method}", urlencode({"data": json.dumps(args)}), self._headers
+        )
         answer = connection.getresponse()
         body = answer.read()
         with self._lock:
@@ -90,12 +109,18 @@ class Witness:
         self.twice: list[str] = []
 
     def look(self) -> None:
-        """Read what was written since the last look: the allowed calls by task id, and the task ids that were decided twice."""
+        """Read what was written since the last look: the allowed calls by task id, and the task ids
+        that were decided twice.
+        """
         for name, path in logs(self._directory).items():
             for item in read_log(path, self._at.get(name)):
                 self._at[name] = item.after
                 record = item.record
-                if record["stage"] == "decided" and record["decision"] == "allow" and "task" in record:
+                if (
+                    record["stage"] == "decided"
+                    and record["decision"] == "allow"
+                    and "task" in record
+                ):
                     if record["task"] in self.allowed:
                         self.twice.append(record["task"])
                     self.allowed[record["task"]] = record
@@ -103,11 +128,15 @@ class Witness:
 
 def by_log(directory: Path) -> dict[str, list[Record]]:
     """Every record of each log, read anew from the beginning."""
-    return {name: [item.record for item in read_log(path)] for name, path in logs(directory).items()}
+    return {
+        name: [item.record for item in read_log(path)] for name, path in logs(directory).items()
+    }
 
 
 def still_open(records: list[Record]) -> set[int]:
-    """The allowed calls of one log (by ``seq``) that have no `completed` record. A second one fails here."""
+    """The allowed calls of one log (by ``seq``) that have no `completed` record. A second one fails
+    here.
+    """
     allowed = {r["seq"]: r["id"] for r in records if r.get("decision") == "allow"}
     completed = Counter(r["decided"] for r in records if r["stage"] == "completed")
     assert all(times == 1 for times in completed.values())
@@ -118,7 +147,15 @@ def still_open(records: list[Record]) -> set[int]:
 def verify(directory: Path) -> str:
     """What ``callgate audit verify`` prints; it must find every log intact."""
     command = [sys.executable, "-m", "proxy.cli.main", "audit", "verify", str(directory)]
-    done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("INTACT") == len(logs(directory))
     return done.stdout

@@ -1,4 +1,6 @@
-"""An upstream that answers as luigid does and notes every call before it answers: what it notes, it was sent."""
+"""An upstream that answers as luigid does and notes every call before it answers: what it notes, it
+was sent.
+"""
 
 import json
 import threading
@@ -42,7 +44,12 @@ class RecordingLuigid(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, answer: Callable[[str, dict[str, Any]], Any] = lambda method, args: None, *, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        answer: Callable[[str, dict[str, Any]], Any] = lambda method, args: None,
+        *,
+        seconds: float = 0.0,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.port = int(self.server_address[1])

@@ -1,4 +1,6 @@
-"""A scripted upstream: it reads requests as they come, and does with each connection what a test tells it to."""
+"""A scripted upstream: it reads requests as they come, and does with each connection what a test
+tells it to.
+"""
 
 import asyncio
 import contextlib
@@ -11,7 +13,9 @@ from proxy.edge.upstream.pool import Leg, Target
 from proxy.model import Answer, Outbound, Receipt
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-VIEW = Outbound("POST", b"/api/task_list", b"application/x-www-form-urlencoded", b"data=%7B%7D", effect="view")
+VIEW = Outbound(
+    "POST", b"/api/task_list", b"application/x-www-form-urlencoded", b"data=%7B%7D", effect="view"
+)
 ACT = Outbound("POST", b"/api/add_task", b"application/x-www-form-urlencoded", b"data=%7B%7D")
 RECEIPT = Receipt("id", 1, 0)
 
@@ -62,7 +66,9 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def upstream(script: Script, *, tls: ssl.SSLContext | None = None, path: Path | None = None) -> AsyncIterator[Upstream]:
+async def upstream(
+    script: Script, *, tls: ssl.SSLContext | None = None, path: Path | None = None
+) -> AsyncIterator[Upstream]:
     """Run `script` for every connection, then close that connection. With `path` on a Unix socket."""
     seen = Upstream()
 
@@ -99,7 +105,9 @@ async def serve_all(conversation: Conversation) -> None:
 
 
 def saying(*data: bytes, stay: bool = False) -> Script:
-    """An upstream that answers the first request of each connection with `data`, and then closes or stays silent."""
+    """An upstream that answers the first request of each connection with `data`, and then closes or
+    stays silent.
+    """
 
     async def script(conversation: Conversation) -> None:
         await conversation.request()
@@ -127,7 +135,10 @@ async def leg_to(target: Target) -> AsyncIterator[Leg]:
 @contextlib.asynccontextmanager
 async def both(script: Script, target: Target | None = None) -> AsyncIterator[tuple[Leg, Upstream]]:
     """An upstream and a leg to it; `target` gives the leg's limits."""
-    async with upstream(script) as seen, leg_to(replace(target or Target("test"), port=seen.port)) as leg:
+    async with (
+        upstream(script) as seen,
+        leg_to(replace(target or Target("test"), port=seen.port)) as leg,
+    ):
         yield leg, seen
 
 

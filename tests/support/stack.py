@@ -1,6 +1,8 @@
-"""A gate before any upstreams: started, killed and started again as a real process, asked, and its journal read.
+"""A gate before any upstreams: started, killed and started again as a real process, asked, and its
+journal read.
 
-What this adds to `stage`: upstreams of either protocol, policies and limits of the test's own, and restarts.
+What this adds to `stage`: upstreams of either protocol, policies and limits of the test's own, and
+restarts.
 """
 
 import os
@@ -43,7 +45,11 @@ def toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {toml(one)}" for key, one in value.items()) + " }"
-    return str(value) if isinstance(value, int | float) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return (
+        str(value)
+        if isinstance(value, int | float)
+        else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )
 
 
 def table(name: str, values: Mapping[str, object]) -> str:
@@ -63,7 +69,9 @@ class Gate(Client):
         limits: Mapping[str, object] | None = None,
         tls: bool = True,
     ) -> None:
-        """Write the settings; `start` starts it. `tls` False listens without TLS, for tests about something else."""
+        """Write the settings; `start` starts it. `tls` False listens without TLS, for tests about
+        something else.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(free_port(), _certificate(directory) if tls else None)
         self.directory = directory
@@ -114,15 +122,21 @@ class Gate(Client):
         return int(child)
 
     def kill(self) -> None:
-        """End all of it at once, as when the machine dies: nobody is left to hand over or to finish anything."""
+        """End all of it at once, as when the machine dies: nobody is left to hand over or to finish
+        anything.
+        """
         os.kill(self.process.pid, signal.SIGSTOP)
         os.kill(self.serving(), signal.SIGKILL)
         self.process.kill()
 
     def token(self, role: str) -> str:
-        """A token for ``<role>-1``, whose one group is named after the role; ``stranger`` has a good token and no group."""
+        """A token for ``<role>-1``, whose one group is named after the role; ``stranger`` has a
+        good token and no group.
+        """
         if role not in self._tokens:
-            self._tokens[role] = self.issuer.issue(f"{role}-1", [] if role == "stranger" else [role], 3600, time.time())
+            self._tokens[role] = self.issuer.issue(
+                f"{role}-1", [] if role == "stranger" else [role], 3600, time.time()
+            )
         return self._tokens[role]
 
     @staticmethod
@@ -130,15 +144,23 @@ class Gate(Client):
         """Unix seconds."""
         return time.time()
 
-    def ask(self, path: str, role: str | None, body: bytes = b"", *, kind: str = FORM, **headers: str) -> Response:
-        """POST `body`; `headers` are written with ``_`` for ``-``, and `role` None sends no credential."""
-        sent = {"Content-Type": kind} | {name.replace("_", "-"): value for name, value in headers.items()}
+    def ask(
+        self, path: str, role: str | None, body: bytes = b"", *, kind: str = FORM, **headers: str
+    ) -> Response:
+        """POST `body`; `headers` are written with ``_`` for ``-``, and `role` None sends no
+        credential.
+        """
+        sent = {"Content-Type": kind} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
         return self.send("POST", path, body, sent, None if role is None else self.token(role))
 
     def proxy(self, path: str, role: str | None, **options: Any) -> Any:
         """CPython's own XML-RPC client."""
         headers = [] if role is None else [("Authorization", f"Bearer {self.token(role)}")]
-        return xmlrpc.client.ServerProxy(self.url + path, headers=headers, context=self.context, **options)
+        return xmlrpc.client.ServerProxy(
+            self.url + path, headers=headers, context=self.context, **options
+        )
 
     def records(self) -> list[Record]:
         """The journal, read as an auditor's program would."""
@@ -157,14 +179,23 @@ class Gate(Client):
         Rejections are written a moment after their answer, so one more is made, and waited for.
         """
         last = self.ask("/", None).json["error"]["ref"]
-        until(lambda: any(r.get("id") == last for r in self.records()), "the last rejection was recorded")
+        until(
+            lambda: any(r.get("id") == last for r in self.records()),
+            "the last rejection was recorded",
+        )
         return len(until(lambda: self._settled(0), "every allowed call had its completed record"))
 
     def calls(self, since: int = 0) -> list[Record]:
-        """The records about requests after the first `since`, at least one, once every allowed call among them is completed."""
+        """The records about requests after the first `since`, at least one, once every allowed call
+        among them is completed.
+        """
 
         def about_calls() -> list[Record]:
-            return [r for r in self._settled(since) or () if r["stage"] in ("decided", "completed", "rejected")]
+            return [
+                r
+                for r in self._settled(since) or ()
+                if r["stage"] in ("decided", "completed", "rejected")
+            ]
 
         return until(about_calls, "every allowed call had its completed record")
 
@@ -183,5 +214,8 @@ class Gate(Client):
 def only(records: Sequence[Record], **members: object) -> Record:
     """The one record with these members."""
     found = [r for r in records if all(r.get(name) == value for name, value in members.items())]
-    assert len(found) == 1, (members, [(r["stage"], r.get("method"), r.get("reason")) for r in records])
+    assert len(found) == 1, (
+        members,
+        [(r["stage"], r.get("method"), r.get("reason")) for r in records],
+    )
     return found[0]

@@ -1,7 +1,8 @@
-"""The stage of the end-to-end tests: real luigid processes, the real gate, and plain clients to speak to both.
+"""The stage of the end-to-end tests: real luigid processes, the real gate, and plain clients to
+speak to both.
 
-Everything listens on 127.0.0.1, on ports the system gave out a moment before. Waiting is polling for a condition with a
-deadline; a process that ends early fails the wait with the end of its log.
+Everything listens on 127.0.0.1, on ports the system gave out a moment before. Waiting is polling
+for a condition with a deadline; a process that ends early fails the wait with the end of its log.
 """
 
 import http.client
@@ -56,9 +57,21 @@ def free_port() -> int:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """What child processes get: no proxies, nobody's ``~/.netrc``, and none of the caller's luigi settings."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "HOME": "/nonexistent", **extra}
+    """What child processes get: no proxies, nobody's ``~/.netrc``, and none of the caller's luigi
+    settings.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
+    }
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "HOME": "/nonexistent",
+        **extra,
+    }
 
 
 @dataclass
@@ -105,7 +118,9 @@ class Process:
         """Start it."""
         self.log = self.directory / f"{self.name}.log"
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self.command, cwd=self.directory, env=self.environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self.command, cwd=self.directory, env=self.environment, stdout=log, stderr=log
+            )
 
     @property
     def pid(self) -> int:
@@ -139,7 +154,9 @@ class Process:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.name} did not end within {seconds:g} s:\n{self.text()[-3000:]}") from None
+            raise AssertionError(
+                f"{self.name} did not end within {seconds:g} s:\n{self.text()[-3000:]}"
+            ) from None
 
     def stop(self) -> int:
         """Ask it to end, and give its exit code."""
@@ -154,9 +171,11 @@ class Process:
 
 
 class Client:
-    """A plain HTTP client of one server, a new connection for every request. `context` is None for plain HTTP.
+    """A plain HTTP client of one server, a new connection for every request. `context` is None for
+    plain HTTP.
 
-    Every request comes from another loopback address: the journal sums up what one address has refused again and again.
+    Every request comes from another loopback address: the journal sums up what one address has
+    refused again and again.
     """
 
     _sources = cycle([f"127.0.0.{number}" for number in range(2, 250)])
@@ -168,16 +187,27 @@ class Client:
         self.prefix = prefix
 
     def send(
-        self, verb: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, token: str | None = None
+        self,
+        verb: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> Response:
         """Send one request, its target exactly as given (the prefix before it)."""
         source = next(self._sources)
         connection: http.client.HTTPConnection
         if self.context is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, DEADLINE_SECONDS, (source, 0))
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", self.port, DEADLINE_SECONDS, (source, 0)
+            )
         else:
             connection = http.client.HTTPSConnection(
-                "localhost", self.port, timeout=DEADLINE_SECONDS, source_address=(source, 0), context=self.context
+                "localhost",
+                self.port,
+                timeout=DEADLINE_SECONDS,
+                source_address=(source, 0),
+                context=self.context,
             )
         try:
             connection.putrequest(verb, self.prefix + target, skip_accept_encoding=True)
@@ -189,33 +219,68 @@ class Client:
                 connection.putheader(name, value)
             connection.endheaders(body)
             answer = connection.getresponse()
-            return Response(answer.status, answer.reason, {k.lower(): v for k, v in answer.getheaders()}, answer.read(), source)
+            return Response(
+                answer.status,
+                answer.reason,
+                {k.lower(): v for k, v in answer.getheaders()},
+                answer.read(),
+                source,
+            )
         finally:
             connection.close()
 
-    def get(self, target: str, token: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    def get(
+        self, target: str, token: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
         """GET a page."""
         return self.send("GET", target, None, headers, token)
 
     def call(self, method: str, token: str | None = None, **args: Any) -> Response:
         """Call a method as a stock worker does."""
-        return self.send("POST", f"/api/{method}", urlencode({"data": json.dumps(args)}).encode(), {"Content-Type": FORM}, token)
+        return self.send(
+            "POST",
+            f"/api/{method}",
+            urlencode({"data": json.dumps(args)}).encode(),
+            {"Content-Type": FORM},
+            token,
+        )
 
 
 class Luigid(Client):
-    """A real luigid with its task history in sqlite, asked directly, as anybody can who reaches its port."""
+    """A real luigid with its task history in sqlite, asked directly, as anybody can who reaches its
+    port.
+    """
 
     def __init__(self, directory: Path, **scheduler: object) -> None:
         """Start it and wait until it answers. `scheduler` are settings of luigi's ``[scheduler]``."""
         super().__init__(free_port())
         directory.mkdir(parents=True, exist_ok=True)
-        settings = {"state_path": directory / "state.pickle", "record_task_history": "true", **scheduler}
+        settings = {
+            "state_path": directory / "state.pickle",
+            "record_task_history": "true",
+            **scheduler,
+        }
         lines = ["[scheduler]", *(f"{name} = {value}" for name, value in settings.items())]
         lines += ["[task_history]", f"db_connection = sqlite:///{directory}/history.db"]
         (directory / "luigid.cfg").write_text("\n".join(lines) + "\n")
         start = "from luigi.cmdline import luigid; luigid()"
-        command = [sys.executable, "-W", "ignore", "-c", start, "--address", "127.0.0.1", "--port", str(self.port)]
-        self.process = Process(command, directory, "luigid", clean_environment(LUIGI_CONFIG_PATH=str(directory / "luigid.cfg")))
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            start,
+            "--address",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        self.process = Process(
+            command,
+            directory,
+            "luigid",
+            clean_environment(LUIGI_CONFIG_PATH=str(directory / "luigid.cfg")),
+        )
         self.process.until_ready(lambda: self.send("HEAD", "/").status == 204)
 
     @property
@@ -231,7 +296,9 @@ class Luigid(Client):
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Every task by its id."""
-        tasks: dict[str, dict[str, Any]] = self.call("task_list", status="", upstream_status="").result
+        tasks: dict[str, dict[str, Any]] = self.call(
+            "task_list", status="", upstream_status=""
+        ).result
         return tasks
 
     def status(self, task_id: str) -> str:
@@ -245,10 +312,21 @@ class Luigid(Client):
 
 
 class Gate(Client):
-    """The real gate as a process of its own: TLS, shipped policies, the local issuer, and upstreams by prefix."""
+    """The real gate as a process of its own: TLS, shipped policies, the local issuer, and upstreams
+    by prefix.
+    """
 
-    def __init__(self, directory: Path, upstreams: Mapping[str, Luigid], *, cedar: str = "", roles: str = "", settings: str = "") -> None:
-        """Start it and wait until it is ready. `upstreams` are luigids by prefix (``/``, ``/team-a``).
+    def __init__(
+        self,
+        directory: Path,
+        upstreams: Mapping[str, Luigid],
+        *,
+        cedar: str = "",
+        roles: str = "",
+        settings: str = "",
+    ) -> None:
+        """Start it and wait until it is ready. `upstreams` are luigids by prefix (``/``,
+        ``/team-a``).
 
         `cedar` and `roles` are added to a copy of the shipped policies, `settings` to the settings.
         """
@@ -271,12 +349,21 @@ class Gate(Client):
             name = "luigi" if prefix == "/" else f"luigi-{number}"
             text += f'\n[[upstreams]]\nname = "{name}"\nprotocol = "luigi"\nurl = "{luigid.url.rstrip("/")}"\nprefix = "{prefix}"\n'
         (directory / "callgate.toml").write_text(text)
-        command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(directory / "callgate.toml")]
+        command = [
+            sys.executable,
+            "-m",
+            "proxy.cli.main",
+            "serve",
+            "--config",
+            str(directory / "callgate.toml"),
+        ]
         self.process = Process(command, directory, "gate")
         self.process.until_ready(lambda: self.send("GET", "/-/readyz").status == 200)
 
     def token(self, subject: str, *groups: str, ttl: int = 3600) -> str:
-        """A token of the local issuer; `groups` are roles, by default the one that the subject is named after."""
+        """A token of the local issuer; `groups` are roles, by default the one that the subject is
+        named after.
+        """
         key = (subject, groups or (subject,))
         if key not in self._tokens:
             self._tokens[key] = self.issuer.issue(subject, key[1], ttl, time.time())
@@ -293,7 +380,9 @@ class Gate(Client):
     def records(self) -> list[dict[str, Any]]:
         """The audit journal so far, without the records about the log itself."""
         records = [item.record for item in read_all(self.directory / "audit")]
-        return [record for record in records if record["stage"] in ("decided", "completed", "rejected")]
+        return [
+            record for record in records if record["stage"] in ("decided", "completed", "rejected")
+        ]
 
     def written(self) -> bytes:
         """The records as they stand in the journal, in segments that are compressed too."""
@@ -302,10 +391,14 @@ class Gate(Client):
         return written
 
     def record(self, ref: str, stage: str) -> dict[str, Any]:
-        """The record of one request, waited for: what needs no durability before an answer is written a moment later."""
+        """The record of one request, waited for: what needs no durability before an answer is
+        written a moment later.
+        """
 
         def find() -> dict[str, Any] | None:
-            return next((r for r in self.records() if r.get("id") == ref and r["stage"] == stage), None)
+            return next(
+                (r for r in self.records() if r.get("id") == ref and r["stage"] == stage), None
+            )
 
         return until(find, f"there is a {stage} record of {ref}")
 
@@ -313,7 +406,14 @@ class Gate(Client):
         """The last record with these values, waited for."""
 
         def find() -> dict[str, Any] | None:
-            return next((r for r in reversed(self.records()) if all(r.get(name) == value for name, value in wanted.items())), None)
+            return next(
+                (
+                    r
+                    for r in reversed(self.records())
+                    if all(r.get(name) == value for name, value in wanted.items())
+                ),
+                None,
+            )
 
         return until(find, f"there is a record with {wanted}")
 
@@ -322,10 +422,15 @@ class Gate(Client):
         assert (answer.status, answer.refused) == (403, reason)
         record = self.record(answer.json["error"]["ref"], "decided")
         assert (record["decision"], record["reason"], record["method"]) == ("deny", reason, method)
-        assert (record["principal"]["subject"], record["origin"]["address"]) == (principal, answer.source)
+        assert (record["principal"]["subject"], record["origin"]["address"]) == (
+            principal,
+            answer.source,
+        )
 
     def rejected(self, answer: Response, reason: str, principal: str | None) -> None:
-        """Hold that `answer` is a rejection before any call was made of it, and that the journal says so."""
+        """Hold that `answer` is a rejection before any call was made of it, and that the journal
+        says so.
+        """
         assert answer.refused == reason
         record = self.record(answer.json["error"]["ref"], "rejected")
         assert (record["reason"], record["origin"]["address"]) == (reason, answer.source)
@@ -359,7 +464,9 @@ port = 0
 # -- workers
 
 
-SUMMARY = re.compile(r"===== Luigi Execution Summary =====\n(.*?)\n===== Luigi Execution Summary =====", re.DOTALL)
+SUMMARY = re.compile(
+    r"===== Luigi Execution Summary =====\n(.*?)\n===== Luigi Execution Summary =====", re.DOTALL
+)
 NO_REQUESTS = 'raise ImportError("hidden by the test")\n'
 
 
@@ -377,7 +484,9 @@ class Worker(Process):
         netrc: Path | None = None,
         settings: str = "",
     ) -> None:
-        """Start it. `requests` hides that library when false; `settings` are added to its ``luigi.cfg``."""
+        """Start it. `requests` hides that library when false; `settings` are added to its
+        ``luigi.cfg``.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         paths = [str(Path(__file__).parent / "tasks")]
         if not requests:
@@ -385,7 +494,9 @@ class Worker(Process):
             (directory / "hide" / "requests.py").write_text(NO_REQUESTS)
             paths.insert(0, str(directory / "hide"))
         (directory / "luigi.cfg").write_text(_WORKER_SETTINGS.format(url=url) + settings)
-        environment = clean_environment(LUIGI_CONFIG_PATH=str(directory / "luigi.cfg"), PYTHONPATH=os.pathsep.join(paths))
+        environment = clean_environment(
+            LUIGI_CONFIG_PATH=str(directory / "luigi.cfg"), PYTHONPATH=os.pathsep.join(paths)
+        )
         if ca is not None:
             environment["REQUESTS_CA_BUNDLE" if requests else "SSL_CERT_FILE"] = str(ca)
         if netrc is not None:

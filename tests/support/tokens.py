@@ -1,4 +1,6 @@
-"""Keys, tokens and key sets for the tests, made without the code under test and without its JWT library."""
+"""Keys, tokens and key sets for the tests, made without the code under test and without its JWT
+library.
+"""
 
 import base64
 import hashlib
@@ -48,7 +50,9 @@ def rsa_private(bits: int = 2048, which: int = 0) -> rsa.RSAPrivateKey:
 @cache
 def ec_private(curve: str = "P-256", which: int = 0) -> ec.EllipticCurvePrivateKey:
     """A key on a NIST curve."""
-    return ec.generate_private_key({"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}[curve])
+    return ec.generate_private_key(
+        {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}[curve]
+    )
 
 
 @cache
@@ -60,7 +64,11 @@ def ed_private(which: int = 0) -> ed25519.Ed25519PrivateKey:
 Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 LENGTHS = {"P-256": 32, "P-384": 48, "P-521": 66}
 CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-HASHES: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+HASHES: dict[str, hashes.HashAlgorithm] = {
+    "256": hashes.SHA256(),
+    "384": hashes.SHA384(),
+    "512": hashes.SHA512(),
+}
 
 
 def jwk(private: Private, kid: str | None = None, **more: object) -> dict[str, object]:
@@ -72,9 +80,18 @@ def jwk(private: Private, kid: str | None = None, **more: object) -> dict[str, o
             found = {"kty": "RSA", "n": number(rsa_numbers.n), "e": number(rsa_numbers.e)}
         case ec.EllipticCurvePrivateKey():
             numbers, curve = private.public_key().public_numbers(), CURVES[private.curve.name]
-            found = {"kty": "EC", "crv": curve, "x": number(numbers.x, LENGTHS[curve]), "y": number(numbers.y, LENGTHS[curve])}
+            found = {
+                "kty": "EC",
+                "crv": curve,
+                "x": number(numbers.x, LENGTHS[curve]),
+                "y": number(numbers.y, LENGTHS[curve]),
+            }
         case ed25519.Ed25519PrivateKey():
-            found = {"kty": "OKP", "crv": "Ed25519", "x": b64(private.public_key().public_bytes_raw())}
+            found = {
+                "kty": "OKP",
+                "crv": "Ed25519",
+                "x": b64(private.public_key().public_bytes_raw()),
+            }
     return found | ({} if kid is None else {"kid": kid}) | more
 
 
@@ -86,7 +103,9 @@ def signature(private: Private | bytes, algorithm: str, data: bytes) -> bytes:
         case rsa.RSAPrivateKey():
             digest = HASHES[algorithm[-3:]]
             if algorithm.startswith("PS"):
-                return private.sign(data, padding.PSS(padding.MGF1(digest), digest.digest_size), digest)
+                return private.sign(
+                    data, padding.PSS(padding.MGF1(digest), digest.digest_size), digest
+                )
             return private.sign(data, padding.PKCS1v15(), digest)
         case ec.EllipticCurvePrivateKey():
             length = LENGTHS[CURVES[private.curve.name]]
@@ -97,7 +116,9 @@ def signature(private: Private | bytes, algorithm: str, data: bytes) -> bytes:
 
 
 def token(private: Private | bytes, header: object, claims: object) -> str:
-    """A compact JWT. `header` and `claims` are objects, or bytes that stand for themselves; `alg` says how to sign."""
+    """A compact JWT. `header` and `claims` are objects, or bytes that stand for themselves; `alg`
+    says how to sign.
+    """
     signed = f"{part(header)}.{part(claims)}"
     algorithm = str(header["alg"]) if isinstance(header, Mapping) else "ES256"
     return f"{signed}.{b64(signature(private, algorithm, signed.encode()))}"
@@ -110,7 +131,14 @@ def header(**more: object) -> dict[str, object]:
 
 def claims(**more: object) -> dict[str, object]:
     """The claims of a good token, with `more` over them."""
-    return {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": NOW - 10, "exp": NOW + 3600, "groups": ["etl", "dev"]} | more
+    return {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "alice",
+        "iat": NOW - 10,
+        "exp": NOW + 3600,
+        "groups": ["etl", "dev"],
+    } | more
 
 
 def without(found: Mapping[str, object], *names: str) -> dict[str, object]:
@@ -143,12 +171,19 @@ def all_keys() -> bytes:
 RolesOf = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
 
 
-def viewer(_issuer: str, _subject: str, _claims: Mapping[str, object]) -> tuple[tuple[str, ...], bool]:
+def viewer(
+    _issuer: str, _subject: str, _claims: Mapping[str, object]
+) -> tuple[tuple[str, ...], bool]:
     """Everybody views, nobody is an agent."""
     return ("viewer",), False
 
 
-def verifier(path: Path, keys: bytes | None = None, profile: Profile | None = None, roles_of: RolesOf = viewer) -> Verifier:
+def verifier(
+    path: Path,
+    keys: bytes | None = None,
+    profile: Profile | None = None,
+    roles_of: RolesOf = viewer,
+) -> Verifier:
     """A verifier with one issuer, whose keys stand in the file at `path`."""
     path.write_bytes(all_keys() if keys is None else keys)
     return Verifier([Issuer("idp", profile or Profile(ISSUER, AUDIENCE), KeyFile(path))], roles_of)

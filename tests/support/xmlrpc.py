@@ -1,4 +1,6 @@
-"""What the codec's tests share: values to write, another reading of what we accept, and CPython's own server."""
+"""What the codec's tests share: values to write, another reading of what we accept, and CPython's
+own server.
+"""
 
 import base64
 import contextlib
@@ -18,10 +20,18 @@ from proxy.model import DateTime, Value
 
 XML_CHARACTERS = st.characters(
     blacklist_categories=("Cs",),
-    blacklist_characters=[*map(chr, [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20)]), "\ufffe", "\uffff"],
+    blacklist_characters=[
+        *map(chr, [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20)]),
+        "\ufffe",
+        "\uffff",
+    ],
 )
-TEXTS = st.text(XML_CHARACTERS) | st.sampled_from(["", " ", "\n", "\r\n", "\r", "]]>", "&amp;", "<value>", "<![CDATA[x]]>", "é\U0001f600"])
-TIMES = st.datetimes(min_value=datetime.datetime(1, 1, 1)).map(lambda t: DateTime(f"{t.year:04}{t:%m%dT%H:%M:%S}"))
+TEXTS = st.text(XML_CHARACTERS) | st.sampled_from(
+    ["", " ", "\n", "\r\n", "\r", "]]>", "&amp;", "<value>", "<![CDATA[x]]>", "é\U0001f600"]
+)
+TIMES = st.datetimes(min_value=datetime.datetime(1, 1, 1)).map(
+    lambda t: DateTime(f"{t.year:04}{t:%m%dT%H:%M:%S}")
+)
 SCALARS = (
     st.none()
     | st.booleans()
@@ -32,13 +42,17 @@ SCALARS = (
     | TIMES
 )
 VALUES: st.SearchStrategy[Value] = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=12
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
 )
 METHODS = st.from_regex(r"[A-Za-z0-9_.:/]{1,40}", fullmatch=True)
 
 
 def typed(value: Value) -> object:
-    """`value` with every type written out: Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``, and the wire has not."""
+    """`value` with every type written out: Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``, and
+    the wire has not.
+    """
     if isinstance(value, dict):
         return ("dict", [(name, typed(item)) for name, item in value.items()])
     if isinstance(value, list):
@@ -47,7 +61,9 @@ def typed(value: Value) -> object:
 
 
 def as_cpython_reads(value: Value) -> object:
-    """`value` in the types that ``xmlrpc.client.loads`` with ``use_builtin_types`` gives, as `typed` shows them."""
+    """`value` in the types that ``xmlrpc.client.loads`` with ``use_builtin_types`` gives, as
+    `typed` shows them.
+    """
     if isinstance(value, DateTime):
         return ("datetime", repr(datetime.datetime.strptime(value.text, "%Y%m%dT%H:%M:%S")))
     if isinstance(value, dict):
@@ -58,10 +74,16 @@ def as_cpython_reads(value: Value) -> object:
 
 
 def tree_call(body: bytes) -> tuple[str, list[Value]]:
-    """A second reading of a call: defusedxml's tree and the plainest walk over it. Raises where the tree is no call."""
+    """A second reading of a call: defusedxml's tree and the plainest walk over it. Raises where the
+    tree is no call.
+    """
     root = defusedxml.ElementTree.fromstring(body, forbid_dtd=True)
     (name,) = root.findall("methodName")
-    assert root.tag == "methodCall" and root.findall(".//methodName") == [name] and len(root.findall("params")) <= 1
+    assert (
+        root.tag == "methodCall"
+        and root.findall(".//methodName") == [name]
+        and len(root.findall("params")) <= 1
+    )
     assert not any(element.attrib for element in root.iter()), "an attribute"
     return name.text or "", [_tree_value(value) for value in root.findall("params/param/value")]
 
@@ -75,7 +97,10 @@ def _tree_value(value: Element) -> Value:
         return [_tree_value(item) for item in typed_element.findall("data/value")]
     if kind == "struct":
         members = typed_element.findall("member")
-        struct = {member.findtext("name") or "": _tree_value(member.findall("value")[0]) for member in members}
+        struct = {
+            member.findtext("name") or "": _tree_value(member.findall("value")[0])
+            for member in members
+        }
         assert len(struct) == len(members), "a member twice"
         return struct
     if kind in ("int", "i4", "i8"):
@@ -86,7 +111,9 @@ def _tree_value(value: Element) -> Value:
     readers: dict[str, Value] = {"string": text, "nil": None, "boolean": text == "1"}
     if kind in readers:
         return readers[kind]
-    return float(text) if kind == "double" else base64.b64decode("".join(text.split()), validate=True)
+    return (
+        float(text) if kind == "double" else base64.b64decode("".join(text.split()), validate=True)
+    )
 
 
 @dataclass
@@ -101,7 +128,9 @@ class Ran:
         self.calls.clear()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            sent = {"Content-Type": "text/xml"} | {name.replace("_", "-"): value for name, value in headers.items()}
+            sent = {"Content-Type": "text/xml"} | {
+                name.replace("_", "-"): value for name, value in headers.items()
+            }
             connection.request("POST", "/RPC2", body, sent)
             return connection.getresponse().read()
         finally:
@@ -115,7 +144,9 @@ class _Quiet(xmlrpc.server.SimpleXMLRPCRequestHandler):
 
 @contextlib.contextmanager
 def cpython_server() -> Iterator[Ran]:
-    """CPython's SimpleXMLRPCServer, as it comes, with ``view``, ``trigger`` and ``" trigger "`` that take anything."""
+    """CPython's SimpleXMLRPCServer, as it comes, with ``view``, ``trigger`` and ``" trigger "``
+    that take anything.
+    """
     ran = Ran()
     with xmlrpc.server.SimpleXMLRPCServer(("127.0.0.1", 0), _Quiet, allow_none=True) as server:
         for name in ("view", "trigger", " trigger "):

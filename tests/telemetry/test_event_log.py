@@ -47,16 +47,29 @@ def written() -> io.StringIO:
 
 def lines(stream: io.StringIO, event: str) -> list[dict[str, object]]:
     """Give the lines about one event."""
-    return [line for line in map(json.loads, stream.getvalue().splitlines()) if line["event"] == event]
+    return [
+        line for line in map(json.loads, stream.getvalue().splitlines()) if line["event"] == event
+    ]
 
 
 def deny(log: GateLog, principal: str, number: int) -> None:
     """Write of one call that was denied."""
-    log.info("denied", ref=f"R{number}", principal=principal, upstream="luigi", method="pause", reason="no-permit")
+    log.info(
+        "denied",
+        ref=f"R{number}",
+        principal=principal,
+        upstream="luigi",
+        method="pause",
+        reason="no-permit",
+    )
 
 
-def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(written: io.StringIO) -> None:
-    """One token, 28,000 denied calls: a few lines a second, no more, and the number of the rest, whose principal is named."""
+def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(
+    written: io.StringIO,
+) -> None:
+    """One token, 28,000 denied calls: a few lines a second, no more, and the number of the rest,
+    whose principal is named.
+    """
     hand = Hand()
     log = GateLog(hand.clock, hand.later)
     for second in range(3):
@@ -65,7 +78,9 @@ def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(writt
         assert len(lines(written, "denied")) == 5 * (second + 1)
         hand.move(1.0)
     more = lines(written, "more calls denied")
-    assert [(line["count"], line["principals"], line["most_of"]) for line in more] == [(27_995, 1, "local|loud")] * 3
+    assert [(line["count"], line["principals"], line["most_of"]) for line in more] == [
+        (27_995, 1, "local|loud")
+    ] * 3
     assert not hand.waiting
 
 
@@ -76,7 +91,9 @@ def test_the_denied_calls_of_another_are_still_seen(written: io.StringIO) -> Non
     for number in range(1000):
         deny(log, "local|loud", number)
     deny(log, "local|quiet", 1000)
-    assert [line["principal"] for line in lines(written, "denied")] == ["local|loud"] * 5 + ["local|quiet"]
+    assert [line["principal"] for line in lines(written, "denied")] == ["local|loud"] * 5 + [
+        "local|quiet"
+    ]
 
 
 def test_many_principals_together_are_bounded_too(written: io.StringIO) -> None:
@@ -87,11 +104,15 @@ def test_many_principals_together_are_bounded_too(written: io.StringIO) -> None:
         deny(log, f"local|{number}", number)
     hand.move(1.0)
     assert len(lines(written, "denied")) == 50
-    assert [(line["count"], line["principals"]) for line in lines(written, "more calls denied")] == [(950, 950)]
+    assert [
+        (line["count"], line["principals"]) for line in lines(written, "more calls denied")
+    ] == [(950, 950)]
 
 
 def test_a_dead_upstream_does_not_flood_the_log(written: io.StringIO) -> None:
-    """Ten thousand failed calls: a few lines, a count that names the upstream, and whatever else fails is seen at once."""
+    """Ten thousand failed calls: a few lines, a count that names the upstream, and whatever else
+    fails is seen at once.
+    """
     hand = Hand()
     log = GateLog(hand.clock, hand.later)
     for number in range(10_000):
@@ -99,11 +120,23 @@ def test_a_dead_upstream_does_not_flood_the_log(written: io.StringIO) -> None:
     log.failed("R10000", "luigi", "ping", "upstream-timeout")
     log.failed("R10001", "processes", "getState", "upstream-unreachable")
     hand.move(1.0)
-    seen = [(line["level"], line["upstream"], line["reason"]) for line in lines(written, "upstream failed")]
+    seen = [
+        (line["level"], line["upstream"], line["reason"])
+        for line in lines(written, "upstream failed")
+    ]
     dead = ("warning", "luigi", "upstream-unreachable")
-    assert seen == [dead, dead, ("warning", "luigi", "upstream-timeout"), ("warning", "processes", "upstream-unreachable")]
+    assert seen == [
+        dead,
+        dead,
+        ("warning", "luigi", "upstream-timeout"),
+        ("warning", "processes", "upstream-unreachable"),
+    ]
     [more] = lines(written, "more calls failed")
-    assert (more["level"], more["count"], more["most_of"]) == ("warning", 9998, "luigi: upstream-unreachable")
+    assert (more["level"], more["count"], more["most_of"]) == (
+        "warning",
+        9998,
+        "luigi: upstream-unreachable",
+    )
     assert not hand.waiting
 
 
@@ -117,20 +150,33 @@ def test_failures_of_many_sorts_are_bounded_too(written: io.StringIO) -> None:
 
 
 def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.StringIO) -> None:
-    """The first lines are whole, the rest is a count that names kind and place; an error elsewhere is seen at once."""
+    """The first lines are whole, the rest is a count that names kind and place; an error elsewhere
+    is seen at once.
+    """
     hand = Hand()
     log = GateLog(hand.clock, hand.later)
     for number in range(10_000):
-        log.error("internal error", ref=f"R{number}", error="KeyError", at=["handle:100", "decode:7"])
+        log.error(
+            "internal error", ref=f"R{number}", error="KeyError", at=["handle:100", "decode:7"]
+        )
     log.error("internal error", ref="R10000", error="KeyError", at=["handle:100", "encode:9"])
     log.error("internal error", ref="R10001", error="ValueError", at=["handle:100", "decode:7"])
     log.error("something else")
     hand.move(1.0)
-    assert [line["ref"] for line in lines(written, "internal error")] == ["R0", "R1", "R10000", "R10001"]
+    assert [line["ref"] for line in lines(written, "internal error")] == [
+        "R0",
+        "R1",
+        "R10000",
+        "R10001",
+    ]
     assert lines(written, "internal error")[0]["at"] == ["handle:100", "decode:7"]
     assert len(lines(written, "something else")) == 1
     [more] = lines(written, "more errors")
-    assert (more["level"], more["count"], more["most_of"]) == ("error", 9998, "internal error: KeyError decode:7")
+    assert (more["level"], more["count"], more["most_of"]) == (
+        "error",
+        9998,
+        "internal error: KeyError decode:7",
+    )
     for number in range(100):
         log.error("internal error", ref=f"S{number}", error="KeyError", at=[f"handle:{number}"])
     assert len(lines(written, "internal error")) == 4 + 20
@@ -148,7 +194,9 @@ def test_other_lines_are_never_thinned(written: io.StringIO) -> None:
 
 
 async def test_the_count_is_written_though_nothing_follows() -> None:
-    """A flood that stops leaves its number behind, on the loop that runs the gate, and the next second has lines again."""
+    """A flood that stops leaves its number behind, on the loop that runs the gate, and the next
+    second has lines again.
+    """
     told = asyncio.Event()
 
     class Watched(io.StringIO):

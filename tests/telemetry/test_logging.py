@@ -33,7 +33,9 @@ def test_less_than_the_level_is_not_written() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-@pytest.mark.parametrize("text", ['x\n{"event":"forged"}', "x\r\nforged", "x\x1b[2Jforged", "x\x00\x7f", "x\u2028forged"])
+@pytest.mark.parametrize(
+    "text", ['x\n{"event":"forged"}', "x\r\nforged", "x\x1b[2Jforged", "x\x00\x7f", "x\u2028forged"]
+)
 def test_a_value_cannot_forge_a_line(form: Form, text: str) -> None:
     """A caller's user agent or subject stays one value on one line, and moves no terminal's cursor."""
     stream = io.StringIO()
@@ -56,9 +58,18 @@ def test_a_credential_is_withheld_by_its_key(form: Form, key: str) -> None:
     assert "withheld" in stream.getvalue()
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError, OSError(28, "No space left on device"), ValueError("I/O operation on closed file")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError,
+        OSError(28, "No space left on device"),
+        ValueError("I/O operation on closed file"),
+    ],
+)
 def test_a_line_that_cannot_be_written_stops_nobody(error: Exception | type[Exception]) -> None:
-    """Its reader has died, or its disk is full: ours and the libraries' lines are lost, and who logs goes on."""
+    """Its reader has died, or its disk is full: ours and the libraries' lines are lost, and who
+    logs goes on.
+    """
 
     class Broken(io.StringIO):
         def write(self, text: str) -> int:

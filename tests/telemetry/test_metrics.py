@@ -16,7 +16,10 @@ async def scraped(meter: Meter, path: str = "/metrics") -> tuple[int, str]:
     runner = await serve_metrics(meter, "127.0.0.1", 0)
     try:
         port = runner.port
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}{path}") as answer,
+        ):
             return answer.status, await answer.text()
     finally:
         await runner.cleanup()
@@ -36,27 +39,38 @@ def test_calls_are_counted_by_upstream_class_and_reason() -> None:
         assert status == 200
         lines = text.splitlines()
         assert 'callgate_calls_total{class="view",reason="allowed",upstream="luigi"} 3.0' in lines
-        assert 'callgate_calls_total{class="admin",reason="no-policy-allows",upstream="luigi"} 1.0' in lines
+        assert (
+            'callgate_calls_total{class="admin",reason="no-policy-allows",upstream="luigi"} 1.0'
+            in lines
+        )
         assert 'callgate_rejected_requests_total{reason="no-credential"} 2.0' in lines
 
     run(main())
 
 
 def test_what_became_of_calls_is_counted_by_reason() -> None:
-    """An upstream that fails shows in a series of its own, under the code that its callers were given."""
+    """An upstream that fails shows in a series of its own, under the code that its callers were
+    given.
+    """
 
     async def main() -> None:
         meter = Meter()
         meter.completed(0.1)
         meter.completed(0.1, "upstream-unreachable")
         _, text = await scraped(meter)
-        assert 'callgate_completed_calls_total{outcome="upstream-unreachable"} 1.0' in text.splitlines()
+        assert (
+            'callgate_completed_calls_total{outcome="upstream-unreachable"} 1.0'
+            in text.splitlines()
+        )
         assert 'callgate_completed_calls_total{outcome="ok"} 1.0' in text.splitlines()
 
     run(main())
 
 
-@pytest.mark.parametrize(("seconds", "first"), [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (10.0, "10.0"), (11.0, "+Inf")])
+@pytest.mark.parametrize(
+    ("seconds", "first"),
+    [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (10.0, "10.0"), (11.0, "+Inf")],
+)
 def test_durations_fall_into_every_bucket_that_holds_them(seconds: float, first: str) -> None:
     """Buckets are cumulative, as Prometheus reads them: a bound holds all that took no longer."""
 
@@ -67,7 +81,9 @@ def test_durations_fall_into_every_bucket_that_holds_them(seconds: float, first:
         buckets = dict(re.findall(r'callgate_call_seconds_bucket\{le="([^"]+)"\} (\S+)', text))
         bounds = list(buckets)
         assert bounds[-1] == "+Inf"
-        assert [buckets[bound] == "1.0" for bound in bounds] == [index >= bounds.index(first) for index in range(len(bounds))]
+        assert [buckets[bound] == "1.0" for bound in bounds] == [
+            index >= bounds.index(first) for index in range(len(bounds))
+        ]
         assert f"callgate_call_seconds_sum {seconds}" in text
         assert "callgate_call_seconds_count 1.0" in text
 
@@ -98,18 +114,25 @@ def test_nothing_else_is_served() -> None:
 
 
 def test_a_port_that_is_taken_is_waited_for() -> None:
-    """The gate serves without its numbers, says so once, and shows them as soon as whoever has the port leaves."""
+    """The gate serves without its numbers, says so once, and shows them as soon as whoever has the
+    port leaves.
+    """
 
     async def main() -> None:
         with bind("127.0.0.1", 0) as taken, capture_logs() as logs:
             port = taken.getsockname()[1]
             listener = await serve_metrics(Meter(), "127.0.0.1", port)
             await until(lambda: logs)
-            assert [(line["log_level"], line["port"], line["why"]) for line in logs] == [("warning", port, "Address already in use")]
+            assert [(line["log_level"], line["port"], line["why"]) for line in logs] == [
+                ("warning", port, "Address already in use")
+            ]
             taken.close()
             await until(lambda: len(logs) > 1)
             assert (logs[1]["event"], logs[1]["port"]) == ("metrics listen", port)
-            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{port}/metrics") as answer,
+            ):
                 assert answer.status == 200
             await listener.cleanup()
             await listener.cleanup()
@@ -118,7 +141,9 @@ def test_a_port_that_is_taken_is_waited_for() -> None:
 
 
 def test_a_port_is_never_shared() -> None:
-    """Two gates with one port would each answer some of the scrapes; and who gives up waiting leaves nothing behind."""
+    """Two gates with one port would each answer some of the scrapes; and who gives up waiting
+    leaves nothing behind.
+    """
 
     async def main() -> None:
         first = await serve_metrics(Meter(), "127.0.0.1", 0)

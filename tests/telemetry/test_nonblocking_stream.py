@@ -76,7 +76,9 @@ def read(fd: int) -> str:
 
 
 def test_whose_reader_stands_still_is_not_waited_for(ends: Ends) -> None:
-    """Lines are lost whole, the line that was begun is ended before another, and how others write to the same is not changed."""
+    """Lines are lost whole, the line that was begun is ended before another, and how others write
+    to the same is not changed.
+    """
     reader, writer = ends
     with os.fdopen(writer, "w", closefd=False) as given:
         stream = LogStream(given)
@@ -104,11 +106,18 @@ def test_what_was_lost_is_said_once(ends: Ends) -> None:
         log.info("after")
         log.info("later")
         events = [json.loads(line) for line in (text + read(reader)).splitlines()]
-    assert [(event["event"], event.get("lines_lost")) for event in events[-2:]] == [("after", 5), ("later", None)]
+    assert [(event["event"], event.get("lines_lost")) for event in events[-2:]] == [
+        ("after", 5),
+        ("later", None),
+    ]
 
 
-def test_what_cannot_be_opened_once_more_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user's pipe: nothing larger is written than what surely fits, and nothing where there is no room."""
+def test_what_cannot_be_opened_once_more_is_looked_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another user's pipe: nothing larger is written than what surely fits, and nothing where there
+    is no room.
+    """
 
     def refuse(*_: object) -> int:
         raise PermissionError
@@ -142,7 +151,9 @@ def test_a_dead_reader_is_a_loss_like_any_other() -> None:
 
 @pytest.mark.parametrize("make", [io.StringIO, None])
 def test_files_are_written_as_ever(tmp_path: Path, make: Callable[[], TextIO] | None) -> None:
-    """A file, and what has no file descriptor, get every line in order, with what had been written before."""
+    """A file, and what has no file descriptor, get every line in order, with what had been written
+    before.
+    """
     with (tmp_path / "log").open("w+") if make is None else make() as given:
         given.write("before\n")
         stream = LogStream(given)

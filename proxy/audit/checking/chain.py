@@ -1,11 +1,12 @@
 """Follows one log record by record, as a checker: every line must follow from the one before.
 
-Numbered as `Chain.take` does it: (1) the line is a record of the format; (2) it names the record before it by hash; (3) its number is
-the next; (4) time does not go back; (5) what it says of the log (segment header, calls opened and completed, a process that
-began or ended) fits what the lines before said. The first line that does not is blamed, with the sort of wrong it is.
+Numbered as `Chain.take` does it: (1) the line is a record of the format; (2) it names the record
+before it by hash; (3) its number is the next; (4) time does not go back; (5) what it says of the
+log (segment header, calls opened and completed, a process that began or ended) fits what the lines
+before said. The first line that does not is blamed, with the sort of wrong it is.
 
-Shares the format with the writer, and nothing else. A forger who rewrites every later line too passes here; the signed
-roots are what stops him (`proxy.audit.checking.verify`).
+Shares the format with the writer, and nothing else. A forger who rewrites every later line too
+passes here; the signed roots are what stops him (`proxy.audit.checking.verify`).
 """
 
 import re
@@ -37,7 +38,9 @@ class Wrong(StrEnum):
 
 @dataclass(eq=False)
 class BrokenError(Exception):
-    """The first thing wrong with a log: at which record (None: at no one record), in which segment, and what."""
+    """The first thing wrong with a log: at which record (None: at no one record), in which segment,
+    and what.
+    """
 
     wrong: Wrong
     seq: int | None
@@ -46,7 +49,9 @@ class BrokenError(Exception):
 
 @dataclass(slots=True)
 class Chain:
-    """What is known after the records so far. `tree`, `prev` and `open` can be set to begin in the middle (see `begin`)."""
+    """What is known after the records so far. `tree`, `prev` and `open` can be set to begin in the
+    middle (see `begin`).
+    """
 
     log: str = ""
     segment: int = 0
@@ -63,7 +68,9 @@ class Chain:
     _close_by: int = -1
 
     def begin(self, header: bytes) -> None:
-        """Begin at a segment's header that has nothing before it here: believe it for now; signed roots will tell."""
+        """Begin at a segment's header that has nothing before it here: believe it for now; signed
+        roots will tell.
+        """
         found = _HEAD.match(header)
         try:
             record = orjson.loads(header)
@@ -71,13 +78,19 @@ class Chain:
             self.tree = Tree(record["tree"]["size"], map(bytes.fromhex, record["tree"]["edge"]))
             self.open = dict(record["open"])
         except (ValueError, KeyError, TypeError) as error:
-            raise BrokenError(Wrong.ALTERED, None, "the first record of the segment is no segment header") from error
+            raise BrokenError(
+                Wrong.ALTERED, None, "the first record of the segment is no segment header"
+            ) from error
         if found is None:
-            raise BrokenError(Wrong.ALTERED, None, "the first record of the segment is no segment header")
+            raise BrokenError(
+                Wrong.ALTERED, None, "the first record of the segment is no segment header"
+            )
         self.prev = found[2]
 
     def take(self, line: bytes, following: bytes | None) -> dict[str, Any]:
-        """Take the next line (without LF); `following` is the one after it, to tell which of two is the wrong one."""
+        """Take the next line (without LF); `following` is the one after it, to tell which of two is
+        the wrong one.
+        """
         seq = self.tree.size
         # 1. It is a record.
         head = _HEAD.match(line)
@@ -97,12 +110,16 @@ class Chain:
             raise BrokenError(Wrong.ALTERED, seq, f"record {seq} says that it is record {number}")
         # 4. Time does not go back.
         if head[3] < self.time:
-            raise BrokenError(Wrong.ALTERED, seq, f"record {seq} is earlier than the record before it")
+            raise BrokenError(
+                Wrong.ALTERED, seq, f"record {seq} is earlier than the record before it"
+            )
         # 5. It fits.
         try:
             self._fit(seq, record)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise BrokenError(Wrong.ALTERED, seq, f"record {seq} lacks what its stage must have") from None
+            raise BrokenError(
+                Wrong.ALTERED, seq, f"record {seq} lacks what its stage must have"
+            ) from None
         leaf = leaf_hash(line)
         self.tree.append(leaf)
         self.prev = leaf[:8].hex().encode()
@@ -120,24 +137,43 @@ class Chain:
         return line[:at] + self.prev + line[at + 16 :]
 
     def blame_this(self) -> BrokenError:
-        """Return what is wrong when the records so far are known to be right, and the next does not name the last."""
-        return BrokenError(Wrong.ALTERED, self.tree.size, f"record {self.tree.size} was altered: it does not name the record before it")
+        """Return what is wrong when the records so far are known to be right, and the next does not
+        name the last.
+        """
+        return BrokenError(
+            Wrong.ALTERED,
+            self.tree.size,
+            f"record {self.tree.size} was altered: it does not name the record before it",
+        )
 
-    def _misplaced(self, seq: int, number: int, line: bytes, following: bytes | None) -> BrokenError:
+    def _misplaced(
+        self, seq: int, number: int, line: bytes, following: bytes | None
+    ) -> BrokenError:
         """Say what is wrong when a line does not name the one before it."""
         after = _HEAD.match(following) if following is not None else None
         if number > seq:
             if after is not None and int(after[1]) == seq:
-                return BrokenError(Wrong.REORDERED, seq, f"record {seq} stands after record {number}")
+                return BrokenError(
+                    Wrong.REORDERED, seq, f"record {seq} stands after record {number}"
+                )
             gone = f"record {seq} is" if number == seq + 1 else f"records {seq} to {number - 1} are"
             return BrokenError(Wrong.MISSING, seq, f"{gone} missing")
         if number < seq:
             again = "again" if line == self._line else "a second time, differently"
-            return BrokenError(Wrong.INSERTED, seq, f"record {number} stands here {again}, where record {seq} should be")
-        # The numbers are right, so one of two lines was altered: this one if it would be right with the hash it should have.
+            return BrokenError(
+                Wrong.INSERTED,
+                seq,
+                f"record {number} stands here {again}, where record {seq} should be",
+            )
+        # The numbers are right, so one of two lines was altered: this one if it would be right with
+        # the hash it should have.
         if after is not None and leaf_hash(self.mended(line))[:8].hex().encode() == after[2]:
             return self.blame_this()
-        return BrokenError(Wrong.ALTERED, seq - 1, f"record {seq - 1} was altered: record {seq} names another in its place")
+        return BrokenError(
+            Wrong.ALTERED,
+            seq - 1,
+            f"record {seq - 1} was altered: record {seq} names another in its place",
+        )
 
     def _fit(self, seq: int, record: dict[str, Any]) -> None:
         stage = record["stage"]
@@ -146,7 +182,11 @@ class Chain:
                 self.open[seq] = record["id"]
         elif stage == "completed":
             if self.open.pop(record["decided"], None) != record["id"]:
-                raise BrokenError(Wrong.ALTERED, seq, f"record {seq} completes call {record['id']!r}, which is not open")
+                raise BrokenError(
+                    Wrong.ALTERED,
+                    seq,
+                    f"record {seq} completes call {record['id']!r}, which is not open",
+                )
             self.unknown += record["outcome"] == "unknown"
         elif stage == "segment":
             self._header(seq, record)
@@ -164,7 +204,14 @@ class Chain:
 
     def _header(self, seq: int, record: dict[str, Any]) -> None:
         tree = record["tree"]
-        said = (record["log"], record["segment"], tree["size"], tree["root"], tree["edge"], dict(record["open"]))
+        said = (
+            record["log"],
+            record["segment"],
+            tree["size"],
+            tree["root"],
+            tree["edge"],
+            dict(record["open"]),
+        )
         known = (
             self.log or record["log"],
             self.segment + 1,
@@ -175,10 +222,16 @@ class Chain:
         )
         if said != known:
             raise BrokenError(
-                Wrong.ALTERED, seq, f"record {seq}, the header of segment {self.segment + 1}, does not fit what comes before it"
+                Wrong.ALTERED,
+                seq,
+                f"record {seq}, the header of segment {self.segment + 1}, does not fit what comes before it",
             )
         self.log, self.segment = record["log"], record["segment"]
 
     def _never_completed(self) -> BrokenError:
         seq = min(self.open)
-        return BrokenError(Wrong.OPEN, seq, f"record {seq} decided call {self.open[seq]!r}, and nothing says what came of it")
+        return BrokenError(
+            Wrong.OPEN,
+            seq,
+            f"record {seq} decided call {self.open[seq]!r}, and nothing says what came of it",
+        )

@@ -1,8 +1,9 @@
 """Proofs that single records are in a log, to be checked without the log.
 
-A proof file is JSON: ``{"format": "callgate-proof-1", "proofs": [{"record", "index", "path", "checkpoint"}, …]}``. `record` is the
-record's line as text, `index` its number, `path` the RFC 6962 audit path in hex, `checkpoint` the signed note whose root it
-leads to. To make one, a single segment is read: its first record has the edge of the tree before it, and it ends with a checkpoint.
+A proof file is JSON: ``{"format": "callgate-proof-1", "proofs": [{"record", "index", "path",
+"checkpoint"}, …]}``. `record` is the record's line as text, `index` its number, `path` the RFC 6962
+audit path in hex, `checkpoint` the signed note whose root it leads to. To make one, a single
+segment is read: its first record has the edge of the tree before it, and it ends with a checkpoint.
 """
 
 from base64 import b64encode
@@ -16,7 +17,13 @@ import orjson
 from proxy.audit.checking.chain import BrokenError, Chain
 from proxy.audit.checking.verify import Keys, known_checkpoint
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
-from proxy.audit.format.merkle import Subtree, inclusion_path, leaf_hash, node_hash, root_from_inclusion
+from proxy.audit.format.merkle import (
+    Subtree,
+    inclusion_path,
+    leaf_hash,
+    node_hash,
+    root_from_inclusion,
+)
 from proxy.audit.reading.reader import Item, readable
 from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, segment_name
 
@@ -29,7 +36,9 @@ class BadProofError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """A record that is in the log `checkpoint.origin`, as number `index` of its first `checkpoint.size` records."""
+    """A record that is in the log `checkpoint.origin`, as number `index` of its first
+    `checkpoint.size` records.
+    """
 
     record: dict[str, Any]
     index: int
@@ -37,19 +46,27 @@ class Proved:
 
 
 def prove(directory: Path, items: Sequence[Item]) -> bytes:
-    """Return the proof file for records of one log; raise BadProofError when one is not under a checkpoint yet."""
+    """Return the proof file for records of one log; raise BadProofError when one is not under a
+    checkpoint yet.
+    """
     proofs = []
     for item in items:
         index = int(item.record["seq"])
         checkpoint = _covering(directory, item.after.segment, index)
-        path = inclusion_path(index, checkpoint.size, _subtrees(directory, item.after.segment, checkpoint.size))
+        path = inclusion_path(
+            index, checkpoint.size, _subtrees(directory, item.after.segment, checkpoint.size)
+        )
         note, hexes = checkpoint.note.decode(), [part.hex() for part in path]
-        proofs.append({"record": item.raw.decode(), "index": index, "path": hexes, "checkpoint": note})
+        proofs.append(
+            {"record": item.raw.decode(), "index": index, "path": hexes, "checkpoint": note}
+        )
     return orjson.dumps({"format": FORMAT, "proofs": proofs}, option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def check_proof(data: bytes, keys: Keys) -> list[Proved]:
-    """Return what a proof file proves; raise BadProofError unless all of it holds under one of `keys`."""
+    """Return what a proof file proves; raise BadProofError unless all of it holds under one of
+    `keys`.
+    """
     try:
         document = orjson.loads(data)
         proofs = document["proofs"]
@@ -72,11 +89,15 @@ def _checked(proof: dict[str, Any], keys: Keys) -> Proved:
     if type(index) is not int or record["seq"] != index:
         raise BadProofError("the record says another number than the proof")
     try:
-        root = root_from_inclusion(leaf_hash(line), index, checkpoint.size, [bytes.fromhex(part) for part in proof["path"]])
+        root = root_from_inclusion(
+            leaf_hash(line), index, checkpoint.size, [bytes.fromhex(part) for part in proof["path"]]
+        )
     except ValueError:
         raise BadProofError(f"the path of record {index} does not fit the checkpoint") from None
     if root != checkpoint.root:
-        raise BadProofError(f"record {index} is not in the log that the checkpoint signs (root {b64encode(root).decode()})")
+        raise BadProofError(
+            f"record {index} is not in the log that the checkpoint signs (root {b64encode(root).decode()})"
+        )
     return Proved(record, index, checkpoint)
 
 
@@ -96,7 +117,11 @@ def _covering(directory: Path, segment: int, index: int) -> Checkpoint:
 def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
     """Return the hashes of subtrees, from the segment's lines and the edge in its first record."""
     base = directory / segment_name(segment)
-    path = base.with_suffix(".jsonl") if base.with_suffix(".jsonl").exists() else base.with_suffix(".jsonl.gz")
+    path = (
+        base.with_suffix(".jsonl")
+        if base.with_suffix(".jsonl").exists()
+        else base.with_suffix(".jsonl.gz")
+    )
     leaves: list[bytes] = []
     chain = Chain()
     with readable(path) as lines:
@@ -112,7 +137,8 @@ def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
     start = chain.tree.size
     known: dict[tuple[int, int], bytes] = {}
     at = 0
-    for part in chain.tree.edge:  # largest first: the place of each follows from the bits of the size
+    # largest first: the place of each follows from the bits of the size
+    for part in chain.tree.edge:
         width = 1 << (start - at).bit_length() - 1
         known[at, at + width] = part
         at += width
@@ -122,7 +148,9 @@ def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
             return known[begin, end]
         if end - begin == 1:
             if not start <= begin < start + len(leaves):
-                raise BadProofError("the segment does not hold the records that the checkpoint covers")
+                raise BadProofError(
+                    "the segment does not hold the records that the checkpoint covers"
+                )
             return leaves[begin - start]
         middle = begin + (1 << (end - begin - 1).bit_length() - 1)
         return node_hash(subtree(begin, middle), subtree(middle, end))

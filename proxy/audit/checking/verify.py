@@ -1,14 +1,17 @@
-"""Checks logs offline: the files and a public key, nothing else; no code of the writer's but the format.
+"""Checks logs offline: the files and a public key, nothing else; no code of the writer's but the
+format.
 
-For each log: (1) its segments are all there, or a record says where they were moved; (2) every line follows from the one
-before (`proxy.audit.checking.chain`); (3) every signed checkpoint is signed by a known key for this log, and the records have the
-root it signs; (4) each sealed segment ends with a checkpoint; (5) a checkpoint kept from an earlier check is the root at
-its size; (6) no checkpoint covers more records than there are. The check of a log stops at the first thing wrong.
+For each log: (1) its segments are all there, or a record says where they were moved; (2) every line
+follows from the one before (`proxy.audit.checking.chain`); (3) every signed checkpoint is signed by
+a known key for this log, and the records have the root it signs; (4) each sealed segment ends with
+a checkpoint; (5) a checkpoint kept from an earlier check is the root at its size; (6) no checkpoint
+covers more records than there are. The check of a log stops at the first thing wrong.
 
-What cannot be seen in the files: records after the last checkpoint could be cut off at the end of the log (at most what
-was written in about a second, or since the process was killed; the report says how many records have no signature yet), and
-whoever takes records *and* checkpoints off the end leaves a shorter log that is intact (or, taking all, no log). A
-checkpoint kept elsewhere shows the second, and every later one bounds the first.
+What cannot be seen in the files: records after the last checkpoint could be cut off at the end of
+the log (at most what was written in about a second, or since the process was killed; the report
+says how many records have no signature yet), and whoever takes records *and* checkpoints off the
+end leaves a shorter log that is intact (or, taking all, no log). A checkpoint kept elsewhere shows
+the second, and every later one bounds the first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -60,9 +63,16 @@ class LogReport:
 
 
 def verify_log(
-    directory: Path, keys: Keys, *, kept: Checkpoint | None = None, only: int | None = None, progress: Progress | None = None
+    directory: Path,
+    keys: Keys,
+    *,
+    kept: Checkpoint | None = None,
+    only: int | None = None,
+    progress: Progress | None = None,
 ) -> LogReport:
-    """Check one log, or the one segment `only`; with `kept`, what came after that checkpoint, and that it still holds."""
+    """Check one log, or the one segment `only`; with `kept`, what came after that checkpoint, and
+    that it still holds.
+    """
     report = LogReport(directory.name)
     try:
         _Check(directory, keys, kept, report, progress).run(only)
@@ -72,41 +82,72 @@ def verify_log(
 
 
 def verify_directory(
-    directory: Path, keys: Keys, *, kept: Sequence[Checkpoint] = (), operator: Path | None = None, progress: Progress | None = None
+    directory: Path,
+    keys: Keys,
+    *,
+    kept: Sequence[Checkpoint] = (),
+    operator: Path | None = None,
+    progress: Progress | None = None,
 ) -> list[LogReport]:
     """Check every log of an audit directory, those with a checkpoint in `kept` from there on.
 
-    A log's beginning may be gone if a record says where to; for one log alone, `operator` is the log beside it that may have it.
+    A log's beginning may be gone if a record says where to; for one log alone, `operator` is the
+    log beside it that may have it.
     """
     places = logs(directory)
-    if not segments(directory):  # a log whose segments are all gone has checkpoints left, or nobody can tell that it was there
-        places |= {path.parent.name: path.parent for path in directory.glob(f"*/*{CHECKPOINT_SUFFIX}")}
-    reports = [verify_log(path, keys, kept=_of(kept, path), progress=progress) for _, path in sorted(places.items())]
-    archived = [(record["log"], record["size"], record["root"], record) for report in reports for record in report.archived]
+    # a log whose segments are all gone has checkpoints left, or nobody can tell that it was there
+    if not segments(directory):
+        places |= {
+            path.parent.name: path.parent for path in directory.glob(f"*/*{CHECKPOINT_SUFFIX}")
+        }
+    reports = [
+        verify_log(path, keys, kept=_of(kept, path), progress=progress)
+        for _, path in sorted(places.items())
+    ]
+    archived = [
+        (record["log"], record["size"], record["root"], record)
+        for report in reports
+        for record in report.archived
+    ]
     if operator is not None and operator.is_dir():
         asked = verify_log(operator, keys)
-        archived += [(record["log"], record["size"], record["root"], record) for record in asked.archived if asked.broken is None]
+        archived += [
+            (record["log"], record["size"], record["root"], record)
+            for record in asked.archived
+            if asked.broken is None
+        ]
     for report in reports:
-        if report.start is None or _of(kept, directory / report.log) is not None or report.broken is not None:
+        if (
+            report.start is None
+            or _of(kept, directory / report.log) is not None
+            or report.broken is not None
+        ):
             continue
         tree = report.start.tree
-        found = [record for log, size, root, record in archived if (log, size, root) == (report.origin, tree.size, tree.root().hex())]
+        found = [
+            record
+            for log, size, root, record in archived
+            if (log, size, root) == (report.origin, tree.size, tree.root().hex())
+        ]
         if found:
             report.notes.append(f"records 0 to {tree.size - 1} were archived to {found[-1]['to']}")
         else:
-            text = (
-                f"segments 1 to {report.start.segment - 1} are missing (to record {tree.size - 1}), and no record says they were archived"
-            )
+            text = f"segments 1 to {report.start.segment - 1} are missing (to record {tree.size - 1}), and no record says they were archived"
             report.broken = BrokenError(Wrong.MISSING, 0, text)
     return reports
 
 
 def _of(kept: Sequence[Checkpoint], log: Path) -> Checkpoint | None:
-    return next((checkpoint for checkpoint in kept if checkpoint.origin.rpartition("/")[2] == log.name), None)
+    return next(
+        (checkpoint for checkpoint in kept if checkpoint.origin.rpartition("/")[2] == log.name),
+        None,
+    )
 
 
 def known_checkpoint(note: bytes, keys: Keys) -> Checkpoint:
-    """Return a checkpoint signed by one of `keys` for a log that the key's name covers; raise BadCheckpointError."""
+    """Return a checkpoint signed by one of `keys` for a log that the key's name covers; raise
+    BadCheckpointError.
+    """
     found = check(note, [key for _, key in keys])
     if not any(found.origin == name or found.origin.startswith(f"{name}/") for name, _ in keys):
         raise BadCheckpointError(f"the key is not for the log {found.origin}")
@@ -114,7 +155,14 @@ def known_checkpoint(note: bytes, keys: Keys) -> Checkpoint:
 
 
 class _Check:
-    def __init__(self, directory: Path, keys: Keys, kept: Checkpoint | None, report: LogReport, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        keys: Keys,
+        kept: Checkpoint | None,
+        report: LogReport,
+        progress: Progress | None,
+    ) -> None:
         self._directory = directory
         self._keys = keys
         self._report = report
@@ -141,26 +189,45 @@ class _Check:
                     if number == chain.segment + 2
                     else f"segments {chain.segment + 1} to {number - 1} are"
                 )
-                raise BrokenError(Wrong.MISSING, chain.tree.size, f"{names} missing, which began with record {chain.tree.size}")
+                raise BrokenError(
+                    Wrong.MISSING,
+                    chain.tree.size,
+                    f"{names} missing, which began with record {chain.tree.size}",
+                )
             last = index == len(found) - 1
             self._checkpoints(number)
             self._lines(path, last=last)
-            if (not last or path.name.endswith(".gz")) and (report.last is None or report.last.size != chain.tree.size):
-                raise BrokenError(Wrong.SIGNATURE, chain.tree.size - 1, f"segment {number} is sealed, but no checkpoint covers its end")
+            if (not last or path.name.endswith(".gz")) and (
+                report.last is None or report.last.size != chain.tree.size
+            ):
+                raise BrokenError(
+                    Wrong.SIGNATURE,
+                    chain.tree.size - 1,
+                    f"segment {number} is sealed, but no checkpoint covers its end",
+                )
             report.segments += 1
         if only is None:
             self._without_segment(max(found, default=0))
         if chain.ended and report.signed != chain.tree.size:
-            raise BrokenError(Wrong.SIGNATURE, chain.tree.size - 1, "the log ended in order, but no checkpoint covers its end")
+            raise BrokenError(
+                Wrong.SIGNATURE,
+                chain.tree.size - 1,
+                "the log ended in order, but no checkpoint covers its end",
+            )
         if self._kept is not None and self._kept.size > chain.tree.size:
             raise BrokenError(
-                Wrong.TRUNCATED, chain.tree.size, f"the kept checkpoint covers {self._kept.size} records, here are {chain.tree.size}"
+                Wrong.TRUNCATED,
+                chain.tree.size,
+                f"the kept checkpoint covers {self._kept.size} records, here are {chain.tree.size}",
             )
 
     def _without_segment(self, last: int) -> None:
         """Look at checkpoints of segments after the last that is there: what they cover is gone."""
         for path in sorted(self._directory.glob(f"*{CHECKPOINT_SUFFIX}")):
-            if path.name.split(".")[0].isdigit() and (number := int(path.name.split(".")[0])) > last:
+            if (
+                path.name.split(".")[0].isdigit()
+                and (number := int(path.name.split(".")[0])) > last
+            ):
                 self._report.segment = number
                 self._checkpoints(number)
         if self._due and self._due[-1].size > self._chain.tree.size:
@@ -176,7 +243,11 @@ class _Check:
             begins[number] = chain.tree.size
         covered = [number for number, begin in begins.items() if begin <= size]
         if not covered and begins:
-            raise BrokenError(Wrong.MISSING, size, f"what is here begins with record {min(begins.values())}, after the kept checkpoint")
+            raise BrokenError(
+                Wrong.MISSING,
+                size,
+                f"what is here begins with record {min(begins.values())}, after the kept checkpoint",
+            )
         return {number: path for number, path in found.items() if number >= max(covered, default=0)}
 
     def _start(self, number: int, path: Path) -> None:
@@ -194,17 +265,28 @@ class _Check:
             return
         size = self._chain.tree.size
         for index, note in enumerate(split(data)):
-            if data.endswith(note) and note.count(b"\n\n") <= 1:  # cut short: a crash, or being written right now
+            # cut short: a crash, or being written right now
+            if data.endswith(note) and note.count(b"\n\n") <= 1:
                 self._report.notes.append(f"the last checkpoint of segment {number} is not whole")
                 break
             try:
                 found = known_checkpoint(note, self._keys)
             except BadCheckpointError as error:
-                raise BrokenError(Wrong.SIGNATURE, None, f"checkpoint {index + 1} of segment {number}: {error}") from None
+                raise BrokenError(
+                    Wrong.SIGNATURE, None, f"checkpoint {index + 1} of segment {number}: {error}"
+                ) from None
             if self._chain.log and found.origin != self._chain.log:
-                raise BrokenError(Wrong.SIGNATURE, None, f"checkpoint {index + 1} of segment {number} is of another log, {found.origin}")
+                raise BrokenError(
+                    Wrong.SIGNATURE,
+                    None,
+                    f"checkpoint {index + 1} of segment {number} is of another log, {found.origin}",
+                )
             if found.size < size:
-                raise BrokenError(Wrong.SIGNATURE, None, f"checkpoint {index + 1} of segment {number} does not follow the one before it")
+                raise BrokenError(
+                    Wrong.SIGNATURE,
+                    None,
+                    f"checkpoint {index + 1} of segment {number} does not follow the one before it",
+                )
             size = found.size
             self._due.append(found)
 
@@ -214,7 +296,9 @@ class _Check:
             if not whole:
                 if not last:
                     raise BrokenError(
-                        Wrong.TRUNCATED, chain.tree.size, f"segment {report.segment} ends in the middle of record {chain.tree.size}"
+                        Wrong.TRUNCATED,
+                        chain.tree.size,
+                        f"segment {report.segment} ends in the middle of record {chain.tree.size}",
                     )
                 report.torn = len(line)
                 break
@@ -226,7 +310,9 @@ class _Check:
                 raise self._surer(broken, line) from None
             if begun == (record["stage"] == "segment"):
                 raise BrokenError(
-                    Wrong.ALTERED, chain.tree.size - 1, f"record {chain.tree.size - 1}: a segment header is here, or missing here"
+                    Wrong.ALTERED,
+                    chain.tree.size - 1,
+                    f"record {chain.tree.size - 1}: a segment header is here, or missing here",
                 )
             begun = True
             report.records += 1
@@ -236,12 +322,21 @@ class _Check:
                 self._progress(4096)
             if self._kept is not None and self._kept.size == chain.tree.size:
                 self._against_kept()
-        report.origin, report.open, report.unknown, report.gaps = chain.log, len(chain.open), chain.unknown, chain.gaps
+        report.origin, report.open, report.unknown, report.gaps = (
+            chain.log,
+            len(chain.open),
+            chain.unknown,
+            chain.gaps,
+        )
         report.ended, report.archived = chain.ended, chain.archived
         self._compare(None, None)
         if self._due:
             text = f"a checkpoint covers {self._due[0].size} records, here are {chain.tree.size}"
-            raise BrokenError(Wrong.TRUNCATED, chain.tree.size, f"the log is truncated after record {chain.tree.size - 1}: {text}")
+            raise BrokenError(
+                Wrong.TRUNCATED,
+                chain.tree.size,
+                f"the log is truncated after record {chain.tree.size - 1}: {text}",
+            )
 
     def _compare(self, line: bytes | None, following: bytes | None) -> None:
         """Compare the tree with the checkpoints of its size; `line` comes next."""
@@ -249,7 +344,11 @@ class _Check:
         while self._due and self._due[0].size == chain.tree.size:
             found = self._due.pop(0)
             if found.origin != chain.log:
-                raise BrokenError(Wrong.SIGNATURE, None, f"a checkpoint of segment {report.segment} is of another log, {found.origin}")
+                raise BrokenError(
+                    Wrong.SIGNATURE,
+                    None,
+                    f"a checkpoint of segment {report.segment} is of another log, {found.origin}",
+                )
             if found.root != chain.tree.root():
                 raise self._wrong_root(line, following)
             self._sure = report.signed = found.size
@@ -262,11 +361,21 @@ class _Check:
         if line is not None:
             chain.take(line, following)  # blames a single altered record, if that is what it is
             if end > self._sure:
-                return BrokenError(Wrong.ALTERED, self._sure, f"records {self._sure} to {end} were rewritten: the signed root is another")
-        return BrokenError(Wrong.ALTERED, end, f"record {end} was altered (or all since record {self._sure}): the signed root is another")
+                return BrokenError(
+                    Wrong.ALTERED,
+                    self._sure,
+                    f"records {self._sure} to {end} were rewritten: the signed root is another",
+                )
+        return BrokenError(
+            Wrong.ALTERED,
+            end,
+            f"record {end} was altered (or all since record {self._sure}): the signed root is another",
+        )
 
     def _surer(self, broken: BrokenError, line: bytes) -> BrokenError:
-        """Blame the line rather than the one before it if signed roots show that the one before it is right."""
+        """Blame the line rather than the one before it if signed roots show that the one before it
+        is right.
+        """
         chain = self._chain
         if broken.wrong is not Wrong.ALTERED or broken.seq != chain.tree.size - 1:
             return broken
@@ -281,7 +390,11 @@ class _Check:
         kept = self._kept
         assert kept is not None
         if kept.origin != self._chain.log or kept.root != self._chain.tree.root():
-            raise BrokenError(Wrong.INCONSISTENT, None, f"the first {kept.size} records are not those of the kept checkpoint")
+            raise BrokenError(
+                Wrong.INCONSISTENT,
+                None,
+                f"the first {kept.size} records are not those of the kept checkpoint",
+            )
 
 
 def _pairs(path: Path) -> Iterator[tuple[bytes, bytes | None, bool]]:
@@ -292,7 +405,11 @@ def _pairs(path: Path) -> Iterator[tuple[bytes, bytes | None, bool]]:
             while held is not None:
                 following = next(lines, None)
                 whole = held.endswith(b"\n")
-                yield held[:-1] if whole else held, following.rstrip(b"\n") if following else None, whole
+                yield (
+                    held[:-1] if whole else held,
+                    following.rstrip(b"\n") if following else None,
+                    whole,
+                )
                 held = following
         except DAMAGED as error:
             raise _unreadable(path, error) from None

@@ -1,12 +1,14 @@
 """Signed checkpoints: the C2SP formats ``signed-note`` and ``tlog-checkpoint`` (c2sp.org), Ed25519.
 
-A checkpoint's text is three lines (origin name of the log, number of records, base64 root); then an empty line; then one line a
-signature: ``— <key name> <base64 of 4 bytes key id and the signature>``. The key's name is the log's origin name. The key id is the
-beginning of ``SHA-256(name || 0x0A || 0x01 || public key)``. Other signatures (witnesses, further algorithms) may follow
-and are kept; a verifier goes by the keys it knows. Extension lines are accepted and ignored.
+A checkpoint's text is three lines (origin name of the log, number of records, base64 root); then an
+empty line; then one line a signature: ``— <key name> <base64 of 4 bytes key id and the
+signature>``. The key's name is the log's origin name. The key id is the beginning of ``SHA-256(name
+|| 0x0A || 0x01 || public key)``. Other signatures (witnesses, further algorithms) may follow and
+are kept; a verifier goes by the keys it knows. Extension lines are accepted and ignored.
 
-A log keeps its checkpoints in ``NNNNNNNN.checkpoints`` beside the segment they were signed in, one after another, each
-followed by an empty line. A public key is written ``name+keyid+base64``, as other tools for signed notes read it.
+A log keeps its checkpoints in ``NNNNNNNN.checkpoints`` beside the segment they were signed in, one
+after another, each followed by an empty line. A public key is written ``name+keyid+base64``, as
+other tools for signed notes read it.
 """
 
 import binascii
@@ -21,7 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 _ED25519 = b"\x01"
 _NAME = re.compile(r"[^\s+]+")
-_NOTE = re.compile(rb"(?P<text>(?:[^\n]+\n){3,})\n(?P<signatures>(?:\xe2\x80\x94 [^ \n]+ [^ \n]+\n)+)\n")
+_NOTE = re.compile(
+    rb"(?P<text>(?:[^\n]+\n){3,})\n(?P<signatures>(?:\xe2\x80\x94 [^ \n]+ [^ \n]+\n)+)\n"
+)
 
 
 class BadCheckpointError(ValueError):
@@ -30,7 +34,9 @@ class BadCheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A signed tree head: the first `size` records of the log `origin` have this `root`. `note` is all of it, as signed."""
+    """A signed tree head: the first `size` records of the log `origin` have this `root`. `note` is
+    all of it, as signed.
+    """
 
     origin: str
     size: int
@@ -85,13 +91,20 @@ class Signer:
 
 
 def parse(note: bytes) -> Checkpoint:
-    """Read a note as a checkpoint without looking at its signatures; raise BadCheckpointError when it is none."""
+    """Read a note as a checkpoint without looking at its signatures; raise BadCheckpointError when
+    it is none.
+    """
     found = _NOTE.fullmatch(note + b"\n")
     if found is None:
         raise BadCheckpointError("not a signed note")
     try:
         origin, size, root = found["text"].decode().split("\n")[:3]
-        if not _NAME.fullmatch(origin) or not size.isascii() or not size.isdigit() or str(int(size)) != size:
+        if (
+            not _NAME.fullmatch(origin)
+            or not size.isascii()
+            or not size.isdigit()
+            or str(int(size)) != size
+        ):
             raise BadCheckpointError("not a checkpoint")
         data = b64decode(root, validate=True)
     except ValueError:
@@ -102,7 +115,9 @@ def parse(note: bytes) -> Checkpoint:
 
 
 def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
-    """Return the checkpoint of a note that the log's own name has signed with one of `keys`; else raise BadCheckpointError."""
+    """Return the checkpoint of a note that the log's own name has signed with one of `keys`; else
+    raise BadCheckpointError.
+    """
     checkpoint = parse(note)
     text, _, signatures = note.partition(b"\n\n")
     for key in keys:
@@ -113,7 +128,11 @@ def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
                 data = b64decode(encoded, validate=True)
             except ValueError:  # not in three parts, not UTF-8, not base64: nobody's signature
                 continue
-            if name != checkpoint.origin or data[:4] != wanted or b64encode(data).decode() != encoded:
+            if (
+                name != checkpoint.origin
+                or data[:4] != wanted
+                or b64encode(data).decode() != encoded
+            ):
                 continue
             try:
                 Ed25519PublicKey.from_public_bytes(key).verify(data[4:], text + b"\n")
@@ -124,7 +143,9 @@ def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
 
 
 def split(data: bytes) -> Iterator[bytes]:
-    """Give the notes of a checkpoints file; a last one that is not whole is given too, and will not parse."""
+    """Give the notes of a checkpoints file; a last one that is not whole is given too, and will not
+    parse.
+    """
     at = 0
     while at < len(data):
         found = _NOTE.match(data, at)
@@ -136,7 +157,9 @@ def split(data: bytes) -> Iterator[bytes]:
 
 
 def whole_length(data: bytes) -> int:
-    """Return how many bytes of a checkpoints file are whole notes: what a crash in the middle of one leaves."""
+    """Return how many bytes of a checkpoints file are whole notes: what a crash in the middle of
+    one leaves.
+    """
     at = 0
     while (found := _NOTE.match(data, at)) is not None:
         at = found.end()

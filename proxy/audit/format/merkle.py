@@ -1,10 +1,11 @@
 """Merkle tree mathematics of RFC 6962 section 2.1, and nothing else: no files, no clock, no JSON.
 
-Leaves and inner nodes are hashed under different prefixes (``0x00`` and ``0x01``), so that no leaf can be passed off as
-a node. A tree of any size is determined by its *edge*: the hashes of the complete subtrees that its size, written in
-binary, calls for, from the largest (left) to the smallest (right). Appending a leaf, and the root, need the edge alone;
-that is why a writer can go on after a restart without reading the whole log, and why a log whose beginning has been
-moved away can still be checked against a signed root.
+Leaves and inner nodes are hashed under different prefixes (``0x00`` and ``0x01``), so that no leaf
+can be passed off as a node. A tree of any size is determined by its *edge*: the hashes of the
+complete subtrees that its size, written in binary, calls for, from the largest (left) to the
+smallest (right). Appending a leaf, and the root, need the edge alone; that is why a writer can go
+on after a restart without reading the whole log, and why a log whose beginning has been moved away
+can still be checked against a signed root.
 
 Trusts SHA-256. Refuses (ValueError) sizes and indexes that no tree has.
 """
@@ -46,10 +47,16 @@ class Tree:
     __slots__ = ("edge", "size")
 
     def __init__(self, size: int = 0, edge: Iterable[bytes] = ()) -> None:
-        """Go on from a known edge; raise ValueError when it cannot belong to a tree of `size` leaves."""
+        """Go on from a known edge; raise ValueError when it cannot belong to a tree of `size`
+        leaves.
+        """
         self.size = size
         self.edge = list(edge)
-        if size < 0 or len(self.edge) != size.bit_count() or any(len(part) != 32 for part in self.edge):
+        if (
+            size < 0
+            or len(self.edge) != size.bit_count()
+            or any(len(part) != 32 for part in self.edge)
+        ):
             raise ValueError("edge does not fit the size")
 
     def copy(self) -> "Tree":
@@ -61,7 +68,9 @@ class Tree:
         self.extend((leaf,))
 
     def extend(self, leaves: Iterable[bytes]) -> None:
-        """Add leaf hashes in order. Every trailing one bit of the size is a complete subtree to merge with (hot: twice a call)."""
+        """Add leaf hashes in order. Every trailing one bit of the size is a complete subtree to
+        merge with (hot: twice a call).
+        """
         size, edge = self.size, self.edge
         for node in leaves:
             ones = size
@@ -78,9 +87,11 @@ class Tree:
 
 
 def inclusion_path(index: int, size: int, subtree: Subtree) -> list[bytes]:
-    """Return the audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1), leaf's side first.
+    """Return the audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1),
+    leaf's side first.
 
-    `subtree(begin, end)` gives the hash of the leaves from `begin` to before `end`: only it knows where leaves come from.
+    `subtree(begin, end)` gives the hash of the leaves from `begin` to before `end`: only it knows
+    where leaves come from.
     """
     if not 0 <= index < size:
         raise ValueError("no such leaf")
@@ -99,7 +110,9 @@ def inclusion_path(index: int, size: int, subtree: Subtree) -> list[bytes]:
 
 
 def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
-    """Return the root that a leaf hash and its audit path lead to; raise ValueError when the path has the wrong length."""
+    """Return the root that a leaf hash and its audit path lead to; raise ValueError when the path
+    has the wrong length.
+    """
     if not 0 <= index < size:
         raise ValueError("no such leaf")
     sides = []
@@ -117,7 +130,9 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes
 
 
 def consistency_path(first: int, size: int, subtree: Subtree) -> list[bytes]:
-    """Return the proof that the tree of `first` leaves is the beginning of that of `size` (RFC 6962 section 2.1.2)."""
+    """Return the proof that the tree of `first` leaves is the beginning of that of `size` (RFC 6962
+    section 2.1.2).
+    """
     if not 0 < first <= size:
         raise ValueError("no such tree")
     path: list[bytes] = []
@@ -136,8 +151,12 @@ def consistency_path(first: int, size: int, subtree: Subtree) -> list[bytes]:
     return path
 
 
-def consistent(first: int, first_root: bytes, size: int, root: bytes, path: Sequence[bytes]) -> bool:
-    """Say whether `path` proves that the tree (`first`, `first_root`) is the beginning of the tree (`size`, `root`)."""
+def consistent(
+    first: int, first_root: bytes, size: int, root: bytes, path: Sequence[bytes]
+) -> bool:
+    """Say whether `path` proves that the tree (`first`, `first_root`) is the beginning of the tree
+    (`size`, `root`).
+    """
     if not 0 < first <= size:
         raise ValueError("no such tree")
     steps = []
@@ -162,5 +181,7 @@ def consistent(first: int, first_root: bytes, size: int, root: bytes, path: Sequ
 
 
 def _left(size: int) -> int:
-    """Return the size of the left part of a tree of `size` leaves: the largest power of two below it."""
+    """Return the size of the left part of a tree of `size` leaves: the largest power of two below
+    it.
+    """
     return 1 << (size - 1).bit_length() - 1

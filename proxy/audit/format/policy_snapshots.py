@@ -1,8 +1,9 @@
 """Keeps every policy set that was ever in force, beside the logs, by its hash.
 
-``<audit directory>/policies/<hex>.json`` holds the texts of the set's files by name. The hash is that of the policy layer
-(every decided record names it); the ``policy`` record that says when the set came into force has the SHA-256 of its texts, so
-that a later edit of the file shows. The texts are evidence to read, not a source that is ever loaded again.
+``<audit directory>/policies/<hex>.json`` holds the texts of the set's files by name. The hash is
+that of the policy layer (every decided record names it); the ``policy`` record that says when the
+set came into force has the SHA-256 of its texts, so that a later edit of the file shows. The texts
+are evidence to read, not a source that is ever loaded again.
 """
 
 import re
@@ -21,7 +22,9 @@ _HASH = re.compile(r"[a-z0-9-]{1,16}:([0-9a-f]{16,128})")
 
 
 def keep_policy_set(directory: Path, policy_hash: str, files: Mapping[str, str]) -> str:
-    """Keep a policy set under the audit `directory` and return its texts' digest, for the log. Raise ValueError on a bad hash."""
+    """Keep a policy set under the audit `directory` and return its texts' digest, for the log.
+    Raise ValueError on a bad hash.
+    """
     path = _path(directory, policy_hash)
     texts = dict(sorted(files.items()))
     if kept_policy_set(directory, policy_hash) != texts:
@@ -32,7 +35,9 @@ def keep_policy_set(directory: Path, policy_hash: str, files: Mapping[str, str])
 
 
 def kept_policy_set(directory: Path, policy_hash: str) -> dict[str, str] | None:
-    """Return the texts of a policy set by file name, None when it is not kept. `digest` of them must be what the log says."""
+    """Return the texts of a policy set by file name, None when it is not kept. `digest` of them
+    must be what the log says.
+    """
     try:
         kept = orjson.loads(_path(directory, policy_hash).read_bytes())
         texts = kept["files"]

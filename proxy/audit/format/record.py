@@ -1,12 +1,14 @@
-r"""The record format of the audit log, version 1. This docstring is its specification; this module builds records.
+r"""The record format of the audit log, version 1. This docstring is its specification; this module
+builds records.
 
-**A log** is one directory per writing process, ``<audit directory>/<instance>/``, with segments ``NNNNNNNN.jsonl``
-(numbered from 00000001) and, beside each, its signed checkpoints. A segment is UTF-8 text, one record a line, each line
-ended by one LF. **A record** is one JSON object. The bytes of its line without the LF are a leaf of the log's RFC 6962
-tree; the leaf's index is the record's ``seq``.
+**A log** is one directory per writing process, ``<audit directory>/<instance>/``, with segments
+``NNNNNNNN.jsonl`` (numbered from 00000001) and, beside each, its signed checkpoints. A segment is
+UTF-8 text, one record a line, each line ended by one LF. **A record** is one JSON object. The bytes
+of its line without the LF are a leaf of the log's RFC 6962 tree; the leaf's index is the record's
+``seq``.
 
-No control character, U+0085, U+2028, U+2029 or C1 control stands raw in a line (they are written as ``\u…``), so no
-reader, whatever it takes for a line end, can see two records in one.
+No control character, U+0085, U+2028, U+2029 or C1 control stands raw in a line (they are written as
+``\u…``), so no reader, whatever it takes for a line end, can see two records in one.
 
 Every record begins with these members, in this order:
 
@@ -18,29 +20,34 @@ Every record begins with these members, in this order:
 | time  | when it was recorded, UTC, RFC 3339 with six decimals and ``Z``; never earlier than the record before it |
 | stage | what it says; a reader skips stages it does not know |
 
-**decided**: a call was decided; for an allowed call nothing was sent on before this record was durable.
-``id`` (the request id; ``.0``, ``.1``… appended within a multicall), ``principal`` {issuer, issuer_name, subject, roles,
-agent}, ``origin`` {address, port, tls, user_agent}, ``upstream``, ``protocol``, ``method``, ``class`` (view, work,
-trigger, admin), ``known`` (only when false: not in the catalog), ``task`` (id or family, if the call is about one),
-``args`` (see `proxy.audit.redaction.redactor`), ``decision`` (allow or deny), ``reason``, ``policies`` (ids), ``policy_hash``,
-``window`` {seconds, worker} (only when it opens a heartbeat window). A denied call ends here.
+**decided**: a call was decided; for an allowed call nothing was sent on before this record was
+durable. ``id`` (the request id; ``.0``, ``.1``… appended within a multicall), ``principal``
+{issuer, issuer_name, subject, roles, agent}, ``origin`` {address, port, tls, user_agent},
+``upstream``, ``protocol``, ``method``, ``class`` (view, work, trigger, admin), ``known`` (only when
+false: not in the catalog), ``task`` (id or family, if the call is about one), ``args`` (see
+`proxy.audit.redaction.redactor`), ``decision`` (allow or deny), ``reason``, ``policies`` (ids),
+``policy_hash``, ``window`` {seconds, worker} (only when it opens a heartbeat window). A denied call
+ends here.
 
-**completed**: what came of an allowed call: ``id``, ``decided`` (seq), ``outcome`` (ok, fault, failed, or unknown when the
-process ended before it knew), ``reason`` (if failed), ``status`` (HTTP, to the caller), ``bytes`` (of the answer's body), ``duration_us``.
-For a heartbeat window instead of the last three: ``window`` {calls, first, last, outcomes {outcome: count}}, every call
-inside accounted for.
+**completed**: what came of an allowed call: ``id``, ``decided`` (seq), ``outcome`` (ok, fault,
+failed, or unknown when the process ended before it knew), ``reason`` (if failed), ``status`` (HTTP,
+to the caller), ``bytes`` (of the answer's body), ``duration_us``. For a heartbeat window instead of
+the last three: ``window`` {calls, first, last, outcomes {outcome: count}}, every call inside
+accounted for.
 
-**rejected**: what never became a call: ``id``, ``reason``, ``detail``, ``origin``, and ``principal``, ``upstream`` where
-known. Or, for a flood, a ``summary`` {address (null for all others together), count, seconds, reasons {reason: count}}
-of those not written one by one.
+**rejected**: what never became a call: ``id``, ``reason``, ``detail``, ``origin``, and
+``principal``, ``upstream`` where known. Or, for a flood, a ``summary`` {address (null for all
+others together), count, seconds, reasons {reason: count}} of those not written one by one.
 
-About the log itself: **segment** (the first of every segment: ``log`` origin name, ``segment`` number, ``tree`` {size,
-root, edge} before this record, ``open`` [[seq, id], …] calls not completed yet, ``policy`` the members of the **policy**
-record in force, so that the log can be read from here), **opened** (a process began to write:
-``software``, ``pid``, ``recovered`` {cut: bytes of a torn end, unknown: calls closed as unknown by the records that
-follow}), **policy** (a policy set is in force: ``hash``, ``files``, ``texts_sha256``), **gap** (the log could not be written: ``since``,
-``error``, ``refused`` calls), **clock** (the clock went back: ``behind_us``), **idle** (nothing happened for an hour),
-**archived** (``log``, ``segments``, ``to``), **closed** (the process ended in order).
+About the log itself: **segment** (the first of every segment: ``log`` origin name, ``segment``
+number, ``tree`` {size, root, edge} before this record, ``open`` [[seq, id], …] calls not completed
+yet, ``policy`` the members of the **policy** record in force, so that the log can be read from
+here), **opened** (a process began to write: ``software``, ``pid``, ``recovered`` {cut: bytes of a
+torn end, unknown: calls closed as unknown by the records that follow}), **policy** (a policy set is
+in force: ``hash``, ``files``, ``texts_sha256``), **gap** (the log could not be written: ``since``,
+``error``, ``refused`` calls), **clock** (the clock went back: ``behind_us``), **idle** (nothing
+happened for an hour), **archived** (``log``, ``segments``, ``to``), **closed** (the process ended
+in order).
 
 Members may be added; none changes its meaning without a new ``v``.
 """
@@ -59,14 +66,20 @@ VERSION: Final = 1
 FIRST_PREV: Final = b"0" * 16
 
 _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xaf]|\xe2\x81[\xa6-\xa9]")
-"""DEL, C1 controls, line and paragraph separators, and bidirectional overrides, as UTF-8: valid JSON that can fool a reader."""
+"""DEL, C1 controls, line and paragraph separators, and bidirectional overrides, as UTF-8: valid
+JSON that can fool a reader.
+"""
 
-_OUTCOMES: Final = {"ok": b'"ok"', "fault": b'"fault"', "unknown": b'"unknown"'}  # all others are reasons of a failure
-_KEPT = 1024  # remembered fragments of each sort, half a megabyte; the whole memory is dropped when it is full
+# all others are reasons of a failure
+_OUTCOMES: Final = {"ok": b'"ok"', "fault": b'"fault"', "unknown": b'"unknown"'}
+# remembered fragments of each sort, half a megabyte; the whole memory is dropped when it is full
+_KEPT = 1024
 
 
 def line(seq: int, prev: bytes, time: bytes, body: bytes) -> bytes:
-    """Return a record without its LF. `body` is the record from ``"stage"`` on, closing brace included."""
+    """Return a record without its LF. `body` is the record from ``"stage"`` on, closing brace
+    included.
+    """
     return b'{"v":1,"seq":%d,"prev":"%b","time":"%b",%b' % (seq, prev, time, body)
 
 
@@ -78,7 +91,9 @@ def safe(text: bytes) -> bytes:
 
 
 def dumps(value: object) -> bytes:
-    r"""Return JSON whatever the texts hold: lone surrogates, which UTF-8 has no bytes for, are written out as ``\udXXX`` texts."""
+    r"""Return JSON whatever the texts hold: lone surrogates, which UTF-8 has no bytes for, are
+    written out as ``\udXXX`` texts.
+    """
     try:
         return safe(orjson.dumps(value))
     except orjson.JSONEncodeError:
@@ -96,7 +111,9 @@ def _encodable(value: object) -> object:
 
 
 class Stamps:
-    """Writes microseconds since 1970 as RFC 3339 text; the date and second are worked out once a second."""
+    """Writes microseconds since 1970 as RFC 3339 text; the date and second are worked out once a
+    second.
+    """
 
     __slots__ = ("_prefix", "_second")
 
@@ -114,10 +131,12 @@ class Stamps:
 
 
 class Bodies:
-    """Builds record bodies. Fragments of objects that come again (principal, origin, decision) are kept encoded.
+    """Builds record bodies. Fragments of objects that come again (principal, origin, decision) are
+    kept encoded.
 
-    They are kept by object identity, with the object, so that neither hashing nor comparing them costs anything on the
-    hot path. Measured: 4.6 µs for a decided record of an ``add_task`` of 900 bytes, of which 3 are its arguments.
+    They are kept by object identity, with the object, so that neither hashing nor comparing them
+    costs anything on the hot path. Measured: 4.6 µs for a decided record of an ``add_task`` of 900
+    bytes, of which 3 are its arguments.
     """
 
     def __init__(self, withholder: Withholder) -> None:
@@ -127,7 +146,15 @@ class Bodies:
         self._kept: dict[int, tuple[object, bytes]] = {}
         self._targets: dict[tuple[str, str, str, str], bytes] = {}
 
-    def decided(self, call_id: str, principal: Principal, origin: Origin, call: Call, decision: Decision, window: bytes = b"") -> bytes:
+    def decided(
+        self,
+        call_id: str,
+        principal: Principal,
+        origin: Origin,
+        call: Call,
+        decision: Decision,
+        window: bytes = b"",
+    ) -> bytes:
         """Return the body of a ``decided`` record; `window` is an encoded member or nothing."""
         kept = self._kept
         found = kept.get(id(principal))
@@ -136,18 +163,28 @@ class Bodies:
         where = found[1] if found is not None else self._keep(origin, origin_json(origin))
         found = kept.get(id(decision))
         why = found[1] if found is not None else self._keep(decision, decision_json(decision))
-        target = (call.known and self._targets.get((call.upstream, call.protocol, call.method, call.permission))) or self._target(call)
+        target = (
+            call.known
+            and self._targets.get((call.upstream, call.protocol, call.method, call.permission))
+        ) or self._target(call)
         task = call.task
         about = b"" if task is None else b',"task":' + orjson.dumps(self._text(task))
         args = self._args(call.args, call.secret) if call.known else self._unknown(call.args)
-        # Put together first and made safe once; for the parts that are already, that changes nothing.
+        # Put together first and made safe once; for the parts that are already, that changes
+        # nothing.
         body = b'"stage":"decided","id":%b,"principal":%b,"origin":%b,%b%b,"args":%b,%b%b}' % (
             orjson.dumps(call_id), who, where, target, about, args, why, window,
         )  # fmt: skip
         return body if body.isascii() and b"\x7f" not in body else safe(body)
 
     def rejected(
-        self, request_id: str, reason: Reason, detail: str, origin: Origin, principal: Principal | None, upstream: str | None
+        self,
+        request_id: str,
+        reason: Reason,
+        detail: str,
+        origin: Origin,
+        principal: Principal | None,
+        upstream: str | None,
     ) -> bytes:
         """Return the body of a ``rejected`` record."""
         rest = b"" if principal is None else b',"principal":' + principal_json(principal)
@@ -160,7 +197,8 @@ class Bodies:
     def _keep(self, thing: object, fragment: bytes) -> bytes:
         if len(self._kept) >= _KEPT:
             self._kept.clear()
-        fragment = bytes(memoryview(fragment))  # orjson's own bytes keep the 4 kB in which they were written
+        # orjson's own bytes keep the 4 kB in which they were written
+        fragment = bytes(memoryview(fragment))
         self._kept[id(thing)] = (thing, fragment)
         return fragment
 
@@ -176,8 +214,12 @@ class Bodies:
         return fragment
 
 
-def completed(call_id: str, decided: int, outcome: str, status: int, sent: int, duration_us: int) -> bytes:
-    """Return the body of a ``completed`` record. `outcome` is ok, fault or unknown, or the reason code of a failure."""
+def completed(
+    call_id: str, decided: int, outcome: str, status: int, sent: int, duration_us: int
+) -> bytes:
+    """Return the body of a ``completed`` record. `outcome` is ok, fault or unknown, or the reason
+    code of a failure.
+    """
     how = _OUTCOMES.get(outcome) or b'"failed","reason":' + dumps(outcome)
     return b'"stage":"completed","id":%b,"decided":%d,"outcome":%b,"status":%d,"bytes":%d,"duration_us":%d}' % (
         _id(call_id), decided, how, status, sent, duration_us,
@@ -191,11 +233,17 @@ def _id(call_id: str) -> bytes:
 
 def note(stage: str, members: Mapping[str, Json]) -> bytes:
     """Return the body of a record about the log itself, or of a summary."""
-    return b'"stage":%b,%b' % (dumps(stage), dumps(members)[1:]) if members else b'"stage":%b}' % dumps(stage)
+    return (
+        b'"stage":%b,%b' % (dumps(stage), dumps(members)[1:])
+        if members
+        else b'"stage":%b}' % dumps(stage)
+    )
 
 
 def principal_json(principal: Principal) -> bytes:
-    """Return the ``principal`` member: what identity is (issuer and subject), and the roles that counted."""
+    """Return the ``principal`` member: what identity is (issuer and subject), and the roles that
+    counted.
+    """
     return dumps(
         {
             "issuer": principal.issuer,
@@ -209,7 +257,14 @@ def principal_json(principal: Principal) -> bytes:
 
 def origin_json(origin: Origin) -> bytes:
     """Return the ``origin`` member."""
-    return dumps({"address": origin.address, "port": origin.port, "tls": origin.tls, "user_agent": origin.user_agent[:256]})
+    return dumps(
+        {
+            "address": origin.address,
+            "port": origin.port,
+            "tls": origin.tls,
+            "user_agent": origin.user_agent[:256],
+        }
+    )
 
 
 def decision_json(decision: Decision) -> bytes:

@@ -1,6 +1,8 @@
-"""One call whole: its records, the policies that decided it as they were then, and what stood beside it in the log.
+"""One call whole: its records, the policies that decided it as they were then, and what stood
+beside it in the log.
 
-The texts come from the policy sets kept beside the log; each is held against the digest that the log itself has of it.
+The texts come from the policy sets kept beside the log; each is held against the digest that the
+log itself has of it.
 """
 
 import re
@@ -19,7 +21,9 @@ NEIGHBOURS = 3
 
 @dataclass(slots=True)
 class Whole:
-    """A call with all that explains it. `policies` maps each deciding id to its text, `doubts` says what could not be shown."""
+    """A call with all that explains it. `policies` maps each deciding id to its text, `doubts` says
+    what could not be shown.
+    """
 
     call: CallRecord
     items: list[Item]
@@ -30,14 +34,23 @@ class Whole:
 
 
 def explain(directory: Path, call_id: str) -> list[Whole]:
-    """Return the calls with this id (several for a multicall, asked for by the request's id); empty when there is none."""
-    return [whole for path in logs(directory).values() for whole in _in_log(directory, path, call_id)]
+    """Return the calls with this id (several for a multicall, asked for by the request's id); empty
+    when there is none.
+    """
+    return [
+        whole for path in logs(directory).values() for whole in _in_log(directory, path, call_id)
+    ]
 
 
 def policy_text(texts: dict[str, str], policy_id: str) -> str | None:
-    """Return the statement of one policy out of a set's files, with its annotation and up to its semicolon."""
+    """Return the statement of one policy out of a set's files, with its annotation and up to its
+    semicolon.
+    """
     for name, text in texts.items():
-        if name.endswith(".cedar") and (found := re.search(rf'@id\(\s*"{re.escape(policy_id)}"\s*\)', text)) is not None:
+        if (
+            name.endswith(".cedar")
+            and (found := re.search(rf'@id\(\s*"{re.escape(policy_id)}"\s*\)', text)) is not None
+        ):
             return text[found.start() : _statement_end(text, found.end())]
     return None
 
@@ -69,7 +82,11 @@ def _in_log(directory: Path, log: Path, call_id: str) -> list[Whole]:
             _policies(directory, whole, digests)
             found[int(record["seq"])] = whole
             waiting.append(whole)
-        elif mine and record.get("stage") == "completed" and (done := found.get(record.get("decided", -1))) is not None:
+        elif (
+            mine
+            and record.get("stage") == "completed"
+            and (done := found.get(record.get("decided", -1))) is not None
+        ):
             done.call = CallRecord(item.log, done.call.decided, record)
             done.items.append(item)
         elif record.get("stage") in ("decided", "rejected"):
@@ -86,16 +103,22 @@ def _policies(directory: Path, whole: Whole, digests: dict[str, str]) -> None:
     if not ids:
         return
     try:
-        texts = kept_policy_set(directory if (directory / "policies").is_dir() else directory.parent, policy_hash)
+        texts = kept_policy_set(
+            directory if (directory / "policies").is_dir() else directory.parent, policy_hash
+        )
     except ValueError:
         texts = None
     if texts is None:
         whole.doubts.append(f"the policy set {policy_hash} is not kept beside the log")
         return
     if policy_hash in digests and digest(texts) != digests[policy_hash]:
-        whole.doubts.append(f"the kept policy set {policy_hash} is not the one that was in force: its texts have another hash")
+        whole.doubts.append(
+            f"the kept policy set {policy_hash} is not the one that was in force: its texts have another hash"
+        )
     elif policy_hash not in digests:
-        whole.doubts.append(f"no record says when {policy_hash} came into force, so its texts are not vouched for")
+        whole.doubts.append(
+            f"no record says when {policy_hash} came into force, so its texts are not vouched for"
+        )
     for policy_id in ids:
         text = policy_text(texts, policy_id)
         if text is None:
@@ -105,7 +128,9 @@ def _policies(directory: Path, whole: Whole, digests: dict[str, str]) -> None:
 
 
 def _statement_end(text: str, at: int) -> int:
-    """Return the place after the semicolon that ends a Cedar statement: not one in a string or a comment."""
+    """Return the place after the semicolon that ends a Cedar statement: not one in a string or a
+    comment.
+    """
     for found in re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;').finditer(text, at):
         if found[0] == ";":
             return found.end()

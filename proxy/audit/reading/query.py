@@ -1,8 +1,8 @@
 """Finds calls: who, what, when, with the decision and what came of it, streaming.
 
-A call is its ``decided`` record joined with its ``completed`` one; a rejection is a call that never was. Only calls that
-match are held, and only until they are completed, so any number of records needs no memory to speak of. Lines are sifted by
-plain bytes before they are read as JSON.
+A call is its ``decided`` record joined with its ``completed`` one; a rejection is a call that never
+was. Only calls that match are held, and only until they are completed, so any number of records
+needs no memory to speak of. Lines are sifted by plain bytes before they are read as JSON.
 """
 
 import heapq
@@ -19,7 +19,9 @@ from proxy.audit.writing.disk import logs, segments
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call, or one rejection: `decided` is its first record, `completed` None while (or if never) completed."""
+    """One call, or one rejection: `decided` is its first record, `completed` None while (or if
+    never) completed.
+    """
 
     log: str
     decided: dict[str, Any]
@@ -27,8 +29,13 @@ class CallRecord:
 
     @property
     def calls(self) -> int:
-        """How many calls this stands for: one, unless it is a heartbeat window or the summary of a flood."""
-        for record, member, count in ((self.completed, "window", "calls"), (self.decided, "summary", "count")):
+        """How many calls this stands for: one, unless it is a heartbeat window or the summary of a
+        flood.
+        """
+        for record, member, count in (
+            (self.completed, "window", "calls"),
+            (self.decided, "summary", "count"),
+        ):
             inner = record.get(member) if record else None
             if isinstance(inner, dict) and isinstance(inner.get(count), int):
                 return int(inner[count])
@@ -51,7 +58,9 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to look for; None is anything. Times are RFC 3339 in UTC or a beginning of one; `task` is a task id or a family."""
+    """What to look for; None is anything. Times are RFC 3339 in UTC or a beginning of one; `task`
+    is a task id or a family.
+    """
 
     since: str | None = None
     until: str | None = None
@@ -69,10 +78,16 @@ class Filter:
     def needles(self) -> list[bytes]:
         """Return bytes that every matching first record holds: a cheap test before parsing."""
         plain = (self.method, self.permission, self.upstream, self.address, self.role)
-        return [orjson.dumps(text) for text in plain if text is not None and text.isascii() and text.isprintable()]
+        return [
+            orjson.dumps(text)
+            for text in plain
+            if text is not None and text.isascii() and text.isprintable()
+        ]
 
     def matches(self, record: dict[str, Any]) -> bool:
-        """Say whether a ``decided`` or ``rejected`` record matches, its reason aside (that may stand in ``completed``)."""
+        """Say whether a ``decided`` or ``rejected`` record matches, its reason aside (that may
+        stand in ``completed``).
+        """
         principal, origin = _inner(record, "principal"), _inner(record, "origin")
         time = str(record.get("time", ""))
         return (
@@ -84,18 +99,33 @@ class Filter:
             and (self.permission is None or record.get("class") == self.permission)
             and (self.upstream is None or record.get("upstream") == self.upstream)
             and (self.decision is None or record.get("decision", "reject") == self.decision)
-            and (self.address is None or origin.get("address", _inner(record, "summary").get("address")) == self.address)
-            and (self.id is None or record.get("id") == self.id or str(record.get("id", "")).startswith(f"{self.id}."))
+            and (
+                self.address is None
+                or origin.get("address", _inner(record, "summary").get("address")) == self.address
+            )
+            and (
+                self.id is None
+                or record.get("id") == self.id
+                or str(record.get("id", "")).startswith(f"{self.id}.")
+            )
             and (self.task is None or _about(record, self.task))
         )
 
 
 def find(directory: Path, wanted: Filter, only: Iterable[str] = ()) -> Iterator[CallRecord]:
-    """Give the calls that match, of all logs by time; each is given once it is completed, open ones last."""
+    """Give the calls that match, of all logs by time; each is given once it is completed, open ones
+    last.
+    """
     names = set(only)
-    streams = [_calls(path, wanted) for name, path in logs(directory).items() if not names or name in names]
+    streams = [
+        _calls(path, wanted) for name, path in logs(directory).items() if not names or name in names
+    ]
     for _, call in heapq.merge(*streams, key=lambda pair: pair[0]):
-        if wanted.reason is None or call.reason == wanted.reason or call.decided.get("reason") == wanted.reason:
+        if (
+            wanted.reason is None
+            or call.reason == wanted.reason
+            or call.decided.get("reason") == wanted.reason
+        ):
             yield call
 
 
@@ -146,7 +176,11 @@ def _inner(record: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _names(principal: dict[str, Any]) -> tuple[str, ...]:
     subject = str(principal.get("subject"))
-    return (subject, f"{principal.get('issuer_name')}|{subject}", f"{principal.get('issuer')}|{subject}")
+    return (
+        subject,
+        f"{principal.get('issuer_name')}|{subject}",
+        f"{principal.get('issuer')}|{subject}",
+    )
 
 
 def _about(record: dict[str, Any], task: str) -> bool:

@@ -1,9 +1,9 @@
 """Reads logs while they are written: in order, streaming, and resumable at any record.
 
-A `Position` (log, segment, offset) names the place after a record; it stays good when the segment is compressed, since
-offsets count uncompressed bytes. A shipper keeps the position of what it has delivered and starts there again. A last line
-without LF is still being written and is left for later. The reader believes what it reads: `callgate audit verify` is
-what checks it.
+A `Position` (log, segment, offset) names the place after a record; it stays good when the segment
+is compressed, since offsets count uncompressed bytes. A shipper keeps the position of what it has
+delivered and starts there again. A last line without LF is still being written and is left for
+later. The reader believes what it reads: `callgate audit verify` is what checks it.
 """
 
 import gzip
@@ -21,14 +21,18 @@ from proxy.audit.writing.disk import SEALED_SUFFIX, SEGMENT_SUFFIX, logs, segmen
 from proxy.errors import ConfigError, Problem
 
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
-"""What reading a compressed segment that does not unpack may raise; a file that cannot be read at all is another matter."""
+"""What reading a compressed segment that does not unpack may raise; a file that cannot be read at
+all is another matter.
+"""
 
 _TAIL_STEP = 256 * 1024  # bytes; a record is at most about 70 KiB, so a step holds several
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place between two records of a log: `offset` bytes (uncompressed) into segment number `segment`."""
+    """A place between two records of a log: `offset` bytes (uncompressed) into segment number
+    `segment`.
+    """
 
     segment: int = 0
     offset: int = 0
@@ -36,7 +40,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One record as found: which log it is of, where it ends (to go on from there), its raw line and its members.
+    """One record as found: which log it is of, where it ends (to go on from there), its raw line
+    and its members.
 
     A line that is no JSON object has the single member ``stage`` = ``unreadable``.
     """
@@ -70,7 +75,15 @@ def readable(path: Path) -> Iterator[BinaryIO]:
             yield lines
         except DAMAGED as error:
             what = f"the compressed segment does not unpack: {type(error).__name__}"
-            raise ConfigError([Problem(str(path), what, "callgate audit verify names the damage; restore it from a backup")]) from None
+            raise ConfigError(
+                [
+                    Problem(
+                        str(path),
+                        what,
+                        "callgate audit verify names the damage; restore it from a backup",
+                    )
+                ]
+            ) from None
 
 
 def parse(raw: bytes) -> dict[str, Any]:
@@ -82,8 +95,12 @@ def parse(raw: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {"stage": "unreadable"}
 
 
-def read_log(directory: Path, start: Position | None = None, sift: Callable[[bytes], bool] | None = None) -> Iterator[Item]:
-    """Read one log from `start` (its beginning) to where it ends now; with `sift`, only the lines it says yes to are parsed and given."""
+def read_log(
+    directory: Path, start: Position | None = None, sift: Callable[[bytes], bool] | None = None
+) -> Iterator[Item]:
+    """Read one log from `start` (its beginning) to where it ends now; with `sift`, only the lines
+    it says yes to are parsed and given.
+    """
     start = start or Position()
     for number, path in segments(directory).items():
         if number < start.segment:
@@ -101,15 +118,25 @@ def read_log(directory: Path, start: Position | None = None, sift: Callable[[byt
                 yield Item(directory.name, Position(number, offset), text, parse(text))
 
 
-def read_all(directory: Path, only: Iterable[str] = (), sift: Callable[[bytes], bool] | None = None) -> Iterator[Item]:
-    """Read all logs of an audit directory (or those named), merged by time; each log stays in its own order."""
+def read_all(
+    directory: Path, only: Iterable[str] = (), sift: Callable[[bytes], bool] | None = None
+) -> Iterator[Item]:
+    """Read all logs of an audit directory (or those named), merged by time; each log stays in its
+    own order.
+    """
     wanted = set(only)
-    streams = [read_log(path, None, sift) for name, path in logs(directory).items() if not wanted or name in wanted]
+    streams = [
+        read_log(path, None, sift)
+        for name, path in logs(directory).items()
+        if not wanted or name in wanted
+    ]
     return heapq.merge(*streams, key=lambda item: item.time)
 
 
 def last_items(directory: Path, count: int) -> list[Item]:
-    """Return the last `count` records over all logs, by time, without reading what comes before them."""
+    """Return the last `count` records over all logs, by time, without reading what comes before
+    them.
+    """
     found = [item for path in logs(directory).values() for item in _last_of(path, count)]
     found.sort(key=lambda item: item.time)
     return found[-count:] if count else []
@@ -119,9 +146,15 @@ class Follower:
     """Gives what has been written since it last looked, across rotation, new logs and compression."""
 
     def __init__(self, directory: Path) -> None:
-        """Start at the present end of every log; a log that appears later is read from its beginning."""
+        """Start at the present end of every log; a log that appears later is read from its
+        beginning.
+        """
         self._directory = directory
-        self._at = {name: _end(path) for name, path in logs(directory).items()} if directory.is_dir() else {}
+        self._at = (
+            {name: _end(path) for name, path in logs(directory).items()}
+            if directory.is_dir()
+            else {}
+        )
 
     def poll(self) -> list[Item]:
         """Return the new records of all logs, by time."""
@@ -152,7 +185,9 @@ def last_of_segment(log: str, number: int, path: Path, count: int) -> list[Item]
     """Return up to `count` whole lines from the end of a segment."""
     with readable(path) as file:
         size = (
-            file.seek(0, 2) if not path.name.endswith(SEALED_SUFFIX) else sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
+            file.seek(0, 2)
+            if not path.name.endswith(SEALED_SUFFIX)
+            else sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
         )
         begin = size
         data = b""

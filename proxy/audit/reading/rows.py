@@ -1,4 +1,6 @@
-"""Turns records into what a person reads: one row of a table, and texts that cannot drive the terminal."""
+"""Turns records into what a person reads: one row of a table, and texts that cannot drive the
+terminal.
+"""
 
 import re
 from datetime import datetime
@@ -8,12 +10,18 @@ from proxy.audit.reading.query import CallRecord
 
 COLUMNS = ("time", "who", "call", "result", "reason", "ms", "from", "id")
 
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 def printable(text: object) -> str:
-    r"""Return a text with every control, line end and direction mark written out as ``\xNN`` or ``\uNNNN``."""
-    return _UNPRINTABLE.sub(lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", str(text))
+    r"""Return a text with every control, line end and direction mark written out as ``\xNN`` or
+    ``\uNNNN``.
+    """
+    return _UNPRINTABLE.sub(
+        lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", str(text)
+    )
 
 
 def who(record: dict[str, Any]) -> str:
@@ -21,19 +29,38 @@ def who(record: dict[str, Any]) -> str:
     principal = record.get("principal")
     if not isinstance(principal, dict):
         return "-"
-    return f"{principal.get('issuer_name')}|{principal.get('subject')}" + (" (agent)" if principal.get("agent") else "")
+    return f"{principal.get('issuer_name')}|{principal.get('subject')}" + (
+        " (agent)" if principal.get("agent") else ""
+    )
 
 
 def call_row(call: CallRecord) -> tuple[str, ...]:
     """Return the cells of `COLUMNS` for a whole call, safe to print."""
     record, done = call.decided, call.completed or {}
     summary = record.get("summary")
-    address = _address(record) if not isinstance(summary, dict) else str(summary.get("address") or "(many)")
-    result = f"{call.result} {done.get('status', '')}".strip() + (f" x{call.calls}" if call.calls > 1 else "")
+    address = (
+        _address(record)
+        if not isinstance(summary, dict)
+        else str(summary.get("address") or "(many)")
+    )
+    result = f"{call.result} {done.get('status', '')}".strip() + (
+        f" x{call.calls}" if call.calls > 1 else ""
+    )
     reason = f"{call.reason} {record.get('detail') or ''}".strip()
     if isinstance(summary, dict):
-        reason = ", ".join(f"{name} {count}" for name, count in dict(summary.get("reasons", {})).items())
-    cells = (record.get("time", ""), who(record), _target(record), result, reason, _ms(done), address, record.get("id", ""))
+        reason = ", ".join(
+            f"{name} {count}" for name, count in dict(summary.get("reasons", {})).items()
+        )
+    cells = (
+        record.get("time", ""),
+        who(record),
+        _target(record),
+        result,
+        reason,
+        _ms(done),
+        address,
+        record.get("id", ""),
+    )
     return tuple(printable(cell) for cell in cells)
 
 
@@ -43,15 +70,22 @@ def _address(record: dict[str, Any]) -> str:
 
 
 def _target(record: dict[str, Any]) -> str:
-    return " ".join(str(record[name]) for name in ("upstream", "method", "task") if record.get(name)) or "-"
+    return (
+        " ".join(str(record[name]) for name in ("upstream", "method", "task") if record.get(name))
+        or "-"
+    )
 
 
 def _ms(record: dict[str, Any]) -> str:
-    return f"{record['duration_us'] / 1000:.1f}" if isinstance(record.get("duration_us"), int) else ""
+    return (
+        f"{record['duration_us'] / 1000:.1f}" if isinstance(record.get("duration_us"), int) else ""
+    )
 
 
 class Rows:
-    """Makes rows. Remembers decided calls for as long as they are open, so that `completed` rows can name them (at most 10,000)."""
+    """Makes rows. Remembers decided calls for as long as they are open, so that `completed` rows
+    can name them (at most 10,000).
+    """
 
     def __init__(self, *, local_time: bool = False) -> None:
         """Show times in UTC, or in the zone of this machine."""
@@ -69,19 +103,36 @@ class Rows:
             reason = str(record.get("reason"))
         elif stage == "completed":
             decided = self._open.pop((log, record.get("decided")), {})
-            result, reason = f"{record.get('outcome')} {record.get('status', '')}".strip(), str(record.get("reason", ""))
+            result, reason = (
+                f"{record.get('outcome')} {record.get('status', '')}".strip(),
+                str(record.get("reason", "")),
+            )
             if isinstance(window := record.get("window"), dict):
                 result = f"{record.get('outcome')} x{window.get('calls')}"
         elif stage == "rejected" and isinstance(summary := record.get("summary"), dict):
             result = f"rejected, {summary.get('count')} more in {summary.get('seconds')} s"
-            reason = ", ".join(f"{name} {count}" for name, count in dict(summary.get("reasons", {})).items())
+            reason = ", ".join(
+                f"{name} {count}" for name, count in dict(summary.get("reasons", {})).items()
+            )
             decided = {"origin": {"address": summary.get("address") or "(many)"}}
         elif stage == "rejected":
-            result, reason = "rejected", f"{record.get('reason')} {record.get('detail', '')}".strip()
+            result, reason = (
+                "rejected",
+                f"{record.get('reason')} {record.get('detail', '')}".strip(),
+            )
         else:
             result, reason = f"[{stage}]", self._about(record)
         time = self._time(record.get("time"))
-        cells = (time, who(decided), _target(decided), result, reason, _ms(record), _address(decided), record.get("id", ""))
+        cells = (
+            time,
+            who(decided),
+            _target(decided),
+            result,
+            reason,
+            _ms(record),
+            _address(decided),
+            record.get("id", ""),
+        )
         return tuple(printable(cell) for cell in cells)
 
     def _remember(self, key: tuple[str, object], record: dict[str, Any]) -> None:
@@ -93,11 +144,19 @@ class Rows:
         if not self._local or not isinstance(text, str):
             return str(text or "")
         try:
-            return datetime.fromisoformat(text).astimezone().isoformat(sep=" ", timespec="milliseconds")
+            return (
+                datetime.fromisoformat(text)
+                .astimezone()
+                .isoformat(sep=" ", timespec="milliseconds")
+            )
         except ValueError:
             return text
 
     @staticmethod
     def _about(record: dict[str, Any]) -> str:
-        rest = {name: value for name, value in record.items() if name not in ("v", "seq", "prev", "time", "stage", "tree", "open")}
+        rest = {
+            name: value
+            for name, value in record.items()
+            if name not in ("v", "seq", "prev", "time", "stage", "tree", "open")
+        }
         return " ".join(f"{name}={value}" for name, value in rest.items() if value is not None)

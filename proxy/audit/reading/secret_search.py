@@ -9,7 +9,9 @@ from proxy.audit.redaction.redactor import Withholder
 
 
 def find_value(directory: Path, key: bytes, value: str) -> Iterator[tuple[Item, str]]:
-    """Give each record with an argument whose keyed hash is that of `value`, and the argument's name (dotted)."""
+    """Give each record with an argument whose keyed hash is that of `value`, and the argument's
+    name (dotted).
+    """
     wanted = Withholder(key).keyed(value)
     for item in read_all(directory, sift=lambda raw: wanted.encode() in raw):
         for name in _places(item.record.get("args"), wanted, ""):

@@ -1,4 +1,6 @@
-"""Counts: who called what how often, and what was refused. Heartbeat windows and floods count as the calls they stand for."""
+"""Counts: who called what how often, and what was refused. Heartbeat windows and floods count as
+the calls they stand for.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -32,7 +34,9 @@ class Stats:
             self.rejected += count
             inner = record.get("summary")
             if isinstance(inner, dict):
-                self.refusals.update({str(reason): int(n) for reason, n in dict(inner.get("reasons", {})).items()})
+                self.refusals.update(
+                    {str(reason): int(n) for reason, n in dict(inner.get("reasons", {})).items()}
+                )
             else:
                 self.refusals[call.reason] += 1
             return
@@ -52,6 +56,8 @@ def count(calls: Iterable[CallRecord]) -> Stats:
 
 
 def bar(value: int, largest: int, width: int = 30) -> str:
-    """Return a bar of at most `width` cells, in eighths of a cell, at least a sliver for anything above zero."""
+    """Return a bar of at most `width` cells, in eighths of a cell, at least a sliver for anything
+    above zero.
+    """
     eighths = 0 if largest <= 0 else max(1 if value else 0, round(value * width * 8 / largest))
     return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")

@@ -1,4 +1,6 @@
-"""How much there is of a value, found without looking at each of thousands of texts: what bounds the work of recording it."""
+"""How much there is of a value, found without looking at each of thousands of texts: what bounds
+the work of recording it.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +9,8 @@ _LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 def count_parts(value: object, enough: int) -> int:
-    """Count the parts that recording a value would look at one by one, up to a little more than `enough`.
+    """Count the parts that recording a value would look at one by one, up to a little more than
+    `enough`.
 
     A list of texts alone is one part, since its texts are looked at all at once.
     """
@@ -29,7 +32,9 @@ def count_parts(value: object, enough: int) -> int:
 
 
 def joined_texts(items: list[Any]) -> str | None:
-    """Return all items of a list in one text if they are texts, else None: three times as fast as asking each for its type."""
+    """Return all items of a list in one text if they are texts, else None: three times as fast as
+    asking each for its type.
+    """
     if items and not type(items[0]) is type(items[-1]) is str:
         return None
     try:

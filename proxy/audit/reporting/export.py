@@ -1,7 +1,9 @@
-"""Calls in other systems' forms: OCSF API Activity (class 6003, schema 1.3.0), and flat rows for CSV and Parquet.
+"""Calls in other systems' forms: OCSF API Activity (class 6003, schema 1.3.0), and flat rows for
+CSV and Parquet.
 
-In OCSF a view is a Read and every other class an Update; a refusal has status Failure and severity Low, an allowed admin call
-severity Low, all else Informational. What OCSF has no place for stands in ``unmapped``, under the log's own names.
+In OCSF a view is a Read and every other class an Update; a refusal has status Failure and severity
+Low, an allowed admin call severity Low, all else Informational. What OCSF has no place for stands
+in ``unmapped``, under the log's own names.
 """
 
 from datetime import datetime
@@ -15,18 +17,32 @@ OCSF_VERSION: Final = "1.3.0"
 _CLASS, _CATEGORY = 6003, 6
 _READ, _UPDATE, _UNKNOWN = 2, 3, 0
 _SUCCESS, _FAILURE = 1, 2
-_UNMAPPED = ("stage", "class", "protocol", "task", "decision", "policies", "policy_hash", "detail", "summary")
+_UNMAPPED = (
+    "stage",
+    "class",
+    "protocol",
+    "task",
+    "decision",
+    "policies",
+    "policy_hash",
+    "detail",
+    "summary",
+)
 
 COLUMNS: Final = (
     "time", "log", "seq", "id", "issuer", "issuer_name", "subject", "roles", "agent", "address", "port", "tls", "user_agent", "upstream",
     "protocol", "method", "class", "task", "args", "decision", "reason", "detail", "policies", "policy_hash", "result", "outcome_reason",
     "status", "bytes", "duration_us", "calls",
 )  # fmt: skip
-"""The columns of flat rows, in order. `calls` is how many calls a row stands for (heartbeat windows, summaries of floods)."""
+"""The columns of flat rows, in order. `calls` is how many calls a row stands for (heartbeat
+windows, summaries of floods).
+"""
 
 
 def flat(call: CallRecord) -> dict[str, str | int | bool | None]:
-    """Return a call as one row: texts, numbers and truth values; lists joined with spaces, arguments as JSON."""
+    """Return a call as one row: texts, numbers and truth values; lists joined with spaces,
+    arguments as JSON.
+    """
     record, done = call.decided, call.completed or {}
     principal, origin = _inner(record, "principal"), _inner(record, "origin")
     args = record.get("args")
@@ -76,8 +92,13 @@ def ocsf(call: CallRecord) -> dict[str, Any]:
         event["src_endpoint"]["port"] = origin["port"]
     if done:
         code = done.get("status")
-        event["api"]["response"] = {"code": code if isinstance(code, int) else 0, "message": str(done.get("outcome"))}
-        event["unmapped"]["completed"] = {name: done[name] for name in ("seq", "outcome", "bytes", "window") if name in done}
+        event["api"]["response"] = {
+            "code": code if isinstance(code, int) else 0,
+            "message": str(done.get("outcome")),
+        }
+        event["unmapped"]["completed"] = {
+            name: done[name] for name in ("seq", "outcome", "bytes", "window") if name in done
+        }
         if isinstance(code, int):
             event["http_response"] = {"code": code}
         if isinstance(done.get("duration_us"), int):
@@ -90,7 +111,13 @@ def _user(principal: dict[str, Any]) -> dict[str, Any]:
         return {"uid": "unknown", "type_id": 0}
     groups = [{"name": str(role), "type": "role"} for role in principal.get("roles", ())]
     uid = f"{principal.get('issuer')}|{principal.get('subject')}"
-    return {"uid": uid, "name": str(principal.get("subject")), "domain": str(principal.get("issuer_name")), "type_id": 1, "groups": groups}
+    return {
+        "uid": uid,
+        "name": str(principal.get("subject")),
+        "domain": str(principal.get("issuer_name")),
+        "type_id": 1,
+        "groups": groups,
+    }
 
 
 def _millis(text: object) -> int:

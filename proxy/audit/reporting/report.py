@@ -1,7 +1,8 @@
 """Reports for controls: what a report is, and the three forms it is given in.
 
-A report names the checkpoints it was computed from, one a log, and looks at the records below them only: whoever has the log
-and these checkpoints can compute it again. The HTML is one file without scripts or anything fetched, and prints well.
+A report names the checkpoints it was computed from, one a log, and looks at the records below them
+only: whoever has the log and these checkpoints can compute it again. The HTML is one file without
+scripts or anything fetched, and prints well.
 """
 
 import csv
@@ -21,7 +22,9 @@ from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of a report. `rows` are as wide as `columns`; `texts` are preformatted paragraphs below it (differences, say)."""
+    """One table of a report. `rows` are as wide as `columns`; `texts` are preformatted paragraphs
+    below it (differences, say).
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -41,8 +44,15 @@ class Report:
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what stands at its head."""
-        basis = [("Computed from", f"{c.origin}, {c.size} records, root {b64encode(c.root).decode()}") for c in self.basis]
-        return [("Period", self.period), *(basis or [("Computed from", "no checkpoint")]), *(("Note", note) for note in self.notes)]
+        basis = [
+            ("Computed from", f"{c.origin}, {c.size} records, root {b64encode(c.root).decode()}")
+            for c in self.basis
+        ]
+        return [
+            ("Period", self.period),
+            *(basis or [("Computed from", "no checkpoint")]),
+            *(("Note", note) for note in self.notes),
+        ]
 
 
 def last_checkpoints(directory: Path) -> dict[str, Checkpoint]:
@@ -63,7 +73,9 @@ def last_checkpoints(directory: Path) -> dict[str, Checkpoint]:
 
 
 def below(calls: Iterable[CallRecord], basis: Mapping[str, Checkpoint]) -> Iterator[CallRecord]:
-    """Leave out what the checkpoints do not cover: later calls, and later outcomes of calls they do cover."""
+    """Leave out what the checkpoints do not cover: later calls, and later outcomes of calls they do
+    cover.
+    """
     for call in calls:
         checkpoint = basis.get(call.log)
         if checkpoint is None or call.decided.get("seq", 0) >= checkpoint.size:
@@ -80,7 +92,10 @@ def as_text(report: Report) -> str:
         lines += ["", section.title, "-" * len(section.title)]
         table = [section.columns, *(tuple(printable(cell) for cell in row) for row in section.rows)]
         widths = [max(len(row[column]) for row in table) for column in range(len(section.columns))]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
         if not section.rows:
             lines.append("(none)")
         for text in section.texts:
@@ -89,7 +104,9 @@ def as_text(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """Return the report as CSV: facts first, then each table under its title. No cell is a formula to a spreadsheet."""
+    """Return the report as CSV: facts first, then each table under its title. No cell is a formula
+    to a spreadsheet.
+    """
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([report.title])
@@ -99,7 +116,9 @@ def as_csv(report: Report) -> str:
         writer.writerow([section.title])
         writer.writerow(section.columns)
         writer.writerows([defused(printable(cell)) for cell in row] for row in section.rows)
-        writer.writerows([defused(printable(line))] for text in section.texts for line in text.splitlines())
+        writer.writerows(
+            [defused(printable(line))] for text in section.texts for line in text.splitlines()
+        )
     return out.getvalue()
 
 
@@ -133,12 +152,22 @@ def as_html(report: Report) -> str:
     for section in report.sections:
         parts.append(f"<h2>{_html(section.title)}</h2>")
         if section.rows:
-            parts.append("<table><thead><tr>" + "".join(f"<th>{_html(name)}</th>" for name in section.columns) + "</tr></thead><tbody>")
-            parts += ["<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in section.rows]
+            parts.append(
+                "<table><thead><tr>"
+                + "".join(f"<th>{_html(name)}</th>" for name in section.columns)
+                + "</tr></thead><tbody>"
+            )
+            parts += [
+                "<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>"
+                for row in section.rows
+            ]
             parts.append("</tbody></table>")
         else:
             parts.append("<p>None.</p>")
-        parts += ["<pre>" + "\n".join(_html(line) for line in text.splitlines()) + "</pre>" for text in section.texts]
+        parts += [
+            "<pre>" + "\n".join(_html(line) for line in text.splitlines()) + "</pre>"
+            for text in section.texts
+        ]
     return "\n".join([*parts, "</body></html>\n"])
 
 

@@ -1,8 +1,9 @@
 """Compresses sealed segments: about a tenth of the size, the same records, byte for byte.
 
-The compressed file is complete, read back and compared before it gets its name, and the plain one goes only after that name
-is durable; a crash at any point leaves a whole segment. Its mtime in the gzip header is zero: compressing twice gives the same bytes.
-ISA-L writes it and zlib reads it back, so that no mistake of the one passes for a record. Neither holds the interpreter's lock.
+The compressed file is complete, read back and compared before it gets its name, and the plain one
+goes only after that name is durable; a crash at any point leaves a whole segment. Its mtime in the
+gzip header is zero: compressing twice gives the same bytes. ISA-L writes it and zlib reads it back,
+so that no mistake of the one passes for a record. Neither holds the interpreter's lock.
 """
 
 import gzip
@@ -19,23 +20,29 @@ from proxy.audit.reading.reader import DAMAGED
 from proxy.audit.writing.disk import SEALED_SUFFIX, SEGMENT_SUFFIX, segments, sync_directory
 
 _LEVEL: Final = 1
-"""Of ISA-L: records of calls that resemble each other shrink to 1/15.7, at 0.6 us a call; zlib's level 3 takes 3.2 for 1/14.8."""
+"""Of ISA-L: records of calls that resemble each other shrink to 1/15.7, at 0.6 us a call; zlib's
+level 3 takes 3.2 for 1/14.8.
+"""
 
 _PART: Final = 1 << 20
 _GZIP: Final = 31  # as zlib counts: a gzip header and trailer, the largest window
 
 
 def compress(path: Path) -> Path:
-    """Replace a sealed segment by its compressed copy and return that; raise OSError, leaving the segment as it was.
+    """Replace a sealed segment by its compressed copy and return that; raise OSError, leaving the
+    segment as it was.
 
-    Another process may be at the same segment: the one that had the log before, and ends. Each writes a file of its own, and whoever
-    comes later takes the earlier one's away, as it does with what a crash has left: of the two at most one is told that it failed.
+    Another process may be at the same segment: the one that had the log before, and ends. Each
+    writes a file of its own, and whoever comes later takes the earlier one's away, as it does with
+    what a crash has left: of the two at most one is told that it failed.
     """
     target = path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX)
     for left in target.parent.glob(f".{target.name}.*new"):
         left.unlink(missing_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
     try:
         with os.fdopen(fd, "wb") as raw:
             _pack(path, raw)
@@ -80,7 +87,9 @@ def _same(path: Path, compressed: Path) -> bool:
 
 
 class Compressor:
-    """Compresses the sealed segments of one log in the background, one thread at a time, at the lowest priority."""
+    """Compresses the sealed segments of one log in the background, one thread at a time, at the
+    lowest priority.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Do nothing until `start`."""
@@ -88,8 +97,12 @@ class Compressor:
         self._one = threading.Lock()
 
     def start(self, before: int) -> None:
-        """Compress all plain segments numbered below `before`. A failure leaves a plain segment, which is as good."""
-        threading.Thread(target=self._run, args=(before,), name="audit-compress", daemon=True).start()
+        """Compress all plain segments numbered below `before`. A failure leaves a plain segment,
+        which is as good.
+        """
+        threading.Thread(
+            target=self._run, args=(before,), name="audit-compress", daemon=True
+        ).start()
 
     def _run(self, before: int) -> None:
         with suppress(OSError):

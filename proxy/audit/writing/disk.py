@@ -1,8 +1,9 @@
 """The few file operations the log is made of, each with the failure it guards against.
 
-A file's bytes survive power loss after its own fdatasync; its *name* survives only after an fsync of its directory. A new
-file is therefore synced before its directory, and both before anything is acknowledged that rests on it. Everything is
-made 0600 (directories 0700): records name people and what they did. Nothing is ever executable.
+A file's bytes survive power loss after its own fdatasync; its *name* survives only after an fsync
+of its directory. A new file is therefore synced before its directory, and both before anything is
+acknowledged that rests on it. Everything is made 0600 (directories 0700): records name people and
+what they did. Nothing is ever executable.
 """
 
 import os
@@ -19,7 +20,9 @@ SEALED_SUFFIX: Final = ".jsonl.gz"
 CHECKPOINT_SUFFIX: Final = ".checkpoints"
 
 OPERATOR: Final = "operator"
-"""The log in which acts on the other logs are recorded, such as archiving: those have a writer already."""
+"""The log in which acts on the other logs are recorded, such as archiving: those have a writer
+already.
+"""
 
 
 class Flusher(Protocol):
@@ -42,8 +45,9 @@ class Flusher(Protocol):
 class Disk:
     """The calls that can fail under a journal; tests pass failing ones in.
 
-    `flusher` gives what makes a file durable without a thread that waits (`proxy.audit.writing.kernel_fdatasync`), or None; it is tried on the
-    descriptor that it is given.
+    `flusher` gives what makes a file durable without a thread that waits
+    (`proxy.audit.writing.kernel_fdatasync`), or None; it is tried on the descriptor that it is
+    given.
     """
 
     write: Callable[[int, bytes | memoryview], int] = os.write
@@ -57,7 +61,9 @@ def segment_name(number: int) -> str:
 
 
 def segments(directory: Path) -> dict[int, Path]:
-    """Return the segments of one log by number, in order. A plain file counts before its compressed copy."""
+    """Return the segments of one log by number, in order. A plain file counts before its compressed
+    copy.
+    """
     found: dict[int, Path] = {}
     for path in sorted(directory.iterdir()):
         stem, _, suffix = path.name.partition(".")
@@ -67,10 +73,16 @@ def segments(directory: Path) -> dict[int, Path]:
 
 
 def logs(directory: Path) -> dict[str, Path]:
-    """Return the logs of an audit directory by instance name; a directory that is a log itself is its only one."""
+    """Return the logs of an audit directory by instance name; a directory that is a log itself is
+    its only one.
+    """
     if segments(directory):
         return {directory.name: directory}
-    return {path.name: path for path in sorted(directory.iterdir()) if path.is_dir() and not path.is_symlink() and segments(path)}
+    return {
+        path.name: path
+        for path in sorted(directory.iterdir())
+        if path.is_dir() and not path.is_symlink() and segments(path)
+    }
 
 
 def make_directory(path: Path) -> None:
@@ -94,12 +106,18 @@ def sync_directory(path: Path) -> None:
 
 
 def open_append(path: Path) -> int:
-    """Open a segment for appending, made 0600 if it is new; a symbolic link in its place is refused."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """Open a segment for appending, made 0600 if it is new; a symbolic link in its place is
+    refused.
+    """
+    return os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
 
 
 def write_all(disk: Disk, fd: int, data: bytes) -> None:
-    """Write all of `data`, not yet durable. A short write (a signal, the last free block) is continued."""
+    """Write all of `data`, not yet durable. A short write (a signal, the last free block) is
+    continued.
+    """
     written = disk.write(fd, data)
     while written < len(data):
         written += disk.write(fd, memoryview(data)[written:])
@@ -124,7 +142,8 @@ def make_once(path: Path, data: bytes) -> bytes:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     _write_new(temporary, data)
     try:
-        os.link(temporary, path)  # fails if the name is taken, where a rename would replace the other's key
+        # fails if the name is taken, where a rename would replace the other's key
+        os.link(temporary, path)
     except FileExistsError:
         return path.read_bytes()
     finally:
@@ -136,7 +155,13 @@ def make_once(path: Path, data: bytes) -> bytes:
 def read_private(path: Path) -> bytes:
     """Read a key file; raise ConfigError when others than its owner may read it."""
     if path.stat().st_mode & 0o077:
-        raise ConfigError([Problem(str(path), "the key can be read by others than its owner", f"chmod 600 {path}")])
+        raise ConfigError(
+            [
+                Problem(
+                    str(path), "the key can be read by others than its owner", f"chmod 600 {path}"
+                )
+            ]
+        )
     return path.read_bytes()
 
 

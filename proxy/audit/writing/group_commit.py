@@ -1,9 +1,9 @@
 """Group commit, the event loop's half: gathers entries into batches and wakes who waits for them.
 
-Everything here but `done` and `resumed` runs in the loop's thread, so there are no locks. One batch is with the writer at
-any time; what comes meanwhile gathers for the next. A batch is handed over at the end of the loop's turn, so that all who
-were just woken and record something go along. Handing over and waking cost once a batch, and one flush serves all who
-wait for it.
+Everything here but `done` and `resumed` runs in the loop's thread, so there are no locks. One batch
+is with the writer at any time; what comes meanwhile gathers for the next. A batch is handed over at
+the end of the loop's turn, so that all who were just woken and record something go along. Handing
+over and waking cost once a batch, and one flush serves all who wait for it.
 """
 
 import asyncio
@@ -18,7 +18,9 @@ LINGER: Final = 0.05
 """Seconds a record that nobody waits for may wait for company; `audit tail -f` still feels live."""
 
 _TURNS: Final = 16
-"""Turns of the event loop that a batch may go on growing: a bound, so that no caller waits for a stream of others."""
+"""Turns of the event loop that a batch may go on growing: a bound, so that no caller waits for a
+stream of others.
+"""
 
 Ids: TypeAlias = list[str | None]
 """The ids of a waiter's calls, None for a denied one."""
@@ -27,7 +29,9 @@ _Waiter: TypeAlias = tuple["Future[int]", int, Ids]
 
 
 class Commits:
-    """The way of entries to the writer. `unwritable` makes the error that a waiter gets when its batch failed."""
+    """The way of entries to the writer. `unwritable` makes the error that a waiter gets when its
+    batch failed.
+    """
 
     def __init__(self, unwritable: Callable[[], Exception]) -> None:
         """Made before the writer, which reports back here; see `attach`."""
@@ -44,7 +48,9 @@ class Commits:
         self.went_on: Callable[[], None] = lambda: None
 
     def attach(self, writer: Writer, abandoned: Callable[[int, Ids], None]) -> None:
-        """Set the writer, and what is called with first seq and ids when a waiter had left before its batch was durable."""
+        """Set the writer, and what is called with first seq and ids when a waiter had left before
+        its batch was durable.
+        """
         self._writer = writer
         self._abandoned = abandoned
 
@@ -58,7 +64,9 @@ class Commits:
         return self.loop
 
     def durable(self, entries: Sequence[Entry], ids: Ids) -> "Future[int]":
-        """Gather entries, one for each of `ids`; the future gives the seq of the first once all are durable."""
+        """Gather entries, one for each of `ids`; the future gives the seq of the first once all are
+        durable.
+        """
         loop = self.loop or self.running_loop()
         future: Future[int] = loop.create_future()
         self._waiters.append((future, len(self.entries), ids))
@@ -69,7 +77,9 @@ class Commits:
         return future
 
     def add(self, entry: Entry) -> None:
-        """Gather an entry that nobody waits for: it goes with the next batch, or on its own after a moment."""
+        """Gather an entry that nobody waits for: it goes with the next batch, or on its own after a
+        moment.
+        """
         self.entries.append(entry)
         if not self._lingering and not self._busy:
             self._lingering = True
@@ -88,7 +98,8 @@ class Commits:
     def leave(self) -> None:
         """Stop looking at the writer's flushes: the journal ends."""
         if self.loop is not None and self._writer.flusher is not None:
-            remove: Callable[[int], object] = self.loop.remove_reader  # uvloop's answers None where asyncio's says whether it was there
+            # uvloop's answers None where asyncio's says whether it was there
+            remove: Callable[[int], object] = self.loop.remove_reader
             remove(self._writer.flusher.fileno())
 
     def done(self, batch: Batch, first: int | None) -> None:
@@ -114,10 +125,11 @@ class Commits:
             self._hand_over()
 
     def _gather(self) -> None:
-        """Hand over once a turn of the loop has brought nobody else who waits, or after `_TURNS` of them.
+        """Hand over once a turn of the loop has brought nobody else who waits, or after `_TURNS` of
+        them.
 
-        Under load that doubles the records that share a commit, and so halves what waking the two threads costs each; a
-        single caller waits one empty turn of the loop (5 us) longer.
+        Under load that doubles the records that share a commit, and so halves what waking the two
+        threads costs each; a single caller waits one empty turn of the loop (5 us) longer.
         """
         waiting = len(self._waiters)
         if waiting > self._gathered and self._turns < _TURNS:
@@ -132,7 +144,8 @@ class Commits:
         self._scheduled = False
         if self._busy or not self.entries:
             return
-        if self._writer.failure is not None:  # since they were gathered: who waits is told now, not when the log goes on
+        # since they were gathered: who waits is told now, not when the log goes on
+        if self._writer.failure is not None:
             self._refuse_gathered()
             return
         batch = Batch(self.done, self.entries)
@@ -164,7 +177,9 @@ class Commits:
             self._idle.set_result(None)
 
     def _failed(self, batch: Batch, waiters: list[_Waiter]) -> None:
-        """Refuse all who wait; keep what nobody waits for, in order, until the log can be written again."""
+        """Refuse all who wait; keep what nobody waits for, in order, until the log can be written
+        again.
+        """
         kept = self._refuse(batch.entries, waiters)
         self._refuse_gathered()
         self.entries = kept + self.entries

@@ -1,9 +1,10 @@
 """Heartbeat windows: one durable decision that many equal calls ride on, every one of them counted.
 
-A worker pings every second. The first ping is decided and recorded like any call and opens a window for its principal,
-worker id, upstream, method and address. Later pings are decided as ever; while the decision is the same one (effect, reason,
-policies, policy set, roles) they ride: nothing is written before they go on. The window ends after `SECONDS`, or at once
-when a call is decided differently. Its ``completed`` record, written when the last call inside has its answer, counts
+A worker pings every second. The first ping is decided and recorded like any call and opens a window
+for its principal, worker id, upstream, method and address. Later pings are decided as ever; while
+the decision is the same one (effect, reason, policies, policy set, roles) they ride: nothing is
+written before they go on. The window ends after `SECONDS`, or at once when a call is decided
+differently. Its ``completed`` record, written when the last call inside has its answer, counts
 calls and outcomes. A process that is killed loses at most the counts of the windows open then.
 
 Pure: it is given the times.
@@ -23,7 +24,9 @@ Key: TypeAlias = tuple[str, str, str, str, str, str]
 
 @dataclass(slots=True)
 class Window:
-    """One standing decision and the calls on it. `first` and `last` are microseconds since 1970, `ends` is monotonic."""
+    """One standing decision and the calls on it. `first` and `last` are microseconds since 1970,
+    `ends` is monotonic.
+    """
 
     key: Key
     call_id: str
@@ -45,7 +48,14 @@ def key_of(principal: Principal, worker: str, call: Call, origin: Origin) -> Key
 
 def standing_of(principal: Principal, decision: Decision) -> tuple[object, ...]:
     """Return all that must stay as it is while the window stands."""
-    return (decision.allowed, decision.reason, decision.policies, decision.policy_hash, principal.roles, principal.agent)
+    return (
+        decision.allowed,
+        decision.reason,
+        decision.policies,
+        decision.policy_hash,
+        principal.roles,
+        principal.agent,
+    )
 
 
 class Windows:
@@ -58,8 +68,12 @@ class Windows:
     def __len__(self) -> int:
         return len(self.by_sequence)
 
-    def ride(self, key: Key, standing: tuple[object, ...], now: float, moment: int) -> Window | None:
-        """Let one call ride, if a window for it is open and the decision is the same; else end that window."""
+    def ride(
+        self, key: Key, standing: tuple[object, ...], now: float, moment: int
+    ) -> Window | None:
+        """Let one call ride, if a window for it is open and the decision is the same; else end that
+        window.
+        """
         window = self._open.get(key)
         if window is None:
             return None
@@ -73,7 +87,9 @@ class Windows:
         return window
 
     def open(self, window: Window) -> None:
-        """Take up a window whose decision has just become durable. One opened at the same time for the same key ends."""
+        """Take up a window whose decision has just become durable. One opened at the same time for
+        the same key ends.
+        """
         if (other := self._open.get(window.key)) is not None:
             self._end(other)
         self._open[window.key] = self.by_sequence[window.sequence] = window
@@ -88,11 +104,17 @@ class Windows:
         return True
 
     def due(self, now: float, *, all_of_them: bool = False) -> list[Window]:
-        """Return the windows to be written down now, and forget them: ended, with nobody inside (or all)."""
+        """Return the windows to be written down now, and forget them: ended, with nobody inside (or
+        all).
+        """
         for window in list(self._open.values()):
             if all_of_them or now >= window.ends:
                 self._end(window)
-        done = [window for window in self.by_sequence.values() if window.ended and (all_of_them or window.inside == 0)]
+        done = [
+            window
+            for window in self.by_sequence.values()
+            if window.ended and (all_of_them or window.inside == 0)
+        ]
         for window in done:
             del self.by_sequence[window.sequence]
             if window.inside:

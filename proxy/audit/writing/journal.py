@@ -1,7 +1,8 @@
 """The front of the audit log: records calls and gives receipts once their records are durable.
 
-`decide` is the only maker of a `Receipt`. While the log cannot be written it raises Unavailable at once; what is known
-about calls already under way is kept and written when the writer has recovered. `Commits` gathers, `Writer` writes.
+`decide` is the only maker of a `Receipt`. While the log cannot be written it raises Unavailable at
+once; what is known about calls already under way is kept and written when the writer has recovered.
+`Commits` gathers, `Writer` writes.
 """
 
 import fcntl
@@ -17,7 +18,14 @@ from proxy.audit.format.record import Bodies, Stamps, completed, dumps, note
 from proxy.audit.redaction.redactor import Json, Withholder
 from proxy.audit.writing.disk import Disk, make_directory
 from proxy.audit.writing.group_commit import Commits, Ids
-from proxy.audit.writing.heartbeat_windows import SECONDS, Window, Windows, key_of, outcome_of, standing_of
+from proxy.audit.writing.heartbeat_windows import (
+    SECONDS,
+    Window,
+    Windows,
+    key_of,
+    outcome_of,
+    standing_of,
+)
 from proxy.audit.writing.kernel_fdatasync import REAL_DISK
 from proxy.audit.writing.keys import load_hmac_key, load_signing_key
 from proxy.audit.writing.recovery import State, recover
@@ -28,7 +36,8 @@ from proxy.model import Call, Decision, Origin, Principal, Reason, Receipt
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
-_BACKLOG = 20_000  # records gathered while the disk is slow, above which rejections are only counted
+# records gathered while the disk is slow, above which rejections are only counted
+_BACKLOG = 20_000
 _BACK_US = 1_000_000  # a clock that goes back by more than this is worth a record
 
 
@@ -37,7 +46,9 @@ class LogInUse(ConfigError):  # noqa: N818  (it says what is the case; ConfigErr
 
 
 class Journal:
-    """One log, written by this process alone. Open with `Journal.open`, use on one event loop, end with `close`."""
+    """One log, written by this process alone. Open with `Journal.open`, use on one event loop, end
+    with `close`.
+    """
 
     def __init__(self, directory: Path, lock: int, writer: Writer, commits: Commits, bodies: Bodies, rejections: Rejections,
                  clock: Callable[[], int]) -> None:  # fmt: skip
@@ -74,27 +85,47 @@ class Journal:
         timing: Timing | None = None,
         rejections: Rejections | None = None,
     ) -> "Journal":
-        """Open the log of instance `name` under the audit `directory`, recover it, and record that a process writes it now.
+        """Open the log of instance `name` under the audit `directory`, recover it, and record that
+        a process writes it now.
 
-        `site` and `name` make the log's origin name, ``site/name``; a log keeps the site it began with. `signing_key` is a
-        PEM; without it the key beside the log signs. Sealed segments are compressed in the background if `compress`. `clock`
-        gives nanoseconds since 1970. Blocks; raises ConfigError when the log cannot be used.
+        `site` and `name` make the log's origin name, ``site/name``; a log keeps the site it began
+        with. `signing_key` is a PEM; without it the key beside the log signs. Sealed segments are
+        compressed in the background if `compress`. `clock` gives nanoseconds since 1970. Blocks;
+        raises ConfigError when the log cannot be used.
         """
         if not _NAME.fullmatch(name) or not _SITE.fullmatch(site):
-            raise ConfigError([Problem("audit", f"{site!r}/{name!r} is no name of a log", "use letters, digits, '.', '_' and '-'")])
+            raise ConfigError(
+                [
+                    Problem(
+                        "audit",
+                        f"{site!r}/{name!r} is no name of a log",
+                        "use letters, digits, '.', '_' and '-'",
+                    )
+                ]
+            )
         log = directory / name
         try:
             make_directory(log)
             lock = _lock(log)
             try:
-                withholder = Withholder(load_hmac_key(directory), text_limit=text_limit, extra_names=secret_names)
+                withholder = Withholder(
+                    load_hmac_key(directory), text_limit=text_limit, extra_names=secret_names
+                )
                 state = recover(log)
                 site = state.origin.rpartition("/")[0] or site
                 signer = Signer(f"{site}/{name}", load_signing_key(directory, site, signing_key))
                 commits = Commits(lambda: journal._unwritable())
                 writer = Writer(log, signer, state, disk=disk, clock=clock, segment_bytes=segment_bytes, compress=compress,
                                 timing=timing or Timing(), resumed=commits.resumed)  # fmt: skip
-                journal = cls(log, lock, writer, commits, Bodies(withholder), rejections or Rejections(), clock)
+                journal = cls(
+                    log,
+                    lock,
+                    writer,
+                    commits,
+                    Bodies(withholder),
+                    rejections or Rejections(),
+                    clock,
+                )
                 writer.start(_opening(state, software, max(clock() // 1000, state.time)))
             except BaseException:
                 os.close(lock)
@@ -102,7 +133,9 @@ class Journal:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else type(error).__name__
             remedy = "free or repair the disk, or mend the directory's owner"
-            raise ConfigError([Problem(str(log), f"the audit log cannot be written: {why}", remedy)]) from None
+            raise ConfigError(
+                [Problem(str(log), f"the audit log cannot be written: {why}", remedy)]
+            ) from None
         return journal
 
     @property
@@ -122,23 +155,28 @@ class Journal:
 
     @property
     def commits(self) -> int:
-        """How many fdatasyncs have made records durable: `size` over this is how many records share one."""
+        """How many fdatasyncs have made records durable: `size` over this is how many records share
+        one.
+        """
         return self._writer.commits
 
     async def decide(
         self, request_id: str, principal: Principal, origin: Origin, decided: Sequence[tuple[Call, Decision]], now_ns: int,
         heartbeat: str | None = None,
     ) -> list[Receipt | None]:  # fmt: skip
-        """Record decisions durably, all in one commit; return a receipt for each allowed call and None for each denied one.
+        """Record decisions durably, all in one commit; return a receipt for each allowed call and
+        None for each denied one.
 
-        `now_ns` is a monotonic time in nanoseconds, passed on in the receipts. `heartbeat` is the worker id of a single
-        call that the catalog marks as a heartbeat: it rides on an open window, without waiting for the disk, or opens one
-        (`proxy.audit.writing.heartbeat_windows`). Raise Unavailable(AUDIT_UNWRITABLE) when the records are not durable: then nothing may be
-        sent. When the caller's task is cancelled while it waits, the calls are closed as failed (client-gone), since
-        nobody is left to send them.
+        `now_ns` is a monotonic time in nanoseconds, passed on in the receipts. `heartbeat` is the
+        worker id of a single call that the catalog marks as a heartbeat: it rides on an open
+        window, without waiting for the disk, or opens one
+        (`proxy.audit.writing.heartbeat_windows`). Raise Unavailable(AUDIT_UNWRITABLE) when the
+        records are not durable: then nothing may be sent. When the caller's task is cancelled while
+        it waits, the calls are closed as failed (client-gone), since nobody is left to send them.
         """
         if self._writer.failure is not None or self._closed:
-            self._commits.running_loop()  # which is told when the log goes on, and then tells of this refusal
+            # which is told when the log goes on, and then tells of this refusal
+            self._commits.running_loop()
             raise self._unwritable()
         moment = self._now()
         body = self._bodies.decided
@@ -153,14 +191,18 @@ class Journal:
         if len(decided) == 1:
             call, decision = decided[0]
             ids = [request_id if decision.allowed else None]
-            entries: list[Entry] = [(moment, body(request_id, principal, origin, call, decision, window), ids[0], -1)]
+            entries: list[Entry] = [
+                (moment, body(request_id, principal, origin, call, decision, window), ids[0], -1)
+            ]
         else:
             ids = []
             entries = []
             for number, (call, decision) in enumerate(decided):
                 call_id = f"{request_id}.{number}"
                 ids.append(call_id if decision.allowed else None)
-                entries.append((moment, body(call_id, principal, origin, call, decision), ids[-1], -1))
+                entries.append(
+                    (moment, body(call_id, principal, origin, call, decision), ids[-1], -1)
+                )
         future = self._commits.durable(entries, ids)
         try:
             first = await future
@@ -172,16 +214,24 @@ class Journal:
             self._open_window(first, request_id, heartbeat, principal, origin, *decided[0], moment)
         if len(ids) == 1:
             return [None if ids[0] is None else Receipt(ids[0], first, now_ns)]
-        return [None if call_id is None else Receipt(call_id, first + number, now_ns) for number, call_id in enumerate(ids)]
+        return [
+            None if call_id is None else Receipt(call_id, first + number, now_ns)
+            for number, call_id in enumerate(ids)
+        ]
 
-    def completed(self, receipt: Receipt, *, outcome: str, status: int, sent: int, duration_us: int) -> None:
-        """Record what came of a call, once. `outcome` is "ok", "fault" or the reason code of a failure. Durable with the next commit.
+    def completed(
+        self, receipt: Receipt, *, outcome: str, status: int, sent: int, duration_us: int
+    ) -> None:
+        """Record what came of a call, once. `outcome` is "ok", "fault" or the reason code of a
+        failure. Durable with the next commit.
 
         Once the log has ended it says of every call what came of it: nothing is added to that.
         """
         if self._ended:
             return
-        if receipt.sequence in self._windows.by_sequence and self._windows.completed(receipt.sequence, outcome):
+        if receipt.sequence in self._windows.by_sequence and self._windows.completed(
+            receipt.sequence, outcome
+        ):
             return
         body = completed(receipt.call_id, receipt.sequence, outcome, status, sent, duration_us)
         self._commits.add((self._now(), body, None, receipt.sequence))
@@ -190,41 +240,59 @@ class Journal:
                  upstream: str | None = None) -> None:  # fmt: skip
         """Record a request that never became a call. Never waits, bounded in memory.
 
-        Many from one address are summed up when nobody was identified; who has a name answers for each.
+        Many from one address are summed up when nobody was identified; who has a name answers for
+        each.
         """
         room = self._writer.failure is None and len(self._commits.entries) < _BACKLOG
         now = self._commits.running_loop().time()
-        if (principal is not None and room) or self._rejections.admit(origin.address, reason.value, now, room=room):
-            self._add(self._bodies.rejected(request_id, reason, detail, origin, principal, upstream))
+        if (principal is not None and room) or self._rejections.admit(
+            origin.address, reason.value, now, room=room
+        ):
+            self._add(
+                self._bodies.rejected(request_id, reason, detail, origin, principal, upstream)
+            )
         self._watch()
 
     def policy_in_force(self, policy_hash: str, files: Mapping[str, str]) -> None:
-        """Record that from here on a policy set decides. Its texts (by file name) are kept beside the log by the set's hash.
+        """Record that from here on a policy set decides. Its texts (by file name) are kept beside
+        the log by the set's hash.
 
-        Raise Unavailable(AUDIT_UNWRITABLE) when they cannot be kept: then the set should not come into force.
+        Raise Unavailable(AUDIT_UNWRITABLE) when they cannot be kept: then the set should not come
+        into force.
         """
         try:
             texts = keep_policy_set(self.directory.parent, policy_hash, files)
         except OSError:
-            raise Unavailable(Reason.AUDIT_UNWRITABLE, "the policy set cannot be kept beside the log", retry_after=5) from None
+            raise Unavailable(
+                Reason.AUDIT_UNWRITABLE,
+                "the policy set cannot be kept beside the log",
+                retry_after=5,
+            ) from None
         names: list[Json] = [*sorted(files)]
-        self._add(note("policy", {"hash": policy_hash, "files": names, "texts_sha256": texts}), closes=IN_FORCE)
+        self._add(
+            note("policy", {"hash": policy_hash, "files": names, "texts_sha256": texts}),
+            closes=IN_FORCE,
+        )
 
     def noted(self, stage: str, members: Mapping[str, Json]) -> None:
         """Record something about the log itself, such as that segments were archived."""
         self._add(note(stage, members))
 
     async def close(self) -> None:
-        """Write all that is known, close calls still open as unknown, and end the log in order. Safe to call twice."""
+        """Write all that is known, close calls still open as unknown, and end the log in order.
+        Safe to call twice.
+        """
         if self._closed:
             return
         self._closed = True
         loop = self._commits.running_loop()
         self._tell_the_rest()
         await self._commits.settle()
-        # From here to `_ended` nobody else has a turn: who completes a call later comes too late, and its record would be a second one.
+        # From here to `_ended` nobody else has a turn: who completes a call later comes too late,
+        # and its record would be a second one.
         self._sum_up(loop.time(), all_of_them=True)
-        known = {closes for _, _, _, closes in self._commits.entries}  # the windows', and what a full disk has kept back
+        # the windows', and what a full disk has kept back
+        known = {closes for _, _, _, closes in self._commits.entries}
         for seq, call_id in sorted(self._writer.open_calls().items()):
             if seq not in known:
                 self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
@@ -237,14 +305,18 @@ class Journal:
         os.close(self._lock)
 
     def _now(self) -> int:
-        """Return the time to record. A clock that goes back cannot disorder the log: time stands still until it has caught up."""
+        """Return the time to record. A clock that goes back cannot disorder the log: time stands
+        still until it has caught up.
+        """
         moment = self._clock() // 1000
         if moment >= self._last:
             self._last = moment
             self._behind = False
         elif not self._behind and self._last - moment > _BACK_US:
             self._behind = True
-            self._commits.add((self._last, note("clock", {"behind_us": self._last - moment}), None, -1))
+            self._commits.add(
+                (self._last, note("clock", {"behind_us": self._last - moment}), None, -1)
+            )
         return self._last
 
     def _add(self, body: bytes, closes: int = -1) -> None:
@@ -253,7 +325,14 @@ class Journal:
         self._commits.add((self._now(), body, None, closes))
 
     def _ride(
-        self, worker: str, principal: Principal, origin: Origin, call: Call, decision: Decision, moment: int, now_ns: int
+        self,
+        worker: str,
+        principal: Principal,
+        origin: Origin,
+        call: Call,
+        decision: Decision,
+        moment: int,
+        now_ns: int,
     ) -> Receipt | None:
         key, standing = key_of(principal, worker, call, origin), standing_of(principal, decision)
         window = self._windows.ride(key, standing, self._commits.running_loop().time(), moment)
@@ -269,19 +348,35 @@ class Journal:
     def _abandoned(self, first: int, ids: Ids) -> None:
         for number, call_id in enumerate(ids):
             if call_id is not None:
-                self._add(completed(call_id, first + number, Reason.CLIENT_GONE, 0, 0, 0), closes=first + number)
+                self._add(
+                    completed(call_id, first + number, Reason.CLIENT_GONE, 0, 0, 0),
+                    closes=first + number,
+                )
 
     def _unwritable(self) -> Unavailable:
         self._writer.refused += 1
-        return Unavailable(Reason.AUDIT_UNWRITABLE, "the audit log cannot be written", retry_after=5)
+        return Unavailable(
+            Reason.AUDIT_UNWRITABLE, "the audit log cannot be written", retry_after=5
+        )
 
     def _tell_the_rest(self) -> None:
-        """Record the calls that were refused while the gap record was on its way: none may go uncounted."""
+        """Record the calls that were refused while the gap record was on its way: none may go
+        uncounted.
+        """
         writer = self._writer
         rest = writer.refused - writer.told
         if rest and writer.failure is None:
             writer.told += rest
-            self._add(note("gap", {"since": "", "error": "refused while the log was being resumed", "refused": rest}))
+            self._add(
+                note(
+                    "gap",
+                    {
+                        "since": "",
+                        "error": "refused while the log was being resumed",
+                        "refused": rest,
+                    },
+                )
+            )
 
     def _watch(self) -> None:
         """Look once a second, while there is something that ends by itself."""
@@ -293,7 +388,8 @@ class Journal:
         if self._closed:
             return
         loop = self._commits.running_loop()
-        if self._writer.failure is None:  # else the counts stay where they are, so that none is lost
+        # else the counts stay where they are, so that none is lost
+        if self._writer.failure is None:
             self._sum_up(loop.time())
         self._sweeping = self._rejections.watching or len(self._windows) > 0
         if self._sweeping:
@@ -325,8 +421,15 @@ def _lock(log: Path) -> int:
 
 
 def _opening(state: State, software: str, moment: int) -> list[Entry]:
-    """Return what a process writes first: that it is here, what it found, and the end of the calls its predecessor left open."""
-    recovered: Json = {"cut": state.cut, "unknown": len(state.open)} if state.cut or state.open else None
+    """Return what a process writes first: that it is here, what it found, and the end of the calls
+    its predecessor left open.
+    """
+    recovered: Json = (
+        {"cut": state.cut, "unknown": len(state.open)} if state.cut or state.open else None
+    )
     opened = note("opened", {"software": software, "pid": os.getpid(), "recovered": recovered})
-    closing: list[Entry] = [(moment, completed(call_id, seq, "unknown", 0, 0, 0), None, seq) for seq, call_id in sorted(state.open.items())]
+    closing: list[Entry] = [
+        (moment, completed(call_id, seq, "unknown", 0, 0, 0), None, seq)
+        for seq, call_id in sorted(state.open.items())
+    ]
     return [(moment, opened, None, -1), *closing]

@@ -1,13 +1,14 @@
 """Asking the kernel to make a file durable, and being told when it is, without a thread.
 
-Linux carries out an fdatasync in one of its own threads when it is submitted as asynchronous I/O (``io_submit(2)`` with
-``IOCB_CMD_FDSYNC``, since 4.18), and writes to an eventfd when it is done, which an event loop can wait for like for a
-socket. That saves the journal a thread that competes with the event loop for the interpreter: handing over a batch and
-being woken cost 40 us a call with 16 callers, of 230 in all.
+Linux carries out an fdatasync in one of its own threads when it is submitted as asynchronous I/O
+(``io_submit(2)`` with ``IOCB_CMD_FDSYNC``, since 4.18), and writes to an eventfd when it is done,
+which an event loop can wait for like for a socket. That saves the journal a thread that competes
+with the event loop for the interpreter: handing over a batch and being woken cost 40 us a call with
+16 callers, of 230 in all.
 
-The result is that of fdatasync, errors included. Containers' and systemd's usual system call filters let it through; a
-kernel or a filter that does not (or a machine whose call numbers are not known here) makes `open_flusher` return None,
-and the journal's own thread calls fdatasync instead.
+The result is that of fdatasync, errors included. Containers' and systemd's usual system call
+filters let it through; a kernel or a filter that does not (or a machine whose call numbers are not
+known here) makes `open_flusher` return None, and the journal's own thread calls fdatasync instead.
 """
 
 import ctypes
@@ -18,7 +19,8 @@ from typing import Any, Final
 
 from proxy.audit.writing.disk import Disk, Flusher
 
-_CALLS: Final = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}  # io_setup, io_destroy, io_getevents, io_submit (linux/unistd.h)
+# io_setup, io_destroy, io_getevents, io_submit (linux/unistd.h)
+_CALLS: Final = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 _FDSYNC: Final = 3  # linux/aio_abi.h: IOCB_CMD_FDSYNC
 _RESFD: Final = 1  # linux/aio_abi.h: IOCB_FLAG_RESFD
 _EVENTS: Final = 2  # one flush is under way at any time
@@ -46,7 +48,12 @@ class _Control(ctypes.Structure):
 class _Event(ctypes.Structure):
     """``struct io_event`` of linux/aio_abi.h."""
 
-    _fields_ = (("data", ctypes.c_uint64), ("control", ctypes.c_uint64), ("result", ctypes.c_int64), ("result2", ctypes.c_int64))
+    _fields_ = (
+        ("data", ctypes.c_uint64),
+        ("control", ctypes.c_uint64),
+        ("result", ctypes.c_int64),
+        ("result2", ctypes.c_int64),
+    )
 
 
 class KernelFlusher:
@@ -57,7 +64,8 @@ class KernelFlusher:
         if numbers is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         self._setup, self._destroy, self._getevents, self._submit = numbers
-        # PyDLL keeps the interpreter lock: none of these calls waits, and giving it up would cost more than they do.
+        # PyDLL keeps the interpreter lock: none of these calls waits, and giving it up would cost
+        # more than they do.
         self._call: Any = ctypes.PyDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
         context = ctypes.c_ulong(0)
@@ -84,7 +92,19 @@ class KernelFlusher:
     def finish(self) -> None:
         """Take the result, once `fileno` is readable. Raises the OSError that fdatasync would have."""
         os.eventfd_read(self._event_fd)
-        if self._check(self._call(self._getevents, self._context, ctypes.c_long(0), ctypes.c_long(_EVENTS), self._events, None)) != 1:
+        if (
+            self._check(
+                self._call(
+                    self._getevents,
+                    self._context,
+                    ctypes.c_long(0),
+                    ctypes.c_long(_EVENTS),
+                    self._events,
+                    None,
+                )
+            )
+            != 1
+        ):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         result = self._events[0].result
         if result < 0:
@@ -106,7 +126,9 @@ class KernelFlusher:
 
 
 def open_flusher(fd: int) -> Flusher | None:
-    """Return a flusher that has flushed `fd` once to show that it can, or None. Waits for that one flush."""
+    """Return a flusher that has flushed `fd` once to show that it can, or None. Waits for that one
+    flush.
+    """
     try:
         flusher = KernelFlusher()
     except OSError:

@@ -1,9 +1,10 @@
 """The keys beside the log: each made on first use, readable by its owner only.
 
-``hmac.key`` (32 random bytes, hex) keys the hashes that stand for secrets in records; one for all logs of an audit directory, so
-that one value has one hash in all of them. ``signing.key`` (Ed25519, PKCS #8 in PEM) signs checkpoints, unless the operator
-gives one from elsewhere. ``signing.pub`` lists the public keys that ever signed here, one a line, newest last: a convenience,
-and no proof, since whoever could alter the log could have replaced it too.
+``hmac.key`` (32 random bytes, hex) keys the hashes that stand for secrets in records; one for all
+logs of an audit directory, so that one value has one hash in all of them. ``signing.key`` (Ed25519,
+PKCS #8 in PEM) signs checkpoints, unless the operator gives one from elsewhere. ``signing.pub``
+lists the public keys that ever signed here, one a line, newest last: a convenience, and no proof,
+since whoever could alter the log could have replaced it too.
 """
 
 import secrets
@@ -11,7 +12,12 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from proxy.audit.format.checkpoint import BadCheckpointError, format_key, parse_keys
 from proxy.audit.writing.disk import make_directory, make_once, read_private, replace_durably
@@ -23,7 +29,9 @@ PUBLIC_KEYS = "signing.pub"
 
 
 def load_hmac_key(directory: Path, *, make: bool = True) -> bytes:
-    """Return the HMAC key of an audit directory; make it if there is none. Raise ConfigError when it cannot be used."""
+    """Return the HMAC key of an audit directory; make it if there is none. Raise ConfigError when
+    it cannot be used.
+    """
     path = directory / HMAC_KEY
     if make and not path.exists():
         make_directory(directory)
@@ -33,17 +41,23 @@ def load_hmac_key(directory: Path, *, make: bool = True) -> bytes:
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from None
     if len(key) < 16:
-        raise ConfigError([Problem(str(path), "the key is shorter than 16 bytes", "restore it from a backup")])
+        raise ConfigError(
+            [Problem(str(path), "the key is shorter than 16 bytes", "restore it from a backup")]
+        )
     return key
 
 
 def new_signing_key() -> bytes:
     """Return a new private key in PEM."""
-    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
 
 
 def load_signing_key(directory: Path, site: str, pem: bytes | None = None) -> Ed25519PrivateKey:
-    """Return the key that signs here: the one given, else the one beside the log, made if there is none; note its public part."""
+    """Return the key that signs here: the one given, else the one beside the log, made if there is
+    none; note its public part.
+    """
     path = directory / SIGNING_KEY
     try:
         if pem is None:
@@ -53,7 +67,15 @@ def load_signing_key(directory: Path, site: str, pem: bytes | None = None) -> Ed
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _unusable(path, error) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError([Problem(str(path), "the signing key is no Ed25519 key", "make one with callgate audit key make")])
+        raise ConfigError(
+            [
+                Problem(
+                    str(path),
+                    "the signing key is no Ed25519 key",
+                    "make one with callgate audit key make",
+                )
+            ]
+        )
     _publish(directory, site, key.public_key().public_bytes_raw())
     return key
 
@@ -77,4 +99,12 @@ def _publish(directory: Path, site: str, public: bytes) -> None:
 def _unusable(path: Path, error: Exception) -> ConfigError:
     if isinstance(error, ConfigError):
         return error
-    return ConfigError([Problem(str(path), f"no usable key: {type(error).__name__}", "restore it from a backup, or name the right file")])
+    return ConfigError(
+        [
+            Problem(
+                str(path),
+                f"no usable key: {type(error).__name__}",
+                "restore it from a backup, or name the right file",
+            )
+        ]
+    )

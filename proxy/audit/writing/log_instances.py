@@ -1,9 +1,10 @@
 """Which log each serving process writes, and who ends the logs of those that were killed.
 
-A log has one writer. The processes of one gate take the names ``gate``, ``gate-2`` and so on, each the first that is free: a
-process that takes another's place starts before that one has ended. So a name that was in use when its process was
-killed may not be taken again for long, and the calls that were open in it would stay open. Whoever starts therefore ends
-such logs: opening one recovers it and closes its open calls as unknown.
+A log has one writer. The processes of one gate take the names ``gate``, ``gate-2`` and so on, each
+the first that is free: a process that takes another's place starts before that one has ended. So a
+name that was in use when its process was killed may not be taken again for long, and the calls that
+were open in it would stay open. Whoever starts therefore ends such logs: opening one recovers it
+and closes its open calls as unknown.
 """
 
 import asyncio
@@ -28,12 +29,16 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def lane_names(name: str, processes: int) -> list[str]:
-    """The names that the processes of the gate `name` may take, in the order in which they are tried."""
+    """The names that the processes of the gate `name` may take, in the order in which they are
+    tried.
+    """
     return [name, *(f"{name}-{number}" for number in range(2, 2 * processes + _MORE + 1))]
 
 
 def open_first_free(names: Sequence[str], opened: Open) -> Journal:
-    """The log of this process alone. Raises `ConfigError`; `LogInUse` when all of `names` are taken."""
+    """The log of this process alone. Raises `ConfigError`; `LogInUse` when all of `names` are
+    taken.
+    """
     for name in names[:-1]:
         with contextlib.suppress(LogInUse):
             return opened(name)
@@ -41,7 +46,9 @@ def open_first_free(names: Sequence[str], opened: Open) -> Journal:
 
 
 def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None:
-    """End every log in `directory` of those names that nobody writes and that was not ended in order. Blocks; for a thread of its own."""
+    """End every log in `directory` of those names that nobody writes and that was not ended in
+    order. Blocks; for a thread of its own.
+    """
     found = logs(directory)
     for name in names:
         if name not in found:
@@ -54,7 +61,12 @@ def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None
                 asyncio.run(_end(name, opened))
         except ConfigError as error:
             for problem in error.problems:
-                _log.error("abandoned log not ended", place=problem.place, what=problem.what, remedy=problem.remedy)
+                _log.error(
+                    "abandoned log not ended",
+                    place=problem.place,
+                    what=problem.what,
+                    remedy=problem.remedy,
+                )
 
 
 async def _end(name: str, opened: Open) -> None:

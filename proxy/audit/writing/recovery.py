@@ -1,10 +1,11 @@
 """Finds where a log ends after any kind of end: in order, by kill -9, by power loss.
 
-The last segment's first record holds the edge of the tree before it and the calls then open, so this one file is all
-that has to be read. Its lines are taken up to the first that does not follow from the one before (not whole, no JSON,
-wrong ``seq`` or ``prev``). What comes after was never acknowledged: an acknowledgement follows fdatasync, and fdatasync
-covers all bytes before it. That tail is kept aside in ``NNNNNNNN.cut`` and cut off. If records are missing that a signed
-checkpoint covers, then it is not a torn tail but damage: ConfigError, and nothing is changed.
+The last segment's first record holds the edge of the tree before it and the calls then open, so
+this one file is all that has to be read. Its lines are taken up to the first that does not follow
+from the one before (not whole, no JSON, wrong ``seq`` or ``prev``). What comes after was never
+acknowledged: an acknowledgement follows fdatasync, and fdatasync covers all bytes before it. That
+tail is kept aside in ``NNNNNNNN.cut`` and cut off. If records are missing that a signed checkpoint
+covers, then it is not a torn tail but damage: ConfigError, and nothing is changed.
 """
 
 import gzip
@@ -20,7 +21,14 @@ from proxy.audit.format.checkpoint import BadCheckpointError, parse, split, whol
 from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.format.record import FIRST_PREV
 from proxy.audit.reading.reader import DAMAGED
-from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, SEALED_SUFFIX, open_append, segment_name, segments, sync_directory
+from proxy.audit.writing.disk import (
+    CHECKPOINT_SUFFIX,
+    SEALED_SUFFIX,
+    open_append,
+    segment_name,
+    segments,
+    sync_directory,
+)
 from proxy.errors import ConfigError, Problem
 
 _REMEDY = "callgate audit verify names the damage; keep the directory as evidence and start with another instance name"
@@ -28,7 +36,9 @@ _REMEDY = "callgate audit verify names the damage; keep the directory as evidenc
 
 @dataclass(slots=True)
 class State:
-    """Where a log stands: all that its writer must know to go on. `number` is 0 for a log without segments."""
+    """Where a log stands: all that its writer must know to go on. `number` is 0 for a log without
+    segments.
+    """
 
     number: int = 0
     offset: int = 0
@@ -60,7 +70,8 @@ def recover(directory: Path) -> State:
         if scanned is None:  # not even its first record was finished: the segment never began
             cuts.append((number, path, 0))
             packed = path.with_name(segment_name(number) + SEALED_SUFFIX)
-            if path != packed and packed.exists():  # it was sealed, and its compressed copy made: that one is as good
+            # it was sealed, and its compressed copy made: that one is as good
+            if path != packed and packed.exists():
                 found.append((number, packed))
             continue
         state = scanned
@@ -92,7 +103,11 @@ def scan(path: Path, number: int) -> State | None:
                     state.prev = record["prev"].encode()
                     state.open = dict(record["open"])
                     state.origin = str(record["log"])
-                    if record["stage"] != "segment" or record["segment"] != number or state.tree.root().hex() != tree["root"]:
+                    if (
+                        record["stage"] != "segment"
+                        or record["segment"] != number
+                        or state.tree.root().hex() != tree["root"]
+                    ):
                         break
                 if record["seq"] != state.tree.size or record["prev"] != state.prev.decode():
                     break

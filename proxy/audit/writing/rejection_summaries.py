@@ -1,8 +1,9 @@
 """Keeps floods of refused requests out of the log without keeping silent about them.
 
-The first rejections of an address in a window are written one by one; the rest are counted, and one summary says how
-many there were when the window ends. Memory is bounded: when `ADDRESSES` are being watched, all others share one window.
-An IPv6 address stands for its /64, since whoever has one address of it has all of them.
+The first rejections of an address in a window are written one by one; the rest are counted, and one
+summary says how many there were when the window ends. Memory is bounded: when `ADDRESSES` are being
+watched, all others share one window. An IPv6 address stands for its /64, since whoever has one
+address of it has all of them.
 
 Pure: it is given the time, and says what to write.
 """
@@ -29,7 +30,9 @@ class Rejections:
     """Decides which rejections are written one by one, and sums up the others."""
 
     def __init__(self, *, each: int = 10, seconds: float = 10.0, total: int = 1000) -> None:
-        """Write at most `each` of one address, and `total` of all addresses, in a window of `seconds`."""
+        """Write at most `each` of one address, and `total` of all addresses, in a window of
+        `seconds`.
+        """
         self._each = each
         self._seconds = seconds
         self._total = total
@@ -37,7 +40,9 @@ class Rejections:
         self._windows: dict[str, _Window] = {}
 
     def admit(self, address: str, reason: str, now: float, *, room: bool = True) -> bool:
-        """Say whether this rejection is to be written; if not (or there is no `room`), count it. `now` is monotonic, in seconds."""
+        """Say whether this rejection is to be written; if not (or there is no `room`), count it.
+        `now` is monotonic, in seconds.
+        """
         key = watched(address)
         window = self._windows.get(key)
         if window is None:
@@ -61,7 +66,14 @@ class Rejections:
             if window.counted:
                 reasons: dict[str, Json] = dict(sorted(window.counted.items()))
                 seconds = round(self._seconds + now - window.ends, 3)
-                summaries.append({"address": key or None, "count": window.counted.total(), "seconds": seconds, "reasons": reasons})
+                summaries.append(
+                    {
+                        "address": key or None,
+                        "count": window.counted.total(),
+                        "seconds": seconds,
+                        "reasons": reasons,
+                    }
+                )
         return summaries
 
     @property

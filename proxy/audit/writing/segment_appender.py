@@ -1,12 +1,15 @@
-"""The files of one log and its tree: records are made of bodies, appended, and sealed segment by segment.
+"""The files of one log and its tree: records are made of bodies, appended, and sealed segment by
+segment.
 
-Appending has three steps, so that whoever makes the file durable may do so in the way that suits it: `prepare` works out
-the bytes and the tree as it will be, `write` puts the bytes into the file, `accept` takes the new state over once the file
-is durable. Until then nothing has changed here, and a failed step is as if it had not been begun.
+Appending has three steps, so that whoever makes the file durable may do so in the way that suits
+it: `prepare` works out the bytes and the tree as it will be, `write` puts the bytes into the file,
+`accept` takes the new state over once the file is durable. Until then nothing has changed here, and
+a failed step is as if it had not been begun.
 
-After a failed write or fdatasync the kernel may have thrown the pages away and forgotten the error, so asking again
-proves nothing: the file is cut back to the last acknowledged byte, read again from disk and compared with the tree in
-memory, and writing goes on in a new segment whose ``gap`` record says since when and why (`go_on`).
+After a failed write or fdatasync the kernel may have thrown the pages away and forgotten the error,
+so asking again proves nothing: the file is cut back to the last acknowledged byte, read again from
+disk and compared with the tree in memory, and writing goes on in a new segment whose ``gap`` record
+says since when and why (`go_on`).
 
 No locks and no threads here; `proxy.audit.writing.writer` sees to it that one at a time is at work.
 """
@@ -36,10 +39,14 @@ from proxy.audit.writing.disk import (
 from proxy.audit.writing.recovery import State, scan
 
 Entry: TypeAlias = tuple[int, bytes, str | None, int]
-"""Microseconds since 1970, record body, id of the call it opens (or None), seq of the call it completes (or -1, or `IN_FORCE`)."""
+"""Microseconds since 1970, record body, id of the call it opens (or None), seq of the call it
+completes (or -1, or `IN_FORCE`).
+"""
 
 IN_FORCE = -2
-"""In place of a seq: the body says which policy set is in force, and every later segment says so again."""
+"""In place of a seq: the body says which policy set is in force, and every later segment says so
+again.
+"""
 
 DAY_US = 86_400_000_000
 
@@ -56,9 +63,20 @@ class Prepared:
 
 
 class Appender:
-    """Owns the files of one log and its tree. Made with a recovered state. What can fail raises OSError."""
+    """Owns the files of one log and its tree. Made with a recovered state. What can fail raises
+    OSError.
+    """
 
-    def __init__(self, directory: Path, signer: Signer, state: State, *, disk: Disk, segment_bytes: int, compress: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        signer: Signer,
+        state: State,
+        *,
+        disk: Disk,
+        segment_bytes: int,
+        compress: bool,
+    ) -> None:
         """Take over the log that `signer` signs."""
         self.state = state
         self.fd = -1
@@ -79,10 +97,16 @@ class Appender:
 
     def fits(self, entries: list[Entry]) -> bool:
         """Whether `entries` belong into the present segment; else `append` begins the next."""
-        return self.fd >= 0 and self.state.offset < self._segment_bytes and entries[-1][0] // DAY_US <= self._day
+        return (
+            self.fd >= 0
+            and self.state.offset < self._segment_bytes
+            and entries[-1][0] // DAY_US <= self._day
+        )
 
     def append(self, entries: list[Entry]) -> int:
-        """Append entries durably; return the seq of the first. State changes only after the last step that can fail."""
+        """Append entries durably; return the seq of the first. State changes only after the last
+        step that can fail.
+        """
         if not self.fits(entries):
             self._begin_segment(entries[0][0])
             self._day = entries[-1][0] // DAY_US
@@ -126,7 +150,12 @@ class Appender:
             elif closes == IN_FORCE:
                 self._policy = body
             seq += 1
-        state.tree, state.prev, state.time, state.offset = prepared.tree, prepared.prev, prepared.time, offset + len(prepared.data)
+        state.tree, state.prev, state.time, state.offset = (
+            prepared.tree,
+            prepared.prev,
+            prepared.time,
+            offset + len(prepared.data),
+        )
         self.commits += 1
         self.active_at = time.monotonic()
 
@@ -140,7 +169,9 @@ class Appender:
         try:
             end = os.fstat(fd).st_size
             try:
-                write_whole(self._disk, fd, self._signer.sign(state.tree.size, state.tree.root()) + b"\n")
+                write_whole(
+                    self._disk, fd, self._signer.sign(state.tree.size, state.tree.root()) + b"\n"
+                )
             except OSError:
                 os.ftruncate(fd, end)
                 raise
@@ -151,7 +182,9 @@ class Appender:
         self.signed, self.signed_at = state.tree.size, time.monotonic()
 
     def go_on(self, since: int, now: int, error: str, refused: int) -> None:
-        """After a failure: prove what was acknowledged, and begin a segment that tells of the gap. Times in microseconds."""
+        """After a failure: prove what was acknowledged, and begin a segment that tells of the gap.
+        Times in microseconds.
+        """
         self._cut_back()
         gap = note("gap", {"since": self.stamp(since).decode(), "error": error, "refused": refused})
         self._begin_segment(now, ((now, gap, None, -1),))
@@ -168,14 +201,25 @@ class Appender:
         self.accept(prepared, offset)
 
     def _begin_segment(self, moment: int, more: tuple[Entry, ...] = ()) -> None:
-        """Begin the next segment with its first record. What stands under its name already was never acknowledged."""
+        """Begin the next segment with its first record. What stands under its name already was
+        never acknowledged.
+        """
         state = self.state
         self.sign()
         number = state.number + 1
-        tree = {"size": state.tree.size, "root": state.tree.root().hex(), "edge": [part.hex() for part in state.tree.edge]}
+        tree = {
+            "size": state.tree.size,
+            "root": state.tree.root().hex(),
+            "edge": [part.hex() for part in state.tree.edge],
+        }
         head = note(
             "segment",
-            {"log": self._signer.origin, "segment": number, "tree": tree, "open": [[seq, call_id] for seq, call_id in state.open.items()]},  # type: ignore[dict-item]  # mypy does not see list[str] as list[Json]
+            {
+                "log": self._signer.origin,
+                "segment": number,
+                "tree": tree,  # type: ignore[dict-item]  # mypy does not see list[str] as list[Json]
+                "open": [[seq, call_id] for seq, call_id in state.open.items()],
+            },
         )
         if self._policy:
             head = b'%b,"policy":{%b}' % (head[:-1], self._policy.partition(b",")[2])
@@ -204,11 +248,16 @@ class Appender:
         try:
             os.ftruncate(fd, state.offset)
             self._disk.fdatasync(fd)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # read the disk again, not the memory of it
+            # read the disk again, not the memory of it
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
         found = scan(path, state.number)
-        if found is None or found.tree.size != state.tree.size or found.tree.root() != state.tree.root():
+        if (
+            found is None
+            or found.tree.size != state.tree.size
+            or found.tree.root() != state.tree.root()
+        ):
             raise OSError("the acknowledged records cannot be read back; see callgate audit verify")
 
     def _path(self, number: int) -> Path:

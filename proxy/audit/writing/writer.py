@@ -1,22 +1,26 @@
-"""Who writes a log when: the event loop as a rule, a thread of its own for all that may take longer.
+"""Who writes a log when: the event loop as a rule, a thread of its own for all that may take
+longer.
 
-Group commit: a whole batch is appended with one write and made durable with one flush, and reported once. The event loop
-gathers the next batch meanwhile, so that under load one flush serves many calls and no call waits for another's second
-one. There are two roads for a batch:
+Group commit: a whole batch is appended with one write and made durable with one flush, and reported
+once. The event loop gathers the next batch meanwhile, so that under load one flush serves many
+calls and no call waits for another's second one. There are two roads for a batch:
 
-* `begin` on the event loop: the write goes to the page cache, and the kernel does the flush and says when it is done
+* `begin` on the event loop: the write goes to the page cache, and the kernel does the flush and
+says when it is done
   (`proxy.audit.writing.kernel_fdatasync`). Nobody waits, and no thread takes part.
-* `put`, the thread: everything that is rare or waits for the disk. It begins segments, signs checkpoints, tries to go on
+* `put`, the thread: everything that is rare or waits for the disk. It begins segments, signs
+checkpoints, tries to go on
   after a failure, and takes every batch where the kernel cannot do the flush.
 
-One of the two is at work at any time: who appends or signs holds the turn. The event loop never waits for it, since
-it can hand its batch to the thread.
+One of the two is at work at any time: who appends or signs holds the turn. The event loop never
+waits for it, since it can hand its batch to the thread.
 
-A failed write or flush acknowledges nothing; until the log has been proved and goes on in a new segment (tried every
-`probe` seconds, `Appender.go_on`) every batch fails at once.
+A failed write or flush acknowledges nothing; until the log has been proved and goes on in a new
+segment (tried every `probe` seconds, `Appender.go_on`) every batch fails at once.
 
-A signed checkpoint follows within a second of any record, at every rotation, at the end, and hourly when idle (an ``idle`` record
-goes before it, so that silence is on record too). A checkpoint that cannot be written stops the journal as a record would.
+A signed checkpoint follows within a second of any record, at every rotation, at the end, and hourly
+when idle (an ``idle`` record goes before it, so that silence is on record too). A checkpoint that
+cannot be written stops the journal as a record would.
 """
 
 import os
@@ -42,7 +46,9 @@ _LOOK: Final = "look"  # in place of a batch: the thread is to find out anew wha
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often things happen, in seconds: checkpoints while records arrive, signs of life when idle, tries to write again."""
+    """How often things happen, in seconds: checkpoints while records arrive, signs of life when
+    idle, tries to write again.
+    """
 
     checkpoint: float = 1.0
     idle: float = 3600.0
@@ -51,7 +57,9 @@ class Timing:
 
 @dataclass(slots=True)
 class Batch:
-    """What goes to disk together. `done` is called in either thread: with the seq of the first entry, or None if it failed."""
+    """What goes to disk together. `done` is called in either thread: with the seq of the first
+    entry, or None if it failed.
+    """
 
     done: "Callable[[Batch, int | None], None]"
     entries: list[Entry] = field(default_factory=list)
@@ -73,13 +81,19 @@ class Writer:
         clock: Callable[[], int],
         resumed: Callable[[], None],
     ) -> None:
-        """Take over the log that `signer` signs. `clock` gives nanoseconds since 1970; `resumed` is called from the thread."""
+        """Take over the log that `signer` signs. `clock` gives nanoseconds since 1970; `resumed` is
+        called from the thread.
+        """
         self.failure: str | None = None
         self.refused = 0  # calls ever answered 503 for a failure; the event loop alone counts
-        self.told = 0  # how many of them gap records have told of; the thread alone counts, but while it is at rest
+        # how many of them gap records have told of; the thread alone counts, but while it is at
+        # rest
+        self.told = 0
         self.flusher: Flusher | None = None  # how the kernel does the flush; None when it cannot
         self._kernel_takes = True  # flushes, as far as is known
-        self._log = Appender(directory, signer, state, disk=disk, segment_bytes=segment_bytes, compress=compress)
+        self._log = Appender(
+            directory, signer, state, disk=disk, segment_bytes=segment_bytes, compress=compress
+        )
         self._disk = disk
         self._timing = timing
         self._clock = clock
@@ -88,7 +102,9 @@ class Writer:
         self._turn = threading.Lock()
         self._flying: tuple[Batch, Prepared] | None = None
         self._queue: SimpleQueue[Batch | Literal["look"] | None] = SimpleQueue()
-        self._keeper = threading.Thread(target=self._run, name=f"audit-{directory.name}", daemon=True)
+        self._keeper = threading.Thread(
+            target=self._run, name=f"audit-{directory.name}", daemon=True
+        )
 
     @property
     def size(self) -> int:
@@ -102,7 +118,9 @@ class Writer:
 
     @property
     def last_time(self) -> int:
-        """The time of the last record in microseconds since 1970: no later one may have an earlier time."""
+        """The time of the last record in microseconds since 1970: no later one may have an earlier
+        time.
+        """
         return self._log.state.time
 
     def open_calls(self) -> dict[int, str]:
@@ -110,7 +128,9 @@ class Writer:
         return dict(self._log.state.open)
 
     def start(self, entries: list[Entry]) -> None:
-        """Write the first entries and a checkpoint at once, in the caller's thread (raises OSError), then start the thread."""
+        """Write the first entries and a checkpoint at once, in the caller's thread (raises
+        OSError), then start the thread.
+        """
         self._log.append(entries)
         self._log.sign()
         self.flusher = self._disk.flusher(self._log.fd)
@@ -119,9 +139,11 @@ class Writer:
     # -- the event loop's road
 
     def begin(self, batch: Batch) -> bool:
-        """Begin to write `batch` without waiting; `flushed` has to be called when the flusher says so. Event loop only.
+        """Begin to write `batch` without waiting; `flushed` has to be called when the flusher says
+        so. Event loop only.
 
-        False when it is the thread's turn, or something for the thread to do: then `put` takes the batch.
+        False when it is the thread's turn, or something for the thread to do: then `put` takes the
+        batch.
         """
         flusher, log = self.flusher, self._log
         if flusher is None or not self._kernel_takes or not self._turn.acquire(blocking=False):
@@ -135,7 +157,9 @@ class Writer:
             self._kernel_takes = False
             flusher.start(log.fd)
             self._kernel_takes = True
-        except Exception as error:  # whatever it was, this batch is not durable; if the kernel takes no flush, the thread takes the next
+        # whatever it was, this batch is not durable; if the kernel takes no flush, the thread takes
+        # the next
+        except Exception as error:
             self._fail(error)
             self._turn.release()
             self._queue.put(_LOOK)
@@ -206,7 +230,10 @@ class Writer:
 
     def _sign_due(self) -> bool:
         log = self._log
-        return log.signed != log.state.tree.size and time.monotonic() - log.signed_at >= self._timing.checkpoint
+        return (
+            log.signed != log.state.tree.size
+            and time.monotonic() - log.signed_at >= self._timing.checkpoint
+        )
 
     def _patience(self) -> float:
         """Return how long to wait for a batch before something is to be done without one."""
@@ -218,7 +245,9 @@ class Writer:
         return max(0.0, log.active_at + self._timing.idle - now)
 
     def _alone(self) -> None:
-        """Do what is due without a batch: try to write again, or sign, or say that nothing happened."""
+        """Do what is due without a batch: try to write again, or sign, or say that nothing
+        happened.
+        """
         log = self._log
         with self._turn:
             if self.failure is not None:

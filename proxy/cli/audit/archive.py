@@ -15,27 +15,49 @@ from proxy.cli.audit.common import Config, Directory, app, directory, fail, inst
 from proxy.errors import ConfigError
 
 
-@app.command(epilog="Example: callgate audit archive --before 90d --to /mnt/worm/callgate --dir /var/lib/callgate/audit")
+@app.command(
+    epilog="Example: callgate audit archive --before 90d --to /mnt/worm/callgate --dir /var/lib/callgate/audit"
+)
 def archive(
-    before: Annotated[str, typer.Option("--before", help="Move segments wholly older than this: 2026-01-31, or 90d.", metavar="TIME")],
+    before: Annotated[
+        str,
+        typer.Option(
+            "--before",
+            help="Move segments wholly older than this: 2026-01-31, or 90d.",
+            metavar="TIME",
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="The directory to move them to.")],
     dir_: Directory = None,
     config: Config = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
     key: Annotated[
-        Path | None, typer.Option("--signing-key", help="The private key, if it is not beside the log.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--signing-key",
+            help="The private key, if it is not beside the log.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Compress old sealed segments, copy them with their checkpoints, record it, and only then remove them here.
+    """Compress old sealed segments, copy them with their checkpoints, record it, and only then
+    remove them here.
 
-    The gate may go on writing meanwhile. What remains verifies; so does the archive, with the same key.
+    The gate may go on writing meanwhile. What remains verifies; so does the archive, with the same
+    key.
     """
     where, limit = directory(dir_, config), instant(before)
     assert limit is not None
     try:
-        plans = [found for path in logs(where).values() if path.name != OPERATOR and (found := plan(path, limit)) is not None]
+        plans = [
+            found
+            for path in logs(where).values()
+            if path.name != OPERATOR and (found := plan(path, limit)) is not None
+        ]
         for planned in plans:
-            print(f"{printable(planned.origin)}: segments {planned.first} to {planned.last}, up to record {planned.size - 1:,}")
+            print(
+                f"{printable(planned.origin)}: segments {planned.first} to {planned.last}, up to record {planned.size - 1:,}"
+            )
         if not plans:
             print("nothing is that old")
         elif not dry:
@@ -51,12 +73,16 @@ def _move(where: Path, plans: list[Plan], to: Path, signing_key: bytes | None) -
     asyncio.run(_record(where, plans, to, signing_key))
     for planned, files in copied:
         remove(files)
-        print(f"moved {len(planned.numbers)} segment(s) of {printable(planned.origin)} to {to / planned.directory.name}")
+        print(
+            f"moved {len(planned.numbers)} segment(s) of {printable(planned.origin)} to {to / planned.directory.name}"
+        )
 
 
 async def _record(where: Path, plans: list[Plan], to: Path, signing_key: bytes | None) -> None:
     """Write and sign the records, and come back only when they are durable."""
-    journal = Journal.open(where, name=OPERATOR, site=plans[0].origin.rpartition("/")[0], signing_key=signing_key)
+    journal = Journal.open(
+        where, name=OPERATOR, site=plans[0].origin.rpartition("/")[0], signing_key=signing_key
+    )
     before = journal.size
     for planned in plans:
         journal.noted("archived", planned.record(to / planned.directory.name))

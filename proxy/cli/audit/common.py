@@ -18,10 +18,20 @@ _SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
 
 _WIDE = 40  # a longer cell does not push the columns of all other rows aside
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Read, check and report on the audit log.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Read, check and report on the audit log."
+)
 
-Directory = Annotated[Path | None, typer.Option("--dir", "-d", help="The audit directory, or one log in it.", show_default=False)]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="A callgate.toml that names the audit directory.", show_default=False)]
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", "-d", help="The audit directory, or one log in it.", show_default=False),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="A callgate.toml that names the audit directory.", show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -37,8 +47,11 @@ def directory(given: Path | None, config: Path | None) -> Path:
     if found is None:
         path = config or Path("callgate.toml")
         if not path.is_file():
-            fail(f"there are no settings at {path}: name the audit directory with --dir, or the settings with --config")
-        from proxy.config.loading import load_settings  # here, so that reading a log with --dir needs no settings machinery
+            fail(
+                f"there are no settings at {path}: name the audit directory with --dir, or the settings with --config"
+            )
+        # here, so that reading a log with --dir needs no settings machinery
+        from proxy.config.loading import load_settings
         from proxy.errors import ConfigError
 
         try:
@@ -48,12 +61,16 @@ def directory(given: Path | None, config: Path | None) -> Path:
     if not found.is_dir():
         fail(f"{found} is no directory")
     if not logs(found):
-        fail(f"there is no log in {found}: name the directory in which a gate keeps its audit logs, or one log in it")
+        fail(
+            f"there is no log in {found}: name the directory in which a gate keeps its audit logs, or one log in it"
+        )
     return found
 
 
 def instant(text: str | None) -> str | None:
-    """Return a time as records have it: from a date, a date and time (UTC unless it says otherwise), or a span like 2h or 7d ago."""
+    """Return a time as records have it: from a date, a date and time (UTC unless it says
+    otherwise), or a span like 2h or 7d ago.
+    """
     if text is None:
         return None
     if (span := _SPAN.fullmatch(text)) is not None:
@@ -69,24 +86,49 @@ def instant(text: str | None) -> str | None:
 
 
 def table(rows: Iterable[Sequence[str]], columns: Sequence[str] = COLUMNS) -> None:
-    """Print aligned lines, never cut or folded, so that an id can be copied; coloured and with a header on a terminal."""
+    """Print aligned lines, never cut or folded, so that an id can be copied; coloured and with a
+    header on a terminal.
+    """
     held = list(rows)
-    widths = [min(_WIDE, max(len(row[column]) for row in held)) for column in range(len(columns))] if held else []
+    widths = (
+        [min(_WIDE, max(len(row[column]) for row in held)) for column in range(len(columns))]
+        if held
+        else []
+    )
     if not sys.stdout.isatty():
         for row in held:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            print(
+                "  ".join(
+                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+                ).rstrip()
+            )
         return
     console = Console(soft_wrap=True, highlight=False)
     widths = [max(width, len(name)) for width, name in zip(widths, columns, strict=bool(held))]
-    console.print(Text("  ".join(name.ljust(width) for name, width in zip(columns, widths, strict=bool(held))).rstrip(), style="bold"))
+    console.print(
+        Text(
+            "  ".join(
+                name.ljust(width) for name, width in zip(columns, widths, strict=bool(held))
+            ).rstrip(),
+            style="bold",
+        )
+    )
     for row in held:
-        cells = (Text(cell.ljust(width), style=colour(cell)) for cell, width in zip(row, widths, strict=True))
+        cells = (
+            Text(cell.ljust(width), style=colour(cell))
+            for cell, width in zip(row, widths, strict=True)
+        )
         console.print(Text("  ").join(cells))
 
 
 def colour(cell: str) -> str:
     """Return the colour of a cell by what it says."""
     word = cell.partition(" ")[0]
-    return {"deny": "red", "failed": "red", "rejected,": "yellow", "rejected": "yellow", "unknown": "yellow", "allow": "green"}.get(
-        word, ""
-    )
+    return {
+        "deny": "red",
+        "failed": "red",
+        "rejected,": "yellow",
+        "rejected": "yellow",
+        "unknown": "yellow",
+        "allow": "green",
+    }.get(word, "")

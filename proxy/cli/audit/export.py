@@ -35,21 +35,33 @@ class Form(StrEnum):
 def export(
     dir_: Directory = None,
     config: Config = None,
-    form: Annotated[Form, typer.Option("--form", help="OCSF API Activity as JSON lines, CSV, or Parquet.")] = Form.OCSF,
+    form: Annotated[
+        Form, typer.Option("--form", help="OCSF API Activity as JSON lines, CSV, or Parquet.")
+    ] = Form.OCSF,
     since: Since = None,
     until: Until = None,
     upstream: Upstream = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; standard output without it (not Parquet).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The file to write; standard output without it (not Parquet)."
+        ),
+    ] = None,
 ) -> None:
     """Write calls for other systems; streams, however many there are."""
-    calls = find(directory(dir_, config), Filter(since=instant(since), until=instant(until), upstream=upstream))
+    calls = find(
+        directory(dir_, config),
+        Filter(since=instant(since), until=instant(until), upstream=upstream),
+    )
     if form is Form.PARQUET:
         if out is None:
             fail("Parquet needs --out FILE")
         _parquet(calls, out)
         return
     try:
-        target = nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="")
+        target = (
+            nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="")
+        )
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")
     with target as stream:
@@ -61,7 +73,10 @@ def export(
             writer.writerow(COLUMNS)
             for call in calls:
                 row = flat(call)
-                writer.writerow(defused(printable(value)) if isinstance(value := row[name], str) else value for name in COLUMNS)
+                writer.writerow(
+                    defused(printable(value)) if isinstance(value := row[name], str) else value
+                    for name in COLUMNS
+                )
 
 
 def _parquet(calls: Iterator[CallRecord], out: Path) -> None:
@@ -72,7 +87,17 @@ def _parquet(calls: Iterator[CallRecord], out: Path) -> None:
         fail("Parquet needs pyarrow: pip install callgate[parquet]")
     whole = {"seq", "port", "status", "bytes", "duration_us", "calls"}
     schema = arrow.schema(
-        [(name, arrow.int64() if name in whole else arrow.bool_() if name == "agent" else arrow.string()) for name in COLUMNS]
+        [
+            (
+                name,
+                arrow.int64()
+                if name in whole
+                else arrow.bool_()
+                if name == "agent"
+                else arrow.string(),
+            )
+            for name in COLUMNS
+        ]
     )
     with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
         while part := [flat(call) for call in islice(calls, _PART)]:

@@ -11,13 +11,23 @@ from proxy.audit.writing.keys import PUBLIC_KEYS, new_signing_key, public_keys
 from proxy.cli.audit.common import Config, Directory, app, directory, fail
 from proxy.errors import ConfigError
 
-key = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make and show the keys that sign checkpoints.")
+key = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Make and show the keys that sign checkpoints.",
+)
 app.add_typer(key, name="key")
 
 
 @key.command(epilog="Example: callgate audit key make /etc/callgate/audit-signing.key")
-def make(path: Annotated[Path, typer.Argument(help="Where the private key goes; it must not be there yet.")]) -> None:
-    """Make a private key (Ed25519, PEM, 0600). The gate takes it by file or environment; without one it makes its own."""
+def make(
+    path: Annotated[
+        Path, typer.Argument(help="Where the private key goes; it must not be there yet.")
+    ],
+) -> None:
+    """Make a private key (Ed25519, PEM, 0600). The gate takes it by file or environment; without
+    one it makes its own.
+    """
     pem = new_signing_key()
     try:
         if make_once(path, pem) != pem:
@@ -27,13 +37,20 @@ def make(path: Annotated[Path, typer.Argument(help="Where the private key goes; 
     print(path)
 
 
-@key.command(epilog="Example: callgate audit key show --dir /var/lib/callgate/audit --log gate > gate.vkey")
+@key.command(
+    epilog="Example: callgate audit key show --dir /var/lib/callgate/audit --log gate > gate.vkey"
+)
 def show(
     dir_: Directory = None,
     config: Config = None,
-    log: Annotated[str | None, typer.Option("--log", help="Show them under this log's own origin name, for other tools.")] = None,
+    log: Annotated[
+        str | None,
+        typer.Option("--log", help="Show them under this log's own origin name, for other tools."),
+    ] = None,
 ) -> None:
-    """Show the public keys that have signed here, newest last: keep them where the operator cannot write."""
+    """Show the public keys that have signed here, newest last: keep them where the operator cannot
+    write.
+    """
     try:
         for name, public in public_keys(directory(dir_, config) / PUBLIC_KEYS):
             print(format_key(f"{name}/{log}" if log else name, public))

@@ -1,4 +1,6 @@
-"""``callgate audit prove`` and ``verify-proof``: evidence of single records that stands without the log."""
+"""``callgate audit prove`` and ``verify-proof``: evidence of single records that stands without the
+log.
+"""
 
 import sys
 from pathlib import Path
@@ -17,7 +19,9 @@ from proxy.cli.audit.verify import named_keys
 
 @app.command(epilog="Example: callgate audit prove 7Q2M4K1X > 7Q2M4K1X.proof")
 def prove(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="A request id, or a call's id in a multicall.")],
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="A request id, or a call's id in a multicall.")
+    ],
     dir_: Directory = None,
     config: Config = None,
 ) -> None:
@@ -36,10 +40,20 @@ def prove(
         fail(str(error), 1)
 
 
-@app.command("verify-proof", epilog="Example: callgate audit verify-proof 7Q2M4K1X.proof --key signing.pub")
+@app.command(
+    "verify-proof", epilog="Example: callgate audit verify-proof 7Q2M4K1X.proof --key signing.pub"
+)
 def verify_proof(
     path: Annotated[Path, typer.Argument(help="The proof.")],
-    key: Annotated[str, typer.Option("--key", "-k", metavar="KEY", help="The public key of the log: a file, or the key itself as text.")],
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key",
+            "-k",
+            metavar="KEY",
+            help="The public key of the log: a file, or the key itself as text.",
+        ),
+    ],
 ) -> None:
     """Check a proof without the log: 0 it holds, 1 it does not, 2 it could not be checked."""
     try:
@@ -56,4 +70,6 @@ def verify_proof(
         record = one.record
         result = record.get("decision") or record.get("outcome") or ""
         what = f"{record.get('stage')} {record.get('id', '')} {who(record)} {record.get('method', '')} {result}"
-        print(f"PROVED  record {one.index} of {printable(one.checkpoint.origin)}, at {printable(record.get('time'))}: {printable(what)}")
+        print(
+            f"PROVED  record {one.index} of {printable(one.checkpoint.origin)}, at {printable(record.get('time'))}: {printable(what)}"
+        )

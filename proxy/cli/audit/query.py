@@ -21,18 +21,37 @@ from proxy.model import Permission, Reason
 _PART = 200  # rows laid out together: the first ones show while the rest is still being read
 
 Since = Annotated[
-    str | None, typer.Option("--since", help="From this time on: 2026-01-31, 2026-01-31T12:00Z, or 2h, 7d ago.", metavar="TIME")
+    str | None,
+    typer.Option(
+        "--since",
+        help="From this time on: 2026-01-31, 2026-01-31T12:00Z, or 2h, 7d ago.",
+        metavar="TIME",
+    ),
 ]
-Until = Annotated[str | None, typer.Option("--until", help="Before this time, written alike.", metavar="TIME")]
-Principal = Annotated[str | None, typer.Option("--principal", help="A subject, issuer name|subject, or issuer|subject.")]
+Until = Annotated[
+    str | None, typer.Option("--until", help="Before this time, written alike.", metavar="TIME")
+]
+Principal = Annotated[
+    str | None,
+    typer.Option("--principal", help="A subject, issuer name|subject, or issuer|subject."),
+]
 Role = Annotated[str | None, typer.Option("--role", help="A role that the principal held.")]
 Method = Annotated[str | None, typer.Option("--method", help="A method.")]
-Class = Annotated[str | None, typer.Option("--class", help="A permission class: view, work, trigger or admin.")]
+Class = Annotated[
+    str | None, typer.Option("--class", help="A permission class: view, work, trigger or admin.")
+]
 Upstream = Annotated[str | None, typer.Option("--upstream", help="An upstream by name.")]
-Effect = Annotated[str | None, typer.Option("--decision", help="allow, deny, or rejected (what never became a call).")]
-Why = Annotated[str | None, typer.Option("--reason", help="A reason code, as the README lists them.")]
+Effect = Annotated[
+    str | None,
+    typer.Option("--decision", help="allow, deny, or rejected (what never became a call)."),
+]
+Why = Annotated[
+    str | None, typer.Option("--reason", help="A reason code, as the README lists them.")
+]
 Task = Annotated[str | None, typer.Option("--task", help="A task id or a task family.")]
-Address = Annotated[str | None, typer.Option("--address", help="The address a call came from (one, no network).")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="The address a call came from (one, no network).")
+]
 Id = Annotated[str | None, typer.Option("--id", help="A request id.")]
 
 
@@ -51,8 +70,23 @@ def query(
     try:
         address = None if address is None else str(ip_address(address))
     except ValueError:
-        fail(f"--address {printable(address)} is no address: write one such as 10.0.0.7, without a mask")
-    wanted = Filter(instant(since), instant(until), principal, role, method, class_, upstream, decision, reason, task, address, id_)
+        fail(
+            f"--address {printable(address)} is no address: write one such as 10.0.0.7, without a mask"
+        )
+    wanted = Filter(
+        instant(since),
+        instant(until),
+        principal,
+        role,
+        method,
+        class_,
+        upstream,
+        decision,
+        reason,
+        task,
+        address,
+        id_,
+    )
     calls = find(directory(dir_, config), wanted)
     if not (_as_json(calls) if as_json else _as_csv(calls) if as_csv else _as_table(calls)):
         print("callgate audit: no call matches", file=sys.stderr)
@@ -71,11 +105,26 @@ def stats(
     upstream: Upstream = None, top: Annotated[int, typer.Option("--top", min=1, help="How many of each.")] = 10, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Count who called what how often, and what was refused."""
-    wanted = Filter(since=instant(since), until=instant(until), principal=principal, upstream=upstream)
+    wanted = Filter(
+        since=instant(since), until=instant(until), principal=principal, upstream=upstream
+    )
     found = count(find(directory(dir_, config), wanted))
     if as_json:
-        counters = {name: dict(getattr(found, name).most_common()) for name in ("results", "principals", "methods", "refusals")}
-        print(dumps({"first": found.first, "last": found.last, "calls": found.calls, "rejected": found.rejected, **counters}).decode())
+        counters = {
+            name: dict(getattr(found, name).most_common())
+            for name in ("results", "principals", "methods", "refusals")
+        }
+        print(
+            dumps(
+                {
+                    "first": found.first,
+                    "last": found.last,
+                    "calls": found.calls,
+                    "rejected": found.rejected,
+                    **counters,
+                }
+            ).decode()
+        )
         return
     _print_stats(found, top)
 
@@ -84,7 +133,15 @@ def _as_json(calls: Iterator[CallRecord]) -> int:
     shown = 0
     for call in calls:
         sys.stdout.write(
-            dumps({"log": call.log, "result": call.result, "decided": call.decided, "completed": call.completed}).decode() + "\n"
+            dumps(
+                {
+                    "log": call.log,
+                    "result": call.result,
+                    "decided": call.decided,
+                    "completed": call.completed,
+                }
+            ).decode()
+            + "\n"
         )
         shown += 1
     return shown
@@ -109,7 +166,9 @@ def _as_table(calls: Iterator[CallRecord]) -> int:
 
 
 def _print_stats(found: Stats, top: int) -> None:
-    print(f"{found.calls:,} calls and {found.rejected:,} rejected requests, {found.first or '-'} to {found.last or '-'}")
+    print(
+        f"{found.calls:,} calls and {found.rejected:,} rejected requests, {found.first or '-'} to {found.last or '-'}"
+    )
     for title, counter in (
         ("Results", found.results),
         ("Who", found.principals),
@@ -127,6 +186,8 @@ def _print_bars(title: str, counter: Counter[str], top: int) -> None:
     names = [printable(name) for name, _ in rows]
     width = max(len(name) for name in names)
     for name, (_, value) in zip(names, rows, strict=True):
-        print(f"  {name.ljust(width)}  {value:>9,}  {bar(value, rows[0][1]) if sys.stdout.isatty() else ''}".rstrip())
+        print(
+            f"  {name.ljust(width)}  {value:>9,}  {bar(value, rows[0][1]) if sys.stdout.isatty() else ''}".rstrip()
+        )
     if len(counter) > top:
         print(f"  and {len(counter) - top} more")

@@ -23,7 +23,9 @@ from proxy.cli.audit.verify import Key, operator_beside, progress, trusted_keys
 from proxy.errors import ConfigError
 
 report = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Reports for controls, each naming the checkpoints it was computed from."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Reports for controls, each naming the checkpoints it was computed from.",
 )
 app.add_typer(report, name="report")
 
@@ -37,7 +39,12 @@ class Form(StrEnum):
 
 
 Shape = Annotated[Form, typer.Option("--form", help="Text, CSV, or one self-contained HTML page.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; standard output without it.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", help="The file to write; standard output without it.", show_default=False
+    ),
+]
 At = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,7 +54,9 @@ At = Annotated[
 ]  # fmt: skip
 
 
-@report.command(epilog="Example: callgate audit report access --since 90d --form html --out access.html --config callgate.toml")
+@report.command(
+    epilog="Example: callgate audit report access --since 90d --form html --out access.html --config callgate.toml"
+)
 def access(
     config: Config = None,
     dir_: Directory = None,
@@ -59,29 +68,48 @@ def access(
 ) -> None:
     """Show who holds which rights and what they used of them, unused rights first.
 
-    Rights come from the policy set that was in force at the end of the period (or at --at), as it is kept beside the log; the
-    files of today have no say.
+    Rights come from the policy set that was in force at the end of the period (or at --at), as it
+    is kept beside the log; the files of today have no say.
     """
-    from proxy.cli.audit.rights import rights  # here, so that reports which need no policies load none of the policy engine
+    # here, so that reports which need no policies load none of the policy engine
+    from proxy.cli.audit.rights import rights
 
     where, basis = _where(dir_, config, at)
     end = instant(until) or "~"
-    sets = [found for found in controls.policy_sets(_items(where, basis, b'"policy"', b'"segment"'), where) if found.time < end]
+    sets = [
+        found
+        for found in controls.policy_sets(_items(where, basis, b'"policy"', b'"segment"'), where)
+        if found.time < end
+    ]
     if not sets:
-        fail("no record up to there says which policy set was in force: was the gate ever started on this log?")
+        fail(
+            "no record up to there says which policy set was in force: was the gate ever started on this log?"
+        )
     last = sets[-1]
     try:
         held = rights(last)
     except ConfigError as error:
         fail(f"{last.hash}, in force since {last.time}: {error}")
     begin = instant(since) or ""
-    in_period = {found.hash for number, found in enumerate(sets) if number + 1 == len(sets) or sets[number + 1].time >= begin}
+    in_period = {
+        found.hash
+        for number, found in enumerate(sets)
+        if number + 1 == len(sets) or sets[number + 1].time >= begin
+    }
     notes = [f"Rights are those of the policy set in force at the end of the period, {last.hash}, since {last.time} at the latest.",
              "A right with conditions on arguments counts as granted."]  # fmt: skip
     if len(in_period) > 1:
-        notes.append(f"{len(in_period)} policy sets were in force in the period; callgate audit report changes has the differences.")
+        notes.append(
+            f"{len(in_period)} policy sets were in force in the period; callgate audit report changes has the differences."
+        )
     calls = below(find(where, Filter(since=instant(since), until=instant(until))), basis)
-    _write(controls.access(calls, held.granted, held.given, _period(since, until), list(basis.values()), notes), form, out)
+    _write(
+        controls.access(
+            calls, held.granted, held.given, _period(since, until), list(basis.values()), notes
+        ),
+        form,
+        out,
+    )
 
 
 @report.command(epilog="Example: callgate audit report changes --since 90d")
@@ -94,10 +122,18 @@ def changes(
     form: Shape = Form.TEXT,
     out: Out = None,
 ) -> None:
-    """Show every policy and roles change that came into force: when, by which hash, with the difference in text."""
+    """Show every policy and roles change that came into force: when, by which hash, with the
+    difference in text.
+    """
     where, basis = _where(dir_, config, at)
     sets = controls.policy_sets(_items(where, basis, b'"policy"', b'"segment"'), where)
-    made = controls.changes(sets, instant(since) or "", instant(until) or "~", _period(since, until), list(basis.values()))
+    made = controls.changes(
+        sets,
+        instant(since) or "",
+        instant(until) or "~",
+        _period(since, until),
+        list(basis.values()),
+    )
     _write(made, form, out)
 
 
@@ -117,9 +153,19 @@ def refusals(
     _write(controls.refusals(calls, _period(since, until), list(basis.values())), form, out)
 
 
-@report.command(epilog="Example: callgate audit report completeness --key signing.pub --form html --out completeness.html")
-def completeness(config: Config = None, dir_: Directory = None, key: Key = None, form: Shape = Form.TEXT, out: Out = None) -> None:
-    """Verify all logs and show segments, counts, checkpoints, gaps, and the key used. Exit code 1 when a log is broken."""
+@report.command(
+    epilog="Example: callgate audit report completeness --key signing.pub --form html --out completeness.html"
+)
+def completeness(
+    config: Config = None,
+    dir_: Directory = None,
+    key: Key = None,
+    form: Shape = Form.TEXT,
+    out: Out = None,
+) -> None:
+    """Verify all logs and show segments, counts, checkpoints, gaps, and the key used. Exit code 1
+    when a log is broken.
+    """
     where, basis = _where(dir_, config, None)
     keys = trusted_keys(where, key)
     with progress(where, quiet=False) as count:
@@ -130,24 +176,38 @@ def completeness(config: Config = None, dir_: Directory = None, key: Key = None,
         raise typer.Exit(1)
 
 
-def _where(dir_: Path | None, config: Path | None, at: Sequence[str] | None) -> tuple[Path, dict[str, Checkpoint]]:
+def _where(
+    dir_: Path | None, config: Path | None, at: Sequence[str] | None
+) -> tuple[Path, dict[str, Checkpoint]]:
     """Return the audit directory, and the checkpoints to compute from, by log."""
     where = directory(dir_, config)
     if not at:
         return where, last_checkpoints(where)
-    basis = {kept.origin.rpartition("/")[2]: kept for text in at for kept in _checkpoints(where, text)}
+    basis = {
+        kept.origin.rpartition("/")[2]: kept for text in at for kept in _checkpoints(where, text)
+    }
     if missing := sorted(basis.keys() - logs(where).keys()):
         fail(f"the checkpoint is of the log {printable(missing[0])}, which is not in {where}")
     return where, basis
 
 
 def _checkpoints(where: Path, text: str) -> list[Checkpoint]:
-    """Return the checkpoints that ``--at`` means: those of a file, or the one of a log over so many records."""
+    """Return the checkpoints that ``--at`` means: those of a file, or the one of a log over so many
+    records.
+    """
     name, _, size = text.rpartition(":")
     try:
         if size.isascii() and size.isdigit() and (path := logs(where).get(name)) is not None:
-            notes = [note for file in path.glob(f"*{CHECKPOINT_SUFFIX}") for note in split(file.read_bytes())]
-            found = [kept for note in notes if f"\n{size}\n".encode() in note and (kept := parse(note)).size == int(size)]
+            notes = [
+                note
+                for file in path.glob(f"*{CHECKPOINT_SUFFIX}")
+                for note in split(file.read_bytes())
+            ]
+            found = [
+                kept
+                for note in notes
+                if f"\n{size}\n".encode() in note and (kept := parse(note)).size == int(size)
+            ]
             if not found:
                 fail(f"the log {printable(name)} has no checkpoint over {size} records")
             return found[:1]
@@ -168,7 +228,10 @@ def _period(since: str | None, until: str | None) -> str:
 
 def _write(made: Report, form: Form, out: Path | None) -> None:
     if made.basis:
-        at = " ".join(f"--at {checkpoint.origin.rpartition('/')[2]}:{checkpoint.size}" for checkpoint in made.basis)
+        at = " ".join(
+            f"--at {checkpoint.origin.rpartition('/')[2]}:{checkpoint.size}"
+            for checkpoint in made.basis
+        )
         made = replace(made, notes=(*made.notes, f"These checkpoints are named again by {at}"))
     text = {Form.TEXT: as_text, Form.CSV: as_csv, Form.HTML: as_html}[form](made)
     if out is None:

@@ -1,8 +1,11 @@
-"""What a policy set of the past allows: rebuilt from the texts kept beside the log, never from the files of today.
+"""What a policy set of the past allows: rebuilt from the texts kept beside the log, never from the
+files of today.
 
-The kept texts are those of the policies, of ``roles.toml``, of the catalogs, and which upstream had which catalog. They are
-believed only if the log vouches for them (`proxy.audit.reporting.controls.policy_sets`) and if loading them gives the very hash that
-the log names. A set that does not load, because this version of callgate reads policies otherwise, is refused.
+The kept texts are those of the policies, of ``roles.toml``, of the catalogs, and which upstream had
+which catalog. They are believed only if the log vouches for them
+(`proxy.audit.reporting.controls.policy_sets`) and if loading them gives the very hash that the log
+names. A set that does not load, because this version of callgate reads policies otherwise, is
+refused.
 """
 
 import tempfile
@@ -31,13 +34,29 @@ class Rights:
 
 
 def rights(found: InForce) -> Rights:
-    """Return the rights of a set that was in force. Raise ConfigError when it cannot be told what they were."""
+    """Return the rights of a set that was in force. Raise ConfigError when it cannot be told what
+    they were.
+    """
     if found.texts is None:
-        raise ConfigError([Problem("the policy set", found.doubt, "restore the audit directory's policies/ from a backup")])
+        raise ConfigError(
+            [
+                Problem(
+                    "the policy set",
+                    found.doubt,
+                    "restore the audit directory's policies/ from a backup",
+                )
+            ]
+        )
     policies, catalogs = _load(found.texts)
     if policies.hash != found.hash:
         raise ConfigError(
-            [Problem("the policy set", f"the kept texts have the hash {policies.hash}", "use the version of callgate of then")]
+            [
+                Problem(
+                    "the policy set",
+                    f"the kept texts have the hash {policies.hash}",
+                    "use the version of callgate of then",
+                )
+            ]
         )
     trees = tuple(policy.tree for policy in policies.policies.values())
     actions = actions_of(list(catalogs.values()))
@@ -58,7 +77,15 @@ def rights(found: InForce) -> Rights:
 def _load(texts: dict[str, str]) -> tuple[PolicySet, dict[str, Catalog]]:
     """Load a set from its texts, with the catalog of each upstream."""
     if UPSTREAMS not in texts:
-        raise ConfigError([Problem("the policy set", "its catalogs were not kept", "use the version of callgate of then")])
+        raise ConfigError(
+            [
+                Problem(
+                    "the policy set",
+                    "its catalogs were not kept",
+                    "use the version of callgate of then",
+                )
+            ]
+        )
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "catalogs").mkdir()
@@ -78,8 +105,18 @@ def _load(texts: dict[str, str]) -> tuple[PolicySet, dict[str, Catalog]]:
 
 def _whom(matcher: Matcher) -> str:
     """Say to whom a role is given, every condition of it."""
-    conditions = [f"{kind} {value}" for kind, value in (("group", matcher.group), ("subject", matcher.subject)) if value is not None]
+    conditions = [
+        f"{kind} {value}"
+        for kind, value in (("group", matcher.group), ("subject", matcher.subject))
+        if value is not None
+    ]
     if matcher.claim is not None:
-        wanted = f"contains {matcher.contains}" if matcher.contains is not None else f"equals {matcher.equals!r}"
+        wanted = (
+            f"contains {matcher.contains}"
+            if matcher.contains is not None
+            else f"equals {matcher.equals!r}"
+        )
         conditions.append(f"claim {matcher.claim} {wanted}")
-    return f"{matcher.issuer}: {' and '.join(conditions) or 'anyone'}" + (" (as an agent)" if matcher.agent else "")
+    return f"{matcher.issuer}: {' and '.join(conditions) or 'anyone'}" + (
+        " (as an agent)" if matcher.agent else ""
+    )

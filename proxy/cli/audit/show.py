@@ -1,4 +1,6 @@
-"""``callgate audit show`` and ``match``: one call whole, and whether records hold a suspected secret."""
+"""``callgate audit show`` and ``match``: one call whole, and whether records hold a suspected
+secret.
+"""
 
 import sys
 from typing import Annotated, Any
@@ -18,12 +20,16 @@ from proxy.errors import ConfigError
 
 @app.command(epilog="Example: callgate audit show 7Q2M4K1X --dir /var/lib/callgate/audit")
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="A request id, or a call's id in a multicall.")],
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="A request id, or a call's id in a multicall.")
+    ],
     dir_: Directory = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one call whole: who, what, why by which policy in which text, what came of it, and its neighbours."""
+    """Show one call whole: who, what, why by which policy in which text, what came of it, and its
+    neighbours.
+    """
     found = explain(directory(dir_, config), id_)
     if not found:
         fail(f"no record has the id {printable(id_)}", 1)
@@ -38,13 +44,23 @@ def show(
             _print(whole)
 
 
-@app.command(epilog="Example: callgate audit match --value - --dir /var/lib/callgate/audit < suspected-password")
+@app.command(
+    epilog="Example: callgate audit match --value - --dir /var/lib/callgate/audit < suspected-password"
+)
 def match(
-    value: Annotated[str, typer.Option("--value", help="The value to look for; - reads it from standard input, without a final line end.")],
+    value: Annotated[
+        str,
+        typer.Option(
+            "--value",
+            help="The value to look for; - reads it from standard input, without a final line end.",
+        ),
+    ],
     dir_: Directory = None,
     config: Config = None,
 ) -> None:
-    """Tell which records hold a value that was withheld. Exit code 1 when none does. Needs the HMAC key beside the log."""
+    """Tell which records hold a value that was withheld. Exit code 1 when none does. Needs the HMAC
+    key beside the log.
+    """
     where = directory(dir_, config)
     if value == "-":
         value = sys.stdin.read().removesuffix("\n")
@@ -53,7 +69,10 @@ def match(
         key = load_hmac_key(home, make=False)
     except ConfigError as error:
         fail(str(error))
-    rows = [(item.time, item.log, printable(item.record.get("id", "")), printable(name)) for item, name in find_value(where, key, value)]
+    rows = [
+        (item.time, item.log, printable(item.record.get("id", "")), printable(name))
+        for item, name in find_value(where, key, value)
+    ]
     if not rows:
         print("no record holds it")
         raise typer.Exit(1)
@@ -64,9 +83,7 @@ def _print(whole: Whole) -> None:
     record, done = whole.call.decided, whole.call.completed
     origin: dict[str, Any] = record.get("origin") or {}
     principal: dict[str, Any] = record.get("principal") or {}
-    address = (
-        f"{origin.get('address')} port {origin.get('port')}, {origin.get('tls') or 'no TLS'}, {origin.get('user_agent') or 'no user agent'}"
-    )
+    address = f"{origin.get('address')} port {origin.get('port')}, {origin.get('tls') or 'no TLS'}, {origin.get('user_agent') or 'no user agent'}"
     lines = [
         ("Call", f"{record.get('id')} (record {record.get('seq')} of log {whole.call.log})"),
         ("Time", str(record.get("time"))),
@@ -79,10 +96,15 @@ def _print(whole: Whole) -> None:
         ("From", address),
         (
             "What",
-            f"{record.get('upstream')} {record.get('method')} ({record.get('class')})" if record.get("method") else "no call could be read",
+            f"{record.get('upstream')} {record.get('method')} ({record.get('class')})"
+            if record.get("method")
+            else "no call could be read",
         ),
         ("Task", str(record.get("task") or "")),
-        ("Decision", f"{record.get('decision', 'rejected')}, {record.get('reason')} {record.get('detail') or ''}".strip()),
+        (
+            "Decision",
+            f"{record.get('decision', 'rejected')}, {record.get('reason')} {record.get('detail') or ''}".strip(),
+        ),
         ("Policy set", str(record.get("policy_hash") or "")),
         ("Outcome", _outcome(whole.call)),
     ]
@@ -113,7 +135,9 @@ def _outcome(call: CallRecord) -> str:
         return "still open, or the log ends here" if call.result == "open" else ""
     if isinstance(window := done.get("window"), dict):
         span = f"{window.get('first')} to {window.get('last')}"
-        outcomes = ", ".join(f"{name} {count}" for name, count in dict(window.get("outcomes") or {}).items())
+        outcomes = ", ".join(
+            f"{name} {count}" for name, count in dict(window.get("outcomes") or {}).items()
+        )
         return f"{done.get('outcome')}: {window.get('calls')} calls from {span} ({outcomes})"
     text = f"{done.get('outcome')} {done.get('reason') or ''}".strip()
     return f"{text}, status {done.get('status')}, {done.get('bytes')} bytes, {int(done.get('duration_us') or 0) / 1000:.1f} ms"

@@ -17,9 +17,15 @@ _LOOK = 0.2  # seconds between looks at the files: live to a reader, nothing to 
 def tail(
     dir_: Directory = None,
     config: Config = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last records to show.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with records as they are written.")] = False,
-    local: Annotated[bool, typer.Option("--local", help="Show times in this machine's zone instead of UTC.")] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many of the last records to show.")
+    ] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with records as they are written.")
+    ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Show times in this machine's zone instead of UTC.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the last records of all logs; follow rotation and new processes with -f."""

@@ -10,9 +10,21 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy.audit.checking.verify import Keys, LogReport, known_checkpoint, verify_directory, verify_log
+from proxy.audit.checking.verify import (
+    Keys,
+    LogReport,
+    known_checkpoint,
+    verify_directory,
+    verify_log,
+)
 from proxy.audit.checking.verify import Progress as Count
-from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, format_key, parse_keys, split
+from proxy.audit.format.checkpoint import (
+    BadCheckpointError,
+    Checkpoint,
+    format_key,
+    parse_keys,
+    split,
+)
 from proxy.audit.format.record import dumps
 from proxy.audit.reading.reader import last_items
 from proxy.audit.reading.rows import printable
@@ -30,20 +42,32 @@ Key = Annotated[
 ]  # fmt: skip
 
 
-@app.command(epilog="Example: callgate audit verify /var/lib/callgate/audit --key signing.pub --from last-month.checkpoint")
+@app.command(
+    epilog="Example: callgate audit verify /var/lib/callgate/audit --key signing.pub --from last-month.checkpoint"
+)
 def verify(
-    path: Annotated[Path, typer.Argument(help="An audit directory, one log in it, or one segment.")],
+    path: Annotated[
+        Path, typer.Argument(help="An audit directory, one log in it, or one segment.")
+    ],
     key: Key = None,
-    since: Annotated[Path | None, typer.Option("--from", help="What --keep wrote in an earlier check: check what came after it.")] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="What --keep wrote in an earlier check: check what came after it."
+        ),
+    ] = None,
     keep: Annotated[
-        Path | None, typer.Option("--keep", help="Write the last checkpoint of each log here, to keep for the next check.")
+        Path | None,
+        typer.Option(
+            "--keep", help="Write the last checkpoint of each log here, to keep for the next check."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that every record is there, in order, unaltered, and signed for.
 
-    Whoever can write the directory can cut a log and its checkpoints back to an earlier end: what --keep wrote, kept elsewhere and given
-    as --from, shows that.
+    Whoever can write the directory can cut a log and its checkpoints back to an earlier end: what
+    --keep wrote, kept elsewhere and given as --from, shows that.
     """
     if not path.exists():
         fail(f"there is no {path}: name an audit directory, one log in it, or one segment")
@@ -57,7 +81,11 @@ def verify(
         fail(f"cannot check: {printable(error)}")
     if not reports:
         fail(f"there is no log in {path}")
-    gone = [checkpoint for checkpoint in kept if not any(report.origin == checkpoint.origin or report.broken for report in reports)]
+    gone = [
+        checkpoint
+        for checkpoint in kept
+        if not any(report.origin == checkpoint.origin or report.broken for report in reports)
+    ]
     if kept and len(gone) == len(kept):
         fail(f"the kept checkpoint is of the log {printable(kept[0].origin)}, which is not here")
     for report in reports:
@@ -65,14 +93,20 @@ def verify(
     if path.is_dir() and not segments(path):
         for checkpoint in gone:
             text = f"{printable(checkpoint.origin)}: a checkpoint over {checkpoint.size:,} records was kept, and the log is not here"
-            print(dumps({"log": checkpoint.origin, "intact": False, "text": text}).decode() if as_json else f"BROKEN  {text}")
+            print(
+                dumps({"log": checkpoint.origin, "intact": False, "text": text}).decode()
+                if as_json
+                else f"BROKEN  {text}"
+            )
     else:
         gone = []
     if gone or any(report.broken for report in reports):
         raise typer.Exit(1)
     if keep is not None:
         try:
-            keep.write_bytes(b"\n".join(report.last.note for report in reports if report.last is not None))
+            keep.write_bytes(
+                b"\n".join(report.last.note for report in reports if report.last is not None)
+            )
         except OSError as error:
             fail(f"cannot write {keep}: {error.strerror}")
 
@@ -94,7 +128,9 @@ def named_keys(key: str) -> Keys:
         except BadCheckpointError as error:
             fail(f"{printable(key)} is no public key: {error}")
     if not path.is_file():
-        fail(f"there is no file {printable(key)}: give a file of public keys, or the text that callgate audit key show prints")
+        fail(
+            f"there is no file {printable(key)}: give a file of public keys, or the text that callgate audit key show prints"
+        )
     try:
         return public_keys(path)
     except ConfigError as error:
@@ -103,16 +139,28 @@ def named_keys(key: str) -> Keys:
 
 def trusted_keys(directory: Path, key: str | None, *, quiet: bool = False) -> Keys:
     """Return the public keys to check with; say so when they come from beside the log."""
-    beside = next((place / PUBLIC_KEYS for place in (directory, directory.parent) if (place / PUBLIC_KEYS).is_file()), None)
+    beside = next(
+        (
+            place / PUBLIC_KEYS
+            for place in (directory, directory.parent)
+            if (place / PUBLIC_KEYS).is_file()
+        ),
+        None,
+    )
     if key is None and beside is None:
-        fail(f"there is no public key beside {directory}: name one with --key, or an audit directory that holds {PUBLIC_KEYS}")
+        fail(
+            f"there is no public key beside {directory}: name one with --key, or an audit directory that holds {PUBLIC_KEYS}"
+        )
     chosen = key if key is not None else str(beside)
     keys = named_keys(chosen)
     if key is None and not quiet:
         print(f"Checked with the key beside the log ({chosen}):", file=sys.stderr)
         for name, public in keys:
             print(f"  {format_key(name, public)}", file=sys.stderr)
-        print("Whoever could alter the log could have replaced that key too: compare it with one kept elsewhere (--key).", file=sys.stderr)
+        print(
+            "Whoever could alter the log could have replaced that key too: compare it with one kept elsewhere (--key).",
+            file=sys.stderr,
+        )
     return keys
 
 
@@ -131,7 +179,9 @@ def as_dict(report: LogReport) -> dict[str, object]:
 
 def _check(path: Path, keys: Keys, kept: list[Checkpoint], count: Count | None) -> list[LogReport]:
     if path.is_dir():
-        return verify_directory(path, keys, kept=kept, operator=operator_beside(path), progress=count)
+        return verify_directory(
+            path, keys, kept=kept, operator=operator_beside(path), progress=count
+        )
     stem = path.name.partition(".")[0]
     if not path.is_file() or not stem.isdigit():
         fail(f"{path} is no segment of a log")
@@ -142,14 +192,22 @@ def _print(report: LogReport) -> None:
     size = f"{report.records:,} records in {report.segments} segment(s), {report.begins} to {report.ends}"
     if report.broken is not None:
         where = "" if report.broken.seq is None else f" record {report.broken.seq}"
-        print(f"BROKEN  {report.log}:{where} in segment {report.segment}: {printable(report.broken.text)} [{report.broken.wrong}]")
+        print(
+            f"BROKEN  {report.log}:{where} in segment {report.segment}: {printable(report.broken.text)} [{report.broken.wrong}]"
+        )
         return
     print(f"INTACT  {report.log}: {size}")
-    print(f"        {report.checkpoints:,} checkpoints signed as {printable(report.origin)}, the last over {report.signed:,} records")
+    print(
+        f"        {report.checkpoints:,} checkpoints signed as {printable(report.origin)}, the last over {report.signed:,} records"
+    )
     if report.unsigned:
-        print(f"        {report.unsigned} record(s) at the end have no checkpoint yet: of those a cut could not be seen")
+        print(
+            f"        {report.unsigned} record(s) at the end have no checkpoint yet: of those a cut could not be seen"
+        )
     if report.open or report.unknown:
-        print(f"        {report.open} call(s) open at the end, {report.unknown} closed as unknown after a process ended without order")
+        print(
+            f"        {report.open} call(s) open at the end, {report.unknown} closed as unknown after a process ended without order"
+        )
     if not report.ended:
         print(
             f"        does not end in order: being written, killed, or cut after {report.ends} (a checkpoint kept elsewhere tells: --from)"
@@ -157,23 +215,33 @@ def _print(report: LogReport) -> None:
     if report.gaps:
         print(f"        {report.gaps} gap(s) on record in which the log could not be written")
     if report.torn:
-        print(f"        the last {report.torn} bytes are the beginning of a record (being written, or torn)")
+        print(
+            f"        the last {report.torn} bytes are the beginning of a record (being written, or torn)"
+        )
     for note in report.notes:
         print(f"        {printable(note)}")
 
 
 def operator_beside(directory: Path) -> Path | None:
     """Return where the acts on a log are recorded, when `directory` is one log."""
-    return directory.parent / OPERATOR if segments(directory) and directory.name != OPERATOR else None
+    return (
+        directory.parent / OPERATOR if segments(directory) and directory.name != OPERATOR else None
+    )
 
 
 @contextmanager
 def progress(directory: Path, *, quiet: bool) -> Iterator[Count | None]:
-    """Show a bar on a terminal, nothing in a pipe. The goal is what the logs' last records say that they are."""
+    """Show a bar on a terminal, nothing in a pipe. The goal is what the logs' last records say that
+    they are.
+    """
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    goal = sum(int(item.record.get("seq", 0)) for path in logs(directory).values() for item in last_items(path, 1))
+    goal = sum(
+        int(item.record.get("seq", 0))
+        for path in logs(directory).values()
+        for item in last_items(path, 1)
+    )
     columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=goal or None)

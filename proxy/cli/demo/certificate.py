@@ -1,7 +1,8 @@
 """A certificate for the demo and for trying things out: a CA of its own and an ECDSA P-256 leaf.
 
-P-256, because a urllib worker makes one handshake a call and ECDSA costs the server a tenth of RSA. The CA's key is
-thrown away as soon as the leaf is signed, so trusting ``ca.pem`` trusts this one certificate and nothing that could follow.
+P-256, because a urllib worker makes one handshake a call and ECDSA costs the server a tenth of RSA.
+The CA's key is thrown away as soon as the leaf is signed, so trusting ``ca.pem`` trusts this one
+certificate and nothing that could follow.
 """
 
 import datetime
@@ -40,39 +41,62 @@ class SelfSigned:
 
 
 def make_self_signed(hostnames: Sequence[str], directory: Path, *, now: float) -> SelfSigned:
-    """Write ``ca.pem``, ``tls.crt`` and ``tls.key`` into `directory`, valid for 90 days from `now` (Unix seconds).
+    """Write ``ca.pem``, ``tls.crt`` and ``tls.key`` into `directory`, valid for 90 days from `now`
+    (Unix seconds).
 
     `hostnames` are DNS names and IP addresses. Existing files are replaced.
     """
-    start = datetime.datetime.fromtimestamp(now, datetime.UTC) - datetime.timedelta(hours=1)  # clocks differ
-    ca_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    # clocks differ
+    start = datetime.datetime.fromtimestamp(now, datetime.UTC) - datetime.timedelta(hours=1)
+    ca_key, leaf_key = (
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP256R1()),
+    )
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Callgate self-signed CA")])
     leaf_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostnames[0])])
     ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
 
-    def certificate(subject: x509.Name, key: ec.EllipticCurvePrivateKey, *usages: str) -> x509.CertificateBuilder:
+    def certificate(
+        subject: x509.Name, key: ec.EllipticCurvePrivateKey, *usages: str
+    ) -> x509.CertificateBuilder:
         usage = x509.KeyUsage(**{name: name in usages for name in _KEY_USAGES})
         return (
-            x509.CertificateBuilder(subject_name=subject, issuer_name=ca_name, public_key=key.public_key())
+            x509.CertificateBuilder(
+                subject_name=subject, issuer_name=ca_name, public_key=key.public_key()
+            )
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(start + VALID)
-            .add_extension(x509.BasicConstraints(ca=subject is ca_name, path_length=0 if subject is ca_name else None), critical=True)
+            .add_extension(
+                x509.BasicConstraints(
+                    ca=subject is ca_name, path_length=0 if subject is ca_name else None
+                ),
+                critical=True,
+            )
             .add_extension(usage, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_id), critical=False)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_id),
+                critical=False,
+            )
         )
 
     ca = certificate(ca_name, ca_key, "key_cert_sign", "crl_sign").sign(ca_key, hashes.SHA256())
     leaf = (
         certificate(leaf_name, leaf_key, "digital_signature")
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in hostnames]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(name) for name in hostnames]), critical=False
+        )
         .sign(ca_key, hashes.SHA256())
     )
     made = SelfSigned(directory / "ca.pem", directory / "tls.crt", directory / "tls.key")
     pem = serialization.Encoding.PEM
-    private = leaf_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = leaf_key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     _replace(made.key, private, 0o600)
     _replace(made.certificate, leaf.public_bytes(pem), 0o644)
     _replace(made.ca, ca.public_bytes(pem), 0o644)

@@ -1,7 +1,8 @@
 """One process of the demo: it ends when the demo does, however the demo ends.
 
-Run as a file of its own (``python -P demo_child.py luigid …``), so it imports nothing of Callgate. It asks the kernel for
-SIGTERM on the death of its parent (prctl(2), PR_SET_PDEATHSIG), so that even ``kill -9`` of the demo leaves nothing behind.
+Run as a file of its own (``python -P demo_child.py luigid …``), so it imports nothing of Callgate.
+It asks the kernel for SIGTERM on the death of its parent (prctl(2), PR_SET_PDEATHSIG), so that even
+``kill -9`` of the demo leaves nothing behind.
 """
 
 import ctypes
@@ -14,7 +15,9 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the process `parent` is gone; leave at once when it is gone already."""
+    """Have the kernel send SIGTERM when the process `parent` is gone; leave at once when it is gone
+    already.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
@@ -35,7 +38,9 @@ def supervisord(arguments: list[str]) -> None:
 
 
 def program(arguments: list[str]) -> None:
-    """Be a program for supervisord to look after: say once a minute that all is well, and do nothing else."""
+    """Be a program for supervisord to look after: say once a minute that all is well, and do
+    nothing else.
+    """
     end_with_parent(os.getppid())  # the parent is supervisord here
     while True:
         print(f"{arguments[0]}: nothing to do", flush=True)

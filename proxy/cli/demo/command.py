@@ -1,8 +1,9 @@
-"""``callgate demo``: a gate with a real luigid and a real supervisord behind it, on this machine alone.
+"""``callgate demo``: a gate with a real luigid and a real supervisord behind it, on this machine
+alone.
 
-What other programs may rely on: ``https://localhost:8443`` (``PORT`` and ``LUIGID_PORT`` override the ports), the files
-under the demo's directory, ``ready`` alone on a line once calls succeed, and that SIGINT or SIGTERM ends all of it with
-exit code 0 and leaves no process.
+What other programs may rely on: ``https://localhost:8443`` (``PORT`` and ``LUIGID_PORT`` override
+the ports), the files under the demo's directory, ``ready`` alone on a line once calls succeed, and
+that SIGINT or SIGTERM ends all of it with exit code 0 and leaves no process.
 """
 
 import asyncio
@@ -32,9 +33,10 @@ DIRECTORY = typer.Option(Path(".demo"), "--dir", help="Where the demo keeps its 
 def command(directory: Path = DIRECTORY) -> None:
     """Run a gate on https://localhost:8443 with a real luigid and supervisord behind it.
 
-    Writes settings, a certificate, policies to edit, tokens and a worker's configuration into a directory, prints
-    commands to try, and prints "ready" alone on a line when calls succeed. Ctrl-C ends all of it. Another port:
-    PORT=9443; another for luigid: LUIGID_PORT=9082. It listens on this machine alone.
+    Writes settings, a certificate, policies to edit, tokens and a worker's configuration into a
+    directory, prints commands to try, and prints "ready" alone on a line when calls succeed. Ctrl-C
+    ends all of it. Another port: PORT=9443; another for luigid: LUIGID_PORT=9082. It listens on
+    this machine alone.
     """
     import uvloop
 
@@ -43,15 +45,21 @@ def command(directory: Path = DIRECTORY) -> None:
         _give_up(f"PORT and LUIGID_PORT are both {port}. Choose two ports.")
     for name, number in (("PORT", port), ("LUIGID_PORT", luigid_port)):
         if not is_free(number):
-            _give_up(f"port {number} is in use by another program. Choose another: {name}={number + 1000} callgate demo")
+            _give_up(
+                f"port {number} is in use by another program. Choose another: {name}={number + 1000} callgate demo"
+            )
     absolute = directory.absolute()
     absolute.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (absolute / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _give_up(f"another demo runs in {directory}. Choose another directory: callgate demo --dir .demo2")
-        metrics_port = port + 1 if port < 65535 and port + 1 != luigid_port and is_free(port + 1) else 0
+            _give_up(
+                f"another demo runs in {directory}. Choose another directory: callgate demo --dir .demo2"
+            )
+        metrics_port = (
+            port + 1 if port < 65535 and port + 1 != luigid_port and is_free(port + 1) else 0
+        )
         files = DemoFiles(absolute, port, luigid_port, metrics_port, socket_path(absolute))
         raise typer.Exit(uvloop.run(_demo(files, directory)))
 
@@ -74,7 +82,10 @@ async def _demo(files: DemoFiles, shown: Path) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     write_files(files, now=time.time())
-    children = [start_luigid(files.directory, files.luigid_port), start_supervisord(files.directory)]
+    children = [
+        start_luigid(files.directory, files.luigid_port),
+        start_supervisord(files.directory),
+    ]
     gate = asyncio.create_task(_gate(files, stop))
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -113,7 +124,8 @@ async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
 
     settings = load_settings(files.settings, environ={})
     refuse_open(settings)
-    log = (files.directory / "gate.log").open("a", buffering=1, encoding="utf-8")  # open to the end: the loop may have last words
+    # open to the end: the loop may have last words
+    log = (files.directory / "gate.log").open("a", buffering=1, encoding="utf-8")
     set_up_logging(settings.log.level, settings.log.format, log)
     await run(settings, stop=stop)
 
@@ -125,7 +137,9 @@ async def _until_calls_succeed(files: DemoFiles, children: list[Child]) -> None:
     while time.monotonic() < deadline:
         for child in children:
             if child.ended is not None:
-                raise _DidNotStart(f"{child.name} ended at once. The end of {child.log}:\n{child.last_words()}")
+                raise _DidNotStart(
+                    f"{child.name} ended at once. The end of {child.log}:\n{child.last_words()}"
+                )
         try:
             await asyncio.to_thread(_call_both, files)
         except OSError as error:
@@ -133,7 +147,9 @@ async def _until_calls_succeed(files: DemoFiles, children: list[Child]) -> None:
             await asyncio.sleep(_PAUSE_SECONDS)
         else:
             return
-    raise _DidNotStart(f"no call succeeded within {READY_SECONDS:g} seconds ({last}). See {files.directory / 'gate.log'}.")
+    raise _DidNotStart(
+        f"no call succeeded within {READY_SECONDS:g} seconds ({last}). See {files.directory / 'gate.log'}."
+    )
 
 
 def _call_both(files: DemoFiles) -> None:
@@ -155,7 +171,9 @@ def _post(files: DemoFiles, path: str, body: bytes, kind: str) -> bytes:
     context = ssl.create_default_context(cafile=files.directory / "ca.pem")
     headers = {"Authorization": f"Bearer {files.token('viewer')}", "Content-Type": kind}
     request = urllib.request.Request(f"https://localhost:{files.port}{path}", body, headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     with opener.open(request, timeout=_CALL_SECONDS) as answer:
         content: bytes = answer.read()
     return content

@@ -1,7 +1,8 @@
 """The files of a demo directory: what is kept between runs, and what is fresh at each start.
 
-Kept: ``policies/`` (yours to edit), the issuer's keys, the certificate while it is valid, the audit journal, luigid's state.
-Fresh: settings, the schedulers' configurations, tokens. Everything that holds a credential has mode 0600.
+Kept: ``policies/`` (yours to edit), the issuer's keys, the certificate while it is valid, the audit
+journal, luigid's state. Fresh: settings, the schedulers' configurations, tokens. Everything that
+holds a credential has mode 0600.
 """
 
 import json
@@ -15,8 +16,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from proxy.cli.demo.certificate import make_self_signed
 from proxy.cli.demo import child as demo_child
+from proxy.cli.demo.certificate import make_self_signed
 from proxy.cli.shipped import shipped_policies
 from proxy.identity.local_issuer import LocalIssuer
 
@@ -67,7 +68,12 @@ def write_files(files: DemoFiles, *, now: float) -> None:
         make_self_signed(HOSTNAMES, directory, now=now)
     _write(
         files.settings,
-        _SETTINGS.format(port=files.port, luigid=files.luigid_port, metrics=files.metrics_port, socket=json.dumps(f"unix:{files.socket}")),
+        _SETTINGS.format(
+            port=files.port,
+            luigid=files.luigid_port,
+            metrics=files.metrics_port,
+            socket=json.dumps(f"unix:{files.socket}"),
+        ),
     )
     _write(directory / "luigid.cfg", _LUIGID)
     _write(directory / "luigi.cfg", _LUIGI.format(port=files.port))
@@ -77,7 +83,9 @@ def write_files(files: DemoFiles, *, now: float) -> None:
 
 
 def socket_path(directory: Path) -> Path:
-    """Choose where supervisord's socket goes: a socket's path has little room, so not every directory can hold it."""
+    """Choose where supervisord's socket goes: a socket's path has little room, so not every
+    directory can hold it.
+    """
     path = directory / "supervisor.sock"
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         return path
@@ -86,7 +94,9 @@ def socket_path(directory: Path) -> Path:
 
 
 def _copy_policies(to: Path) -> None:
-    """Copy the shipped policies for their new owner alone to write: a clone made with another umask is open to its group."""
+    """Copy the shipped policies for their new owner alone to write: a clone made with another umask
+    is open to its group.
+    """
     shutil.copytree(shipped_policies(), to)
     for path in (to, *to.rglob("*")):
         path.chmod(path.stat().st_mode & 0o755 | 0o600)
@@ -97,22 +107,30 @@ def _still_valid(certificate: Path, now: float) -> bool:
         ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
     except (OSError, ValueError):
         return False
-    return certificate.with_suffix(".key").exists() and ends > datetime.fromtimestamp(now + _RENEW_BEFORE, UTC)
+    return certificate.with_suffix(".key").exists() and ends > datetime.fromtimestamp(
+        now + _RENEW_BEFORE, UTC
+    )
 
 
 def _write_tokens(directory: Path, now: float) -> None:
     issuer = LocalIssuer(directory / "issuer")
     for who, groups in GROUPS.items():
-        _write(directory / "tokens" / f"{who}.jwt", issuer.issue(who, groups, DAY, now) + "\n", 0o600)
+        _write(
+            directory / "tokens" / f"{who}.jwt", issuer.issue(who, groups, DAY, now) + "\n", 0o600
+        )
     token = (directory / "tokens" / "worker.jwt").read_text(encoding="ascii").strip()
     _write(directory / "netrc", f"machine localhost login jwt password {token}\n", 0o600)
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Put a whole file in place at once: a worker that runs across a restart must not read half a netrc."""
+    """Put a whole file in place at once: a worker that runs across a restart must not read half a
+    netrc.
+    """
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+    with os.fdopen(
+        os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"
+    ) as file:
         os.fchmod(file.fileno(), mode)  # whatever the umask
         file.write(text)
     fresh.replace(path)
@@ -124,7 +142,10 @@ def _supervisord(files: DemoFiles) -> str:
 
     text = _SUPERVISORD.format(socket=plain(files.socket))
     for name in ("cleaner", "mailer"):
-        text += _PROGRAM.format(name=name, command=plain(shlex.join([sys.executable, "-P", demo_child.__file__, "program", name])))
+        text += _PROGRAM.format(
+            name=name,
+            command=plain(shlex.join([sys.executable, "-P", demo_child.__file__, "program", name])),
+        )
     return text
 
 

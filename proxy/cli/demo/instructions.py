@@ -1,4 +1,6 @@
-"""What the demo prints: commands that work when they are pasted into another shell of the same directory."""
+"""What the demo prints: commands that work when they are pasted into another shell of the same
+directory.
+"""
 
 import os
 import shlex
@@ -31,23 +33,45 @@ def what_to_try(files: DemoFiles, shown: Path) -> str:
     task = """-d 'data={"task_id":"Report"}'"""
     rows = [
         ("A viewer may look:", curl("viewer", f"{url}/api/task_list {form}")),
-        ("A viewer may not pause (403, with the reason in the status line):", curl("viewer", f"-i {url}/api/pause {form}")),
-        ("An agent may not have work done again (403):", curl("agent", f"-i {url}/api/forgive_failures {task}")),
-        ("A stranger has a good token and no role (403):", curl("stranger", f"-i {url}/api/task_list {form}")),
+        (
+            "A viewer may not pause (403, with the reason in the status line):",
+            curl("viewer", f"-i {url}/api/pause {form}"),
+        ),
+        (
+            "An agent may not have work done again (403):",
+            curl("agent", f"-i {url}/api/forgive_failures {task}"),
+        ),
+        (
+            "A stranger has a good token and no role (403):",
+            curl("stranger", f"-i {url}/api/task_list {form}"),
+        ),
         ("No token (401):", f"curl -sS --cacert {here}/ca.pem -i {url}/api/task_list"),
-        ("Run an unmodified luigi worker:", f"{worker} {python} -m luigi --module demo_tasks Report --run-number $(date +%s)"),
-        ("Load the dashboard's page:", curl("viewer", f"{url}/static/visualiser/index.html | head -5")),
+        (
+            "Run an unmodified luigi worker:",
+            f"{worker} {python} -m luigi --module demo_tasks Report --run-number $(date +%s)",
+        ),
+        (
+            "Load the dashboard's page:",
+            curl("viewer", f"{url}/static/visualiser/index.html | head -5"),
+        ),
         ("Ask supervisord over XML-RPC:", f"{python} -c {shlex.quote(xmlrpc)}"),
         ("Read the audit journal:", f"{callgate} audit tail --dir {here}/audit"),
     ]
-    lines = [f"Callgate on {url}, files in {shown}/, the gate's log in {shown}/gate.log. In another shell:", ""]
+    lines = [
+        f"Callgate on {url}, files in {shown}/, the gate's log in {shown}/gate.log. In another shell:",
+        "",
+    ]
     for about, line in rows:
         lines += [f"  # {about}", f"  {line}", ""]
-    return "\n".join([*lines, f"Edit {shown}/policies, start again, and see what changes. Ctrl-C ends it."])
+    return "\n".join(
+        [*lines, f"Edit {shown}/policies, start again, and see what changes. Ctrl-C ends it."]
+    )
 
 
 def _program(name: str) -> str:
-    """Spell a program of this installation as briefly as works from the current directory; empty when there is none."""
+    """Spell a program of this installation as briefly as works from the current directory; empty
+    when there is none.
+    """
     path = Path(sys.executable).parent / name
     if not path.exists():
         return ""

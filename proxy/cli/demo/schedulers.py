@@ -1,7 +1,7 @@
 """The schedulers that the demo starts: each in a process group of its own, and none left behind.
 
-Their own group keeps a Ctrl-C at the terminal from reaching them: the demo ends them itself, after the gate has finished
-the calls it has in hand.
+Their own group keeps a Ctrl-C at the terminal from reaching them: the demo ends them itself, after
+the gate has finished the calls it has in hand.
 """
 
 import asyncio
@@ -23,7 +23,9 @@ _LOG_LINES = 12
 class Child:
     """One started process, which runs in the demo's directory; its output goes to `log`."""
 
-    def __init__(self, kind: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, kind: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]
+    ) -> None:
         """Start it in the directory of its log."""
         self.name = kind
         self.log = log
@@ -62,7 +64,12 @@ class Child:
 def start_luigid(directory: Path, port: int) -> Child:
     """Start luigid on 127.0.0.1 with the configuration ``luigid.cfg`` in `directory`."""
     arguments = ["--address", "127.0.0.1", "--port", str(port)]
-    return Child("luigid", arguments, directory / "luigid.log", {"LUIGI_CONFIG_PATH": str(directory / "luigid.cfg")})
+    return Child(
+        "luigid",
+        arguments,
+        directory / "luigid.log",
+        {"LUIGI_CONFIG_PATH": str(directory / "luigid.cfg")},
+    )
 
 
 def start_supervisord(directory: Path) -> Child:

@@ -1,7 +1,9 @@
-"""What a connection's task awaits between two requests, and which goes on with it at once, not in the loop's next turn.
+"""What a connection's task awaits between two requests, and which goes on with it at once, not in
+the loop's next turn.
 
-It is a future as `asyncio.isfuture` knows them: a task hands its wake-up to `add_done_callback`, and asks for the `result`
-when that is called. An `asyncio.Future` would have the loop call it, which costs 1 to 2 us of each request.
+It is a future as `asyncio.isfuture` knows them: a task hands its wake-up to `add_done_callback`,
+and asks for the `result` when that is called. An `asyncio.Future` would have the loop call it,
+which costs 1 to 2 us of each request.
 """
 
 import asyncio
@@ -25,7 +27,9 @@ class Arrival:
         yield self
 
     def fire(self) -> None:
-        """Wake the task, if it waits here. To be called by the loop only: a task cannot go on within another one."""
+        """Wake the task, if it waits here. To be called by the loop only: a task cannot go on
+        within another one.
+        """
         wake, self._wake = self._wake, None
         if wake is not None:
             wake(self)
@@ -36,7 +40,9 @@ class Arrival:
         """The loop of the task."""
         return self._loop
 
-    def add_done_callback(self, wake: Callable[["Arrival"], object], *, context: Any = None) -> None:
+    def add_done_callback(
+        self, wake: Callable[["Arrival"], object], *, context: Any = None
+    ) -> None:
         """Note how to wake the task, which now waits."""
         self._wake = wake
 

@@ -1,24 +1,27 @@
-"""One client's connection: requests in, one at a time to the handler, replies out, and a deadline for every phase.
+"""One client's connection: requests in, one at a time to the handler, replies out, and a deadline
+for every phase.
 
-=====================  ==================================================  =======================================
-phase                  ends                                                when its time is up
-=====================  ==================================================  =======================================
-first bytes, silence   with the first byte of a request                    closed without a word
-head                   with the empty line                                 408, closed
-body                   with its last byte; unwatched until it is wanted    408, closed, unless it moves on
-answer                 when the handler is done                            (the handler has deadlines of its own)
-write                  when the client has taken enough                    cut, unless it moves on
-lingering              with the client's end                               cut, unless it moves on
-=====================  ==================================================  =======================================
+=====================  ==================================================
+======================================= phase                  ends
+when its time is up =====================  ==================================================
+======================================= first bytes, silence   with the first byte of a request
+closed without a word head                   with the empty line
+408, closed body                   with its last byte; unwatched until it is wanted    408, closed,
+unless it moves on answer                 when the handler is done                            (the
+handler has deadlines of its own) write                  when the client has taken enough
+cut, unless it moves on lingering              with the client's end
+cut, unless it moves on =====================  ==================================================
+=======================================
 
-"Moves on" is `PROGRESS` bytes in the phase's time: neither a body on a slow line nor a slow reader is cut off, and
-neither can a trickle hold a connection for long.
+"Moves on" is `PROGRESS` bytes in the phase's time: neither a body on a slow line nor a slow reader
+is cut off, and neither can a trickle hold a connection for long.
 
-A large body is left in the socket until the handler asks for it, which it does once it knows the caller. While a request
-is in hand, the next one is read and then the socket is left alone. Bytes that are no request are refused once, after
-what came before them has been answered, and nothing behind them is read. A client that is still sending when it is
-refused is listened to for a while (RFC 9112 section 9.6), since closing at once would reset the connection and take the
-answer away with it.
+A large body is left in the socket until the handler asks for it, which it does once it knows the
+caller. While a request is in hand, the next one is read and then the socket is left alone. Bytes
+that are no request are refused once, after what came before them has been answered, and nothing
+behind them is read. A client that is still sending when it is refused is listened to for a while
+(RFC 9112 section 9.6), since closing at once would reset the connection and take the answer away
+with it.
 """
 
 import asyncio
@@ -34,16 +37,22 @@ from proxy.model import Origin, Reason, Reply, Request
 
 _AHEAD = 64  # requests that a client may send before it has read the answer to the first
 _LINGER_SECONDS = 2.0
-_FORGET_SECONDS = 10.0  # of rest, after which a client's heads are forgotten: a worker says every second that it lives
+# of rest, after which a client's heads are forgotten: a worker says every second that it lives
+_FORGET_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # for the peer's half of a TLS goodbye
-_FIRST_SECONDS = 1.0  # for the first bytes of a client that came just before the gate began to shut down
+# for the first bytes of a client that came just before the gate began to shut down
+_FIRST_SECONDS = 1.0
 
 
 class Handler(Protocol):
     """What answers requests: the gate."""
 
-    def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Awaitable[Reply]:
-        """The reply to `request`; `read_body` gives the body when `request` is not `whole`. Never raises."""
+    def handle(
+        self, request: Request, read_body: Callable[[], Awaitable[bytes]]
+    ) -> Awaitable[Reply]:
+        """The reply to `request`; `read_body` gives the body when `request` is not `whole`. Never
+        raises.
+        """
 
     def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
         """The reply to bytes that are no request; records the rejection."""
@@ -75,14 +84,18 @@ class _Incoming:
 
     __slots__ = ("_connection", "_expects", "rest", "wanted")
 
-    def __init__(self, connection: "Connection", rest: "asyncio.Future[bytes | Rejected]", *, expects: bool) -> None:
+    def __init__(
+        self, connection: "Connection", rest: "asyncio.Future[bytes | Rejected]", *, expects: bool
+    ) -> None:
         self._connection = connection
         self._expects = expects
         self.rest = rest
         self.wanted = False
 
     async def read(self) -> bytes:
-        """The body. Raises `Rejected` when it is too large, malformed, late, or its sender has left."""
+        """The body. Raises `Rejected` when it is too large, malformed, late, or its sender has
+        left.
+        """
         if not self.wanted:
             self.wanted = True
             if not self.rest.done():
@@ -108,7 +121,15 @@ async def _no_body() -> bytes:
 class Connection(asyncio.Protocol):
     """One client connection and the task that serves it."""
 
-    def __init__(self, host: Host, address: str, port: int, *, tls: bool, released: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        address: str,
+        port: int,
+        *,
+        tls: bool,
+        released: Callable[[], None] = lambda: None,
+    ) -> None:
         """`released` is called once, when the connection no longer counts."""
         self._host = host
         self._limits = host.limits
@@ -123,7 +144,8 @@ class Connection(asyncio.Protocol):
         self._origin: tuple[bytes, Origin] | None = None
         self._queue: deque[tuple[Request, _Incoming | None] | Rejected] = deque()
         self._arrival = Arrival(host.loop)
-        self._incoming: _Incoming | None = None  # the body that is arriving, if its request is in the queue or in hand
+        # the body that is arriving, if its request is in the queue or in hand
+        self._incoming: _Incoming | None = None
         self._phase = BETWEEN
         self._fresh = True  # no request has come yet
         self._busy = False  # a request is in hand
@@ -139,7 +161,8 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's transports are none by inheritance
+        # uvloop's transports are none by inheritance
+        transport = cast(asyncio.Transport, transport)
         self._transport = transport
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
@@ -170,7 +193,9 @@ class Connection(asyncio.Protocol):
             released()
 
     def eof_received(self) -> bool:
-        """A client that has said all may still be waiting for its answer; TLS has no such half-closed state."""
+        """A client that has said all may still be waiting for its answer; TLS has no such
+        half-closed state.
+        """
         self._ended = True
         if self._incoming is not None:
             self._incoming.settle(Rejected(Reason.CLIENT_GONE))
@@ -203,7 +228,10 @@ class Connection(asyncio.Protocol):
     def origin(self, user_agent: bytes) -> Origin:
         """Where this connection comes from; made once, since a client seldom changes its name."""
         if self._origin is None or self._origin[0] != user_agent:
-            self._origin = (user_agent, Origin(self._address, self._port, self._tls, user_agent[:256].decode("latin-1")))
+            self._origin = (
+                user_agent,
+                Origin(self._address, self._port, self._tls, user_agent[:256].decode("latin-1")),
+            )
         return self._origin[1]
 
     def on_request(self, request: Request, *, expects: bool) -> None:
@@ -264,14 +292,20 @@ class Connection(asyncio.Protocol):
     # -- deadlines
 
     def _watch_read(self) -> None:
-        """Set the deadline of the phase that the reader is in, if it is the client whom all wait for."""
+        """Set the deadline of the phase that the reader is in, if it is the client whom all wait
+        for.
+        """
         phase, limits, incoming = self._phase, self._limits, self._incoming
         if self._paused or (phase == BODY and incoming is not None and not incoming.wanted):
             self._deadline = 0.0
         elif phase == BETWEEN:
-            self._deadline = 0.0 if self._busy or self._queue else self._host.now() + limits.idle_seconds
+            self._deadline = (
+                0.0 if self._busy or self._queue else self._host.now() + limits.idle_seconds
+            )
         else:
-            self._deadline = self._host.now() + (limits.body_seconds if phase == BODY else limits.header_seconds)
+            self._deadline = self._host.now() + (
+                limits.body_seconds if phase == BODY else limits.header_seconds
+            )
             self._moved = self._reader.body_size
 
     @property
@@ -294,14 +328,21 @@ class Connection(asyncio.Protocol):
             if self._idle and self._deadline - now < self._limits.idle_seconds - _FORGET_SECONDS:
                 self._reader.forget()  # thousands of idle connections should cost little each
         elif self._lingering:
-            if self._discarded - self._moved < PROGRESS or self._discarded > self._limits.body_bytes:
+            if (
+                self._discarded - self._moved < PROGRESS
+                or self._discarded > self._limits.body_bytes
+            ):
                 self.abort()
             else:
                 self._deadline, self._moved = now + _LINGER_SECONDS, self._discarded
         elif self._transport.is_closing():
             self.abort()
         elif self._phase == BETWEEN:
-            self._close(min(_CLOSE_SECONDS, self._host.rest_seconds) if self._host.draining else _CLOSE_SECONDS)
+            self._close(
+                min(_CLOSE_SECONDS, self._host.rest_seconds)
+                if self._host.draining
+                else _CLOSE_SECONDS
+            )
         elif self._phase == BODY and self._reader.body_size - self._moved >= PROGRESS:
             self._watch_read()
         else:
@@ -330,7 +371,9 @@ class Connection(asyncio.Protocol):
                     break
                 self._busy, self._fresh = True, False
                 request, incoming = item
-                reply = await handler.handle(request, _no_body if incoming is None else incoming.read)
+                reply = await handler.handle(
+                    request, _no_body if incoming is None else incoming.read
+                )
                 connection = request.headers.get(b"connection")
                 close = (
                     reply.close
@@ -338,7 +381,9 @@ class Connection(asyncio.Protocol):
                     or (incoming is not None and not incoming.complete)
                     or (connection is not None and b"close" in connection.lower())
                 )
-                sending = writer.send(reply, host.date, head_only=request.verb == "HEAD", close=close)
+                sending = writer.send(
+                    reply, host.date, head_only=request.verb == "HEAD", close=close
+                )
                 if (sending is not None and not await sending) or close:
                     break
                 self._busy = False
@@ -368,10 +413,11 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def stop(self) -> None:
-        """Close soon if idle; a request that is in hand or begins to arrive until then is answered first.
+        """Close soon if idle; a request that is in hand or begins to arrive until then is answered
+        first.
 
-        Not at once: a client that sends its next request at this moment would find the connection cut, and could not know
-        whether the call was made.
+        Not at once: a client that sends its next request at this moment would find the connection
+        cut, and could not know whether the call was made.
         """
         if self._closed or self._waited_for or self._lingering or self._transport.is_closing():
             return
@@ -381,6 +427,8 @@ class Connection(asyncio.Protocol):
             self._deadline = min(self._deadline, self._host.now() + _FIRST_SECONDS)
 
     def abort(self) -> "asyncio.Task[None] | None":
-        """Cut the connection. The task that was sending a long answer, if there is one: it ends as soon as it hears of it."""
+        """Cut the connection. The task that was sending a long answer, if there is one: it ends as
+        soon as it hears of it.
+        """
         self._transport.abort()
         return self._task if self._writer.streaming else None

@@ -1,8 +1,8 @@
 """Accepting connections: caps in number, total and per address, before a TLS handshake is paid for.
 
-asyncio's own servers tell of a connection only after its handshake, so a client that never finishes one would not be
-counted. Here the socket is accepted, counted, and only then given to TLS with a deadline. One host has a whole /64 of
-IPv6 addresses to choose from, so those are counted together.
+asyncio's own servers tell of a connection only after its handshake, so a client that never finishes
+one would not be counted. Here the socket is accepted, counted, and only then given to TLS with a
+deadline. One host has a whole /64 of IPv6 addresses to choose from, so those are counted together.
 """
 
 import asyncio
@@ -16,11 +16,16 @@ from proxy.errors import Rejected
 from proxy.model import Origin, Reason
 
 _BACKLOG = 1024
-_UNSENT = 131_072  # bytes of answers the kernel may hold unsent per client: with more, a slow reader's progress would show in megabytes
-_OUT_OF_FILES_PAUSE = 0.1  # seconds to wait when the process has no file descriptor left for the next client
+# bytes of answers the kernel may hold unsent per client: with more, a slow reader's progress would
+# show in megabytes
+_UNSENT = 131_072
+# seconds to wait when the process has no file descriptor left for the next client
+_OUT_OF_FILES_PAUSE = 0.1
 
 
-def bind(address: str, port: int, *, reuse_port: bool = False, listen: bool = True) -> socket.socket:
+def bind(
+    address: str, port: int, *, reuse_port: bool = False, listen: bool = True
+) -> socket.socket:
     """A listening socket. Raises `OSError`. With `reuse_port` several processes share the port.
 
     Without `listen` it gets no clients before a `Listener` has it.
@@ -58,7 +63,9 @@ class Listener:
         handshake_seconds: float,
         closed: Callable[[str], None],
     ) -> None:
-        """`tls` is None for a plain listener. `closed` is told the address of each client turned away."""
+        """`tls` is None for a plain listener. `closed` is told the address of each client turned
+        away.
+        """
         self._listening = listening
         self._server = server
         self._tls = tls
@@ -107,7 +114,13 @@ class Listener:
     async def _admit(self, client: socket.socket, address: str, port: int, counted_as: str) -> None:
         """The handshake, then the connection is its own."""
         loop = asyncio.get_running_loop()
-        connection = Connection(self._server, address, port, tls=self._tls is not None, released=lambda: self._release(counted_as))
+        connection = Connection(
+            self._server,
+            address,
+            port,
+            tls=self._tls is not None,
+            released=lambda: self._release(counted_as),
+        )
         try:
             if self._tls is None:
                 await loop.connect_accepted_socket(lambda: connection, client)
@@ -117,7 +130,8 @@ class Listener:
                     client,
                     ssl=self._tls,
                     ssl_handshake_timeout=self._handshake_seconds,
-                    # The end of an answer may still be on its way: the connection's own deadline decides how long it may take.
+                    # The end of an answer may still be on its way: the connection's own deadline
+                    # decides how long it may take.
                     ssl_shutdown_timeout=self._server.limits.write_seconds,
                 )
         except (OSError, ssl.SSLError, asyncio.CancelledError):
@@ -141,7 +155,9 @@ class Listener:
 
 
 def _origin(peer: str) -> tuple[str, str]:
-    """The address of a peer, and what it is counted as. An IPv4 client of a socket for both families is an IPv4 client."""
+    """The address of a peer, and what it is counted as. An IPv4 client of a socket for both
+    families is an IPv4 client.
+    """
     if ":" not in peer:
         return peer, peer
     address = ipaddress.IPv6Address(peer)
@@ -151,5 +167,9 @@ def _origin(peer: str) -> tuple[str, str]:
 
 
 def turn_away(server: Server, address: str) -> None:
-    """Record that a client was turned away at the door; it gets no answer, since an answer would cost a handshake."""
-    server.handler.refuse(server.next_id(), Origin(address, 0, None, ""), Rejected(Reason.TOO_MANY_CONNECTIONS))
+    """Record that a client was turned away at the door; it gets no answer, since an answer would
+    cost a handshake.
+    """
+    server.handler.refuse(
+        server.next_id(), Origin(address, 0, None, ""), Rejected(Reason.TOO_MANY_CONNECTIONS)
+    )

@@ -1,11 +1,14 @@
-"""Heads of requests that one connection has sent before: a client repeats them byte for byte, but for the length of the body.
+"""Heads of requests that one connection has sent before: a client repeats them byte for byte, but
+for the length of the body.
 
-What a head says is a function of its bytes, so one that the strict parser has read and accepted on this connection need
-not be read again. Only the plainest are remembered: HTTP/1.1 that keeps the connection, whose body ends where a
-``Content-Length`` says or that has none (RFC 9112 section 6.3). What is chunked, expects ``100 Continue``, asks for another
-protocol or says more of the connection than "keep-alive" is read anew each time, and so is what differs by a single byte.
+What a head says is a function of its bytes, so one that the strict parser has read and accepted on
+this connection need not be read again. Only the plainest are remembered: HTTP/1.1 that keeps the
+connection, whose body ends where a ``Content-Length`` says or that has none (RFC 9112 section 6.3).
+What is chunked, expects ``100 Continue``, asks for another protocol or says more of the connection
+than "keep-alive" is read anew each time, and so is what differs by a single byte.
 
-The length's digits may differ: they are cut out of the head, looked at for themselves, and the bytes around them compared.
+The length's digits may differ: they are cut out of the head, looked at for themselves, and the
+bytes around them compared.
 """
 
 import re
@@ -16,18 +19,39 @@ from proxy.model import Origin
 _HEADS = 4  # of one connection: a worker adds tasks, asks for work and says that it lives
 _LONGEST = 4096  # bytes of one
 _DIGITS = 8  # of a length
-_VAIN = 16  # heads remembered since one was last met again: a client that never repeats itself need not be listened to
+# heads remembered since one was last met again: a client that never repeats itself need not be
+# listened to
+_VAIN = 16
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,8})\r\n", re.IGNORECASE)
 _NEVER = (b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection")
 
 
 class Head:
-    """One head. `length` and `headers` are those of the bytes that `ends` saw last; who gets the headers must not change them."""
+    """One head. `length` and `headers` are those of the bytes that `ends` saw last; who gets the
+    headers must not change them.
+    """
 
-    __slots__ = ("_before", "_behind", "_digits", "headers", "length", "origin", "path", "query", "verb")
+    __slots__ = (
+        "_before",
+        "_behind",
+        "_digits",
+        "headers",
+        "length",
+        "origin",
+        "path",
+        "query",
+        "verb",
+    )
 
     def __init__(
-        self, head: bytes, digits: tuple[int, int], verb: str, path: str, query: str | None, headers: Mapping[bytes, bytes], origin: Origin
+        self,
+        head: bytes,
+        digits: tuple[int, int],
+        verb: str,
+        path: str,
+        query: str | None,
+        headers: Mapping[bytes, bytes],
+        origin: Origin,
     ) -> None:
         """`digits` is where the length stands in `head`; the same place twice when there is none."""
         start, end = digits
@@ -82,12 +106,25 @@ class Heads:
         """Remember none of them: the connection does something else now."""
         self.known.clear()
 
-    def remember(self, data: bytes, verb: str, path: str, query: str | None, headers: Mapping[bytes, bytes], origin: Origin) -> None:
-        """Note what was read from `data`, which came first where a request may begin and whose head was accepted."""
+    def remember(
+        self,
+        data: bytes,
+        verb: str,
+        path: str,
+        query: str | None,
+        headers: Mapping[bytes, bytes],
+        origin: Origin,
+    ) -> None:
+        """Note what was read from `data`, which came first where a request may begin and whose head
+        was accepted.
+        """
         end = data.find(b"\r\n\r\n") + 4
-        if end > self._longest or self._vain >= _VAIN or not data.startswith(verb.encode("ascii")):  # blank lines may come before
+        # blank lines may come before
+        if end > self._longest or self._vain >= _VAIN or not data.startswith(verb.encode("ascii")):
             return
-        if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive" or any(name in headers for name in _NEVER):
+        if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive" or any(
+            name in headers for name in _NEVER
+        ):
             return
         head = data[:end]
         if b"content-length" in headers:

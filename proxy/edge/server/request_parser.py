@@ -1,14 +1,16 @@
 """Reading strict HTTP/1.1 (RFC 9112) from a client. No sockets: bytes in, requests out.
 
-httptools' llhttp, without any of its lenient modes, refuses differing, repeated or malformed lengths, Content-Length beside
-Transfer-Encoding, folded headers, bare line feeds and carriage returns, control characters, and white space before a
-colon. Refused here, since what follows could be read in two ways or is never needed: HTTP other than 1.1, a missing or
-second Host, a target that is not a plain path, a second credential, type, encoding or length header, a transfer coding
-other than ``chunked``, trailers, and upgrades. After a refusal a reader must not be fed again: where the next request
-would start is no longer known.
+httptools' llhttp, without any of its lenient modes, refuses differing, repeated or malformed
+lengths, Content-Length beside Transfer-Encoding, folded headers, bare line feeds and carriage
+returns, control characters, and white space before a colon. Refused here, since what follows could
+be read in two ways or is never needed: HTTP other than 1.1, a missing or second Host, a target that
+is not a plain path, a second credential, type, encoding or length header, a transfer coding other
+than ``chunked``, trailers, and upgrades. After a refusal a reader must not be fed again: where the
+next request would start is no longer known.
 
-A head that was read and accepted before on the same connection (`proxy.edge.server.request_head_cache`) is not read again, and neither is the
-body behind it, which ends where the head says: the parser, which costs more than the rest of the reader, sees neither of
+A head that was read and accepted before on the same connection
+(`proxy.edge.server.request_head_cache`) is not read again, and neither is the body behind it, which
+ends where the head says: the parser, which costs more than the rest of the reader, sees neither of
 them and waits between two requests. A test holds that both roads say the same of any bytes.
 """
 
@@ -25,8 +27,19 @@ from proxy.model import Origin, Reason, Request
 
 BETWEEN, HEAD, BODY = range(3)  # where in the stream of requests a reader is
 
-_MAX_HEADERS = 128  # headers, and as many repeated lines: each costs far more memory, or copying, than its bytes
-_SINGLE = frozenset({b"host", b"authorization", b"cookie", b"content-type", b"content-encoding", b"content-length", b"transfer-encoding"})
+# headers, and as many repeated lines: each costs far more memory, or copying, than its bytes
+_MAX_HEADERS = 128
+_SINGLE = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"cookie",
+        b"content-type",
+        b"content-encoding",
+        b"content-length",
+        b"transfer-encoding",
+    }
+)
 _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _PATH = re.compile(rb"/[!-\"$-~]*")  # printable ASCII without "#"
 
@@ -35,7 +48,8 @@ _PATH = re.compile(rb"/[!-\"$-~]*")  # printable ASCII without "#"
 class Limits:
     """What one client may take, in bytes and seconds. The defaults are those of the settings.
 
-    Up to `early_bytes` of a body are gathered before the caller is identified, the rest is left in the socket until then.
+    Up to `early_bytes` of a body are gathered before the caller is identified, the rest is left in
+    the socket until then.
     """
 
     header_bytes: int = 65_536
@@ -57,7 +71,9 @@ class Sink(Protocol):
         """Where the requests of this connection come from."""
 
     def on_request(self, request: Request, *, expects: bool) -> None:
-        """A request is here, with its body; or without, when it is not `whole`. `expects`: it awaits ``100 Continue``."""
+        """A request is here, with its body; or without, when it is not `whole`. `expects`: it
+        awaits ``100 Continue``.
+        """
 
     def on_rest(self, body: bytes) -> None:
         """The body of the last request that was not whole is here."""
@@ -113,7 +129,9 @@ class RequestReader:
         self._received = time.monotonic_ns()
         behind = end + head.length
         if behind <= len(data) and head.length <= self._limits.early_bytes:
-            self._sink.on_request(self._request_of(head, data[end:behind], whole=True), expects=False)
+            self._sink.on_request(
+                self._request_of(head, data[end:behind], whole=True), expects=False
+            )
             return data[behind:]
         self.phase = BODY
         self._head, self._missing = head, head.length
@@ -142,7 +160,17 @@ class RequestReader:
         return data[len(part) :]
 
     def _request_of(self, head: Head, body: bytes, *, whole: bool) -> Request:
-        return Request(self._sink.next_id(), head.verb, head.path, head.query, head.headers, body, head.origin, self._received, whole)
+        return Request(
+            self._sink.next_id(),
+            head.verb,
+            head.path,
+            head.query,
+            head.headers,
+            body,
+            head.origin,
+            self._received,
+            whole,
+        )
 
     # -- what the parser reads
 
@@ -168,7 +196,9 @@ class RequestReader:
             self._heads.remember(data, self._verb(), *self._path, self._headers, origin)
 
     def close(self) -> None:
-        """Let go of parser and sink, which hold on to this: what ends with its connection need not wait for the collector."""
+        """Let go of parser and sink, which hold on to this: what ends with its connection need not
+        wait for the collector.
+        """
         del self._parser, self._sink
 
     # -- httptools callbacks
@@ -207,7 +237,9 @@ class RequestReader:
         if self._repeated == b"authorization":
             raise Rejected(Reason.TWO_CREDENTIALS)
         if self._repeated:
-            raise Rejected(Reason.BAD_REQUEST, f"the header {self._repeated.decode('ascii')} stands twice")
+            raise Rejected(
+                Reason.BAD_REQUEST, f"the header {self._repeated.decode('ascii')} stands twice"
+            )
         if parser.get_http_version() != "1.1":
             raise Rejected(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here")
         host = headers.get(b"host")
@@ -226,7 +258,8 @@ class RequestReader:
         self._path = (path, query if mark else None)
         self._received = time.monotonic_ns()
         if not parser.should_keep_alive():
-            self._heads.forget()  # the parser reads nothing behind this request, so nothing may be read without it
+            # the parser reads nothing behind this request, so nothing may be read without it
+            self._heads.forget()
         self._expects = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         self.phase = BODY
         if length > self._limits.early_bytes:
@@ -253,7 +286,8 @@ class RequestReader:
             self._body = part
         else:
             if isinstance(self._body, bytes):
-                self._body = bytearray(self._body)  # not a list of parts: two-byte chunks would cost thirty times their size
+                # not a list of parts: two-byte chunks would cost thirty times their size
+                self._body = bytearray(self._body)
             self._body += part
 
     def _size(self) -> int:
@@ -266,7 +300,9 @@ class RequestReader:
     def _request(self, body: bytes, *, whole: bool) -> Request:
         sink, headers = self._sink, self._headers
         origin = sink.origin(headers.get(b"user-agent", b""))
-        return Request(sink.next_id(), self._verb(), *self._path, headers, body, origin, self._received, whole)
+        return Request(
+            sink.next_id(), self._verb(), *self._path, headers, body, origin, self._received, whole
+        )
 
     def _verb(self) -> str:
         return self._parser.get_method().decode("ascii")

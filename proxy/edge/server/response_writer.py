@@ -1,9 +1,10 @@
 """Writing replies to one client: never faster than it reads, and never longer than it deserves.
 
-A reply is whole, or a stream that is asked for its next part only when the client has taken the last ones. Of a part no more
-is written at once than a piece: TLS holds what is written at once three times over. A client that
-takes less than `PROGRESS` bytes in the write deadline is cut off: who reads one byte a minute holds no answer for long.
-A stream that fails in the middle ends in a cut connection, never in something that looks complete.
+A reply is whole, or a stream that is asked for its next part only when the client has taken the
+last ones. Of a part no more is written at once than a piece: TLS holds what is written at once
+three times over. A client that takes less than `PROGRESS` bytes in the write deadline is cut off:
+who reads one byte a minute holds no answer for long. A stream that fails in the middle ends in a
+cut connection, never in something that looks complete.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from proxy.model import Reply, Stream
 PROGRESS = 65_536  # bytes in the time of a deadline
 _HIGH_WATER = 262_144  # bytes of answer that may wait in the transport
 _SLICE = 131_072  # bytes of a long answer written at once
-_PIECE = 65_536  # bytes of a stream written at once; its first part is all that was gathered before it became one
+# bytes of a stream written at once; its first part is all that was gathered before it became one
+_PIECE = 65_536
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 _BODILESS = frozenset({204, 304})  # RFC 9112 section 6.3
 
@@ -26,7 +28,9 @@ _BODILESS = frozenset({204, 304})  # RFC 9112 section 6.3
 class ReplyWriter:
     """The writing half of a connection."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float
+    ) -> None:
         """`seconds` is the write deadline."""
         self._transport = transport
         self._loop = loop
@@ -72,10 +76,14 @@ class ReplyWriter:
 
     # -- replies
 
-    def send(self, reply: Reply, date: bytes, *, head_only: bool, close: bool) -> Awaitable[bool] | None:
-        """Send `reply`. None when that is done; else what is to be awaited, which says whether another reply can follow.
+    def send(
+        self, reply: Reply, date: bytes, *, head_only: bool, close: bool
+    ) -> Awaitable[bool] | None:
+        """Send `reply`. None when that is done; else what is to be awaited, which says whether
+        another reply can follow.
 
-        Nearly every reply is one write that waits for nobody, and so no coroutine. `head_only` answers a HEAD.
+        Nearly every reply is one write that waits for nobody, and so no coroutine. `head_only`
+        answers a HEAD.
         """
         if reply.stream is not None:
             return self._send_stream(reply, reply.stream, date, head_only=head_only, close=close)
@@ -101,10 +109,16 @@ class ReplyWriter:
             await self._drained
         return not self.closed
 
-    async def _send_stream(self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool) -> bool:
-        return await then_closed(self._stream(reply, stream, date, head_only=head_only, close=close), stream)
+    async def _send_stream(
+        self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool
+    ) -> bool:
+        return await then_closed(
+            self._stream(reply, stream, date, head_only=head_only, close=close), stream
+        )
 
-    async def _stream(self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool) -> bool:
+    async def _stream(
+        self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool
+    ) -> bool:
         chunked = reply.length is None
         complete = False
         self.streaming = True
@@ -122,9 +136,12 @@ class ReplyWriter:
 
     async def _relay(self, stream: Stream, *, chunked: bool) -> bool:
         async for part in stream:
-            for begin in range(0, len(part), _PIECE):  # an empty part has none: an empty chunk would end the body
+            # an empty part has none: an empty chunk would end the body
+            for begin in range(0, len(part), _PIECE):
                 piece = part[begin : begin + _PIECE]
-                if not await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece):
+                if not await self._write(
+                    b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+                ):
                     return False
         return not chunked or await self._write(b"0\r\n\r\n")
 
@@ -137,8 +154,12 @@ class ReplyWriter:
 
 
 def encode_head(reply: Reply, date: bytes, *, head_only: bool, close: bool) -> bytes:
-    """The status line and headers of `reply`. `head_only` is for answers to HEAD, whose length may be unknown."""
-    before, kind, behind = _around(reply.status, reply.phrase, reply.content_type, reply.headers, close)
+    """The status line and headers of `reply`. `head_only` is for answers to HEAD, whose length may
+    be unknown.
+    """
+    before, kind, behind = _around(
+        reply.status, reply.phrase, reply.content_type, reply.headers, close
+    )
     if reply.status in _BODILESS:
         framing = b""
     elif reply.stream is None and (reply.body or not head_only):
@@ -150,9 +171,15 @@ def encode_head(reply: Reply, date: bytes, *, head_only: bool, close: bool) -> b
     return b"%b%b%b%b%b" % (before, date, kind, framing, behind)
 
 
-@lru_cache(maxsize=256)  # what differs between replies of one kind is their date and length; putting the rest together takes 2 us
+# what differs between replies of one kind is their date and length; putting the rest together takes
+# 2 us
+@lru_cache(maxsize=256)
 def _around(
-    status: int, phrase: bytes, content_type: bytes, headers: tuple[tuple[bytes, bytes], ...], close: bool
+    status: int,
+    phrase: bytes,
+    content_type: bytes,
+    headers: tuple[tuple[bytes, bytes], ...],
+    close: bool,
 ) -> tuple[bytes, bytes, bytes]:
     """What stands in a head before the date, between date and length, and behind."""
     before = b"HTTP/1.1 %d %b\r\nDate: " % (status, phrase or _PHRASES.get(status, b""))

@@ -1,6 +1,8 @@
-"""What all connections of one process share: the handler, the limits, request ids, the date, one sweep, and the way out.
+"""What all connections of one process share: the handler, the limits, request ids, the date, one
+sweep, and the way out.
 
-Deadlines are checked by one sweep every half second over all connections, which costs less than timers for each request.
+Deadlines are checked by one sweep every half second over all connections, which costs less than
+timers for each request.
 """
 
 import asyncio
@@ -15,25 +17,30 @@ from proxy.edge.server.request_parser import Limits
 
 _SWEEP_SECONDS = 0.5
 _CUT_SECONDS = 1.0  # for those who were sending a long answer to hear that the connection is cut
-REST_SECONDS = 2.0  # of rest, before a kept connection is closed by a process that another one has replaced
+# of rest, before a kept connection is closed by a process that another one has replaced
+REST_SECONDS = 2.0
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 __all__ = ["Connection", "Handler", "Limits", "Server", "new_request_id_source"]
 
 
 def new_request_id_source() -> Callable[[], str]:
-    """Make ids of 16 characters, unique across processes and restarts, in the order of arrival within one process.
+    """Make ids of 16 characters, unique across processes and restarts, in the order of arrival
+    within one process.
 
-    The first 8 characters are the process's own random bits, the rest counts: reading random bytes for every request
-    would cost more than the rest of the id.
+    The first 8 characters are the process's own random bits, the rest counts: reading random bytes
+    for every request would cost more than the rest of the id.
     """
     start = base64.b32encode(os.urandom(5)).decode("ascii")
     pairs = [a + b for a in _ALPHABET for b in _ALPHABET]
     counter = int.from_bytes(os.urandom(3), "big")
 
     def ids() -> Iterator[str]:
-        for count in itertools.count(counter):  # of blocks of 1024 ids, which have all but their last two characters in common
-            block = start + pairs[count >> 20 & 1023] + pairs[count >> 10 & 1023] + pairs[count & 1023]
+        # of blocks of 1024 ids, which have all but their last two characters in common
+        for count in itertools.count(counter):
+            block = (
+                start + pairs[count >> 20 & 1023] + pairs[count >> 10 & 1023] + pairs[count & 1023]
+            )
             for pair in pairs:
                 yield block + pair
 
@@ -68,7 +75,9 @@ class Server:
         self._look_if_empty()
 
     def expect(self) -> None:
-        """A client was accepted; `arrived` says that its handshake is over, with a connection or without."""
+        """A client was accepted; `arrived` says that its handshake is over, with a connection or
+        without.
+        """
         self._coming += 1
 
     def arrived(self) -> None:
@@ -77,7 +86,12 @@ class Server:
         self._look_if_empty()
 
     def _look_if_empty(self) -> None:
-        if self._empty is not None and not self.connections and not self._coming and not self._empty.done():
+        if (
+            self._empty is not None
+            and not self.connections
+            and not self._coming
+            and not self._empty.done()
+        ):
             self._empty.set_result(None)
 
     def _sweep(self) -> None:
@@ -90,10 +104,11 @@ class Server:
         self._timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     async def drain(self, seconds: float, *, rest: float | None = None) -> None:
-        """Let requests in hand and handshakes under way end and connections go, for at most `seconds`; then cut what is left.
+        """Let requests in hand and handshakes under way end and connections go, for at most
+        `seconds`; then cut what is left.
 
-        What comes on a kept connection is answered once more, with ``Connection: close``; one that has rested for `rest`
-        seconds is closed, since a client may be about to use it.
+        What comes on a kept connection is answered once more, with ``Connection: close``; one that
+        has rested for `rest` seconds is closed, since a client may be about to use it.
         """
         self.rest_seconds = REST_SECONDS if rest is None else rest
         self.draining = True
@@ -102,7 +117,11 @@ class Server:
         if self.connections or self._coming:
             self._empty = self.loop.create_future()
             await asyncio.wait([self._empty], timeout=seconds)
-        cut = [task for connection in list(self.connections) if (task := connection.abort()) is not None]
+        cut = [
+            task
+            for connection in list(self.connections)
+            if (task := connection.abort()) is not None
+        ]
         if cut:  # each has a call to complete
             await asyncio.wait(cut, timeout=_CUT_SECONDS)
         self._timer.cancel()

@@ -10,7 +10,9 @@ class Source(Protocol):
     """Where the body comes from: the exchange."""
 
     async def next_part(self) -> bytes:
-        """What has arrived since the last call; raises `StopAsyncIteration` at the end, or `Unavailable`."""
+        """What has arrived since the last call; raises `StopAsyncIteration` at the end, or
+        `Unavailable`.
+        """
 
     def abort(self, reason: Reason, detail: str) -> None:
         """Close the connection."""

@@ -1,11 +1,13 @@
-"""The circuit breaker of one upstream: after several connections have failed in a row, calls are told so at once.
+"""The circuit breaker of one upstream: after several connections have failed in a row, calls are
+told so at once.
 
-closed      connections are tried. `FAILURES` failures in a row open the circuit.
-open        nothing is tried for a pause, which doubles with every failed probe from `FIRST` to `LONGEST` seconds.
-half open   the pause is over: one connection is tried, the probe. It closes the circuit, or opens it again.
+closed      connections are tried. `FAILURES` failures in a row open the circuit. open
+nothing is tried for a pause, which doubles with every failed probe from `FIRST` to `LONGEST`
+seconds. half open   the pause is over: one connection is tried, the probe. It closes the circuit,
+or opens it again.
 
-Only connecting is guarded: it fails before anything was sent, so a probe costs the upstream no call and no call is ever
-made twice for it.
+Only connecting is guarded: it fails before anything was sent, so a probe costs the upstream no call
+and no call is ever made twice for it.
 """
 
 from proxy.errors import Unavailable
@@ -32,12 +34,16 @@ class Breaker:
         return self._failures >= FAILURES
 
     def admit(self, now: float) -> None:
-        """Let a connection be tried, or raise `Unavailable` with the time after which trying again makes sense."""
+        """Let a connection be tried, or raise `Unavailable` with the time after which trying again
+        makes sense.
+        """
         if self._failures < FAILURES:
             return
         if now < self._until or self._probing:
             wait = max(1, round(self._until - now + 0.5))
-            raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "it refused the last connections", retry_after=wait)
+            raise Unavailable(
+                Reason.UPSTREAM_UNREACHABLE, "it refused the last connections", retry_after=wait
+            )
         self._probing = True
 
     def succeeded(self) -> None:
@@ -57,5 +63,7 @@ class Breaker:
         self._probing = False
 
     def abandoned(self) -> None:
-        """A try ended without an answer to the question (its caller left, the gate had no file free): the next one is the probe."""
+        """A try ended without an answer to the question (its caller left, the gate had no file
+        free): the next one is the probe.
+        """
         self._probing = False

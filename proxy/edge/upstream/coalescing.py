@@ -1,18 +1,25 @@
-"""Views that are the same for the upstream share one upstream call, and wait in a short line of their own.
+"""Views that are the same for the upstream share one upstream call, and wait in a short line of
+their own.
 
-A dashboard that loads over 10,000 tasks keeps luigid's one thread busy for a second, while every worker's ping waits.
-So, after a view has been authorised and recorded like any other call:
+A dashboard that loads over 10,000 tasks keeps luigid's one thread busy for a second, while every
+worker's ping waits. So, after a view has been authorised and recorded like any other call:
 
-* **Single flight.** Callers whose encoded call is byte for byte the same get one answer. Nobody is given an answer that was
-  asked for before a call that acted through this process had ended: who arrives after it joins a *next* flight, which is
-  sent later. So everyone sees their own writes, and at most one flight of a kind runs and one waits.
-* **Cache.** An answer is given again for `seconds`, unless a call that acts has been sent or answered meanwhile, or the
-  catalog calls the method fresh. Where several processes share the port there is none: another may have acted.
-* **A bound.** At most `views` of them are at the upstream at once, so that workers' calls do not queue behind them. Those who
-  wait have their turns principal by principal (`proxy.edge.upstream.fair_semaphore`); a flight that several wait for comes with the first of them.
+* **Single flight.** Callers whose encoded call is byte for byte the same get one answer. Nobody is
+given an answer that was
+  asked for before a call that acted through this process had ended: who arrives after it joins a
+  *next* flight, which is sent later. So everyone sees their own writes, and at most one flight of a
+  kind runs and one waits.
+* **Cache.** An answer is given again for `seconds`, unless a call that acts has been sent or
+answered meanwhile, or the
+  catalog calls the method fresh. Where several processes share the port there is none: another may
+  have acted.
+* **A bound.** At most `views` of them are at the upstream at once, so that workers' calls do not
+queue behind them. Those who
+  wait have their turns principal by principal (`proxy.edge.upstream.fair_semaphore`); a flight that
+  several wait for comes with the first of them.
 
-Answers up to `SHARED_BYTES` are shared; a longer one goes to the first caller as a stream, and the others ask for themselves.
-Calls that act and heartbeats pass straight through.
+Answers up to `SHARED_BYTES` are shared; a longer one goes to the first caller as a stream, and the
+others ask for themselves. Calls that act and heartbeats pass straight through.
 """
 
 import asyncio
@@ -28,7 +35,8 @@ SHARED_BYTES = 1_048_576  # bytes of one answer; 10,000 tasks take a third of it
 _CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream, with the calls they answer
 _ENTRY = 1024  # bytes that one of them takes beside: headers, a dictionary's entry
 _WAITING = 256  # flights that may wait for a place, half of them for one principal
-_PATIENCE = 10.0  # seconds they may wait: longer than a whole page of a dashboard over 10,000 tasks takes
+# seconds they may wait: longer than a whole page of a dashboard over 10,000 tasks takes
+_PATIENCE = 10.0
 _NOT_SENT = -1
 
 _Key: TypeAlias = tuple[str, bytes, bytes, bool]
@@ -42,7 +50,9 @@ class Leg(Protocol):
 
 
 class _Flight:
-    """One upstream call and those who wait for its answer. `turn` is its own, `epoch` the count of acts when it was sent."""
+    """One upstream call and those who wait for its answer. `turn` is its own, `epoch` the count of
+    acts when it was sent.
+    """
 
     __slots__ = ("callers", "epoch", "task", "turn")
     task: "asyncio.Task[None]"
@@ -53,7 +63,9 @@ class _Flight:
         self.callers: list[asyncio.Future[Answer | None]] = []
 
     def land(self, answer: Answer) -> bool:
-        """Give the answer to all; a stream to the first, and None to those who have to ask for themselves. False when all have left."""
+        """Give the answer to all; a stream to the first, and None to those who have to ask for
+        themselves. False when all have left.
+        """
         given: Answer | None = answer
         for caller in self.callers:
             if not caller.done():
@@ -73,9 +85,13 @@ class _Flight:
 class SharedLeg:
     """A leg whose views are shared. `now` is a monotonic clock in seconds."""
 
-    def __init__(self, leg: Leg, *, now: Callable[[], float], views: int = 2, seconds: float = 1.0) -> None:
+    def __init__(
+        self, leg: Leg, *, now: Callable[[], float], views: int = 2, seconds: float = 1.0
+    ) -> None:
         self._leg = leg
-        self._places = Places(views, each=views, room=_WAITING, patience=_PATIENCE, refusal=_too_many)
+        self._places = Places(
+            views, each=views, room=_WAITING, patience=_PATIENCE, refusal=_too_many
+        )
         self._seconds = seconds
         self._now = now
         self._epoch = 0  # grows whenever a call that acts is sent or answered
@@ -85,7 +101,9 @@ class SharedLeg:
         self.shared = 0  # views answered without a call of their own
 
     def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
-        """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises `Unavailable`."""
+        """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises
+        `Unavailable`.
+        """
         if outbound.effect == "act":
             return self._act(receipt, outbound)
         if outbound.effect == "alive":
@@ -123,7 +141,8 @@ class SharedLeg:
         finally:
             del landed  # as in `_Flight.fail`
         if answer is None:
-            return await self._send(_Flight(self._places.ask(outbound.viewer)), receipt, outbound)  # the stream is another caller's
+            # the stream is another caller's
+            return await self._send(_Flight(self._places.ask(outbound.viewer)), receipt, outbound)
         self.shared += joined
         return answer
 
@@ -136,12 +155,15 @@ class SharedLeg:
 
     def _start(self, key: _Key, receipt: Receipt, outbound: Outbound) -> _Flight:
         flight = _Flight(self._places.ask(outbound.viewer))
-        flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))  # whoever leaves, it goes on
+        # whoever leaves, it goes on
+        flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))
         self._flights.setdefault(key, []).append(flight)
         return flight
 
     async def _fly(self, key: _Key, flight: _Flight, receipt: Receipt, asked: Outbound) -> None:
-        """One flight from start to landing; its answer is kept when nothing has acted since it was sent."""
+        """One flight from start to landing; its answer is kept when nothing has acted since it was
+        sent.
+        """
         outbound = Outbound(
             asked.verb,
             asked.path,
@@ -164,11 +186,18 @@ class SharedLeg:
                 del self._flights[key]
         if not flight.land(answer):
             await give_up(answer)
-        elif asked.cacheable and answer.stream is None and answer.status == 200 and flight.epoch == self._epoch:
+        elif (
+            asked.cacheable
+            and answer.stream is None
+            and answer.status == 200
+            and flight.epoch == self._epoch
+        ):
             self._keep(key, answer)
 
     async def _send(self, flight: _Flight, receipt: Receipt, outbound: Outbound) -> Answer:
-        """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's work is done by then."""
+        """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's
+        work is done by then.
+        """
         holder = await self._places.wait(flight.turn)
         try:
             flight.epoch = self._epoch
@@ -177,7 +206,9 @@ class SharedLeg:
             self._places.give_back(holder)
 
     def keep_for(self, seconds: float) -> None:
-        """Give an answer again for so long from now on, 0 for not at all. What is kept is forgotten."""
+        """Give an answer again for so long from now on, 0 for not at all. What is kept is
+        forgotten.
+        """
         self._seconds = seconds
         self._forget()
 
@@ -186,7 +217,9 @@ class SharedLeg:
         self._cached_bytes = 0
 
     def _keep(self, key: _Key, answer: Answer) -> None:
-        """Keep an answer for `seconds`. All are kept for as long, so the oldest stand first and are the first to end."""
+        """Keep an answer for `seconds`. All are kept for as long, so the oldest stand first and are
+        the first to end.
+        """
         size = _size(key, answer)
         if not self._seconds or size > _CACHED_BYTES:
             return
@@ -194,7 +227,9 @@ class SharedLeg:
         old = self._cache.pop(key, None)
         if old is not None:
             self._cached_bytes -= _size(key, old[1])
-        while self._cache and (self._cached_bytes + size > _CACHED_BYTES or next(iter(self._cache.values()))[0] <= now):
+        while self._cache and (
+            self._cached_bytes + size > _CACHED_BYTES or next(iter(self._cache.values()))[0] <= now
+        ):
             oldest = next(iter(self._cache))
             self._cached_bytes -= _size(oldest, self._cache.pop(oldest)[1])
         self._cache[key] = (now + self._seconds, answer)

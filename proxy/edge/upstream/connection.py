@@ -1,15 +1,17 @@
 """One connection to a scheduler, which carries one call after the other, read with httptools.
 
-The upstream is trusted with what it answers, not with how: an answer that ends early, is malformed, says more than it
-should, or stops coming ends its connection, and its caller gets a reason (``upstream-closed``, ``-invalid``,
-``-timeout``). A connection is used again only after a clean answer to a request that it has read to the end.
+The upstream is trusted with what it answers, not with how: an answer that ends early, is malformed,
+says more than it should, or stops coming ends its connection, and its caller gets a reason
+(``upstream-closed``, ``-invalid``, ``-timeout``). A connection is used again only after a clean
+answer to a request that it has read to the end.
 
-Interim answers (RFC 9110 section 15.2) are skipped; an upgrade is refused. A body without a length ends with the
-connection (RFC 9112 section 6.3). Answers up to `whole` bytes are handed over whole; longer ones as a stream, for which the
-socket is read on only while the caller takes.
+Interim answers (RFC 9110 section 15.2) are skipped; an upgrade is refused. A body without a length
+ends with the connection (RFC 9112 section 6.3). Answers up to `whole` bytes are handed over whole;
+longer ones as a stream, for which the socket is read on only while the caller takes.
 
-An answer in one piece whose head is known (`proxy.edge.upstream.response_head_cache`) needs no parser, which is half of what an exchange costs beside
-its system calls. What only a parser needs is therefore set up when one is made, not for each exchange.
+An answer in one piece whose head is known (`proxy.edge.upstream.response_head_cache`) needs no
+parser, which is half of what an exchange costs beside its system calls. What only a parser needs is
+therefore set up when one is made, not for each exchange.
 """
 
 import asyncio
@@ -22,9 +24,13 @@ from proxy.edge.upstream.response_head_cache import Heads
 from proxy.errors import Unavailable
 from proxy.model import Answer, Reason
 
-HEAD_LIMIT = 65_536  # bytes an upstream may send without saying anything: headers, interim answers, chunk extensions
-_PART = 65_536  # bytes that are joined, and no more: a stream begins with a megabyte, of which no second copy is wanted
-_BUFFERED = 131_072  # bytes of a stream that may wait for its reader before the socket is left alone
+# bytes an upstream may send without saying anything: headers, interim answers, chunk extensions
+HEAD_LIMIT = 65_536
+# bytes that are joined, and no more: a stream begins with a megabyte, of which no second copy is
+# wanted
+_PART = 65_536
+# bytes of a stream that may wait for its reader before the socket is left alone
+_BUFFERED = 131_072
 
 
 class Pool(Protocol):
@@ -41,19 +47,26 @@ class Pool(Protocol):
 
 
 class Exchange(asyncio.Protocol):
-    """A connection, and the exchange that it carries now. Seconds: until the first byte, of silence within an answer, at rest."""
+    """A connection, and the exchange that it carries now. Seconds: until the first byte, of silence
+    within an answer, at rest.
+    """
 
-    def __init__(self, pool: Pool, first_byte_seconds: float, idle_seconds: float, keep_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, first_byte_seconds: float, idle_seconds: float, keep_seconds: float
+    ) -> None:
         self._pool = pool
         self._heads = pool.heads
         self._seconds = (first_byte_seconds, idle_seconds, keep_seconds)
         self._transport: asyncio.Transport
         self.closed = False
         self.kept = False  # it has carried a call before
-        self.heard = False  # a byte of the answer has arrived; of one that was known when it came nobody asks
-        self._answer: asyncio.Future[Answer] | None = None  # from the request to the last of the answer, taken by its reader
+        # a byte of the answer has arrived; of one that was known when it came nobody asks
+        self.heard = False
+        # from the request to the last of the answer, taken by its reader
+        self._answer: asyncio.Future[Answer] | None = None
         self._over = False  # nothing more of the answer will come
-        self._due = 0.0  # loop time after which the connection is given up; 0 until the next sweep sets it
+        # loop time after which the connection is given up; 0 until the next sweep sets it
+        self._due = 0.0
         self._error: Unavailable | None = None
         self._head_only = False
         self._whole = 0
@@ -78,7 +91,8 @@ class Exchange(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are none by inheritance
+        # uvloop's transports are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)
         self._write = self._transport.write
         self._unsent = self._transport.get_write_buffer_size
 
@@ -100,7 +114,9 @@ class Exchange(asyncio.Protocol):
                 answer.set_result(Answer(status, headers, data[len(head) :]))
             self._rest(reusable=not self._unsent())  # an early answer leaves half a request behind
 
-    def _read(self, parser: httptools.HttpResponseParser, data: bytes, *, first: bool = False) -> None:
+    def _read(
+        self, parser: httptools.HttpResponseParser, data: bytes, *, first: bool = False
+    ) -> None:
         """More of an answer, or the `first` of it."""
         self.heard = True
         self._due = 0.0
@@ -109,7 +125,9 @@ class Exchange(asyncio.Protocol):
             parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            self.abort(Reason.UPSTREAM_INVALID, cause.detail if isinstance(cause, Unavailable) else "")
+            self.abort(
+                Reason.UPSTREAM_INVALID, cause.detail if isinstance(cause, Unavailable) else ""
+            )
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if self._complete:
                 self._surplus = True
@@ -128,13 +146,17 @@ class Exchange(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._over:
-            lengthless = b"content-length" not in self._headers and b"transfer-encoding" not in self._headers
+            lengthless = (
+                b"content-length" not in self._headers and b"transfer-encoding" not in self._headers
+            )
             if self._parser is not None and self._in_body and lengthless and exc is None:
                 self._finish()
             else:
                 self._fail(Unavailable(Reason.UPSTREAM_CLOSED, sent=True))
         self.closed = True
-        self._parser = None  # it holds on to this: with what was gathered of an answer, it would wait for the garbage collector
+        # it holds on to this: with what was gathered of an answer, it would wait for the garbage
+        # collector
+        self._parser = None
         self._pool.gone(self)
 
     # -- httptools callbacks
@@ -153,9 +175,14 @@ class Exchange(asyncio.Protocol):
         assert self._parser is not None
         status = self._parser.get_status_code()
         if not 100 <= status <= 599 or status == 101:
-            raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered with status {status}")
+            raise Unavailable(
+                Reason.UPSTREAM_INVALID, f"the upstream answered with status {status}"
+            )
         if self._headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's answer has a transfer coding other than chunked")
+            raise Unavailable(
+                Reason.UPSTREAM_INVALID,
+                "the upstream's answer has a transfer coding other than chunked",
+            )
         self._status = status
         self._keep_alive = self._parser.should_keep_alive()
         self._in_body = status >= 200
@@ -177,8 +204,11 @@ class Exchange(asyncio.Protocol):
 
     # -- one exchange
 
-    def ask(self, request: bytes, body: bytes, whole: int, head_only: bool) -> asyncio.Future[Answer]:
-        """Send a request, in two parts if it is long; its answer to come, whole or as a stream, or `Unavailable`.
+    def ask(
+        self, request: bytes, body: bytes, whole: int, head_only: bool
+    ) -> asyncio.Future[Answer]:
+        """Send a request, in two parts if it is long; its answer to come, whole or as a stream, or
+        `Unavailable`.
 
         Whoever stops waiting for it says so (`give_up`).
         """
@@ -195,7 +225,9 @@ class Exchange(asyncio.Protocol):
         return answer
 
     def give_up(self, answer: asyncio.Future[Answer]) -> None:
-        """The caller who waited for `answer` has left. Once that exchange is over, the connection serves others."""
+        """The caller who waited for `answer` has left. Once that exchange is over, the connection
+        serves others.
+        """
         if self._answer is answer:
             self.abort(Reason.CLIENT_GONE, "")
 
@@ -213,7 +245,9 @@ class Exchange(asyncio.Protocol):
             self._pool.gone(self)
 
     def _pass_body_on(self) -> None:
-        """More of a body has arrived: it becomes a stream, or its reader is told, or the socket left alone."""
+        """More of a body has arrived: it becomes a stream, or its reader is told, or the socket
+        left alone.
+        """
         if not self._streaming and self._size > self._whole:
             self._start_stream()
         if self._streaming:
@@ -268,7 +302,9 @@ class Exchange(asyncio.Protocol):
             self._wake.set_result(None)
 
     async def next_part(self) -> bytes:
-        """What has arrived of a streamed body since the last call; raises `StopAsyncIteration` at its end."""
+        """What has arrived of a streamed body since the last call; raises `StopAsyncIteration` at
+        its end.
+        """
         while not self._parts:
             if self._error is not None:
                 try:
@@ -296,8 +332,9 @@ class Exchange(asyncio.Protocol):
     def overdue(self, now: float) -> bool:
         """Whether the exchange, or the rest, has taken too long; `now` is the time of a sweep.
 
-        Time counts from the first sweep after something has happened: nothing is given up early, and no call pays for a
-        look at the clock. A reader who does not take is not the upstream's fault.
+        Time counts from the first sweep after something has happened: nothing is given up early,
+        and no call pays for a look at the clock. A reader who does not take is not the upstream's
+        fault.
         """
         if self._due == 0.0:
             first_byte, idle, keep = self._seconds

@@ -1,8 +1,10 @@
-"""A few places that many want, shared out fairly between principals: nobody's crowd keeps another from having a turn.
+"""A few places that many want, shared out fairly between principals: nobody's crowd keeps another
+from having a turn.
 
-Whoever asks has a place at once when one is free; else there is a line for each principal, and the lines are served in turn,
-so that who asks for one thing waits for one turn of everybody else and not for all that they have asked for. One principal may be
-kept from having all the places, and has at most half of the room to wait.
+Whoever asks has a place at once when one is free; else there is a line for each principal, and the
+lines are served in turn, so that who asks for one thing waits for one turn of everybody else and
+not for all that they have asked for. One principal may be kept from having all the places, and has
+at most half of the room to wait.
 """
 
 import asyncio
@@ -18,24 +20,40 @@ class Turn(asyncio.Future[str]):
 
 
 class Places:
-    """`total` places, at most `each` of them for one principal; `room` may wait for one, and for `patience` seconds."""
+    """`total` places, at most `each` of them for one principal; `room` may wait for one, and for
+    `patience` seconds.
+    """
 
-    def __init__(self, total: int, *, each: int, room: int, patience: float, refusal: Callable[[], Unavailable]) -> None:
-        """`refusal` makes the error for whoever would wait where there is no room, or has waited too long."""
+    def __init__(
+        self,
+        total: int,
+        *,
+        each: int,
+        room: int,
+        patience: float,
+        refusal: Callable[[], Unavailable],
+    ) -> None:
+        """`refusal` makes the error for whoever would wait where there is no room, or has waited
+        too long.
+        """
         self._free = total
         self._each = each
         self._room = room
         self._patience = patience
         self._refusal = refusal
         self._held: dict[str, int] = {}
-        self._lines: dict[str, dict[Turn, None]] = {}  # in the order of their turns: who was served last stands last
+        # in the order of their turns: who was served last stands last
+        self._lines: dict[str, dict[Turn, None]] = {}
         self._waiting = 0
 
     def ask(self, name: str) -> Turn:
-        """A turn, which is over at once when there is a place; pass it to `wait` in any case. Raises `Unavailable`."""
+        """A turn, which is over at once when there is a place; pass it to `wait` in any case.
+        Raises `Unavailable`.
+        """
         turn = Turn(loop=asyncio.get_running_loop())
         if self._free and self._held.get(name, 0) < self._each:
-            self._give(turn, name)  # nobody is passed over: those who wait, if any, have all that they may have
+            # nobody is passed over: those who wait, if any, have all that they may have
+            self._give(turn, name)
             return turn
         if self._waiting >= self._room or len(self._lines.get(name, ())) >= max(1, self._room // 2):
             raise self._refusal()
@@ -67,13 +85,16 @@ class Places:
             raise
 
     def give_back(self, name: str) -> None:
-        """A place held under `name` is free again, and goes to whoever has waited longest for a turn and may have one."""
+        """A place held under `name` is free again, and goes to whoever has waited longest for a
+        turn and may have one.
+        """
         self._free += 1
         self._held[name] -= 1
         if not self._held[name]:
             del self._held[name]
         for other, line in self._lines.items():
-            turn = next((turn for turn in line if not turn.done()), None)  # one that is given up leaves by itself
+            # one that is given up leaves by itself
+            turn = next((turn for turn in line if not turn.done()), None)
             if turn is not None and self._held.get(other, 0) < self._each:
                 self._leave(turn)
                 if other in self._lines:

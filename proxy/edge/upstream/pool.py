@@ -1,20 +1,26 @@
 """The upstream leg: a pool of kept-alive HTTP/1.1 connections to one scheduler.
 
-`Leg.forward` takes a `Receipt`: what was not decided and durably recorded cannot be sent. It sends our own bytes only:
-request line, Host, type and length, never a header of the caller's.
+`Leg.forward` takes a `Receipt`: what was not decided and durably recorded cannot be sent. It sends
+our own bytes only: request line, Host, type and length, never a header of the caller's.
 
 Rules (RFC 9112 section 9; record first, then act once):
 
-* A call that may act is sent once. A view is sent a second time, once, when a kept connection turns out dead before a
+* A call that may act is sent once. A view is sent a second time, once, when a kept connection turns
+out dead before a
   single byte of the answer arrived.
-* A connection that is free goes to whoever has waited longest. Who comes when too many wait, or some for too long, is told
-  so at once. Heartbeats have a line of their own, which is served first, since luigid fails the tasks of a worker that is not
-  heard; they may wait longer and in greater number, and let another call pass now and then.
-* An upstream that refuses connection after connection is left alone for a while (`proxy.edge.upstream.circuit_breaker`). That the gate itself
+* A connection that is free goes to whoever has waited longest. Who comes when too many wait, or
+some for too long, is told
+  so at once. Heartbeats have a line of their own, which is served first, since luigid fails the
+  tasks of a worker that is not heard; they may wait longer and in greater number, and let another
+  call pass now and then.
+* An upstream that refuses connection after connection is left alone for a while
+(`proxy.edge.upstream.circuit_breaker`). That the gate itself
   has no file or memory left for a connection says nothing about the upstream.
-* Every phase has its own deadline: connect, first byte, silence within an answer (`proxy.edge.upstream.connection`). They are checked
-  by a sweep over the connections every quarter of a second, and run from one sweep to another: what is overdue ends up to
-  half a second late and never early, and no call sets a timer or reads the clock.
+* Every phase has its own deadline: connect, first byte, silence within an answer
+(`proxy.edge.upstream.connection`). They are checked
+  by a sweep over the connections every quarter of a second, and run from one sweep to another: what
+  is overdue ends up to half a second late and never early, and no call sets a timer or reads the
+  clock.
 """
 
 import asyncio
@@ -33,9 +39,11 @@ from proxy.model import Answer, Outbound, Reason, Receipt
 
 _SWEEP_SECONDS = 0.25
 _JOINED = 16_384  # bytes of a body up to which one string is as cheap to send as two
-_HEARTBEATS = 2  # times as long and as many may heartbeats wait: one that is late still keeps a worker's tasks
+# times as long and as many may heartbeats wait: one that is late still keeps a worker's tasks
+_HEARTBEATS = 2
 _IN_A_ROW = 8  # heartbeats that are served before another call that waits has its turn
-_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # what the gate, not the upstream, has run out of
+# what the gate, not the upstream, has run out of
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PREFIXES = 512  # request heads remembered; paths of pages are unbounded, methods are few
 
 
@@ -43,10 +51,11 @@ _PREFIXES = 512  # request heads remembered; paths of pages are unbounded, metho
 class Target:
     """Where a scheduler listens, and how patient to be with it (seconds).
 
-    `socket` is the path of a Unix socket, or empty for `host` and `port`. `authorization` is the gate's own credential
-    for this upstream (a whole header value), or empty. `connections` bounds the pool, `waiting` those who wait for it; and once
-    the first of them has waited for `patience_seconds`, who comes then is turned away at once, so that the line does not
-    grow into a time in which callers give up (a luigi worker after 10 seconds). Heartbeats have twice of both.
+    `socket` is the path of a Unix socket, or empty for `host` and `port`. `authorization` is the
+    gate's own credential for this upstream (a whole header value), or empty. `connections` bounds
+    the pool, `waiting` those who wait for it; and once the first of them has waited for
+    `patience_seconds`, who comes then is turned away at once, so that the line does not grow into a
+    time in which callers give up (a luigi worker after 10 seconds). Heartbeats have twice of both.
     """
 
     name: str
@@ -69,7 +78,9 @@ class Target:
         """The Host header's value."""
         if self.socket:
             return b"localhost"
-        return (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}").encode("ascii")
+        return (
+            f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        ).encode("ascii")
 
 
 class Leg:
@@ -81,7 +92,8 @@ class Leg:
         self.loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = self.loop.time
         self._open: set[Exchange] = set()  # every connection of the pool, in use or idle
-        self._idle: list[Exchange] = []  # the one used last is used next, so that a small load leaves the rest to age
+        # the one used last is used next, so that a small load leaves the rest to age
+        self._idle: list[Exchange] = []
         self._connecting = 0
         self._waiting: deque[Waiting] = deque()
         self._heartbeats: deque[Waiting] = deque()  # a line of their own, served before the other
@@ -100,8 +112,8 @@ class Leg:
     def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
         """Send one call that has its receipt; the upstream's answer.
 
-        Raises `Unavailable` with ``upstream-unreachable``, ``-timeout``, ``-closed``, ``-invalid`` or ``overloaded``;
-        its `sent` says whether the upstream may have acted.
+        Raises `Unavailable` with ``upstream-unreachable``, ``-timeout``, ``-closed``, ``-invalid``
+        or ``overloaded``; its `sent` says whether the upstream may have acted.
         """
         assert receipt.sequence >= 0
         return self._send(outbound)
@@ -109,7 +121,9 @@ class Leg:
     async def _send(self, outbound: Outbound) -> Answer:
         """As `forward`. The one coroutine of a call that finds a connection idle."""
         request, body = self._encode(outbound)
-        connection = self._idle.pop() if self._idle else await self._take(alive=outbound.effect == "alive")
+        connection = (
+            self._idle.pop() if self._idle else await self._take(alive=outbound.effect == "alive")
+        )
         again = False
         while True:
             try:
@@ -120,7 +134,11 @@ class Leg:
                 raise
             except Unavailable as error:
                 answer = None
-                dead = error.reason is Reason.UPSTREAM_CLOSED and connection.kept and not connection.heard
+                dead = (
+                    error.reason is Reason.UPSTREAM_CLOSED
+                    and connection.kept
+                    and not connection.heard
+                )
                 if again or not dead or (error.sent and not outbound.retry_safe):
                     raise
             again = True
@@ -131,14 +149,19 @@ class Leg:
         key = (outbound.verb, outbound.path, outbound.content_type, outbound.accept_gzip)
         prefix = self._prefixes.get(key)
         if prefix is None:
-            lines = [f"{outbound.verb} ".encode() + outbound.path + b" HTTP/1.1", b"Host: " + self.target.authority]
+            lines = [
+                f"{outbound.verb} ".encode() + outbound.path + b" HTTP/1.1",
+                b"Host: " + self.target.authority,
+            ]
             if outbound.content_type:
                 lines.append(b"Content-Type: " + outbound.content_type)
             if outbound.accept_gzip:
                 lines.append(b"Accept-Encoding: gzip")
             if self.target.authorization:
                 lines.append(b"Authorization: " + self.target.authorization)
-            prefix = b"\r\n".join([*lines, b"Content-Length: " if outbound.verb == "POST" else b"\r\n"])
+            prefix = b"\r\n".join(
+                [*lines, b"Content-Length: " if outbound.verb == "POST" else b"\r\n"]
+            )
             if len(self._prefixes) < _PREFIXES:
                 self._prefixes[key] = prefix
         if outbound.verb != "POST":
@@ -151,7 +174,8 @@ class Leg:
     # -- the pool
 
     async def _take(self, *, alive: bool = False, fresh: bool = False) -> Exchange:
-        """A connection to use: an idle one, a new one, or the next to become free; for a heartbeat (`alive`) before others.
+        """A connection to use: an idle one, a new one, or the next to become free; for a heartbeat
+        (`alive`) before others.
 
         A `fresh` one is new if it can be.
         """
@@ -161,7 +185,8 @@ class Leg:
             connection = self._idle.pop()
             if not fresh:
                 return connection
-            connection.abort(Reason.UPSTREAM_CLOSED, "")  # as old as the one that was dead; makes room for the new one
+            # as old as the one that was dead; makes room for the new one
+            connection.abort(Reason.UPSTREAM_CLOSED, "")
         if len(self._open) + self._connecting < self.target.connections:
             self._connecting += 1
             return await self._connect()
@@ -169,7 +194,9 @@ class Leg:
         patience = times * self.target.patience_seconds
         now = self.now()
         if len(line) >= times * self.target.waiting or (line and now - line[0].since > patience):
-            raise Unavailable(Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1)
+            raise Unavailable(
+                Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1
+            )
         turn = Waiting(loop=self.loop)
         turn.since = now
         line.append(turn)
@@ -181,7 +208,9 @@ class Leg:
             elif turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())  # it came in the moment of giving up
             if isinstance(error, TimeoutError):
-                raise Unavailable(Reason.OVERLOADED, "no connection became free in time", retry_after=5) from None
+                raise Unavailable(
+                    Reason.OVERLOADED, "no connection became free in time", retry_after=5
+                ) from None
             raise
         return await self._connect() if given is None else given
 
@@ -193,7 +222,9 @@ class Leg:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Give what is free, a connection or the room for one, to whoever has waited longest, heartbeats first."""
+        """Give what is free, a connection or the room for one, to whoever has waited longest,
+        heartbeats first.
+        """
         while self._heartbeats or self._waiting:
             heartbeat = bool(self._heartbeats) and (self._in_a_row < _IN_A_ROW or not self._waiting)
             line = self._heartbeats if heartbeat else self._waiting
@@ -216,10 +247,17 @@ class Leg:
         try:
             self.breaker.admit(self.now())
             if target.socket:
-                _, connection = await within(target.connect_seconds, self.loop.create_unix_connection(self._exchange, target.socket))
+                _, connection = await within(
+                    target.connect_seconds,
+                    self.loop.create_unix_connection(self._exchange, target.socket),
+                )
             else:
                 connecting = self.loop.create_connection(
-                    self._exchange, target.host, target.port, ssl=target.tls, server_hostname=target.server_hostname
+                    self._exchange,
+                    target.host,
+                    target.port,
+                    ssl=target.tls,
+                    server_hostname=target.server_hostname,
                 )
                 _, connection = await within(target.connect_seconds, connecting)
             self.breaker.succeeded()
@@ -232,7 +270,9 @@ class Leg:
         except OSError as error:
             if error.errno in _OUR_OWN:
                 self.breaker.abandoned()
-                raise Unavailable(Reason.OVERLOADED, "the gate has no room for another connection", retry_after=1) from None
+                raise Unavailable(
+                    Reason.OVERLOADED, "the gate has no room for another connection", retry_after=1
+                ) from None
             raise self._unreachable("the connection was refused") from None
         except asyncio.CancelledError:
             self.breaker.abandoned()
@@ -275,7 +315,8 @@ class Leg:
         now = self.now()
         for connection in list(self._open):
             if connection.overdue(now):
-                connection.abort(Reason.UPSTREAM_TIMEOUT, "")  # which nobody hears of one that is idle
+                # which nobody hears of one that is idle
+                connection.abort(Reason.UPSTREAM_TIMEOUT, "")
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     def close(self) -> None:

@@ -1,13 +1,14 @@
 """A bound on the long answers of one upstream that are on their way to their readers.
 
-A long answer is passed on at its reader's pace, and holds its upstream connection until the reader has all of it. The
-deadlines of a slow reader let it take an hour for what others take in a second, so as many of them as there are connections
-would keep every worker waiting. Hence only some of the connections may carry streams of views. Who asks for one more waits a
-moment for a place, which is long for readers that read, and is then refused: at the answer's first bytes, when its length
-shows. Calls that act pass straight through: by then they have acted.
+A long answer is passed on at its reader's pace, and holds its upstream connection until the reader
+has all of it. The deadlines of a slow reader let it take an hour for what others take in a second,
+so as many of them as there are connections would keep every worker waiting. Hence only some of the
+connections may carry streams of views. Who asks for one more waits a moment for a place, which is
+long for readers that read, and is then refused: at the answer's first bytes, when its length shows.
+Calls that act pass straight through: by then they have acted.
 
-One principal has at most half of the places, and of the room to wait for one: whoever reads slowly, or does not read at all,
-keeps others from nothing.
+One principal has at most half of the places, and of the room to wait for one: whoever reads slowly,
+or does not read at all, keeps others from nothing.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,17 +23,24 @@ _PATIENCE = 2.0  # seconds to wait for a place
 
 
 class BoundedStreams:
-    """A leg of whose answers at most `streams` are streams of views at any time; `waiting` more may wait to become one.
+    """A leg of whose answers at most `streams` are streams of views at any time; `waiting` more may
+    wait to become one.
 
     Half of both are for one principal, or the only one there is.
     """
 
-    def __init__(self, leg: Leg, streams: int, waiting: int, *, patience: float = _PATIENCE) -> None:
+    def __init__(
+        self, leg: Leg, streams: int, waiting: int, *, patience: float = _PATIENCE
+    ) -> None:
         self._leg = leg
-        self._places = Places(streams, each=max(1, streams // 2), room=waiting, patience=patience, refusal=_too_many)
+        self._places = Places(
+            streams, each=max(1, streams // 2), room=waiting, patience=patience, refusal=_too_many
+        )
 
     def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
-        """The upstream's answer. Raises `Unavailable`, with ``overloaded`` for a long answer that is one too many."""
+        """The upstream's answer. Raises `Unavailable`, with ``overloaded`` for a long answer that
+        is one too many.
+        """
         if outbound.effect != "view":
             return self._leg.forward(receipt, outbound)
         return self._view(receipt, outbound)
@@ -80,4 +88,6 @@ class _Counted:
 
 
 def _too_many() -> Unavailable:
-    return Unavailable(Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True)
+    return Unavailable(
+        Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True
+    )

@@ -1,8 +1,9 @@
 """What waits, and stays interpreted where the rest of the call's path is compiled.
 
-mypyc makes no subclasses of `asyncio.Future`, and its coroutines share one exception state: what is awaited while an exception
-is being handled would leave it to whoever runs meanwhile. So compiled coroutines await nothing in ``except`` and ``finally``
-nor by ``async with`` (held by tests/test_compiled.py); where that is needed, they have it done here.
+mypyc makes no subclasses of `asyncio.Future`, and its coroutines share one exception state: what is
+awaited while an exception is being handled would leave it to whoever runs meanwhile. So compiled
+coroutines await nothing in ``except`` and ``finally`` nor by ``async with`` (held by
+tests/test_compiled.py); where that is needed, they have it done here.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ _Given = TypeVar("_Given")
 
 
 class Waiting(asyncio.Future[Exchange | None]):
-    """A caller's place in the line: gives a connection, or None for the room to open one. `since` is loop time."""
+    """A caller's place in the line: gives a connection, or None for the room to open one. `since`
+    is loop time.
+    """
 
     since: float = 0.0
 

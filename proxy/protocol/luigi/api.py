@@ -1,18 +1,22 @@
-"""luigid's own protocol: ``POST|GET /api/<method>`` with the keyword arguments as JSON in the form field ``data``.
+"""luigid's own protocol: ``POST|GET /api/<method>`` with the keyword arguments as JSON in the form
+field ``data``.
 
 What luigid reads in two ways is refused, so that what policy judges is what luigid will do:
 
 * the raw path is ``/api/`` and ``[a-z_]{1,64}``, no percent sign (luigid decodes it once more);
-* GET without a body, or POST with a form body of exactly one type; no Content-Encoding, no multipart;
+* GET without a body, or POST with a form body of exactly one type; no Content-Encoding, no
+multipart;
 * at most one ``data`` over query and body together (luigid takes the last);
-* JSON: one object, no key twice (luigid takes the last), no lone surrogates, no NaN. ``Infinity`` is accepted and sent on:
+* JSON: one object, no key twice (luigid takes the last), no lone surrogates, no NaN. ``Infinity``
+is accepted and sent on:
   stock workers send it for every batchable family (luigi/worker.py).
 
-luigid trusts the worker id that a caller states, and whoever states another's makes that worker import and run a module.
-So the gate marks it: upstream a worker is called ``<its own id> [<issuer>:<subject>]``. The mark holds no blank and no
-bracket, hence the last one of an id is always the gate's, and no two identities can meet in one id. The answers in which a
-worker looks for itself get the mark taken off again, and name it no module to import. The batch ids that it gives out are
-bound to the identity too (`proxy.protocol.luigi.batch_ids`).
+luigid trusts the worker id that a caller states, and whoever states another's makes that worker
+import and run a module. So the gate marks it: upstream a worker is called ``<its own id>
+[<issuer>:<subject>]``. The mark holds no blank and no bracket, hence the last one of an id is
+always the gate's, and no two identities can meet in one id. The answers in which a worker looks for
+itself get the mark taken off again, and name it no module to import. The batch ids that it gives
+out are bound to the identity too (`proxy.protocol.luigi.batch_ids`).
 """
 
 import json
@@ -37,7 +41,13 @@ from proxy.protocol.strict_json import is_json, parse_arguments, parse_quickly, 
 
 _PATH = re.compile(r"/api/([a-z_]{1,64})")
 _JSON = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-DISABLED: Value = {"n_pending_tasks": 0, "running_tasks": [], "task_id": None, "n_unique_pending": 0, "worker_state": "disabled"}
+DISABLED: Value = {
+    "n_pending_tasks": 0,
+    "running_tasks": [],
+    "task_id": None,
+    "n_unique_pending": 0,
+    "worker_state": "disabled",
+}
 _HIDDEN_FROM_PUBLIC = (1, 2)  # luigi.parameter.ParameterVisibility.HIDDEN, PRIVATE
 _NOTHING = b'{"response": null}'  # what most calls that act are answered
 _READ_BYTES = 16_384  # of an answer of this size it takes 40 us to see that it is JSON
@@ -51,7 +61,9 @@ NAMES_OWN_WORKER = frozenset({"get_work", "count_pending"})
 
 
 def worker_mark(principal: Principal) -> str:
-    """What is appended to the worker ids of `principal`: a blank and ``[issuer:subject]``, the subject percent-encoded."""
+    """What is appended to the worker ids of `principal`: a blank and ``[issuer:subject]``, the
+    subject percent-encoded.
+    """
     return _mark(principal.issuer_name, principal.subject)
 
 
@@ -60,11 +72,18 @@ def _mark(issuer_name: str, subject: str) -> str:
     return f" [{issuer_name}:{quote(subject, safe='@')}]"
 
 
-def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value], principal: Principal, batches: BatchIds) -> Call:
+def make_call(
+    upstream: str,
+    catalog: Catalog,
+    name: str,
+    args: dict[str, Value],
+    principal: Principal,
+    batches: BatchIds,
+) -> Call:
     """The call of luigid's method `name` by `principal`.
 
-    Raises `Rejected` when arguments are missing or mistyped, a worker id has a bracket, as only marked ones do, or a batch id
-    is not this principal's.
+    Raises `Rejected` when arguments are missing or mistyped, a worker id has a bracket, as only
+    marked ones do, or a batch id is not this principal's.
     """
     method = catalog.methods.get(name)
     if method is None:
@@ -78,7 +97,8 @@ def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]
             raise Rejected(Reason.BAD_ARGUMENTS, f"{name}: {method.worker_arg} must be given")
         if "[" in worker:
             raise Rejected(Reason.NOT_YOUR_WORKER)
-        if method.heartbeat and len(args) == 1:  # with anything beside it, it says more than that the worker lives
+        # with anything beside it, it says more than that the worker lives
+        if method.heartbeat and len(args) == 1:
             heartbeat = worker
     check_arguments(method, args)
     if "batch_id" in args and args["batch_id"] is not None and method.permission == "work":
@@ -102,7 +122,9 @@ def make_call(upstream: str, catalog: Catalog, name: str, args: dict[str, Value]
 
 
 def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tuple[str, ...]:
-    """The tasks that the call acts on beside its own: luigid makes them known, and gives them its priority. Each once, in order."""
+    """The tasks that the call acts on beside its own: luigid makes them known, and gives them its
+    priority. Each once, in order.
+    """
     named: list[str] = []
     for name in method.tasks_args:
         if name in args and type(listed := args[name]) is list:
@@ -110,7 +132,10 @@ def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tupl
     if not named:
         return ()
     if len(named) > MAX_OTHERS:
-        raise Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: {' and '.join(method.tasks_args)} name more than {MAX_OTHERS} tasks")
+        raise Rejected(
+            Reason.BAD_ARGUMENTS,
+            f"{method.name}: {' and '.join(method.tasks_args)} name more than {MAX_OTHERS} tasks",
+        )
     others = dict.fromkeys(named)
     if task in others:
         del others[task]
@@ -118,58 +143,98 @@ def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tupl
 
 
 def _secret(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ...]:
-    """Arguments to withhold from the record: what the catalog marks, and parameters luigi does not show publicly."""
+    """Arguments to withhold from the record: what the catalog marks, and parameters luigi does not
+    show publicly.
+    """
     secret = method.secret_args
     visibilities = args["param_visibilities"]
     if type(visibilities) is dict and any(visibilities.values()):
-        secret += tuple(("params", name) for name, level in visibilities.items() if level in _HIDDEN_FROM_PUBLIC)
+        secret += tuple(
+            ("params", name) for name, level in visibilities.items() if level in _HIDDEN_FROM_PUBLIC
+        )
     return secret
 
 
-def encode(call: Call, catalog: Catalog, principal: Principal, base: str, *, gzip: bool = False) -> Outbound:
-    """The call as luigid will get it: always a POST with one form field, the worker id marked with the principal.
+def encode(
+    call: Call, catalog: Catalog, principal: Principal, base: str, *, gzip: bool = False
+) -> Outbound:
+    """The call as luigid will get it: always a POST with one form field, the worker id marked with
+    the principal.
 
     `base` is the path under which luigid itself is served, usually none.
     """
     method = catalog.methods[call.method]
     if call.heartbeat is not None and method.worker_arg is not None:
-        return _alive(f"{base}/api/{call.method}", method.worker_arg, call.heartbeat + worker_mark(principal))
+        return _alive(
+            f"{base}/api/{call.method}", method.worker_arg, call.heartbeat + worker_mark(principal)
+        )
     marked: dict[str, Value] = {}
     if method.worker_arg is not None:
-        marked[method.worker_arg] = str(call.args[method.worker_arg]) + _mark(principal.issuer_name, principal.subject)
+        marked[method.worker_arg] = str(call.args[method.worker_arg]) + _mark(
+            principal.issuer_name, principal.subject
+        )
     body = write_field(write_arguments(call.args, marked))
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
         return Outbound("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
     if method.permission == "view":
-        return Outbound("POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh)
+        return Outbound(
+            "POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh
+        )
     return Outbound("POST", path, FORM, body)
 
 
 @lru_cache(maxsize=_HEARTBEATS)
 def _alive(path: str, argument: str, marked: str) -> Outbound:
     """The heartbeat of one worker, which says the same every second."""
-    return Outbound("POST", path.encode("ascii"), FORM, write_field(orjson.dumps({argument: marked})), effect="alive")
+    return Outbound(
+        "POST",
+        path.encode("ascii"),
+        FORM,
+        write_field(orjson.dumps({argument: marked})),
+        effect="alive",
+    )
 
 
 def check_answer(call: Call, answer: Answer) -> None:
-    """Raise `Unavailable` unless luigid answered as it answers a call that worked: 200 and JSON (luigi/server.py).
+    """Raise `Unavailable` unless luigid answered as it answers a call that worked: 200 and JSON
+    (luigi/server.py).
 
-    Whether it is JSON to its end is looked at for every call but views of more than 16 kB, of which each reader would pay for it, and
-    what is compressed or comes as a stream: these are known by how they begin.
+    Whether it is JSON to its end is looked at for every call but views of more than 16 kB, of which
+    each reader would pay for it, and what is compressed or comes as a stream: these are known by
+    how they begin.
     """
     if answer.status == 500:
         raise Unavailable(Reason.UPSTREAM_ERROR, f"luigid answered 500 to {call.method}", sent=True)
     if answer.status != 200:
-        raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
+        raise Unavailable(
+            Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True
+        )
     if answer.headers.get(b"content-type", b"")[:16] != b"application/json":
-        raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered something other than JSON", sent=True)
+        raise Unavailable(
+            Reason.UPSTREAM_INVALID, "the upstream answered something other than JSON", sent=True
+        )
     if b"content-encoding" in answer.headers and call.permission != "view":
-        raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's answer is encoded, which nobody asked for", sent=True)
-    if answer.stream is None and answer.body != _NOTHING and b"content-encoding" not in answer.headers and not _responds(call, answer.body):
-        raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True)
+        raise Unavailable(
+            Reason.UPSTREAM_INVALID,
+            "the upstream's answer is encoded, which nobody asked for",
+            sent=True,
+        )
+    if (
+        answer.stream is None
+        and answer.body != _NOTHING
+        and b"content-encoding" not in answer.headers
+        and not _responds(call, answer.body)
+    ):
+        raise Unavailable(
+            Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True
+        )
     if answer.stream is not None and call.method in NAMES_OWN_WORKER:
-        raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is too large to be read", sent=True)
+        raise Unavailable(
+            Reason.UPSTREAM_INVALID,
+            f"the answer to {call.method} is too large to be read",
+            sent=True,
+        )
 
 
 def _responds(call: Call, body: bytes) -> bool:
@@ -179,15 +244,17 @@ def _responds(call: Call, body: bytes) -> bool:
 
 
 def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds) -> bytes:
-    """The answer to a call in which a worker looks for itself, mended in three places; any other as it is.
+    """The answer to a call in which a worker looks for itself, mended in three places; any other as
+    it is.
 
-    The caller's own mark comes off the worker ids of ``running_tasks``: left on, the worker's summary would say that
-    "other workers" ran its tasks (luigi/execution_summary.py).
+    The caller's own mark comes off the worker ids of ``running_tasks``: left on, the worker's
+    summary would say that "other workers" ran its tasks (luigi/execution_summary.py).
 
-    Its ``task_module`` becomes null, but for an assistant. luigid keeps the first module that anybody announced for a
-    task id, and the worker imports it when it gets a batch, or a task that it never announced (luigi/worker.py): whoever
-    announces a task first runs code in the worker that announces it next. A worker that is no assistant has already
-    loaded every family it announced, and needs no module to be named.
+    Its ``task_module`` becomes null, but for an assistant. luigid keeps the first module that
+    anybody announced for a task id, and the worker imports it when it gets a batch, or a task that
+    it never announced (luigi/worker.py): whoever announces a task first runs code in the worker
+    that announces it next. A worker that is no assistant has already loaded every family it
+    announced, and needs no module to be named.
 
     Its ``batch_id`` is sealed.
     """
@@ -208,34 +275,48 @@ def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds)
         if imports and "task_module" in response:
             response["task_module"] = None
         if batched and response.get("batch_id") is not None:
-            response["batch_id"] = batches.seal(principal, str(response["task_family"]), str(response["batch_id"]))
+            response["batch_id"] = batches.seal(
+                principal, str(response["task_family"]), str(response["batch_id"])
+            )
         return json.dumps(document).encode() if quick is None else orjson.dumps(quick)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Unavailable(Reason.UPSTREAM_INVALID, f"the answer to {call.method} is not luigid's", sent=True) from None
+        raise Unavailable(
+            Reason.UPSTREAM_INVALID, f"the answer to {call.method} is not luigid's", sent=True
+        ) from None
 
 
 class LuigiApi:
     """The dialect of stock workers and of the visualiser's scripts."""
 
-    def __init__(self, upstream: str, catalog: Catalog, base: str = "", *, batches: BatchIds | None = None) -> None:
-        """`base` is the path under which luigid itself is served; without `batches`, batch ids hold for this object alone."""
+    def __init__(
+        self, upstream: str, catalog: Catalog, base: str = "", *, batches: BatchIds | None = None
+    ) -> None:
+        """`base` is the path under which luigid itself is served; without `batches`, batch ids hold
+        for this object alone.
+        """
         self._batches = batches or BatchIds(secrets.token_bytes(32), upstream)
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
-        self._names = {f"/api/{name}": name for name in catalog.methods if _PATH.fullmatch(f"/api/{name}")}
+        self._names = {
+            f"/api/{name}": name for name in catalog.methods if _PATH.fullmatch(f"/api/{name}")
+        }
         self._heartbeats: dict[tuple[str, bytes], Call] = {}
 
     def decode(self, request: Request, path: str, principal: Principal) -> Call:
-        """The one call of `request`, whose `path` has lost the upstream's prefix. Raises `Rejected`.
+        """The one call of `request`, whose `path` has lost the upstream's prefix. Raises
+        `Rejected`.
 
-        What the bytes of a heartbeat mean is remembered, since a worker sends the same ones every second.
+        What the bytes of a heartbeat mean is remembered, since a worker sends the same ones every
+        second.
         """
         name = self._names.get(path)
         if name is None:
             match = _PATH.fullmatch(path)
             if match is None:
-                raise Rejected(Reason.MALFORMED_CALL, "the path must be /api/ and a method name, unencoded")
+                raise Rejected(
+                    Reason.MALFORMED_CALL, "the path must be /api/ and a method name, unencoded"
+                )
             name = match[1]
         if request.verb not in ("GET", "POST"):
             raise Rejected(Reason.VERB_NOT_ALLOWED, "the API takes GET and POST")
@@ -248,40 +329,65 @@ class LuigiApi:
             if request.verb == "GET":
                 raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
             if headers.get(b"content-type") not in FORM_TYPES:
-                raise Rejected(Reason.AMBIGUOUS_CALL, "the body must be application/x-www-form-urlencoded")
+                raise Rejected(
+                    Reason.AMBIGUOUS_CALL, "the body must be application/x-www-form-urlencoded"
+                )
             if text is not None:
                 raise Rejected(Reason.AMBIGUOUS_CALL, "data stands in the query and in the body")
-            heartbeat = self._heartbeats.get((path, request.body)) if len(request.body) <= _HEARTBEAT_BYTES else None
+            heartbeat = (
+                self._heartbeats.get((path, request.body))
+                if len(request.body) <= _HEARTBEAT_BYTES
+                else None
+            )
             if heartbeat is not None:
                 return heartbeat
             text = read_field(request.body)
         args = {} if text is None else parse_arguments(text)
         call = make_call(self._upstream, self._catalog, name, args, principal, self._batches)
-        if call.heartbeat is not None and 0 < len(request.body) <= _HEARTBEAT_BYTES:  # a call that is the same whoever makes it
+        # a call that is the same whoever makes it
+        if call.heartbeat is not None and 0 < len(request.body) <= _HEARTBEAT_BYTES:
             if len(self._heartbeats) >= _HEARTBEATS:
                 self._heartbeats.clear()
             self._heartbeats[path, request.body] = call
         return call
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
-        """As `encode`; a view may be answered compressed when the caller accepts that (a task list shrinks twentyfold)."""
-        return encode(call, self._catalog, principal, self._base, gzip=call.permission == "view" and takes_gzip(request.headers))
+        """As `encode`; a view may be answered compressed when the caller accepts that (a task list
+        shrinks twentyfold).
+        """
+        return encode(
+            call,
+            self._catalog,
+            principal,
+            self._base,
+            gzip=call.permission == "view" and takes_gzip(request.headers),
+        )
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """luigid's answer, for the caller. Raises `Unavailable` when it is none."""
         check_answer(call, answer)
         headers: tuple[tuple[bytes, bytes], ...] = _JSON
         if b"content-encoding" in answer.headers:
-            headers = (*_JSON, (b"content-encoding", answer.headers[b"content-encoding"]), (b"vary", b"accept-encoding"))
+            headers = (
+                *_JSON,
+                (b"content-encoding", answer.headers[b"content-encoding"]),
+                (b"vary", b"accept-encoding"),
+            )
         if answer.stream is not None:
             return Reply(200, headers=headers, stream=answer.stream, length=answer.length)
-        body = for_worker(call, principal, answer.body, self._batches) if call.method in NAMES_OWN_WORKER else answer.body
+        body = (
+            for_worker(call, principal, answer.body, self._batches)
+            if call.method in NAMES_OWN_WORKER
+            else answer.body
+        )
         return Reply(200, body, headers=headers)
 
     def refuse(self, refusal: Refusal) -> Reply:
-        """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is luigid's own "disabled".
+        """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is
+        luigid's own "disabled".
 
-        A worker retries every error for a minute, but ends at once and in order when it is disabled.
+        A worker retries every error for a minute, but ends at once and in order when it is
+        disabled.
         """
         if is_disabled_answer(refusal):
             return Reply(200, orjson.dumps({"response": DISABLED}), headers=_JSON)
@@ -289,14 +395,18 @@ class LuigiApi:
 
 
 def takes_gzip(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the caller accepts gzip. One that weighs its encodings (``gzip;q=0``) gets none: that is always right."""
+    """Whether the caller accepts gzip. One that weighs its encodings (``gzip;q=0``) gets none: that
+    is always right.
+    """
     accepted = headers.get(b"accept-encoding", b"")
     return b"gzip" in accepted and b"gzip;" not in accepted
 
 
 def is_disabled_answer(refusal: Refusal) -> bool:
     """Whether `refusal` is best told as luigid's own answer to a worker it has disabled."""
-    return refusal.method == "get_work" and (refusal.status == 403 or refusal.reason is Reason.DRAINING)
+    return refusal.method == "get_work" and (
+        refusal.status == 403 or refusal.reason is Reason.DRAINING
+    )
 
 
 def json_refusal(refusal: Refusal) -> Reply:
@@ -306,5 +416,15 @@ def json_refusal(refusal: Refusal) -> Reply:
         headers.append((b"www-authenticate", b'Bearer realm="callgate", Basic realm="callgate"'))
     if refusal.retry_after is not None:
         headers.append((b"retry-after", str(refusal.retry_after).encode()))
-    error = {"reason": refusal.reason, "message": refusal.line, "remedy": refusal.remedy, "ref": refusal.ref}
-    return Reply(refusal.status, orjson.dumps({"error": error}), headers=tuple(headers), phrase=refusal.line.encode("ascii"))
+    error = {
+        "reason": refusal.reason,
+        "message": refusal.line,
+        "remedy": refusal.remedy,
+        "ref": refusal.ref,
+    }
+    return Reply(
+        refusal.status,
+        orjson.dumps({"error": error}),
+        headers=tuple(headers),
+        phrase=refusal.line.encode("ascii"),
+    )

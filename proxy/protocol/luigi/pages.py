@@ -1,18 +1,19 @@
 """luigid's pages as methods: the visualiser and its files, task history, task durations, metrics.
 
-The same policy and the same audit hold for them as for calls, since they show the same data. A path is read
-once, here, against the grammar below, and written afresh for luigid; the visualiser's query is dropped (it names
-versions of files, which luigid does not need).
+The same policy and the same audit hold for them as for calls, since they show the same data. A path
+is read once, here, against the grammar below, and written afresh for luigid; the visualiser's query
+is dropped (it names versions of files, which luigid does not need).
 
-========================================  =================  ==========================================
-path                                      method             served by luigi/server.py
-========================================  =================  ==========================================
-``/``                                     page.root          a redirect to the visualiser, relative
-``/static/…``                             page.visualiser    files of the package, no secrets
-``/history``, ``/history/by_…/…``         page.history       task history, **with parameters**
-``/tasklist``, ``/tasklist/…``            page.tasklist      durations, from the whole history
-``/metrics``                              page.metrics       what a metrics collector exposes
-========================================  =================  ==========================================
+========================================  =================
+========================================== path                                      method
+served by luigi/server.py ========================================  =================
+========================================== ``/``                                     page.root
+a redirect to the visualiser, relative ``/static/…``                             page.visualiser
+files of the package, no secrets ``/history``, ``/history/by_…/…``         page.history       task
+history, **with parameters** ``/tasklist``, ``/tasklist/…``            page.tasklist      durations,
+from the whole history ``/metrics``                              page.metrics       what a metrics
+collector exposes ========================================  =================
+==========================================
 """
 
 import base64
@@ -34,19 +35,28 @@ from proxy.protocol.strict_json import parse_arguments
 
 _VISUALISER = "/static/visualiser/index.html"
 _STATIC = re.compile(r"/static(?:/(?!\.)[A-Za-z0-9_.@-]+)+")
-_HISTORY = re.compile(r"/history(?:/(by_name|by_id|by_task_id|by_params)/([A-Za-z0-9_.%-]{1,1024}))?")
+_HISTORY = re.compile(
+    r"/history(?:/(by_name|by_id|by_task_id|by_params)/([A-Za-z0-9_.%-]{1,1024}))?"
+)
 _TASKLIST = re.compile(r"/tasklist(?:/([A-Za-z0-9_.%-]{1,1024}))?")
-_SEGMENT = re.compile(r"[\w.-]{1,512}")  # a family, a task id or a number (luigi/task.py task_id_str)
-_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+# a family, a task id or a number (luigi/task.py task_id_str)
+_SEGMENT = re.compile(r"[\w.-]{1,512}")
+_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _ABSOLUTE_LINK = re.compile(rb' (href|src)="/(static|history|tasklist)/')
-_WHOLE_BYTES = 4 * 1024 * 1024  # a page that needs its scripts hashed or its links mended; one larger is shown without
+# a page that needs its scripts hashed or its links mended; one larger is shown without
+_WHOLE_BYTES = 4 * 1024 * 1024
 _POLICY = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline' https://fonts.googleapis.com{styles}; "
     "font-src 'self' data: https://fonts.gstatic.com; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-# What luigi/templates/layout.html loads for its charts. The very files: the rest of that server helps scripts past a policy.
+# What luigi/templates/layout.html loads for its charts. The very files: the rest of that server
+# helps scripts past a policy.
 _CHART_SCRIPTS = " https://cdnjs.cloudflare.com/ajax/libs/d3/3.5.5/d3.min.js https://cdnjs.cloudflare.com/ajax/libs/nvd3/1.7.0/nv.d3.min.js"
 _CHART_STYLES = " https://cdnjs.cloudflare.com/ajax/libs/nvd3/1.7.0/nv.d3.min.css"
 
@@ -55,16 +65,20 @@ class LuigiPages:
     """The dialect of browsers that navigate: an answer is a page, and so is a refusal."""
 
     def __init__(self, upstream: str, catalog: Catalog, base: str = "", prefix: str = "") -> None:
-        """`base` is the path under which luigid itself is served, `prefix` the one under which clients find it here."""
+        """`base` is the path under which luigid itself is served, `prefix` the one under which
+        clients find it here.
+        """
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
         self._prefix = prefix.rstrip("/")
 
     def decode(self, request: Request, path: str, principal: Principal) -> Call:
-        """The page that `path` names, as a call with the argument ``path`` (and ``data`` of a history search).
+        """The page that `path` names, as a call with the argument ``path`` (and ``data`` of a
+        history search).
 
-        Raises `Rejected` with ``not-found`` for a path that luigid does not serve or that has two readings.
+        Raises `Rejected` with ``not-found`` for a path that luigid does not serve or that has two
+        readings.
         """
         if request.verb not in ("GET", "HEAD"):
             raise Rejected(Reason.VERB_NOT_ALLOWED, "a page takes GET and HEAD")
@@ -73,7 +87,8 @@ class LuigiPages:
         args: dict[str, Value] = {"path": path, "verb": request.verb}
         name = _page(path, args)
         if name == "page.root" and not request.path.endswith("/"):
-            args["path"] = ""  # /team-a, not /team-a/: what is relative to it begins one level higher
+            # /team-a, not /team-a/: what is relative to it begins one level higher
+            args["path"] = ""
         if name == "page.history" and request.query:
             text = read_field(request.query.encode("ascii"))
             if text is not None:
@@ -93,13 +108,24 @@ class LuigiPages:
         verb: Literal["GET", "HEAD"] = "HEAD" if call.args["verb"] == "HEAD" else "GET"
         gzip = path.endswith((".js", ".css")) and takes_gzip(request.headers)
         whole = _WHOLE_BYTES if _is_rewritten(call) else 65_536
-        return Outbound(verb, path.encode("ascii"), b"", b"", accept_gzip=gzip, effect="view", cacheable=True, whole=whole)
+        return Outbound(
+            verb,
+            path.encode("ascii"),
+            b"",
+            b"",
+            accept_gzip=gzip,
+            effect="view",
+            cacheable=True,
+            whole=whole,
+        )
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """luigid's page, with a content security policy in place of luigid's own headers."""
         if answer.status >= 500:
             raise Unavailable(
-                Reason.UPSTREAM_ERROR, f"luigid answered {answer.status} to {call.method}; is the page switched on?", sent=True
+                Reason.UPSTREAM_ERROR,
+                f"luigid answered {answer.status} to {call.method}; is the page switched on?",
+                sent=True,
             )
         headers = list(_HEADERS)
         if b"content-encoding" in answer.headers:
@@ -108,26 +134,36 @@ class LuigiPages:
             # Relative: right behind any further prefix.
             start = "" if call.args["path"] else self._prefix.rpartition("/")[2] + "/"
             headers.append((b"location", start.encode("ascii") + b"static/visualiser/index.html"))
-        headers.append((b"content-security-policy", _content_policy(call, answer.body).encode("ascii")))
+        headers.append(
+            (b"content-security-policy", _content_policy(call, answer.body).encode("ascii"))
+        )
         kind = answer.headers.get(b"content-type", b"application/octet-stream")
         body = self._mend_links(answer.body) if _is_rewritten(call) else answer.body
-        return Reply(answer.status, body, kind, tuple(headers), stream=answer.stream, length=answer.length)
+        return Reply(
+            answer.status, body, kind, tuple(headers), stream=answer.stream, length=answer.length
+        )
 
     def _mend_links(self, body: bytes) -> bytes:
-        """The history pages link to ``/static``, ``/history`` and ``/tasklist`` as if no prefix stood before them."""
+        """The history pages link to ``/static``, ``/history`` and ``/tasklist`` as if no prefix
+        stood before them.
+        """
         if not self._prefix:
             return body
         return _ABSOLUTE_LINK.sub(rb' \1="' + self._prefix.encode("ascii") + rb"/\2/", body)
 
     def refuse(self, refusal: Refusal) -> Reply:
-        """A small page with the line and the remedy; the status and the reason phrase are those of the API."""
+        """A small page with the line and the remedy; the status and the reason phrase are those of
+        the API.
+        """
         reply = json_refusal(refusal)
         text = (
             f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{refusal.status} Callgate</title>"
             f"<h1>{refusal.status}</h1><p>{html.escape(refusal.line)}</p><p>{html.escape(refusal.remedy)}</p></html>\n"
         )
         headers = (*reply.headers, (b"content-security-policy", b"default-src 'none'"))
-        return Reply(refusal.status, text.encode("ascii"), b"text/html; charset=utf-8", headers, reply.phrase)
+        return Reply(
+            refusal.status, text.encode("ascii"), b"text/html; charset=utf-8", headers, reply.phrase
+        )
 
 
 def _page(path: str, args: dict[str, Value]) -> str:
@@ -166,8 +202,9 @@ def _is_rewritten(call: Call) -> bool:
 def _content_policy(call: Call, body: bytes) -> str:
     """What the page may load and run.
 
-    An inline script runs only where the stock page has one, and only when it is the only one in the page as luigid sent
-    it: a second one, an event handler or a link that a task's name smuggles in does not run, nor does the first then.
+    An inline script runs only where the stock page has one, and only when it is the only one in the
+    page as luigid sent it: a second one, an event handler or a link that a task's name smuggles in
+    does not run, nor does the first then.
     """
     scripts = styles = ""
     if call.method in ("page.history", "page.tasklist"):
@@ -175,5 +212,7 @@ def _content_policy(call: Call, body: bytes) -> str:
     if call.method == "page.tasklist" or call.args["path"] == _VISUALISER:
         inline = _INLINE_SCRIPT.findall(body)
         if len(inline) == 1:
-            scripts += f" 'sha256-{base64.b64encode(hashlib.sha256(inline[0]).digest()).decode('ascii')}'"
+            scripts += (
+                f" 'sha256-{base64.b64encode(hashlib.sha256(inline[0]).digest()).decode('ascii')}'"
+            )
     return _POLICY.format(scripts=scripts, styles=styles)

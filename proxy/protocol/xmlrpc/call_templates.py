@@ -1,13 +1,16 @@
-"""The shapes of calls: their markup without the texts in it, so that a call like an earlier one is read in a single match.
+"""The shapes of calls: their markup without the texts in it, so that a call like an earlier one is
+read in a single match.
 
-A client's calls of one method are the same but for the texts in them. When the strict reader has accepted a call, its
-document is remembered as one expression, in which the texts of the typed scalars alone are open. A document that this
-matches has the same markup, which was read and found good, and other texts without a ``<``; without a reference or a CDATA
-section in it (`plain`) those texts are their own meaning. So all that is left to do is to read each as its type, by the
-rules of the strict reader, and to put them where they belong. Whatever matches no shape goes to that.
+A client's calls of one method are the same but for the texts in them. When the strict reader has
+accepted a call, its document is remembered as one expression, in which the texts of the typed
+scalars alone are open. A document that this matches has the same markup, which was read and found
+good, and other texts without a ``<``; without a reference or a CDATA section in it (`plain`) those
+texts are their own meaning. So all that is left to do is to read each as its type, by the rules of
+the strict reader, and to put them where they belong. Whatever matches no shape goes to that.
 
-What it saves of a 900-byte add_task is three fifths of the time of the strict reader. What is kept is bounded: short documents, few
-shapes for one method, and few in all; when others than those have been seen for long, they make room.
+What it saves of a 900-byte add_task is three fifths of the time of the strict reader. What is kept
+is bounded: short documents, few shapes for one method, and few in all; when others than those have
+been seen for long, they make room.
 """
 
 import itertools
@@ -20,7 +23,9 @@ from proxy.model import Value
 from proxy.protocol.xmlrpc.grammar import S
 from proxy.protocol.xmlrpc.values import INTEGER, READ
 
-_LONGEST = 3_072  # characters of a document; an expression takes ten times as many bytes, and 1 us for each to compile
+# characters of a document; an expression takes ten times as many bytes, and 1 us for each to
+# compile
+_LONGEST = 3_072
 _OF_ONE_METHOD = 4  # an argument more or less makes another shape
 _IN_ALL = 32  # a megabyte, if they are as long as they may be
 _PATIENCE = 10_000  # calls of no known shape, after which the known ones are given up
@@ -31,11 +36,15 @@ _MARK = "\x01"  # before the number of a text, in its place; no document can hol
 
 
 _OPEN = {"int": f"({INTEGER})", "i4": f"({INTEGER})", "boolean": "([01])"}
-"""The texts within a scalar that are of its type, for those that are frequent; what is none is left to the strict reader."""
+"""The texts within a scalar that are of its type, for those that are frequent; what is none is left
+to the strict reader.
+"""
 
 
 class _Group(NamedTuple):
-    """How an array or a struct is made of values: `take` gives its parts, in order; `names` are a struct's."""
+    """How an array or a struct is made of values: `take` gives its parts, in order; `names` are a
+    struct's.
+    """
 
     take: Callable[[list[Value]], Sequence[Value]]
     names: tuple[str, ...] | None
@@ -44,9 +53,9 @@ class _Group(NamedTuple):
 class _Shape(NamedTuple):
     """`expression` has a group for each open text.
 
-    The values of a call are the texts, then `fixed`, which belong to the shape (nil, a text without a type), then what
-    each of `groups` makes of those before it; the last are the arguments. The texts at `integers` and `booleans` and those
-    in `others` are no strings.
+    The values of a call are the texts, then `fixed`, which belong to the shape (nil, a text without
+    a type), then what each of `groups` makes of those before it; the last are the arguments. The
+    texts at `integers` and `booleans` and those in `others` are no strings.
     """
 
     expression: re.Pattern[str]
@@ -69,7 +78,8 @@ class Shapes:
         self._strange = 0  # calls that are of no known shape, and found no room
 
     def read(self, text: str) -> tuple[str, list[Value]] | None:
-        """The method and the arguments of the call in the plain document `text`; None if it is of no known shape.
+        """The method and the arguments of the call in the plain document `text`; None if it is of
+        no known shape.
 
         Raises `Rejected` with MALFORMED_CALL for a scalar that is none of its type.
         """
@@ -97,7 +107,9 @@ class Shapes:
         return None
 
     def learn(self, text: str, read: Callable[[str], tuple[str, list[Value]]]) -> None:
-        """Remember the shape of the plain document `text`, which was accepted. `read` is the strict reading, of a text like it."""
+        """Remember the shape of the plain document `text`, which was accepted. `read` is the strict
+        reading, of a text like it.
+        """
         if len(text) > _LONGEST:
             return
         head = text[: text.find(_HEAD_ENDS)]
@@ -109,13 +121,17 @@ class Shapes:
                 re.purge()  # else they would live on in the module's own cache
                 self._count = self._strange = 0
             return
-        # The strict reader itself says where in the arguments each text goes: it reads the document with numbers for them.
+        # The strict reader itself says where in the arguments each text goes: it reads the document
+        # with numbers for them.
         expression, marked = "", ""
         kinds: list[str] = []
         end = 0
         for number, scalar in enumerate(_SCALAR.finditer(text)):
             between = text[end : scalar.start()]
-            before, after = between + text[scalar.start() : scalar.start(2)], text[scalar.end(2) : scalar.end()]
+            before, after = (
+                between + text[scalar.start() : scalar.start(2)],
+                text[scalar.end(2) : scalar.end()],
+            )
             expression += re.escape(before) + _OPEN.get(scalar[1], "([^<]*+)") + re.escape(after)
             marked += f"{between}<string>{_MARK}{number}</string>"
             end = scalar.end()
@@ -127,7 +143,11 @@ class Shapes:
             method,
             [number for number, kind in enumerate(kinds) if kind in ("int", "i4")],
             [number for number, kind in enumerate(kinds) if kind == "boolean"],
-            [(number, READ[kind]) for number, kind in enumerate(kinds) if kind != "string" and kind not in _OPEN],
+            [
+                (number, READ[kind])
+                for number, kind in enumerate(kinds)
+                if kind != "string" and kind not in _OPEN
+            ],
             plan.fixed,
             plan.groups,
         )
@@ -136,7 +156,9 @@ class Shapes:
 
 
 class _Plan:
-    """Where the texts go in `arguments`, as they were read from a document with marks in their place."""
+    """Where the texts go in `arguments`, as they were read from a document with marks in their
+    place.
+    """
 
     def __init__(self, texts: int, arguments: list[Value]) -> None:
         """`texts` is how many open texts there are."""
@@ -158,7 +180,9 @@ class _Plan:
         """The place of `value` among the values of a call."""
         if isinstance(value, (list, dict)):
             parts = [self._place(part) for part in _parts(value)]
-            self.groups.append(_Group(_taker(parts), tuple(value) if isinstance(value, dict) else None))
+            self.groups.append(
+                _Group(_taker(parts), tuple(value) if isinstance(value, dict) else None)
+            )
             return next(self._group_places)
         return int(value[1:]) if _is_mark(value) else next(self._fixed_places)
 

@@ -1,21 +1,28 @@
 """The XML-RPC codec: bytes to one call, one call to bytes; answers and faults likewise.
 
-What is read is a grammar of its own, not XML at large, since the traps of XML-RPC all lie in what one parser takes and the
-next does not (a name twice, a comment inside it, a namespace, a DOCTYPE, a value where none belongs):
+What is read is a grammar of its own, not XML at large, since the traps of XML-RPC all lie in what
+one parser takes and the next does not (a name twice, a comment inside it, a namespace, a DOCTYPE, a
+value where none belongs):
 
-* a document is one ``methodCall`` (or ``methodResponse``): nothing before it but a declaration, nothing after it;
+* a document is one ``methodCall`` (or ``methodResponse``): nothing before it but a declaration,
+nothing after it;
 * one ``methodName`` of ``[A-Za-z0-9_.:/]{1,255}``, then at most one ``params``;
-* one ``value`` in each ``param``; one ``name`` and one ``value``, in this order, in each ``member``; no member twice;
-* no attributes, no prefixes, nothing but white space between elements (`xmltext` says what else a document may not hold);
+* one ``value`` in each ``param``; one ``name`` and one ``value``, in this order, in each
+``member``; no member twice;
+* no attributes, no prefixes, nothing but white space between elements (`xmltext` says what else a
+document may not hold);
 * bounds on elements and references, checked before anything is parsed, and on depth.
 
-No XML parser is used. Whatever is accepted here is well-formed XML that any parser reads as the same call; the tests hold
-this against defusedxml and others, with mutated documents. So there is no DTD, entity or namespace code to switch off, and
-reading is cheap. Measured, in microseconds, for an ``add_task`` of 2.4 kB (31 values) from CPython's client: this reader 33;
-the C element tree alone 37, to which a walk over it as strict as this would come; defusedxml's parser, which goes through
-Python for its guards, 116; CPython's ``xmlrpc.client.loads`` 121. defusedxml is what the tests compare with.
+No XML parser is used. Whatever is accepted here is well-formed XML that any parser reads as the
+same call; the tests hold this against defusedxml and others, with mutated documents. So there is no
+DTD, entity or namespace code to switch off, and reading is cheap. Measured, in microseconds, for an
+``add_task`` of 2.4 kB (31 values) from CPython's client: this reader 33; the C element tree alone
+37, to which a walk over it as strict as this would come; defusedxml's parser, which goes through
+Python for its guards, 116; CPython's ``xmlrpc.client.loads`` 121. defusedxml is what the tests
+compare with.
 
-What is written is canonical: no white space, no encoding declaration (XML's default is UTF-8), every value typed.
+What is written is canonical: no white space, no encoding declaration (XML's default is UTF-8),
+every value typed.
 """
 
 import re
@@ -29,10 +36,13 @@ from proxy.protocol.xmlrpc.grammar import TEXT, Reader, S, refuse, tag
 from proxy.protocol.xmlrpc.text import EncodingError, encode, legible, read_text, unescape
 from proxy.protocol.xmlrpc.values import MAX_DEPTH, write_value, write_values
 
-MAX_ELEMENTS = 250_000  # a fifth of a second to read; an add_task has about 100, a task_list 70 for each task
+# a fifth of a second to read; an add_task has about 100, a task_list 70 for each task
+MAX_ELEMENTS = 250_000
 
 _METHOD = re.compile(r"[A-Za-z0-9_.:/]{1,255}")
-_CALL = re.compile(rf"{S}{tag('methodCall')}{S}{tag('methodName')}{TEXT}{tag('/methodName')}{S}(?:<params{S}(/?)>{S})?")
+_CALL = re.compile(
+    rf"{S}{tag('methodCall')}{S}{tag('methodName')}{TEXT}{tag('/methodName')}{S}(?:<params{S}(/?)>{S})?"
+)
 _END_CALL = {
     None: re.compile(rf"{tag('/methodCall')}{S}\Z"),
     "": re.compile(rf"{tag('/params')}{S}{tag('/methodCall')}{S}\Z"),
@@ -44,7 +54,10 @@ _IN_CALL = {  # where one is before the end, in the terms of `refuse`
     "/": ("document after methodCall", "methodCall after params"),
 }
 _RESPONSE = re.compile(rf"{S}{tag('methodResponse')}{S}<(params|fault){S}>{S}")
-_END_RESPONSE = {kind: re.compile(rf"{tag('/' + kind)}{S}{tag('/methodResponse')}{S}\Z") for kind in ("params", "fault")}
+_END_RESPONSE = {
+    kind: re.compile(rf"{tag('/' + kind)}{S}{tag('/methodResponse')}{S}\Z")
+    for kind in ("params", "fault")
+}
 _IN_RESPONSE = {"params": "params", "fault": "fault after value"}
 _DECLARATION = '<?xml version="1.0"?>'
 _SHAPES = Shapes()  # of the calls that come to this process
@@ -63,14 +76,17 @@ def is_method_name(name: str) -> bool:
     return _METHOD.fullmatch(name) is not None
 
 
-def decode_call(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int = MAX_DEPTH) -> tuple[str, list[Value]]:
+def decode_call(
+    body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int = MAX_DEPTH
+) -> tuple[str, list[Value]]:
     """The method and the arguments of the one call in `body`.
 
-    `max_depth` counts arrays and structs within each other. `max_elements` counts elements of a start and an end tag; one
-    that is written as a single tag counts half, and so does a character or entity reference.
-    Raises `Rejected` with MALFORMED_CALL, AMBIGUOUS_CALL or CALL_TOO_COMPLEX.
+    `max_depth` counts arrays and structs within each other. `max_elements` counts elements of a
+    start and an end tag; one that is written as a single tag counts half, and so does a character
+    or entity reference. Raises `Rejected` with MALFORMED_CALL, AMBIGUOUS_CALL or CALL_TOO_COMPLEX.
     """
-    # References cost as much as tags do: without a bound, 16 MiB of them would take seconds. A short document cannot hold so many.
+    # References cost as much as tags do: without a bound, 16 MiB of them would take seconds. A
+    # short document cannot hold so many.
     if len(body) > 2 * max_elements:
         _check_elements(body, max_elements)
     text, at, plain = read_text(body)
@@ -91,7 +107,9 @@ def _read_call(text: str, at: int, reader: Reader) -> tuple[str, list[Value]]:
         refuse(text, at, "document")
     method = start[1] if reader.plain else unescape(start[1])
     if _METHOD.fullmatch(method) is None:
-        raise Rejected(Reason.MALFORMED_CALL, "the methodName is not of 1 to 255 letters, digits and _ . : /")
+        raise Rejected(
+            Reason.MALFORMED_CALL, "the methodName is not of 1 to 255 letters, digits and _ . : /"
+        )
     at = start.end()
     params: list[Value] = []
     if start[2] == "":
@@ -102,7 +120,8 @@ def _read_call(text: str, at: int, reader: Reader) -> tuple[str, list[Value]]:
 
 
 def encode_call(method: str, params: Collection[Value]) -> bytes:
-    """The call as a document. Raises `Rejected` with BAD_ARGUMENTS for a value that XML-RPC cannot carry.
+    """The call as a document. Raises `Rejected` with BAD_ARGUMENTS for a value that XML-RPC cannot
+    carry.
 
     `method` comes from `decode_call` or a catalog: it is a method name, or ValueError is raised.
     """
@@ -112,12 +131,16 @@ def encode_call(method: str, params: Collection[Value]) -> bytes:
         written = "</param><param>".join(write_values(params))
         if written:
             written = f"<param>{written}</param>"
-        return encode(f"{_DECLARATION}<methodCall><methodName>{method}</methodName><params>{written}</params></methodCall>")
+        return encode(
+            f"{_DECLARATION}<methodCall><methodName>{method}</methodName><params>{written}</params></methodCall>"
+        )
     except EncodingError as error:
         raise Rejected(Reason.BAD_ARGUMENTS, error.args[0]) from None
 
 
-def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int = MAX_DEPTH) -> "Value | Fault":
+def decode_response(
+    body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int = MAX_DEPTH
+) -> "Value | Fault":
     """The value, or the fault, that the upstream answered, under the same grammar as calls.
 
     Raises `Unavailable` with UPSTREAM_INVALID: the call was sent, and its answer cannot be read.
@@ -139,7 +162,13 @@ def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth:
                 raise Rejected(Reason.MALFORMED_CALL, "an answer has one param")
             value = values[0]
         if _END_RESPONSE[kind].match(text, at) is None:
-            refuse(text, at, "answer after methodResponse", f"methodResponse after {kind}", _IN_RESPONSE[kind])
+            refuse(
+                text,
+                at,
+                "answer after methodResponse",
+                f"methodResponse after {kind}",
+                _IN_RESPONSE[kind],
+            )
     except Rejected as error:
         raise _invalid(error.detail) from None
     if kind == "params":
@@ -152,9 +181,11 @@ def decode_response(body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth:
 
 
 def encode_response(value: Value, *, lossy: bool = False) -> bytes:
-    """The answer `value` as a document. Raises `Unavailable` with UPSTREAM_INVALID for a value that XML-RPC cannot carry.
+    """The answer `value` as a document. Raises `Unavailable` with UPSTREAM_INVALID for a value that
+    XML-RPC cannot carry.
 
-    With `lossy`, characters that XML does not have (the ANSI escapes in a luigi traceback) become U+FFFD.
+    With `lossy`, characters that XML does not have (the ANSI escapes in a luigi traceback) become
+    U+FFFD.
     """
     return encode_answer(write_answer(value), lossy=lossy)
 
@@ -164,7 +195,9 @@ RESPONSE_TAIL = "</param></params></methodResponse>"
 
 
 def write_answer(value: Value) -> str:
-    """The ``<value>`` element of an answer, or of a part of one. Raises as `encode_response` does, but for characters."""
+    """The ``<value>`` element of an answer, or of a part of one. Raises as `encode_response` does,
+    but for characters.
+    """
     try:
         return write_value(value)
     except EncodingError as error:
@@ -172,7 +205,9 @@ def write_answer(value: Value) -> str:
 
 
 def encode_answer(element: str, *, lossy: bool = False) -> bytes:
-    """The document of an answer whose `element` is written. Raises as `encode_response` does for the characters in it."""
+    """The document of an answer whose `element` is written. Raises as `encode_response` does for
+    the characters in it.
+    """
     try:
         return encode(f"{RESPONSE_HEAD}{element}{RESPONSE_TAIL}", lossy=lossy)
     except EncodingError as error:
@@ -180,8 +215,12 @@ def encode_answer(element: str, *, lossy: bool = False) -> bytes:
 
 
 def encode_fault(code: int, text: str) -> bytes:
-    """A fault as a document. Never raises for a code within 64 bits: characters that XML does not have become U+FFFD."""
-    return encode(f"{_DECLARATION}<methodResponse><fault>{write_fault(code, text)}</fault></methodResponse>")
+    """A fault as a document. Never raises for a code within 64 bits: characters that XML does not
+    have become U+FFFD.
+    """
+    return encode(
+        f"{_DECLARATION}<methodResponse><fault>{write_fault(code, text)}</fault></methodResponse>"
+    )
 
 
 def write_fault(code: int, text: str) -> str:
@@ -191,7 +230,9 @@ def write_fault(code: int, text: str) -> str:
 
 def _check_elements(body: bytes, max_elements: int) -> None:
     if body.count(b"<") + body.count(b"&") > 2 * max_elements:
-        raise Rejected(Reason.CALL_TOO_COMPLEX, f"the document has more than {max_elements} elements")
+        raise Rejected(
+            Reason.CALL_TOO_COMPLEX, f"the document has more than {max_elements} elements"
+        )
 
 
 def _invalid(detail: str) -> Unavailable:

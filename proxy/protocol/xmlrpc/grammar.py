@@ -1,15 +1,18 @@
 """The grammar of XML-RPC: the params of a call, and the value of an answer, from text.
 
-Each production (a ``param``, an array's item, a struct's ``member``, each with the scalar in it) is one regular expression,
-matched where the last one ended; only arrays and structs cost a Python call. An expression never has two ways to match: what
-may repeat in it excludes what may follow it. So time grows with the document and with nothing else.
+Each production (a ``param``, an array's item, a struct's ``member``, each with the scalar in it) is
+one regular expression, matched where the last one ended; only arrays and structs cost a Python
+call. An expression never has two ways to match: what may repeat in it excludes what may follow it.
+So time grows with the document and with nothing else.
 
-Two things are read in another way, since a search for one string takes a tenth of the time of an expression: a long text,
-and an array of many texts (`_texts`). Neither takes anything that the expressions would not; a test compares the two.
+Two things are read in another way, since a search for one string takes a tenth of the time of an
+expression: a long text, and an array of many texts (`_texts`). Neither takes anything that the
+expressions would not; a test compares the two.
 
-When a production does not match, `refuse` walks over the tags from there and says which one has no place. An element of
-XML-RPC where XML-RPC has no place for it is AMBIGUOUS_CALL: one parser would take it, another would not (CPython's server
-takes a ``methodName`` from anywhere and keeps the last). Everything else is MALFORMED_CALL.
+When a production does not match, `refuse` walks over the tags from there and says which one has no
+place. An element of XML-RPC where XML-RPC has no place for it is AMBIGUOUS_CALL: one parser would
+take it, another would not (CPython's server takes a ``methodName`` from anywhere and keeps the
+last). Everything else is MALFORMED_CALL.
 """
 
 import re
@@ -22,26 +25,39 @@ from proxy.protocol.xmlrpc.values import READ
 
 S = r"[ \t\n]*+"  # white space between elements, and inside a tag after its name
 TEXT = r"([^<]*+)"
-_SHORT = r"([^<]{0,500}+)"  # most texts; a longer one is found by `str.find`, in a thirtieth of the time
+# most texts; a longer one is found by `str.find`, in a thirtieth of the time
+_SHORT = r"([^<]{0,500}+)"
 
 
 def tag(name: str) -> str:
-    """An expression for the start tag (or with a leading ``/`` the end tag) `name`: no attributes, blanks as XML allows."""
+    """An expression for the start tag (or with a leading ``/`` the end tag) `name`: no attributes,
+    blanks as XML allows.
+    """
     return rf"<{re.escape(name)}{S}>"
 
 
-_ENDS = {"struct": tag("/struct"), "struct/": "", "data": tag("/data") + S + tag("/array"), "data/": tag("/array")}
-"""What ends a struct or an array, by the last tag before its contents; a slash stands for an empty element."""
+_ENDS = {
+    "struct": tag("/struct"),
+    "struct/": "",
+    "data": tag("/data") + S + tag("/array"),
+    "data/": tag("/array"),
+}
+"""What ends a struct or an array, by the last tag before its contents; a slash stands for an empty
+element.
+"""
 
 
 class _Production(NamedTuple):
-    """A value in its place: `whole` up to what follows, or to where an array or a struct begins; `ends` for the end of those.
+    """A value in its place: `whole` up to what follows, or to where an array or a struct begins;
+    `ends` for the end of those.
 
-    `lead` is the same up to a scalar's text, for one that is too long for `whole`, and `trail` by type what stands after it.
+    `lead` is the same up to a scalar's text, for one that is too long for `whole`, and `trail` by
+    type what stands after it.
 
-    Groups of `whole`: 1 the name of a member, 2 and 3 type and text of a scalar, 4 ``array`` or ``struct`` and 5 the slash of
-    an empty one, 6 text without a type. `lead` has 1 and 2. `states` say where one is in what is left of the value after an
-    array or a struct, in the terms of `refuse`.
+    Groups of `whole`: 1 the name of a member, 2 and 3 type and text of a scalar, 4 ``array`` or
+    ``struct`` and 5 the slash of an empty one, 6 text without a type. `lead` has 1 and 2. `states`
+    say where one is in what is left of the value after an array or a struct, in the terms of
+    `refuse`.
     """
 
     whole: re.Pattern[str]
@@ -62,19 +78,26 @@ def _production(lead: str, trail: str, *states: str) -> _Production:
     )
     ends = {begin: re.compile(f"{end}{S}{close}") for begin, end in _ENDS.items()}
     before = re.compile(rf"{lead}<value{S}>(?:{S}<({scalar}){S}>)?")
-    after = {None: re.compile(close)} | {kind: re.compile(rf"{tag('/' + kind)}{S}{close}") for kind in READ}
+    after = {None: re.compile(close)} | {
+        kind: re.compile(rf"{tag('/' + kind)}{S}{close}") for kind in READ
+    }
     return _Production(re.compile(whole), ends, before, after, (*states, "value after text"))
 
 
 _PARAM = _production(f"{tag('param')}{S}()", S + tag("/param") + S, "params", "param after value")
 _ITEM = _production("()", S, "data")
 _MEMBER = _production(
-    f"{tag('member')}{S}(?:{tag('name')}{TEXT}{tag('/name')}|<name{S}/>){S}", S + tag("/member") + S, "struct", "member after value"
+    f"{tag('member')}{S}(?:{tag('name')}{TEXT}{tag('/name')}|<name{S}/>){S}",
+    S + tag("/member") + S,
+    "struct",
+    "member after value",
 )
 _DATA = re.compile(rf"<data{S}(/?)>{S}")
 _END = {begin: re.compile(end) for begin, end in _ENDS.items()}
 _FIRST_TEXT, _LAST_TEXT, _NO_MORE_ITEMS = "<value><string>", "</string></value>", "</data>"
-_THREE_TEXTS = re.compile(rf"{_FIRST_TEXT}{TEXT}{_LAST_TEXT}({S}){_FIRST_TEXT}{TEXT}{_LAST_TEXT}\2{_FIRST_TEXT}")
+_THREE_TEXTS = re.compile(
+    rf"{_FIRST_TEXT}{TEXT}{_LAST_TEXT}({S}){_FIRST_TEXT}{TEXT}{_LAST_TEXT}\2{_FIRST_TEXT}"
+)
 _GLUE = "\x01"  # between texts that are joined for a moment; no document can hold it
 
 
@@ -95,14 +118,20 @@ class Reader:
         return self._values(_PARAM, at)
 
     def value(self, at: int) -> tuple[Value, int]:
-        """The one ``value`` at `at` and where it ends (white space after it included). Raises `Rejected` if there is none."""
+        """The one ``value`` at `at` and where it ends (white space after it included). Raises
+        `Rejected` if there is none.
+        """
         values, end = self._values(_ITEM, at)
         if len(values) != 1:
             refuse(self._text, at, "fault")
         return values[0], end
 
-    def _values(self, production: _Production, at: int, struct: dict[str, Value] | None = None) -> tuple[list[Value], int]:
-        """As many of `production` as stand at `at`: their values, and where the last one ends. `struct` gets them by name."""
+    def _values(
+        self, production: _Production, at: int, struct: dict[str, Value] | None = None
+    ) -> tuple[list[Value], int]:
+        """As many of `production` as stand at `at`: their values, and where the last one ends.
+        `struct` gets them by name.
+        """
         match, text, plain = production.whole.match, self._text, self.plain
         values: list[Value] = []
         value: Value
@@ -117,7 +146,11 @@ class Reader:
                 nested = empty = ""
                 bare = raw
             if kind:
-                value = raw if plain and kind == "string" else READ[kind](raw if plain else unescape(raw))
+                value = (
+                    raw
+                    if plain and kind == "string"
+                    else READ[kind](raw if plain else unescape(raw))
+                )
             elif nested:
                 value, at = self._nested(production, nested, empty, at)
             else:
@@ -127,7 +160,9 @@ class Reader:
                 struct[name if plain else unescape(name)] = value
 
     def _long(self, production: _Production, at: int) -> tuple[str, str, str, int] | None:
-        """A scalar of `production` at `at` with a text of any length: the name, the type, the text, and where it ends."""
+        """A scalar of `production` at `at` with a text of any length: the name, the type, the text,
+        and where it ends.
+        """
         text = self._text
         lead = production.lead.match(text, at)
         if lead is None:
@@ -141,7 +176,9 @@ class Reader:
         return name or "", kind or "", text[begin:end], trail.end()
 
     def _nested(self, production: _Production, kind: str, slash: str, at: int) -> tuple[Value, int]:
-        """What stands after ``<array>`` or ``<struct>``, and where the `production` that holds it ends. `slash`: it is empty."""
+        """What stands after ``<array>`` or ``<struct>``, and where the `production` that holds it
+        ends. `slash`: it is empty.
+        """
         if self._depth == 0:
             raise Rejected(Reason.CALL_TOO_COMPLEX, "arrays and structs nest too deeply")
         self._depth -= 1
@@ -167,11 +204,15 @@ class Reader:
             return struct, self._end(production, "struct/", at)
         values, at = self._values(_MEMBER, at, struct)
         if len(struct) != len(values) and _END["struct"].match(self._text, at):
-            raise Rejected(Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice")
+            raise Rejected(
+                Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice"
+            )
         return struct, self._end(production, "struct", at, "struct")
 
     def _end(self, production: _Production, begin: str, at: int, *states: str) -> int:
-        """Where the `production` ends, of whose array or struct the end tags should stand at `at`; `states` as for `refuse`."""
+        """Where the `production` ends, of whose array or struct the end tags should stand at `at`;
+        `states` as for `refuse`.
+        """
         end = production.ends[begin].match(self._text, at)
         if end is None:
             inner = _END[begin].match(self._text, at)
@@ -181,10 +222,12 @@ class Reader:
         return end.end()
 
     def _texts(self, at: int) -> tuple[list[Value], int] | None:
-        """The items of the array whose first item is at `at`, and where they end, if they are texts, three at least, marked up alike.
+        """The items of the array whose first item is at `at`, and where they end, if they are
+        texts, three at least, marked up alike.
 
-        They are cut apart at the markup between the first two. If that leaves markup in a piece, something else is among
-        them; this is tried no more in this document then, so that it costs at most one more look at it.
+        They are cut apart at the markup between the first two. If that leaves markup in a piece,
+        something else is among them; this is tried no more in this document then, so that it costs
+        at most one more look at it.
         """
         text = self._text
         three = _THREE_TEXTS.match(text, at) if self._quick else None
@@ -204,7 +247,8 @@ class Reader:
         return None
 
 
-# What may come next, by the element one is in and the last child it had. A blank stands for text, "/" for the element's end.
+# What may come next, by the element one is in and the last child it had. A blank stands for text,
+# "/" for the element's end.
 _SCALARS = set(READ)
 _NEXT: dict[str, set[str]] = {
     "document": {"methodCall"},
@@ -242,8 +286,8 @@ _STEPS = 64  # a production that does not match has fewer tags than this
 def refuse(text: str, at: int, *states: str) -> NoReturn:
     """Raise the `Rejected` of a document that breaks the grammar at `at` or soon after.
 
-    `states` are keys of the table above, from the outermost element in. This only chooses the reason and the words; they
-    hold no text of the document, since that may be an argument's value.
+    `states` are keys of the table above, from the outermost element in. This only chooses the
+    reason and the words; they hold no text of the document, since that may be an argument's value.
     """
     stack = list(states)
     for piece in _PIECE.finditer(text, at):
@@ -258,7 +302,10 @@ def refuse(text: str, at: int, *states: str) -> NoReturn:
         if step not in _NEXT[here] or (closing and name != here.split()[0]):
             what = name if name in _KNOWN else "an unknown tag" if name else "text"
             detail = f"at character {piece.start()}: {'the end of ' if closing else ''}{what} has no place in {here}"
-            raise Rejected(Reason.MALFORMED_CALL if closing or name not in _KNOWN else Reason.AMBIGUOUS_CALL, detail)
+            raise Rejected(
+                Reason.MALFORMED_CALL if closing or name not in _KNOWN else Reason.AMBIGUOUS_CALL,
+                detail,
+            )
         if closing:
             stack.pop()
             continue
@@ -267,4 +314,6 @@ def refuse(text: str, at: int, *states: str) -> NoReturn:
             stack[-1] = after
         if name and not empty:
             stack.append(name)
-    raise Rejected(Reason.MALFORMED_CALL, f"at character {at}: the document does not go on as XML-RPC")
+    raise Rejected(
+        Reason.MALFORMED_CALL, f"at character {at}: the document does not go on as XML-RPC"
+    )

@@ -1,11 +1,14 @@
-"""``system.listMethods``, ``system.methodSignature`` and ``system.methodHelp``, answered by the gate from a catalog.
+"""``system.listMethods``, ``system.methodSignature`` and ``system.methodHelp``, answered by the
+gate from a catalog.
 
-A caller is told only of methods that it may call; one that it may not call is answered exactly as one that does not exist, so
-that the answers cannot be used to learn what else there is. The four ``system.`` methods are everyone's and are listed too.
+A caller is told only of methods that it may call; one that it may not call is answered exactly as
+one that does not exist, so that the answers cannot be used to learn what else there is. The four
+``system.`` methods are everyone's and are listed too.
 
-A signature is the type of the answer and then those of the arguments, by position. Arguments at the end may be left out, so
-a method has one signature for each number of arguments that it takes, the shortest first. XML-RPC has no name for "any
-type"; it is given as ``undef``, the word that servers use for a signature they do not know.
+A signature is the type of the answer and then those of the arguments, by position. Arguments at the
+end may be left out, so a method has one signature for each number of arguments that it takes, the
+shortest first. XML-RPC has no name for "any type"; it is given as ``undef``, the word that servers
+use for a signature they do not know.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +19,24 @@ from proxy.model import Reason, Value
 from proxy.protocol.xmlrpc.codec import Fault
 from proxy.protocol.xmlrpc.multicall import MULTICALL
 
-LIST_METHODS, METHOD_SIGNATURE, METHOD_HELP = "system.listMethods", "system.methodSignature", "system.methodHelp"
+LIST_METHODS, METHOD_SIGNATURE, METHOD_HELP = (
+    "system.listMethods",
+    "system.methodSignature",
+    "system.methodHelp",
+)
 INTROSPECTION = frozenset((LIST_METHODS, METHOD_SIGNATURE, METHOD_HELP))
 
 _SYSTEM: dict[str, tuple[list[str], str]] = {
     LIST_METHODS: (["array"], "The names of the methods that you may call."),
     METHOD_HELP: (["string", "string"], "What a method does and what it takes."),
-    METHOD_SIGNATURE: (["array", "string"], "The types of a method: for each way to call it, of its answer and of its arguments."),
-    MULTICALL: (["array", "array"], "Makes several calls: takes structs of methodName and params, answers with arrays of one, or faults."),
+    METHOD_SIGNATURE: (
+        ["array", "string"],
+        "The types of a method: for each way to call it, of its answer and of its arguments.",
+    ),
+    MULTICALL: (
+        ["array", "array"],
+        "Makes several calls: takes structs of methodName and params, answers with arrays of one, or faults.",
+    ),
 }
 _UNKNOWN_TYPE = "undef"
 _OF_PLAIN = {"string": "string", "boolean": "boolean", "integer": "int", "strings": "array"}
@@ -42,38 +55,63 @@ _OF_ANSWER = {
     "array": "array",
     "object": "struct",
 }
-_NO_SUCH_METHOD = Fault(403, f"callgate: there is no such method, or you may not call it [{Reason.UNKNOWN_METHOD}]")
+_NO_SUCH_METHOD = Fault(
+    403, f"callgate: there is no such method, or you may not call it [{Reason.UNKNOWN_METHOD}]"
+)
 
 
-def answer_introspection(name: str, params: Sequence[Value], catalog: Catalog, may: Callable[[Method], bool]) -> "Value | Fault":
-    """The answer to the call of `name`, one of `INTROSPECTION`, with `params`. `may` says which methods the caller may call."""
+def answer_introspection(
+    name: str, params: Sequence[Value], catalog: Catalog, may: Callable[[Method], bool]
+) -> "Value | Fault":
+    """The answer to the call of `name`, one of `INTROSPECTION`, with `params`. `may` says which
+    methods the caller may call.
+    """
     if name == LIST_METHODS:
-        return list_methods(catalog, may) if not params else Fault(-32602, f"callgate: {name} takes nothing [{Reason.BAD_ARGUMENTS}]")
+        return (
+            list_methods(catalog, may)
+            if not params
+            else Fault(-32602, f"callgate: {name} takes nothing [{Reason.BAD_ARGUMENTS}]")
+        )
     if len(params) != 1 or not isinstance(asked := params[0], str):
-        return Fault(-32602, f"callgate: {name} takes the name of a method [{Reason.BAD_ARGUMENTS}]")
-    return method_signature(catalog, asked, may) if name == METHOD_SIGNATURE else method_help(catalog, asked, may)
+        return Fault(
+            -32602, f"callgate: {name} takes the name of a method [{Reason.BAD_ARGUMENTS}]"
+        )
+    return (
+        method_signature(catalog, asked, may)
+        if name == METHOD_SIGNATURE
+        else method_help(catalog, asked, may)
+    )
 
 
 def list_methods(catalog: Catalog, may: Callable[[Method], bool]) -> list[Value]:
     """The names of what the caller may call, in order, and of the ``system.`` methods."""
-    return [*sorted({name for name, method in catalog.methods.items() if may(method)} | _SYSTEM.keys())]
+    return [
+        *sorted({name for name, method in catalog.methods.items() if may(method)} | _SYSTEM.keys())
+    ]
 
 
 def method_signature(catalog: Catalog, name: str, may: Callable[[Method], bool]) -> "Value | Fault":
-    """A list of signatures, each a list of type names. A fault for a method that is not there or not for the caller."""
+    """A list of signatures, each a list of type names. A fault for a method that is not there or
+    not for the caller.
+    """
     if name in _SYSTEM:
         return [[*_SYSTEM[name][0]]]
     method = catalog.methods.get(name)
     if method is None or not may(method):
         return _NO_SUCH_METHOD
     types = [_type(argument) for argument in method.arguments]
-    least = max((number for number, argument in enumerate(method.arguments, 1) if argument.required), default=0)
+    least = max(
+        (number for number, argument in enumerate(method.arguments, 1) if argument.required),
+        default=0,
+    )
     answer = _OF_ANSWER.get(method.returns, _UNKNOWN_TYPE)
     return [[answer, *types[:count]] for count in range(least, len(types) + 1)]
 
 
 def method_help(catalog: Catalog, name: str, may: Callable[[Method], bool]) -> "Value | Fault":
-    """What the method does, then a line for each argument. A fault for a method that is not there or not for the caller."""
+    """What the method does, then a line for each argument. A fault for a method that is not there
+    or not for the caller.
+    """
     if name in _SYSTEM:
         return _SYSTEM[name][1]
     method = catalog.methods.get(name)

@@ -1,7 +1,9 @@
-"""luigid's JSON answer as an XML-RPC ``methodResponse``, when all of it is there: as `transcode` writes it, in a third of the time.
+"""luigid's JSON answer as an XML-RPC ``methodResponse``, when all of it is there: as `transcode`
+writes it, in a third of the time.
 
-`json` reads it and the codec writes it. What these refuse, or would read in another way than `transcode` does (a key that
-stands twice, a number of thousands of digits), is left to `transcode`, which also knows what to say of it.
+`json` reads it and the codec writes it. What these refuse, or would read in another way than
+`transcode` does (a key that stands twice, a number of thousands of digits), is left to `transcode`,
+which also knows what to say of it.
 """
 
 import json
@@ -12,7 +14,8 @@ from proxy.model import Value
 from proxy.protocol.xmlrpc.codec import encode_response
 from proxy.protocol.xmlrpc.json_to_xml_stream import TOKEN_LIMIT, JsonToXml
 
-_RESPONSE = re.compile(r'[ \t\n\r]*+\{[ \t\n\r]*+"response"')  # the key as luigid writes it, without escapes
+# the key as luigid writes it, without escapes
+_RESPONSE = re.compile(r'[ \t\n\r]*+\{[ \t\n\r]*+"response"')
 _NOTHING = b'{"response": null}'  # what luigid answers to most of a worker's calls
 _NOTHING_WRITTEN = encode_response(None)
 
@@ -45,4 +48,5 @@ def _real(digits: str) -> float:
     return float(digits)
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_real).decode  # NaN and Infinity are refused by the codec
+# NaN and Infinity are refused by the codec
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_real).decode

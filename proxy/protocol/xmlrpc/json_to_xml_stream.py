@@ -1,15 +1,19 @@
-r"""luigid's JSON answer as an XML-RPC ``methodResponse``, while it arrives: memory does not grow with the answer.
+r"""luigid's JSON answer as an XML-RPC ``methodResponse``, while it arrives: memory does not grow
+with the answer.
 
-What comes is ``{"response": <json>}`` (luigi/server.py); what goes out is what `encode_response` with `lossy` would write of
-that value, byte for byte. A ``task_list`` can have 50 MB; what is held of it here is the unfinished token at the end of a
-chunk, and one byte for each array and object that is open.
+What comes is ``{"response": <json>}`` (luigi/server.py); what goes out is what `encode_response`
+with `lossy` would write of that value, byte for byte. A ``task_list`` can have 50 MB; what is held
+of it here is the unfinished token at the end of a chunk, and one byte for each array and object
+that is open.
 
-Trusted is that the upstream means well, not that it writes well. JSON is read by RFC 8259 (the tests: as CPython's `json`
-reads it): UTF-8 only, no control characters in strings, nothing after the end. Refused, as UPSTREAM_INVALID: anything else,
-``NaN`` and ``Infinity``, integers beyond 64 bits and numbers beyond a double (other XML-RPC parsers could not read them),
-nesting beyond `MAX_DEPTH`. Half of a surrogate pair, and characters that XML does not have, become U+FFFD. A key that stands
-twice in one object is passed on as it came, a member twice: to know them all would take memory in the size of the answer,
-luigid writes its objects from dictionaries, and an XML-RPC client takes the last, as a JSON parser does.
+Trusted is that the upstream means well, not that it writes well. JSON is read by RFC 8259 (the
+tests: as CPython's `json` reads it): UTF-8 only, no control characters in strings, nothing after
+the end. Refused, as UPSTREAM_INVALID: anything else, ``NaN`` and ``Infinity``, integers beyond 64
+bits and numbers beyond a double (other XML-RPC parsers could not read them), nesting beyond
+`MAX_DEPTH`. Half of a surrogate pair, and characters that XML does not have, become U+FFFD. A key
+that stands twice in one object is passed on as it came, a member twice: to know them all would take
+memory in the size of the answer, luigid writes its objects from dictionaries, and an XML-RPC client
+takes the last, as a JSON parser does.
 """
 
 import re
@@ -23,7 +27,8 @@ from proxy.protocol.xmlrpc.text import EncodingError, encode, escape
 from proxy.protocol.xmlrpc.values import MAX_DEPTH, write_double, write_integer
 
 _NOT_JSON = "the upstream's answer is not JSON"
-TOKEN_LIMIT = 2048  # characters of an unfinished token that are kept: a number, or the white space of the wrapper
+# characters of an unfinished token that are kept: a number, or the white space of the wrapper
+TOKEN_LIMIT = 2048
 _ESCAPE_LIMIT = 12  # characters of the longest escape, a surrogate pair
 
 _B = r"[ \t\n\r]*+"
@@ -32,17 +37,27 @@ _BLANK = re.compile(_B)
 _BLANKS = frozenset(" \t\n\r")
 _PLAIN = r'([^"\\\x00-\x1f]*+)'  # the text of a string without an escape
 _NUMBER = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
-_SCALAR = rf"({_NUMBER}|true|false|null)(?=[ \t\n\r,\]}}])"  # complete only when the next character is there to end it
+# complete only when the next character is there to end it
+_SCALAR = rf"({_NUMBER}|true|false|null)(?=[ \t\n\r,\]}}])"
 _KEY = rf'"{_PLAIN}"{_B}:{_B}'
-# What most of an answer is made of, in one match each: a whole value, and a comma with the whole member or item after it.
+# What most of an answer is made of, in one match each: a whole value, and a comma with the whole
+# member or item after it.
 _ONE_VALUE = re.compile(rf'(?:"{_PLAIN}"|{_SCALAR})')
 _ONE_KEY = re.compile(_KEY)
 _NEXT_MEMBER = re.compile(rf',{_B}{_KEY}(?:"{_PLAIN}"|{_SCALAR})')
 _NEXT_ITEM = re.compile(rf',{_B}(?:"{_PLAIN}"|{_SCALAR})')
 _UNFINISHED = re.compile(r"[-+.0-9a-zA-Z]*+\Z")
-_HIGH, _LOW, _ANY = r"u[dD][89abAB][0-9a-fA-F]{2}", r"u[dD][c-fC-F][0-9a-fA-F]{2}", r"u[0-9a-fA-F]{4}"  # the two halves of a pair
-# A high surrogate is taken only with its low one, or when what follows is there to show that it has none.
-_PIECE = re.compile(rf'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\(?!{_HIGH}){_ANY}|\\{_HIGH}(?:\\{_LOW}|(?=[^\\]|\\[^u]|\\(?!{_LOW}){_ANY})))*')
+# the two halves of a pair
+_HIGH, _LOW, _ANY = (
+    r"u[dD][89abAB][0-9a-fA-F]{2}",
+    r"u[dD][c-fC-F][0-9a-fA-F]{2}",
+    r"u[0-9a-fA-F]{4}",
+)
+# A high surrogate is taken only with its low one, or when what follows is there to show that it has
+# none.
+_PIECE = re.compile(
+    rf'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\(?!{_HIGH}){_ANY}|\\{_HIGH}(?:\\{_LOW}|(?=[^\\]|\\[^u]|\\(?!{_LOW}){_ANY})))*'
+)
 _ESCAPE = re.compile(rf"\\(?:({_HIGH})\\({_LOW})|({_ANY})|(.))")
 _MEANING = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _LITERAL = {
@@ -55,8 +70,9 @@ _LITERAL = {
 class JsonToXml:
     """One answer on its way: `feed` it the body in pieces of any size, then `close` it.
 
-    Each step of the machine is a method that takes the text and a place in it and returns the place after what it took, or
-    -1 when it has to see more of the text. It writes to `_out` and says in `_step` what comes next.
+    Each step of the machine is a method that takes the text and a place in it and returns the place
+    after what it took, or -1 when it has to see more of the text. It writes to `_out` and says in
+    `_step` what comes next.
     """
 
     __slots__ = ("_decode", "_in_name", "_max_depth", "_open", "_out", "_rest", "_step")
@@ -72,11 +88,15 @@ class JsonToXml:
         self._step: Callable[[str, int], int] = self._wrapper
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the answer; return what can be written so far. Raises `Unavailable` (UPSTREAM_INVALID)."""
+        """Take the next bytes of the answer; return what can be written so far. Raises
+        `Unavailable` (UPSTREAM_INVALID).
+        """
         return self._feed(chunk, final=False)
 
     def close(self) -> bytes:
-        """Say that the answer is at its end; return what is left to write. Raises `Unavailable` when it is not complete."""
+        """Say that the answer is at its end; return what is left to write. Raises `Unavailable`
+        when it is not complete.
+        """
         out = self._feed(b"", final=True)
         if self._step != self._end or self._rest:
             raise _invalid("the upstream's JSON is cut short")
@@ -223,7 +243,9 @@ class JsonToXml:
         begin = at
         while (found := _NEXT_MEMBER.match(text, at)) is not None:
             name, string, scalar = found.groups()
-            self._out.append(f"</member><member><name>{escape(name)}</name>{_write(string, scalar)}")
+            self._out.append(
+                f"</member><member><name>{escape(name)}</name>{_write(string, scalar)}"
+            )
             at = found.end()
         if at > begin:
             return at
@@ -282,7 +304,9 @@ def _write(string: str | None, scalar: str | None) -> str:
 
 
 def _unescape(text: str) -> str:
-    """The text of a string, or of a part of one that ends between two characters, as it stands in XML."""
+    """The text of a string, or of a part of one that ends between two characters, as it stands in
+    XML.
+    """
     return escape(_ESCAPE.sub(_character, text) if "\\" in text else text)
 
 

@@ -1,14 +1,18 @@
-"""XML-RPC as clients speak it to the gate: to an XML-RPC server, and to luigid, which never spoke it.
+"""XML-RPC as clients speak it to the gate: to an XML-RPC server, and to luigid, which never spoke
+it.
 
-Both dialects share one reading (`proxy.protocol.xmlrpc.codec`), one way to refuse (a fault in a 200, which every client shows to
-its user; a missing or bad credential alone is a 401), the unbundling of ``system.multicall``, and the gate's own answers
-to ``system.listMethods``, ``system.methodSignature`` and ``system.methodHelp``.
+Both dialects share one reading (`proxy.protocol.xmlrpc.codec`), one way to refuse (a fault in a
+200, which every client shows to its user; a missing or bad credential alone is a 401), the
+unbundling of ``system.multicall``, and the gate's own answers to ``system.listMethods``,
+``system.methodSignature`` and ``system.methodHelp``.
 
-Positional arguments have no names on this wire: the catalog of the upstream names them in order. luigid's methods may
-also be called with one struct of named arguments; an argument left out takes luigid's default.
+Positional arguments have no names on this wire: the catalog of the upstream names them in order.
+luigid's methods may also be called with one struct of named arguments; an argument left out takes
+luigid's default.
 
-Refused before any XML is read: other types than XML in UTF-8 (a page can make a browser send ``text/plain`` anywhere),
-calls that a browser says come from another site, a query, and every Content-Encoding but one whole member of gzip.
+Refused before any XML is read: other types than XML in UTF-8 (a page can make a browser send
+``text/plain`` anywhere), calls that a browser says come from another site, a query, and every
+Content-Encoding but one whole member of gzip.
 """
 
 import asyncio
@@ -22,24 +26,54 @@ from dataclasses import dataclass, field, replace
 from proxy.catalog.checking import check_arguments, name_arguments
 from proxy.catalog.loading import Catalog, Method
 from proxy.errors import Rejected, Unavailable
-from proxy.model import Answer, Call, DateTime, Outbound, Principal, Reason, Reply, Request, Stream, Value
+from proxy.model import (
+    Answer,
+    Call,
+    DateTime,
+    Outbound,
+    Principal,
+    Reason,
+    Reply,
+    Request,
+    Stream,
+    Value,
+)
 from proxy.protocol.luigi import api as luigi
 from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.same_origin import refuse_unmeant
 from proxy.protocol.strict_json import MAX_ELEMENTS, Plain
-from proxy.protocol.xmlrpc.codec import Fault, decode_call, decode_response, encode_call, encode_fault, encode_response
+from proxy.protocol.xmlrpc.codec import (
+    Fault,
+    decode_call,
+    decode_response,
+    encode_call,
+    encode_fault,
+    encode_response,
+)
 from proxy.protocol.xmlrpc.introspection import INTROSPECTION, answer_introspection
 from proxy.protocol.xmlrpc.json_to_xml import json_to_xml
 from proxy.protocol.xmlrpc.json_to_xml_stream import JsonToXml
 from proxy.protocol.xmlrpc.multicall import MULTICALL, decode_multicall, encode_multicall_results
 
 _XML = b"text/xml"
-_XML_IN_UTF8 = re.compile(rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE)  # RFC 9110 section 8.3
-_XML_IN_ANY = re.compile(rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=("?)([A-Za-z0-9._:-]{1,40})\1)?[ \t]*(?:;.*)?', re.IGNORECASE)
+# RFC 9110 section 8.3
+_XML_IN_UTF8 = re.compile(
+    rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE
+)
+_XML_IN_ANY = re.compile(
+    rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=("?)([A-Za-z0-9._:-]{1,40})\1)?[ \t]*(?:;.*)?',
+    re.IGNORECASE,
+)
 _NO_STORE = ((b"cache-control", b"no-store"),)
-_FAULT_CODES = {Reason.MALFORMED_CALL: -32700, Reason.AMBIGUOUS_CALL: -32600, Reason.CALL_TOO_COMPLEX: -32600, Reason.BAD_ARGUMENTS: -32602}
-_BUNDLE_LIMIT = 16 * 1024 * 1024  # bytes of all inner answers of a bundle, which have to be held to become its array
+_FAULT_CODES = {
+    Reason.MALFORMED_CALL: -32700,
+    Reason.AMBIGUOUS_CALL: -32600,
+    Reason.CALL_TOO_COMPLEX: -32600,
+    Reason.BAD_ARGUMENTS: -32602,
+}
+# bytes of all inner answers of a bundle, which have to be held to become its array
+_BUNDLE_LIMIT = 16 * 1024 * 1024
 
 _OWN_METHODS = INTROSPECTION | {MULTICALL}
 _NOT_IN_JSON = frozenset((bytes, DateTime))
@@ -55,23 +89,33 @@ class Room:
     def take(self, size: int) -> None:
         """Take up `size` bytes. Raises `Rejected` when there is no room for them."""
         if size > self.left:
-            raise Rejected(Reason.CALL_TOO_COMPLEX, "the answers are too large for one system.multicall")
+            raise Rejected(
+                Reason.CALL_TOO_COMPLEX, "the answers are too large for one system.multicall"
+            )
         self.left -= size
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The calls of one ``system.multicall``, in order; an entry that is no call stands there as its rejection."""
+    """The calls of one ``system.multicall``, in order; an entry that is no call stands there as its
+    rejection.
+    """
 
     items: tuple[Call | Rejected, ...]
     room: Room = field(default_factory=Room)
 
 
 class RpcDialect(ABC):
-    """What both XML-RPC dialects have in common. A subclass says how a call is made, sent on and answered."""
+    """What both XML-RPC dialects have in common. A subclass says how a call is made, sent on and
+    answered.
+    """
 
-    def __init__(self, upstream: str, catalog: Catalog, path: str, *, batch_calls: int, body_bytes: int) -> None:
-        """`path` is where the upstream listens; `batch_calls` and `body_bytes` bound a bundle and an inflated body."""
+    def __init__(
+        self, upstream: str, catalog: Catalog, path: str, *, batch_calls: int, body_bytes: int
+    ) -> None:
+        """`path` is where the upstream listens; `batch_calls` and `body_bytes` bound a bundle and
+        an inflated body.
+        """
         self._upstream = upstream
         self._catalog = catalog
         self._path = path
@@ -97,7 +141,8 @@ class RpcDialect(ABC):
             return self._named(name, params, principal)
         entries = decode_multicall(params, max_calls=self._batch_calls)
         if not entries:
-            return Call(self._upstream, "callgate", MULTICALL, "view", {})  # there is no inner call to leave a record
+            # there is no inner call to leave a record
+            return Call(self._upstream, "callgate", MULTICALL, "view", {})
         return Bundle(tuple(self._item(entry, principal) for entry in entries))
 
     def _inflate(self, request: Request) -> bytes:
@@ -115,7 +160,9 @@ class RpcDialect(ABC):
             raise Rejected(Reason.MALFORMED_CALL, "the gzip body is cut short or followed by more")
         return body
 
-    def _item(self, entry: "tuple[str, list[Value]] | Rejected", principal: Principal) -> Call | Rejected:
+    def _item(
+        self, entry: "tuple[str, list[Value]] | Rejected", principal: Principal
+    ) -> Call | Rejected:
         if isinstance(entry, Rejected):
             return entry
         try:
@@ -125,7 +172,10 @@ class RpcDialect(ABC):
 
     def _named(self, name: str, params: list[Value], principal: Principal) -> Call:
         if name in INTROSPECTION:
-            args: dict[str, Value] = {"method" if number == 0 else str(number): value for number, value in enumerate(params)}
+            args: dict[str, Value] = {
+                "method" if number == 0 else str(number): value
+                for number, value in enumerate(params)
+            }
             return Call(self._upstream, "callgate", name, "view", args)
         return self._make(name, params, principal)
 
@@ -135,25 +185,34 @@ class RpcDialect(ABC):
             return self.bundle(())
         answer = answer_introspection(call.method, list(call.args.values()), self._catalog, may)
         if isinstance(answer, Fault):
-            return Reply(200, encode_fault(answer.code, answer.text), _XML, _NO_STORE, outcome="fault")
+            return Reply(
+                200, encode_fault(answer.code, answer.text), _XML, _NO_STORE, outcome="fault"
+            )
         return Reply(200, encode_response(answer), _XML, _NO_STORE)
 
     def refuse(self, refusal: Refusal) -> Reply:
-        """What `told` says of it, in a 200; in HTTP's own words where XML-RPC has none: who are you, and not with GET."""
+        """What `told` says of it, in a 200; in HTTP's own words where XML-RPC has none: who are
+        you, and not with GET.
+        """
         if refusal.status == 401:
             return luigi.json_refusal(refusal)
         if refusal.status == 405:
             reply = luigi.json_refusal(refusal)
-            return replace(reply, headers=(*reply.headers, (b"allow", b"POST")))  # RFC 9110 section 15.5.6
+            # RFC 9110 section 15.5.6
+            return replace(reply, headers=(*reply.headers, (b"allow", b"POST")))
         headers: tuple[tuple[bytes, bytes], ...] = _NO_STORE
         if refusal.retry_after is not None:
             headers = (*headers, (b"retry-after", str(refusal.retry_after).encode("ascii")))
         told = self.told(refusal)
-        body = encode_fault(told.code, told.text) if isinstance(told, Fault) else encode_response(told)
+        body = (
+            encode_fault(told.code, told.text) if isinstance(told, Fault) else encode_response(told)
+        )
         return Reply(200, body, _XML, headers)
 
     def told(self, refusal: Refusal) -> "Value | Fault":
-        """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at fault) and the one line."""
+        """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at
+        fault) and the one line.
+        """
         return Fault(_FAULT_CODES.get(refusal.reason, refusal.status), refusal.line)
 
     def bundle(self, results: Sequence[Value | Fault | Refusal]) -> Reply:
@@ -164,8 +223,8 @@ class RpcDialect(ABC):
     async def value(self, reply: Reply, room: Room) -> "Value | Fault":
         """What one inner call was answered, out of the reply that it would have got alone.
 
-        Raises `Rejected` when there is no `room` for it, or it cannot be read as one value; then a stream is not read to
-        its end, and the caller closes it.
+        Raises `Rejected` when there is no `room` for it, or it cannot be read as one value; then a
+        stream is not read to its end, and the caller closes it.
         """
         body = reply.body
         if reply.stream is None:
@@ -201,32 +260,59 @@ class XmlRpc(RpcDialect):
             return Call(self._upstream, "xmlrpc", name, "admin", args, known=False)
         args = name_arguments(method, params)
         check_arguments(method, args)
-        return Call(self._upstream, "xmlrpc", name, method.permission, args, secret=method.secret_args)
+        return Call(
+            self._upstream, "xmlrpc", name, method.permission, args, secret=method.secret_args
+        )
 
     def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
-        """The call as a fresh document: arguments are in wire order, since they were named in that order."""
+        """The call as a fresh document: arguments are in wire order, since they were named in that
+        order.
+        """
         body = encode_call(call.method, call.args.values())
         if call.permission != "view":
             return Outbound("POST", self._target, _XML, body)
-        return Outbound("POST", self._target, _XML, body, effect="view", cacheable=not self._catalog.methods[call.method].fresh)
+        return Outbound(
+            "POST",
+            self._target,
+            _XML,
+            body,
+            effect="view",
+            cacheable=not self._catalog.methods[call.method].fresh,
+        )
 
     def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
         """The upstream's own document, relayed: it is the upstream that clients trust for it."""
         if answer.status >= 500:
-            raise Unavailable(Reason.UPSTREAM_ERROR, f"the upstream answered {answer.status}", sent=True)
+            raise Unavailable(
+                Reason.UPSTREAM_ERROR, f"the upstream answered {answer.status}", sent=True
+            )
         if answer.status != 200:
-            raise Unavailable(Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True)
+            raise Unavailable(
+                Reason.UPSTREAM_INVALID, f"the upstream answered {answer.status}", sent=True
+            )
         content_type = answer.headers.get(b"content-type", b"")
         if content_type != _XML:
             content_type = _xml_type(content_type)
         if answer.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise Unavailable(Reason.UPSTREAM_INVALID, "the upstream answered compressed, unasked", sent=True)
+            raise Unavailable(
+                Reason.UPSTREAM_INVALID, "the upstream answered compressed, unasked", sent=True
+            )
         outcome = "ok" if answer.body.find(b"<fault>", 0, 512) < 0 else "fault"
-        return Reply(200, answer.body, content_type, _NO_STORE, stream=answer.stream, length=answer.length, outcome=outcome)
+        return Reply(
+            200,
+            answer.body,
+            content_type,
+            _NO_STORE,
+            stream=answer.stream,
+            length=answer.length,
+            outcome=outcome,
+        )
 
 
 def _xml_type(given: bytes) -> bytes:
-    """The Content-Type to relay an answer of type `given` with: XML in its charset. Raises `Unavailable` for what is no XML."""
+    """The Content-Type to relay an answer of type `given` with: XML in its charset. Raises
+    `Unavailable` for what is no XML.
+    """
     kind = _XML_IN_ANY.fullmatch(given)
     if kind is None:
         name = "HTML" if given[:9].lower() == b"text/html" else "something other than XML"
@@ -235,20 +321,44 @@ def _xml_type(given: bytes) -> bytes:
 
 
 class LuigiOverXmlRpc(RpcDialect):
-    """XML-RPC in front of luigid: ``/RPC2`` answers with what ``/api/<method>`` answers. Pages are no methods here."""
+    """XML-RPC in front of luigid: ``/RPC2`` answers with what ``/api/<method>`` answers. Pages are
+    no methods here.
+    """
 
     def __init__(
-        self, upstream: str, catalog: Catalog, path: str, *, batch_calls: int, body_bytes: int, batches: BatchIds | None = None
+        self,
+        upstream: str,
+        catalog: Catalog,
+        path: str,
+        *,
+        batch_calls: int,
+        body_bytes: int,
+        batches: BatchIds | None = None,
     ) -> None:
         """As above; `path` is a base path on luigid, and `batches` as in `luigi.LuigiApi`."""
         self._batches = batches or BatchIds(secrets.token_bytes(32), upstream)
-        methods = {name: method for name, method in catalog.methods.items() if not name.startswith("page.")}
-        super().__init__(upstream, replace(catalog, methods=methods), path, batch_calls=batch_calls, body_bytes=body_bytes)
+        methods = {
+            name: method for name, method in catalog.methods.items() if not name.startswith("page.")
+        }
+        super().__init__(
+            upstream,
+            replace(catalog, methods=methods),
+            path,
+            batch_calls=batch_calls,
+            body_bytes=body_bytes,
+        )
 
     def _make(self, name: str, params: list[Value], principal: Principal) -> Call:
         method = self._catalog.methods.get(name)
         if method is None:
-            return Call(self._upstream, "luigi", name, "admin", {str(n): v for n, v in enumerate(params)}, known=False)
+            return Call(
+                self._upstream,
+                "luigi",
+                name,
+                "admin",
+                {str(n): v for n, v in enumerate(params)},
+                known=False,
+            )
         named = params[0] if len(params) == 1 else None
         args = Plain(named if type(named) is dict else name_arguments(method, params))
         _json_only(method, args.values())
@@ -274,7 +384,9 @@ class LuigiOverXmlRpc(RpcDialect):
 
 
 class _Transcoded:
-    """A stream of luigid's JSON, read as XML-RPC, a slice at a time: a slice becomes three times as long, in some milliseconds."""
+    """A stream of luigid's JSON, read as XML-RPC, a slice at a time: a slice becomes three times as
+    long, in some milliseconds.
+    """
 
     def __init__(self, stream: Stream, transcoder: JsonToXml) -> None:
         self._stream = stream
@@ -310,7 +422,9 @@ def _json_only(method: Method, values: Collection[Value]) -> None:
     """Refuse what JSON has no type for, at any depth: luigid could not be told it."""
     while values:
         if not _NOT_IN_JSON.isdisjoint(map(type, values)):
-            raise Rejected(Reason.BAD_ARGUMENTS, f"{method.name}: luigid takes neither base64 nor dateTime")
+            raise Rejected(
+                Reason.BAD_ARGUMENTS, f"{method.name}: luigid takes neither base64 nor dateTime"
+            )
         inner: list[Value] = []
         for value in values:
             if type(value) is dict:

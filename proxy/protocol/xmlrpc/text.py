@@ -1,11 +1,14 @@
-"""The characters of an XML 1.0 document: bytes to text and back, so that the grammar above has only tags and text to read.
+"""The characters of an XML 1.0 document: bytes to text and back, so that the grammar above has only
+tags and text to read.
 
-Implements the parts of XML 1.0 that XML-RPC needs: UTF-8 (2.2, 4.3.3), line ends (2.11), CDATA sections (2.7), the five
-predefined entities and character references (4.1, 4.6), the XML declaration (2.8).
+Implements the parts of XML 1.0 that XML-RPC needs: UTF-8 (2.2, 4.3.3), line ends (2.11), CDATA
+sections (2.7), the five predefined entities and character references (4.1, 4.6), the XML
+declaration (2.8).
 
-Refuses everything else that can stand before, between or inside the elements: other encodings, comments, processing
-instructions, DOCTYPE (and with it every entity of the caller's own), characters that XML does not have. There is no code
-here that could read a DTD, so there is none to misconfigure.
+Refuses everything else that can stand before, between or inside the elements: other encodings,
+comments, processing instructions, DOCTYPE (and with it every entity of the caller's own),
+characters that XML does not have. There is no code here that could read a DTD, so there is none to
+misconfigure.
 
 A leading UTF-8 byte order mark is taken off: .NET clients send it, and every parser reads past it.
 """
@@ -15,8 +18,10 @@ import re
 from proxy.errors import Rejected
 from proxy.model import Reason
 
-_FORBIDDEN = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20)])  # XML 1.0, 2.2: control bytes that no document may hold
-_SEARCHED = range(8_000, 300_000)  # lengths at which 29 searches, of 1 us for 100 kB in the cache, are quicker than one translation
+# XML 1.0, 2.2: control bytes that no document may hold
+_FORBIDDEN = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20)])
+# lengths at which 29 searches, of 1 us for 100 kB in the cache, are quicker than one translation
+_SEARCHED = range(8_000, 300_000)
 _BOM = b"\xef\xbb\xbf"
 _DECLARATION = re.compile(
     r"<\?xml[ \t\n]++version[ \t\n]*+=[ \t\n]*+(?:\"1\.0\"|'1\.0')"
@@ -26,9 +31,12 @@ _DECLARATION = re.compile(
 _USUAL_DECLARATIONS = ("<?xml version='1.0'?>", '<?xml version="1.0"?>')  # what most clients send
 _USUAL_LENGTH = len(_USUAL_DECLARATIONS[0])  # and of the other
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
-_REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&")
+_REFERENCE = re.compile(
+    r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&"
+)
 _ENTITY = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
-_JOINT = "\x00"  # marks where a CDATA section began; no document can hold it, since it is among the forbidden bytes
+# marks where a CDATA section began; no document can hold it, since it is among the forbidden bytes
+_JOINT = "\x00"
 _ILLEGAL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -37,10 +45,12 @@ class EncodingError(ValueError):
 
 
 def read_text(body: bytes) -> tuple[str, int, bool]:
-    """The document in `body`: its text, the place after the XML declaration, and whether text in it is `plain`.
+    """The document in `body`: its text, the place after the XML declaration, and whether text in it
+    is `plain`.
 
-    Text is plain when it holds no reference and no CDATA section, so that what stands between two tags is its own meaning;
-    otherwise it has to go through `unescape`. Raises `Rejected` with MALFORMED_CALL.
+    Text is plain when it holds no reference and no CDATA section, so that what stands between two
+    tags is its own meaning; otherwise it has to go through `unescape`. Raises `Rejected` with
+    MALFORMED_CALL.
     """
     if body[:3] == _BOM:
         body = body[3:]
@@ -72,7 +82,9 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
 
 
 def _holds_control(body: bytes) -> bool:
-    """Whether a byte of `body` is a control character that XML does not have. Either way takes a sixth of a regular expression."""
+    """Whether a byte of `body` is a control character that XML does not have. Either way takes a
+    sixth of a regular expression.
+    """
     size = len(body)
     if size in _SEARCHED:
         return any(map(body.__contains__, _FORBIDDEN))
@@ -80,9 +92,14 @@ def _holds_control(body: bytes) -> bool:
 
 
 def _holds(text: str, piece: str, rare: str) -> bool:
-    """Whether `piece` stands in `text`. Looked for from the first to the last `rare`, a character of it: one is found much faster."""
+    """Whether `piece` stands in `text`. Looked for from the first to the last `rare`, a character
+    of it: one is found much faster.
+    """
     first = text.find(rare)
-    return first >= 0 and text.find(piece, max(0, first - len(piece)), text.rfind(rare) + len(piece)) >= 0
+    return (
+        first >= 0
+        and text.find(piece, max(0, first - len(piece)), text.rfind(rare) + len(piece)) >= 0
+    )
 
 
 def _without_sections(text: str) -> str:
@@ -98,7 +115,11 @@ def _without_sections(text: str) -> str:
             raise _malformed("the document holds an unfinished CDATA section")
         outside = text[at:begin]
         _check_end(outside)
-        parts += (outside, _JOINT, text[begin + len(_CDATA) : end].replace("&", "&amp;").replace("<", "&lt;"))
+        parts += (
+            outside,
+            _JOINT,
+            text[begin + len(_CDATA) : end].replace("&", "&amp;").replace("<", "&lt;"),
+        )
         at = end + len(_CDATA_END)
     _check_end(text[at:])
     parts.append(text[at:])
@@ -115,7 +136,9 @@ def _check_end(outside: str) -> None:
 
 
 def unescape(text: str) -> str:
-    """What `text` between two tags means. Raises `Rejected` for a reference to anything that XML 1.0 does not predefine."""
+    """What `text` between two tags means. Raises `Rejected` for a reference to anything that XML
+    1.0 does not predefine.
+    """
     if "&" in text:
         text = _REFERENCE.sub(_referred, text)
     return text.replace(_JOINT, "")
@@ -134,9 +157,11 @@ def _referred(reference: re.Match[str]) -> str:
 
 
 def escape(text: str) -> str:
-    r"""`text` as it stands between two tags. ``\r`` becomes a reference, since a parser would read it as ``\n``.
+    r"""`text` as it stands between two tags. ``\r`` becomes a reference, since a parser would read
+    it as ``\n``.
 
-    Whether XML has all of its characters is left to `encode`, which looks at the whole document at once.
+    Whether XML has all of its characters is left to `encode`, which looks at the whole document at
+    once.
     """
     if "&" in text:
         text = text.replace("&", "&amp;")
@@ -152,12 +177,14 @@ def escape(text: str) -> str:
 def encode(document: str, *, lossy: bool = False) -> bytes:
     """A written document, or a part of one, as bytes.
 
-    Characters that XML does not have (control characters, lone surrogates, U+FFFE, U+FFFF) raise `EncodingError`, or with
-    `lossy` become U+FFFD.
+    Characters that XML does not have (control characters, lone surrogates, U+FFFE, U+FFFF) raise
+    `EncodingError`, or with `lossy` become U+FFFD.
     """
     try:
         body = document.encode("utf-8")
-        legal = not _holds_control(body) and (len(body) == len(document) or ("\ufffe" not in document and "\uffff" not in document))
+        legal = not _holds_control(body) and (
+            len(body) == len(document) or ("\ufffe" not in document and "\uffff" not in document)
+        )
     except UnicodeEncodeError:  # a lone surrogate
         legal = False
     if legal:

@@ -1,18 +1,21 @@
 """XML-RPC values: the scalars read from text, and every value written.
 
-The rules, by type (xmlrpc.com's specification, and ``nil`` and ``i8`` of the extensions that all clients know):
+The rules, by type (xmlrpc.com's specification, and ``nil`` and ``i8`` of the extensions that all
+clients know):
 
-==================  ====================================================================================================
-int, i4, i8         sign and decimal digits, within 32 bits (i8: 64). Written as int, or as i8 when it needs more.
-boolean             ``0`` or ``1``
-double              finite; sign, digits, point, and (read only) an exponent. Written without exponent, in the shortest
+==================
+====================================================================================================
+int, i4, i8         sign and decimal digits, within 32 bits (i8: 64). Written as int, or as i8 when
+it needs more. boolean             ``0`` or ``1`` double              finite; sign, digits, point,
+and (read only) an exponent. Written without exponent, in the shortest
                     form that reads back as the same number.
-string              any text; white space counts
-dateTime.iso8601    ``YYYYMMDDTHH:MM:SS``, ``YYYY-MM-DDTHH:MM:SS`` or ``YYYYMMDDTHHMMSS``, a real calendar time. A zone is
-                    refused: the type has none, and dropping a ``Z`` would change what was meant. Written in the first form.
-base64              the standard alphabet, padded, white space anywhere; bits beyond the last byte are zero
-nil                 empty
-==================  ====================================================================================================
+string              any text; white space counts dateTime.iso8601    ``YYYYMMDDTHH:MM:SS``,
+``YYYY-MM-DDTHH:MM:SS`` or ``YYYYMMDDTHHMMSS``, a real calendar time. A zone is
+                    refused: the type has none, and dropping a ``Z`` would change what was meant.
+                    Written in the first form.
+base64              the standard alphabet, padded, white space anywhere; bits beyond the last byte
+are zero nil                 empty ==================
+====================================================================================================
 
 No scalar may have white space around it: CPython takes ``<int> 1 </int>``, others do not.
 """
@@ -29,10 +32,12 @@ from proxy.errors import Rejected
 from proxy.model import DateTime, Reason, Value
 from proxy.protocol.xmlrpc.text import EncodingError, escape
 
-MAX_DEPTH = 64  # arrays and structs within each other; the deepest call of a stock client that we know nests four
+# arrays and structs within each other; the deepest call of a stock client that we know nests four
+MAX_DEPTH = 64
 _MANY = 4  # items from which on it is worth while to ask whether all are texts
 
-INTEGER = r"[+-]?[0-9]{1,40}"  # leading zeros are allowed by the specification; 40 digits are beyond any range
+# leading zeros are allowed by the specification; 40 digits are beyond any range
+INTEGER = r"[+-]?[0-9]{1,40}"
 _INTEGER = re.compile(INTEGER)
 _DOUBLE = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
 _DOUBLE_LENGTH = 1100  # characters; an exact binary64 has at most 1,076 in fixed notation
@@ -49,7 +54,10 @@ def _read_int(text: str) -> int:
 
 
 def _read_i8(text: str) -> int:
-    if _INTEGER.fullmatch(text) and -0x8000000000000000 <= (number := int(text)) <= 0x7FFFFFFFFFFFFFFF:
+    if (
+        _INTEGER.fullmatch(text)
+        and -0x8000000000000000 <= (number := int(text)) <= 0x7FFFFFFFFFFFFFFF
+    ):
         return number
     raise _malformed("i8")
 
@@ -114,7 +122,9 @@ READ: dict[str, Callable[[str], Value]] = {
     "base64": _read_base64,
     "nil": _read_nil,
 }
-"""How the text within each scalar type is read. Every function raises `Rejected` with MALFORMED_CALL."""
+"""How the text within each scalar type is read. Every function raises `Rejected` with
+MALFORMED_CALL.
+"""
 
 
 def write_value(value: Value) -> str:
@@ -123,10 +133,12 @@ def write_value(value: Value) -> str:
 
 
 def write_values(values: Collection[Value], depth: int = MAX_DEPTH) -> list[str]:
-    """The ``<value>`` element of each of `values`. Raises `EncodingError` for what XML-RPC cannot carry or `decode` would not take.
+    """The ``<value>`` element of each of `values`. Raises `EncodingError` for what XML-RPC cannot
+    carry or `decode` would not take.
 
-    `depth` is how many more arrays and structs may nest. That XML has every character in it is for `xmltext.encode` to see.
-    All scalars are written here, since a function for each of them costs as much as its text.
+    `depth` is how many more arrays and structs may nest. That XML has every character in it is for
+    `xmltext.encode` to see. All scalars are written here, since a function for each of them costs
+    as much as its text.
     """
     written: list[str] = []
     for value in values:
@@ -137,15 +149,27 @@ def write_values(values: Collection[Value], depth: int = MAX_DEPTH) -> list[str]
         elif value is None:
             element = "<value><nil/></value>"
         elif type(value) is bool:
-            element = "<value><boolean>1</boolean></value>" if value else "<value><boolean>0</boolean></value>"
+            element = (
+                "<value><boolean>1</boolean></value>"
+                if value
+                else "<value><boolean>0</boolean></value>"
+            )
         elif type(value) is int:
-            element = f"<value><int>{value:d}</int></value>" if -0x80000000 <= value <= 0x7FFFFFFF else write_integer(value)
+            element = (
+                f"<value><int>{value:d}</int></value>"
+                if -0x80000000 <= value <= 0x7FFFFFFF
+                else write_integer(value)
+            )
         elif type(value) is float:
             element = write_double(value)
         elif isinstance(value, (dict, list, tuple)):
             if depth == 0:
                 raise EncodingError(f"a value nests more than {MAX_DEPTH} deep")
-            element = _write_struct(value, depth - 1) if isinstance(value, dict) else _write_array(value, depth - 1)
+            element = (
+                _write_struct(value, depth - 1)
+                if isinstance(value, dict)
+                else _write_array(value, depth - 1)
+            )
         elif isinstance(value, DateTime):
             if _date_time(value.text) != value.text:
                 raise EncodingError("a dateTime.iso8601 is not in its canonical spelling")
@@ -178,7 +202,9 @@ def _write_array(items: "list[Value] | tuple[Value, ...]", depth: int) -> str:
 
 
 def write_integer(value: int) -> str:
-    """The ``<value>`` of an integer: ``int`` where 32 bits suffice, else ``i8``. Raises `EncodingError` beyond 64 bits."""
+    """The ``<value>`` of an integer: ``int`` where 32 bits suffice, else ``i8``. Raises
+    `EncodingError` beyond 64 bits.
+    """
     if -0x80000000 <= value <= 0x7FFFFFFF:
         return f"<value><int>{value:d}</int></value>"
     if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
@@ -187,7 +213,9 @@ def write_integer(value: int) -> str:
 
 
 def write_double(value: float) -> str:
-    """The ``<value>`` of a finite number, in fixed notation. Raises `EncodingError` for infinity and not-a-number."""
+    """The ``<value>`` of a finite number, in fixed notation. Raises `EncodingError` for infinity
+    and not-a-number.
+    """
     if not isfinite(value):
         raise EncodingError("a double is not finite")
     digits = repr(value)

@@ -12,7 +12,15 @@ T = b"2026-01-01T00:00:00.000000Z"
 def records(*bodies: bytes, times: tuple[bytes, ...] = ()) -> list[bytes]:
     """Make a chain of lines of record bodies, after a segment header."""
     tree, prev, lines = Tree(), b"0" * 16, []
-    head = note("segment", {"log": "c/g", "segment": 1, "tree": {"size": 0, "root": Tree().root().hex(), "edge": []}, "open": []})
+    head = note(
+        "segment",
+        {
+            "log": "c/g",
+            "segment": 1,
+            "tree": {"size": 0, "root": Tree().root().hex(), "edge": []},
+            "open": [],
+        },
+    )
     for seq, body in enumerate((head, *bodies)):
         text = line(seq, prev, times[seq - 1] if seq and times else T, body)
         tree.append(leaf_hash(text))
@@ -43,10 +51,16 @@ def first_wrong(lines: list[bytes]) -> tuple[Wrong, int | None] | None:
         ((decided("a"), completed("a", 1, "ok", 200, 0, 0), note("closed", {})), None),
         ((decided("a"),), None),
         ((decided("a"), note("closed", {})), (Wrong.OPEN, 1)),
-        ((decided("a"), decided("b"), completed("b", 2, "ok", 200, 0, 0), note("closed", {})), (Wrong.OPEN, 1)),
+        (
+            (decided("a"), decided("b"), completed("b", 2, "ok", 200, 0, 0), note("closed", {})),
+            (Wrong.OPEN, 1),
+        ),
         ((completed("a", 1, "ok", 200, 0, 0),), (Wrong.ALTERED, 1)),
         ((decided("a"), completed("b", 1, "ok", 200, 0, 0)), (Wrong.ALTERED, 2)),
-        ((decided("a"), completed("a", 1, "ok", 200, 0, 0), completed("a", 1, "ok", 200, 0, 0)), (Wrong.ALTERED, 3)),
+        (
+            (decided("a"), completed("a", 1, "ok", 200, 0, 0), completed("a", 1, "ok", 200, 0, 0)),
+            (Wrong.ALTERED, 3),
+        ),
         ((decided("a"), note("opened", {}), completed("a", 1, "unknown", 0, 0, 0)), None),
         ((decided("a"), note("opened", {}), note("idle", {})), (Wrong.OPEN, 1)),
         ((note("decided", {"id": "a", "decision": "deny"}), note("closed", {})), None),
@@ -54,15 +68,22 @@ def first_wrong(lines: list[bytes]) -> tuple[Wrong, int | None] | None:
         ((note("a-stage-to-come", {"x": 1}),), None),
     ],
 )
-def test_what_records_say_of_each_other_has_to_fit(bodies: tuple[bytes, ...], wrong: tuple[Wrong, int] | None) -> None:
-    """Calls are completed once, after they were decided, by the time their process has ended; stages to come are skipped."""
+def test_what_records_say_of_each_other_has_to_fit(
+    bodies: tuple[bytes, ...], wrong: tuple[Wrong, int] | None
+) -> None:
+    """Calls are completed once, after they were decided, by the time their process has ended;
+    stages to come are skipped.
+    """
     assert first_wrong(records(*bodies)) == wrong
 
 
 def test_time_does_not_go_back() -> None:
     """A record earlier than the one before it is not one the journal wrote."""
     later = b"2026-01-01T00:00:01.000000Z"
-    assert first_wrong(records(note("idle", {}), note("idle", {}), times=(later, T))) == (Wrong.ALTERED, 2)
+    assert first_wrong(records(note("idle", {}), note("idle", {}), times=(later, T))) == (
+        Wrong.ALTERED,
+        2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,15 +103,24 @@ def test_a_chain_can_be_taken_up_at_a_header() -> None:
     tree = Tree()
     for text in lines:
         tree.append(leaf_hash(text))
-    said: dict[str, Json] = {"size": 3, "root": tree.root().hex(), "edge": [part.hex() for part in tree.edge]}
+    said: dict[str, Json] = {
+        "size": 3,
+        "root": tree.root().hex(),
+        "edge": [part.hex() for part in tree.edge],
+    }
     header = line(
-        3, leaf_hash(lines[-1])[:8].hex().encode(), T, note("segment", {"log": "c/g", "segment": 2, "tree": said, "open": [[1, "a"]]})
+        3,
+        leaf_hash(lines[-1])[:8].hex().encode(),
+        T,
+        note("segment", {"log": "c/g", "segment": 2, "tree": said, "open": [[1, "a"]]}),
     )
     chain = Chain()
     chain.begin(header)
     chain.take(header, None)
     done = line(4, chain.prev, T, completed("a", 1, "ok", 200, 0, 0))
-    assert chain.take(done, None)["stage"] == "completed" and not chain.open and chain.undone() is None
+    assert (
+        chain.take(done, None)["stage"] == "completed" and not chain.open and chain.undone() is None
+    )
     for bad in (b"", b"{}", orjson.dumps({"log": "x"})):
         with pytest.raises(BrokenError):
             Chain().begin(bad)

@@ -19,13 +19,17 @@ async def fill(directory: Path) -> None:
 
 
 async def test_every_record_can_be_proved(tmp_path: Path) -> None:
-    """Each record of each segment has a proof that holds without the log, though only its own segment was read."""
+    """Each record of each segment has a proof that holds without the log, though only its own
+    segment was read.
+    """
     await fill(tmp_path)
     items = list(read_log(tmp_path / "gate"))
     for path in sorted((tmp_path / "gate").glob("*.jsonl"))[:-1]:
         assert path.exists()
     proved = check_proof(prove(tmp_path / "gate", items), public_keys(tmp_path / PUBLIC_KEYS))
-    assert [p.record for p in proved] == [i.record for i in items] and {p.checkpoint.origin for p in proved} == {"callgate/gate"}
+    assert [p.record for p in proved] == [i.record for i in items] and {
+        p.checkpoint.origin for p in proved
+    } == {"callgate/gate"}
 
 
 async def test_a_proof_needs_one_segment_only(tmp_path: Path) -> None:
@@ -39,7 +43,9 @@ async def test_a_proof_needs_one_segment_only(tmp_path: Path) -> None:
 
 
 async def test_no_changed_proof_holds(tmp_path: Path) -> None:
-    """A proof with any byte of its record, path, index or checkpoint changed proves nothing; nor under another key."""
+    """A proof with any byte of its record, path, index or checkpoint changed proves nothing; nor
+    under another key.
+    """
     await fill(tmp_path)
     [whole] = explain(tmp_path, "call-3")
     keys = public_keys(tmp_path / PUBLIC_KEYS)
@@ -67,7 +73,15 @@ async def test_no_changed_proof_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b'{"format":"callgate-proof-1","proofs":[]}', b'{"format":"callgate-proof-1","proofs":[{}]}', b"\xff"]
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format":"callgate-proof-1","proofs":[]}',
+        b'{"format":"callgate-proof-1","proofs":[{}]}',
+        b"\xff",
+    ],
 )
 async def test_other_files_are_no_proofs(tmp_path: Path, data: bytes) -> None:
     """Any other file is refused in words, not with a stack trace."""

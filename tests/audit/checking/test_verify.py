@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.checking.chain import BrokenError, Wrong
-from proxy.audit.checking.verify import Keys, LogReport, known_checkpoint, verify_directory, verify_log
+from proxy.audit.checking.verify import (
+    Keys,
+    LogReport,
+    known_checkpoint,
+    verify_directory,
+    verify_log,
+)
 from proxy.audit.format.checkpoint import Signer, parse, split
 from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.writing.compression import compress
@@ -70,7 +76,13 @@ def test_an_untouched_log_is_intact(log: Path, keys: Keys) -> None:
     report = verify_log(log, keys)
     count = sum(len(lines) for _, lines in lines_of(log))
     assert report.broken is None and report.ended
-    assert (report.records, report.signed, report.unsigned, report.open, report.segments) == (count, count, 0, 0, len(lines_of(log)))
+    assert (report.records, report.signed, report.unsigned, report.open, report.segments) == (
+        count,
+        count,
+        0,
+        0,
+        len(lines_of(log)),
+    )
 
 
 def test_every_changed_byte_is_found_at_its_record(log: Path, keys: Keys) -> None:
@@ -81,13 +93,19 @@ def test_every_changed_byte_is_found_at_its_record(log: Path, keys: Keys) -> Non
             changed = line[:at] + bytes([line[at] ^ 1]) + line[at + 1 :]
             path.write_bytes(b"".join([*lines[:index], changed, *lines[index + 1 :]]))
             found = broken(log, keys)
-            assert found is not None and found.wrong in (Wrong.ALTERED, Wrong.TRUNCATED), (seq, at, found)
+            assert found is not None and found.wrong in (Wrong.ALTERED, Wrong.TRUNCATED), (
+                seq,
+                at,
+                found,
+            )
             assert found.seq == seq, (seq, at, changed, found.text)
         path.write_bytes(b"".join(lines))
 
 
 def test_every_removed_record_is_missed(log: Path, keys: Keys) -> None:
-    """Whichever record is taken out, the check says that this one is missing, or where the log is cut short."""
+    """Whichever record is taken out, the check says that this one is missing, or where the log is
+    cut short.
+    """
     for seq, path, lines, index in numbered(log):
         path.write_bytes(b"".join(lines[:index] + lines[index + 1 :]))
         found = broken(log, keys)
@@ -101,7 +119,10 @@ def test_every_repeated_record_is_found(log: Path, keys: Keys) -> None:
     for seq, path, lines, index in numbered(log):
         path.write_bytes(b"".join([*lines[: index + 1], *lines[index:]]))
         found = broken(log, keys)
-        assert found is not None and (found.wrong, found.seq) == (Wrong.INSERTED, seq + 1), (seq, found)
+        assert found is not None and (found.wrong, found.seq) == (Wrong.INSERTED, seq + 1), (
+            seq,
+            found,
+        )
         path.write_bytes(b"".join(lines))
 
 
@@ -109,14 +130,21 @@ def test_every_swap_is_found(log: Path, keys: Keys) -> None:
     """Whichever two neighbours are swapped, they are found to be out of order at the first of them."""
     for seq, path, lines, index in numbered(log):
         if index + 1 < len(lines):
-            path.write_bytes(b"".join([*lines[:index], lines[index + 1], lines[index], *lines[index + 2 :]]))
+            path.write_bytes(
+                b"".join([*lines[:index], lines[index + 1], lines[index], *lines[index + 2 :]])
+            )
             found = broken(log, keys)
-            assert found is not None and (found.wrong, found.seq) == (Wrong.REORDERED, seq), (seq, found)
+            assert found is not None and (found.wrong, found.seq) == (Wrong.REORDERED, seq), (
+                seq,
+                found,
+            )
             path.write_bytes(b"".join(lines))
 
 
 def test_an_invented_record_is_found(log: Path, keys: Keys) -> None:
-    """A record made up and put in, with the right number and the right hash before it, is found at once or one later."""
+    """A record made up and put in, with the right number and the right hash before it, is found at
+    once or one later.
+    """
     for seq, path, lines, index in list(numbered(log))[1:]:
         forged = re.sub(rb'"stage":.*', b'"stage":"idle"}', lines[index].rstrip(b"\n")) + b"\n"
         path.write_bytes(b"".join([*lines[:index], forged, *lines[index:]]))
@@ -126,31 +154,46 @@ def test_an_invented_record_is_found(log: Path, keys: Keys) -> None:
 
 
 def test_a_log_cut_at_every_byte_is_truncated(log: Path, keys: Keys) -> None:
-    """Wherever the end is cut off, the last checkpoint shows it, and the first record that is not whole is named."""
+    """Wherever the end is cut off, the last checkpoint shows it, and the first record that is not
+    whole is named.
+    """
     path, lines = lines_of(log)[-1]
     data = b"".join(lines)
     before = sum(len(lines) for _, lines in lines_of(log)[:-1])
     for at in range(len(data)):
         path.write_bytes(data[:at])
         found = broken(log, keys)
-        assert found is not None and found.wrong in (Wrong.TRUNCATED, Wrong.ALTERED, Wrong.MISSING, Wrong.SIGNATURE)
+        assert found is not None and found.wrong in (
+            Wrong.TRUNCATED,
+            Wrong.ALTERED,
+            Wrong.MISSING,
+            Wrong.SIGNATURE,
+        )
         assert found.seq == before + data[:at].count(b"\n"), (at, found)
 
 
 def test_every_changed_byte_of_a_checkpoint_is_found(log: Path, keys: Keys) -> None:
-    """No byte of the checkpoints can be changed: the signature fails, or a checkpoint that must be there is not."""
+    """No byte of the checkpoints can be changed: the signature fails, or a checkpoint that must be
+    there is not.
+    """
     for path in sorted(log.glob("*.checkpoints")):
         data = path.read_bytes()
         for at in range(len(data)):
             path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             report = verify_log(log, keys)
-            # A change that makes a checkpoint in the middle unreadable as one is told apart from a torn end by what follows it.
-            assert report.broken is not None and report.broken.wrong is Wrong.SIGNATURE, (path.name, at)
+            # A change that makes a checkpoint in the middle unreadable as one is told apart from a
+            # torn end by what follows it.
+            assert report.broken is not None and report.broken.wrong is Wrong.SIGNATURE, (
+                path.name,
+                at,
+            )
         path.write_bytes(data)
 
 
 def rewritten(log: Path, change: bytes, to: bytes) -> None:
-    """Alter a record as somebody would who knows the format: every later prev, root and edge made to fit, only not signed."""
+    """Alter a record as somebody would who knows the format: every later prev, root and edge made
+    to fit, only not signed.
+    """
     tree, prev = Tree(), b"0" * 16
     for path, lines in lines_of(log):
         out = []
@@ -159,7 +202,9 @@ def rewritten(log: Path, change: bytes, to: bytes) -> None:
             line = re.sub(rb'"prev":"[0-9a-f]{16}"', b'"prev":"' + prev + b'"', line, count=1)
             edge = b",".join(b'"' + part.hex().encode() + b'"' for part in tree.edge)
             line = re.sub(
-                rb'"root":"[0-9a-f]{64}","edge":\[[^]]*\]', b'"root":"' + tree.root().hex().encode() + b'","edge":[' + edge + b"]", line
+                rb'"root":"[0-9a-f]{64}","edge":\[[^]]*\]',
+                b'"root":"' + tree.root().hex().encode() + b'","edge":[' + edge + b"]",
+                line,
             )
             leaf = leaf_hash(line)
             tree.append(leaf)
@@ -169,7 +214,9 @@ def rewritten(log: Path, change: bytes, to: bytes) -> None:
 
 
 def test_a_forger_who_mends_the_chain_fails_at_the_signature(log: Path, keys: Keys) -> None:
-    """With every hash recomputed the lines fit again, but the signed root does not: the range since the last good one is named."""
+    """With every hash recomputed the lines fit again, but the signed root does not: the range since
+    the last good one is named.
+    """
     rewritten(log, b'"subject":"etl-07"', b'"subject":"nobody"')
     found = broken(log, keys)
     assert found is not None and found.wrong is Wrong.ALTERED and "signed root" in found.text
@@ -190,7 +237,9 @@ def test_a_forger_with_a_key_of_his_own_fails(log: Path, keys: Keys, tmp_path: P
 
 
 def test_a_missing_segment_is_missed(log: Path, keys: Keys) -> None:
-    """A segment that is gone is missed, whichever it is: the first (unless archived), one in the middle, the last, or all of them."""
+    """A segment that is gone is missed, whichever it is: the first (unless archived), one in the
+    middle, the last, or all of them.
+    """
     found = segments(log)
     held = {path: path.read_bytes() for path in found.values()}
     for number, path in found.items():
@@ -232,7 +281,9 @@ def kept_in_the_middle(log: Path, keys: Keys) -> bytes:
 
 
 def test_only_what_came_after_a_kept_checkpoint(log: Path, keys: Keys) -> None:
-    """From a kept checkpoint on, earlier segments are not read, and the kept root is proved to be the beginning."""
+    """From a kept checkpoint on, earlier segments are not read, and the kept root is proved to be
+    the beginning.
+    """
     kept = known_checkpoint(kept_in_the_middle(log, keys), keys)
     report = verify_log(log, keys, kept=kept)
     assert report.broken is None and report.first + report.records == verify_log(log, keys).records
@@ -244,8 +295,12 @@ def test_only_what_came_after_a_kept_checkpoint(log: Path, keys: Keys) -> None:
 
 
 def test_a_kept_checkpoint_shows_a_shortened_log(log: Path, keys: Keys) -> None:
-    """Records and checkpoints taken off the end together leave an intact, shorter log: a kept checkpoint shows it."""
-    kept = known_checkpoint(list(split(sorted(log.glob("*.checkpoints"))[-1].read_bytes()))[-1], keys)
+    """Records and checkpoints taken off the end together leave an intact, shorter log: a kept
+    checkpoint shows it.
+    """
+    kept = known_checkpoint(
+        list(split(sorted(log.glob("*.checkpoints"))[-1].read_bytes()))[-1], keys
+    )
     for path in list(log.iterdir()):
         if not path.name.startswith("00000001"):
             path.unlink()
@@ -274,25 +329,45 @@ async def test_a_call_that_was_never_completed_is_found(tmp_path: Path) -> None:
 
 
 async def test_a_log_that_is_being_written_is_intact(tmp_path: Path) -> None:
-    """A live log may have calls open, records not signed yet, and a torn line: none of it is wrong, all of it is said."""
+    """A live log may have calls open, records not signed yet, and a torn line: none of it is wrong,
+    all of it is said.
+    """
     journal = open_journal(tmp_path)
     await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
     with (tmp_path / "gate" / "00000001.jsonl").open("ab") as torn:
         torn.write(b'{"v":1')
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
     assert report.broken is None and (report.open, report.unsigned, report.torn) == (1, 1, 6)
-    assert report.signed == parse(list(split((tmp_path / "gate" / "00000001.checkpoints").read_bytes()))[-1]).size
+    assert (
+        report.signed
+        == parse(list(split((tmp_path / "gate" / "00000001.checkpoints").read_bytes()))[-1]).size
+    )
     await journal.close()
 
 
 def test_verifying_shares_no_code_with_writing() -> None:
-    """What verifies, and all that it is made of, imports nothing of what makes or writes records: one mistake cannot be in both."""
+    """What verifies, and all that it is made of, imports nothing of what makes or writes records:
+    one mistake cannot be in both.
+    """
     package = Path(inspect.getfile(verify_log)).parent
     waiting, found = ["verify"], set[str]()
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += re.findall(r"^from proxy\.audit\.(\w+) import", (package / f"{name}.py").read_text(), re.MULTILINE)
+            waiting += re.findall(
+                r"^from proxy\.audit\.(\w+) import",
+                (package / f"{name}.py").read_text(),
+                re.MULTILINE,
+            )
     assert {"chain", "checkpoint", "merkle", "reader"} <= found
-    assert not found & {"record", "writer", "journal", "commits", "recover", "windows", "withhold", "compress"}
+    assert not found & {
+        "record",
+        "writer",
+        "journal",
+        "commits",
+        "recover",
+        "windows",
+        "withhold",
+        "compress",
+    }

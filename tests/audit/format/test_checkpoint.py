@@ -3,7 +3,17 @@ from base64 import b64encode
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from proxy.audit.format.checkpoint import BadCheckpointError, Signer, check, format_key, key_id, parse, parse_keys, split, whole_length
+from proxy.audit.format.checkpoint import (
+    BadCheckpointError,
+    Signer,
+    check,
+    format_key,
+    key_id,
+    parse,
+    parse_keys,
+    split,
+    whole_length,
+)
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"7" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
@@ -11,7 +21,9 @@ NOTE = Signer("callgate/gate", KEY).sign(12, b"r" * 32)
 
 
 def test_a_note_looks_as_the_specification_says() -> None:
-    """Three lines of text, an empty line, and a signature line with the key's id before the signature."""
+    """Three lines of text, an empty line, and a signature line with the key's id before the
+    signature.
+    """
     text = f"callgate/gate\n12\n{b64encode(b'r' * 32).decode()}\n"
     signature = b64encode(key_id("callgate/gate", PUBLIC) + KEY.sign(text.encode())).decode()
     assert NOTE.decode() == f"{text}\n— callgate/gate {signature}\n"
@@ -31,7 +43,11 @@ def test_a_public_example_is_read() -> None:
 def test_every_changed_byte_is_noticed() -> None:
     """No byte of a note can be changed, left out or added without it being refused."""
     for at in range(len(NOTE)):
-        for changed in (NOTE[:at] + bytes([NOTE[at] ^ 1]) + NOTE[at + 1 :], NOTE[:at] + NOTE[at + 1 :], NOTE[:at]):
+        for changed in (
+            NOTE[:at] + bytes([NOTE[at] ^ 1]) + NOTE[at + 1 :],
+            NOTE[:at] + NOTE[at + 1 :],
+            NOTE[:at],
+        ):
             with pytest.raises(BadCheckpointError):
                 check(changed, [PUBLIC])
 
@@ -51,7 +67,12 @@ def test_there_is_room_for_witnesses() -> None:
     witness = "— witness.example/w AAAAAAAA\n".encode()
     assert check(text + b"\n\n" + witness + line + witness, [PUBLIC]).size == 12
     longer = text + b"\nextension\n"
-    signed = longer + b"\n\xe2\x80\x94 callgate/gate " + b64encode(key_id("callgate/gate", PUBLIC) + KEY.sign(longer)) + b"\n"
+    signed = (
+        longer
+        + b"\n\xe2\x80\x94 callgate/gate "
+        + b64encode(key_id("callgate/gate", PUBLIC) + KEY.sign(longer))
+        + b"\n"
+    )
     assert check(signed, [PUBLIC]).size == 12
 
 
@@ -78,7 +99,13 @@ def test_keys_round_trip() -> None:
     """A written key reads back; one with a changed name, id or length does not."""
     line = format_key("callgate", PUBLIC)
     assert parse_keys(f"{line}\n{line}\n") == [("callgate", PUBLIC)] * 2
-    for bad in ("", "x", line.replace("callgate", "evilgate"), line[:-4], "callgate+00000000+" + line.rpartition("+")[2]):
+    for bad in (
+        "",
+        "x",
+        line.replace("callgate", "evilgate"),
+        line[:-4],
+        "callgate+00000000+" + line.rpartition("+")[2],
+    ):
         with pytest.raises(BadCheckpointError):
             parse_keys(bad)
 

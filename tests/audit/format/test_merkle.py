@@ -30,8 +30,19 @@ def root(begin: int, end: int) -> bytes:
 
 
 def test_known_roots() -> None:
-    """The roots of the test vectors that Certificate Transparency implementations share (eight inputs)."""
-    inputs = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
+    """The roots of the test vectors that Certificate Transparency implementations share (eight
+    inputs).
+    """
+    inputs = [
+        "",
+        "00",
+        "10",
+        "2021",
+        "3031",
+        "40414243",
+        "5051525354555657",
+        "606162636465666768696a6b6c6d6e6f",
+    ]
     roots = [
         "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
         "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
@@ -50,7 +61,9 @@ def test_known_roots() -> None:
 
 
 def test_the_edge_is_the_tree() -> None:
-    """At every size the edge gives the root of the definition, and a tree taken up from its edge goes on alike."""
+    """At every size the edge gives the root of the definition, and a tree taken up from its edge
+    goes on alike.
+    """
     tree = Tree()
     for size in range(41):
         assert tree.root() == root(0, size) == fold(tree.edge)
@@ -59,7 +72,9 @@ def test_the_edge_is_the_tree() -> None:
             tree.append(LEAVES[size])
 
 
-@pytest.mark.parametrize(("size", "edge"), [(-1, []), (1, []), (3, [b"x" * 32]), (1, [b"short"]), (0, [b"x" * 32])])
+@pytest.mark.parametrize(
+    ("size", "edge"), [(-1, []), (1, []), (3, [b"x" * 32]), (1, [b"short"]), (0, [b"x" * 32])]
+)
 def test_an_edge_that_fits_no_tree_is_refused(size: int, edge: list[bytes]) -> None:
     """A size and an edge that cannot belong together are an error, not a wrong root."""
     with pytest.raises(ValueError, match="edge"):
@@ -76,7 +91,9 @@ def test_inclusion(data: st.DataObject) -> None:
     assert root_from_inclusion(leaf_hash(b"other"), index, size, path) != root(0, size)
     if path:
         at = data.draw(st.integers(0, len(path) - 1))
-        assert root_from_inclusion(LEAVES[index], index, size, [*path[:at], b"\0" * 32, *path[at + 1 :]]) != root(0, size)
+        assert root_from_inclusion(
+            LEAVES[index], index, size, [*path[:at], b"\0" * 32, *path[at + 1 :]]
+        ) != root(0, size)
     with pytest.raises(ValueError, match="fit"):
         root_from_inclusion(LEAVES[index], index, size, [*path, b"\0" * 32])
     with pytest.raises(ValueError, match="leaf"):
@@ -85,7 +102,9 @@ def test_inclusion(data: st.DataObject) -> None:
 
 @given(st.data())
 def test_consistency(data: st.DataObject) -> None:
-    """Every tree is proved to be the beginning of every later one, and a changed beginning or end is not."""
+    """Every tree is proved to be the beginning of every later one, and a changed beginning or end
+    is not.
+    """
     size = data.draw(st.integers(1, 40))
     first = data.draw(st.integers(1, size))
     path = consistency_path(first, size, root)
@@ -99,6 +118,10 @@ def test_consistency(data: st.DataObject) -> None:
 
 def test_impossible_questions_are_errors() -> None:
     """There is no proof for a leaf or tree that does not exist."""
-    for question in (lambda: inclusion_path(5, 5, root), lambda: consistency_path(0, 5, root), lambda: consistent(6, b"", 5, b"", [])):
+    for question in (
+        lambda: inclusion_path(5, 5, root),
+        lambda: consistency_path(0, 5, root),
+        lambda: consistent(6, b"", 5, b"", []),
+    ):
         with pytest.raises(ValueError, match="no such"):
             question()

@@ -8,17 +8,28 @@ HASH = "sha256:" + "ab" * 32
 
 
 def test_sets_are_kept_by_hash(tmp_path: Path) -> None:
-    """What was kept comes back; the digest is that of the texts whatever their order; the file is private."""
+    """What was kept comes back; the digest is that of the texts whatever their order; the file is
+    private.
+    """
     files = {"b.cedar": "x", "a.toml": "ü\n"}
-    assert keep_policy_set(tmp_path, HASH, files) == digest(files) == digest(dict(sorted(files.items())))
+    assert (
+        keep_policy_set(tmp_path, HASH, files)
+        == digest(files)
+        == digest(dict(sorted(files.items())))
+    )
     assert kept_policy_set(tmp_path, HASH) == files
     [path] = (tmp_path / "policies").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     keep_policy_set(tmp_path, HASH, files)
-    assert kept_policy_set(tmp_path, HASH) == files and kept_policy_set(tmp_path, "sha256:" + "cd" * 32) is None
+    assert (
+        kept_policy_set(tmp_path, HASH) == files
+        and kept_policy_set(tmp_path, "sha256:" + "cd" * 32) is None
+    )
 
 
-@pytest.mark.parametrize("policy_hash", ["", "sha256:../../etc", "sha256:", "x" * 80, "sha256:ABCDEFABCDEFABCDEF"])
+@pytest.mark.parametrize(
+    "policy_hash", ["", "sha256:../../etc", "sha256:", "x" * 80, "sha256:ABCDEFABCDEFABCDEF"]
+)
 def test_a_hash_is_no_path(tmp_path: Path, policy_hash: str) -> None:
     """What is no hash is refused before it becomes a file name."""
     with pytest.raises(ValueError, match="hash"):

@@ -16,13 +16,17 @@ LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 def read(body: bytes) -> dict[str, object]:
     """Make a record of a body and read it."""
-    found: dict[str, object] = orjson.loads(line(7, b"0" * 16, b"2026-01-01T00:00:00.000000Z", body))
+    found: dict[str, object] = orjson.loads(
+        line(7, b"0" * 16, b"2026-01-01T00:00:00.000000Z", body)
+    )
     return found
 
 
 def test_decided_names_everything() -> None:
     """A decided record names who, from where, what, and why, with nothing of the call left out."""
-    record = read(BODIES.decided("R1", ALICE, HERE, call("add_task", task="etl.A_1", priority=3), ALLOW))
+    record = read(
+        BODIES.decided("R1", ALICE, HERE, call("add_task", task="etl.A_1", priority=3), ALLOW)
+    )
     assert record == {
         "v": 1, "seq": 7, "prev": "0" * 16, "time": "2026-01-01T00:00:00.000000Z", "stage": "decided", "id": "R1",
         "principal": {"issuer": "https://idp.example/", "issuer_name": "okta", "subject": "alice", "roles": ["viewer"], "agent": False},
@@ -39,19 +43,41 @@ def test_members_stand_in_the_order_of_the_specification() -> None:
 
 def test_denied_and_unknown_method() -> None:
     """A denied call of a method outside the catalog says both."""
-    record = read(BODIES.decided("R1", ALICE, HERE, Call("luigi", "luigi", "drop_all", "admin", {"0": "hunter2"}, known=False), DENY))
+    record = read(
+        BODIES.decided(
+            "R1",
+            ALICE,
+            HERE,
+            Call("luigi", "luigi", "drop_all", "admin", {"0": "hunter2"}, known=False),
+            DENY,
+        )
+    )
     assert "hunter2" not in str(record) and set(record["args"]["0"]) == {"hmac-sha256"}  # type: ignore[index]  # read as objects
-    assert (record["decision"], record["reason"], record["known"]) == ("deny", "no-policy-allows", False)
+    assert (record["decision"], record["reason"], record["known"]) == (
+        "deny",
+        "no-policy-allows",
+        False,
+    )
 
 
 @pytest.mark.parametrize(
-    ("outcome", "shown"), [("ok", ("ok", None)), ("fault", ("fault", None)), (Reason.CLIENT_GONE, ("failed", "client-gone"))]
+    ("outcome", "shown"),
+    [
+        ("ok", ("ok", None)),
+        ("fault", ("fault", None)),
+        (Reason.CLIENT_GONE, ("failed", "client-gone")),
+    ],
 )
 def test_completed_outcomes(outcome: str, shown: tuple[str, str | None]) -> None:
     """An outcome is ok, fault or unknown; a reason code means failed, and stands beside it."""
     record = read(completed("R1", 3, outcome, 502, 9, 12))
     assert (record["outcome"], record.get("reason")) == shown
-    assert (record["decided"], record["status"], record["bytes"], record["duration_us"]) == (3, 502, 9, 12)
+    assert (record["decided"], record["status"], record["bytes"], record["duration_us"]) == (
+        3,
+        502,
+        9,
+        12,
+    )
 
 
 @pytest.mark.parametrize("call_id", ["7Q2MABCD", "7Q2MABCD.3", "", 'a"b', "\u2028", "é"])
@@ -65,24 +91,41 @@ def test_rejected_without_and_with_principal() -> None:
     plain = read(BODIES.rejected("R1", Reason.NO_CREDENTIAL, "", HERE, None, None))
     assert "principal" not in plain and "upstream" not in plain
     full = read(BODIES.rejected("R1", Reason.MALFORMED_CALL, "at byte 3", HERE, ALICE, "luigi"))
-    assert (full["detail"], full["upstream"], full["principal"]) == ("at byte 3", "luigi", orjson.loads(principal_json(ALICE)))
+    assert (full["detail"], full["upstream"], full["principal"]) == (
+        "at byte 3",
+        "luigi",
+        orjson.loads(principal_json(ALICE)),
+    )
 
 
 @given(st.text(), st.text(), st.dictionaries(st.text(), st.text()), st.text())
-def test_no_text_can_make_one_record_two(agent: str, subject: str, args: dict[str, str], method: str) -> None:
-    """Whatever a caller chooses, the line has no line end of any reader's kind, no raw control, and reads back as JSON."""
+def test_no_text_can_make_one_record_two(
+    agent: str, subject: str, args: dict[str, str], method: str
+) -> None:
+    """Whatever a caller chooses, the line has no line end of any reader's kind, no raw control, and
+    reads back as JSON.
+    """
     principal = Principal("https://i/", "i", subject, ("r",))
     bodies = Bodies(Withholder(b"k" * 32))
     target = Call("luigi", "luigi", method, "work", args, known=False, task=subject)
-    text = line(1, b"0" * 16, b"t", bodies.decided("R1", principal, Origin("::1", 1, None, agent), target, ALLOW))
+    text = line(
+        1,
+        b"0" * 16,
+        b"t",
+        bodies.decided("R1", principal, Origin("::1", 1, None, agent), target, ALLOW),
+    )
     assert len(text.decode().splitlines()) == 1
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text.decode())
     assert orjson.loads(text)["origin"]["user_agent"] == agent[:256]
 
 
-@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\x00", LINE_ENDS, "\x7f\x9b31m", "\u202eevil\u2066"])
+@pytest.mark.parametrize(
+    "text", ["\ud800", "a\udfffb", "\x00", LINE_ENDS, "\x7f\x9b31m", "\u202eevil\u2066"]
+)
 def test_hostile_texts_stay_one_safe_line(text: str) -> None:
-    """Lone surrogates, every line end of Unicode, terminal controls and bidirectional overrides are written out."""
+    """Lone surrogates, every line end of Unicode, terminal controls and bidirectional overrides are
+    written out.
+    """
     shown = dumps({"x": text, "list": [text], text: 1}).decode()
     assert len(shown.splitlines()) == 1 and not set(shown) & set(LINE_ENDS + "\x7f\x9b\u202e\u2066")
     assert set(orjson.loads(shown)) >= {"x", "list"}
@@ -90,7 +133,11 @@ def test_hostile_texts_stay_one_safe_line(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("micros", "text"),
-    [(0, b"1970-01-01T00:00:00.000000Z"), (1, b"1970-01-01T00:00:00.000001Z"), (1_767_225_599_999_999, b"2025-12-31T23:59:59.999999Z")],
+    [
+        (0, b"1970-01-01T00:00:00.000000Z"),
+        (1, b"1970-01-01T00:00:00.000001Z"),
+        (1_767_225_599_999_999, b"2025-12-31T23:59:59.999999Z"),
+    ],
 )
 def test_stamps(micros: int, text: bytes) -> None:
     """Times are RFC 3339, UTC, with all six decimals."""
@@ -108,7 +155,9 @@ def test_fragments_are_bounded_and_right_after_being_dropped() -> None:
 
 
 def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
-    """A connection's origin is kept encoded: a thousand of them take their bytes, not the 4 kB in which each was written."""
+    """A connection's origin is kept encoded: a thousand of them take their bytes, not the 4 kB in
+    which each was written.
+    """
     bodies = Bodies(Withholder(b"k" * 32))
     origins = [Origin("10.0.0.7", port, None, "") for port in range(1000)]
     tracemalloc.start()
@@ -121,7 +170,14 @@ def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
 
 
 def test_an_unknown_method_is_never_taken_for_a_known_one() -> None:
-    """Two calls that differ only in whether the catalog has the method are told apart, whichever comes first."""
+    """Two calls that differ only in whether the catalog has the method are told apart, whichever
+    comes first.
+    """
     bodies = Bodies(Withholder(b"k" * 32))
-    known, unknown = (Call("luigi", "luigi", "page.metrics", "admin", {}, known=known) for known in (True, False))
-    assert ["known" in read(bodies.decided("R1", ALICE, HERE, call, DENY)) for call in (known, unknown, known)] == [False, True, False]
+    known, unknown = (
+        Call("luigi", "luigi", "page.metrics", "admin", {}, known=known) for known in (True, False)
+    )
+    assert [
+        "known" in read(bodies.decided("R1", ALICE, HERE, call, DENY))
+        for call in (known, unknown, known)
+    ] == [False, True, False]

@@ -5,7 +5,18 @@ import pytest
 
 from proxy.audit.reading.query import CallRecord, Filter, find
 from proxy.model import Call, Origin, Reason
-from tests.support.audit import ALICE, ALLOW, DENY, HERE, WORKER, Clock, call, one, open_journal, records
+from tests.support.audit import (
+    ALICE,
+    ALLOW,
+    DENY,
+    HERE,
+    WORKER,
+    Clock,
+    call,
+    one,
+    open_journal,
+    records,
+)
 
 THERE = Origin("10.9.9.9", 7, None, "curl")
 
@@ -17,7 +28,13 @@ async def logs(tmp_path: Path) -> Path:
     a = open_journal(tmp_path, "a", clock=clock, segment_bytes=2500)
     for n in range(3):
         await one(a, n, lambda: call("add_task", task="etl.Load_1", family="etl.Load"))
-    await a.decide("batch", ALICE, THERE, [(call("task_list", "view"), ALLOW), (call("pause", "admin"), DENY)], 0)
+    await a.decide(
+        "batch",
+        ALICE,
+        THERE,
+        [(call("task_list", "view"), ALLOW), (call("pause", "admin"), DENY)],
+        0,
+    )
     [receipt] = await a.decide("slow", WORKER, HERE, [(call("get_work"), ALLOW)], 0)
     assert receipt is not None
     a.completed(receipt, outcome="upstream-timeout", status=504, sent=0, duration_us=9)
@@ -67,7 +84,11 @@ async def test_filters(logs: Path, wanted: dict[str, str], found: set[str]) -> N
 
 async def test_calls_are_joined_with_their_outcomes(logs: Path) -> None:
     """A call comes with what came of it, whichever segment that stands in."""
-    results = {str(c.decided.get("id")): (c.result, c.reason) for c in find(logs, Filter()) if c.result != "rejected"}
+    results = {
+        str(c.decided.get("id")): (c.result, c.reason)
+        for c in find(logs, Filter())
+        if c.result != "rejected"
+    }
     assert results == {
         "call-0": ("ok", "allowed"),
         "call-1": ("ok", "allowed"),
@@ -80,17 +101,29 @@ async def test_calls_are_joined_with_their_outcomes(logs: Path) -> None:
 
 
 async def test_rejections_and_floods_are_found(logs: Path) -> None:
-    """Single rejections and the summary of a flood are found by address, and the summary counts for all it stands for."""
+    """Single rejections and the summary of a flood are found by address, and the summary counts for
+    all it stands for.
+    """
     found = list(find(logs, Filter(decision="reject", address="10.9.9.9")))
     assert sum(c.calls for c in found) == 21 and max(c.calls for c in found) == 11
 
 
 async def test_time_limits_cut_exactly(logs: Path) -> None:
-    """From a time on, and before a time: at every record's own time, with segments left out that cannot matter."""
-    decided = sorted((str(r["time"]), str(r["id"])) for r in [*records(logs / "a"), *records(logs / "b")] if r["stage"] == "decided")
+    """From a time on, and before a time: at every record's own time, with segments left out that
+    cannot matter.
+    """
+    decided = sorted(
+        (str(r["time"]), str(r["id"]))
+        for r in [*records(logs / "a"), *records(logs / "b")]
+        if r["stage"] == "decided"
+    )
     for at, _ in decided:
-        assert {i for i in ids(logs, since=at) if not i.startswith("R") and i != "None"} == {i for t, i in decided if t >= at}
-        assert {i for i in ids(logs, until=at) if not i.startswith("R") and i != "None"} == {i for t, i in decided if t < at}
+        assert {i for i in ids(logs, since=at) if not i.startswith("R") and i != "None"} == {
+            i for t, i in decided if t >= at
+        }
+        assert {i for i in ids(logs, until=at) if not i.startswith("R") and i != "None"} == {
+            i for t, i in decided if t < at
+        }
 
 
 async def test_a_call_that_is_open_is_found(tmp_path: Path) -> None:
@@ -101,7 +134,17 @@ async def test_a_call_that_is_open_is_found(tmp_path: Path) -> None:
     await journal.close()
 
 
-@pytest.mark.parametrize("make", [lambda: CallRecord("a", {}), lambda: CallRecord("a", {"principal": 5, "summary": []}, {"window": 3})])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CallRecord("a", {}),
+        lambda: CallRecord("a", {"principal": 5, "summary": []}, {"window": 3}),
+    ],
+)
 def test_odd_records_do_no_harm(make: Callable[[], CallRecord]) -> None:
     """Records that are not as they should be are read as well as may be."""
-    assert make().calls == 1 and make().result == "deny" and Filter(principal="x", task="y").matches(make().decided) is False
+    assert (
+        make().calls == 1
+        and make().result == "deny"
+        and Filter(principal="x", task="y").matches(make().decided) is False
+    )

@@ -17,12 +17,18 @@ async def fill(directory: Path, name: str = "gate", calls: int = 20, **settings:
 
 
 async def test_reading_resumes_after_any_record(tmp_path: Path) -> None:
-    """From the position after a record, exactly the records that follow are read: what a shipper needs."""
+    """From the position after a record, exactly the records that follow are read: what a shipper
+    needs.
+    """
     await fill(tmp_path, segment_bytes=4000)
     whole = list(read_log(tmp_path / "gate"))
-    assert [item.raw for item in whole] == raw_lines(tmp_path / "gate") and whole[-1].after.segment > 2
+    assert [item.raw for item in whole] == raw_lines(tmp_path / "gate") and whole[
+        -1
+    ].after.segment > 2
     for index, item in enumerate(whole):
-        assert [i.raw for i in read_log(tmp_path / "gate", item.after)] == [i.raw for i in whole[index + 1 :]]
+        assert [i.raw for i in read_log(tmp_path / "gate", item.after)] == [
+            i.raw for i in whole[index + 1 :]
+        ]
 
 
 async def test_a_line_being_written_is_left_for_later(tmp_path: Path) -> None:
@@ -41,7 +47,10 @@ async def test_logs_are_merged_by_time(tmp_path: Path) -> None:
     await fill(tmp_path, "b", clock=clock)
     await fill(tmp_path, "a", clock=clock)
     items = list(read_all(tmp_path))
-    assert [i.time for i in items] == sorted(i.time for i in items) and {i.log for i in items} == {"a", "b"}
+    assert [i.time for i in items] == sorted(i.time for i in items) and {i.log for i in items} == {
+        "a",
+        "b",
+    }
     assert {i.log for i in read_all(tmp_path, ["b"])} == {"b"}
 
 
@@ -73,12 +82,16 @@ def test_a_directory_that_is_not_there_yet_can_be_followed(tmp_path: Path) -> No
 
 
 async def test_a_compressed_segment_that_does_not_unpack_is_named(tmp_path: Path) -> None:
-    """A reader of a damaged archive is told which file is damaged, after the records that could be read."""
+    """A reader of a damaged archive is told which file is damaged, after the records that could be
+    read.
+    """
     await fill(tmp_path)
     packed = compress(tmp_path / "gate" / "00000001.jsonl")
     data = packed.read_bytes()
     packed.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ConfigError, match=r"00000001\.jsonl\.gz: the compressed segment does not unpack"):
+    with pytest.raises(
+        ConfigError, match=r"00000001\.jsonl\.gz: the compressed segment does not unpack"
+    ):
         list(read_log(tmp_path / "gate"))
     with pytest.raises(ConfigError, match="unpack"):
         last_items(tmp_path, 3)

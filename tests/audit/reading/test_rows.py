@@ -5,7 +5,14 @@ from proxy.audit.reading.rows import COLUMNS, Rows, printable
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("a\nb", "a\\x0ab"), ("\x1b[31m", "\\x1b[31m"), ("\x9b31m", "\\x9b31m"), ("\u202ex", "\\u202ex"), ("é", "é"), ("\ud800", "\\ud800")],
+    [
+        ("a\nb", "a\\x0ab"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\u202ex", "\\u202ex"),
+        ("é", "é"),
+        ("\ud800", "\\ud800"),
+    ],
 )
 def test_nothing_in_a_record_drives_the_terminal(text: str, shown: str) -> None:
     """Controls, escapes, direction marks and lone surrogates are written out; ordinary text stays."""
@@ -13,12 +20,21 @@ def test_nothing_in_a_record_drives_the_terminal(text: str, shown: str) -> None:
 
 
 def test_a_completed_row_names_its_call() -> None:
-    """The row of a completed record shows the principal and method of the call it completes, of its own log alone."""
+    """The row of a completed record shows the principal and method of the call it completes, of its
+    own log alone.
+    """
     rows = Rows()
     decided = {"stage": "decided", "seq": 4, "id": "R1", "upstream": "luigi", "method": "ping", "decision": "allow", "reason": "allowed",
                "principal": {"issuer_name": "okta", "subject": "al", "agent": True}, "origin": {"address": "10.0.0.1"}}  # fmt: skip
     rows.row("a", decided)
-    done = {"stage": "completed", "decided": 4, "id": "R1", "outcome": "ok", "status": 200, "duration_us": 1500}
+    done = {
+        "stage": "completed",
+        "decided": 4,
+        "id": "R1",
+        "outcome": "ok",
+        "status": 200,
+        "duration_us": 1500,
+    }
     assert dict(zip(COLUMNS, rows.row("b", done), strict=True))["who"] == "-"
     assert dict(zip(COLUMNS, rows.row("a", done), strict=True)) == {
         "time": "", "who": "okta|al (agent)", "call": "luigi ping", "result": "ok 200", "reason": "",
@@ -27,7 +43,13 @@ def test_a_completed_row_names_its_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [{}, {"stage": "unreadable"}, {"stage": "later", "x": [1]}, {"stage": "decided", "principal": 5, "origin": []}]
+    "record",
+    [
+        {},
+        {"stage": "unreadable"},
+        {"stage": "later", "x": [1]},
+        {"stage": "decided", "principal": 5, "origin": []},
+    ],
 )
 def test_any_record_has_a_row(record: dict[str, object]) -> None:
     """Records of stages to come, and broken ones, are shown as well as may be."""
@@ -37,6 +59,15 @@ def test_any_record_has_a_row(record: dict[str, object]) -> None:
 def test_a_summary_says_how_many() -> None:
     """A flood's summary row says how many more there were, in what time and why."""
     row = Rows().row(
-        "a", {"stage": "rejected", "summary": {"address": "10.0.0.9", "count": 412, "seconds": 10, "reasons": {"no-credential": 412}}}
+        "a",
+        {
+            "stage": "rejected",
+            "summary": {
+                "address": "10.0.0.9",
+                "count": 412,
+                "seconds": 10,
+                "reasons": {"no-credential": 412},
+            },
+        },
     )
     assert "412 more in 10 s" in row[3] and "no-credential 412" in row[4] and row[6] == "10.0.0.9"

@@ -6,9 +6,15 @@ from tests.support.audit import call, one, open_journal, raw_lines
 
 
 async def test_a_suspected_value_is_found_where_it_is(tmp_path: Path) -> None:
-    """The records that hold a withheld value are found, with the argument's place, though the log does not hold it."""
+    """The records that hold a withheld value are found, with the argument's place, though the log
+    does not hold it.
+    """
     journal = open_journal(tmp_path)
-    await one(journal, 1, lambda: call(password="hunter2", params={"api_key": "x", "list": [{"token": "hunter2"}]}))
+    await one(
+        journal,
+        1,
+        lambda: call(password="hunter2", params={"api_key": "x", "list": [{"token": "hunter2"}]}),
+    )
     await one(journal, 2, lambda: call(password="other", pin=1234))
     await journal.close()
     key = load_hmac_key(tmp_path)

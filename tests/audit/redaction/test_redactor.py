@@ -27,22 +27,42 @@ def shown(args: dict[str, Value], *secret: tuple[str, ...]) -> dict[str, object]
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "dbPassword", "db_password", "API-KEY", "apiKey", "APIKey", "x.auth.token", "secret2", "Pin", "userCredentials"]
+    "name",
+    [
+        "password",
+        "dbPassword",
+        "db_password",
+        "API-KEY",
+        "apiKey",
+        "APIKey",
+        "x.auth.token",
+        "secret2",
+        "Pin",
+        "userCredentials",
+    ],
 )
 def test_names_that_are_withheld(name: str) -> None:
     """A name with a secret's word in it, in any usual spelling, is a secret's."""
     assert names_secret(name)
 
 
-@pytest.mark.parametrize("name", ["task_id", "keyboard", "tokenizer", "authors", "compass", "spin", "monkey", "", "params"])
+@pytest.mark.parametrize(
+    "name",
+    ["task_id", "keyboard", "tokenizer", "authors", "compass", "spin", "monkey", "", "params"],
+)
 def test_names_that_are_not(name: str) -> None:
     """A word that only contains one of the words is none."""
     assert not names_secret(name)
 
 
 def test_secrets_are_keyed_at_any_depth() -> None:
-    """A secret's name withholds its value in nested objects and lists of objects; the same value has the same hash."""
-    args: dict[str, Value] = {"params": {"dbPassword": "hunter2", "list": [{"token": "hunter2"}]}, "key": {"a": 1}}
+    """A secret's name withholds its value in nested objects and lists of objects; the same value
+    has the same hash.
+    """
+    args: dict[str, Value] = {
+        "params": {"dbPassword": "hunter2", "list": [{"token": "hunter2"}]},
+        "key": {"a": 1},
+    }
     assert shown(args) == {
         "params": {"dbPassword": keyed(b"hunter2"), "list": [{"token": keyed(b"hunter2")}]},
         "key": keyed(b'{"a":1}'),
@@ -66,7 +86,9 @@ def test_nothing_and_truth_values_are_no_secrets() -> None:
 
 def test_settings_can_name_more() -> None:
     """A name from the settings is withheld exactly."""
-    assert orjson.loads(Withholder(KEY, extra_names=["ssn"]).encode({"ssn": "1", "SSN": "2"}))["ssn"] == keyed(b"1")
+    assert orjson.loads(Withholder(KEY, extra_names=["ssn"]).encode({"ssn": "1", "SSN": "2"}))[
+        "ssn"
+    ] == keyed(b"1")
 
 
 @pytest.mark.parametrize(
@@ -83,50 +105,88 @@ def test_settings_can_name_more() -> None:
     ],
 )  # fmt: skip
 def test_values_json_lacks(value: Value, written: object) -> None:
-    """Values without a JSON form, and long ones, have one written form each, which no caller's object can imitate."""
+    """Values without a JSON form, and long ones, have one written form each, which no caller's
+    object can imitate.
+    """
     assert shown({"a": value, "b": [value]}) == {"a": written, "b": [written]}
 
 
 def test_arguments_are_bounded() -> None:
-    """However much a caller sends, what is recorded stays small, small arguments stay readable, and large ones are pinned by hash."""
+    """However much a caller sends, what is recorded stays small, small arguments stay readable, and
+    large ones are pinned by hash.
+    """
     args: dict[str, Value] = {"task_id": "etl.A", "deps": [f"task-{n}" for n in range(50_000)]}
     text = W.encode(args)
     assert len(text) < 16_384
-    assert orjson.loads(text)["task_id"] == "etl.A" and orjson.loads(text)["deps"]["length"] > 500_000
+    assert (
+        orjson.loads(text)["task_id"] == "etl.A" and orjson.loads(text)["deps"]["length"] > 500_000
+    )
     many: dict[str, Value] = {f"a{n}": "x" * 50 for n in range(10_000)}
     assert set(orjson.loads(W.encode(many))) == {"length", "hmac-sha256"}
-    assert set(orjson.loads(W.encode({f"a{n}": "x" * 50 for n in range(1000)}))) == {"length", "sha256"}
+    assert set(orjson.loads(W.encode({f"a{n}": "x" * 50 for n in range(1000)}))) == {
+        "length",
+        "sha256",
+    }
 
 
 def test_huge_names_and_numbers_are_bounded() -> None:
-    """Neither a long name nor a number of a million digits makes a long record; two long names stay two."""
+    """Neither a long name nor a number of a million digits makes a long record; two long names stay
+    two.
+    """
     args: dict[str, Value] = {"x": {"n" * 5000 + "1": 1, "n" * 5000 + "2": 2}, "big": 10**100_000}
     text = W.encode(args)
     assert len(text) < 2000 and len(orjson.loads(text)["x"]) == 2
 
 
 def test_pairs_are_judged_by_their_name() -> None:
-    """A list of [name, value], the stock form of what a worker says of itself, hides what an object of these members would."""
-    args: dict[str, Value] = {"info": [["workers", 2], ["api_token", "X"], ["password", ["a"]], ["token", None]], "ssn": [["id", "1"]]}
+    """A list of [name, value], the stock form of what a worker says of itself, hides what an object
+    of these members would.
+    """
+    args: dict[str, Value] = {
+        "info": [["workers", 2], ["api_token", "X"], ["password", ["a"]], ["token", None]],
+        "ssn": [["id", "1"]],
+    }
     assert shown(args) == {
         "info": [["workers", 2], ["api_token", keyed(b"X")], ["password", keyed(b'["a"]')], ["token", None]], "ssn": [["id", "1"]],
     }  # fmt: skip
     assert shown({"info": [["zone", "X"]]}, ("info", "zone")) == {"info": [["zone", keyed(b"X")]]}
-    assert orjson.loads(Withholder(KEY, extra_names=["zone"]).encode({"i": [["zone", "X"]]})) == {"i": [["zone", keyed(b"X")]]}
-    assert shown({"deps": ["etl.RotateKeys_1", "etl.B_2"]}) == {"deps": ["etl.RotateKeys_1", "etl.B_2"]}
+    assert orjson.loads(Withholder(KEY, extra_names=["zone"]).encode({"i": [["zone", "X"]]})) == {
+        "i": [["zone", keyed(b"X")]]
+    }
+    assert shown({"deps": ["etl.RotateKeys_1", "etl.B_2"]}) == {
+        "deps": ["etl.RotateKeys_1", "etl.B_2"]
+    }
 
 
 def test_flags_of_secret_parameters_are_no_secrets() -> None:
-    """Who may see a parameter is a number from 0 to 2 under the parameter's name: it stays, and nothing else under that name does."""
-    assert shown({"param_visibilities": {"db_password": 0, "token": 2}}) == {"param_visibilities": {"db_password": 0, "token": 2}}
-    assert shown({"param_visibilities": {"pin": 1234}}) == {"param_visibilities": {"pin": keyed(b"1234")}}
+    """Who may see a parameter is a number from 0 to 2 under the parameter's name: it stays, and
+    nothing else under that name does.
+    """
+    assert shown({"param_visibilities": {"db_password": 0, "token": 2}}) == {
+        "param_visibilities": {"db_password": 0, "token": 2}
+    }
+    assert shown({"param_visibilities": {"pin": 1234}}) == {
+        "param_visibilities": {"pin": keyed(b"1234")}
+    }
 
 
 def test_what_nobody_knows_is_withheld() -> None:
-    """Arguments of unknown methods are keyed hashes, so that a suspected one can still be tested for, and take 1 KiB at most."""
+    """Arguments of unknown methods are keyed hashes, so that a suspected one can still be tested
+    for, and take 1 KiB at most.
+    """
     found = orjson.loads(W.withheld({"0": "db", "1": "hunter2", "2": {"a": "hunter2"}, "3": None}))
-    assert found == {"0": keyed(b"db"), "1": keyed(b"hunter2"), "2": keyed(b'{"a":"hunter2"}'), "3": None}
-    for args in ({f"a{n}": "hunter2" for n in range(15)}, {"hunter2" * 200: 1}, {"x": ["hunter2"] * 1000}, {"x": [[["hunter2"]]] * 1000}):
+    assert found == {
+        "0": keyed(b"db"),
+        "1": keyed(b"hunter2"),
+        "2": keyed(b'{"a":"hunter2"}'),
+        "3": None,
+    }
+    for args in (
+        {f"a{n}": "hunter2" for n in range(15)},
+        {"hunter2" * 200: 1},
+        {"x": ["hunter2"] * 1000},
+        {"x": [[["hunter2"]]] * 1000},
+    ):
         text = W.withheld(args)  # type: ignore[arg-type]  # mypy does not see these as Values
         assert len(text) <= 1024 and b"hunter2" not in text
 
@@ -139,7 +199,9 @@ def test_what_nobody_knows_is_withheld() -> None:
     ids=["lists", "objects", "names", "pairs", "surrogate", "integer", "digits", "bytes"],
 )  # fmt: skip
 def test_many_parts_are_not_looked_at_each(bulk: Value, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arguments of very many parts are pinned by one keyed hash; no more are looked at than fit into a record; the others stay readable."""
+    """Arguments of very many parts are pinned by one keyed hash; no more are looked at than fit
+    into a record; the others stay readable.
+    """
     looked = 0
     value_of = Withholder._value
 
@@ -148,14 +210,23 @@ def test_many_parts_are_not_looked_at_each(bulk: Value, monkeypatch: pytest.Monk
         looked += 1
         return value_of(self, *args)  # type: ignore[arg-type]  # passed on as they came
 
-    digits = isinstance(bulk, dict) and isinstance(bulk.get("a"), list) and bulk["a"][0] == [10**5000]  # type: ignore[index]  # tested before
+    digits = (
+        isinstance(bulk, dict) and isinstance(bulk.get("a"), list) and bulk["a"][0] == [10**5000]
+    )  # type: ignore[index]  # tested before
     with monkeypatch.context() as patched:
         patched.setattr(Withholder, "_value", counting)
         text = W.encode({"task_id": "etl.A", "password": "hunter2", "bulk": bulk})
     found = orjson.loads(text)
-    assert found["task_id"] == "etl.A" and found["password"] == keyed(b"hunter2") and set(found["bulk"]) == {"length", "hmac-sha256"}
+    assert (
+        found["task_id"] == "etl.A"
+        and found["password"] == keyed(b"hunter2")
+        and set(found["bulk"]) == {"length", "hmac-sha256"}
+    )
     assert b"hunter2" not in text and (looked < 10_000 or digits)
-    assert set(orjson.loads(W.encode({"bulk": bulk, **{f"a{n}": 1 for n in range(70)}}))) == {"length", "hmac-sha256"}
+    assert set(orjson.loads(W.encode({"bulk": bulk, **{f"a{n}": 1 for n in range(70)}}))) == {
+        "length",
+        "hmac-sha256",
+    }
 
 
 VALUES = st.recursive(
@@ -167,7 +238,9 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.text(), VALUES, max_size=5))
 def test_any_arguments_can_be_recorded(args: dict[str, Value]) -> None:
-    """There are no arguments that the audit cannot record: else a caller could act unrecorded, or never."""
+    """There are no arguments that the audit cannot record: else a caller could act unrecorded, or
+    never.
+    """
     assert isinstance(orjson.loads(W.encode(args)), dict)
 
 
@@ -177,19 +250,56 @@ class Slow(Withholder):
     def encode(self, args: Mapping[str, Value], secret: tuple[tuple[str, ...], ...] = ()) -> bytes:
         return self._looked_through(args, frozenset(secret))
 
-    def _pinned(self, args: Mapping[str, Value], secret: frozenset[tuple[str, ...]]) -> dict[str, Json]:
+    def _pinned(
+        self, args: Mapping[str, Value], secret: frozenset[tuple[str, ...]]
+    ) -> dict[str, Json]:
         return {}
 
 
-NAMES = st.sampled_from(["task_id", "params", "deps", "n", "password", "apiKey", "length", "sha256", "param_visibilities", "é", "x" * 300])
+NAMES = st.sampled_from(
+    [
+        "task_id",
+        "params",
+        "deps",
+        "n",
+        "password",
+        "apiKey",
+        "length",
+        "sha256",
+        "param_visibilities",
+        "é",
+        "x" * 300,
+    ]
+)
 PLAIN = st.sampled_from(
-    [None, True, 0, 7, -(2**63), 2**64, 1.5, inf, nan, "", "etl.A", "a\u2028b", "é" * 300, "x" * 255, "x" * 1025, "\ud800"]
+    [
+        None,
+        True,
+        0,
+        7,
+        -(2**63),
+        2**64,
+        1.5,
+        inf,
+        nan,
+        "",
+        "etl.A",
+        "a\u2028b",
+        "é" * 300,
+        "x" * 255,
+        "x" * 1025,
+        "\ud800",
+    ]
 )
 LISTS = st.builds(
-    lambda text, count: [text] * count, st.sampled_from(["", "etl.A_1", "x" * 256, "x" * 257, "é", "\x00"]), st.integers(0, 3000)
+    lambda text, count: [text] * count,
+    st.sampled_from(["", "etl.A_1", "x" * 256, "x" * 257, "é", "\x00"]),
+    st.integers(0, 3000),
 )
 OBJECTS = st.dictionaries(NAMES | st.text(), PLAIN | LISTS | VALUES, max_size=4)
-ARGS = st.dictionaries(NAMES | st.text(), PLAIN | LISTS | OBJECTS | st.lists(PLAIN | OBJECTS, max_size=3), max_size=6)
+ARGS = st.dictionaries(
+    NAMES | st.text(), PLAIN | LISTS | OBJECTS | st.lists(PLAIN | OBJECTS, max_size=3), max_size=6
+)
 PATHS = st.sampled_from([(), (("deps",),), (("params", "n"), ("params", "deps"))])
 
 
@@ -198,11 +308,15 @@ PATHS = st.sampled_from([(), (("deps",),), (("params", "n"), ("params", "deps"))
 def test_short_roads_give_what_the_long_one_gives(
     args: dict[str, Value], secret: tuple[tuple[str, ...], ...], limits: tuple[int, int]
 ) -> None:
-    """What is recorded does not depend on how quickly it was found: the same bytes, twice, with memory and without."""
+    """What is recorded does not depend on how quickly it was found: the same bytes, twice, with
+    memory and without.
+    """
     text_limit, total_limit = limits
     quick = Withholder(KEY, text_limit=text_limit, total_limit=total_limit, extra_names=["é"])
     slow = Slow(KEY, text_limit=text_limit, total_limit=total_limit, extra_names=["é"])
-    assert [quick.encode(args, secret), quick.encode(args, secret)] == [slow.encode(args, secret)] * 2
+    assert [quick.encode(args, secret), quick.encode(args, secret)] == [
+        slow.encode(args, secret)
+    ] * 2
 
 
 @pytest.mark.interpreted
@@ -212,27 +326,43 @@ def test_short_roads_give_what_the_long_one_gives(
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["deps", "keys", "x" * 65, "zone"])
 def test_long_lists_are_hashed_once_as_ever(deps: list[Value], name: str) -> None:
-    """A list of texts that fills more than a record is the digest of its JSON, unless it is a secret; so is what is long beside it."""
-    args: dict[str, Value] = {"task_id": "etl.A", name: deps, "params": {"text": "y" * 300}, "expl": "y" * 200}
+    """A list of texts that fills more than a record is the digest of its JSON, unless it is a
+    secret; so is what is long beside it.
+    """
+    args: dict[str, Value] = {
+        "task_id": "etl.A",
+        name: deps,
+        "params": {"text": "y" * 300},
+        "expl": "y" * 200,
+    }
     secret = (("zone",),)
     assert W.encode(args, secret) == Slow(KEY).encode(args, secret)
     found = shown(args, *secret)
-    assert set(found[name]) == ({"hmac-sha256"} if name in ("keys", "zone") else {"length", "sha256"})  # type: ignore[call-overload]  # an object
+    assert set(found[name]) == (
+        {"hmac-sha256"} if name in ("keys", "zone") else {"length", "sha256"}
+    )  # type: ignore[call-overload]  # an object
     assert found["task_id"] == "etl.A"
 
 
 def test_names_are_forgotten_when_they_are_too_many() -> None:
-    """Callers choose names: what is remembered of them is bounded, and the usual ones are learnt again."""
+    """Callers choose names: what is remembered of them is bounded, and the usual ones are learnt
+    again.
+    """
     withholder = Withholder(KEY)
     for number in range(10_000):
-        assert withholder.encode({f"a{number}": {f"b{number}": 1}}) == b'{"a%d":{"b%d":1}}' % (number, number)
+        assert withholder.encode({f"a{number}": {f"b{number}": 1}}) == b'{"a%d":{"b%d":1}}' % (
+            number,
+            number,
+        )
     assert len(withholder._known) <= 4096
     assert len(withholder._harmless._outer) <= 1024 and len(withholder._harmless._inner) <= 1024
     assert withholder.encode({"password": "hunter2"}) == W.encode({"password": "hunter2"})
 
 
 def test_secret_bytes_of_text_is_its_utf8() -> None:
-    """An auditor who types a value gets the hash in the record: texts by their UTF-8, numbers as they are written."""
+    """An auditor who types a value gets the hash in the record: texts by their UTF-8, numbers as
+    they are written.
+    """
     assert (secret_bytes("é"), secret_bytes(12), secret_bytes(b"x"), secret_bytes({"b": 1, "a": inf})) == (
         "é".encode(), b"12", b"x", b'{"a":{"number":"Infinity"},"b":1}',
     )  # fmt: skip

@@ -13,40 +13,70 @@ from tests.support.audit import ALICE, DENY, HASH, HERE, Clock, call, one, open_
 
 def granted(principal: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
     """Everybody may look at two things and trigger one."""
-    return {("luigi", "view"): ["graph", "task_list"], ("luigi", "trigger"): ["forgive_failures"]} if principal.get("roles") else {}
+    return (
+        {("luigi", "view"): ["graph", "task_list"], ("luigi", "trigger"): ["forgive_failures"]}
+        if principal.get("roles")
+        else {}
+    )
 
 
-def decided(subject: str, method: str, permission: str, roles: list[str], decision: str = "allow", time: str = "t") -> CallRecord:
+def decided(
+    subject: str,
+    method: str,
+    permission: str,
+    roles: list[str],
+    decision: str = "allow",
+    time: str = "t",
+) -> CallRecord:
     """One call."""
     principal = {"issuer": "https://i/", "issuer_name": "i", "subject": subject, "roles": roles}
     return CallRecord(
-        "gate", {"principal": principal, "upstream": "luigi", "class": permission, "method": method, "decision": decision, "time": time}
+        "gate",
+        {
+            "principal": principal,
+            "upstream": "luigi",
+            "class": permission,
+            "method": method,
+            "decision": decision,
+            "time": time,
+        },
     )
 
 
 def test_unused_rights_come_first() -> None:
-    """Rights that were never used lead the list; used ones come with how much, when last, and what of them was not used."""
+    """Rights that were never used lead the list; used ones come with how much, when last, and what
+    of them was not used.
+    """
     calls = [
         decided("al", "task_list", "view", ["viewer"], time="2026-01-02"),
         decided("al", "task_list", "view", ["viewer"], time="2026-01-01"),
         decided("al", "forgive_failures", "trigger", ["viewer"], "deny"),
         decided("no", "graph", "view", [], "deny"),
     ]
-    made = controls.access(calls, granted, [("viewer", "i: group v"), ("admin", "i: subject root")], "p", (), ("n",))
+    made = controls.access(
+        calls, granted, [("viewer", "i: group v"), ("admin", "i: subject root")], "p", (), ("n",)
+    )
     rows = made.sections[0].rows
     assert [row[:7] for row in rows] == [
         ("i|al", "viewer", "luigi", "trigger", "1", "0", "0"),
         ("i|al", "viewer", "luigi", "view", "2", "1", "2"),
     ]
     assert rows[0][7:] == ("never", "forgive_failures") and rows[1][7:] == ("2026-01-02", "graph")
-    assert made.sections[1].rows == (("viewer", "i: group v", "1"), ("admin", "i: subject root", "0"))
+    assert made.sections[1].rows == (
+        ("viewer", "i: group v", "1"),
+        ("admin", "i: subject root", "0"),
+    )
 
 
 def test_a_right_used_without_being_granted_now_shows() -> None:
     """What somebody did and may no longer do stands in the list, with nothing granted."""
     [row] = [
         r
-        for r in controls.access([decided("al", "pause", "admin", ["viewer"])], granted, [], "p", (), ()).sections[0].rows
+        for r in controls.access(
+            [decided("al", "pause", "admin", ["viewer"])], granted, [], "p", (), ()
+        )
+        .sections[0]
+        .rows
         if r[3] == "admin"
     ]
     assert row[4:7] == ("0", "1", "1")
@@ -63,14 +93,20 @@ def changed(directory: Path, since: str = "", until: str = "~") -> Section:
 
 
 async def test_changes_have_their_difference(tmp_path: Path) -> None:
-    """Each set in force is listed with hash and time; what changed in which file is shown; doctored texts are called so."""
+    """Each set in force is listed with hash and time; what changed in which file is shown; doctored
+    texts are called so.
+    """
     journal = open_journal(tmp_path)
     journal.policy_in_force(HASH, {"a.cedar": "one\ntwo\n", "roles.toml": "r\n"})
     journal.policy_in_force(OTHER, {"a.cedar": "one\nthree\n", "roles.toml": "r\n"})
     journal.policy_in_force(OTHER, {"a.cedar": "one\nthree\n", "roles.toml": "r\n"})
     await journal.close()
     section = changed(tmp_path)
-    assert [row[3] for row in section.rows] == ["first: a.cedar roles.toml", "changed: a.cedar", "as before (a process began with it)"]
+    assert [row[3] for row in section.rows] == [
+        "first: a.cedar roles.toml",
+        "changed: a.cedar",
+        "as before (a process began with it)",
+    ]
     [text] = section.texts
     assert "-two" in text and "+three" in text and "roles.toml" not in text
     assert changed(tmp_path / "gate") == section
@@ -82,7 +118,9 @@ async def test_changes_have_their_difference(tmp_path: Path) -> None:
 
 
 async def test_changes_go_on_from_log_to_log(tmp_path: Path) -> None:
-    """A reload goes on in another log than it ends, and back: each set is held against the one in force before it, wherever that stands."""
+    """A reload goes on in another log than it ends, and back: each set is held against the one in
+    force before it, wherever that stands.
+    """
     sets = [(HASH, "one\n"), (OTHER, "two\n"), ("sha256:" + "ef" * 32, "three\n"), (HASH, "one\n")]
     clock = Clock()
     for number, (policy_hash, text) in enumerate(sets):
@@ -109,7 +147,9 @@ async def test_the_first_change_of_a_period_has_its_difference(tmp_path: Path) -
 
 
 async def test_a_set_after_a_lost_one_is_no_first_one(tmp_path: Path) -> None:
-    """Where the texts before a change are not there, the report says that it cannot show the difference."""
+    """Where the texts before a change are not there, the report says that it cannot show the
+    difference.
+    """
     journal = open_journal(tmp_path)
     journal.policy_in_force(HASH, {"a.cedar": "one\n"})
     journal.policy_in_force(OTHER, {"a.cedar": "two\n"})
@@ -119,7 +159,9 @@ async def test_a_set_after_a_lost_one_is_no_first_one(tmp_path: Path) -> None:
 
 
 def test_questions_to_the_gate_are_no_used_rights() -> None:
-    """What the gate answers itself is in nobody's catalog: it neither counts as used nor stands beside what is granted."""
+    """What the gate answers itself is in nobody's catalog: it neither counts as used nor stands
+    beside what is granted.
+    """
     asked = decided("al", "system.listMethods", "view", ["viewer"])
     asked.decided["protocol"] = "callgate"
     rows = controls.access([asked], granted, [], "p", (), ()).sections[0].rows
@@ -127,18 +169,24 @@ def test_questions_to_the_gate_are_no_used_rights() -> None:
 
 
 async def test_disorderly_ends_are_found(tmp_path: Path) -> None:
-    """Each process that ended without saying so shows, also if it had nothing in hand; an orderly restart does not."""
+    """Each process that ended without saying so shows, also if it had nothing in hand; an orderly
+    restart does not.
+    """
     await open_journal(tmp_path).close()
     await open_journal(tmp_path).close()
     assert controls.disturbances(read_all(tmp_path)) == []
-    [found] = controls.disturbances(item for item in read_all(tmp_path) if item.record["stage"] != "closed")
+    [found] = controls.disturbances(
+        item for item in read_all(tmp_path) if item.record["stage"] != "closed"
+    )
     assert found.record["stage"] == "opened"
     made = controls.completeness([], [], [found]).sections[1].rows[0]
     assert made[2] == "the process before it ended without order" and "{" not in "".join(made)
 
 
 async def test_refusals_are_counted_with_floods(tmp_path: Path) -> None:
-    """Denials and rejections by reason, the summed-up ones included, and by whom; allowed calls are none."""
+    """Denials and rejections by reason, the summed-up ones included, and by whom; allowed calls are
+    none.
+    """
     journal = open_journal(tmp_path)
     await one(journal, 1)
     for _ in range(2):
@@ -161,10 +209,23 @@ async def test_completeness_says_what_was_checked(tmp_path: Path) -> None:
     await one(journal, 1)
     await journal.close()
     keys = public_keys(tmp_path / PUBLIC_KEYS)
-    made = controls.completeness(verify_directory(tmp_path, keys), keys, [i for i in read_all(tmp_path) if i.record["stage"] == "opened"])
+    made = controls.completeness(
+        verify_directory(tmp_path, keys),
+        keys,
+        [i for i in read_all(tmp_path) if i.record["stage"] == "opened"],
+    )
     logs, disturbed, listed = made.sections
-    assert logs.rows[0][:2] == ("gate", "intact") and len(disturbed.rows) == 1 and listed.rows[0][0].startswith("callgate+")
+    assert (
+        logs.rows[0][:2] == ("gate", "intact")
+        and len(disturbed.rows) == 1
+        and listed.rows[0][0].startswith("callgate+")
+    )
     assert made.basis[0].size == 5
     segment = tmp_path / "gate" / "00000001.jsonl"
     segment.write_bytes(segment.read_bytes().replace(b"etl-07", b"etl-08"))
-    assert controls.completeness(verify_directory(tmp_path, keys), keys, []).sections[0].rows[0][1].startswith("broken: record 2")
+    assert (
+        controls.completeness(verify_directory(tmp_path, keys), keys, [])
+        .sections[0]
+        .rows[0][1]
+        .startswith("broken: record 2")
+    )

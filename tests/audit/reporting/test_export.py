@@ -10,7 +10,13 @@ DECIDED = {
     "time": "2026-01-01T00:00:00.123456Z",
     "stage": "decided",
     "id": "R1",
-    "principal": {"issuer": "https://i/", "issuer_name": "okta", "subject": "al", "roles": ["viewer", "x"], "agent": True},
+    "principal": {
+        "issuer": "https://i/",
+        "issuer_name": "okta",
+        "subject": "al",
+        "roles": ["viewer", "x"],
+        "agent": True,
+    },
     "origin": {"address": "10.0.0.1", "port": 7, "tls": "TLSv1.3", "user_agent": "ua"},
     "upstream": "luigi",
     "protocol": "luigi",
@@ -23,17 +29,43 @@ DECIDED = {
     "policies": ["p"],
     "policy_hash": "sha256:ab",
 }
-DONE = {"seq": 5, "stage": "completed", "outcome": "ok", "status": 200, "bytes": 9, "duration_us": 2500}
+DONE = {
+    "seq": 5,
+    "stage": "completed",
+    "outcome": "ok",
+    "status": 200,
+    "bytes": 9,
+    "duration_us": 2500,
+}
 CALLS = [
     CallRecord("gate", DECIDED, DONE),
     CallRecord("gate", DECIDED),
-    CallRecord("gate", {**DECIDED, "decision": "deny", "reason": "no-role", "policies": [], "class": "admin"}),
     CallRecord(
         "gate",
-        {"seq": 6, "time": "x", "stage": "rejected", "id": "R2", "reason": "no-credential", "origin": {"address": "10.0.0.1", "port": 7}},
+        {**DECIDED, "decision": "deny", "reason": "no-role", "policies": [], "class": "admin"},
     ),
-    CallRecord("gate", {"seq": 7, "stage": "rejected", "summary": {"address": None, "count": 9, "reasons": {"no-credential": 9}}}),
-    CallRecord("gate", DECIDED, {"outcome": "failed", "reason": "upstream-timeout", "window": {"calls": 5}}),
+    CallRecord(
+        "gate",
+        {
+            "seq": 6,
+            "time": "x",
+            "stage": "rejected",
+            "id": "R2",
+            "reason": "no-credential",
+            "origin": {"address": "10.0.0.1", "port": 7},
+        },
+    ),
+    CallRecord(
+        "gate",
+        {
+            "seq": 7,
+            "stage": "rejected",
+            "summary": {"address": None, "count": 9, "reasons": {"no-credential": 9}},
+        },
+    ),
+    CallRecord(
+        "gate", DECIDED, {"outcome": "failed", "reason": "upstream-timeout", "window": {"calls": 5}}
+    ),
 ]
 
 REQUIRED: dict[str, Any] = {
@@ -48,13 +80,17 @@ REQUIRED: dict[str, Any] = {
     "api": {"operation": str, "request": {"uid": str}},
     "src_endpoint": dict,
 }
-"""What schema.ocsf.io 1.3.0 requires of api_activity, its objects, and one of each "at least one" constraint that we meet."""
+"""What schema.ocsf.io 1.3.0 requires of api_activity, its objects, and one of each "at least one"
+constraint that we meet.
+"""
 
 
 def holds(event: Any, required: Any) -> bool:
     """Whether an event has all that is required, of the right types."""
     if isinstance(required, dict):
-        return isinstance(event, dict) and all(name in event and holds(event[name], inner) for name, inner in required.items())
+        return isinstance(event, dict) and all(
+            name in event and holds(event[name], inner) for name, inner in required.items()
+        )
     return type(event) is required
 
 
@@ -63,15 +99,29 @@ def test_events_have_what_the_schema_requires(call: CallRecord) -> None:
     """Whatever the call, every required attribute is there and the ids agree with each other."""
     event = ocsf(call)
     assert holds(event, REQUIRED)
-    assert holds(event["src_endpoint"], {"ip": str}) or event["src_endpoint"] == {"name": "unknown"}  # no address is made up
-    assert (event["class_uid"], event["category_uid"], event["type_uid"]) == (6003, 6, 600300 + event["activity_id"])
-    assert event["activity_id"] in (0, 1, 2, 3, 4, 99) and event["status_id"] in (0, 1, 2) and event["severity_id"] in range(7)
+    # no address is made up
+    assert holds(event["src_endpoint"], {"ip": str}) or event["src_endpoint"] == {"name": "unknown"}
+    assert (event["class_uid"], event["category_uid"], event["type_uid"]) == (
+        6003,
+        6,
+        600300 + event["activity_id"],
+    )
+    assert (
+        event["activity_id"] in (0, 1, 2, 3, 4, 99)
+        and event["status_id"] in (0, 1, 2)
+        and event["severity_id"] in range(7)
+    )
 
 
 def test_a_view_is_a_successful_read() -> None:
     """The usual call in full: who, what, from where, with what result."""
     event = ocsf(CALLS[0])
-    assert (event["activity_id"], event["status_id"], event["duration"], event["time"]) == (2, 1, 2, 1767225600123)
+    assert (event["activity_id"], event["status_id"], event["duration"], event["time"]) == (
+        2,
+        1,
+        2,
+        1767225600123,
+    )
     assert event["actor"] == {
         "app_name": "agent",
         "user": {
@@ -82,7 +132,9 @@ def test_a_view_is_a_successful_read() -> None:
             "groups": [{"name": "viewer", "type": "role"}, {"name": "x", "type": "role"}],
         },
     }
-    assert event["api"]["response"] == {"code": 200, "message": "ok"} and event["unmapped"]["policies"] == ["p"]
+    assert event["api"]["response"] == {"code": 200, "message": "ok"} and event["unmapped"][
+        "policies"
+    ] == ["p"]
     assert [ocsf(call)["status_id"] for call in CALLS] == [1, 0, 2, 2, 2, 2]
 
 
@@ -90,16 +142,33 @@ def test_a_view_is_a_successful_read() -> None:
 def test_rows_have_every_column(call: CallRecord) -> None:
     """A flat row has exactly the columns, with plain values: no list and no object."""
     row = flat(call)
-    assert tuple(row) == COLUMNS and all(value is None or isinstance(value, str | int | bool) for value in row.values())
+    assert tuple(row) == COLUMNS and all(
+        value is None or isinstance(value, str | int | bool) for value in row.values()
+    )
 
 
 def test_an_address_that_is_not_known_is_not_made_up() -> None:
-    """The sum of many addresses' rejections has none of them, and says so; a known one is given as it is."""
-    assert (ocsf(CALLS[4])["src_endpoint"], ocsf(CALLS[3])["src_endpoint"]) == ({"name": "unknown"}, {"ip": "10.0.0.1", "port": 7})
+    """The sum of many addresses' rejections has none of them, and says so; a known one is given as
+    it is.
+    """
+    assert (ocsf(CALLS[4])["src_endpoint"], ocsf(CALLS[3])["src_endpoint"]) == (
+        {"name": "unknown"},
+        {"ip": "10.0.0.1", "port": 7},
+    )
 
 
 def test_a_row() -> None:
     """A row says what the call's two records say."""
     row = flat(CALLS[0])
-    assert (row["roles"], row["args"], row["status"], row["result"], row["calls"]) == ("viewer x", '{"status":""}', 200, "ok", 1)
-    assert (flat(CALLS[4])["calls"], flat(CALLS[5])["calls"], flat(CALLS[5])["outcome_reason"]) == (9, 5, "upstream-timeout")
+    assert (row["roles"], row["args"], row["status"], row["result"], row["calls"]) == (
+        "viewer x",
+        '{"status":""}',
+        200,
+        "ok",
+        1,
+    )
+    assert (flat(CALLS[4])["calls"], flat(CALLS[5])["calls"], flat(CALLS[5])["outcome_reason"]) == (
+        9,
+        5,
+        "upstream-timeout",
+    )

@@ -7,7 +7,16 @@ import pytest
 
 from proxy.audit.format.checkpoint import Checkpoint
 from proxy.audit.reading.query import CallRecord, Filter, find
-from proxy.audit.reporting.report import Report, Section, as_csv, as_html, as_text, below, defused, last_checkpoints
+from proxy.audit.reporting.report import (
+    Report,
+    Section,
+    as_csv,
+    as_html,
+    as_text,
+    below,
+    defused,
+    last_checkpoints,
+)
 from tests.support.audit import one, open_journal
 
 BASIS = Checkpoint("callgate/gate", 12, b"r" * 32, b"")
@@ -20,12 +29,20 @@ REPORT = Report("A report", "a to b", (BASIS,), (
 def test_each_form_names_its_checkpoint_and_all_cells() -> None:
     """Text, CSV and HTML name period and checkpoint, and no row is left out of any."""
     for made in (as_text(REPORT), as_csv(REPORT), as_html(REPORT)):
-        assert "callgate/gate, 12 records" in made and "a to b" in made and "a note" in made and "new" in made and "x" in made
+        assert (
+            "callgate/gate, 12 records" in made
+            and "a to b" in made
+            and "a note" in made
+            and "new" in made
+            and "x" in made
+        )
         assert "\x1b" not in made
 
 
 def test_html_runs_nothing_and_fetches_nothing() -> None:
-    """What callers chose is text on the page; the page has no script, no link and no outside resource."""
+    """What callers chose is text on the page; the page has no script, no link and no outside
+    resource.
+    """
     tags: list[str] = []
     attributes: list[str] = []
 
@@ -35,13 +52,22 @@ def test_html_runs_nothing_and_fetches_nothing() -> None:
             attributes.extend(name for name, _ in attrs)
 
     Reader().feed(as_html(REPORT))
-    assert not {"script", "link", "img", "iframe", "a"} & set(tags) and set(attributes) <= {"lang", "charset"}
+    assert not {"script", "link", "img", "iframe", "a"} & set(tags) and set(attributes) <= {
+        "lang",
+        "charset",
+    }
 
 
 def test_a_page_keeps_words_whole() -> None:
-    """On paper, too many columns break between words, or in a word too long for the page, never in every word."""
+    """On paper, too many columns break between words, or in a word too long for the page, never in
+    every word.
+    """
     style = as_html(REPORT).partition("<style>")[2].partition("</style>")[0]
-    assert "size:A4 landscape" in style and "overflow-wrap:break-word}" in style and "time{white-space:nowrap}" in style
+    assert (
+        "size:A4 landscape" in style
+        and "overflow-wrap:break-word}" in style
+        and "time{white-space:nowrap}" in style
+    )
     page = as_html(Report("t", "2026-01-31T12:00:00.000000Z to x", (), ()))
     assert "<dd><time>2026-01-31T12:00:00.000000Z</time> to x</dd>" in page
 
@@ -53,14 +79,19 @@ def test_csv_is_data_to_a_spreadsheet() -> None:
     assert ["x", "1"] in rows
 
 
-@pytest.mark.parametrize(("cell", "safe"), [("=1", "'=1"), ("@x", "'@x"), ("-", "-"), ("x=1", "x=1"), ("", ""), ("-1", "'-1")])
+@pytest.mark.parametrize(
+    ("cell", "safe"),
+    [("=1", "'=1"), ("@x", "'@x"), ("-", "-"), ("x=1", "x=1"), ("", ""), ("-1", "'-1")],
+)
 def test_defused(cell: str, safe: str) -> None:
     """Only what could be a formula is marked."""
     assert defused(cell) == safe
 
 
 async def test_a_report_looks_at_what_its_checkpoint_covers(tmp_path: Path) -> None:
-    """Calls after the checkpoint are left out, and so are outcomes after it: computed again later, the report is the same."""
+    """Calls after the checkpoint are left out, and so are outcomes after it: computed again later,
+    the report is the same.
+    """
     journal = open_journal(tmp_path)
     for n in range(3):
         await one(journal, n)
@@ -69,5 +100,11 @@ async def test_a_report_looks_at_what_its_checkpoint_covers(tmp_path: Path) -> N
     calls = list(find(tmp_path, Filter()))
     assert list(below(calls, {"gate": last})) == calls
     between = Checkpoint(last.origin, int(calls[1].decided["seq"]) + 1, last.root, b"")
-    assert [(c.decided["id"], c.completed is None) for c in below(calls, {"gate": between})] == [("call-0", False), ("call-1", True)]
-    assert list(below(calls, {})) == [] and list(below([CallRecord("other", {})], {"gate": last})) == []
+    assert [(c.decided["id"], c.completed is None) for c in below(calls, {"gate": between})] == [
+        ("call-0", False),
+        ("call-1", True),
+    ]
+    assert (
+        list(below(calls, {})) == []
+        and list(below([CallRecord("other", {})], {"gate": last})) == []
+    )

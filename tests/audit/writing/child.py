@@ -1,7 +1,8 @@
 """A process of its own that records calls as fast as it can, until it is killed.
 
-``python child.py DIRECTORY NAME COUNT``: every call that has a receipt is "sent" by one write to the standard output: its id. So what the
-parent reads is what an upstream would have seen. With COUNT 0 it never ends by itself.
+``python child.py DIRECTORY NAME COUNT``: every call that has a receipt is "sent" by one write to
+the standard output: its id. So what the parent reads is what an upstream would have seen. With
+COUNT 0 it never ends by itself.
 """
 
 import asyncio
@@ -27,7 +28,13 @@ async def main(directory: str, name: str, count: int) -> None:
         number = 0
         while not count or number < count:
             call_id = f"{run}-{task}-{number}"
-            [receipt] = await journal.decide(call_id, WHO, WHERE, [(Call("luigi", "luigi", "add_task", "work", {"n": number}), ALLOW)], 0)
+            [receipt] = await journal.decide(
+                call_id,
+                WHO,
+                WHERE,
+                [(Call("luigi", "luigi", "add_task", "work", {"n": number}), ALLOW)],
+                0,
+            )
             assert receipt is not None
             os.write(1, f"{receipt.call_id}\n".encode())
             await asyncio.sleep(0)

@@ -11,7 +11,9 @@ from tests.support.audit import one, open_journal, raw_lines, records
 
 
 async def test_sealed_segments_become_small_and_stay_readable(tmp_path: Path) -> None:
-    """In the background every sealed segment is compressed; the log reads the same, and positions stay good."""
+    """In the background every sealed segment is compressed; the log reads the same, and positions
+    stay good.
+    """
     journal = open_journal(tmp_path, segment_bytes=30_000)
     for n in range(200):
         await one(journal, n)
@@ -29,7 +31,9 @@ async def test_sealed_segments_become_small_and_stay_readable(tmp_path: Path) ->
 
 
 async def test_the_journal_goes_on_after_a_compressed_end(tmp_path: Path) -> None:
-    """If only compressed segments are there, a new process reads its state from the last and begins the next."""
+    """If only compressed segments are there, a new process reads its state from the last and begins
+    the next.
+    """
     journal = open_journal(tmp_path)
     await one(journal, 1)
     await journal.close()
@@ -58,8 +62,12 @@ _WHOLE = gzip.compress(_LINES)
         pytest.param(MemoryError(), id="no memory"),
     ],
 )
-def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes | Exception) -> None:
-    """If the compressed file does not read back, or cannot be made, the plain one stays, and nothing else."""
+def test_a_failure_leaves_the_plain_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes | Exception
+) -> None:
+    """If the compressed file does not read back, or cannot be made, the plain one stays, and
+    nothing else.
+    """
     plain = tmp_path / "00000001.jsonl"
     plain.write_bytes(_LINES)
 
@@ -82,8 +90,12 @@ def test_a_failure_leaves_the_plain_segment(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("moment", ["begun", "written"])
-def test_two_at_one_segment_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """A process that ends is still at it when the next one of its log comes: the segment is there, whole, once."""
+def test_two_at_one_segment_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A process that ends is still at it when the next one of its log comes: the segment is there,
+    whole, once.
+    """
     plain = tmp_path / "00000001.jsonl"
     plain.write_bytes(_LINES)
     real = isal_zlib.compressobj
@@ -112,9 +124,16 @@ def test_two_at_one_segment_lose_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_a_crash_left_is_taken_away(tmp_path: Path) -> None:
     """Unfinished copies are not kept beside the finished one; another segment's are its own matter."""
-    for name in (".00000001.jsonl.gz.new", ".00000001.jsonl.gz.0123456789abcdef.new", ".00000002.jsonl.gz.0123456789abcdef.new"):
+    for name in (
+        ".00000001.jsonl.gz.new",
+        ".00000001.jsonl.gz.0123456789abcdef.new",
+        ".00000002.jsonl.gz.0123456789abcdef.new",
+    ):
         (tmp_path / name).write_bytes(b"half")
     plain = tmp_path / "00000001.jsonl"
     plain.write_bytes(_LINES)
     compress(plain)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".00000002.jsonl.gz.0123456789abcdef.new", "00000001.jsonl.gz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".00000002.jsonl.gz.0123456789abcdef.new",
+        "00000001.jsonl.gz",
+    ]

@@ -18,7 +18,9 @@ from proxy.errors import ConfigError
 
 
 def test_short_writes_are_continued(tmp_path: Path) -> None:
-    """A write that takes only part of the bytes is followed by one for the rest, and one sync at the end."""
+    """A write that takes only part of the bytes is followed by one for the rest, and one sync at
+    the end.
+    """
     syncs: list[int] = []
     disk = Disk(lambda fd, data: os.write(fd, data[:3]), syncs.append)
     fd = open_append(tmp_path / "x")
@@ -28,8 +30,12 @@ def test_short_writes_are_continued(tmp_path: Path) -> None:
 
 
 def test_the_first_one_makes_a_file(tmp_path: Path) -> None:
-    """Of two who make the same file the first one's content stays, both get it, and no temporary file is left."""
-    assert make_once(tmp_path / "k", b"one") == b"one" and make_once(tmp_path / "k", b"two") == b"one"
+    """Of two who make the same file the first one's content stays, both get it, and no temporary
+    file is left.
+    """
+    assert (
+        make_once(tmp_path / "k", b"one") == b"one" and make_once(tmp_path / "k", b"two") == b"one"
+    )
     replace_durably(tmp_path / "r", b"a")
     replace_durably(tmp_path / "r", b"b")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"k": b"one", "r": b"b"}
@@ -48,7 +54,9 @@ def test_a_link_in_a_segments_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_segments_are_told_from_other_files(tmp_path: Path) -> None:
-    """Only numbered segments count, in the order of their numbers, and a plain one before its compressed copy."""
+    """Only numbered segments count, in the order of their numbers, and a plain one before its
+    compressed copy.
+    """
     for name in (
         "00000002.jsonl",
         "00000010.jsonl",

@@ -1,4 +1,6 @@
-"""The laws of the log under real kills and a really full file system, with several processes at once."""
+"""The laws of the log under real kills and a really full file system, with several processes at
+once.
+"""
 
 import asyncio
 import os
@@ -24,14 +26,24 @@ KILLS = 50
 
 def start(directory: Path, name: str, count: int = 0) -> "subprocess.Popen[bytes]":
     """Start a process that records calls."""
-    command = [sys.executable, str(Path(__file__).with_name("child.py")), str(directory), name, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("child.py")),
+        str(directory),
+        name,
+        str(count),
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
 
 
 def test_what_was_sent_is_decided_after_every_kill(tmp_path: Path) -> None:
-    """kill -9 at random moments, fifty times, two processes at once: what the upstream saw is decided on disk, every time.
+    """kill -9 at random moments, fifty times, two processes at once: what the upstream saw is
+    decided on disk, every time.
 
-    Each restart closes what was open, and at the end both logs are intact from the first record to the last.
+    Each restart closes what was open, and at the end both logs are intact from the first record to
+    the last.
     """
     chance = random.Random(20260101)
     sent: dict[str, set[str]] = {"a": set(), "b": set()}
@@ -48,14 +60,29 @@ def test_what_was_sent_is_decided_after_every_kill(tmp_path: Path) -> None:
         for name, process in running.items():
             out, _ = process.communicate()
             sent[name] |= {line.decode() for line in out.split(b"\n")[:-1]}
-            decided = {item.record["id"] for item in read_log(tmp_path / name) if item.record["stage"] == "decided"}
+            decided = {
+                item.record["id"]
+                for item in read_log(tmp_path / name)
+                if item.record["stage"] == "decided"
+            }
             assert sent[name] <= decided
     for name in sent:
         assert start(tmp_path, name, 1).wait() == 0
     reports = verify_directory(tmp_path, public_keys(tmp_path / PUBLIC_KEYS))
-    assert [(report.log, report.broken, report.open, report.unsigned) for report in reports] == [("a", None, 0, 0), ("b", None, 0, 0)]
-    opened = [item.record for name in logs(tmp_path) for item in read_log(tmp_path / name) if item.record["stage"] == "opened"]
-    assert len(opened) == KILLS + 2 and sum(bool(record["recovered"]) for record in opened) > KILLS // 4
+    assert [(report.log, report.broken, report.open, report.unsigned) for report in reports] == [
+        ("a", None, 0, 0),
+        ("b", None, 0, 0),
+    ]
+    opened = [
+        item.record
+        for name in logs(tmp_path)
+        for item in read_log(tmp_path / name)
+        if item.record["stage"] == "opened"
+    ]
+    assert (
+        len(opened) == KILLS + 2
+        and sum(bool(record["recovered"]) for record in opened) > KILLS // 4
+    )
 
 
 @pytest.fixture
@@ -65,14 +92,18 @@ def small(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root")
     where = tmp_path / "small"
     where.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(where)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(where)], capture_output=True
+    ).returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     yield where
     subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
 async def test_a_full_file_system(small: Path) -> None:
-    """Full: every call is refused and readiness is red. With space again it resumes by itself, and the gap is on record."""
+    """Full: every call is refused and readiness is red. With space again it resumes by itself, and
+    the gap is on record.
+    """
     ballast = small / "ballast"
     ballast.write_bytes(b"\0" * 300_000)
     journal = open_journal(small, segment_bytes=50_000)

@@ -50,9 +50,14 @@ def names(batch: Batch) -> list[str]:
 
 
 async def test_one_batch_at_a_time() -> None:
-    """What comes in one turn of the loop goes together; what comes while a batch is away waits for the next, with the rest."""
+    """What comes in one turn of the loop goes together; what comes while a batch is away waits for
+    the next, with the rest.
+    """
     commits, hand, _ = made()
-    first = [commits.durable([entry("a")], ["a"]), commits.durable([entry("b"), entry("c")], ["b", None])]
+    first = [
+        commits.durable([entry("a")], ["a"]),
+        commits.durable([entry("b"), entry("c")], ["b", None]),
+    ]
     commits.add(entry("d"))
     await turns()
     assert [names(b) for b in hand.batches] == [["a", "b", "c", "d"]]
@@ -68,7 +73,9 @@ async def test_one_batch_at_a_time() -> None:
 
 
 async def test_a_failure_refuses_who_waits_and_keeps_what_nobody_waits_for() -> None:
-    """Waiters of the failed batch and of the one gathering are refused; the others' entries go first when it works again."""
+    """Waiters of the failed batch and of the one gathering are refused; the others' entries go
+    first when it works again.
+    """
     commits, hand, _ = made()
     waiting = commits.durable([entry("a")], ["a"])
     commits.add(entry("b"))

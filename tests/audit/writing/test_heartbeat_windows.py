@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.checking.verify import verify_log
-from proxy.audit.writing.heartbeat_windows import SECONDS, Window, Windows, key_of, outcome_of, standing_of
+from proxy.audit.writing.heartbeat_windows import (
+    SECONDS,
+    Window,
+    Windows,
+    key_of,
+    outcome_of,
+    standing_of,
+)
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.model import Decision, Origin, Principal, Reason, Receipt
@@ -22,7 +29,9 @@ def opened(sequence: int = 5, ends: float = 60.0) -> Window:
 
 
 def test_calls_ride_until_the_end() -> None:
-    """Equal calls ride while the window is open, and none afterwards; no window lasts longer than a minute."""
+    """Equal calls ride while the window is open, and none afterwards; no window lasts longer than a
+    minute.
+    """
     windows = Windows()
     windows.open(opened())
     assert windows.ride(KEY, STANDING, 59.9, 2000) is not None
@@ -37,10 +46,15 @@ def test_calls_ride_until_the_end() -> None:
      standing_of(Principal(WORKER.issuer, WORKER.issuer_name, WORKER.subject, ("other",)), ALLOW)],
 )  # fmt: skip
 def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> None:
-    """A denial, another deciding policy, another policy set or other roles end the window: nobody rides on the old decision."""
+    """A denial, another deciding policy, another policy set or other roles end the window: nobody
+    rides on the old decision.
+    """
     windows = Windows()
     windows.open(opened())
-    assert windows.ride(KEY, standing, 1.0, 2000) is None and windows.ride(KEY, STANDING, 1.0, 2000) is None
+    assert (
+        windows.ride(KEY, standing, 1.0, 2000) is None
+        and windows.ride(KEY, STANDING, 1.0, 2000) is None
+    )
 
 
 def test_what_a_window_is_for() -> None:
@@ -60,7 +74,12 @@ def test_every_call_is_counted() -> None:
     assert windows.due(61.0) == [] and len(windows) == 1
     windows.completed(5, "upstream-timeout")
     [window] = windows.due(61.0)
-    assert (window.calls, window.first, window.last, window.outcomes) == (2, 1000, 2000, {"ok": 1, "upstream-timeout": 1})
+    assert (window.calls, window.first, window.last, window.outcomes) == (
+        2,
+        1000,
+        2000,
+        {"ok": 1, "upstream-timeout": 1},
+    )
     assert not windows
 
 
@@ -73,13 +92,17 @@ def test_at_the_end_calls_without_answer_are_unknown() -> None:
 
 
 def test_two_opened_at_once() -> None:
-    """Of two windows opened at the same time for the same key the first ends, and both are written down."""
+    """Of two windows opened at the same time for the same key the first ends, and both are written
+    down.
+    """
     windows = Windows()
     windows.open(opened(5))
     windows.open(opened(6))
     for sequence in (5, 6):
         windows.completed(sequence, "ok")
-    assert [w.sequence for w in windows.due(1.0)] == [5] and [w.sequence for w in windows.due(60.0)] == [6]
+    assert [w.sequence for w in windows.due(1.0)] == [5] and [
+        w.sequence for w in windows.due(60.0)
+    ] == [6]
 
 
 @pytest.mark.parametrize(
@@ -94,31 +117,46 @@ def test_outcome_of_the_whole(outcomes: dict[str, int], whole: str) -> None:
 
 async def ping(journal: Journal, number: int, decision: Decision = ALLOW) -> Receipt | None:
     """One ping with its answer."""
-    [receipt] = await journal.decide(f"ping-{number}", WORKER, HERE, [(PING, decision)], number, "w1")
+    [receipt] = await journal.decide(
+        f"ping-{number}", WORKER, HERE, [(PING, decision)], number, "w1"
+    )
     if receipt is not None:
         journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
     return receipt
 
 
 async def test_a_minute_of_pings_is_two_records(tmp_path: Path) -> None:
-    """Sixty pings are one decided and one completed record; every one of them is in the count, and the log verifies."""
+    """Sixty pings are one decided and one completed record; every one of them is in the count, and
+    the log verifies.
+    """
     journal = open_journal(tmp_path)
     commits = journal.commits
     receipts = [await ping(journal, n) for n in range(60)]
     assert journal.commits == commits + 1
-    assert {r and (r.call_id, r.sequence) for r in receipts} == {("ping-0", receipts[0] and receipts[0].sequence)}
+    assert {r and (r.call_id, r.sequence) for r in receipts} == {
+        ("ping-0", receipts[0] and receipts[0].sequence)
+    }
     assert [r and r.started for r in receipts] == list(range(60))
     await journal.close()
     found = [r for r in records(tmp_path / "gate") if r["stage"] in ("decided", "completed")]
-    assert [(r["stage"], r["id"]) for r in found] == [("decided", "ping-0"), ("completed", "ping-0")]
+    assert [(r["stage"], r["id"]) for r in found] == [
+        ("decided", "ping-0"),
+        ("completed", "ping-0"),
+    ]
     assert found[0]["window"] == {"seconds": 60.0, "worker": "w1"}
-    assert (found[1]["outcome"], found[1]["window"]["calls"], found[1]["window"]["outcomes"]) == ("ok", 60, {"ok": 60})
+    assert (found[1]["outcome"], found[1]["window"]["calls"], found[1]["window"]["outcomes"]) == (
+        "ok",
+        60,
+        {"ok": 60},
+    )
     assert found[1]["window"]["first"] <= found[1]["window"]["last"]
     assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS)).broken is None
 
 
 async def test_a_denied_ping_is_written_and_ends_the_window(tmp_path: Path) -> None:
-    """When the decision turns, the denial is a record of its own, and the next allowed ping needs a new one."""
+    """When the decision turns, the denial is a record of its own, and the next allowed ping needs a
+    new one.
+    """
     journal = open_journal(tmp_path)
     for number, decision in enumerate((ALLOW, ALLOW, DENY, DENY, ALLOW, ALLOW)):
         await ping(journal, number, decision)

@@ -55,7 +55,12 @@ async def test_a_receipt_means_the_record_is_on_disk(tmp_path: Path) -> None:
     [receipt] = await journal.decide("R1", WORKER, HERE, [(call(), ALLOW)], 42)
     assert receipt is not None and disk.syncs > before
     found = records(tmp_path / "gate")[receipt.sequence]
-    assert (found["id"], found["stage"], receipt.call_id, receipt.started) == ("R1", "decided", "R1", 42)
+    assert (found["id"], found["stage"], receipt.call_id, receipt.started) == (
+        "R1",
+        "decided",
+        "R1",
+        42,
+    )
     await journal.close()
 
 
@@ -68,20 +73,29 @@ async def test_a_denied_call_gets_no_receipt(tmp_path: Path) -> None:
 
 
 async def test_a_batch_is_one_commit_with_ids_of_its_own(tmp_path: Path) -> None:
-    """The calls of a multicall are recorded each, in one commit, with receipts for the allowed ones."""
+    """The calls of a multicall are recorded each, in one commit, with receipts for the allowed
+    ones.
+    """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     before = disk.syncs
-    receipts = await journal.decide("R1", WORKER, HERE, [(call("a"), ALLOW), (call("b"), DENY), (call("c"), ALLOW)], 0)
+    receipts = await journal.decide(
+        "R1", WORKER, HERE, [(call("a"), ALLOW), (call("b"), DENY), (call("c"), ALLOW)], 0
+    )
     assert disk.syncs == before + 1
     assert [r and r.call_id for r in receipts] == ["R1.0", None, "R1.2"]
     found = records(tmp_path / "gate")
-    assert [(found[r.sequence]["method"], r.call_id) for r in receipts if r] == [("a", "R1.0"), ("c", "R1.2")]
+    assert [(found[r.sequence]["method"], r.call_id) for r in receipts if r] == [
+        ("a", "R1.0"),
+        ("c", "R1.2"),
+    ]
     await journal.close()
 
 
 async def test_many_calls_share_commits(tmp_path: Path) -> None:
-    """Calls that wait at the same time are served by the same fdatasync, and each gets its own record."""
+    """Calls that wait at the same time are served by the same fdatasync, and each gets its own
+    record.
+    """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     before = disk.syncs
@@ -90,11 +104,15 @@ async def test_many_calls_share_commits(tmp_path: Path) -> None:
     await journal.close()
     found = records(tmp_path / "gate")
     decided = {r["seq"]: r["id"] for r in found if r["stage"] == "decided"}
-    assert {r["decided"]: r["id"] for r in found if r["stage"] == "completed"} == decided and len(decided) == 200
+    assert {r["decided"]: r["id"] for r in found if r["stage"] == "completed"} == decided and len(
+        decided
+    ) == 200
 
 
 async def test_every_line_is_a_leaf_and_names_the_one_before(tmp_path: Path) -> None:
-    """Sequence numbers have no gap, `prev` is the leaf hash of the line before, and the next segment's header has the root."""
+    """Sequence numbers have no gap, `prev` is the leaf hash of the line before, and the next
+    segment's header has the root.
+    """
     journal = open_journal(tmp_path, segment_bytes=3000)
     for n in range(30):
         await one(journal, n)
@@ -124,7 +142,9 @@ async def test_files_are_private(tmp_path: Path) -> None:
 
 
 async def test_one_writer_a_log(tmp_path: Path) -> None:
-    """A second process (here: a second journal) cannot write the same log; another instance name can."""
+    """A second process (here: a second journal) cannot write the same log; another instance name
+    can.
+    """
     journal = open_journal(tmp_path)
     with pytest.raises(ConfigError, match="another process"):
         open_journal(tmp_path)
@@ -139,12 +159,18 @@ def test_a_bad_instance_name_is_refused(tmp_path: Path, name: str) -> None:
         open_journal(tmp_path, name)
 
 
-@pytest.mark.parametrize(("write", "sync"), [(ENOSPC, 0), (EROFS, 0), (EIO, 0), (0, EIO), (0, ENOSPC)])
+@pytest.mark.parametrize(
+    ("write", "sync"), [(ENOSPC, 0), (EROFS, 0), (EIO, 0), (0, EIO), (0, ENOSPC)]
+)
 @pytest.mark.parametrize("short", [0, 50])
-async def test_a_failing_disk_refuses_and_then_resumes(tmp_path: Path, write: int, sync: int, short: int) -> None:
-    """While write or fdatasync fails every call gets 503 and no receipt; afterwards the log goes on and explains the gap.
+async def test_a_failing_disk_refuses_and_then_resumes(
+    tmp_path: Path, write: int, sync: int, short: int
+) -> None:
+    """While write or fdatasync fails every call gets 503 and no receipt; afterwards the log goes on
+    and explains the gap.
 
-    What the failed batch had put into the file is gone, what was known about calls under way is not.
+    What the failed batch had put into the file is gone, what was known about calls under way is
+    not.
     """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
@@ -172,7 +198,8 @@ async def test_a_failing_disk_refuses_and_then_resumes(tmp_path: Path, write: in
 
 
 async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Path) -> None:
-    """A checkpoint that cannot be signed fails the log between two batches: who waits for the next one is refused.
+    """A checkpoint that cannot be signed fails the log between two batches: who waits for the next
+    one is refused.
 
     What nobody waits for is kept.
     """
@@ -192,12 +219,17 @@ async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Pa
     disk.fail_write = 0
     await until(lambda: journal.writable)
     await journal.close()
-    assert [(r["stage"], r["id"]) for r in records(tmp_path / "gate") if "id" in r] == [("decided", "before"), ("completed", "before")]
+    assert [(r["stage"], r["id"]) for r in records(tmp_path / "gate") if "id" in r] == [
+        ("decided", "before"),
+        ("completed", "before"),
+    ]
 
 
 @pytest.mark.interpreted
 async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path) -> None:
-    """The log fails before any call has come, and one comes while the gap record is being written: it is counted."""
+    """The log fails before any call has come, and one comes while the gap record is being written:
+    it is counted.
+    """
     journal = open_journal(tmp_path)
     log = journal._writer._log
     under_way, go_on, goes_on = threading.Event(), threading.Event(), log.go_on
@@ -220,7 +252,9 @@ async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path)
 
 
 async def test_a_failed_sync_is_never_asked_again(tmp_path: Path) -> None:
-    """After a failed fdatasync the bytes are cut off and written anew elsewhere: a later success proves nothing about them."""
+    """After a failed fdatasync the bytes are cut off and written anew elsewhere: a later success
+    proves nothing about them.
+    """
     calls: list[str] = []
     fail = [False]
 
@@ -248,7 +282,9 @@ async def test_a_failed_sync_is_never_asked_again(tmp_path: Path) -> None:
 
 
 async def test_a_segment_that_reads_back_wrong_keeps_the_log_red(tmp_path: Path) -> None:
-    """If acknowledged records cannot be read back after a failure, the journal does not go on as if nothing were."""
+    """If acknowledged records cannot be read back after a failure, the journal does not go on as if
+    nothing were.
+    """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     await one(journal, 1)
@@ -265,7 +301,9 @@ async def test_a_segment_that_reads_back_wrong_keeps_the_log_red(tmp_path: Path)
 
 
 async def test_a_cancelled_call_is_closed(tmp_path: Path) -> None:
-    """A caller that leaves while its decision is being written does not leave the call open, and harms no other caller."""
+    """A caller that leaves while its decision is being written does not leave the call open, and
+    harms no other caller.
+    """
     journal = open_journal(tmp_path)
     tasks = [asyncio.ensure_future(one(journal, n)) for n in range(3)]
     await asyncio.sleep(0)
@@ -273,8 +311,16 @@ async def test_a_cancelled_call_is_closed(tmp_path: Path) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(r) for r in results] == [type(None), asyncio.CancelledError, type(None)]
     await journal.close()
-    closed = {r["id"]: (r["outcome"], r.get("reason")) for r in records(tmp_path / "gate") if r["stage"] == "completed"}
-    assert closed == {"call-0": ("ok", None), "call-1": ("failed", "client-gone"), "call-2": ("ok", None)}
+    closed = {
+        r["id"]: (r["outcome"], r.get("reason"))
+        for r in records(tmp_path / "gate")
+        if r["stage"] == "completed"
+    }
+    assert closed == {
+        "call-0": ("ok", None),
+        "call-1": ("failed", "client-gone"),
+        "call-2": ("ok", None),
+    }
 
 
 async def test_a_clock_that_goes_back_does_not_disorder_the_log(tmp_path: Path) -> None:
@@ -316,7 +362,9 @@ async def test_floods_are_summed_up(tmp_path: Path) -> None:
 
 
 async def test_rejections_of_a_known_caller_are_not_summed_up(tmp_path: Path) -> None:
-    """Whoever was identified answers for each request, also for those of which no call could be made."""
+    """Whoever was identified answers for each request, also for those of which no call could be
+    made.
+    """
     journal = open_journal(tmp_path, rejections=Rejections(each=10))
     for n in range(30):
         journal.rejected(f"R{n}", HERE, Reason.MALFORMED_CALL, principal=ALICE)
@@ -326,21 +374,30 @@ async def test_rejections_of_a_known_caller_are_not_summed_up(tmp_path: Path) ->
 
 
 async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> None:
-    """An orderly end leaves no call open and says that it was one; nothing can be decided afterwards."""
+    """An orderly end leaves no call open and says that it was one; nothing can be decided
+    afterwards.
+    """
     journal = open_journal(tmp_path)
     await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
     await journal.close()
     await journal.close()
     found = records(tmp_path / "gate")
-    assert [(r["stage"], r.get("outcome")) for r in found[-2:]] == [("completed", "unknown"), ("closed", None)]
+    assert [(r["stage"], r.get("outcome")) for r in found[-2:]] == [
+        ("completed", "unknown"),
+        ("closed", None),
+    ]
     with pytest.raises(Unavailable):
         await journal.decide("late", WORKER, HERE, [(call(), ALLOW)], 0)
 
 
 @pytest.mark.parametrize("heartbeat", [None, "w"])
 @pytest.mark.parametrize("turns", range(8))
-async def test_a_call_that_ends_while_the_log_does_is_closed_once(tmp_path: Path, turns: int, heartbeat: str | None) -> None:
-    """Whenever the answer comes, there is one record of how the call ended and nothing behind the log's end."""
+async def test_a_call_that_ends_while_the_log_does_is_closed_once(
+    tmp_path: Path, turns: int, heartbeat: str | None
+) -> None:
+    """Whenever the answer comes, there is one record of how the call ended and nothing behind the
+    log's end.
+    """
     journal = open_journal(tmp_path)
     [receipt] = await journal.decide("R1", WORKER, HERE, [(call("ping"), ALLOW)], 0, heartbeat)
     assert receipt is not None
@@ -358,10 +415,14 @@ async def test_a_call_that_ends_while_the_log_does_is_closed_once(tmp_path: Path
 
 
 async def test_a_log_that_ends_on_a_full_disk_closes_no_call_twice(tmp_path: Path) -> None:
-    """What was kept back while the disk was full says how its calls ended; the end of the log adds the others alone."""
+    """What was kept back while the disk was full says how its calls ended; the end of the log adds
+    the others alone.
+    """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
-    first, second = [(await journal.decide(name, WORKER, HERE, [(call(), ALLOW)], 0))[0] for name in ("R1", "R2")]
+    first, second = [
+        (await journal.decide(name, WORKER, HERE, [(call(), ALLOW)], 0))[0] for name in ("R1", "R2")
+    ]
     assert first is not None and second is not None
     disk.fail_write = ENOSPC
     journal.completed(first, outcome="ok", status=200, sent=1, duration_us=1)
@@ -384,7 +445,9 @@ async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -
 
 
 async def test_every_segment_says_which_policies_are_in_force(tmp_path: Path) -> None:
-    """A segment's header repeats the policy record in force, so that a log can be read when its beginning was archived."""
+    """A segment's header repeats the policy record in force, so that a log can be read when its
+    beginning was archived.
+    """
     clock = Clock()
     journal = open_journal(tmp_path, clock=clock)
     journal.policy_in_force(HASH, {"base.cedar": "y"})
@@ -402,7 +465,9 @@ async def test_every_segment_says_which_policies_are_in_force(tmp_path: Path) ->
 
 
 async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
-    """A log goes on under the origin name it began with, though the settings name another site now: else no check could follow it."""
+    """A log goes on under the origin name it began with, though the settings name another site now:
+    else no check could follow it.
+    """
     await open_journal(tmp_path, site="callgate.example/one").close()
     await open_journal(tmp_path, site="callgate.example/two").close()
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
@@ -410,7 +475,9 @@ async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
 
 
 async def test_a_new_signing_key_takes_over(tmp_path: Path) -> None:
-    """With a new key the log goes on; it verifies with both public keys, and not with the new one alone."""
+    """With a new key the log goes on; it verifies with both public keys, and not with the new one
+    alone.
+    """
     await open_journal(tmp_path).close()
     await open_journal(tmp_path, signing_key=new_signing_key()).close()
     keys = public_keys(tmp_path / PUBLIC_KEYS)

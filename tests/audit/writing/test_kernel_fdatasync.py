@@ -13,11 +13,21 @@ from proxy.audit.writing.kernel_fdatasync import REAL_DISK, KernelFlusher, open_
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.errors import Unavailable
 from tests.audit.writing.test_writer import until
-from tests.support.audit import ENOSPC, FailingDisk, FailingFlusher, one, open_journal, records, stages
+from tests.support.audit import (
+    ENOSPC,
+    FailingDisk,
+    FailingFlusher,
+    one,
+    open_journal,
+    records,
+    stages,
+)
 
 
 def test_the_kernel_flushes_and_says_so(tmp_path: Path) -> None:
-    """A flush that was started makes the descriptor readable, its result is taken, and the next one can follow."""
+    """A flush that was started makes the descriptor readable, its result is taken, and the next one
+    can follow.
+    """
     fd = os.open(tmp_path / "f", os.O_CREAT | os.O_WRONLY)
     flusher = open_flusher(fd)
     assert flusher is not None, "this kernel has asynchronous fdatasync"
@@ -33,7 +43,9 @@ def test_the_kernel_flushes_and_says_so(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_flush_is_that_of_fdatasync(tmp_path: Path) -> None:
-    """What cannot be flushed is refused with the errno that fdatasync gives: a pipe, and a descriptor that is closed."""
+    """What cannot be flushed is refused with the errno that fdatasync gives: a pipe, and a
+    descriptor that is closed.
+    """
     flusher = KernelFlusher()
     read, write = os.pipe()
     with pytest.raises(OSError, match="Invalid argument"):
@@ -47,8 +59,12 @@ def test_an_error_of_the_flush_is_that_of_fdatasync(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("machine", ["riscv64", ""])
-def test_where_the_kernel_cannot_the_thread_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
-    """Without the system calls (another machine, a filter) there is no flusher, and the journal is written all the same."""
+def test_where_the_kernel_cannot_the_thread_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    """Without the system calls (another machine, a filter) there is no flusher, and the journal is
+    written all the same.
+    """
     monkeypatch.setattr(flush.platform, "machine", lambda: machine)
     fd = os.open(tmp_path / "f", os.O_CREAT | os.O_WRONLY)
     assert open_flusher(fd) is None
@@ -72,7 +88,9 @@ def test_a_flusher_that_fails_when_tried_is_not_used(tmp_path: Path) -> None:
 
 
 async def test_both_roads_write_the_same_log(tmp_path: Path) -> None:
-    """Batches of the event loop and of the thread follow each other in one log that verifies, rotations included."""
+    """Batches of the event loop and of the thread follow each other in one log that verifies,
+    rotations included.
+    """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk, segment_bytes=3000)
     await asyncio.gather(*(one(journal, n) for n in range(60)))
@@ -87,13 +105,17 @@ async def test_both_roads_write_the_same_log(tmp_path: Path) -> None:
         await one(journal, n)
     await journal.close()
     found = records(tmp_path / "gate")
-    assert {r["id"] for r in found if r["stage"] == "completed"} == {f"call-{n}" for n in range(120) if n != 100}
+    assert {r["id"] for r in found if r["stage"] == "completed"} == {
+        f"call-{n}" for n in range(120) if n != 100
+    }
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
     assert report.broken is None and report.gaps == 1 and report.unsigned == 0 and report.open == 0
 
 
 async def test_no_thread_takes_part_in_an_ordinary_batch(tmp_path: Path) -> None:
-    """Where the kernel flushes, fdatasync is not called for a batch: the road of the event loop is the one in use."""
+    """Where the kernel flushes, fdatasync is not called for a batch: the road of the event loop is
+    the one in use.
+    """
     syncs: list[int] = []
 
     def fdatasync(fd: int) -> None:
@@ -110,8 +132,12 @@ async def test_no_thread_takes_part_in_an_ordinary_batch(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_a_kernel_that_takes_no_more_flushes_costs_one_batch(tmp_path: Path, kept: bool) -> None:
-    """When starting a flush fails while the disk is well, that batch is refused and told of, and the thread takes all later ones."""
+async def test_a_kernel_that_takes_no_more_flushes_costs_one_batch(
+    tmp_path: Path, kept: bool
+) -> None:
+    """When starting a flush fails while the disk is well, that batch is refused and told of, and
+    the thread takes all later ones.
+    """
 
     class Tired(FailingFlusher):
         def start(self, fd: int) -> None:
@@ -135,8 +161,12 @@ async def test_a_kernel_that_takes_no_more_flushes_costs_one_batch(tmp_path: Pat
     assert stages(tmp_path / "gate").count("decided") == 11
 
 
-async def test_a_log_can_be_closed_whose_disk_is_found_full_only_then(tmp_path: Path, road: str) -> None:
-    """What is left to write fails at once: the journal ends all the same, and the next start closes what is open."""
+async def test_a_log_can_be_closed_whose_disk_is_found_full_only_then(
+    tmp_path: Path, road: str
+) -> None:
+    """What is left to write fails at once: the journal ends all the same, and the next start closes
+    what is open.
+    """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     await one(journal, 1)

@@ -4,7 +4,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from proxy.audit.writing.keys import HMAC_KEY, PUBLIC_KEYS, SIGNING_KEY, load_hmac_key, load_signing_key, new_signing_key, public_keys
+from proxy.audit.writing.keys import (
+    HMAC_KEY,
+    PUBLIC_KEYS,
+    SIGNING_KEY,
+    load_hmac_key,
+    load_signing_key,
+    new_signing_key,
+    public_keys,
+)
 from proxy.errors import ConfigError
 
 
@@ -14,13 +22,19 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
     first, again = load_signing_key(tmp_path, "callgate"), load_signing_key(tmp_path, "callgate")
     assert first.private_bytes_raw() == again.private_bytes_raw()
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in (HMAC_KEY, SIGNING_KEY)} == {0o600}
-    assert public_keys(tmp_path / PUBLIC_KEYS) == [("callgate", first.public_key().public_bytes_raw())]
+    assert public_keys(tmp_path / PUBLIC_KEYS) == [
+        ("callgate", first.public_key().public_bytes_raw())
+    ]
 
 
 def test_a_key_from_elsewhere_leaves_none_here(tmp_path: Path) -> None:
-    """With a key given by the operator no private key lies beside the log; every key that signed is listed, newest last."""
+    """With a key given by the operator no private key lies beside the log; every key that signed is
+    listed, newest last.
+    """
     pems = [new_signing_key(), new_signing_key()]
-    keys = [load_signing_key(tmp_path, "callgate", pem).public_key().public_bytes_raw() for pem in pems]
+    keys = [
+        load_signing_key(tmp_path, "callgate", pem).public_key().public_bytes_raw() for pem in pems
+    ]
     assert [key for _, key in public_keys(tmp_path / PUBLIC_KEYS)] == keys
     assert not (tmp_path / SIGNING_KEY).exists()
 
@@ -44,7 +58,9 @@ def test_unusable_keys_are_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load_hmac_key(tmp_path)
         assert text not in str(caught.value)
-    other = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    other = generate_private_key(SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
     for pem in (other, b"nonsense"):
         with pytest.raises(ConfigError):
             load_signing_key(tmp_path, "callgate", pem)

@@ -41,9 +41,15 @@ def killed(journal: Journal, log: Path) -> None:
 
 
 def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None:
-    """Names are taken in order and again when they are free; beyond what a hand-over needs, there is none."""
+    """Names are taken in order and again when they are free; beyond what a hand-over needs, there
+    is none.
+    """
     journals = [take(tmp_path) for _ in NAMES]
-    assert [journal._writer._log._directory.name for journal in journals[:3]] == ["gate", "gate-2", "gate-3"]
+    assert [journal._writer._log._directory.name for journal in journals[:3]] == [
+        "gate",
+        "gate-2",
+        "gate-3",
+    ]
     with pytest.raises(LogInUse):
         take(tmp_path)
     asyncio.run(journals.pop(1).close())
@@ -54,7 +60,9 @@ def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None
 
 
 def test_what_a_killed_process_left_open_is_closed(tmp_path: Path) -> None:
-    """A log that nobody takes again is ended: its open calls are closed as unknown, once, and logs in use are left alone."""
+    """A log that nobody takes again is ended: its open calls are closed as unknown, once, and logs
+    in use are left alone.
+    """
     first, second, third = (take(tmp_path) for _ in range(3))
     asyncio.run(second.close())
     killed(third, tmp_path / "gate-3")
@@ -64,8 +72,15 @@ def test_what_a_killed_process_left_open_is_closed(tmp_path: Path) -> None:
         end_abandoned(tmp_path)
         end_abandoned(tmp_path)
         assert {name: records(tmp_path / name) for name in before} == before
-        stages = [(record["stage"], record.get("outcome")) for record in records(tmp_path / "gate-3")]
-        assert stages[-4:] == [("decided", None), ("opened", None), ("completed", "unknown"), ("closed", None)]
+        stages = [
+            (record["stage"], record.get("outcome")) for record in records(tmp_path / "gate-3")
+        ]
+        assert stages[-4:] == [
+            ("decided", None),
+            ("opened", None),
+            ("completed", "unknown"),
+            ("closed", None),
+        ]
         runner.run(first.close())
     reports = verify_directory(tmp_path, public_keys(tmp_path / PUBLIC_KEYS))
     assert [(report.log, report.broken, report.open, report.ended) for report in reports] == [
@@ -78,11 +93,17 @@ def test_what_a_killed_process_left_open_is_closed(tmp_path: Path) -> None:
 def test_a_damaged_log_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is evidence: it is named in the operator's log, and the others are ended all the same."""
     journals = [take(tmp_path) for _ in range(2)]
-    left = {path: path.read_bytes() for name in ("gate", "gate-2") for path in (tmp_path / name).iterdir()}
+    left = {
+        path: path.read_bytes()
+        for name in ("gate", "gate-2")
+        for path in (tmp_path / name).iterdir()
+    }
     for journal in journals:
         asyncio.run(journal.close())
     for path, data in left.items():
-        path.write_bytes(data if path.parent.name == "gate-2" or path.suffix != ".jsonl" else data[:-20])
+        path.write_bytes(
+            data if path.parent.name == "gate-2" or path.suffix != ".jsonl" else data[:-20]
+        )
     damaged = (tmp_path / "gate" / "00000001.jsonl").read_bytes()
     end_abandoned(tmp_path)
     assert (tmp_path / "gate" / "00000001.jsonl").read_bytes() == damaged

@@ -9,7 +9,9 @@ from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal, ra
 
 
 async def killed(directory: Path, calls: int = 3) -> bytes:
-    """Leave a log as kill -9 leaves it, before its next checkpoint: one call open, nothing closed. Return the segment's bytes."""
+    """Leave a log as kill -9 leaves it, before its next checkpoint: one call open, nothing closed.
+    Return the segment's bytes.
+    """
     journal = open_journal(directory)
     for n in range(calls):
         await one(journal, n)
@@ -22,19 +24,28 @@ async def killed(directory: Path, calls: int = 3) -> bytes:
 
 
 async def test_open_calls_are_closed_as_unknown(tmp_path: Path) -> None:
-    """After a kill the new process says so and closes what was open; sequence and tree go on in the same segment."""
+    """After a kill the new process says so and closes what was open; sequence and tree go on in the
+    same segment.
+    """
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
     before = len(raw_lines(tmp_path / "gate"))
     await open_journal(tmp_path).close()
     opened, closed, ended = records(tmp_path / "gate")[before:]
     assert (opened["stage"], opened["recovered"]) == ("opened", {"cut": 0, "unknown": 1})
-    assert (closed["stage"], closed["id"], closed["outcome"], closed["seq"]) == ("completed", "open", "unknown", before + 1)
+    assert (closed["stage"], closed["id"], closed["outcome"], closed["seq"]) == (
+        "completed",
+        "open",
+        "unknown",
+        before + 1,
+    )
     assert ended["stage"] == "closed" and segment.read_bytes().startswith(left)
 
 
 async def test_a_log_cut_at_every_byte_recovers(tmp_path: Path) -> None:
-    """Wherever power was lost, whole records stay, the torn one is cut off, kept aside and noted, and writing goes on."""
+    """Wherever power was lost, whole records stay, the torn one is cut off, kept aside and noted,
+    and writing goes on.
+    """
     left = await killed(tmp_path, calls=1)
     log = tmp_path / "gate"
     for at in range(0, len(left) + 1, 29):
@@ -50,13 +61,19 @@ async def test_a_log_cut_at_every_byte_recovers(tmp_path: Path) -> None:
         await open_journal(tmp_path).close()
         found = records(log)
         assert [r["seq"] for r in found] == list(range(len(found)))
-        still = {r["seq"] for r in found if r.get("decision") == "allow"} - {r["decided"] for r in found if r["stage"] == "completed"}
+        still = {r["seq"] for r in found if r.get("decision") == "allow"} - {
+            r["decided"] for r in found if r["stage"] == "completed"
+        }
         assert not still
 
 
-@pytest.mark.parametrize("tail", [b"\x00" * 300, b'{"v":1}\n', b"\xff\xfe\n", b'[1]\n{"v":1,"seq":3}\n', b"\n\n"])
+@pytest.mark.parametrize(
+    "tail", [b"\x00" * 300, b'{"v":1}\n', b"\xff\xfe\n", b'[1]\n{"v":1,"seq":3}\n', b"\n\n"]
+)
 async def test_garbage_after_the_last_record_is_cut(tmp_path: Path, tail: bytes) -> None:
-    """Zeros, halves and lines that do not follow, as file systems leave them, were never acknowledged, and are cut off."""
+    """Zeros, halves and lines that do not follow, as file systems leave them, were never
+    acknowledged, and are cut off.
+    """
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
     segment.write_bytes(left + tail)
@@ -65,7 +82,9 @@ async def test_garbage_after_the_last_record_is_cut(tmp_path: Path, tail: bytes)
 
 
 async def test_missing_signed_records_are_damage_not_a_torn_tail(tmp_path: Path) -> None:
-    """If a checkpoint covers more records than are there, the log is not touched and the gate does not start on it."""
+    """If a checkpoint covers more records than are there, the log is not touched and the gate does
+    not start on it.
+    """
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
     signed = parse(next(split((tmp_path / "gate" / "00000001.checkpoints").read_bytes()))).size

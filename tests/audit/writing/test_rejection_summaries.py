@@ -6,11 +6,19 @@ from proxy.audit.writing.rejection_summaries import ADDRESSES, Rejections, watch
 def test_first_ones_are_written_the_rest_are_summed_up() -> None:
     """412 rejections beyond the first ten are one summary with their number, span and reasons."""
     rejections = Rejections(each=10, seconds=10)
-    written = [rejections.admit("10.0.0.1", "no-credential" if n % 2 else "bad-credential", 100.0) for n in range(422)]
+    written = [
+        rejections.admit("10.0.0.1", "no-credential" if n % 2 else "bad-credential", 100.0)
+        for n in range(422)
+    ]
     assert written == [True] * 10 + [False] * 412
     assert rejections.due(109.9) == []
     assert rejections.due(110.0) == [
-        {"address": "10.0.0.1", "count": 412, "seconds": 10.0, "reasons": {"bad-credential": 206, "no-credential": 206}}
+        {
+            "address": "10.0.0.1",
+            "count": 412,
+            "seconds": 10.0,
+            "reasons": {"bad-credential": 206, "no-credential": 206},
+        }
     ]
     assert not rejections.watching and rejections.admit("10.0.0.1", "no-credential", 110.0)
 
@@ -24,10 +32,14 @@ def test_addresses_do_not_hide_each_other() -> None:
 
 
 def test_memory_is_bounded_and_nothing_goes_uncounted() -> None:
-    """Beyond the watched addresses all others share one window; every rejection is written or counted."""
+    """Beyond the watched addresses all others share one window; every rejection is written or
+    counted.
+    """
     rejections = Rejections(each=1, total=100)
     count = ADDRESSES + 5000
-    written = sum(rejections.admit(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", "x", 0.0) for n in range(count))
+    written = sum(
+        rejections.admit(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", "x", 0.0) for n in range(count)
+    )
     assert len(rejections._windows) <= ADDRESSES + 1
     summaries = rejections.due(11.0)
     counts = [s["count"] for s in summaries]

@@ -12,7 +12,17 @@ from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.writing.writer import Timing
 from proxy.errors import Unavailable
-from tests.support.audit import ALLOW, ENOSPC, HERE, WORKER, FailingDisk, call, one, open_journal, stages
+from tests.support.audit import (
+    ALLOW,
+    ENOSPC,
+    HERE,
+    WORKER,
+    FailingDisk,
+    call,
+    one,
+    open_journal,
+    stages,
+)
 
 pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
 
@@ -28,11 +38,17 @@ async def until(true: Callable[[], bool]) -> None:
 
 def sizes(log: Path) -> list[int]:
     """The sizes of the trees that were signed, in order."""
-    return [parse(note).size for path in sorted(log.glob("*.checkpoints")) for note in split(path.read_bytes())]
+    return [
+        parse(note).size
+        for path in sorted(log.glob("*.checkpoints"))
+        for note in split(path.read_bytes())
+    ]
 
 
 async def test_a_checkpoint_follows_records_by_itself(tmp_path: Path) -> None:
-    """Once the interval has passed every record is under a signature, without anything more happening."""
+    """Once the interval has passed every record is under a signature, without anything more
+    happening.
+    """
     journal = open_journal(tmp_path, timing=Timing(checkpoint=0.01))
     await one(journal, 1)
     await until(lambda: journal.size == 4 and sizes(tmp_path / "gate")[-1] == 4)
@@ -40,7 +56,9 @@ async def test_a_checkpoint_follows_records_by_itself(tmp_path: Path) -> None:
 
 
 async def test_checkpoints_at_start_rotation_and_end(tmp_path: Path) -> None:
-    """However rare they are set to be, a start, the end of each segment and the end of the log are signed for."""
+    """However rare they are set to be, a start, the end of each segment and the end of the log are
+    signed for.
+    """
     journal = open_journal(tmp_path, timing=Timing(checkpoint=1e6), segment_bytes=4000)
     assert sizes(tmp_path / "gate") == [2]
     for n in range(20):
@@ -64,7 +82,9 @@ async def test_silence_is_on_record(tmp_path: Path) -> None:
 
 
 async def test_a_checkpoint_that_cannot_be_written_stops_the_journal(tmp_path: Path) -> None:
-    """Records that nobody can sign for are as good as none: the gate goes red, and goes on when the disk does."""
+    """Records that nobody can sign for are as good as none: the gate goes red, and goes on when the
+    disk does.
+    """
     failing = [False]
 
     def write(fd: int, data: bytes | memoryview) -> int:
@@ -82,11 +102,15 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_journal(tmp_path: P
     journal.completed(receipt, outcome="ok", status=200, sent=0, duration_us=0)
     await journal.close()
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
-    assert report.broken is None and report.gaps == 1 and report.unsigned == 0 and report.unknown == 0
+    assert (
+        report.broken is None and report.gaps == 1 and report.unsigned == 0 and report.unknown == 0
+    )
 
 
 async def test_a_disk_that_never_comes_back(tmp_path: Path) -> None:
-    """With the disk gone for good the journal refuses every call and can still be closed; a restart finds what was acknowledged."""
+    """With the disk gone for good the journal refuses every call and can still be closed; a restart
+    finds what was acknowledged.
+    """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     await one(journal, 1)
@@ -104,14 +128,25 @@ async def test_a_disk_that_never_comes_back(tmp_path: Path) -> None:
 
 
 async def test_open_calls_are_named_where_a_segment_begins(tmp_path: Path) -> None:
-    """A segment's first record lists the calls then open, so that recovery and a check of it alone need no other."""
+    """A segment's first record lists the calls then open, so that recovery and a check of it alone
+    need no other.
+    """
     journal = open_journal(tmp_path, segment_bytes=2000)
     [receipt] = await journal.decide("long", WORKER, HERE, [(call(), ALLOW)], 0)
     assert receipt is not None
     for n in range(10):
         await one(journal, n)
-    headers = [item.record for item in read_log(tmp_path / "gate") if item.record["stage"] == "segment"]
-    assert len(headers) > 2 and all([receipt.sequence, "long"] in header["open"] for header in headers[1:])
+    headers = [
+        item.record for item in read_log(tmp_path / "gate") if item.record["stage"] == "segment"
+    ]
+    assert len(headers) > 2 and all(
+        [receipt.sequence, "long"] in header["open"] for header in headers[1:]
+    )
     journal.completed(receipt, outcome="ok", status=200, sent=0, duration_us=0)
     await journal.close()
-    assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS), only=headers[-1]["segment"]).broken is None
+    assert (
+        verify_log(
+            tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS), only=headers[-1]["segment"]
+        ).broken
+        is None
+    )

@@ -1,4 +1,5 @@
-"""The token check that runs in mitmproxy: verify (remembered), look for the method with a regular expression, log a line.
+"""The token check that runs in mitmproxy: verify (remembered), look for the method with a regular
+expression, log a line.
 
 It is loaded by mitmdump, in a virtual environment of its own; its settings come by environment.
 """
@@ -27,7 +28,11 @@ def _claims(header: str) -> dict[str, Any] | None:
     if found is None:
         try:
             found = jwt.decode(
-                header.removeprefix("Bearer "), _KEY, ["RS256"], issuer=os.environ["BENCH_ISSUER"], audience=os.environ["BENCH_AUDIENCE"]
+                header.removeprefix("Bearer "),
+                _KEY,
+                ["RS256"],
+                issuer=os.environ["BENCH_ISSUER"],
+                audience=os.environ["BENCH_AUDIENCE"],
             )
         except jwt.PyJWTError:
             return None
@@ -61,5 +66,10 @@ def request(flow: http.HTTPFlow) -> None:
 def response(flow: http.HTTPFlow) -> None:
     """Write the line of an answered call."""
     assert flow.response is not None
-    line = {"subject": flow.metadata.get("subject"), "path": flow.request.path, "status": flow.response.status_code, "time": time.time()}
+    line = {
+        "subject": flow.metadata.get("subject"),
+        "path": flow.request.path,
+        "status": flow.response.status_code,
+        "time": time.time(),
+    }
     _LOG.write(json.dumps(line) + "\n")

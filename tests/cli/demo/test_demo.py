@@ -1,4 +1,6 @@
-"""The demo, run for real: what it promises to other programs, and that every command it prints works when pasted."""
+"""The demo, run for real: what it promises to other programs, and that every command it prints
+works when pasted.
+"""
 
 import os
 import re
@@ -82,10 +84,21 @@ class Demo:
     def start(cls, directory: Path) -> "Demo":
         """Start one, and read what it prints until it is ready."""
         port, luigid_port = free_ports()
-        environ = {**os.environ, "PORT": str(port), "LUIGID_PORT": str(luigid_port), "PYTHONPATH": str(ROOT)}
+        environ = {
+            **os.environ,
+            "PORT": str(port),
+            "LUIGID_PORT": str(luigid_port),
+            "PYTHONPATH": str(ROOT),
+        }
         command = [sys.executable, "-m", "proxy.cli.main", "demo", "--dir", ".demo"]
         process = subprocess.Popen(
-            command, cwd=directory, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=directory,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         assert process.stdout is not None
         printed = []
@@ -103,9 +116,17 @@ class Demo:
         return self.process.returncode
 
     def paste(self, about: str) -> subprocess.CompletedProcess[str]:
-        """Run the printed command whose comment begins with `about`, in another shell of the same directory."""
-        position = next(number for number, line in enumerate(self.printed) if line.strip().startswith(f"# {about}"))
-        environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PATH": self.path()}
+        """Run the printed command whose comment begins with `about`, in another shell of the same
+        directory.
+        """
+        position = next(
+            number
+            for number, line in enumerate(self.printed)
+            if line.strip().startswith(f"# {about}")
+        )
+        environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+            "PATH": self.path()
+        }
         if "proxy.cli.main" in self.printed[position + 1]:
             environ["PYTHONPATH"] = str(ROOT)  # Callgate is run from its sources and not installed
         return subprocess.run(
@@ -135,13 +156,22 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def test_its_files_are_where_other_programs_look_for_them(demo: Demo) -> None:
-    """The contract: certificate, settings, policies, journal, worker's configuration, and a token for each role."""
+    """The contract: certificate, settings, policies, journal, worker's configuration, and a token
+    for each role.
+    """
     own = demo.directory / ".demo"
     for name in ("ca.pem", "callgate.toml", "luigi.cfg", "netrc"):
         assert (own / name).is_file(), name
     assert (own / "policies" / "roles.toml").is_file()
     assert list((own / "audit").rglob("*.jsonl"))
-    assert {path.stem for path in (own / "tokens").iterdir()} == {"viewer", "worker", "operator", "admin", "agent", "stranger"}
+    assert {path.stem for path in (own / "tokens").iterdir()} == {
+        "viewer",
+        "worker",
+        "operator",
+        "admin",
+        "agent",
+        "stranger",
+    }
 
 
 def test_files_with_credentials_are_their_owners_alone(demo: Demo) -> None:
@@ -161,9 +191,15 @@ def test_the_netrc_holds_the_workers_token(demo: Demo) -> None:
 
 def test_luigid_listens_on_this_machine_alone(demo: Demo) -> None:
     """The scheduler behind the gate has no access control: it must not be reachable from elsewhere."""
-    listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"}
+    listening = {
+        line.split()[1]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if line.split()[3] == "0A"
+    }
     for port in (demo.port, demo.luigid_port):
-        assert {place for place in listening if place.endswith(f":{port:04X}")} == {f"0100007F:{port:04X}"}
+        assert {place for place in listening if place.endswith(f":{port:04X}")} == {
+            f"0100007F:{port:04X}"
+        }
 
 
 @pytest.mark.parametrize(
@@ -180,7 +216,9 @@ def test_luigid_listens_on_this_machine_alone(demo: Demo) -> None:
     ],
 )
 def test_every_printed_command_works_when_pasted(demo: Demo, about: str, shows: str) -> None:
-    """A first try that fails is the last one: each command exits with 0 and shows what its comment says."""
+    """A first try that fails is the last one: each command exits with 0 and shows what its comment
+    says.
+    """
     done = demo.paste(about)
     assert done.returncode == 0, done.stderr
     assert shows in done.stdout
@@ -188,7 +226,9 @@ def test_every_printed_command_works_when_pasted(demo: Demo, about: str, shows: 
 
 
 def test_every_printed_command_is_tried_here(demo: Demo) -> None:
-    """A command that is added to the text has to be added to the tests: eight above, and the worker's below."""
+    """A command that is added to the text has to be added to the tests: eight above, and the
+    worker's below.
+    """
     comments = [line.strip() for line in demo.printed if line.strip().startswith("# ")]
     assert len(comments) == 9
 
@@ -196,7 +236,8 @@ def test_every_printed_command_is_tried_here(demo: Demo) -> None:
 def test_the_worker_has_done_its_work(demo: Demo) -> None:
     """The pasted worker ran all five tasks through the gate, with its own exit code and summary.
 
-    It is pasted once: its run number is the second, and a second run within the same one would find all done.
+    It is pasted once: its run number is the second, and a second run within the same one would find
+    all done.
     """
     done = demo.paste("Run an unmodified luigi worker")
     assert done.returncode == 0, done.stderr
@@ -210,16 +251,37 @@ def test_the_history_pages_work(demo: Demo) -> None:
     """luigid keeps its task history, so the pages about it have something to show."""
     line = next(line for line in demo.printed if "/api/task_list" in line and "viewer.jwt" in line)
     url = f"https://localhost:{demo.port}"
-    page = line.replace(f"{url}/api/task_list -d 'data={{}}'", f"-o /dev/null -w '%{{http_code}}' {url}/history")
-    done = subprocess.run(["bash", "-c", page], cwd=demo.directory, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    page = line.replace(
+        f"{url}/api/task_list -d 'data={{}}'", f"-o /dev/null -w '%{{http_code}}' {url}/history"
+    )
+    done = subprocess.run(
+        ["bash", "-c", page],
+        cwd=demo.directory,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
     assert done.stdout == "200", done.stderr
 
 
 def test_check_finds_nothing_wrong_with_it(demo: Demo) -> None:
     """The settings that the demo writes pass the check, online too."""
-    command = [sys.executable, "-m", "proxy.cli.main", "check", "--config", str(demo.directory / ".demo" / "callgate.toml"), "--online"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stdout.rstrip()[-16:]) == (0, "no problem found"), done.stdout + done.stderr
+    command = [
+        sys.executable,
+        "-m",
+        "proxy.cli.main",
+        "check",
+        "--config",
+        str(demo.directory / ".demo" / "callgate.toml"),
+        "--online",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout.rstrip()[-16:]) == (0, "no problem found"), (
+        done.stdout + done.stderr
+    )
 
 
 def test_a_second_demo_in_the_same_directory_is_refused(demo: Demo) -> None:
@@ -231,8 +293,12 @@ def test_a_second_demo_in_the_same_directory_is_refused(demo: Demo) -> None:
 
 @pytest.mark.parametrize("name", ["PORT", "LUIGID_PORT"])
 def test_a_port_in_use_is_one_clear_line(demo: Demo, tmp_path: Path, name: str) -> None:
-    """The most likely failure names the port and the variable that chooses another, and leaves nothing behind."""
-    ports = dict(zip(("PORT", "LUIGID_PORT"), map(str, free_ports()), strict=True)) | {name: str(demo.port)}
+    """The most likely failure names the port and the variable that chooses another, and leaves
+    nothing behind.
+    """
+    ports = dict(zip(("PORT", "LUIGID_PORT"), map(str, free_ports()), strict=True)) | {
+        name: str(demo.port)
+    }
     line = start_and_fail(tmp_path, **ports)
     assert f"port {demo.port} is in use" in line
     assert f"{name}=" in line
@@ -262,7 +328,9 @@ def start_and_fail(directory: Path, **environ: str) -> str:
 
 
 def test_the_files_are_its_owners_to_write_whatever_the_umask(tmp_path: Path) -> None:
-    """The gate refuses policies that others could write, so the demo, whose user may work with any umask, must not make such."""
+    """The gate refuses policies that others could write, so the demo, whose user may work with any
+    umask, must not make such.
+    """
     before = os.umask(0)
     try:
         files = DemoFiles(tmp_path, 8443, 8082, 9464, tmp_path / "supervisor.sock")
@@ -286,7 +354,12 @@ def test_a_demo_refuses_policies_that_others_can_write(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "proxy.cli.main", "demo", "--dir", ".demo"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(port), "LUIGID_PORT": str(luigid_port)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PORT": str(port),
+            "LUIGID_PORT": str(luigid_port),
+        },
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -299,7 +372,9 @@ def test_a_demo_refuses_policies_that_others_can_write(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_of_it(tmp_path: Path, number: signal.Signals) -> None:
-    """Exit code 0, both ports free again, and no process left; what was edited is kept, and tokens are fresh, at the next start."""
+    """Exit code 0, both ports free again, and no process left; what was edited is kept, and tokens
+    are fresh, at the next start.
+    """
     running = Demo.start(tmp_path)
     below = descendants(running.process.pid)
     assert len(below) >= 4, "luigid, supervisord and its two programs"
@@ -313,11 +388,15 @@ def test_a_signal_ends_all_of_it(tmp_path: Path, number: signal.Signals) -> None
     assert again.stop(number) == 0
     assert edited.read_text().endswith("# mine\n")
     assert (tmp_path / ".demo" / "tokens" / "viewer.jwt").read_text() != before
-    assert (tmp_path / ".demo" / "ca.pem").read_text() == trusted, "a browser that trusts it must not be asked again"
+    assert (tmp_path / ".demo" / "ca.pem").read_text() == trusted, (
+        "a browser that trusts it must not be asked again"
+    )
 
 
 def test_even_kill_9_leaves_no_process(tmp_path: Path) -> None:
-    """The kernel tells the children of the demo's death, and supervisord takes its own programs along."""
+    """The kernel tells the children of the demo's death, and supervisord takes its own programs
+    along.
+    """
     running = Demo.start(tmp_path)
     below = descendants(running.process.pid)
     running.process.kill()

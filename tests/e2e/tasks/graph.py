@@ -1,9 +1,10 @@
 # mypy: ignore-errors
 # Written as luigi's users write: luigi's partial annotations contradict its own documentation.
-"""A graph of some 60 tasks with all that a worker says to a scheduler: failures, retries, batches, messages, tracking, resources.
+"""A graph of some 60 tasks with all that a worker says to a scheduler: failures, retries, batches,
+messages, tracking, resources.
 
-Every output is a file under ``directory``; its content says nothing about who made it or when, so that two runs compare.
-``run_name`` keeps the tasks of several runs apart in one scheduler.
+Every output is a file under ``directory``; its content says nothing about who made it or when, so
+that two runs compare. ``run_name`` keeps the tasks of several runs apart in one scheduler.
 """
 
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ class Leaf(Written):
     """One of many; takes a resource, and tells how far it is."""
 
     number = luigi.IntParameter()
-    secret = luigi.Parameter(default="hunter2", visibility=luigi.parameter.ParameterVisibility.PRIVATE, significant=False)
+    secret = luigi.Parameter(
+        default="hunter2", visibility=luigi.parameter.ParameterVisibility.PRIVATE, significant=False
+    )
     resources = {"database": 1}  # noqa: RUF012  (luigi's own convention)
 
     @property
@@ -86,7 +89,10 @@ class Batched(Written):
     day = luigi.Parameter(batch_method=",".join)
 
     def output(self) -> list[luigi.LocalTarget]:
-        return [luigi.LocalTarget(Path(self.directory) / f"Batched-{day}") for day in self.day.split(",")]
+        return [
+            luigi.LocalTarget(Path(self.directory) / f"Batched-{day}")
+            for day in self.day.split(",")
+        ]
 
     def run(self) -> None:
         for target in self.output():
@@ -124,7 +130,12 @@ class Good(Written):
     def requires(self) -> list[luigi.Task]:
         days = [Batched(day=f"2024-01-{day:02}", **same(self)) for day in range(1, 9)]
         middles = [Middle(number=number, **same(self)) for number in range(4)]
-        return [*middles, *days, Dynamic(**same(self)), *(Flaky(number=n, **same(self)) for n in range(3))]
+        return [
+            *middles,
+            *days,
+            Dynamic(**same(self)),
+            *(Flaky(number=n, **same(self)) for n in range(3)),
+        ]
 
 
 class Everything(Written):
@@ -142,7 +153,9 @@ class Few(Written):
 
 
 class Undecided(Written):
-    """Fails before it can be announced; luigi then tells the scheduler of it by all its parameters, the private ones too."""
+    """Fails before it can be announced; luigi then tells the scheduler of it by all its parameters,
+    the private ones too.
+    """
 
     private = luigi.Parameter(visibility=luigi.parameter.ParameterVisibility.PRIVATE)
 

@@ -1,6 +1,8 @@
 # mypy: ignore-errors
 # Written as luigi's users write: luigi's partial annotations contradict its own documentation.
-"""A module that an attacker makes another's worker import: importing it leaves a trace, running its task another."""
+"""A module that an attacker makes another's worker import: importing it leaves a trace, running its
+task another.
+"""
 
 import os
 from pathlib import Path

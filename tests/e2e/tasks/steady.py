@@ -1,6 +1,8 @@
 # mypy: ignore-errors
 # Written as luigi's users write: luigi's partial annotations contradict its own documentation.
-"""Many small tasks in a few layers, none of which fails by itself: whatever fails here was made to fail by something else."""
+"""Many small tasks in a few layers, none of which fails by itself: whatever fails here was made to
+fail by something else.
+"""
 
 import time
 from pathlib import Path

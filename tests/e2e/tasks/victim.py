@@ -1,6 +1,8 @@
 # mypy: ignore-errors
 # Written as luigi's users write: luigi's partial annotations contradict its own documentation.
-"""The task of an honest worker that is attacked: it runs until a file appears, so that the worker is busy meanwhile."""
+"""The task of an honest worker that is attacked: it runs until a file appears, so that the worker
+is busy meanwhile.
+"""
 
 import os
 import time

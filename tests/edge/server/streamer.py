@@ -1,7 +1,9 @@
-"""A process of its own that relays one upstream's answers, as the gate does, and says how much memory it has needed.
+"""A process of its own that relays one upstream's answers, as the gate does, and says how much
+memory it has needed.
 
-``python -m tests.edge.server.streamer LOOP UPSTREAM_PORT [CERTIFICATE KEY]`` prints the port it listens on; then, for every line
-on its standard input, the highest resident set size so far, in bytes.
+``python -m tests.edge.server.streamer LOOP UPSTREAM_PORT [CERTIFICATE KEY]`` prints the port it
+listens on; then, for every line on its standard input, the highest resident set size so far, in
+bytes.
 """
 
 import asyncio
@@ -31,7 +33,9 @@ async def main(upstream_port: int, files: list[Path]) -> None:
 
 
 def highest() -> int:
-    """The highest resident set size so far, in bytes; `ru_maxrss` would begin with that of the process this one was forked from."""
+    """The highest resident set size so far, in bytes; `ru_maxrss` would begin with that of the
+    process this one was forked from.
+    """
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -39,5 +43,7 @@ def highest() -> int:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=dict(zip(LOOP_NAMES, LOOPS, strict=True))[sys.argv[1]]) as runner:
+    with asyncio.Runner(
+        loop_factory=dict(zip(LOOP_NAMES, LOOPS, strict=True))[sys.argv[1]]
+    ) as runner:
         runner.run(main(int(sys.argv[2]), [Path(name) for name in sys.argv[3:]]))

@@ -12,7 +12,9 @@ both_loops = pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 
 @both_loops
 def test_who_waits_goes_on_within_fire(new_loop: NewLoop) -> None:
-    """At once, as a task of its own, and as often as it waits again; what fires while nobody waits is lost."""
+    """At once, as a task of its own, and as often as it waits again; what fires while nobody waits
+    is lost.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

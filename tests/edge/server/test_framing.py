@@ -8,7 +8,20 @@ from hypothesis import strategies as st
 
 from proxy.edge.server.server import Limits
 from proxy.model import Reason, Reply, Request
-from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, ReadBody, Seen, echo, edge, get, parse_replies, post, run
+from tests.support.edge_server import (
+    LOOP_NAMES,
+    LOOPS,
+    Double,
+    NewLoop,
+    ReadBody,
+    Seen,
+    echo,
+    edge,
+    get,
+    parse_replies,
+    post,
+    run,
+)
 
 H = b"Host: gate\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -111,13 +124,19 @@ ACCEPTED: dict[str, tuple[bytes, bytes]] = {
     "empty query": (get("/a?"), b"GET /a? "),
     "path as it stands": (get("/a/../%2e%2e//b"), b"GET /a/../%2e%2e//b "),
     "body": (post(b"abc"), b"POST / abc"),
-    "length with spaces around": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length:  3 \r\n\r\nabc", b"POST / abc"),
+    "length with spaces around": (
+        b"POST / HTTP/1.1\r\n" + H + b"Content-Length:  3 \r\n\r\nabc",
+        b"POST / abc",
+    ),
     "body of a GET": (b"GET / HTTP/1.1\r\n" + H + b"Content-Length: 3\r\n\r\nabc", b"GET / abc"),
     "chunks": (CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"POST / abcde"),
     "chunk sizes with zeros": (CHUNKED + b"003\r\nabc\r\n00\r\n\r\n", b"POST / abc"),
     "chunk extensions": (CHUNKED + b'3;a=b;c="d"\r\nabc\r\n0;e\r\n\r\n', b"POST / abc"),
     "coding in capitals": (CHUNKED.replace(b"chunked", b"Chunked") + b"0\r\n\r\n", b"POST / "),
-    "underscored length is no length": (b"GET / HTTP/1.1\r\n" + H + b"Content_Length: 3\r\n\r\n", b"GET / "),
+    "underscored length is no length": (
+        b"GET / HTTP/1.1\r\n" + H + b"Content_Length: 3\r\n\r\n",
+        b"GET / ",
+    ),
     "upgrade that is not asked for": (get("/", "Upgrade: websocket"), b"GET / "),
     "blank lines first": (b"\r\n\r\n" + get(), b"GET / "),
     "host with port": (b"GET / HTTP/1.1\r\nHost: gate.example:8443\r\n\r\n", b"GET / "),
@@ -129,7 +148,9 @@ ACCEPTED: dict[str, tuple[bytes, bytes]] = {
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_two_parsers_could_read_differently_is_refused(name: str, new_loop: NewLoop) -> None:
-    """One refusal, recorded; then the end: a request behind the bad one is neither handled nor answered."""
+    """One refusal, recorded; then the end: a request behind the bad one is neither handled nor
+    answered.
+    """
     data, status = REFUSED[name]
 
     async def main() -> None:
@@ -179,12 +200,16 @@ def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
 
 
 def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
-    """An error behind the part that was handed over reaches whoever reads the body, and ends the connection."""
+    """An error behind the part that was handed over reaches whoever reads the body, and ends the
+    connection.
+    """
 
     async def main() -> None:
         double = Double()
         async with edge(double) as gate:
-            replies = parse_replies(await gate.talk(CHUNKED + b"20000\r\n" + b"a" * 0x20000 + b"\r\nzz\r\n" + AFTER))
+            replies = parse_replies(
+                await gate.talk(CHUNKED + b"20000\r\n" + b"a" * 0x20000 + b"\r\nzz\r\n" + AFTER)
+            )
             assert [reply.status for reply in replies] == [400]
             assert double.reasons == [Reason.BAD_REQUEST]
             assert [request.path for request in double.requests] == ["/"]
@@ -194,7 +219,9 @@ def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_what_has_one_reading_is_served(name: str) -> None:
-    """Odd but clear requests reach the handler as they stand, and the next one on the connection is served too."""
+    """Odd but clear requests reach the handler as they stand, and the next one on the connection is
+    served too.
+    """
     data, body = ACCEPTED[name]
 
     async def main() -> None:
@@ -221,7 +248,9 @@ def test_a_credential_given_twice_is_named_as_such() -> None:
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 def test_requests_cut_at_every_byte_give_the_same_answers(new_loop: NewLoop) -> None:
-    """How bytes fall into packets changes nothing: pipelined requests are answered in order, whole and once."""
+    """How bytes fall into packets changes nothing: pipelined requests are answered in order, whole
+    and once.
+    """
     large = b"b" * 300
     data = (
         get("/1")
@@ -233,11 +262,19 @@ def test_requests_cut_at_every_byte_give_the_same_answers(new_loop: NewLoop) -> 
         + b"\r\n"
         + get("/5")
     )
-    expected = [b"GET /1 ", b"POST /2 abc", b"POST / abc", b"POST /3 " + large, b"GET /4?x ", b"GET /5 "]
+    expected = [
+        b"GET /1 ",
+        b"POST /2 abc",
+        b"POST / abc",
+        b"POST /3 " + large,
+        b"GET /4?x ",
+        b"GET /5 ",
+    ]
 
     async def main() -> None:
         double = Double()
-        async with edge(double, Limits(early_bytes=200)) as gate:  # the large one is handed over before its body
+        # the large one is handed over before its body
+        async with edge(double, Limits(early_bytes=200)) as gate:
 
             async def cut(at: int) -> list[Seen]:
                 client = await gate.connect()
@@ -267,7 +304,11 @@ def test_requests_sent_byte_by_byte_give_the_same_answers() -> None:
                 await client.send(data[at : at + 1])
                 await asyncio.sleep(0)
             client.writer.write_eof()
-            assert [reply.body for reply in parse_replies(await client.rest())] == [b"GET /1 ", b"POST / abc", b"POST /2 abcdef"]
+            assert [reply.body for reply in parse_replies(await client.rest())] == [
+                b"GET /1 ",
+                b"POST / abc",
+                b"POST /2 abcdef",
+            ]
 
     run(main())
 
@@ -302,7 +343,10 @@ def test_what_came_before_the_bad_bytes_is_answered() -> None:
         double = Double()
         async with edge(double) as gate:
             replies = parse_replies(await gate.talk(get("/good") + b"garbage\r\n\r\n" + AFTER))
-            assert [(reply.status, reply.body) for reply in replies] == [(200, b"GET /good "), (400, b"bad-request")]
+            assert [(reply.status, reply.body) for reply in replies] == [
+                (200, b"GET /good "),
+                (400, b"bad-request"),
+            ]
             assert double.reasons == [Reason.BAD_REQUEST]
 
     run(main())
@@ -348,7 +392,9 @@ def test_a_head_request_gets_no_body() -> None:
     st.data(),
 )
 def test_any_bytes_give_replies_or_the_end(pieces: list[bytes], data: st.DataObject) -> None:
-    """Whatever is sent, in whatever packets: replies with a status, then a close; no error is left for the loop to log."""
+    """Whatever is sent, in whatever packets: replies with a status, then a close; no error is left
+    for the loop to log.
+    """
     sent = bytearray(b"".join(pieces))
     for at in data.draw(st.lists(st.integers(0, max(len(sent) - 1, 0)), max_size=3)):
         if sent:

@@ -1,4 +1,6 @@
-"""Where a framing error ends things: the edge closes, whatever the client does; what came before is answered, what comes after is not."""
+"""Where a framing error ends things: the edge closes, whatever the client does; what came before is
+answered, what comes after is not.
+"""
 
 import asyncio
 
@@ -6,7 +8,17 @@ import pytest
 
 from proxy.edge.server.server import Limits
 from tests.edge.server.test_framing import AFTER, CHUNKED, REFUSED, H
-from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, edge, get, parse_replies, post, run
+from tests.support.edge_server import (
+    LOOP_NAMES,
+    LOOPS,
+    Double,
+    NewLoop,
+    edge,
+    get,
+    parse_replies,
+    post,
+    run,
+)
 
 MORE: dict[str, tuple[bytes, int]] = {
     # targets (RFC 9112 section 3.2)
@@ -48,7 +60,9 @@ LIMITS = Limits(body_bytes=2_000_000)
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 @pytest.mark.parametrize("name", MORE)
-def test_more_that_two_parsers_could_read_differently_is_refused(name: str, new_loop: NewLoop) -> None:
+def test_more_that_two_parsers_could_read_differently_is_refused(
+    name: str, new_loop: NewLoop
+) -> None:
     """One refusal, recorded; then the end."""
     data, status = MORE[name]
 
@@ -65,7 +79,9 @@ def test_more_that_two_parsers_could_read_differently_is_refused(name: str, new_
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 def test_the_edge_closes_though_the_client_does_not(new_loop: NewLoop) -> None:
-    """After every kind of framing error the end of the connection comes from the edge, and what is sent then is not heard."""
+    """After every kind of framing error the end of the connection comes from the edge, and what is
+    sent then is not heard.
+    """
 
     async def main() -> None:
         async def one(name: str, data: bytes, status: int) -> None:
@@ -85,9 +101,18 @@ def test_the_edge_closes_though_the_client_does_not(new_loop: NewLoop) -> None:
     run(main(), new_loop)
 
 
-@pytest.mark.parametrize("good", [get("/good"), post(b"abc", path="/good"), CHUNKED.replace(b"/ ", b"/good ") + b"3\r\nabc\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "good",
+    [
+        get("/good"),
+        post(b"abc", path="/good"),
+        CHUNKED.replace(b"/ ", b"/good ") + b"3\r\nabc\r\n0\r\n\r\n",
+    ],
+)
 def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
-    """Whatever follows it in the same packet: the good one is answered first, the bad one refused, and no third thing happens."""
+    """Whatever follows it in the same packet: the good one is answered first, the bad one refused,
+    and no third thing happens.
+    """
 
     async def main() -> None:
         async def one(name: str, data: bytes, status: int) -> None:
@@ -96,7 +121,9 @@ def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
                 replies = parse_replies(await gate.talk(good + data + AFTER))
                 assert [reply.status for reply in replies] == [200, status], name
                 assert replies[0].body.split()[1] == b"/good", name
-                assert [request.path for request in double.requests if request.whole] == ["/good"], name
+                assert [request.path for request in double.requests if request.whole] == [
+                    "/good"
+                ], name
                 assert len(double.refusals) == 1, name
 
         await asyncio.gather(*(one(name, data, status) for name, (data, status) in SMALL.items()))
@@ -104,7 +131,10 @@ def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("garbage", [b"\x00", b"\xff" * 10, b"garbage\r\n", b"\r\r\n", b"GET", b"\x16\x03\x01", b"}", b"0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x00", b"\xff" * 10, b"garbage\r\n", b"\r\r\n", b"GET", b"\x16\x03\x01", b"}", b"0\r\n\r\n"],
+)
 def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> None:
     """Bytes behind a body are never taken into it, and never into a request of their own."""
 
@@ -120,7 +150,9 @@ def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> None:
 
 
 def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
-    """How bytes fall into packets decides nothing: one refusal, with the same status, and no request."""
+    """How bytes fall into packets decides nothing: one refusal, with the same status, and no
+    request.
+    """
 
     async def main() -> None:
         double = Double()

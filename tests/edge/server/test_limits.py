@@ -125,11 +125,15 @@ def test_a_client_that_says_nothing_is_closed_without_a_word(said: bytes) -> Non
     ids=["one byte", "head", "body", "large body", "chunk"],
 )
 def test_a_request_that_does_not_arrive_is_refused(begun: bytes, new_loop: NewLoop) -> None:
-    """Head, small body, large body and chunked body each have a deadline; its passing is answered and recorded once."""
+    """Head, small body, large body and chunked body each have a deadline; its passing is answered
+    and recorded once.
+    """
 
     async def main() -> None:
         double = Double()
-        async with edge(double, Limits(header_seconds=SHORT, body_seconds=SHORT, early_bytes=500)) as gate:
+        async with edge(
+            double, Limits(header_seconds=SHORT, body_seconds=SHORT, early_bytes=500)
+        ) as gate:
             client = await gate.connect()
             await client.send(begun)
             assert [reply.status for reply in parse_replies(await client.rest())] == [408]
@@ -176,7 +180,9 @@ def test_an_idle_connection_is_closed() -> None:
 
 
 def test_nobody_is_late_while_the_gate_works() -> None:
-    """While a request is in hand, neither idle time nor the next request's body is the client's fault."""
+    """While a request is in hand, neither idle time nor the next request's body is the client's
+    fault.
+    """
 
     async def main() -> None:
         async with held(Limits(early_bytes=10)) as (gate, go):
@@ -295,7 +301,9 @@ def test_a_reader_that_never_reads_is_cut_behind_tls_too(tmp_path: Path, new_loo
 
     async def main() -> None:
         double = streaming(stream)
-        async with edge(double, Limits(write_seconds=SHORT), tls=server_context(files.certificate, files.key)) as gate:
+        async with edge(
+            double, Limits(write_seconds=SHORT), tls=server_context(files.certificate, files.key)
+        ) as gate:
             client = await gate.connect(upstream_context(files.ca))
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
             client.writer.write(get())
@@ -351,7 +359,9 @@ def test_a_refused_client_that_never_stops_sending_is_cut(monkeypatch: pytest.Mo
     monkeypatch.setattr("proxy.edge.server.connection._LINGER_SECONDS", 0.2)
 
     async def main() -> None:
-        async with edge(Double(refuse_all), Limits(early_bytes=1000, body_bytes=50_000_000)) as gate:
+        async with edge(
+            Double(refuse_all), Limits(early_bytes=1000, body_bytes=50_000_000)
+        ) as gate:
             client = await gate.connect()
             await client.send(post(b"a" * 40_000_000)[:100_000])
             assert (await client.reply()).status == 401
@@ -373,7 +383,9 @@ def test_the_next_request_waits_in_the_socket() -> None:
                 await asyncio.sleep(0.001)
             assert len(only(gate)._queue) <= 2
             go.set()
-            assert [(await client.reply()).body for _ in range(39)] == [b"GET /%d " % n for n in range(1, 40)]
+            assert [(await client.reply()).body for _ in range(39)] == [
+                b"GET /%d " % n for n in range(1, 40)
+            ]
 
     run(main())
 
@@ -477,8 +489,12 @@ def test_a_stream_ends_with_its_reader(tls: bool, tmp_path: Path, new_loop: NewL
 
 
 @both_loops
-def test_a_stream_ends_with_its_reader_even_while_the_upstream_is_silent(tmp_path: Path, new_loop: NewLoop) -> None:
-    """A client known to have gone is reason enough to let the upstream go; it need not say anything more first."""
+def test_a_stream_ends_with_its_reader_even_while_the_upstream_is_silent(
+    tmp_path: Path, new_loop: NewLoop
+) -> None:
+    """A client known to have gone is reason enough to let the upstream go; it need not say anything
+    more first.
+    """
     files = certificate(tmp_path)
 
     class Silent(Parts):
@@ -489,7 +505,9 @@ def test_a_stream_ends_with_its_reader_even_while_the_upstream_is_silent(tmp_pat
 
     async def main() -> None:
         stream = Silent(b"a" * 1000)
-        async with edge(streaming(stream), tls=server_context(files.certificate, files.key)) as gate:
+        async with edge(
+            streaming(stream), tls=server_context(files.certificate, files.key)
+        ) as gate:
             client = await gate.connect(upstream_context(files.ca))
             await client.send(get())
             await client.reader.readuntil(b"\r\n\r\n")
@@ -511,7 +529,10 @@ def test_a_stream_without_length_is_chunked(new_loop: NewLoop) -> None:
         async with edge(streaming(Parts(b"ab", b"", b"c" * 300_000))) as gate:
             replies = parse_replies(await gate.talk(get() + get()))
             assert [reply.body for reply in replies] == [b"ab" + b"c" * 300_000, b""]
-            assert [reply.headers["transfer-encoding"] for reply in replies] == ["chunked", "chunked"]
+            assert [reply.headers["transfer-encoding"] for reply in replies] == [
+                "chunked",
+                "chunked",
+            ]
 
     run(main(), new_loop)
 
@@ -553,7 +574,9 @@ def test_an_answer_that_has_no_body_has_no_length(status: int) -> None:
     async def main() -> None:
         async with edge(Double(answer)) as gate:
             replies = parse_replies(await gate.talk(get() + get()))
-            assert [(reply.status, reply.body, "content-length" in reply.headers) for reply in replies] == [(status, b"", False)] * 2
+            assert [
+                (reply.status, reply.body, "content-length" in reply.headers) for reply in replies
+            ] == [(status, b"", False)] * 2
 
     run(main())
 
@@ -568,7 +591,9 @@ def test_a_whole_answer_of_any_size_arrives(size: int) -> None:
 
     async def main() -> None:
         async with edge(Double(answer)) as gate:
-            assert [reply.body for reply in parse_replies(await gate.talk(get() + get()))] == [body[:size]] * 2
+            assert [reply.body for reply in parse_replies(await gate.talk(get() + get()))] == [
+                body[:size]
+            ] * 2
 
     run(main())
 
@@ -594,7 +619,9 @@ def test_a_client_that_wants_to_close_is_let_go(value: str) -> None:
 
 @both_loops
 def test_a_client_at_rest_is_remembered_for_a_while_only(new_loop: NewLoop) -> None:
-    """The heads that it repeats are let go while it rests, and it is served as before when it comes back."""
+    """The heads that it repeats are let go while it rests, and it is served as before when it comes
+    back.
+    """
 
     async def main() -> None:
         async with edge(Double()) as gate:
@@ -615,7 +642,9 @@ def test_a_client_at_rest_is_remembered_for_a_while_only(new_loop: NewLoop) -> N
 @both_loops
 @pytest.mark.parametrize("at", ["rest", "work"])
 def test_a_connection_ends_with_its_loop(at: str, new_loop: NewLoop) -> None:
-    """A task that waits for a request can be cancelled like any other, and so can one that has a request in hand."""
+    """A task that waits for a request can be cancelled like any other, and so can one that has a
+    request in hand.
+    """
 
     async def main() -> None:
         async with held() as (gate, _):
@@ -636,7 +665,9 @@ def test_a_connection_ends_with_its_loop(at: str, new_loop: NewLoop) -> None:
 
 
 def test_an_answer_can_be_written_before_the_next_bytes_are_looked_at() -> None:
-    """The handler begins while the loop is still telling of the bytes: a request costs no turn of the loop before its work."""
+    """The handler begins while the loop is still telling of the bytes: a request costs no turn of
+    the loop before its work.
+    """
     order = []
 
     async def answer(request: Request, read_body: ReadBody) -> Reply:
@@ -663,8 +694,12 @@ def test_an_answer_can_be_written_before_the_next_bytes_are_looked_at() -> None:
 
 
 @both_loops
-def test_draining_answers_what_has_begun(new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Idle connections close after a moment; a request in hand, one half sent, and a client that has just come are answered."""
+def test_draining_answers_what_has_begun(
+    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle connections close after a moment; a request in hand, one half sent, and a client that
+    has just come are answered.
+    """
     monkeypatch.setattr("proxy.edge.server.connection._FIRST_SECONDS", 20.0)
 
     async def main() -> None:
@@ -677,7 +712,12 @@ def test_draining_answers_what_has_begun(new_loop: NewLoop, monkeypatch: pytest.
             go.clear()
             await busy.send(get("/1"))
             await begun.send(get("/2")[:10])
-            await until(lambda: len(gate.double.requests) == 3 and sum(c._phase != 0 for c in gate.server.connections) == 1)
+            await until(
+                lambda: (
+                    len(gate.double.requests) == 3
+                    and sum(c._phase != 0 for c in gate.server.connections) == 1
+                )
+            )
             draining = asyncio.ensure_future(gate.server.drain(20.0))
             assert await idle.rest() == b""
             await begun.send(get("/2")[10:])
@@ -694,8 +734,12 @@ def test_draining_answers_what_has_begun(new_loop: NewLoop, monkeypatch: pytest.
 
 
 @both_loops
-def test_draining_answers_once_more_on_a_kept_connection(new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that uses its idle connection at the moment of a hand-over is answered, told to close, and loses no call."""
+def test_draining_answers_once_more_on_a_kept_connection(
+    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that uses its idle connection at the moment of a hand-over is answered, told to
+    close, and loses no call.
+    """
     monkeypatch.setattr("proxy.edge.server.server.REST_SECONDS", 20.0)
 
     async def main() -> None:
@@ -735,8 +779,12 @@ def test_draining_waits_for_a_handshake_under_way(tmp_path: Path, new_loop: NewL
     run(main(), new_loop)
 
 
-def test_draining_does_not_wait_for_a_client_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that has just come gets a moment for its first bytes, and not the whole time of a head."""
+def test_draining_does_not_wait_for_a_client_that_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that has just come gets a moment for its first bytes, and not the whole time of a
+    head.
+    """
     monkeypatch.setattr("proxy.edge.server.connection._FIRST_SECONDS", SHORT)
 
     async def main() -> None:
@@ -771,12 +819,17 @@ def test_a_client_is_named_by_its_socket() -> None:
         double = Double()
         async with edge(double) as gate:
             client = await gate.connect()
-            await client.send(get("/", "X-Forwarded-For: 6.6.6.6", "User-Agent: one") + get("/", "User-Agent: " + "two" * 100))
+            await client.send(
+                get("/", "X-Forwarded-For: 6.6.6.6", "User-Agent: one")
+                + get("/", "User-Agent: " + "two" * 100)
+            )
             await client.reply()
             await client.reply()
             port = client.writer.get_extra_info("sockname")[1]
             origins = [request.origin for request in double.requests]
-            assert [(origin.address, origin.port, origin.tls) for origin in origins] == [("127.0.0.1", port, None)] * 2
+            assert [(origin.address, origin.port, origin.tls) for origin in origins] == [
+                ("127.0.0.1", port, None)
+            ] * 2
             assert [origin.user_agent for origin in origins] == ["one", ("two" * 100)[:256]]
             ids = [request.id for request in double.requests]
             assert len(set(ids)) == 2
@@ -786,14 +839,18 @@ def test_a_client_is_named_by_its_socket() -> None:
 
 
 @both_loops
-def test_tls_clients_are_served_alike(tmp_path: Path, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_clients_are_served_alike(
+    tmp_path: Path, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keep-alive, large bodies both ways, refusals and closing work behind TLS as in front of it."""
     monkeypatch.setattr("proxy.edge.server.connection._LINGER_SECONDS", 0.5)
     files = certificate(tmp_path)
 
     async def main() -> None:
         double = Double()
-        async with edge(double, Limits(early_bytes=1000), tls=server_context(files.certificate, files.key)) as gate:
+        async with edge(
+            double, Limits(early_bytes=1000), tls=server_context(files.certificate, files.key)
+        ) as gate:
             trusted: ssl.SSLContext = upstream_context(files.ca)
             client = await gate.connect(trusted)
             for size in (0, 10, 3_000_000):

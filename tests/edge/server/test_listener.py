@@ -13,13 +13,25 @@ from proxy.edge.server.connection import Connection
 from proxy.edge.server.listener import _origin, bind
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.model import Reason
-from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, certificate, edge, get, run, until
+from tests.support.edge_server import (
+    LOOP_NAMES,
+    LOOPS,
+    Double,
+    NewLoop,
+    certificate,
+    edge,
+    get,
+    run,
+    until,
+)
 
 both_loops = pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 
 
 @both_loops
-def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path, new_loop: NewLoop) -> None:
+def test_a_handshake_that_never_ends_is_counted_and_ended(
+    tmp_path: Path, new_loop: NewLoop
+) -> None:
     """Who says nothing holds a place until the handshake's deadline, and gives it back then."""
     files = certificate(tmp_path)
 
@@ -43,14 +55,22 @@ def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path, new_lo
 
 
 @both_loops
-@pytest.mark.parametrize("hello", [get(), b"\x16\x03\x01\x00\x05hello", os.urandom(300)], ids=["http", "bad hello", "noise"])
-def test_a_handshake_that_fails_gives_its_place_back(hello: bytes, tmp_path: Path, new_loop: NewLoop) -> None:
+@pytest.mark.parametrize(
+    "hello",
+    [get(), b"\x16\x03\x01\x00\x05hello", os.urandom(300)],
+    ids=["http", "bad hello", "noise"],
+)
+def test_a_handshake_that_fails_gives_its_place_back(
+    hello: bytes, tmp_path: Path, new_loop: NewLoop
+) -> None:
     """What is no TLS is closed at once, and nothing is logged about it by the loop."""
     files = certificate(tmp_path)
 
     async def main() -> None:
         double = Double()
-        async with edge(double, tls=server_context(files.certificate, files.key), per_address=1) as gate:
+        async with edge(
+            double, tls=server_context(files.certificate, files.key), per_address=1
+        ) as gate:
             for _ in range(3):
                 client = await gate.connect()
                 await client.send(hello)
@@ -66,7 +86,9 @@ def test_a_handshake_that_fails_gives_its_place_back(hello: bytes, tmp_path: Pat
 @both_loops
 @pytest.mark.parametrize("caps", [(2, 100), (100, 2)], ids=["total", "per address"])
 def test_connections_are_capped(caps: tuple[int, int], new_loop: NewLoop) -> None:
-    """One too many is closed unanswered and recorded; those that are in are served; a place that is left is free."""
+    """One too many is closed unanswered and recorded; those that are in are served; a place that is
+    left is free.
+    """
 
     async def main() -> None:
         double = Double()
@@ -114,7 +136,9 @@ def test_a_flood_at_the_door_does_not_stop_those_inside(new_loop: NewLoop) -> No
 
 
 @both_loops
-def test_a_new_certificate_is_used_without_dropping_a_connection(tmp_path: Path, new_loop: NewLoop) -> None:
+def test_a_new_certificate_is_used_without_dropping_a_connection(
+    tmp_path: Path, new_loop: NewLoop
+) -> None:
     """New handshakes get the new certificate; a connection made under the old one goes on."""
     files = certificate(tmp_path / "live")
     old = upstream_context(files.ca)
@@ -157,7 +181,9 @@ def test_a_closed_door_lets_nobody_in(new_loop: NewLoop) -> None:
 
 @both_loops
 def test_accepted_sockets_do_not_hold_back(new_loop: NewLoop) -> None:
-    """Small answers leave at once, and the kernel keeps little of a long one: both come from the listening socket."""
+    """Small answers leave at once, and the kernel keeps little of a long one: both come from the
+    listening socket.
+    """
 
     async def main() -> None:
         async with edge(Double()) as gate:
@@ -173,19 +199,27 @@ def test_accepted_sockets_do_not_hold_back(new_loop: NewLoop) -> None:
 
 @both_loops
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_closed_connection_leaves_nothing_behind(tls: bool, tmp_path: Path, new_loop: NewLoop) -> None:
-    """A worker makes one connection a call: what they leave must not wait for the garbage collector."""
+def test_a_closed_connection_leaves_nothing_behind(
+    tls: bool, tmp_path: Path, new_loop: NewLoop
+) -> None:
+    """A worker makes one connection a call: what they leave must not wait for the garbage
+    collector.
+    """
     files = certificate(tmp_path)
 
     async def main() -> None:
-        async with edge(Double(), tls=server_context(files.certificate, files.key) if tls else None) as gate:
+        async with edge(
+            Double(), tls=server_context(files.certificate, files.key) if tls else None
+        ) as gate:
             for _ in range(5):
                 client = await gate.connect(upstream_context(files.ca) if tls else None)
                 await client.send(get("/", "Connection: close"))
                 await client.rest()
             await until(lambda: not gate.listener._total)
             await asyncio.sleep(0)
-            await until(lambda: not any(isinstance(thing, Connection) for thing in gc.get_objects()))
+            await until(
+                lambda: not any(isinstance(thing, Connection) for thing in gc.get_objects())
+            )
 
     gc.collect()
     gc.disable()
@@ -205,7 +239,9 @@ def test_a_closed_connection_leaves_nothing_behind(tls: bool, tmp_path: Path, ne
         ("fe80::1%eth0", "fe80::1%eth0", "fe80::/64"),
     ],
 )
-def test_addresses_are_counted_by_who_can_choose_them(peer: str, address: str, counted_as: str) -> None:
+def test_addresses_are_counted_by_who_can_choose_them(
+    peer: str, address: str, counted_as: str
+) -> None:
     """An IPv6 host has a /64 to itself; an IPv4 host is one however the socket spells it."""
     assert _origin(peer) == (address, counted_as)
 

@@ -1,4 +1,6 @@
-"""Remembered heads: a reader that remembers says of any bytes what one says that reads every head anew."""
+"""Remembered heads: a reader that remembers says of any bytes what one says that reads every head
+anew.
+"""
 
 from itertools import pairwise
 
@@ -33,20 +35,33 @@ class Told:
         self.requests.append(request)
         heads = list(request.headers.items())  # their order too
         self.events.append(
-            (request.id, request.verb, request.path, request.query, heads, request.body, request.origin, request.whole, expects)
+            (
+                request.id,
+                request.verb,
+                request.path,
+                request.query,
+                heads,
+                request.body,
+                request.origin,
+                request.whole,
+                expects,
+            )
         )
 
     def on_rest(self, body: bytes) -> None:
         self.events.append(body)
 
 
-def read(packets: list[bytes], *, anew: bool, limits: Limits = LIMITS) -> tuple[list[object], RequestReader, Told]:
+def read(
+    packets: list[bytes], *, anew: bool, limits: Limits = LIMITS
+) -> tuple[list[object], RequestReader, Told]:
     """What a reader tells of `packets`, and how it stands after each of them."""
     told = Told()
     reader = RequestReader(told, limits)
     for packet in packets:
         if anew:
-            reader.forget()  # the strict road alone: a head is looked for in the beginning of a packet
+            # the strict road alone: a head is looked for in the beginning of a packet
+            reader.forget()
         try:
             reader.feed(packet)
         except Rejected as error:
@@ -107,15 +122,23 @@ ODD = [
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize("request_", PLAIN, ids=range(len(PLAIN)))
-def test_a_head_that_comes_again_is_read_from_memory(request_: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, ahead of its answer, or its body apart: the parser is not asked a second time; the headers are the same object."""
+def test_a_head_that_comes_again_is_read_from_memory(
+    request_: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, ahead of its answer, or its body apart: the parser is not asked a second time; the
+    headers are the same object.
+    """
     told = Told()
     reader = RequestReader(told, LIMITS)
     reader.feed(request_)
     assert len(reader._heads.known) == 1
     monkeypatch.setattr(reader, "_parse", None)
     head = request_.index(b"\r\n\r\n") + 4
-    for packets in ([request_], [request_ * 2], [request_[:head], request_[head : head + 2], request_[head + 2 :]]):
+    for packets in (
+        [request_],
+        [request_ * 2],
+        [request_[:head], request_[head : head + 2], request_[head + 2 :]],
+    ):
         for packet in packets:
             reader.feed(packet)
     assert [request.verb for request in told.requests] == [told.requests[0].verb] * 5
@@ -123,20 +146,30 @@ def test_a_head_that_comes_again_is_read_from_memory(request_: bytes, monkeypatc
 
 
 def test_lengths_may_differ() -> None:
-    """Heads that differ in the length alone are one, and each request has its own length among its headers."""
+    """Heads that differ in the length alone are one, and each request has its own length among its
+    headers.
+    """
     bodies = [b"a" * size for size in (1, 22, 3, 57, 0, 58)]
     _, reader, told = read([post(body) for body in bodies], anew=False)
     assert len(reader._heads.known) == 1
     assert [request.body for request in told.requests] == bodies
-    assert [request.headers[b"content-length"] for request in told.requests] == [b"%d" % len(body) for body in bodies]
+    assert [request.headers[b"content-length"] for request in told.requests] == [
+        b"%d" % len(body) for body in bodies
+    ]
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("before", [b"", PLAIN[2]], ids=["first", "after"])
 def test_odd_requests_are_read_alike_in_any_two_pieces(before: bytes, odd: bytes) -> None:
-    """Twice the same, then another, cut at every point; a good one behind it shows where the reader thinks it is."""
+    """Twice the same, then another, cut at every point; a good one behind it shows where the reader
+    thinks it is.
+    """
     data = before + odd + odd + PLAIN[2] + odd
-    assert_same([before, odd, odd, PLAIN[2], PLAIN[2], odd] if before else [odd, odd, PLAIN[2], PLAIN[2], odd])
+    assert_same(
+        [before, odd, odd, PLAIN[2], PLAIN[2], odd]
+        if before
+        else [odd, odd, PLAIN[2], PLAIN[2], odd]
+    )
     for at in range(1, len(data) if len(data) < 1500 else 400):
         assert_same([data[:at], data[at:]])
         assert_same([odd, data[:at], data[at:]])
@@ -163,12 +196,29 @@ def test_a_known_head_with_one_other_byte_is_read_anew(position: int) -> None:
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.lists(st.one_of(st.sampled_from(PLAIN), st.sampled_from(PLAIN), st.sampled_from(ODD), st.binary(max_size=20)), max_size=12),
-    st.lists(st.tuples(st.integers(0, 1 << 16), st.sampled_from(["change", "insert", "delete"]), st.integers(0, 255)), max_size=2),
+    st.lists(
+        st.one_of(
+            st.sampled_from(PLAIN),
+            st.sampled_from(PLAIN),
+            st.sampled_from(ODD),
+            st.binary(max_size=20),
+        ),
+        max_size=12,
+    ),
+    st.lists(
+        st.tuples(
+            st.integers(0, 1 << 16),
+            st.sampled_from(["change", "insert", "delete"]),
+            st.integers(0, 255),
+        ),
+        max_size=2,
+    ),
     st.lists(st.integers(0, 1 << 16), max_size=8),
     st.booleans(),
 )
-def test_any_bytes_are_read_alike(pieces: list[bytes], mangling: list[tuple[int, str, int]], places: list[int], known: bool) -> None:
+def test_any_bytes_are_read_alike(
+    pieces: list[bytes], mangling: list[tuple[int, str, int]], places: list[int], known: bool
+) -> None:
     """Requests that repeat, some of them odd, mangled here and there, in any packets."""
     data = bytearray(b"".join(pieces))
     for place, how, byte in mangling:

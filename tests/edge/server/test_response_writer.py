@@ -43,7 +43,9 @@ class Clogged:
 def free_writer() -> tuple[ReplyWriter, Clogged]:
     """A writer whose client keeps up."""
     clog = Clogged()
-    return ReplyWriter(cast(asyncio.Transport, clog), cast(asyncio.AbstractEventLoop, clog), 30.0), clog
+    return ReplyWriter(
+        cast(asyncio.Transport, clog), cast(asyncio.AbstractEventLoop, clog), 30.0
+    ), clog
 
 
 def clogged_writer() -> tuple[ReplyWriter, Clogged]:
@@ -91,12 +93,16 @@ def test_a_small_reply_is_one_write_and_no_coroutine() -> None:
     """Head and body go out together, in one record of TLS, and there is nothing to wait for."""
     writer, clog = free_writer()
     assert writer.send(SMALL, b"D", head_only=False, close=False) is None
-    assert clog.written == [b"HTTP/1.1 200 OK\r\nDate: D\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc"]
+    assert clog.written == [
+        b"HTTP/1.1 200 OK\r\nDate: D\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc"
+    ]
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["catches up", "leaves"])
 async def test_a_reply_that_the_client_does_not_take_is_waited_for(gone: bool) -> None:
-    """It is written once; another follows when the client has caught up, and none when it has left instead."""
+    """It is written once; another follows when the client has caught up, and none when it has left
+    instead.
+    """
     writer, clog = free_writer()
     clog.wrote = writer.pause
     sending = writer.send(SMALL, b"D", head_only=False, close=False)
@@ -141,7 +147,9 @@ class Parts:
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 async def test_a_stream_is_written_in_small_pieces_as_the_client_takes_them(chunked: bool) -> None:
-    """However long its parts: one piece, then a wait for the client, then the next; nothing is lost, and an empty part is no end."""
+    """However long its parts: one piece, then a wait for the client, then the next; nothing is
+    lost, and an empty part is no end.
+    """
     writer, clog = free_writer()
     whole = bytes(range(256)) * 1000
     parts = Parts(b"ab", b"", whole, b"end")
@@ -174,7 +182,9 @@ async def test_a_client_that_leaves_gets_no_further_piece() -> None:
     """What is left of a long part is not written into a closed connection."""
     writer, clog = free_writer()
     parts = Parts(b"a" * 1_000_000)
-    sending = writer.send(Reply(200, stream=parts, length=1_000_000), b"D", head_only=False, close=False)
+    sending = writer.send(
+        Reply(200, stream=parts, length=1_000_000), b"D", head_only=False, close=False
+    )
     assert sending is not None
     clog.wrote = lambda: writer.pause() if len(clog.written) == 3 else None
     waiting = asyncio.ensure_future(sending)
@@ -187,14 +197,54 @@ async def test_a_client_that_leaves_gets_no_further_piece() -> None:
 
 
 HEADS: dict[str, tuple[Reply, bool, bool, bytes]] = {
-    "whole": (Reply(200, b"abc", b"text/plain"), False, False, b"200 OK|Date: D|Content-Type: text/plain|Content-Length: 3"),
-    "empty": (Reply(200, b"", b"a/b"), False, False, b"200 OK|Date: D|Content-Type: a/b|Content-Length: 0"),
-    "closing": (Reply(400, b"", b"a/b"), False, True, b"400 Bad Request|Date: D|Content-Type: a/b|Content-Length: 0|Connection: close"),
-    "phrase": (Reply(403, b"", b"a/b", phrase=b"why"), False, False, b"403 why|Date: D|Content-Type: a/b|Content-Length: 0"),
-    "odd status": (Reply(499, b"", b"a/b"), False, False, b"499 |Date: D|Content-Type: a/b|Content-Length: 0"),
-    "headers": (Reply(204, headers=((b"X", b"1"), (b"Y", b"2"))), False, False, b"204 No Content|Date: D|X: 1|Y: 2"),
-    "HEAD of a body": (Reply(200, b"abc", b"a/b"), True, False, b"200 OK|Date: D|Content-Type: a/b|Content-Length: 3"),
-    "HEAD with a length": (Reply(200, b"", b"a/b", length=9), True, False, b"200 OK|Date: D|Content-Type: a/b|Content-Length: 9"),
+    "whole": (
+        Reply(200, b"abc", b"text/plain"),
+        False,
+        False,
+        b"200 OK|Date: D|Content-Type: text/plain|Content-Length: 3",
+    ),
+    "empty": (
+        Reply(200, b"", b"a/b"),
+        False,
+        False,
+        b"200 OK|Date: D|Content-Type: a/b|Content-Length: 0",
+    ),
+    "closing": (
+        Reply(400, b"", b"a/b"),
+        False,
+        True,
+        b"400 Bad Request|Date: D|Content-Type: a/b|Content-Length: 0|Connection: close",
+    ),
+    "phrase": (
+        Reply(403, b"", b"a/b", phrase=b"why"),
+        False,
+        False,
+        b"403 why|Date: D|Content-Type: a/b|Content-Length: 0",
+    ),
+    "odd status": (
+        Reply(499, b"", b"a/b"),
+        False,
+        False,
+        b"499 |Date: D|Content-Type: a/b|Content-Length: 0",
+    ),
+    "headers": (
+        Reply(204, headers=((b"X", b"1"), (b"Y", b"2"))),
+        False,
+        False,
+        b"204 No Content|Date: D|X: 1|Y: 2",
+    ),
+    "HEAD of a body": (
+        Reply(200, b"abc", b"a/b"),
+        True,
+        False,
+        b"200 OK|Date: D|Content-Type: a/b|Content-Length: 3",
+    ),
+    "HEAD with a length": (
+        Reply(200, b"", b"a/b", length=9),
+        True,
+        False,
+        b"200 OK|Date: D|Content-Type: a/b|Content-Length: 9",
+    ),
     "HEAD without": (Reply(200, b"", b"a/b"), True, False, b"200 OK|Date: D|Content-Type: a/b"),
 }
 
@@ -208,7 +258,9 @@ def test_heads_say_how_the_body_ends(name: str) -> None:
 
 
 def test_what_heads_have_in_common_is_remembered_in_bounds() -> None:
-    """The constant part of a head is put together once; refusals, whose phrases all differ, do not pile up."""
+    """The constant part of a head is put together once; refusals, whose phrases all differ, do not
+    pile up.
+    """
     for number in range(1000):
         encode_head(Reply(403, b"", phrase=b"%d" % number), b"D", head_only=False, close=False)
     info = _around.cache_info()

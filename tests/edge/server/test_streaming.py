@@ -20,8 +20,12 @@ PART = bytes(range(256)) * 256
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 @pytest.mark.parametrize("loop", LOOP_NAMES)
-def test_a_long_answer_costs_little_memory(loop: str, framing: str, tls: bool, tmp_path: Path) -> None:
-    """50 MB to a client that reads only once everything in between is full: whole, and the process has hardly grown."""
+def test_a_long_answer_costs_little_memory(
+    loop: str, framing: str, tls: bool, tmp_path: Path
+) -> None:
+    """50 MB to a client that reads only once everything in between is full: whole, and the process
+    has hardly grown.
+    """
     files = certificate(tmp_path)
     length = 0  # of the next answer
     sent = 0
@@ -30,12 +34,18 @@ def test_a_long_answer_costs_little_memory(loop: str, framing: str, tls: bool, t
         nonlocal sent
         while True:
             await conversation.request()
-            head = b"Content-Length: %d" % length if framing == "length" else b"Transfer-Encoding: chunked"
+            head = (
+                b"Content-Length: %d" % length
+                if framing == "length"
+                else b"Transfer-Encoding: chunked"
+            )
             await conversation.say(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
             sent = 0
             while sent < length:
                 part = PART[: length - sent]
-                await conversation.say(part if framing == "length" else b"%x\r\n%b\r\n" % (len(part), part))
+                await conversation.say(
+                    part if framing == "length" else b"%x\r\n%b\r\n" % (len(part), part)
+                )
                 sent += len(part)
             if framing == "chunks":
                 await conversation.say(b"0\r\n\r\n")
@@ -62,7 +72,15 @@ def test_a_long_answer_costs_little_memory(loop: str, framing: str, tls: bool, t
         async with upstream(script) as seen:
             names = [str(files.certificate), str(files.key)] if tls else []
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.edge.server.streamer", loop, str(seen.port), *names, stdin=-1, stdout=-1, cwd=ROOT
+                sys.executable,
+                "-m",
+                "tests.edge.server.streamer",
+                loop,
+                str(seen.port),
+                *names,
+                stdin=-1,
+                stdout=-1,
+                cwd=ROOT,
             )
             assert process.stdin
             assert process.stdout
@@ -75,9 +93,12 @@ def test_a_long_answer_costs_little_memory(loop: str, framing: str, tls: bool, t
                 return int(await process.stdout.readline())
 
             context = upstream_context(files.ca) if tls else None
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost" if tls else None)
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname="localhost" if tls else None
+            )
             client = Client(reader, writer)
-            for size in (1000, 400_000):  # what every process needs once: code, buffers of the loop and of TLS
+            # what every process needs once: code, buffers of the loop and of TLS
+            for size in (1000, 400_000):
                 length = size
                 await client.send(get())
                 await answer(client)

@@ -15,7 +15,9 @@ def failed(breaker: Breaker, times: int, now: float) -> None:
 
 
 def test_few_failures_do_not_open_it() -> None:
-    """A success in between starts the count anew: only failures in a row say that the upstream is down."""
+    """A success in between starts the count anew: only failures in a row say that the upstream is
+    down.
+    """
     breaker = Breaker()
     for _ in range(3):
         failed(breaker, FAILURES - 1, 0.0)
@@ -29,11 +31,17 @@ def test_open_circuit_refuses_at_once_and_says_when_to_come_back() -> None:
     failed(breaker, FAILURES, 100.0)
     with pytest.raises(Unavailable) as caught:
         breaker.admit(100.0)
-    assert (caught.value.reason, caught.value.retry_after, caught.value.sent) == (Reason.UPSTREAM_UNREACHABLE, 1, False)
+    assert (caught.value.reason, caught.value.retry_after, caught.value.sent) == (
+        Reason.UPSTREAM_UNREACHABLE,
+        1,
+        False,
+    )
 
 
 def test_one_probe_decides() -> None:
-    """After the pause one caller tries, the others wait for what it finds; a success closes the circuit for all."""
+    """After the pause one caller tries, the others wait for what it finds; a success closes the
+    circuit for all.
+    """
     breaker = Breaker()
     failed(breaker, FAILURES, 0.0)
     breaker.admit(FIRST)

@@ -88,10 +88,22 @@ async def test_different_views_are_not_mixed(made: tuple[SharedLeg, ManualLeg, C
     """The key is the whole encoded call: another body, path or encoding is another call."""
     shared, leg, _ = made
     other = [
-        Outbound("POST", b"/api/task_list", b"form", b'data={"a":1}', effect="view", cacheable=True),
-        Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view", cacheable=True, accept_gzip=True),
+        Outbound(
+            "POST", b"/api/task_list", b"form", b'data={"a":1}', effect="view", cacheable=True
+        ),
+        Outbound(
+            "POST",
+            b"/api/task_list",
+            b"form",
+            b"data={}",
+            effect="view",
+            cacheable=True,
+            accept_gzip=True,
+        ),
     ]
-    callers = [asyncio.ensure_future(shared.forward(RECEIPT, outbound)) for outbound in (VIEW, *other)]
+    callers = [
+        asyncio.ensure_future(shared.forward(RECEIPT, outbound)) for outbound in (VIEW, *other)
+    ]
     await turn()
     assert len(leg.pending) == 2  # the bound on views
     leg.answer(b"1")
@@ -101,8 +113,12 @@ async def test_different_views_are_not_mixed(made: tuple[SharedLeg, ManualLeg, C
     assert [(await caller).body for caller in callers] == [b"1", b"2", b"3"]
 
 
-async def test_answer_is_kept_for_a_moment_and_no_longer(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
-    """Within a second the same view is answered from memory, then asked for again; a fresh method always is."""
+async def test_answer_is_kept_for_a_moment_and_no_longer(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
+    """Within a second the same view is answered from memory, then asked for again; a fresh method
+    always is.
+    """
     shared, leg, clock = made
     for outbound, again in ((VIEW, False), (FRESH, True)):
         first = asyncio.ensure_future(shared.forward(RECEIPT, outbound))
@@ -144,8 +160,12 @@ async def test_act_empties_the_cache(made: tuple[SharedLeg, ManualLeg, Clock], e
         await act
 
 
-async def test_nobody_joins_a_flight_older_than_an_act(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
-    """Who asks after an act gets an answer that was asked for after it, though an older call is still under way."""
+async def test_nobody_joins_a_flight_older_than_an_act(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
+    """Who asks after an act gets an answer that was asked for after it, though an older call is
+    still under way.
+    """
     shared, leg, _ = made
     early = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
     await turn()
@@ -166,11 +186,17 @@ async def test_nobody_joins_a_flight_older_than_an_act(made: tuple[SharedLeg, Ma
     assert (await again).body == b"current"
 
 
-async def test_heartbeats_pass_and_leave_the_cache_alone(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_heartbeats_pass_and_leave_the_cache_alone(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
     """A ping neither waits for a view nor empties the cache: fifty workers ping every second."""
     shared, leg, _ = made
     views = [
-        asyncio.ensure_future(shared.forward(RECEIPT, Outbound("POST", path, b"form", b"", effect="view", cacheable=True)))
+        asyncio.ensure_future(
+            shared.forward(
+                RECEIPT, Outbound("POST", path, b"form", b"", effect="view", cacheable=True)
+            )
+        )
         for path in (b"/1", b"/2", b"/3")
     ]
     await turn()
@@ -183,7 +209,11 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(made: tuple[SharedLeg, 
     leg.answer()
     leg.answer()
     await turn()
-    assert (await shared.forward(RECEIPT, Outbound("POST", b"/1", b"form", b"", effect="view", cacheable=True))).body == b"x"
+    assert (
+        await shared.forward(
+            RECEIPT, Outbound("POST", b"/1", b"form", b"", effect="view", cacheable=True)
+        )
+    ).body == b"x"
     leg.answer()
     assert [(await view).body for view in views] == [b"x"] * 3
 
@@ -193,10 +223,17 @@ def view_of(name: str, path: str) -> Outbound:
     return Outbound("POST", path.encode(), b"form", b"data={}", effect="view", viewer=name)
 
 
-async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
-    """Whoever asks for thirty things at once has them one by one; who asks for one thing meanwhile has it next."""
+async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
+    """Whoever asks for thirty things at once has them one by one; who asks for one thing meanwhile
+    has it next.
+    """
     shared, leg, _ = made
-    crowd = [asyncio.ensure_future(shared.forward(RECEIPT, view_of("loud", f"/{number}"))) for number in range(30)]
+    crowd = [
+        asyncio.ensure_future(shared.forward(RECEIPT, view_of("loud", f"/{number}")))
+        for number in range(30)
+    ]
     await turn()
     quiet = asyncio.ensure_future(shared.forward(RECEIPT, view_of("quiet", "/is_paused")))
     await turn()
@@ -216,12 +253,21 @@ async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(made: tuple[Sh
     assert leg.sent[4:] == [b"/%d" % number for number in range(3, 30)]
 
 
-async def test_who_joins_a_flight_that_waits_brings_it_forward(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
-    """That another asked for the same before, behind much else, costs nobody their turn; it is still one call."""
+async def test_who_joins_a_flight_that_waits_brings_it_forward(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
+    """That another asked for the same before, behind much else, costs nobody their turn; it is
+    still one call.
+    """
     shared, leg, _ = made
-    crowd = [asyncio.ensure_future(shared.forward(RECEIPT, view_of("loud", f"/{number}"))) for number in range(30)]
+    crowd = [
+        asyncio.ensure_future(shared.forward(RECEIPT, view_of("loud", f"/{number}")))
+        for number in range(30)
+    ]
     await turn()
-    quiet = [asyncio.ensure_future(shared.forward(RECEIPT, view_of("quiet", "/29"))) for _ in range(2)]
+    quiet = [
+        asyncio.ensure_future(shared.forward(RECEIPT, view_of("quiet", "/29"))) for _ in range(2)
+    ]
     await turn()
     leg.answer()
     leg.answer()
@@ -234,7 +280,9 @@ async def test_who_joins_a_flight_that_waits_brings_it_forward(made: tuple[Share
     assert len(leg.sent) == 30
 
 
-async def test_failure_is_everybodys_and_is_not_kept(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_failure_is_everybodys_and_is_not_kept(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
     """When the shared call fails all who waited for it hear why, and the next caller tries anew."""
     shared, leg, _ = made
     callers = [asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(3)]
@@ -262,7 +310,9 @@ async def test_long_answer_belongs_to_one_caller(made: tuple[SharedLeg, ManualLe
     assert (await second).body == b"own"
 
 
-async def test_caller_who_leaves_takes_nobody_along(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_caller_who_leaves_takes_nobody_along(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
     """The first caller's leaving does not end the call for those who share it."""
     shared, leg, _ = made
     first = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
@@ -274,7 +324,9 @@ async def test_caller_who_leaves_takes_nobody_along(made: tuple[SharedLeg, Manua
     assert (await second).body == b"still"
 
 
-async def test_a_stream_that_nobody_waits_for_is_given_up(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_a_stream_that_nobody_waits_for_is_given_up(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
     """All callers left before it came: it is closed, or its connection would be held for ever."""
     shared, leg, _ = made
     callers = [asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(3)]
@@ -288,7 +340,9 @@ async def test_a_stream_that_nobody_waits_for_is_given_up(made: tuple[SharedLeg,
     assert stream.closed
 
 
-async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
     """The caller who was given it has gone before it could take it."""
     shared, leg, _ = made
     caller = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
@@ -304,7 +358,9 @@ async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(made: tu
     await turn()
 
 
-async def test_when_the_first_leaves_the_next_has_the_stream(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_when_the_first_leaves_the_next_has_the_stream(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
     """A stream goes to the first who still waits; no second call is made for it."""
     shared, leg, _ = made
     first, second = (asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(2))
@@ -318,7 +374,14 @@ async def test_when_the_first_leaves_the_next_has_the_stream(made: tuple[SharedL
 
 def view(number: int, size: int = 0) -> Outbound:
     """A view of its own."""
-    return Outbound("POST", b"/api/task_search", b"form", b"data=%d " % number + b" " * size, effect="view", cacheable=True)
+    return Outbound(
+        "POST",
+        b"/api/task_search",
+        b"form",
+        b"data=%d " % number + b" " * size,
+        effect="view",
+        cacheable=True,
+    )
 
 
 async def kept(shared: SharedLeg, leg: ManualLeg, outbound: Outbound, body: bytes = b"x") -> bool:
@@ -332,13 +395,22 @@ async def kept(shared: SharedLeg, leg: ManualLeg, outbound: Outbound, body: byte
     return not asked
 
 
-async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
-    """Eight megabytes, calls and answers together; what is over is dropped as soon as anything else is kept."""
+async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
+    """Eight megabytes, calls and answers together; what is over is dropped as soon as anything else
+    is kept.
+    """
     shared, leg, clock = made
     for number in range(20):
         assert not await kept(shared, leg, view(number, 200_000), b"y" * 800_000)
         assert shared._cached_bytes <= 8_388_608
-    assert [await kept(shared, leg, view(number, 200_000)) for number in (19, 12, 11, 0)] == [True, True, False, False]
+    assert [await kept(shared, leg, view(number, 200_000)) for number in (19, 12, 11, 0)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert not await kept(shared, leg, view(99, 9_000_000))  # larger than all of it
     assert not await kept(shared, leg, view(99, 9_000_000))
     clock.time += 1.0
@@ -360,7 +432,9 @@ async def test_where_another_process_may_act_nothing_is_kept() -> None:
     assert not shared._cache
 
 
-async def test_what_its_caller_wants_whole_is_not_cut(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_what_its_caller_wants_whole_is_not_cut(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
     """A page is read whole to be mended, up to more bytes than are shared."""
     shared, leg, _ = made
     page = replace(VIEW, whole=4 * 1024 * 1024)
@@ -371,8 +445,12 @@ async def test_what_its_caller_wants_whole_is_not_cut(made: tuple[SharedLeg, Man
     await asked
 
 
-async def test_what_is_kept_can_be_changed_while_it_serves(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
-    """When another process acts, too, from now on: nothing is given again. And again when it does no longer."""
+async def test_what_is_kept_can_be_changed_while_it_serves(
+    made: tuple[SharedLeg, ManualLeg, Clock],
+) -> None:
+    """When another process acts, too, from now on: nothing is given again. And again when it does
+    no longer.
+    """
     shared, leg, _ = made
 
     async def sent() -> bool:

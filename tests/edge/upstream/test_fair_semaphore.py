@@ -1,4 +1,6 @@
-"""Places that are shared out between principals, by the events and in their order; nothing here waits for a clock."""
+"""Places that are shared out between principals, by the events and in their order; nothing here
+waits for a clock.
+"""
 
 import asyncio
 import contextlib
@@ -131,9 +133,18 @@ async def test_a_place_does_not_go_to_who_has_left(given: bool) -> None:
     assert (places._held, places._lines, places._waiting) == ({"b": 1}, {}, 0)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ask", "join", "leave", "give back", "turn"])), max_size=60))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.sampled_from(["ask", "join", "leave", "give back", "turn"])
+        ),
+        max_size=60,
+    )
+)
 def test_places_are_neither_lost_nor_doubled(steps: list[tuple[str, str]]) -> None:
-    """Whatever happens in whatever order: all places are held or free, nobody has more than a share, and no free one is withheld."""
+    """Whatever happens in whatever order: all places are held or free, nobody has more than a
+    share, and no free one is withheld.
+    """
 
     async def main() -> None:
         places = some(3, each=2, room=6)
@@ -162,7 +173,11 @@ def test_places_are_neither_lost_nor_doubled(steps: list[tuple[str, str]]) -> No
                         held.append(call.result())
                 assert places._free == 3 - len(held)
                 assert {name: held.count(name) for name in held} == places._held
-                assert places._waiting == len(calls) == len({turn for line in places._lines.values() for turn in line})
+                assert (
+                    places._waiting
+                    == len(calls)
+                    == len({turn for line in places._lines.values() for turn in line})
+                )
                 if places._free:
                     assert all(held.count(name) == 2 for name in places._lines)
             assert places._free >= 0

@@ -1,4 +1,5 @@
-"""What long answers leave behind when they do not end well: nothing, or memory would go as fast as a slow reader comes back.
+"""What long answers leave behind when they do not end well: nothing, or memory would go as fast as
+a slow reader comes back.
 
 Calls make no cyclic garbage, so the collector seldom runs. These tests hold with it switched off.
 """
@@ -19,7 +20,18 @@ from proxy.edge.upstream.pool import Leg, Target
 from proxy.edge.upstream.stream_limit import BoundedStreams
 from proxy.errors import Unavailable
 from proxy.model import Reply, Request
-from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, NewLoop, ReadBody, edge, get, run, silent_socket, until
+from tests.support.edge_server import (
+    LOOP_NAMES,
+    LOOPS,
+    Double,
+    NewLoop,
+    ReadBody,
+    edge,
+    get,
+    run,
+    silent_socket,
+    until,
+)
 from tests.support.scripted_upstream import RECEIPT, VIEW
 
 LONG = replace(VIEW, whole=1_000_000)
@@ -29,7 +41,9 @@ SHORT = 0.05  # seconds; a deadline that is meant to pass
 
 @contextlib.asynccontextmanager
 async def leg_to_long_answers(*, whole: bool = True) -> AsyncIterator[Leg]:
-    """A leg to an upstream whose answers are long; when they are not `whole`, it hangs up in the middle."""
+    """A leg to an upstream whose answers are long; when they are not `whole`, it hangs up in the
+    middle.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -63,7 +77,11 @@ def without_collector() -> Iterator[None]:
 
 def left() -> Counter[str]:
     """What is there of connections and answers."""
-    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, Connection | Exchange | Body))
+    return Counter(
+        type(thing).__name__
+        for thing in gc.get_objects()
+        if isinstance(thing, Connection | Exchange | Body)
+    )
 
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
@@ -86,7 +104,12 @@ def test_a_long_answer_that_breaks_off_leaves_nothing_behind(end: str, new_loop:
                     else:
                         with silent_socket(gate.port, receive_buffer=2048) as client:
                             client.sendall(get())
-                            await until(lambda: any(connection._writer.streaming for connection in gate.server.connections))
+                            await until(
+                                lambda: any(
+                                    connection._writer.streaming
+                                    for connection in gate.server.connections
+                                )
+                            )
                             if end == "leaves":
                                 client.close()
                             await until(lambda: not gate.server.connections)

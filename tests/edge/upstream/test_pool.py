@@ -17,7 +17,19 @@ from proxy.edge.upstream.pool import Target
 from proxy.errors import Unavailable
 from proxy.model import Outbound, Reason
 from tests.support.edge_server import LOOP_NAMES, LOOPS, NewLoop, certificate, run, until
-from tests.support.scripted_upstream import ACT, OK, RECEIPT, VIEW, Conversation, body_of, both, leg_to, saying, serve_all, upstream
+from tests.support.scripted_upstream import (
+    ACT,
+    OK,
+    RECEIPT,
+    VIEW,
+    Conversation,
+    body_of,
+    both,
+    leg_to,
+    saying,
+    serve_all,
+    upstream,
+)
 
 HEAD_200 = b"HTTP/1.1 200 OK\r\n"
 PATIENCE = Target("test", first_byte_seconds=0.1, idle_seconds=0.1)  # for what is meant to time out
@@ -26,16 +38,32 @@ GET = Outbound("GET", b"/", b"", b"", effect="view")
 
 GOOD: dict[str, tuple[bytes, int, bytes]] = {
     "length": (HEAD_200 + b"Content-Length: 3\r\n\r\nabc", 200, b"abc"),
-    "chunks": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", 200, b"abc"),
-    "chunks and trailers": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n", 200, b"abc"),
+    "chunks": (
+        HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+        200,
+        b"abc",
+    ),
+    "chunks and trailers": (
+        HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n",
+        200,
+        b"abc",
+    ),
     "no length, until the end": (HEAD_200 + b"\r\nabc", 200, b"abc"),
     "no length and no body": (HEAD_200 + b"\r\n", 200, b""),
     "an error": (b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nabc", 500, b"abc"),
     "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc"),
     "204": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
-    "304 with the length of what it stands for": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", 304, b""),
+    "304 with the length of what it stands for": (
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n",
+        304,
+        b"",
+    ),
     "after 100": (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, b"{}"),
-    "after two 103": (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Type: a\r\n\r\n" * 2 + OK, 200, b"{}"),
+    "after two 103": (
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Type: a\r\n\r\n" * 2 + OK,
+        200,
+        b"{}",
+    ),
     "no phrase": (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, b""),
     "more than it should": (OK + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong", 200, b"{}"),
     "garbage behind": (OK + b"garbage", 200, b"{}"),
@@ -45,8 +73,14 @@ BAD: dict[str, tuple[bytes, Reason]] = {
     "nothing": (b"", Reason.UPSTREAM_CLOSED),
     "half a head": (HEAD_200 + b"Content-Le", Reason.UPSTREAM_CLOSED),
     "too short": (HEAD_200 + b"Content-Length: 5\r\n\r\nabc", Reason.UPSTREAM_CLOSED),
-    "half a chunk": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc", Reason.UPSTREAM_CLOSED),
-    "no last chunk": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", Reason.UPSTREAM_CLOSED),
+    "half a chunk": (
+        HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc",
+        Reason.UPSTREAM_CLOSED,
+    ),
+    "no last chunk": (
+        HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        Reason.UPSTREAM_CLOSED,
+    ),
     "nothing after 100": (b"HTTP/1.1 100 Continue\r\n\r\n", Reason.UPSTREAM_CLOSED),
     "HTML without HTTP": (b"<html>hello</html>", Reason.UPSTREAM_INVALID),
     "garbage": (bytes(range(256)), Reason.UPSTREAM_INVALID),
@@ -55,25 +89,42 @@ BAD: dict[str, tuple[bytes, Reason]] = {
         HEAD_200 + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         Reason.UPSTREAM_INVALID,
     ),
-    "two lengths": (HEAD_200 + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", Reason.UPSTREAM_INVALID),
+    "two lengths": (
+        HEAD_200 + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        Reason.UPSTREAM_INVALID,
+    ),
     "other coding": (HEAD_200 + b"Transfer-Encoding: gzip\r\n\r\nabc", Reason.UPSTREAM_INVALID),
-    "two codings": (HEAD_200 + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Reason.UPSTREAM_INVALID),
+    "two codings": (
+        HEAD_200 + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        Reason.UPSTREAM_INVALID,
+    ),
     "bare LF": (b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", Reason.UPSTREAM_INVALID),
-    "another protocol": (b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nabc", Reason.UPSTREAM_INVALID),
-    "101 out of nowhere": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK, Reason.UPSTREAM_INVALID),
+    "another protocol": (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nabc",
+        Reason.UPSTREAM_INVALID,
+    ),
+    "101 out of nowhere": (
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK,
+        Reason.UPSTREAM_INVALID,
+    ),
     "status 000": (b"HTTP/1.1 000 No\r\nContent-Length: 0\r\n\r\n", Reason.UPSTREAM_INVALID),
     "status 999": (b"HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n", Reason.UPSTREAM_INVALID),
     "endless header": (HEAD_200 + b"X: " + b"a" * (HEAD_LIMIT + 400_000), Reason.UPSTREAM_INVALID),
     "endless headers": (HEAD_200 + b"X: a\r\n" * 80_000, Reason.UPSTREAM_INVALID),
     "endless interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, Reason.UPSTREAM_INVALID),
-    "endless chunk extension": (HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3;a=" + b"a" * 500_000, Reason.UPSTREAM_INVALID),
+    "endless chunk extension": (
+        HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n3;a=" + b"a" * 500_000,
+        Reason.UPSTREAM_INVALID,
+    ),
 }
 
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 @pytest.mark.parametrize("name", GOOD)
 def test_an_answer_is_read_by_its_own_framing(name: str, new_loop: NewLoop) -> None:
-    """Every framing that HTTP/1.1 allows gives the whole body, and the next call gets its own answer, never a leftover."""
+    """Every framing that HTTP/1.1 allows gives the whole body, and the next call gets its own
+    answer, never a leftover.
+    """
     data, status, body = GOOD[name]
 
     async def script(conversation: Conversation) -> None:
@@ -93,8 +144,12 @@ def test_an_answer_is_read_by_its_own_framing(name: str, new_loop: NewLoop) -> N
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 @pytest.mark.parametrize("outbound", [VIEW, ACT], ids=["view", "act"])
 @pytest.mark.parametrize("name", BAD)
-def test_a_broken_answer_is_one_clear_refusal(name: str, outbound: Outbound, new_loop: NewLoop) -> None:
-    """Whatever the upstream says wrong: one reason, nothing sent twice on a new connection, and the connection is not kept."""
+def test_a_broken_answer_is_one_clear_refusal(
+    name: str, outbound: Outbound, new_loop: NewLoop
+) -> None:
+    """Whatever the upstream says wrong: one reason, nothing sent twice on a new connection, and the
+    connection is not kept.
+    """
     data, reason = BAD[name]
 
     async def main() -> None:
@@ -122,7 +177,9 @@ def test_the_answer_may_come_in_any_pieces() -> None:
 
 
 def test_connections_are_kept_and_used_again() -> None:
-    """Calls one after the other share a connection; what is sent holds our own headers and nothing else."""
+    """Calls one after the other share a connection; what is sent holds our own headers and nothing
+    else.
+    """
 
     async def main() -> None:
         async with both(serve_all) as (leg, seen):
@@ -144,19 +201,28 @@ def test_connections_are_kept_and_used_again() -> None:
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_a_call_arrives_whole_however_long(new_loop: NewLoop, tls: bool, tmp_path: Path) -> None:
-    """Head and body travel joined or side by side; the upstream sees the same bytes, and nothing behind them."""
+    """Head and body travel joined or side by side; the upstream sees the same bytes, and nothing
+    behind them.
+    """
     files = certificate(tmp_path) if tls else None
 
     async def main() -> None:
         serving = server_context(files.certificate, files.key) if files else None
         async with upstream(serve_all, tls=serving) as seen:
             asking = upstream_context(files.ca) if files else None
-            target = Target("test", port=seen.port, tls=asking, server_hostname="localhost" if files else None)
+            target = Target(
+                "test", port=seen.port, tls=asking, server_hostname="localhost" if files else None
+            )
             async with leg_to(target) as leg:
                 sizes = (0, 1, 16_383, 16_384, 16_385, 300_000, 3_000_000)
                 for size in sizes:
                     assert (
-                        await leg.forward(RECEIPT, replace(ACT, body=bytes(range(256)) * (size // 256) + b"a" * (size % 256)))
+                        await leg.forward(
+                            RECEIPT,
+                            replace(
+                                ACT, body=bytes(range(256)) * (size // 256) + b"a" * (size % 256)
+                            ),
+                        )
                     ).status == 200
                 for size, request in zip(sizes, seen.requests, strict=True):
                     head, _, body = request.partition(b"\r\n\r\n")
@@ -180,7 +246,9 @@ def test_the_gates_own_credential_goes_along() -> None:
 
 
 async def _dies_on_the_second(conversation: Conversation) -> None:
-    """Answer one request, read another, and close without a word: a kept connection that turns out dead."""
+    """Answer one request, read another, and close without a word: a kept connection that turns out
+    dead.
+    """
     await conversation.request()
     await conversation.say(OK)
     await conversation.request()
@@ -221,7 +289,9 @@ def test_a_view_is_not_asked_a_third_time() -> None:
 
 @pytest.mark.parametrize("effect", ["act", "alive"])
 def test_a_call_that_may_act_is_never_sent_twice(effect: str) -> None:
-    """On a dead kept connection nobody knows whether it acted: the caller is told, and the upstream sees it once."""
+    """On a dead kept connection nobody knows whether it acted: the caller is told, and the upstream
+    sees it once.
+    """
 
     async def main() -> None:
         async with both(_dies_on_the_second) as (leg, seen):
@@ -306,9 +376,15 @@ def test_an_answer_before_the_end_of_the_request_is_taken_and_the_connection_dro
     run(main())
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", HEAD_200 + b"Content-Length: 5\r\n\r\nabc"], ids=["nothing", "head", "body"])
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"HTTP/1.1 200 OK\r\n", HEAD_200 + b"Content-Length: 5\r\n\r\nabc"],
+    ids=["nothing", "head", "body"],
+)
 def test_a_slow_upstream_is_given_up(said: bytes) -> None:
-    """Silence, before the answer or in the middle of it, ends in ``upstream-timeout`` and a closed connection."""
+    """Silence, before the answer or in the middle of it, ends in ``upstream-timeout`` and a closed
+    connection.
+    """
 
     async def main() -> None:
         async with both(saying(said, stay=True), PATIENCE) as (leg, seen):
@@ -328,7 +404,8 @@ def test_an_upstream_that_is_down_is_unreachable() -> None:
         async with upstream(serve_all) as seen:
             port = seen.port
         async with leg_to(Target("test", port=port)) as leg:
-            for _ in range(100):  # more often than the pool has places: each failure gives its place back
+            # more often than the pool has places: each failure gives its place back
+            for _ in range(100):
                 with pytest.raises(Unavailable) as refused:
                     await leg.forward(RECEIPT, ACT)
                 assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
@@ -340,12 +417,19 @@ def test_an_upstream_that_is_down_is_unreachable() -> None:
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 @pytest.mark.parametrize("socket_path", ["", "upstream.sock"], ids=["tcp", "unix"])
-def test_a_gate_without_free_files_does_not_blame_the_upstream(new_loop: NewLoop, socket_path: str, tmp_path: Path) -> None:
-    """Calls are told that the gate is overloaded, however many, and the first one after that is served: no breaker has opened."""
+def test_a_gate_without_free_files_does_not_blame_the_upstream(
+    new_loop: NewLoop, socket_path: str, tmp_path: Path
+) -> None:
+    """Calls are told that the gate is overloaded, however many, and the first one after that is
+    served: no breaker has opened.
+    """
 
     async def main() -> None:
         path = tmp_path / socket_path if socket_path else None
-        async with upstream(serve_all, path=path) as seen, leg_to(Target("test", port=seen.port, socket=str(path or ""))) as leg:
+        async with (
+            upstream(serve_all, path=path) as seen,
+            leg_to(Target("test", port=seen.port, socket=str(path or ""))) as leg,
+        ):
             before = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # which are open already
             try:
@@ -363,7 +447,9 @@ def test_a_gate_without_free_files_does_not_blame_the_upstream(new_loop: NewLoop
 
 
 def test_the_pool_is_bounded_and_its_line_is_fair() -> None:
-    """Never more connections than allowed; who waits is served in order; who comes when the line is full is told so."""
+    """Never more connections than allowed; who waits is served in order; who comes when the line is
+    full is told so.
+    """
 
     async def main() -> None:
         go = asyncio.Event()
@@ -375,7 +461,10 @@ def test_the_pool_is_bounded_and_its_line_is_fair() -> None:
                 await conversation.say(OK)
 
         async with both(script, Target("test", connections=2, waiting=6)) as (leg, seen):
-            calls = [asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n))) for n in range(8)]
+            calls = [
+                asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n)))
+                for n in range(8)
+            ]
             await until(lambda: len(seen.requests) == 2 and len(leg._waiting) == 6)
             with pytest.raises(Unavailable) as refused:
                 await leg.forward(RECEIPT, ACT)
@@ -384,11 +473,17 @@ def test_the_pool_is_bounded_and_its_line_is_fair() -> None:
             calls[3].cancel()
             go.set()
             results = await asyncio.gather(*calls, return_exceptions=True)
-            assert [isinstance(result, asyncio.CancelledError) for result in results] == [n == 3 for n in range(8)]
+            assert [isinstance(result, asyncio.CancelledError) for result in results] == [
+                n == 3 for n in range(8)
+            ]
             assert seen.connections == 2
             paths = [request.split(b" ")[1] for request in seen.requests]
             assert sorted(paths[:2]) == [b"/0", b"/1"]
-            assert [sorted(pair) for pair in (paths[2:4], paths[4:6], paths[6:])] == [[b"/2", b"/4"], [b"/5", b"/6"], [b"/7"]]
+            assert [sorted(pair) for pair in (paths[2:4], paths[4:6], paths[6:])] == [
+                [b"/2", b"/4"],
+                [b"/5", b"/6"],
+                [b"/7"],
+            ]
             assert leg.in_use == 0
 
     run(main())
@@ -398,18 +493,32 @@ def test_who_waits_too_long_for_a_connection_is_told_so() -> None:
     """A full pool is a reason of its own: nothing was sent, and the place in line is given up."""
 
     async def main() -> None:
-        patient = replace(PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=2, patience_seconds=0.1)
+        patient = replace(
+            PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=2, patience_seconds=0.1
+        )
         async with both(saying(stay=True), patient) as (leg, _):
-            results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True)
-            failed = [(result.reason, result.sent) for result in results if isinstance(result, Unavailable)]
-            assert failed == [(Reason.UPSTREAM_TIMEOUT, True), (Reason.OVERLOADED, False), (Reason.OVERLOADED, False)]
+            results = await asyncio.gather(
+                *(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True
+            )
+            failed = [
+                (result.reason, result.sent)
+                for result in results
+                if isinstance(result, Unavailable)
+            ]
+            assert failed == [
+                (Reason.UPSTREAM_TIMEOUT, True),
+                (Reason.OVERLOADED, False),
+                (Reason.OVERLOADED, False),
+            ]
             assert leg.in_use == 0
 
     run(main())
 
 
 def test_a_line_that_stands_still_takes_nobody_else() -> None:
-    """Once the first in line has waited too long, who comes is turned away at once, before those in line are."""
+    """Once the first in line has waited too long, who comes is turned away at once, before those in
+    line are.
+    """
 
     async def main() -> None:
         target = Target("test", connections=1, patience_seconds=30.0)
@@ -420,7 +529,11 @@ def test_a_line_that_stands_still_takes_nobody_else() -> None:
             leg.now = lambda: leg.loop.time() + 31.0
             with pytest.raises(Unavailable) as caught:
                 await leg.forward(RECEIPT, ACT)
-            assert (caught.value.reason, caught.value.retry_after, waiting.done()) == (Reason.OVERLOADED, 1, False)
+            assert (caught.value.reason, caught.value.retry_after, waiting.done()) == (
+                Reason.OVERLOADED,
+                1,
+                False,
+            )
             served.cancel()
             waiting.cancel()
             await asyncio.gather(served, waiting, return_exceptions=True)
@@ -429,7 +542,9 @@ def test_a_line_that_stands_still_takes_nobody_else() -> None:
 
 
 def test_heartbeats_go_first_and_leave_a_turn_to_others() -> None:
-    """Whoever says that a worker lives passes those who wait, in order; after eight of them another call is served."""
+    """Whoever says that a worker lives passes those who wait, in order; after eight of them another
+    call is served.
+    """
 
     async def main() -> None:
         go = asyncio.Event()
@@ -441,15 +556,24 @@ def test_heartbeats_go_first_and_leave_a_turn_to_others() -> None:
             await serve_all(conversation)
 
         async with both(script, Target("test", connections=1)) as (leg, seen):
-            calls = [asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n))) for n in range(5)]
+            calls = [
+                asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n)))
+                for n in range(5)
+            ]
             await until(lambda: seen.requests and len(leg._waiting) == 4)
-            pings = [asyncio.ensure_future(leg.forward(RECEIPT, replace(PING, path=b"/p%d" % n))) for n in range(19)]
+            pings = [
+                asyncio.ensure_future(leg.forward(RECEIPT, replace(PING, path=b"/p%d" % n)))
+                for n in range(19)
+            ]
             await until(lambda: len(leg._heartbeats) == 19)
             pings[0].cancel()
             go.set()
             assert {answer.status for answer in await asyncio.gather(*calls, *pings[1:])} == {200}
             paths = [request.split(b" ")[1].decode() for request in seen.requests]
-            firsts, seconds, rest = ([f"/p{n}" for n in numbers] for numbers in (range(1, 9), range(9, 17), range(17, 19)))
+            firsts, seconds, rest = (
+                [f"/p{n}" for n in numbers]
+                for numbers in (range(1, 9), range(9, 17), range(17, 19))
+            )
             assert paths == ["/0", *firsts, "/1", *seconds, "/2", *rest, "/3", "/4"]
             assert (seen.connections, leg.in_use) == (1, 0)
 
@@ -457,7 +581,9 @@ def test_heartbeats_go_first_and_leave_a_turn_to_others() -> None:
 
 
 def test_a_heartbeat_is_taken_where_others_are_turned_away() -> None:
-    """In a line that is full, and in one that stands still; a line of heartbeats has bounds too, twice as wide."""
+    """In a line that is full, and in one that stands still; a line of heartbeats has bounds too,
+    twice as wide.
+    """
 
     async def main() -> None:
         target = Target("test", connections=1, waiting=2, patience_seconds=30.0)
@@ -466,7 +592,11 @@ def test_a_heartbeat_is_taken_where_others_are_turned_away() -> None:
             async def turned_away(outbound: Outbound) -> None:
                 with pytest.raises(Unavailable) as caught:
                     await leg.forward(RECEIPT, outbound)
-                assert (caught.value.reason, caught.value.retry_after, caught.value.sent) == (Reason.OVERLOADED, 1, False)
+                assert (caught.value.reason, caught.value.retry_after, caught.value.sent) == (
+                    Reason.OVERLOADED,
+                    1,
+                    False,
+                )
 
             calls = [asyncio.ensure_future(leg.forward(RECEIPT, ACT)) for _ in range(3)]
             await until(lambda: seen.requests and len(leg._waiting) == 2)
@@ -494,10 +624,14 @@ def test_a_heartbeat_is_taken_where_others_are_turned_away() -> None:
 
 
 def test_a_heartbeat_that_waits_too_long_is_told_so_later_than_others() -> None:
-    """It gives its place in line up, after a time that is longer than that of the call that came after it."""
+    """It gives its place in line up, after a time that is longer than that of the call that came
+    after it.
+    """
 
     async def main() -> None:
-        patient = replace(PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=9, patience_seconds=0.05)
+        patient = replace(
+            PATIENCE, connections=1, idle_seconds=9, first_byte_seconds=9, patience_seconds=0.05
+        )
         async with both(saying(stay=True), patient) as (leg, seen):
             served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
             await until(lambda: seen.requests)
@@ -522,11 +656,16 @@ def test_a_leg_that_closes_lets_heartbeats_go_too() -> None:
 
     async def main() -> None:
         async with both(saying(stay=True), Target("test", connections=1)) as (leg, seen):
-            calls = [asyncio.ensure_future(leg.forward(RECEIPT, outbound)) for outbound in (ACT, ACT, PING)]
+            calls = [
+                asyncio.ensure_future(leg.forward(RECEIPT, outbound))
+                for outbound in (ACT, ACT, PING)
+            ]
             await until(lambda: seen.requests and leg._waiting and leg._heartbeats)
             leg.close()
             results = await asyncio.gather(*calls, return_exceptions=True)
-            assert [result.reason for result in results if isinstance(result, Unavailable)] == [Reason.DRAINING] * 3
+            assert [result.reason for result in results if isinstance(result, Unavailable)] == [
+                Reason.DRAINING
+            ] * 3
 
     run(main())
 
@@ -542,8 +681,14 @@ def test_a_connection_lost_lets_the_next_in_line_connect() -> None:
 
     async def main() -> None:
         async with both(script, Target("test", connections=1)) as (leg, seen):
-            results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True)
-            assert [type(result).__name__ for result in results] == ["Unavailable", "Answer", "Answer"]
+            results = await asyncio.gather(
+                *(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True
+            )
+            assert [type(result).__name__ for result in results] == [
+                "Unavailable",
+                "Answer",
+                "Answer",
+            ]
             assert len(seen.requests) == 3
 
     run(main())
@@ -565,7 +710,11 @@ def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> None:
 
             leg.finished = finish_and_cancel  # type: ignore[method-assign]  # the moment is one between two turns of the loop
             results = await asyncio.gather(*calls, return_exceptions=True)
-            assert [type(result).__name__ for result in results] == ["Answer", "CancelledError", "Answer"]
+            assert [type(result).__name__ for result in results] == [
+                "Answer",
+                "CancelledError",
+                "Answer",
+            ]
             assert (seen.connections, len(seen.requests), leg.in_use) == (1, 2, 0)
 
     run(main())
@@ -598,15 +747,21 @@ def test_a_connection_that_fails_lets_the_next_in_line_try() -> None:
         async with upstream(serve_all) as seen:
             port = seen.port
         async with leg_to(Target("test", port=port, connections=1)) as leg:
-            results = await asyncio.gather(*(leg.forward(RECEIPT, ACT) for _ in range(4)), return_exceptions=True)
-            assert [result.reason for result in results if isinstance(result, Unavailable)] == [Reason.UPSTREAM_UNREACHABLE] * 4
+            results = await asyncio.gather(
+                *(leg.forward(RECEIPT, ACT) for _ in range(4)), return_exceptions=True
+            )
+            assert [result.reason for result in results if isinstance(result, Unavailable)] == [
+                Reason.UPSTREAM_UNREACHABLE
+            ] * 4
             assert leg.in_use == 0
 
     run(main())
 
 
 def test_a_second_attempt_does_not_take_an_equally_old_connection() -> None:
-    """When one kept connection is dead, the next attempt is on a new one, and none is lost from the pool."""
+    """When one kept connection is dead, the next attempt is on a new one, and none is lost from the
+    pool.
+    """
 
     async def main() -> None:
         async with both(_dies_on_the_second, Target("test", connections=2)) as (leg, seen):
@@ -653,13 +808,17 @@ def test_closing_the_leg_ends_calls_and_waiting() -> None:
             await until(lambda: seen.requests)
             leg.close()
             results = await asyncio.gather(*calls, return_exceptions=True)
-            assert [result.reason for result in results if isinstance(result, Unavailable)] == [Reason.DRAINING] * 2
+            assert [result.reason for result in results if isinstance(result, Unavailable)] == [
+                Reason.DRAINING
+            ] * 2
 
     run(main())
 
 
 def test_idle_connections_age() -> None:
-    """A connection unused for longer than the upstream may keep it is closed rather than found dead."""
+    """A connection unused for longer than the upstream may keep it is closed rather than found
+    dead.
+    """
 
     async def main() -> None:
         async with both(serve_all, Target("test", keep_seconds=0.0)) as (leg, seen):
@@ -672,7 +831,9 @@ def test_idle_connections_age() -> None:
 
 
 def test_a_long_answer_is_a_stream() -> None:
-    """Beyond `whole` bytes the body comes in parts, with the length that was announced, and the connection is kept after it."""
+    """Beyond `whole` bytes the body comes in parts, with the length that was announced, and the
+    connection is kept after it.
+    """
     body = bytes(range(256)) * 4096
 
     async def script(conversation: Conversation) -> None:
@@ -718,7 +879,9 @@ def test_a_stream_that_breaks_says_so(more: bytes, reason: Reason) -> None:
     chunk = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
 
     async def main() -> None:
-        async with both(saying(HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 5 + more)) as (leg, _):
+        async with both(
+            saying(HEAD_200 + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 5 + more)
+        ) as (leg, _):
             answer = await leg.forward(RECEIPT, VIEW)
             assert answer.stream is not None
             with pytest.raises(Unavailable) as refused:
@@ -733,7 +896,10 @@ def test_an_upstream_that_falls_silent_in_a_stream_is_given_up() -> None:
     """The deadline of silence holds in the middle of a body too."""
 
     async def main() -> None:
-        async with both(saying(HEAD_200 + b"Content-Length: 900000\r\n\r\n" + b"a" * 300_000, stay=True), PATIENCE) as (leg, _):
+        async with both(
+            saying(HEAD_200 + b"Content-Length: 900000\r\n\r\n" + b"a" * 300_000, stay=True),
+            PATIENCE,
+        ) as (leg, _):
             answer = await leg.forward(RECEIPT, VIEW)
             with pytest.raises(Unavailable) as refused:
                 await body_of(answer)
@@ -743,7 +909,9 @@ def test_an_upstream_that_falls_silent_in_a_stream_is_given_up() -> None:
 
 
 def test_an_endless_stream_waits_for_its_reader_and_ends_with_it() -> None:
-    """An upstream that never stops sends no more than a few buffers' worth to a reader who takes nothing."""
+    """An upstream that never stops sends no more than a few buffers' worth to a reader who takes
+    nothing.
+    """
 
     async def main() -> None:
         sent = 0
@@ -767,7 +935,10 @@ def test_an_endless_stream_waits_for_its_reader_and_ends_with_it() -> None:
                 before = sent
                 for _ in range(100):
                     await asyncio.sleep(0)
-            assert sum(len(connection._parts) and connection._size for connection in leg._open) <= 600_000
+            assert (
+                sum(len(connection._parts) and connection._size for connection in leg._open)
+                <= 600_000
+            )
             await answer.stream.aclose()
             await answer.stream.aclose()
             await asyncio.gather(*seen.conversations)
@@ -801,7 +972,9 @@ def test_a_reader_slower_than_the_deadline_is_no_fault_of_the_upstream() -> None
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 def test_a_connection_may_die_after_any_kind_of_answer(new_loop: NewLoop) -> None:
-    """What a stream, a whole answer or a known one leaves behind does not keep the next caller from hearing that the upstream is gone."""
+    """What a stream, a whole answer or a known one leaves behind does not keep the next caller from
+    hearing that the upstream is gone.
+    """
     long = HEAD_200 + b"Content-Length: 300000\r\n\r\n" + b"a" * 300_000
 
     async def main() -> None:
@@ -815,7 +988,10 @@ def test_a_connection_may_die_after_any_kind_of_answer(new_loop: NewLoop) -> Non
 
             async with both(script) as (leg, seen):
                 for data in said:
-                    assert await body_of(await leg.forward(RECEIPT, ACT)) == data.partition(b"\r\n\r\n")[2]
+                    assert (
+                        await body_of(await leg.forward(RECEIPT, ACT))
+                        == data.partition(b"\r\n\r\n")[2]
+                    )
                 with pytest.raises(Unavailable) as refused:
                     await leg.forward(RECEIPT, ACT)
                 assert (refused.value.reason, refused.value.sent) == (Reason.UPSTREAM_CLOSED, True)
@@ -825,7 +1001,9 @@ def test_a_connection_may_die_after_any_kind_of_answer(new_loop: NewLoop) -> Non
 
 
 def test_a_deadline_runs_from_a_sweep_to_a_sweep_and_is_never_early() -> None:
-    """Until the first byte, within an answer, and at rest, each has its seconds, counted from the first sweep after the last event."""
+    """Until the first byte, within an answer, and at rest, each has its seconds, counted from the
+    first sweep after the last event.
+    """
 
     async def main() -> None:
         async with both(saying(HEAD_200, stay=True)) as (leg, _):
@@ -833,7 +1011,8 @@ def test_a_deadline_runs_from_a_sweep_to_a_sweep_and_is_never_early() -> None:
             call = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
             await until(lambda: any(connection.heard for connection in leg._open))
             [connection] = leg._open
-            assert not any(connection.overdue(now) for now in (1000.0, 1030.0))  # silent since its first byte
+            # silent since its first byte
+            assert not any(connection.overdue(now) for now in (1000.0, 1030.0))
             assert connection.overdue(1030.1)
             connection.data_received(b"X: y\r\n")
             assert not any(connection.overdue(now) for now in (2000.0, 2030.0))
@@ -852,7 +1031,9 @@ def test_a_deadline_runs_from_a_sweep_to_a_sweep_and_is_never_early() -> None:
 
 
 def test_a_call_that_fails_leaves_nothing_to_the_collector() -> None:
-    """Errors hold frames, and frames what was sent: were they part of a cycle, a dead upstream would fill the memory."""
+    """Errors hold frames, and frames what was sent: were they part of a cycle, a dead upstream
+    would fill the memory.
+    """
 
     class Held(Outbound):
         """One that can be watched."""
@@ -866,7 +1047,8 @@ def test_a_call_that_fails_leaves_nothing_to_the_collector() -> None:
                 with contextlib.suppress(Unavailable):
                     await leg.forward(RECEIPT, outbound)
                 del outbound
-                await asyncio.sleep(0)  # the loop itself holds the failed future for the rest of its turn
+                # the loop itself holds the failed future for the rest of its turn
+                await asyncio.sleep(0)
                 assert held() is None
             finally:
                 gc.enable()
@@ -875,12 +1057,22 @@ def test_a_call_that_fails_leaves_nothing_to_the_collector() -> None:
 
 
 def test_head_answers_have_a_length_and_no_body() -> None:
-    """The length is that of the body a GET would have; the connection is not kept, in case the upstream sends one."""
+    """The length is that of the body a GET would have; the connection is not kept, in case the
+    upstream sends one.
+    """
 
     async def main() -> None:
-        async with both(saying(HEAD_200 + b"Content-Length: 12345\r\n\r\n", stay=True)) as (leg, seen):
+        async with both(saying(HEAD_200 + b"Content-Length: 12345\r\n\r\n", stay=True)) as (
+            leg,
+            seen,
+        ):
             answer = await leg.forward(RECEIPT, replace(GET, verb="HEAD"))
-            assert (answer.status, answer.body, answer.stream, answer.length) == (200, b"", None, 12345)
+            assert (answer.status, answer.body, answer.stream, answer.length) == (
+                200,
+                b"",
+                None,
+                12345,
+            )
             await asyncio.gather(*seen.conversations)
             assert seen.requests[0].startswith(b"HEAD / HTTP/1.1\r\n")
 
@@ -892,7 +1084,10 @@ def test_an_upstream_on_a_unix_socket(tmp_path: Path, new_loop: NewLoop) -> None
     """A scheduler that listens on a file of this machine is reached there."""
 
     async def main() -> None:
-        async with upstream(serve_all, path=tmp_path / "s") as seen, leg_to(Target("test", socket=str(tmp_path / "s"))) as leg:
+        async with (
+            upstream(serve_all, path=tmp_path / "s") as seen,
+            leg_to(Target("test", socket=str(tmp_path / "s"))) as leg,
+        ):
             assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
             assert b"\r\nHost: localhost\r\n" in seen.requests[0]
         async with leg_to(Target("test", socket=str(tmp_path / "none"))) as leg:
@@ -905,13 +1100,17 @@ def test_an_upstream_on_a_unix_socket(tmp_path: Path, new_loop: NewLoop) -> None
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 def test_an_upstream_behind_tls(tmp_path: Path, new_loop: NewLoop) -> None:
-    """Its certificate is checked against the CA given, and calls share the connection; another CA is no CA."""
+    """Its certificate is checked against the CA given, and calls share the connection; another CA
+    is no CA.
+    """
     files = certificate(tmp_path / "a")
     other = certificate(tmp_path / "b")
 
     async def main() -> None:
         async with upstream(serve_all, tls=server_context(files.certificate, files.key)) as seen:
-            target = Target("test", port=seen.port, tls=upstream_context(files.ca), server_hostname="localhost")
+            target = Target(
+                "test", port=seen.port, tls=upstream_context(files.ca), server_hostname="localhost"
+            )
             async with leg_to(target) as leg:
                 assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
                 assert (await leg.forward(RECEIPT, ACT)).body == b"{}"
@@ -932,7 +1131,12 @@ def test_a_handshake_that_never_ends_is_given_up() -> None:
         await conversation.gone()
 
     async def main() -> None:
-        async with both(script, replace(PATIENCE, connect_seconds=0.1, tls=upstream_context(), server_hostname="localhost")) as (leg, seen):
+        async with both(
+            script,
+            replace(
+                PATIENCE, connect_seconds=0.1, tls=upstream_context(), server_hostname="localhost"
+            ),
+        ) as (leg, seen):
             with pytest.raises(Unavailable) as refused:
                 await leg.forward(RECEIPT, VIEW)
             assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE

@@ -1,4 +1,6 @@
-"""Known heads: an answer read without a parser is the answer a parser reads, whatever the upstream says and in whatever pieces."""
+"""Known heads: an answer read without a parser is the answer a parser reads, whatever the upstream
+says and in whatever pieces.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,7 +22,9 @@ ANSWER = HEAD + b"abc"
 class Forgetful(Heads):
     """Heads of which none is known: every answer is parsed."""
 
-    def remember(self, data: bytes, status: int, headers: Mapping[bytes, bytes], length: int) -> None:
+    def remember(
+        self, data: bytes, status: int, headers: Mapping[bytes, bytes], length: int
+    ) -> None:
         return
 
 
@@ -64,8 +68,17 @@ class Pool:
         self.told.append("gone")
 
 
-def outcome(pool: Pool, pieces: list[bytes], *, head_only: bool = False, whole: int = 65_536, unsent: int = 0) -> object:
-    """What one exchange on a new connection comes to when the upstream says `pieces` and closes: all that anybody can see of it."""
+def outcome(
+    pool: Pool,
+    pieces: list[bytes],
+    *,
+    head_only: bool = False,
+    whole: int = 65_536,
+    unsent: int = 0,
+) -> object:
+    """What one exchange on a new connection comes to when the upstream says `pieces` and closes:
+    all that anybody can see of it.
+    """
     connection = Exchange(pool, 60.0, 30.0, 15.0)
     connection.connection_made(Wire(unsent))
     answer = connection.ask(b"request", b"", whole, head_only)
@@ -81,11 +94,24 @@ def outcome(pool: Pool, pieces: list[bytes], *, head_only: bool = False, whole: 
         return before, error.reason, error.detail, error.sent
     found = answer.result()
     streamed = found.stream is not None
-    return before, found.status, dict(found.headers), found.body, streamed, found.length, connection.kept, connection.closed
+    return (
+        before,
+        found.status,
+        dict(found.headers),
+        found.body,
+        streamed,
+        found.length,
+        connection.kept,
+        connection.closed,
+    )
 
 
-def on_both_roads(loop: asyncio.AbstractEventLoop, known: list[bytes], pieces: list[bytes], **how: Any) -> Heads:
-    """Hold that `pieces` come to the same whether the heads of `known` are remembered or not; the heads that are."""
+def on_both_roads(
+    loop: asyncio.AbstractEventLoop, known: list[bytes], pieces: list[bytes], **how: Any
+) -> Heads:
+    """Hold that `pieces` come to the same whether the heads of `known` are remembered or not; the
+    heads that are.
+    """
     remembering, forgetful = Pool(loop, Heads()), Pool(loop, Forgetful())
     for answer in known:
         outcome(remembering, [answer])
@@ -96,7 +122,16 @@ def on_both_roads(loop: asyncio.AbstractEventLoop, known: list[bytes], pieces: l
 
 
 STATUS = st.sampled_from(
-    [*[b"200 OK"] * 8, b"200", b"404 Not Found", b"500 Oops", b"204 No Content", b"304 Not Modified", b"100 Continue", b"999 x"]
+    [
+        *[b"200 OK"] * 8,
+        b"200",
+        b"404 Not Found",
+        b"500 Oops",
+        b"204 No Content",
+        b"304 Not Modified",
+        b"100 Continue",
+        b"999 x",
+    ]
 )
 HEADERS = st.lists(
     st.sampled_from(
@@ -121,7 +156,19 @@ HEADERS = st.lists(
     ),
     max_size=2,
 )
-BODY = st.sampled_from([b"", b"abc", b"abcd", b"3\r\nabc\r\n0\r\n\r\n", b"abc\r\n", b"\r\n\r\n", ANSWER, b"abc" + ANSWER, b"\x00\xff"])
+BODY = st.sampled_from(
+    [
+        b"",
+        b"abc",
+        b"abcd",
+        b"3\r\nabc\r\n0\r\n\r\n",
+        b"abc\r\n",
+        b"\r\n\r\n",
+        ANSWER,
+        b"abc" + ANSWER,
+        b"\x00\xff",
+    ]
+)
 
 
 @st.composite
@@ -140,20 +187,48 @@ def answers(draw: st.DrawFn) -> bytes:
 def mangled(draw: st.DrawFn, data: bytes) -> bytes:
     """`data`, with a byte changed, left out or put in, cut short, or with something behind it."""
     at = draw(st.integers(0, len(data)))
-    byte = draw(st.sampled_from([b"", b"\r", b"\n", b" ", b":", b"0", b"9", b"\x00", b"\xff", b"H"]))
+    byte = draw(
+        st.sampled_from([b"", b"\r", b"\n", b" ", b":", b"0", b"9", b"\x00", b"\xff", b"H"])
+    )
     how = draw(st.integers(0, 7))
-    return [data, data, data, data, data[:at] + byte + data[at:], data[:at] + byte + data[at + 1 :], data[:at], data + byte][how]
+    return [
+        data,
+        data,
+        data,
+        data,
+        data[:at] + byte + data[at:],
+        data[:at] + byte + data[at + 1 :],
+        data[:at],
+        data + byte,
+    ][how]
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data(), st.lists(answers(), min_size=1, max_size=3), st.booleans(), st.sampled_from([2, 65_536]), st.sampled_from([0, 1]))
-def test_both_roads_agree(data: st.DataObject, known: list[bytes], head_only: bool, whole: int, unsent: int) -> None:
-    """Answer, refusal, and whether the connection is kept: the same, for any bytes, whatever was said on it before."""
+@given(
+    st.data(),
+    st.lists(answers(), min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from([2, 65_536]),
+    st.sampled_from([0, 1]),
+)
+def test_both_roads_agree(
+    data: st.DataObject, known: list[bytes], head_only: bool, whole: int, unsent: int
+) -> None:
+    """Answer, refusal, and whether the connection is kept: the same, for any bytes, whatever was
+    said on it before.
+    """
     said = data.draw(st.sampled_from(known).flatmap(mangled) | answers())
     cuts = sorted(data.draw(st.just([]) | st.lists(st.integers(0, len(said)), max_size=2)))
     pieces = [said[start:end] for start, end in zip([0, *cuts], [*cuts, len(said)], strict=True)]
     with asyncio.Runner() as runner:
-        on_both_roads(runner.get_loop(), known, [piece for piece in pieces if piece], head_only=head_only, whole=whole, unsent=unsent)
+        on_both_roads(
+            runner.get_loop(),
+            known,
+            [piece for piece in pieces if piece],
+            head_only=head_only,
+            whole=whole,
+            unsent=unsent,
+        )
 
 
 @pytest.mark.parametrize("behind", [b"", b"x", b"\r\n", b"\r\n\r\n", ANSWER, HEAD], ids=repr)
@@ -162,7 +237,9 @@ def test_a_known_head_split_anywhere(behind: bytes) -> None:
     said = ANSWER + behind
     with asyncio.Runner() as runner:
         for at in range(1, len(said) + 1):
-            heads = on_both_roads(runner.get_loop(), [ANSWER], [piece for piece in (said[:at], said[at:]) if piece])
+            heads = on_both_roads(
+                runner.get_loop(), [ANSWER], [piece for piece in (said[:at], said[at:]) if piece]
+            )
             assert [head for head, _, _ in heads.values()] == [HEAD]
 
 
@@ -174,7 +251,16 @@ def test_the_parser_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("httptools.HttpResponseParser", None)
         assert outcome(pool, [ANSWER]) == first
         other = outcome(pool, [HEAD + b"xyz"])
-        assert other == ([True], 200, {b"content-type": b"text/xml", b"content-length": b"3"}, b"xyz", False, None, True, True)
+        assert other == (
+            [True],
+            200,
+            {b"content-type": b"text/xml", b"content-length": b"3"},
+            b"xyz",
+            False,
+            None,
+            True,
+            True,
+        )
 
 
 @pytest.mark.parametrize(
@@ -207,7 +293,9 @@ def test_an_answer_to_head_is_neither_remembered_nor_known() -> None:
     with asyncio.Runner() as runner:
         assert not on_both_roads(runner.get_loop(), [], [HEAD], head_only=True)
         for said in (HEAD, ANSWER):
-            assert list(on_both_roads(runner.get_loop(), [ANSWER], [said], head_only=True)) == [len(ANSWER)]
+            assert list(on_both_roads(runner.get_loop(), [ANSWER], [said], head_only=True)) == [
+                len(ANSWER)
+            ]
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -1,4 +1,6 @@
-"""Long answers on their way to slow readers: only so many of them hold a connection that workers need."""
+"""Long answers on their way to slow readers: only so many of them hold a connection that workers
+need.
+"""
 
 import asyncio
 import contextlib
@@ -19,7 +21,9 @@ PING = Outbound("POST", b"/api/ping", b"form", b"data={}", effect="alive")
 
 
 class Parts:
-    """A stream of two parts; after the first one that has ``failed`` breaks off, and one to be ``cancelled`` says nothing."""
+    """A stream of two parts; after the first one that has ``failed`` breaks off, and one to be
+    ``cancelled`` says nothing.
+    """
 
     def __init__(self, end: str = "") -> None:
         self.left = [b"b", b"a"]
@@ -73,10 +77,17 @@ async def refused(bound: BoundedStreams, outbound: Outbound = VIEW) -> None:
 
 
 async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> None:
-    """The refused stream is closed, those that are being read go on, and short answers and calls that act pass as ever."""
+    """The refused stream is closed, those that are being read go on, and short answers and calls
+    that act pass as ever.
+    """
     first, second, third = Parts(), Parts(), Parts()
     short = Answer(200, {}, b"short")
-    bound = BoundedStreams(StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())), 2, 1, patience=0.0)
+    bound = BoundedStreams(
+        StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())),
+        2,
+        1,
+        patience=0.0,
+    )
     answers = [await bound.forward(RECEIPT, view_of(name)) for name in ("a", "b")]
     await refused(bound)
     assert (first.closed, second.closed, third.closed) == (0, 0, 1)
@@ -90,9 +101,13 @@ async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> 
 
 
 async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() -> None:
-    """A place that becomes free goes to who waits; whoever comes when as many wait as read is refused at once."""
+    """A place that becomes free goes to who waits; whoever comes when as many wait as read is
+    refused at once.
+    """
     waiting, third = Parts(), Parts()
-    bound = BoundedStreams(StreamingLeg(long(Parts()), long(waiting), long(third)), 1, 1, patience=60.0)
+    bound = BoundedStreams(
+        StreamingLeg(long(Parts()), long(waiting), long(third)), 1, 1, patience=60.0
+    )
     reading = (await bound.forward(RECEIPT, VIEW)).stream
     assert reading is not None
     next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
@@ -109,7 +124,9 @@ async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() ->
 async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
     """What was gathered of it must not wait for the garbage collector, which seldom comes."""
     first = Parts()
-    bound = BoundedStreams(StreamingLeg(long(first), long(Parts())), 1, 0 if patience else 1, patience=patience)
+    bound = BoundedStreams(
+        StreamingLeg(long(first), long(Parts())), 1, 0 if patience else 1, patience=patience
+    )
     assert (await bound.forward(RECEIPT, VIEW)).stream is not None
     gc.collect()
     gc.disable()
@@ -124,7 +141,9 @@ async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
 async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
     """A caller that gives up takes no place, and its answer's connection is not kept for it."""
     waiting = Parts()
-    bound = BoundedStreams(StreamingLeg(long(Parts()), long(waiting), long(Parts())), 1, 1, patience=60.0)
+    bound = BoundedStreams(
+        StreamingLeg(long(Parts()), long(waiting), long(Parts())), 1, 1, patience=60.0
+    )
     reading = (await bound.forward(RECEIPT, VIEW)).stream
     assert reading is not None
     next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
@@ -141,7 +160,9 @@ async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
 async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: str) -> None:
     """However a long answer ends, the next one has its place, and no more than one has."""
     parts = Parts(end)
-    bound = BoundedStreams(StreamingLeg(long(parts), long(Parts()), long(Parts())), 1, 1, patience=0.0)
+    bound = BoundedStreams(
+        StreamingLeg(long(parts), long(Parts()), long(Parts())), 1, 1, patience=0.0
+    )
     stream = (await bound.forward(RECEIPT, VIEW)).stream
     assert stream is not None
     assert await anext(stream) == b"a"

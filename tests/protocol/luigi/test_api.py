@@ -17,7 +17,16 @@ from proxy.catalog.checking import check_each
 from proxy.catalog.loading import load_catalog
 from proxy.errors import ABOUT, Rejected, Unavailable
 from proxy.model import Answer, Call, Origin, Principal, Reason, Request
-from proxy.protocol.luigi.api import DISABLED, MAX_OTHERS, LuigiApi, encode, for_worker, make_call, takes_gzip, worker_mark
+from proxy.protocol.luigi.api import (
+    DISABLED,
+    MAX_OTHERS,
+    LuigiApi,
+    encode,
+    for_worker,
+    make_call,
+    takes_gzip,
+    worker_mark,
+)
 from proxy.protocol.luigi.batch_ids import BatchIds, batch_key
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_slowly
@@ -73,7 +82,9 @@ def refused(sent: Request) -> Reason:
 def test_a_worker_and_a_dashboard_are_read_alike() -> None:
     """The form of a POST and the query of a GET give the same call."""
     worker = decode(request("/api/dep_graph", body=form(task_id="A_1", include_done=True)))
-    page = decode(request("/api/dep_graph", query=form(task_id="A_1", include_done=True).decode(), verb="GET"))
+    page = decode(
+        request("/api/dep_graph", query=form(task_id="A_1", include_done=True).decode(), verb="GET")
+    )
     assert worker == page
     assert (worker.method, worker.permission, worker.task, dict(worker.args)) == (
         "dep_graph",
@@ -92,7 +103,17 @@ def test_a_call_without_data_has_no_arguments() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/api", "/api/", "/api//pause", "/api/pause/", "/api/x/../pause", "/api/%70ause", "/api/%2570ause", "/%61pi/pause", "/API/pause"),
+        *(
+            "/api",
+            "/api/",
+            "/api//pause",
+            "/api/pause/",
+            "/api/x/../pause",
+            "/api/%70ause",
+            "/api/%2570ause",
+            "/%61pi/pause",
+            "/API/pause",
+        ),
         *(
             "/api/pause;a=b",
             "/api/pause%00",
@@ -134,12 +155,17 @@ def test_one_spelling_of_a_path_is_read(path: str) -> None:
         (request("/api/get_work", body=form(worker="")), Reason.BAD_ARGUMENTS),
         (request("/api/get_work", body=form(worker=WORKER + MARK)), Reason.NOT_YOUR_WORKER),
         (request("/api/get_work", body=form(worker="w [local:eve]")), Reason.NOT_YOUR_WORKER),
-        (request("/api/pause", verb="GET", headers={b"sec-fetch-site": b"cross-site"}), Reason.CROSS_SITE),
+        (
+            request("/api/pause", verb="GET", headers={b"sec-fetch-site": b"cross-site"}),
+            Reason.CROSS_SITE,
+        ),
         (request("/api/pause", headers={b"origin": b"https://evil.example"}), Reason.CROSS_SITE),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(sent: Request, reason: Reason) -> None:
-    """Each row is a request that luigid and another parser read differently, or that luigid would half carry out."""
+    """Each row is a request that luigid and another parser read differently, or that luigid would
+    half carry out.
+    """
     assert refused(sent) is reason
 
 
@@ -163,20 +189,29 @@ def test_parameters_that_luigi_hides_are_withheld_from_the_record() -> None:
     assert "hunter2" in encode(call, CATALOG, ALICE, "").body.decode()
 
 
-PATHS = st.sampled_from(["/api/task_list", "/api/get_work", "/api/add_task", "/api/nonsense"]) | st.text(
-    st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30
-).map("/api/".__add__)
+PATHS = st.sampled_from(
+    ["/api/task_list", "/api/get_work", "/api/add_task", "/api/nonsense"]
+) | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30).map("/api/".__add__)
 
 
 @given(
     PATHS,
-    st.none() | st.text(string.printable[:95], max_size=30) | st.text(string.printable[:95], max_size=30).map("data=".__add__),
-    st.binary(max_size=60) | st.binary(max_size=60).map(b"data=".__add__) | st.binary(max_size=60).map(b'data={"worker": '.__add__),
+    st.none()
+    | st.text(string.printable[:95], max_size=30)
+    | st.text(string.printable[:95], max_size=30).map("data=".__add__),
+    st.binary(max_size=60)
+    | st.binary(max_size=60).map(b"data=".__add__)
+    | st.binary(max_size=60).map(b'data={"worker": '.__add__),
     st.sampled_from(["GET", "POST", "HEAD", "PATCH"]),
-    st.sampled_from([FORM, b"", b"multipart/form-data", b"application/json"]) | st.binary(max_size=20),
+    st.sampled_from([FORM, b"", b"multipart/form-data", b"application/json"])
+    | st.binary(max_size=20),
 )
-def test_any_request_is_a_call_or_one_rejection(path: str, query: str | None, body: bytes, verb: str, kind: bytes) -> None:
-    """No bytes that the edge admits raise anything but `Rejected`, whose detail is one line of ASCII."""
+def test_any_request_is_a_call_or_one_rejection(
+    path: str, query: str | None, body: bytes, verb: str, kind: bytes
+) -> None:
+    """No bytes that the edge admits raise anything but `Rejected`, whose detail is one line of
+    ASCII.
+    """
     try:
         call = decode(request(path, query, body, verb, kind))
     except Rejected as error:
@@ -187,7 +222,9 @@ def test_any_request_is_a_call_or_one_rejection(path: str, query: str | None, bo
 
 
 def slowly(body: bytes, method: str) -> Call:
-    """The plain road: escapes one by one, JSON by the standard library, arguments one after the other."""
+    """The plain road: escapes one by one, JSON by the standard library, arguments one after the
+    other.
+    """
     value = body.removeprefix(b"data=").replace(b"+", b" ")
     if not body.startswith(b"data=") or b"&" in body:
         raise Rejected(Reason.AMBIGUOUS_CALL if b"&" in body else Reason.MALFORMED_CALL)
@@ -205,13 +242,23 @@ def slowly(body: bytes, method: str) -> Call:
 
 @pytest.mark.parametrize("name", [PING, MEDIUM])
 @pytest.mark.parametrize("mangle", ["lost", "twice", "bit", "percent", "quote"])
-def test_a_real_call_with_one_byte_wrong_is_read_as_on_the_plain_road(name: str, mangle: str) -> None:
-    """Every byte of a worker's body in its turn: the same call in every part, or refused for the same reason."""
+def test_a_real_call_with_one_byte_wrong_is_read_as_on_the_plain_road(
+    name: str, mangle: str
+) -> None:
+    """Every byte of a worker's body in its turn: the same call in every part, or refused for the
+    same reason.
+    """
     whole = bench_call("luigi", name)
     method = whole.path.removeprefix("/api/")
     for at in range(len(whole.body) + 1):
         byte = whole.body[at : at + 1]
-        put = {"lost": b"", "twice": byte * 2, "bit": bytes([byte[0] ^ 1]) if byte else b"1", "percent": b"%", "quote": b"%22"}[mangle]
+        put = {
+            "lost": b"",
+            "twice": byte * 2,
+            "bit": bytes([byte[0] ^ 1]) if byte else b"1",
+            "percent": b"%",
+            "quote": b"%22",
+        }[mangle]
         sent = request(whole.path, body=whole.body[:at] + put + whole.body[at + 1 :])
         try:
             expected = slowly(sent.body, method)
@@ -228,14 +275,23 @@ def test_a_real_call_with_one_byte_wrong_is_read_as_on_the_plain_road(name: str,
 # -- writing
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
 
 def as_luigid_reads(body: bytes) -> Any:
-    """What luigi/server.py makes of a body: Tornado's form parser, its last ``data``, stripped, and ``json.loads``."""
+    """What luigi/server.py makes of a body: Tornado's form parser, its last ``data``, stripped, and
+    ``json.loads``.
+    """
     found: dict[str, list[bytes]] = {}
     parse_body_arguments(FORM.decode(), body, found, {})
     assert list(found) == ["data"]
@@ -245,14 +301,23 @@ def as_luigid_reads(body: bytes) -> Any:
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), values))
 def test_luigid_reads_what_was_decided(args: dict[str, Any]) -> None:
-    """Decode, decide, re-encode: the arguments that luigid's own parser finds are those of the call."""
+    """Decode, decide, re-encode: the arguments that luigid's own parser finds are those of the
+    call.
+    """
     call = Call("luigi", "luigi", "prune", "admin", args)
     assert json.dumps(as_luigid_reads(encode(call, CATALOG, ALICE, "").body)) == json.dumps(args)
 
 
-@given(st.dictionaries(st.sampled_from(["future_argument", "another"]), values.filter(lambda v: "-Infinity" not in json.dumps(v))))
+@given(
+    st.dictionaries(
+        st.sampled_from(["future_argument", "another"]),
+        values.filter(lambda v: "-Infinity" not in json.dumps(v)),
+    )
+)
 def test_a_round_trip_changes_nothing_but_the_worker(extra: dict[str, Any]) -> None:
-    """From a stock client's form to luigid's parser: the same arguments, with the mark on the worker's id."""
+    """From a stock client's form to luigid's parser: the same arguments, with the mark on the
+    worker's id.
+    """
     args = {"worker": WORKER, "host": "é & % + ; # =", **extra}
     call = decode(request("/api/get_work", body=form(**args)))
     read = as_luigid_reads(API.encode(call, ALICE, request()).body)
@@ -260,24 +325,53 @@ def test_a_round_trip_changes_nothing_but_the_worker(extra: dict[str, Any]) -> N
 
 
 def test_what_goes_out_is_always_the_same_kind_of_request() -> None:
-    """A GET becomes a POST; nothing of the caller's bytes or headers is in it; views alone may be sent twice or compressed."""
-    view = API.encode(decode(request(query="data=%7B%7D", verb="GET")), ALICE, request(headers={b"accept-encoding": b"gzip, deflate"}))
-    assert (view.verb, view.path, view.content_type, view.body) == ("POST", b"/api/task_list", FORM, b"data={}")
+    """A GET becomes a POST; nothing of the caller's bytes or headers is in it; views alone may be
+    sent twice or compressed.
+    """
+    view = API.encode(
+        decode(request(query="data=%7B%7D", verb="GET")),
+        ALICE,
+        request(headers={b"accept-encoding": b"gzip, deflate"}),
+    )
+    assert (view.verb, view.path, view.content_type, view.body) == (
+        "POST",
+        b"/api/task_list",
+        FORM,
+        b"data={}",
+    )
     assert (view.retry_safe, view.accept_gzip) == (True, True)
-    work = API.encode(decode(request("/api/ping", body=form(worker="w"))), ALICE, request(headers={b"accept-encoding": b"gzip"}))
+    work = API.encode(
+        decode(request("/api/ping", body=form(worker="w"))),
+        ALICE,
+        request(headers={b"accept-encoding": b"gzip"}),
+    )
     assert (work.retry_safe, work.accept_gzip) == (False, False)
-    assert encode(decode(request("/api/pause")), CATALOG, ALICE, "/luigi").path == b"/luigi/api/pause"
+    assert (
+        encode(decode(request("/api/pause")), CATALOG, ALICE, "/luigi").path == b"/luigi/api/pause"
+    )
 
 
 def test_infinity_reaches_luigid() -> None:
     """Every batchable family's worker sends ``"max_batch_size": Infinity``."""
-    call = decode(request("/api/add_task_batcher", body=form(worker="w", task_family="A", batched_args=["x"], max_batch_size=math.inf)))
+    call = decode(
+        request(
+            "/api/add_task_batcher",
+            body=form(worker="w", task_family="A", batched_args=["x"], max_batch_size=math.inf),
+        )
+    )
     assert as_luigid_reads(encode(call, CATALOG, ALICE, "").body)["max_batch_size"] == math.inf
 
 
 @pytest.mark.parametrize(
     ("accepted", "gzip"),
-    [(b"gzip, deflate", True), (b"gzip", True), (b"identity", False), (b"", False), (b"gzip;q=0", False), (b"br, gzip;q=0.5", False)],
+    [
+        (b"gzip, deflate", True),
+        (b"gzip", True),
+        (b"identity", False),
+        (b"", False),
+        (b"gzip;q=0", False),
+        (b"br, gzip;q=0.5", False),
+    ],
 )
 def test_an_answer_is_compressed_only_for_who_plainly_takes_it(accepted: bytes, gzip: bool) -> None:
     """``gzip;q=0`` says no; whoever weighs encodings gets the plain answer."""
@@ -286,11 +380,13 @@ def test_an_answer_is_compressed_only_for_who_plainly_takes_it(accepted: bytes, 
 
 # -- the worker mark
 
-subjects = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.text("a]%[: |", min_size=1, max_size=5)
-issuers = st.sampled_from(["okta", "local", "a", "a-b"])
-ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.tuples(st.text("w] [:a", max_size=5), issuers, subjects).map(
-    lambda t: f"{t[0]} [{t[1]}:{t[2]}]"
+subjects = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.text(
+    "a]%[: |", min_size=1, max_size=5
 )
+issuers = st.sampled_from(["okta", "local", "a", "a-b"])
+ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.tuples(
+    st.text("w] [:a", max_size=5), issuers, subjects
+).map(lambda t: f"{t[0]} [{t[1]}:{t[2]}]")
 
 
 def principal(issuer: str, subject: str) -> Principal:
@@ -308,9 +404,14 @@ def owner(marked: str) -> tuple[str, str]:
 @example("w", "a", "b", "w [a:b]", "a", "b")
 @example("w", "a", "b]", "w", "a", "b%5D")
 @example("w", "a", "b c", "w", "a", "b%20c")
-def test_no_two_identities_meet_in_one_worker(id1: str, issuer1: str, subject1: str, id2: str, issuer2: str, subject2: str) -> None:
+def test_no_two_identities_meet_in_one_worker(
+    id1: str, issuer1: str, subject1: str, id2: str, issuer2: str, subject2: str
+) -> None:
     """The marked id gives back id, issuer and subject, so that equal ones come from equal callers."""
-    one, other = id1 + worker_mark(principal(issuer1, subject1)), id2 + worker_mark(principal(issuer2, subject2))
+    one, other = (
+        id1 + worker_mark(principal(issuer1, subject1)),
+        id2 + worker_mark(principal(issuer2, subject2)),
+    )
     assert (one == other) == ((id1, issuer1, subject1) == (id2, issuer2, subject2))
     assert owner(one)[0] == id1
     assert " " not in owner(one)[1]
@@ -318,32 +419,59 @@ def test_no_two_identities_meet_in_one_worker(id1: str, issuer1: str, subject1: 
 
 @given(ids, issuers, subjects)
 def test_whoever_sends_a_marked_id_is_refused(own: str, issuer: str, subject: str) -> None:
-    """An id that ends in what could be a mark, anybody's, never becomes a call; so one mark is all an id ever has."""
+    """An id that ends in what could be a mark, anybody's, never becomes a call; so one mark is all
+    an id ever has.
+    """
     marked = own + worker_mark(principal(issuer, subject))
     with pytest.raises(Rejected):
         make_call("luigi", CATALOG, "ping", {"worker": marked}, ALICE, BATCHES)
 
 
 def test_every_method_that_names_the_caller_is_marked() -> None:
-    """luigid has seven methods in which a worker says who it is; an eighth in the catalog without `worker` would be a hole."""
+    """luigid has seven methods in which a worker says who it is; an eighth in the catalog without
+    `worker` would be a hole.
+    """
     named = {name for name, method in CATALOG.methods.items() if method.worker_arg is not None}
-    assert named == {"add_task", "add_task_batcher", "add_worker", "get_work", "count_pending", "ping", "announce_scheduling_failure"}
+    assert named == {
+        "add_task",
+        "add_task_batcher",
+        "add_worker",
+        "get_work",
+        "count_pending",
+        "ping",
+        "announce_scheduling_failure",
+    }
 
 
-@pytest.mark.parametrize("look_alike", [WORKER + " [okta:eve] ", WORKER + "[okta:eve]", WORKER + " [okta:eve", "[", "w\u3164[okta:eve]"])
+@pytest.mark.parametrize(
+    "look_alike",
+    [
+        WORKER + " [okta:eve] ",
+        WORKER + "[okta:eve]",
+        WORKER + " [okta:eve",
+        "[",
+        "w\u3164[okta:eve]",
+    ],
+)
 def test_nothing_that_looks_like_a_mark_is_in_a_workers_own_id(look_alike: str) -> None:
-    """A dashboard collapses blanks, and a person reads over the rest: whatever has a bracket is refused, mark or not."""
+    """A dashboard collapses blanks, and a person reads over the rest: whatever has a bracket is
+    refused, mark or not.
+    """
     assert refused(request("/api/ping", body=form(worker=look_alike))) is Reason.NOT_YOUR_WORKER
 
 
-@pytest.mark.parametrize("worker", ["w ", " w", "w\uff3bokta:eve\uff3d", "w\u00a0", "w\u3010okta:eve\u3011"])
+@pytest.mark.parametrize(
+    "worker", ["w ", " w", "w\uff3bokta:eve\uff3d", "w\u00a0", "w\u3010okta:eve\u3011"]
+)
 def test_a_worker_id_is_letters_and_ascii(worker: str) -> None:
     """Brackets and blanks of other scripts, and blanks at the ends, are in no stock id."""
     assert refused(request("/api/ping", body=form(worker=worker))) is Reason.BAD_ARGUMENTS
 
 
 def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
-    """What rides along with a ping would reach luigid without a record of its own, so it makes the ping a call like any other."""
+    """What rides along with a ping would reach luigid without a record of its own, so it makes the
+    ping a call like any other.
+    """
     ping = decode(request("/api/ping", body=form(worker=WORKER)))
     more = decode(request("/api/ping", body=form(worker=WORKER, note="x")))
     assert (ping.heartbeat, API.encode(ping, ALICE, request()).effect) == (WORKER, "alive")
@@ -351,8 +479,13 @@ def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
 
 
 def test_a_heartbeat_that_is_remembered_is_still_its_callers_own() -> None:
-    """Two identities that send the same bytes mean the same call, and each speaks upstream under its own mark only."""
-    sent, bob = request("/api/ping", body=form(worker=WORKER)), Principal("https://idp.example", "okta", "bob", ("worker",))
+    """Two identities that send the same bytes mean the same call, and each speaks upstream under
+    its own mark only.
+    """
+    sent, bob = (
+        request("/api/ping", body=form(worker=WORKER)),
+        Principal("https://idp.example", "okta", "bob", ("worker",)),
+    )
     for _ in range(2):
         for by, mark in ((ALICE, MARK), (bob, " [okta:bob]")):
             call = API.decode(sent, sent.path, by)
@@ -381,7 +514,10 @@ def test_what_is_wrong_around_a_remembered_heartbeat_is_refused(change: dict[str
 def test_the_bytes_of_a_heartbeat_mean_another_call_elsewhere() -> None:
     """What is remembered of ``ping`` says nothing about a method that takes the same argument."""
     body = form(worker=WORKER)
-    assert [decode(request(f"/api/{name}", body=body)).method for name in ("ping", "count_pending", "ping")] == [
+    assert [
+        decode(request(f"/api/{name}", body=body)).method
+        for name in ("ping", "count_pending", "ping")
+    ] == [
         "ping",
         "count_pending",
         "ping",
@@ -397,15 +533,27 @@ def test_only_so_many_heartbeats_are_remembered() -> None:
     kept = api._heartbeats
     assert 0 < len(kept) <= 4096
     before = len(kept)
-    for odd in (b'data={"worker":"long"}' + b" " * 600, b'data={"worker":"w","batch_id":null}', b'data={"worker":"w","note":1}'):
+    for odd in (
+        b'data={"worker":"long"}' + b" " * 600,
+        b'data={"worker":"w","batch_id":null}',
+        b'data={"worker":"w","note":1}',
+    ):
         sent = request("/api/ping", body=odd)
         assert api.decode(sent, sent.path, ALICE).method == "ping"
     assert len(kept) == before
 
 
 def test_a_task_that_fails_to_schedule_leaves_none_of_its_parameters_in_the_record() -> None:
-    """luigi prints all parameters of such a task, private ones too, into its name and its error, and says not which are private."""
-    told: dict[str, Any] = {"task_name": "A(p=hunter2)", "family": "A", "params": {"p": "hunter2"}, "expl": "hunter2", "owners": []}
+    """luigi prints all parameters of such a task, private ones too, into its name and its error,
+    and says not which are private.
+    """
+    told: dict[str, Any] = {
+        "task_name": "A(p=hunter2)",
+        "family": "A",
+        "params": {"p": "hunter2"},
+        "expl": "hunter2",
+        "owners": [],
+    }
     call = decode(request("/api/announce_scheduling_failure", body=form(worker=WORKER, **told)))
     assert set(call.secret) == {("task_name",), ("params",), ("expl",)}
 
@@ -414,40 +562,74 @@ def test_a_task_that_fails_to_schedule_leaves_none_of_its_parameters_in_the_reco
 
 
 def test_every_dependency_is_one_of_the_other_tasks() -> None:
-    """Both lists, each task once and in order, the call's own left out; a call without them has none."""
-    call = decode(request("/api/add_task", body=form(worker=WORKER, task_id="A_1", deps=["C_1", "A_1", "B_1"], new_deps=["B_1", "D_1"])))
+    """Both lists, each task once and in order, the call's own left out; a call without them has
+    none.
+    """
+    call = decode(
+        request(
+            "/api/add_task",
+            body=form(
+                worker=WORKER, task_id="A_1", deps=["C_1", "A_1", "B_1"], new_deps=["B_1", "D_1"]
+            ),
+        )
+    )
     assert (call.task, call.others) == ("A_1", ("C_1", "B_1", "D_1"))
     for none in ({}, {"deps": None}, {"deps": [], "new_deps": None}):
-        assert decode(request("/api/add_task", body=form(worker=WORKER, task_id="A_1", **none))).others == ()
+        assert (
+            decode(request("/api/add_task", body=form(worker=WORKER, task_id="A_1", **none))).others
+            == ()
+        )
 
 
 def test_a_call_names_a_bounded_number_of_tasks() -> None:
     """Each costs a decision, and luigid some work under its one lock."""
     args: dict[str, Any] = {"worker": WORKER, "task_id": "A_1", "deps": ["B_1"] * (MAX_OTHERS - 1)}
-    assert make_call("luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2"]}, ALICE, BATCHES).others == ("B_1", "B_2")
+    assert make_call(
+        "luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2"]}, ALICE, BATCHES
+    ).others == ("B_1", "B_2")
     with pytest.raises(Rejected) as error:
-        make_call("luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2", "B_3"]}, ALICE, BATCHES)
+        make_call(
+            "luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2", "B_3"]}, ALICE, BATCHES
+        )
     assert error.value.reason is Reason.BAD_ARGUMENTS
 
 
 # -- batches
 
 
-def batched(family: str = "A", batch_id: str = "0cc175b9", by: Principal = ALICE, batches: BatchIds = BATCHES) -> str:
+def batched(
+    family: str = "A",
+    batch_id: str = "0cc175b9",
+    by: Principal = ALICE,
+    batches: BatchIds = BATCHES,
+) -> str:
     """The batch id that a worker is told."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
-    response = {"running_tasks": [], "task_id": None, "task_family": family, "batch_id": batch_id, "batch_task_ids": ["A_1", "A_2"]}
-    told: str = json.loads(for_worker(call, by, json.dumps({"response": response}).encode(), batches))["response"]["batch_id"]
+    response = {
+        "running_tasks": [],
+        "task_id": None,
+        "task_family": family,
+        "batch_id": batch_id,
+        "batch_task_ids": ["A_1", "A_2"],
+    }
+    told: str = json.loads(
+        for_worker(call, by, json.dumps({"response": response}).encode(), batches)
+    )["response"]["batch_id"]
     return told
 
 
 def claim(batch_id: object, family: str = "A", method: str = "add_task") -> Request:
     """The call in which a worker takes up a batch."""
-    return request(f"/api/{method}", body=form(worker=WORKER, task_id="A_3", family=family, status="RUNNING", batch_id=batch_id))
+    return request(
+        f"/api/{method}",
+        body=form(worker=WORKER, task_id="A_3", family=family, status="RUNNING", batch_id=batch_id),
+    )
 
 
 def test_a_worker_takes_up_the_batch_it_was_given() -> None:
-    """What get_work said, sent back, reaches luigid as luigid's own id, and the record has that one too."""
+    """What get_work said, sent back, reaches luigid as luigid's own id, and the record has that one
+    too.
+    """
     call = decode(claim(batched()))
     assert call.args["batch_id"] == "0cc175b9"
     assert as_luigid_reads(API.encode(call, ALICE, request()).body)["batch_id"] == "0cc175b9"
@@ -478,11 +660,16 @@ def test_a_batch_that_the_caller_was_not_given_is_refused(batch_id: object) -> N
 
 
 def test_a_batch_goes_with_its_family_alone() -> None:
-    """So that the task id, which goes on after the family, and with it every policy on tasks, covers the batch."""
+    """So that the task id, which goes on after the family, and with it every policy on tasks,
+    covers the batch.
+    """
     sealed = batched("A")
     for family in ("", "A_3"):
         assert refused(claim(sealed, family)) is Reason.NOT_YOUR_WORKER
-    assert refused(request("/api/add_task", body=form(worker=WORKER, task_id="A_3", batch_id=sealed))) is Reason.NOT_YOUR_WORKER
+    assert (
+        refused(request("/api/add_task", body=form(worker=WORKER, task_id="A_3", batch_id=sealed)))
+        is Reason.NOT_YOUR_WORKER
+    )
 
 
 def test_no_work_call_carries_a_foreign_batch() -> None:
@@ -493,10 +680,17 @@ def test_no_work_call_carries_a_foreign_batch() -> None:
 
 
 def test_the_key_of_batches_is_the_same_whenever_it_is_derived_and_is_not_the_secret() -> None:
-    """A batch outlives the process that named it; and nothing that is sealed says anything about hashes in the record."""
+    """A batch outlives the process that named it; and nothing that is sealed says anything about
+    hashes in the record.
+    """
     assert batch_key(b"s" * 32) == batch_key(b"s" * 32)
     assert len({batch_key(b"s" * 32), batch_key(b"t" * 32), b"s" * 32}) == 3
-    assert BatchIds(batch_key(b"s"), "luigi").open(ALICE, "A", BatchIds(batch_key(b"s"), "luigi").seal(ALICE, "A", "b.c")) == "b.c"
+    assert (
+        BatchIds(batch_key(b"s"), "luigi").open(
+            ALICE, "A", BatchIds(batch_key(b"s"), "luigi").seal(ALICE, "A", "b.c")
+        )
+        == "b.c"
+    )
 
 
 # -- answers
@@ -505,15 +699,28 @@ def test_the_key_of_batches_is_the_same_whenever_it_is_derived_and_is_not_the_se
 def running(*workers: str) -> bytes:
     """An answer to get_work that lists one running task of each worker."""
     return json.dumps(
-        {"response": {"task_id": None, "running_tasks": [{"task_id": f"T{n}", "worker": w} for n, w in enumerate(workers)]}}
+        {
+            "response": {
+                "task_id": None,
+                "running_tasks": [{"task_id": f"T{n}", "worker": w} for n, w in enumerate(workers)],
+            }
+        }
     ).encode()
 
 
 def test_a_worker_finds_its_own_id_in_the_answer() -> None:
-    """Its own mark comes off, others' stay: the summary tells the worker's own running tasks from those of "other workers"."""
+    """Its own mark comes off, others' stay: the summary tells the worker's own running tasks from
+    those of "other workers".
+    """
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
-    body = for_worker(call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK), BATCHES)
-    assert [task["worker"] for task in json.loads(body)["response"]["running_tasks"]] == [WORKER, "w [okta:bob]", WORKER + MARK]
+    body = for_worker(
+        call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK), BATCHES
+    )
+    assert [task["worker"] for task in json.loads(body)["response"]["running_tasks"]] == [
+        WORKER,
+        "w [okta:bob]",
+        WORKER + MARK,
+    ]
 
 
 def test_an_answer_without_the_mark_is_passed_on_untouched() -> None:
@@ -553,12 +760,27 @@ def test_the_rest_of_a_rewritten_answer_is_as_luigid_wrote_it(odd: str, space: s
 
 
 @pytest.mark.parametrize(("assistant", "module"), [(False, None), (None, None), (True, "planted")])
-@pytest.mark.parametrize("batch", [{}, {"batch_id": "b", "batch_task_ids": ["A_1", "A_2"]}], ids=["task", "batch"])
-def test_only_an_assistant_is_told_what_to_import(assistant: bool | None, module: str | None, batch: dict[str, Any]) -> None:
-    """The module in luigid's answer is whoever announced the task first's choice; the rest of the answer stays."""
+@pytest.mark.parametrize(
+    "batch", [{}, {"batch_id": "b", "batch_task_ids": ["A_1", "A_2"]}], ids=["task", "batch"]
+)
+def test_only_an_assistant_is_told_what_to_import(
+    assistant: bool | None, module: str | None, batch: dict[str, Any]
+) -> None:
+    """The module in luigid's answer is whoever announced the task first's choice; the rest of the
+    answer stays.
+    """
     call = decode(request("/api/get_work", body=form(worker=WORKER, assistant=assistant)))
-    response = {"task_id": None, "running_tasks": [], "task_family": "A", "task_module": "planted", "task_params": {"x": "1"}, **batch}
-    answered = json.loads(for_worker(call, ALICE, json.dumps({"response": response}).encode(), BATCHES))["response"]
+    response = {
+        "task_id": None,
+        "running_tasks": [],
+        "task_family": "A",
+        "task_module": "planted",
+        "task_params": {"x": "1"},
+        **batch,
+    }
+    answered = json.loads(
+        for_worker(call, ALICE, json.dumps({"response": response}).encode(), BATCHES)
+    )["response"]
     sealed = {"batch_id": BATCHES.seal(ALICE, "A", "b")} if batch else {}
     assert answered == {**response, "task_module": module, **sealed}
 
@@ -582,7 +804,14 @@ def test_an_answer_too_large_to_be_mended_is_not_passed_on() -> None:
     assert error.value.reason is Reason.UPSTREAM_INVALID
 
 
-@pytest.mark.parametrize("body", [b"[okta:alice]", b'{"response": " [okta:alice]"}', b'{"response": {"running_tasks": [" [okta:alice]"]}}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[okta:alice]",
+        b'{"response": " [okta:alice]"}',
+        b'{"response": {"running_tasks": [" [okta:alice]"]}}',
+    ],
+)
 def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) -> None:
     """A mark in a place that luigid does not put it in is an invalid answer, not an error of ours."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
@@ -592,11 +821,19 @@ def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) 
 
 
 def test_an_answer_to_work_that_is_encoded_unasked_is_not_passed_on() -> None:
-    """Nobody could have looked into it: not for the worker's own id, nor for a module that it is to import."""
+    """Nobody could have looked into it: not for the worker's own id, nor for a module that it is to
+    import.
+    """
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     with pytest.raises(Unavailable) as error:
         API.answer(
-            call, ALICE, Answer(200, {**JSON, b"content-encoding": b"gzip"}, gzip.compress(b'{"response": {"task_module": "evil"}}'))
+            call,
+            ALICE,
+            Answer(
+                200,
+                {**JSON, b"content-encoding": b"gzip"},
+                gzip.compress(b'{"response": {"task_module": "evil"}}'),
+            ),
         )
     assert error.value.reason is Reason.UPSTREAM_INVALID
 
@@ -628,7 +865,17 @@ def test_what_is_no_answer_of_luigid_reaches_nobody(answer: Answer, reason: Reas
 
 
 @pytest.mark.parametrize(
-    "response", ["Infinity", "NaN", "1" * 400, "1e400", '"\\ud800"', "[" * 900 + "]" * 900, "{}", f'"{"x" * 100_000}"']
+    "response",
+    [
+        "Infinity",
+        "NaN",
+        "1" * 400,
+        "1e400",
+        '"\\ud800"',
+        "[" * 900 + "]" * 900,
+        "{}",
+        f'"{"x" * 100_000}"',
+    ],
 )
 def test_what_python_writes_is_an_answer(response: str) -> None:
     """luigid writes with Python's own encoder, which knows more numbers than JSON does."""
@@ -636,23 +883,52 @@ def test_what_python_writes_is_an_answer(response: str) -> None:
     assert API.answer(decode(request()), ALICE, Answer(200, JSON, body)).body == body
 
 
-@pytest.mark.parametrize(("method", "passed"), [("task_list", True), ("get_work", False), ("add_task", False)])
+@pytest.mark.parametrize(
+    ("method", "passed"), [("task_list", True), ("get_work", False), ("add_task", False)]
+)
 def test_only_of_a_large_view_the_end_is_not_read(method: str, passed: bool) -> None:
-    """A page of tasks has many readers, and each would pay; what a worker is answered is JSON at any size."""
-    args = {"task_list": {}, "get_work": {"worker": WORKER}, "add_task": {"worker": WORKER, "task_id": "A"}}[method]
+    """A page of tasks has many readers, and each would pay; what a worker is answered is JSON at
+    any size.
+    """
+    args = {
+        "task_list": {},
+        "get_work": {"worker": WORKER},
+        "add_task": {"worker": WORKER, "task_id": "A"},
+    }[method]
     call = decode(request(f"/api/{method}", body=form(**args)))
     answer = Answer(200, JSON, b'{"response": {"a": "' + b"x" * 20_000)
-    with contextlib.nullcontext() if passed else pytest.raises(Unavailable, match="not an answer of luigid"):
+    with (
+        contextlib.nullcontext()
+        if passed
+        else pytest.raises(Unavailable, match="not an answer of luigid")
+    ):
         API.answer(call, ALICE, answer)
 
 
 def test_an_answer_keeps_none_of_luigids_headers() -> None:
     """Only what says how to read the body is passed on; nothing is stored, nothing is sniffed."""
-    headers = {**JSON, b"server": b"TornadoServer", b"etag": b'"x"', b"access-control-allow-origin": b"*", b"set-cookie": b"a=b"}
+    headers = {
+        **JSON,
+        b"server": b"TornadoServer",
+        b"etag": b'"x"',
+        b"access-control-allow-origin": b"*",
+        b"set-cookie": b"a=b",
+    }
     reply = API.answer(decode(request()), ALICE, Answer(200, headers, b'{"response": []}'))
-    assert (reply.status, reply.body, reply.content_type) == (200, b'{"response": []}', b"application/json")
-    assert dict(reply.headers) == {b"cache-control": b"no-store", b"x-content-type-options": b"nosniff"}
-    reply = API.answer(decode(request()), ALICE, Answer(200, {**headers, b"content-encoding": b"gzip"}, b"\x1f\x8b"))
+    assert (reply.status, reply.body, reply.content_type) == (
+        200,
+        b'{"response": []}',
+        b"application/json",
+    )
+    assert dict(reply.headers) == {
+        b"cache-control": b"no-store",
+        b"x-content-type-options": b"nosniff",
+    }
+    reply = API.answer(
+        decode(request()),
+        ALICE,
+        Answer(200, {**headers, b"content-encoding": b"gzip"}, b"\x1f\x8b"),
+    )
     assert dict(reply.headers)[b"content-encoding"] == b"gzip"
 
 
@@ -662,10 +938,21 @@ def test_an_answer_keeps_none_of_luigids_headers() -> None:
 def refusal(reason: Reason, method: str = "") -> Refusal:
     """A refusal of a call, or of a request that became none."""
     about = ABOUT[reason]
-    return Refusal(reason, about.status, f"callgate: no [{reason}, ref X]", about.remedy, "X", None, method)
+    return Refusal(
+        reason, about.status, f"callgate: no [{reason}, ref X]", about.remedy, "X", None, method
+    )
 
 
-@pytest.mark.parametrize("reason", [Reason.NO_ROLE, Reason.NO_POLICY_ALLOWS, Reason.POLICY_FORBIDS, Reason.POLICY_ERROR, Reason.DRAINING])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.NO_ROLE,
+        Reason.NO_POLICY_ALLOWS,
+        Reason.POLICY_FORBIDS,
+        Reason.POLICY_ERROR,
+        Reason.DRAINING,
+    ],
+)
 def test_a_denied_get_work_ends_the_worker_in_order(reason: Reason) -> None:
     """It is luigid's own answer to a worker it has disabled: no retries, exit code 0."""
     reply = API.refuse(refusal(reason, "get_work"))
@@ -679,10 +966,16 @@ def test_every_other_refusal_is_a_status_a_phrase_and_json(reason: Reason) -> No
     assert reply.status == ABOUT[reason].status
     assert reply.phrase == f"callgate: no [{reason}, ref X]".encode()
     error = json.loads(reply.body)["error"]
-    assert (error["reason"], error["message"], error["ref"]) == (reason.value, reply.phrase.decode(), "X")
+    assert (error["reason"], error["message"], error["ref"]) == (
+        reason.value,
+        reply.phrase.decode(),
+        "X",
+    )
     assert (b"www-authenticate" in dict(reply.headers)) == (reply.status == 401)
 
 
 def test_an_upstream_that_fails_get_work_does_not_disable_the_worker() -> None:
-    """A scheduler that restarts is worth the retry: only denials and a draining gate end the worker."""
+    """A scheduler that restarts is worth the retry: only denials and a draining gate end the
+    worker.
+    """
     assert API.refuse(refusal(Reason.UPSTREAM_UNREACHABLE, "get_work")).status == 502

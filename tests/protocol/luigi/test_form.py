@@ -39,8 +39,42 @@ def unquote_by_hand(value: bytes) -> bytes | None:
 escaped = st.lists(
     st.sampled_from(
         [
-            *(b"%", b"%4", b"%41", b"%5c", b"%5C", b"\\", b"\\x", b"+", b"%2B", b"%\x1c4", b"%+1", b"%-1", b"%0_", b"x", b"\xff", b"\n"),
-            *(b"=", b"==", b"=41", b"%=", b"%3D", b"%3", b"=\n", b"%\n", b"\r", b"%\r", b"\r\n", b"%0D", b"%0A", b"_", b"%25", b"%2541"),
+            *(
+                b"%",
+                b"%4",
+                b"%41",
+                b"%5c",
+                b"%5C",
+                b"\\",
+                b"\\x",
+                b"+",
+                b"%2B",
+                b"%\x1c4",
+                b"%+1",
+                b"%-1",
+                b"%0_",
+                b"x",
+                b"\xff",
+                b"\n",
+            ),
+            *(
+                b"=",
+                b"==",
+                b"=41",
+                b"%=",
+                b"%3D",
+                b"%3",
+                b"=\n",
+                b"%\n",
+                b"\r",
+                b"%\r",
+                b"\r\n",
+                b"%0D",
+                b"%0A",
+                b"_",
+                b"%25",
+                b"%2541",
+            ),
         ]
     )
     | st.binary(max_size=3)
@@ -59,7 +93,9 @@ escaped = st.lists(
 @example(b"%%3D")
 @example(b"%3%3D")
 def test_percent_decoding_is_the_strict_one(value: bytes) -> None:
-    """The decoder in C decodes as the obvious one does, byte for byte, and refuses exactly what that cannot decode."""
+    """The decoder in C decodes as the obvious one does, byte for byte, and refuses exactly what
+    that cannot decode.
+    """
     decoders_agree(value)
 
 
@@ -91,7 +127,9 @@ def any_length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.interpreted  # a constant that is compiled in cannot be another
 @pytest.mark.usefixtures("any_length")
 def test_every_short_value_of_escapes_is_read_as_it_should_be() -> None:
-    """Whole and broken escapes of ``=`` beside each other, which is where the short way to tell them apart could err."""
+    """Whole and broken escapes of ``=`` beside each other, which is where the short way to tell
+    them apart could err.
+    """
     for length in range(8):
         for letters in itertools.product(b"%3Dd", repeat=length):
             decoders_agree(bytes(letters))
@@ -109,15 +147,24 @@ def test_any_number_of_equals_signs_is_read_as_it_should_be(count: int, end: byt
 @pytest.mark.parametrize("mangle", ["lost", "twice", "percent", "other"])
 def test_a_real_body_with_one_byte_wrong_is_read_as_it_should_be(mangle: str) -> None:
     """Every byte of an add_task in its turn: lost, sent twice, made a percent sign, or one bit off."""
-    body = urlencode({"data": json.dumps({"task_id": "etl.A_1%_é", "deps": ["a+b=c", "\n"], "x": {"y": 1.5}})}).encode()[5:]
+    body = urlencode(
+        {"data": json.dumps({"task_id": "etl.A_1%_é", "deps": ["a+b=c", "\n"], "x": {"y": 1.5}})}
+    ).encode()[5:]
     for at in range(len(body)):
-        byte = {"lost": b"", "twice": body[at : at + 1] * 2, "percent": b"%", "other": bytes([body[at] ^ 1])}[mangle]
+        byte = {
+            "lost": b"",
+            "twice": body[at : at + 1] * 2,
+            "percent": b"%",
+            "other": bytes([body[at] ^ 1]),
+        }[mangle]
         decoders_agree(body[:at] + byte + body[at + 1 :])
 
 
 @given(st.text())
 def test_what_stock_clients_encode_is_read_back(text: str) -> None:
-    """Both ways in which stock clients write the field (urllib's quoting, with + and with %20) give the text again."""
+    """Both ways in which stock clients write the field (urllib's quoting, with + and with %20) give
+    the text again.
+    """
     raw = text.encode("utf-8", "surrogatepass")
     assert read_field(urlencode({"data": raw}).encode()) == raw
     assert read_field(b"data=" + quote_plus(raw).replace("+", "%20").encode()) == raw
@@ -160,7 +207,14 @@ def test_only_one_field_of_one_spelling_is_read(form: bytes, reason: Reason) -> 
 
 
 @pytest.mark.parametrize(
-    ("form", "value"), [(b"", None), (b"data=", b""), (b"data=a=b", b"a=b"), (b"data=a%26b", b"a&b"), (b"data=%2541", b"%41")]
+    ("form", "value"),
+    [
+        (b"", None),
+        (b"data=", b""),
+        (b"data=a=b", b"a=b"),
+        (b"data=a%26b", b"a&b"),
+        (b"data=%2541", b"%41"),
+    ],
 )
 def test_the_value_is_decoded_once(form: bytes, value: bytes | None) -> None:
     """What an escape stands for is data: it neither ends the field nor is decoded again."""
@@ -183,5 +237,7 @@ def test_the_value_is_decoded_once(form: bytes, value: bytes | None) -> None:
     ],
 )
 def test_one_content_type_is_a_form(content_type: bytes, accepted: bool) -> None:
-    """Only what luigid and every other parser take for a UTF-8 form passes: luigid goes by the first letters alone."""
+    """Only what luigid and every other parser take for a UTF-8 form passes: luigid goes by the
+    first letters alone.
+    """
     assert (content_type in FORM_TYPES) is accepted

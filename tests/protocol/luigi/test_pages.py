@@ -27,7 +27,9 @@ INDEX = "/static/visualiser/index.html"
 HTML = {b"content-type": b"text/html; charset=UTF-8"}
 
 
-def request(path: str, query: str | None = None, verb: str = "GET", body: bytes = b"", **headers: bytes) -> Request:
+def request(
+    path: str, query: str | None = None, verb: str = "GET", body: bytes = b"", **headers: bytes
+) -> Request:
     """One request as the edge hands it over."""
     sent = {name.replace("_", "-").encode(): value for name, value in headers.items()}
     return Request("ID", verb, path, query, sent, body, Origin("127.0.0.1", 1, "TLSv1.3", ""))
@@ -43,7 +45,9 @@ def sent(path: str, query: str | None = None, pages: LuigiPages = PAGES, **more:
     return pages.encode(decode(path, query), ALICE, request(path, query, **more)).path
 
 
-def answered(path: str, body: bytes, status: int = 200, headers: dict[bytes, bytes] = HTML) -> Reply:
+def answered(
+    path: str, body: bytes, status: int = 200, headers: dict[bytes, bytes] = HTML
+) -> Reply:
     """What becomes of luigid's answer."""
     return PAGES.answer(decode(path), ALICE, Answer(status, headers, body))
 
@@ -78,7 +82,9 @@ def test_every_page_of_luigid_is_a_method(path: str, method: str) -> None:
 
 
 def test_every_file_of_the_visualiser_has_a_path_that_is_read() -> None:
-    """The stock package names its files with the characters that the grammar knows; a Photoshop original is not served."""
+    """The stock package names its files with the characters that the grammar knows; a Photoshop
+    original is not served.
+    """
     files = [file for file in STATIC.rglob("*") if file.is_file() and file.suffix != ".psd"]
     assert len(files) > 25
     for file in files:
@@ -131,7 +137,9 @@ def test_a_family_is_decoded_once_and_encoded_afresh() -> None:
 
 
 def test_a_query_is_dropped_but_for_a_search() -> None:
-    """Versions of files are nothing to luigid; a search by parameters is decoded, checked and encoded afresh."""
+    """Versions of files are nothing to luigid; a search by parameters is decoded, checked and
+    encoded afresh.
+    """
     assert sent(INDEX, "v=123&data=x") == INDEX.encode()
     assert sent("/tasklist", "data=%7B%7D") == b"/tasklist"
     search = sent("/history/by_params/Family", "data=%7B%22a%22%3A%22b%26c%22%7D").decode()
@@ -142,7 +150,15 @@ def test_a_query_is_dropped_but_for_a_search() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["data=%7B%7D&data=%7B%7D", "x=1", "data=[]", 'data={"a":{"b":1}}', 'data={"a":1,"a":2}', 'data={"<":"1"}']
+    "query",
+    [
+        "data=%7B%7D&data=%7B%7D",
+        "x=1",
+        "data=[]",
+        'data={"a":{"b":1}}',
+        'data={"a":1,"a":2}',
+        'data={"<":"1"}',
+    ],
 )
 def test_a_search_is_checked_like_the_arguments_of_a_call(query: str) -> None:
     """One field, one object, plain values under names of parameters."""
@@ -165,8 +181,16 @@ def test_a_page_is_only_looked_at(verb: str) -> None:
     st.none() | st.text(st.characters(max_codepoint=0x7E), max_size=30),
 )
 def test_any_path_is_a_page_or_one_rejection(rest: str, query: str | None) -> None:
-    """And what goes to luigid is a plain path below a place that luigid serves, without a dot segment."""
-    for path in ("/" + rest, "/static/" + rest, "/history/by_name/" + rest, "/history/by_params/" + rest, "/tasklist/" + rest):
+    """And what goes to luigid is a plain path below a place that luigid serves, without a dot
+    segment.
+    """
+    for path in (
+        "/" + rest,
+        "/static/" + rest,
+        "/history/by_name/" + rest,
+        "/history/by_params/" + rest,
+        "/tasklist/" + rest,
+    ):
         try:
             call = decode(path, query)
         except Rejected:
@@ -180,10 +204,15 @@ def test_any_path_is_a_page_or_one_rejection(rest: str, query: str | None) -> No
 
 
 def test_the_start_page_leads_to_the_visualiser_wherever_it_is() -> None:
-    """Relative to what the browser asked for: with a final slash, without one, and under a base path of luigid's own."""
+    """Relative to what the browser asked for: with a final slash, without one, and under a base
+    path of luigid's own.
+    """
     pages = LuigiPages("luigi", CATALOG, "/luigi", "/teams/a")
     redirect = Answer(302, {b"location": b"static/visualiser/index.html"})
-    for path, location in (("/teams/a/", b"static/visualiser/index.html"), ("/teams/a", b"a/static/visualiser/index.html")):
+    for path, location in (
+        ("/teams/a/", b"static/visualiser/index.html"),
+        ("/teams/a", b"a/static/visualiser/index.html"),
+    ):
         call = pages.decode(request(path), "/", ALICE)
         assert pages.encode(call, ALICE, request(path)).path == b"/luigi/"
         assert dict(pages.answer(call, ALICE, redirect).headers)[b"location"] == location
@@ -191,31 +220,62 @@ def test_the_start_page_leads_to_the_visualiser_wherever_it_is() -> None:
 
 def test_luigids_own_headers_stay_behind() -> None:
     """A redirect to elsewhere, cookies and CORS headers are not passed on."""
-    headers = {**HTML, b"location": b"https://evil.example", b"set-cookie": b"a=b", b"access-control-allow-origin": b"*", b"etag": b'"x"'}
+    headers = {
+        **HTML,
+        b"location": b"https://evil.example",
+        b"set-cookie": b"a=b",
+        b"access-control-allow-origin": b"*",
+        b"etag": b'"x"',
+    }
     for path in (INDEX, "/history", "/metrics"):
         names = {name for name, _ in answered(path, b"", headers=headers).headers}
-        assert names == {b"cache-control", b"x-content-type-options", b"referrer-policy", b"content-security-policy"}
-    assert dict(answered("/", b"", 302, headers).headers)[b"location"] == b"static/visualiser/index.html"
+        assert names == {
+            b"cache-control",
+            b"x-content-type-options",
+            b"referrer-policy",
+            b"content-security-policy",
+        }
+    assert (
+        dict(answered("/", b"", 302, headers).headers)[b"location"]
+        == b"static/visualiser/index.html"
+    )
 
 
 def test_the_visualisers_own_script_runs_and_no_other() -> None:
-    """The one inline script of the stock page is named by its hash; nothing inline is allowed otherwise, and no eval."""
+    """The one inline script of the stock page is named by its hash; nothing inline is allowed
+    otherwise, and no eval.
+    """
     page = (STATIC / "visualiser" / "index.html").read_bytes()
     scripts = policy(answered(INDEX, page))["script-src"]
     [inline] = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
-    assert scripts == ["'self'", f"'sha256-{base64.b64encode(hashlib.sha256(inline).digest()).decode()}'"]
+    assert scripts == [
+        "'self'",
+        f"'sha256-{base64.b64encode(hashlib.sha256(inline).digest()).decode()}'",
+    ]
     assert len(page) < PAGES.encode(decode(INDEX), ALICE, request(INDEX)).whole
 
 
 @pytest.mark.parametrize("path", [INDEX, "/tasklist/Family"])
 def test_a_second_inline_script_stops_all_of_them(path: str) -> None:
-    """A page in which a stored name became a script runs nothing inline: not knowing which is luigid's, neither."""
-    scripts = policy(answered(path, b"<script>stock()</script><p><script>stored()</script>"))["script-src"]
+    """A page in which a stored name became a script runs nothing inline: not knowing which is
+    luigid's, neither.
+    """
+    scripts = policy(answered(path, b"<script>stock()</script><p><script>stored()</script>"))[
+        "script-src"
+    ]
     assert not [source for source in scripts if source.startswith("'sha256")]
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/history", "/history/by_id/1", "/metrics", "/static/visualiser/test.html", "/static/visualiser/js/luigi.js"]
+    "path",
+    [
+        "/",
+        "/history",
+        "/history/by_id/1",
+        "/metrics",
+        "/static/visualiser/test.html",
+        "/static/visualiser/js/luigi.js",
+    ],
 )
 def test_no_script_of_other_pages_runs(path: str) -> None:
     """Where the stock page has no inline script, none is allowed, though the page has one."""
@@ -226,7 +286,9 @@ def test_no_script_of_other_pages_runs(path: str) -> None:
 
 
 def test_charts_may_load_their_very_files_only() -> None:
-    """The chart pages load two scripts and a style from a public server; a policy for all of that server is none."""
+    """The chart pages load two scripts and a style from a public server; a policy for all of that
+    server is none.
+    """
     layout = (LUIGI / "templates" / "layout.html").read_text()
     outside = set(re.findall(r'"(https://[^"]+)"', layout))
     for path in ("/tasklist", "/tasklist/Family", "/history"):
@@ -236,7 +298,9 @@ def test_charts_may_load_their_very_files_only() -> None:
 
 
 def test_history_pages_find_their_links_under_a_prefix() -> None:
-    """Their links are absolute in luigi's templates; in text they are left alone, and without a prefix nothing changes."""
+    """Their links are absolute in luigi's templates; in text they are left alone, and without a
+    prefix nothing changes.
+    """
     page = (
         b'<link href="/static/a.css"><script src="/static/b.js"></script>'
         b'<a href="/history/by_id/1">/history/by_id/1</a><a href="/tasklist/A">'
@@ -252,14 +316,27 @@ def test_history_pages_find_their_links_under_a_prefix() -> None:
 
 def test_files_are_compressed_and_rewritten_pages_are_not() -> None:
     """What has to be read here comes plain; scripts and styles shrink to a quarter."""
-    for path, gzip in ((INDEX, False), ("/history", False), ("/static/visualiser/js/luigi.js", True)):
-        assert PAGES.encode(decode(path), ALICE, request(path, accept_encoding=b"gzip")).accept_gzip is gzip
-    reply = answered("/static/visualiser/js/luigi.js", b"\x1f\x8b", headers={**HTML, b"content-encoding": b"gzip"})
+    for path, gzip in (
+        (INDEX, False),
+        ("/history", False),
+        ("/static/visualiser/js/luigi.js", True),
+    ):
+        assert (
+            PAGES.encode(decode(path), ALICE, request(path, accept_encoding=b"gzip")).accept_gzip
+            is gzip
+        )
+    reply = answered(
+        "/static/visualiser/js/luigi.js",
+        b"\x1f\x8b",
+        headers={**HTML, b"content-encoding": b"gzip"},
+    )
     assert dict(reply.headers)[b"content-encoding"] == b"gzip"
 
 
 def test_a_page_that_luigid_cannot_make_is_the_upstreams_failure() -> None:
-    """luigid answers 500 to history pages when no history is kept: the refusal says what to look at."""
+    """luigid answers 500 to history pages when no history is kept: the refusal says what to look
+    at.
+    """
     with pytest.raises(Unavailable) as error:
         answered("/history", b"<html>Traceback", 500)
     assert error.value.reason is Reason.UPSTREAM_ERROR
@@ -269,7 +346,9 @@ def test_a_page_that_luigid_cannot_make_is_the_upstreams_failure() -> None:
 def test_a_refused_page_is_a_page_without_scripts() -> None:
     """The person reads the line and the remedy, escaped; status and phrase are those of the API."""
     about = ABOUT[Reason.NO_ROLE]
-    reply = PAGES.refuse(Refusal(Reason.NO_ROLE, 403, "callgate: <b> may not [no-role, ref X]", about.remedy, "X"))
+    reply = PAGES.refuse(
+        Refusal(Reason.NO_ROLE, 403, "callgate: <b> may not [no-role, ref X]", about.remedy, "X")
+    )
     assert (reply.status, reply.content_type) == (403, b"text/html; charset=utf-8")
     assert b"&lt;b&gt; may not" in reply.body
     assert b"<b>" not in reply.body

@@ -1,7 +1,8 @@
-"""The grammar of `proxy.protocol.xmlrpc.grammar`, read without its short cuts: one expression for each production, and nothing else.
+"""The grammar of `proxy.protocol.xmlrpc.grammar`, read without its short cuts: one expression for
+each production, and nothing else.
 
-What `Reader` has to agree with, in what it reads and in what it says of what it does not. Only the words of a refusal
-(`refuse`) and the scalars (`READ`) are shared.
+What `Reader` has to agree with, in what it reads and in what it says of what it does not. Only the
+words of a refusal (`refuse`) and the scalars (`READ`) are shared.
 """
 
 import re
@@ -14,13 +15,15 @@ from proxy.protocol.xmlrpc.values import READ
 
 _S = "[ \\t\\n]*"
 _SCALAR = "|".join(map(re.escape, READ))
-_VALUE = (
-    rf"<value{_S}(?:>(?:{_S}<(?:({_SCALAR}){_S}(?:>([^<]*)</\2{_S}>|/>){_S}</value{_S}>|(struct|array){_S}(/?)>)|([^<]*)</value{_S}>)|/>)"
-)
+_VALUE = rf"<value{_S}(?:>(?:{_S}<(?:({_SCALAR}){_S}(?:>([^<]*)</\2{_S}>|/>){_S}</value{_S}>|(struct|array){_S}(/?)>)|([^<]*)</value{_S}>)|/>)"
 _NAME = rf"(?:<name{_S}>([^<]*)</name{_S}>|<name{_S}/>)"
 _BEFORE = {"param": rf"<param{_S}>{_S}()", "item": "()", "member": rf"<member{_S}>{_S}{_NAME}{_S}"}
 _AFTER = {"param": rf"{_S}</param{_S}>{_S}", "item": _S, "member": rf"{_S}</member{_S}>{_S}"}
-_STATES = {"param": ("params", "param after value"), "item": ("data",), "member": ("struct", "member after value")}
+_STATES = {
+    "param": ("params", "param after value"),
+    "item": ("data",),
+    "member": ("struct", "member after value"),
+}
 
 
 class PlainReader:
@@ -89,7 +92,11 @@ class PlainReader:
             _, values, at = self._values("item", at)
         end = self._match(rf"</array{_S}>" if data[1] else rf"</data{_S}>{_S}</array{_S}>", at)
         if end is None:
-            refuse(self._text, at, *(("array after data",) if data[1] else ("array after data", "data")))
+            refuse(
+                self._text,
+                at,
+                *(("array after data",) if data[1] else ("array after data", "data")),
+            )
         return values, end.end()
 
     def _struct(self, at: int) -> tuple[dict[str, Value], int]:
@@ -99,7 +106,9 @@ class PlainReader:
         if end is None:
             refuse(self._text, at, "struct")
         if len(set(names)) != len(names):
-            raise Rejected(Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice")
+            raise Rejected(
+                Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice"
+            )
         return dict(zip(names, values, strict=True)), end.end()
 
     def _match(self, expression: str, at: int) -> re.Match[str] | None:

@@ -1,4 +1,6 @@
-"""Any bytes give one call or one Rejected; and what gives a call, every other parser reads as the same call."""
+"""Any bytes give one call or one Rejected; and what gives a call, every other parser reads as the
+same call.
+"""
 
 import gzip
 import xmlrpc.client
@@ -12,10 +14,19 @@ from proxy.model import DateTime, Reason, Value
 from proxy.protocol.xmlrpc.codec import decode_call, decode_response, encode_call, encode_response
 from tests.support.xmlrpc import METHODS, VALUES, tree_call, typed
 
-# Pieces that documents are made of, right ones and wrong ones, and what is known to confuse parsers.
+# Pieces that documents are made of, right ones and wrong ones, and what is known to confuse
+# parsers.
 PIECES = [
-    *(f"<{slash}{name}>" for name in ("methodCall", "methodName", "params", "param", "value") for slash in ("", "", "/", "/")),
-    *(f"<{slash}{name}>" for name in ("int", "string", "array", "data", "struct", "member", "name", "base64") for slash in ("", "/")),
+    *(
+        f"<{slash}{name}>"
+        for name in ("methodCall", "methodName", "params", "param", "value")
+        for slash in ("", "", "/", "/")
+    ),
+    *(
+        f"<{slash}{name}>"
+        for name in ("int", "string", "array", "data", "struct", "member", "name", "base64")
+        for slash in ("", "/")
+    ),
     *(
         "<value/>",
         "<nil/>",
@@ -61,7 +72,9 @@ PIECES = [
         "\ufeff",
     ),
 ]
-SEED = encode_call("m", [1, "a&b", {"n": [None, True, 2.5, b"x", DateTime("20240101T00:00:00")]}, ""])
+SEED = encode_call(
+    "m", [1, "a&b", {"n": [None, True, 2.5, b"x", DateTime("20240101T00:00:00")]}, ""]
+)
 
 
 def agree(body: bytes) -> None:
@@ -69,11 +82,19 @@ def agree(body: bytes) -> None:
     try:
         method, params = decode_call(body)
     except Rejected as error:
-        assert error.reason in (Reason.MALFORMED_CALL, Reason.AMBIGUOUS_CALL, Reason.CALL_TOO_COMPLEX)
+        assert error.reason in (
+            Reason.MALFORMED_CALL,
+            Reason.AMBIGUOUS_CALL,
+            Reason.CALL_TOO_COMPLEX,
+        )
         assert error.detail.isascii() and error.detail.isprintable()
         return
-    assert (method, typed(params)) == ((tree := tree_call(body))[0], typed(tree[1])), "defusedxml reads something else"
-    assert len(xmlrpc.client.loads(body, use_builtin_types=True)[0]) == len(params), "CPython reads another number of arguments"
+    assert (method, typed(params)) == ((tree := tree_call(body))[0], typed(tree[1])), (
+        "defusedxml reads something else"
+    )
+    assert len(xmlrpc.client.loads(body, use_builtin_types=True)[0]) == len(params), (
+        "CPython reads another number of arguments"
+    )
     again = encode_call(method, params)
     assert (method, typed(params)) == ((reread := decode_call(again))[0], typed(reread[1]))
 
@@ -99,14 +120,22 @@ def test_any_pieces(pieces: list[str]) -> None:
     agree(("<methodCall><methodName>m</methodName>" + "".join(pieces) + "</methodCall>").encode())
     agree(
         (
-            "<methodCall><methodName>m</methodName><params><param><value>" + "".join(pieces) + "</value></param></params></methodCall>"
+            "<methodCall><methodName>m</methodName><params><param><value>"
+            + "".join(pieces)
+            + "</value></param></params></methodCall>"
         ).encode()
     )
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, len(SEED)), st.integers(0, 12), st.sampled_from(PIECES) | st.text(max_size=3)), min_size=1, max_size=3
+        st.tuples(
+            st.integers(0, len(SEED)),
+            st.integers(0, 12),
+            st.sampled_from(PIECES) | st.text(max_size=3),
+        ),
+        min_size=1,
+        max_size=3,
     )
 )
 @settings(max_examples=500)
@@ -145,14 +174,19 @@ def spelt(draw: st.DrawFn, value: Value) -> str:
         return (
             element("value", text(value))
             if value
-            else draw(st.sampled_from(["<value/>", "<value></value>", "<value ><![CDATA[]]></value>"]))
+            else draw(
+                st.sampled_from(["<value/>", "<value></value>", "<value ><![CDATA[]]></value>"])
+            )
         )
     if isinstance(value, list):
         items = "".join(blank() + draw(spelt(item)) for item in value)
         inner = element("array", f"{blank()}{element('data', items + blank())}{blank()}")
     elif isinstance(value, dict):
         members = [
-            element("member", f"{blank()}{element('name', text(name))}{blank()}{draw(spelt(item))}{blank()}")
+            element(
+                "member",
+                f"{blank()}{element('name', text(name))}{blank()}{draw(spelt(item))}{blank()}",
+            )
             for name, item in value.items()
         ]
         inner = element("struct", blank() + "".join(member + blank() for member in members))
@@ -171,13 +205,23 @@ def spelt(draw: st.DrawFn, value: Value) -> str:
         inner = element("string", text(value))
     else:
         written = encode_call("m", [value]).decode()
-        inner = element("base64", "".join(c + blank() for c in written[written.index("<base64>") + 8 : written.index("</base64>")]))
+        inner = element(
+            "base64",
+            "".join(
+                c + blank()
+                for c in written[written.index("<base64>") + 8 : written.index("</base64>")]
+            ),
+        )
     return element("value", blank() + inner + blank())
 
 
 @given(st.data(), METHODS, st.lists(VALUES, max_size=2))
-def test_every_spelling_of_a_call_is_the_same_call(data: st.DataObject, method: str, params: list[Value]) -> None:
-    """White space, CDATA, references, short tags and the types' other names change nothing: strict is not narrow."""
+def test_every_spelling_of_a_call_is_the_same_call(
+    data: st.DataObject, method: str, params: list[Value]
+) -> None:
+    """White space, CDATA, references, short tags and the types' other names change nothing: strict
+    is not narrow.
+    """
     values = "".join(f"<param>\n{data.draw(spelt(value))} </param>\t" for value in params)
     body = f"<methodCall> <methodName>{method}</methodName>\r<params >{values}</params></methodCall>".encode()
     assert typed(decode_call(body)[1]) == typed(params)
@@ -185,11 +229,18 @@ def test_every_spelling_of_a_call_is_the_same_call(data: st.DataObject, method: 
 
 
 @given(
-    st.lists(st.sampled_from([*PIECES, "<methodResponse>", "</methodResponse>", "<fault>", "</fault>"]), max_size=30), st.integers(0, 400)
+    st.lists(
+        st.sampled_from([*PIECES, "<methodResponse>", "</methodResponse>", "<fault>", "</fault>"]),
+        max_size=30,
+    ),
+    st.integers(0, 400),
 )
 def test_any_bytes_are_an_answer_or_the_upstreams_fault(pieces: list[str], cut: int) -> None:
     """The same for answers, which an upstream that is no XML-RPC server may fill with anything."""
-    for body in ("".join(pieces).encode(), encode_response({"a": [1, "".join(pieces)]}, lossy=True)[:cut]):
+    for body in (
+        "".join(pieces).encode(),
+        encode_response({"a": [1, "".join(pieces)]}, lossy=True)[:cut],
+    ):
         try:
             decode_response(body)
         except Unavailable as error:
@@ -199,7 +250,9 @@ def test_any_bytes_are_an_answer_or_the_upstreams_fault(pieces: list[str], cut: 
 
 LAUGHS = (
     '<!DOCTYPE m [<!ENTITY a "ha">'
-    + "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    + "".join(
+        f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
     + "]>"
 )
 
@@ -208,13 +261,19 @@ LAUGHS = (
     "body",
     [
         (LAUGHS + "<methodCall><methodName>&i;</methodName></methodCall>").encode(),
-        b'<!DOCTYPE m [<!ENTITY a "' + b"a" * 100_000 + b'">]><methodCall><methodName>' + b"&a;" * 100_000 + b"</methodName></methodCall>",
+        b'<!DOCTYPE m [<!ENTITY a "'
+        + b"a" * 100_000
+        + b'">]><methodCall><methodName>'
+        + b"&a;" * 100_000
+        + b"</methodName></methodCall>",
         b'<!DOCTYPE m SYSTEM "http://127.0.0.1:9/x.dtd"><methodCall><methodName>m</methodName></methodCall>',
         b'<!DOCTYPE m [<!ENTITY % p SYSTEM "file:///dev/zero">%p;]><methodCall><methodName>m</methodName></methodCall>',
         b"<methodCall><methodName>" + b"<![CDATA[" * 100_000 + b"</methodName></methodCall>",
         b"<methodCall>" + b" " * 1_000_000,
         b"<methodCall><methodName>m</methodName>" + b"<params>" * 100_000,
-        b"<methodCall><methodName>m</methodName><params><param><value>" + b"&#1" * 300_000 + b"</value></param></params></methodCall>",
+        b"<methodCall><methodName>m</methodName><params><param><value>"
+        + b"&#1" * 300_000
+        + b"</value></param></params></methodCall>",
         b"<methodCall><methodName>m</methodName><params><param><value><double>"
         + b"1" * 1_000_000
         + b"</double></value></param></params></methodCall>",
@@ -232,7 +291,18 @@ def test_bombs_are_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", [b"<value/>", b"<value><int>1</int></value>", b"<a>", b"<", b"<a></a>", b"<!--", b"<![CDATA[]]>", b"&amp;", b"&#1;<"]
+    "piece",
+    [
+        b"<value/>",
+        b"<value><int>1</int></value>",
+        b"<a>",
+        b"<",
+        b"<a></a>",
+        b"<!--",
+        b"<![CDATA[]]>",
+        b"&amp;",
+        b"&#1;<",
+    ],
 )
 def test_too_many_elements_are_refused_before_anything_is_parsed(piece: bytes) -> None:
     """Whatever they are: the bound comes first, so what is refused for it was never looked at."""

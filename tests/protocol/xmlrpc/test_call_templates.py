@@ -14,7 +14,19 @@ from tests.protocol.xmlrpc.test_grammar_short_cuts import DOCUMENTS, PIECES, man
 from tests.support.xmlrpc import TEXTS, VALUES, typed
 
 NONE = Shapes(0)
-NUMBERS = ["0", "1", "-5", "+7", "٣", "2147483647", "2147483648", "-2147483648", "-2147483649", "0" * 41, "1" * 40]
+NUMBERS = [
+    "0",
+    "1",
+    "-5",
+    "+7",
+    "٣",
+    "2147483647",
+    "2147483648",
+    "-2147483648",
+    "-2147483649",
+    "0" * 41,
+    "1" * 40,
+]
 
 
 def agree(shapes: Shapes, document: str) -> None:
@@ -36,7 +48,9 @@ def learnt(*documents: str) -> Shapes:
 
 @pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_a_known_document_and_all_that_can_be_made_of_it(document: str) -> None:
-    """By its tags and by its characters: what is no longer of its shape is read by the strict reader."""
+    """By its tags and by its characters: what is no longer of its shape is read by the strict
+    reader.
+    """
     shapes = learnt(document)
     agree(shapes, document)
     for other in mangled(document):
@@ -46,7 +60,10 @@ def test_a_known_document_and_all_that_can_be_made_of_it(document: str) -> None:
             agree(shapes, document[:at] + piece + document[at + 1 :])
 
 
-@given(st.lists(VALUES, max_size=3), st.lists(TEXTS | st.sampled_from([*PIECES, *NUMBERS, "20240101T00:00:00", "QUJD"]), min_size=1))
+@given(
+    st.lists(VALUES, max_size=3),
+    st.lists(TEXTS | st.sampled_from([*PIECES, *NUMBERS, "20240101T00:00:00", "QUJD"]), min_size=1),
+)
 @settings(max_examples=300)
 def test_a_call_of_known_shape_with_other_texts(params: list[Value], texts: list[str]) -> None:
     """Each text of it in turn exchanged for any other, valid for its type or not."""
@@ -55,14 +72,20 @@ def test_a_call_of_known_shape_with_other_texts(params: list[Value], texts: list
     for number, text in enumerate(texts):
         places = [at + 1 for at, character in enumerate(document) if character == ">"]
         at = places[number % len(places)]
-        agree(shapes, document[:at] + text + document[document.find("<", at) :] if "<" in document[at:] else document + text)
+        agree(
+            shapes,
+            document[:at] + text + document[document.find("<", at) :]
+            if "<" in document[at:]
+            else document + text,
+        )
 
 
 @pytest.mark.interpreted
 def test_a_call_of_known_shape_is_read_without_the_reader() -> None:
     """The point of it; and a call of another shape is not."""
     one, two, three = (
-        xmlrpc.client.dumps(({"a": text, "n": number}, ["x"]), "m").encode() for text, number in (("1", 1), ("é", -7), ("2", 2))
+        xmlrpc.client.dumps(({"a": text, "n": number}, ["x"]), "m").encode()
+        for text, number in (("1", 1), ("é", -7), ("2", 2))
     )
     with patch.object(codec, "_SHAPES", Shapes()):
         codec.decode_call(one)
@@ -92,14 +115,21 @@ def test_nothing_is_shared_between_two_calls() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """Four shapes of a method, thirty-two in all, none of a long document: and less than a megabyte of memory."""
+    """Four shapes of a method, thirty-two in all, none of a long document: and less than a megabyte
+    of memory.
+    """
     tracemalloc.start()
     try:
         shapes = Shapes()
         before = tracemalloc.get_traced_memory()[0]
         for number in range(200):
             for items in range(8):
-                agree(shapes, codec.encode_call(f"m{number:03}", ["x"] * items + [1] * 24 + ["y"] * (items % 2)).decode())
+                agree(
+                    shapes,
+                    codec.encode_call(
+                        f"m{number:03}", ["x"] * items + [1] * 24 + ["y"] * (items % 2)
+                    ).decode(),
+                )
         agree(shapes, codec.encode_call("long", ["x" * 3000]).decode())
         assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
     finally:

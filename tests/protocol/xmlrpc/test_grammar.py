@@ -20,18 +20,38 @@ ROWS = [
         Reason.AMBIGUOUS_CALL,
         "params has no place in methodCall after params",
     ),
-    (call_of("<param><value>1</value><value>2</value></param>"), Reason.AMBIGUOUS_CALL, "value has no place in param after value"),
+    (
+        call_of("<param><value>1</value><value>2</value></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "value has no place in param after value",
+    ),
     (
         call_of("<param><value><array><data/></array></value><value>2</value></param>"),
         Reason.AMBIGUOUS_CALL,
         "value has no place in param after value",
     ),
-    (call_of("<param><value><struct/></value><name>2</name></param>"), Reason.AMBIGUOUS_CALL, "name has no place in param after value"),
+    (
+        call_of("<param><value><struct/></value><name>2</name></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "name has no place in param after value",
+    ),
     (call_of("<value>1</value>"), Reason.AMBIGUOUS_CALL, "value has no place in params"),
     (call_of("<param><int>1</int></param>"), Reason.AMBIGUOUS_CALL, "int has no place in param"),
-    (call_of("<param><value>a<int>1</int></value></param>"), Reason.AMBIGUOUS_CALL, "int has no place in value after text"),
-    (call_of("<param><value><int>1</int><int>1</int></value></param>"), Reason.AMBIGUOUS_CALL, "int has no place in value after int"),
-    (call_of("<param><value><string><int>1</int></string></value></param>"), Reason.AMBIGUOUS_CALL, "int has no place in string"),
+    (
+        call_of("<param><value>a<int>1</int></value></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "int has no place in value after text",
+    ),
+    (
+        call_of("<param><value><int>1</int><int>1</int></value></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "int has no place in value after int",
+    ),
+    (
+        call_of("<param><value><string><int>1</int></string></value></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "int has no place in string",
+    ),
     (
         call_of("<param><value><array><data/><data/></array></value></param>"),
         Reason.AMBIGUOUS_CALL,
@@ -42,56 +62,128 @@ ROWS = [
         Reason.AMBIGUOUS_CALL,
         "data has no place in array after data",
     ),
-    (call_of("<param><value><array><value>1</value></array></value></param>"), Reason.AMBIGUOUS_CALL, "value has no place in array"),
-    (call_of("<param><value><array><data><int>1</int></data></array></value></param>"), Reason.AMBIGUOUS_CALL, "int has no place in data"),
+    (
+        call_of("<param><value><array><value>1</value></array></value></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "value has no place in array",
+    ),
+    (
+        call_of("<param><value><array><data><int>1</int></data></array></value></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "int has no place in data",
+    ),
     (
         call_of(f"<param><value><struct>{MEMBER}<value>1</value></struct></value></param>"),
         Reason.AMBIGUOUS_CALL,
         "value has no place in struct",
     ),
     (
-        call_of("<param><value><struct><member><value>1</value><name>a</name></member></struct></value></param>"),
+        call_of(
+            "<param><value><struct><member><value>1</value><name>a</name></member></struct></value></param>"
+        ),
         Reason.AMBIGUOUS_CALL,
         "value has no place in member",
     ),
     (
-        call_of(f"<param><value><struct>{MEMBER.replace('</name>', '</name><name>b</name>')}</struct></value></param>"),
+        call_of(
+            f"<param><value><struct>{MEMBER.replace('</name>', '</name><name>b</name>')}</struct></value></param>"
+        ),
         Reason.AMBIGUOUS_CALL,
         "name has no place in member after name",
     ),
     (
-        call_of(f"<param><value><struct>{MEMBER.replace('</value>', '</value><value/>')}</struct></value></param>"),
+        call_of(
+            f"<param><value><struct>{MEMBER.replace('</value>', '</value><value/>')}</struct></value></param>"
+        ),
         Reason.AMBIGUOUS_CALL,
         "value has no place in member after value",
     ),
-    (call_of(f"<param><value><struct>{MEMBER}{MEMBER}</struct></value></param>"), Reason.AMBIGUOUS_CALL, "a struct holds a member twice"),
     (
-        call_of(f"<param><value><struct>{MEMBER}{MEMBER.replace('>a<', '>&#97;<')}</struct></value></param>"),
+        call_of(f"<param><value><struct>{MEMBER}{MEMBER}</struct></value></param>"),
+        Reason.AMBIGUOUS_CALL,
+        "a struct holds a member twice",
+    ),
+    (
+        call_of(
+            f"<param><value><struct>{MEMBER}{MEMBER.replace('>a<', '>&#97;<')}</struct></value></param>"
+        ),
         Reason.AMBIGUOUS_CALL,
         "a struct holds a member twice",
     ),
     # Whatever else does not fit.
     (call_of("x"), Reason.MALFORMED_CALL, "text has no place in params"),
-    (call_of("<param>x<value>1</value></param>"), Reason.MALFORMED_CALL, "text has no place in param"),
-    (call_of("<param><value>1</value>x</param>"), Reason.MALFORMED_CALL, "text has no place in param after value"),
-    (call_of("<param><value><int>1</int>x</value></param>"), Reason.MALFORMED_CALL, "text has no place in value after int"),
-    (call_of("<param><value><struct>x</struct></value></param>"), Reason.MALFORMED_CALL, "text has no place in struct"),
+    (
+        call_of("<param>x<value>1</value></param>"),
+        Reason.MALFORMED_CALL,
+        "text has no place in param",
+    ),
+    (
+        call_of("<param><value>1</value>x</param>"),
+        Reason.MALFORMED_CALL,
+        "text has no place in param after value",
+    ),
+    (
+        call_of("<param><value><int>1</int>x</value></param>"),
+        Reason.MALFORMED_CALL,
+        "text has no place in value after int",
+    ),
+    (
+        call_of("<param><value><struct>x</struct></value></param>"),
+        Reason.MALFORMED_CALL,
+        "text has no place in struct",
+    ),
     (call_of("<param></param>"), Reason.MALFORMED_CALL, "the end of param has no place in param"),
     (call_of("<param/>"), Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
-    (call_of("<param><value><array></array></value></param>"), Reason.MALFORMED_CALL, "the end of array has no place in array"),
-    (call_of("<param><value><array/></value></param>"), Reason.MALFORMED_CALL, "an array holds one data"),
-    (call_of("<param><value><struct><member/></struct></value></param>"), Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
+    (
+        call_of("<param><value><array></array></value></param>"),
+        Reason.MALFORMED_CALL,
+        "the end of array has no place in array",
+    ),
+    (
+        call_of("<param><value><array/></value></param>"),
+        Reason.MALFORMED_CALL,
+        "an array holds one data",
+    ),
+    (
+        call_of("<param><value><struct><member/></struct></value></param>"),
+        Reason.MALFORMED_CALL,
+        "the document does not go on as XML-RPC",
+    ),
     (
         call_of("<param><value><struct><member><name>a</name></member></struct></value></param>"),
         Reason.MALFORMED_CALL,
         "the end of member has no place in member after name",
     ),
-    (call_of("<param><value><float>1</float></value></param>"), Reason.MALFORMED_CALL, "an unknown tag has no place in value"),
-    (call_of("<param><value><int>1</i4></value></param>"), Reason.MALFORMED_CALL, "the end of i4 has no place in int"),
-    (call_of("<param><value>1</param></value>"), Reason.MALFORMED_CALL, "the end of param has no place in value after text"),
-    (call_of('<param><value a="1">1</value></param>'), Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
-    (call_of("<param><value>1</value ></param>") + "x", Reason.MALFORMED_CALL, "text has no place in document after methodCall"),
-    (call_of("< param><value>1</value></param>"), Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
+    (
+        call_of("<param><value><float>1</float></value></param>"),
+        Reason.MALFORMED_CALL,
+        "an unknown tag has no place in value",
+    ),
+    (
+        call_of("<param><value><int>1</i4></value></param>"),
+        Reason.MALFORMED_CALL,
+        "the end of i4 has no place in int",
+    ),
+    (
+        call_of("<param><value>1</param></value>"),
+        Reason.MALFORMED_CALL,
+        "the end of param has no place in value after text",
+    ),
+    (
+        call_of('<param><value a="1">1</value></param>'),
+        Reason.MALFORMED_CALL,
+        "the document does not go on as XML-RPC",
+    ),
+    (
+        call_of("<param><value>1</value ></param>") + "x",
+        Reason.MALFORMED_CALL,
+        "text has no place in document after methodCall",
+    ),
+    (
+        call_of("< param><value>1</value></param>"),
+        Reason.MALFORMED_CALL,
+        "the document does not go on as XML-RPC",
+    ),
     (
         call_of("<param><value>1</value></param>").replace("</methodCall>", ""),
         Reason.MALFORMED_CALL,
@@ -101,14 +193,34 @@ ROWS = [
     ("<document/>", Reason.MALFORMED_CALL, "an unknown tag has no place in document"),
     ("x", Reason.MALFORMED_CALL, "text has no place in document"),
     ("<methodCall/>", Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
-    ("<methodCall></methodCall>", Reason.MALFORMED_CALL, "the end of methodCall has no place in methodCall"),
-    ("<methodCall><params/></methodCall>", Reason.AMBIGUOUS_CALL, "params has no place in methodCall"),
-    ("<methodcall><methodname>m</methodname></methodcall>", Reason.MALFORMED_CALL, "an unknown tag has no place in document"),
-    ("<methodResponse><params/></methodResponse>", Reason.AMBIGUOUS_CALL, "methodResponse has no place in document"),
+    (
+        "<methodCall></methodCall>",
+        Reason.MALFORMED_CALL,
+        "the end of methodCall has no place in methodCall",
+    ),
+    (
+        "<methodCall><params/></methodCall>",
+        Reason.AMBIGUOUS_CALL,
+        "params has no place in methodCall",
+    ),
+    (
+        "<methodcall><methodname>m</methodname></methodcall>",
+        Reason.MALFORMED_CALL,
+        "an unknown tag has no place in document",
+    ),
+    (
+        "<methodResponse><params/></methodResponse>",
+        Reason.AMBIGUOUS_CALL,
+        "methodResponse has no place in document",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("document", "reason", "what"), ROWS, ids=[f"{number}: {row[2]}" for number, row in enumerate(ROWS)])
+@pytest.mark.parametrize(
+    ("document", "reason", "what"),
+    ROWS,
+    ids=[f"{number}: {row[2]}" for number, row in enumerate(ROWS)],
+)
 def test_what_has_no_place_is_named(document: str, reason: Reason, what: str) -> None:
     """The detail says what stands where it must not, and never what was said there."""
     with pytest.raises(Rejected) as caught:
@@ -120,7 +232,9 @@ def test_what_has_no_place_is_named(document: str, reason: Reason, what: str) ->
 
 @pytest.mark.parametrize("level", ["<value><array><data>", "<value><struct><member><name>a</name>"])
 def test_nesting_is_refused_at_the_bound_and_not_where_it_ends(level: str) -> None:
-    """A hundred thousand levels cost no more than the 65 that are looked at: nothing recurses further."""
+    """A hundred thousand levels cost no more than the 65 that are looked at: nothing recurses
+    further.
+    """
     with pytest.raises(Rejected) as caught:
         decode_call((HEAD + "<params><param>" + level * 100_000).encode(), max_elements=10**9)
     assert caught.value.reason is Reason.CALL_TOO_COMPLEX
@@ -133,7 +247,10 @@ def test_nesting_is_counted_down_again() -> None:
     assert decode_call(body.encode(), max_depth=2)[1] == [[{"a": "1"}, [], {}]] * 100
 
 
-@pytest.mark.parametrize("inner", ["<struct/>", "<struct></struct>", "<array><data/></array>", "<array><data></data></array>"])
+@pytest.mark.parametrize(
+    "inner",
+    ["<struct/>", "<struct></struct>", "<array><data/></array>", "<array><data></data></array>"],
+)
 def test_an_empty_struct_or_array_is_a_level_too(inner: str) -> None:
     """What is read must be no deeper than what can be written."""
     body = call_of(f"<param><value>{inner}</value></param>").encode()

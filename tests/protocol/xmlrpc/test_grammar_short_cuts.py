@@ -1,4 +1,6 @@
-"""The reader with its short cuts, and a plain one, agree on any document: the same call, or the same refusal in the same words."""
+"""The reader with its short cuts, and a plain one, agree on any document: the same call, or the
+same refusal in the same words.
+"""
 
 import re
 import xmlrpc.client
@@ -17,8 +19,18 @@ from proxy.protocol.xmlrpc.grammar import Reader
 from tests.protocol.xmlrpc.plain_reader import PlainReader
 from tests.support.xmlrpc import TEXTS, typed
 
-LONG = "s3://warehouse/raw/part.parquet, " * 40  # longer than what one expression takes, with nothing to escape in it
-TASK = {"date": "2024-05-17", "shop": "0", "note": "a & b", "n": 3, "ratio": -0.5, "on": True, "raw": b"bytes", "none": None}
+# longer than what one expression takes, with nothing to escape in it
+LONG = "s3://warehouse/raw/part.parquet, " * 40
+TASK = {
+    "date": "2024-05-17",
+    "shop": "0",
+    "note": "a & b",
+    "n": 3,
+    "ratio": -0.5,
+    "on": True,
+    "raw": b"bytes",
+    "none": None,
+}
 
 
 def call_of(*values: str) -> str:
@@ -28,8 +40,12 @@ def call_of(*values: str) -> str:
 
 
 DOCUMENTS = {
-    "as CPython writes it": xmlrpc.client.dumps(("etl.Load_1", "Worker(pid=1)", 10, TASK, ["a", "b", "c"]), "add_task", allow_none=True),
-    "as we write it": codec.encode_call("add_task", ["etl.Load_1", TASK, ["a", "b", "c", "d"], [], [[["x", "y"], ["z"]], {}]]).decode(),
+    "as CPython writes it": xmlrpc.client.dumps(
+        ("etl.Load_1", "Worker(pid=1)", 10, TASK, ["a", "b", "c"]), "add_task", allow_none=True
+    ),
+    "as we write it": codec.encode_call(
+        "add_task", ["etl.Load_1", TASK, ["a", "b", "c", "d"], [], [[["x", "y"], ["z"]], {}]]
+    ).decode(),
     "with a long text": codec.encode_call("m", [LONG, [LONG, LONG, LONG], {"a": LONG}]).decode(),
     "with white space": call_of(
         "\n<value> <array> <data>\n <value><string>a</string></value>\n<value><string>b</string></value>\n <value><string> c</string>"
@@ -37,7 +53,8 @@ DOCUMENTS = {
         "<value><struct >\n<member > <name>a</name> <value > x </value></member>\t</struct></value>",
     ),
     "with untyped texts": call_of(
-        f"<value>{LONG}</value>", f"<value><struct><member><name>{LONG}</name><value>\n</value></member></struct></value>"
+        f"<value>{LONG}</value>",
+        f"<value><struct><member><name>{LONG}</name><value>\n</value></member></struct></value>",
     ),
     "with references": call_of(
         "<value><array><data><value><string>&lt;a&#10;</string></value><value><string><![CDATA[<b>]]></string></value>"
@@ -46,10 +63,39 @@ DOCUMENTS = {
 }
 PIECES = [
     *("<", ">", "/", "&", " ", "\n", "x", "]]>", "&lt;", "&x;", "<![CDATA[x]]>", "\x01", LONG),
-    *("<data>", "</data>", "<value>", "</value>", "<string>", "<value/>", "<nil/>", "<value><int>1</int></value>"),
-    *("</string></value>", "<value><string>", "</string></value>\n<value><string>", "<value><string>a</string></value>"),
-    *("<value><array><data>", "</data></array></value>", "<value ><string>", "</string ></value>", "<struct/>", "<array/>", "<array>"),
-    *("<member><name>shop</name><value>1</value></member>", "</struct>", "</struct></value>", "</member>", "</param>", "<data/>"),
+    *(
+        "<data>",
+        "</data>",
+        "<value>",
+        "</value>",
+        "<string>",
+        "<value/>",
+        "<nil/>",
+        "<value><int>1</int></value>",
+    ),
+    *(
+        "</string></value>",
+        "<value><string>",
+        "</string></value>\n<value><string>",
+        "<value><string>a</string></value>",
+    ),
+    *(
+        "<value><array><data>",
+        "</data></array></value>",
+        "<value ><string>",
+        "</string ></value>",
+        "<struct/>",
+        "<array/>",
+        "<array>",
+    ),
+    *(
+        "<member><name>shop</name><value>1</value></member>",
+        "</struct>",
+        "</struct></value>",
+        "</member>",
+        "</param>",
+        "<data/>",
+    ),
 ]
 
 
@@ -72,7 +118,9 @@ def agree(document: str) -> None:
 
 
 def mangled(document: str) -> Iterator[str]:
-    """The document cut short everywhere, and with each tag or piece of text taken out, doubled, exchanged or with another put before it."""
+    """The document cut short everywhere, and with each tag or piece of text taken out, doubled,
+    exchanged or with another put before it.
+    """
     tokens = re.findall("<[^>]*>|[^<]+", document)
     for number, token in enumerate(tokens):
         before, after = "".join(tokens[:number]), "".join(tokens[number + 1 :])
@@ -102,20 +150,36 @@ def test_a_document_with_any_one_character_changed(name: str) -> None:
             agree(document[:at] + piece + document[at + 1 :])
 
 
-@given(st.lists(TEXTS | st.just(LONG), min_size=2, max_size=6), st.sampled_from(["", "\n", " \n\t"]), st.booleans(), st.data())
+@given(
+    st.lists(TEXTS | st.just(LONG), min_size=2, max_size=6),
+    st.sampled_from(["", "\n", " \n\t"]),
+    st.booleans(),
+    st.data(),
+)
 @settings(max_examples=400)
-def test_arrays_of_texts(texts: list[str], between: str, typed_as_text: bool, data: st.DataObject) -> None:
+def test_arrays_of_texts(
+    texts: list[str], between: str, typed_as_text: bool, data: st.DataObject
+) -> None:
     """Long and short, marked up alike or not, escaped or not, with some other pieces among them."""
-    marked = [f"<string>{xmlrpc.client.escape(text)}</string>" if typed_as_text else xmlrpc.client.escape(text) for text in texts]
+    marked = [
+        f"<string>{xmlrpc.client.escape(text)}</string>"
+        if typed_as_text
+        else xmlrpc.client.escape(text)
+        for text in texts
+    ]
     items = between.join(f"<value>{item}</value>" for item in marked)
-    for at, piece in data.draw(st.lists(st.tuples(st.integers(0, len(items)), st.sampled_from(PIECES)), max_size=3)):
+    for at, piece in data.draw(
+        st.lists(st.tuples(st.integers(0, len(items)), st.sampled_from(PIECES)), max_size=3)
+    ):
         items = items[:at] + piece + items[at:]
     agree(call_of(f"<value><array><data>{between}{items}{between}</data></array></value>"))
 
 
 @pytest.mark.interpreted
 def test_the_short_cut_is_given_up_for_a_document_where_it_failed_once() -> None:
-    """Arrays within each other, each with three texts first: at each level it would look at all that is within, for nothing."""
+    """Arrays within each other, each with three texts first: at each level it would look at all
+    that is within, for nothing.
+    """
     texts = "<value><string>a</string></value>" * 3
     document = texts
     for _ in range(60):

@@ -6,11 +6,23 @@ from proxy.catalog.loading import Argument, Catalog, Method, load_catalog
 from proxy.catalog.types import TYPES
 from proxy.model import Value
 from proxy.protocol.xmlrpc.codec import Fault, decode_response, encode_response
-from proxy.protocol.xmlrpc.introspection import INTROSPECTION, answer_introspection, list_methods, method_help, method_signature
+from proxy.protocol.xmlrpc.introspection import (
+    INTROSPECTION,
+    answer_introspection,
+    list_methods,
+    method_help,
+    method_signature,
+)
 from tests.support.paths import ROOT
 
 CATALOGS = ROOT / "policies" / "catalogs"
-VIEW = Method("view", "view", (Argument("task_id", "string", required=True), Argument("deep", "boolean")), returns="object", help="Looks.")
+VIEW = Method(
+    "view",
+    "view",
+    (Argument("task_id", "string", required=True), Argument("deep", "boolean")),
+    returns="object",
+    help="Looks.",
+)
 TRIGGER = Method("trigger", "trigger", (), returns="null", help="Runs.")
 CATALOG = Catalog("test", "xmlrpc", {"view": VIEW, "trigger": TRIGGER})
 SYSTEM = ["system.listMethods", "system.methodHelp", "system.methodSignature", "system.multicall"]
@@ -49,10 +61,19 @@ def test_a_forbidden_method_looks_like_one_that_does_not_exist(ask: str) -> None
 
 
 def test_a_signature_for_each_number_of_arguments() -> None:
-    """The answer's type first; arguments at the end may be left out, those that are required may not."""
-    assert method_signature(CATALOG, "view", anything) == [["struct", "string"], ["struct", "string", "boolean"]]
+    """The answer's type first; arguments at the end may be left out, those that are required may
+    not.
+    """
+    assert method_signature(CATALOG, "view", anything) == [
+        ["struct", "string"],
+        ["struct", "string", "boolean"],
+    ]
     assert method_signature(CATALOG, "trigger", anything) == [["nil"]]
-    late = Method("late", "view", (Argument("a", "any"), Argument("b", "integer", required=True), Argument("c", "strings")))
+    late = Method(
+        "late",
+        "view",
+        (Argument("a", "any"), Argument("b", "integer", required=True), Argument("c", "strings")),
+    )
     assert method_signature(Catalog("test", "xmlrpc", {"late": late}), "late", anything) == [
         ["undef", "undef", "int"],
         ["undef", "undef", "int", "array"],
@@ -62,15 +83,36 @@ def test_a_signature_for_each_number_of_arguments() -> None:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *(("string", "string"), ("task-id", "string"), ("status", "string"), ("url", "string"), ("integer", "int"), ("amount", "int")),
-        *(("number", "double"), ("finite", "double"), ("boolean", "boolean"), ("strings", "array"), ("task-ids", "array")),
-        *(("object", "struct"), ("resources", "struct"), ("params", "struct"), ("any", "undef"), ("json", "undef")),
+        *(
+            ("string", "string"),
+            ("task-id", "string"),
+            ("status", "string"),
+            ("url", "string"),
+            ("integer", "int"),
+            ("amount", "int"),
+        ),
+        *(
+            ("number", "double"),
+            ("finite", "double"),
+            ("boolean", "boolean"),
+            ("strings", "array"),
+            ("task-ids", "array"),
+        ),
+        *(
+            ("object", "struct"),
+            ("resources", "struct"),
+            ("params", "struct"),
+            ("any", "undef"),
+            ("json", "undef"),
+        ),
     ],
 )
 def test_the_type_of_an_argument_in_the_words_of_xmlrpc(kind: str, name: str) -> None:
     """A client generator in a typed language can go by it."""
     method = Method("m", "view", (Argument("a", kind, required=True),))
-    assert method_signature(Catalog("test", "xmlrpc", {"m": method}), "m", anything) == [["undef", name]]
+    assert method_signature(Catalog("test", "xmlrpc", {"m": method}), "m", anything) == [
+        ["undef", name]
+    ]
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -27,13 +27,19 @@ PIECES = [
 
 
 def agree(body: bytes) -> None:
-    """Hold that a whole answer is written as one that arrives in pieces, or refused in the same words."""
+    """Hold that a whole answer is written as one that arrives in pieces, or refused in the same
+    words.
+    """
     try:
         meant = through(body)
     except Unavailable as error:
         with pytest.raises(Unavailable) as caught:
             json_to_xml(body)
-        assert (caught.value.reason, caught.value.detail, caught.value.sent) == (error.reason, error.detail, error.sent)
+        assert (caught.value.reason, caught.value.detail, caught.value.sent) == (
+            error.reason,
+            error.detail,
+            error.sent,
+        )
     else:
         assert json_to_xml(body) == meant
 
@@ -42,14 +48,18 @@ def agree(body: bytes) -> None:
     JSONS,
     st.booleans(),
     st.sampled_from([None, 1, "\t"]),
-    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 3), st.sampled_from(PIECES)), max_size=3),
+    st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 3), st.sampled_from(PIECES)), max_size=3
+    ),
 )
 @settings(max_examples=600)
 def test_it_writes_what_the_transcoder_writes(
     value: Value, ascii_only: bool, indent: int | str | None, changes: list[tuple[int, int, str]]
 ) -> None:
     """For any answer, however it is spelt, and for any mutation of it."""
-    body = json.dumps({"response": value}, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "backslashreplace")
+    body = json.dumps({"response": value}, ensure_ascii=ascii_only, indent=indent).encode(
+        "utf-8", "backslashreplace"
+    )
     agree(body)
     for at, cut, piece in changes:
         body = body[:at] + piece.encode() + body[at + cut :]
@@ -76,7 +86,13 @@ def test_it_writes_what_the_transcoder_writes(
             b'{"response":"\xff"}',
             b'{"response":NaN}',
         ),
-        *(b'{"response":-Infinity}', b'{"response":9223372036854775808}', b'{"response":-0}', b'{"response":-0.0}', b'{"response":1E2}'),
+        *(
+            b'{"response":-Infinity}',
+            b'{"response":9223372036854775808}',
+            b'{"response":-0}',
+            b'{"response":-0.0}',
+            b'{"response":1E2}',
+        ),
         b'{"response":' + b"1" * 2049 + b"}",
         b'{"response":0.' + b"1" * 2046 + b"}",
         b'{"response":0.' + b"1" * 2047 + b"}",
@@ -99,8 +115,17 @@ def test_each_byte_of_an_answer_changed() -> None:
     """Taken out, doubled, and made into each character that means something to JSON."""
     body = b'{"response": {"etl.Load_1": {"status": "FAILED \\u001b[31m\\n", "params": {}, "n": [1, -2.5e3, null, true], "t": 1.5}}}'
     for at in range(len(body)):
-        for piece in (b"", body[at : at + 1] * 2, *(bytes([byte]) for byte in b'{}[],:"\\0-.e \x01\xff')):
+        for piece in (
+            b"",
+            body[at : at + 1] * 2,
+            *(bytes([byte]) for byte in b'{}[],:"\\0-.e \x01\xff'),
+        ):
             agree(body[:at] + piece + body[at + 1 :])
     assert decode_response(json_to_xml(body)) == {
-        "etl.Load_1": {"status": "FAILED \ufffd[31m\n", "params": {}, "n": [1, -2500.0, None, True], "t": 1.5}
+        "etl.Load_1": {
+            "status": "FAILED \ufffd[31m\n",
+            "params": {},
+            "n": [1, -2500.0, None, True],
+            "t": 1.5,
+        }
     }

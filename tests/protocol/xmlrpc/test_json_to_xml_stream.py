@@ -12,10 +12,24 @@ from proxy.protocol.xmlrpc.codec import RESPONSE_HEAD, decode_response, encode_r
 from proxy.protocol.xmlrpc.json_to_xml_stream import JsonToXml
 
 TEXTS = st.text(st.characters()) | st.sampled_from(
-    ["\ud83d", "\ude00", "\ud83d\ud83d\ude00", "\\", '"', "\\ud83d", "\x00\x1b[0m", "]]>\r\n", "\U0001f600"]
+    [
+        "\ud83d",
+        "\ude00",
+        "\ud83d\ud83d\ude00",
+        "\\",
+        '"',
+        "\\ud83d",
+        "\x00\x1b[0m",
+        "]]>\r\n",
+        "\U0001f600",
+    ]
 )
 JSONS: st.SearchStrategy[Value] = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXTS, inner, max_size=5),
     max_leaves=20,
 )
@@ -29,13 +43,22 @@ def through(body: bytes, *cuts: int) -> bytes:
     return b"".join([*parts, transcoder.close()])
 
 
-@given(JSONS, st.booleans(), st.sampled_from([None, 1, "\t"]), st.lists(st.integers(0, 400), max_size=20))
+@given(
+    JSONS,
+    st.booleans(),
+    st.sampled_from([None, 1, "\t"]),
+    st.lists(st.integers(0, 400), max_size=20),
+)
 @settings(max_examples=300)
 def test_it_writes_what_the_codec_writes_wherever_it_is_cut(
     value: Value, ascii_only: bool, indent: int | str | None, cuts: list[int]
 ) -> None:
-    """Byte for byte what json.loads and encode_response give, however the JSON is spelt and whatever pieces it comes in."""
-    body = json.dumps({"response": value}, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "backslashreplace")
+    """Byte for byte what json.loads and encode_response give, however the JSON is spelt and
+    whatever pieces it comes in.
+    """
+    body = json.dumps({"response": value}, ensure_ascii=ascii_only, indent=indent).encode(
+        "utf-8", "backslashreplace"
+    )
     whole = encode_response(json.loads(body)["response"], lossy=True)
     assert through(body) == whole
     assert through(body, *cuts) == whole
@@ -45,7 +68,11 @@ def test_it_writes_what_the_codec_writes_wherever_it_is_cut(
 @given(
     JSONS,
     st.lists(
-        st.tuples(st.integers(0, 200), st.integers(0, 3), st.sampled_from([*'{}[],:"\\0-.eE \n\x00', "null", "\\u12", "\\ud83d", "é"])),
+        st.tuples(
+            st.integers(0, 200),
+            st.integers(0, 3),
+            st.sampled_from([*'{}[],:"\\0-.eE \n\x00', "null", "\\u12", "\\ud83d", "é"]),
+        ),
         max_size=3,
     ),
 )
@@ -80,7 +107,19 @@ def test_it_refuses_what_json_refuses(value: Value, changes: list[tuple[int, int
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"", b" ", b"null", b"[]", b"{}", b"<html>", b'"response"', b'{"response"', b'{"response":', b'{"response":1', b'{"response":}'),
+        *(
+            b"",
+            b" ",
+            b"null",
+            b"[]",
+            b"{}",
+            b"<html>",
+            b'"response"',
+            b'{"response"',
+            b'{"response":',
+            b'{"response":1',
+            b'{"response":}',
+        ),
         *(
             b'{"other":1}',
             b'{"response":1,"other":2}',
@@ -89,7 +128,13 @@ def test_it_refuses_what_json_refuses(value: Value, changes: list[tuple[int, int
             b'{"response":1}}',
             b'{"response":1}x',
         ),
-        *(b'{"response":1}{"response":1}', b'{"response":1 2}', b'\xef\xbb\xbf{"response":1}', b"{'response':1}", b"{response:1}"),
+        *(
+            b'{"response":1}{"response":1}',
+            b'{"response":1 2}',
+            b'\xef\xbb\xbf{"response":1}',
+            b"{'response':1}",
+            b"{response:1}",
+        ),
         *(
             b'{"response":NaN}',
             b'{"response":Infinity}',
@@ -153,7 +198,9 @@ def test_it_refuses_what_json_refuses(value: Value, changes: list[tuple[int, int
     ids=lambda body: body[:40].decode("latin-1"),
 )
 def test_an_answer_that_is_none_is_the_upstreams_fault(body: bytes) -> None:
-    """No invalid XML-RPC is made of it: the answer stops, and the error says that the call had been sent."""
+    """No invalid XML-RPC is made of it: the answer stops, and the error says that the call had been
+    sent.
+    """
     for cuts in ((), range(min(len(body), 200))):
         with pytest.raises(Unavailable) as caught:
             through(body, *cuts)
@@ -162,7 +209,9 @@ def test_an_answer_that_is_none_is_the_upstreams_fault(body: bytes) -> None:
 
 
 def test_bad_beginnings_are_refused_at_once() -> None:
-    """An HTML page in the place of JSON is noticed with its first piece, before anything is answered."""
+    """An HTML page in the place of JSON is noticed with its first piece, before anything is
+    answered.
+    """
     with pytest.raises(Unavailable):
         JsonToXml().feed(b"\n <html>")
     with pytest.raises(Unavailable):
@@ -172,7 +221,9 @@ def test_bad_beginnings_are_refused_at_once() -> None:
 
 @pytest.mark.parametrize("endless", [b" ", b'{"response":1', b'{"response":t', b'{"response"'])
 def test_a_token_that_does_not_end_is_not_kept(endless: bytes) -> None:
-    """An upstream that goes on for ever in a number, a word or the blanks before its answer is cut off after 2 kB."""
+    """An upstream that goes on for ever in a number, a word or the blanks before its answer is cut
+    off after 2 kB.
+    """
     transcoder = JsonToXml()
     assert transcoder.feed(endless) in (b"", RESPONSE_HEAD.encode())
     transcoder.feed(endless[-1:] * 1000 if endless[-1:] != b'"' else b" " * 1000)
@@ -192,7 +243,9 @@ def test_depth_is_bounded_as_in_the_codec() -> None:
 
 
 def test_a_key_that_stands_twice_is_passed_on_twice() -> None:
-    """To know would take memory as large as the answer. A stock client takes the last, as a JSON parser does."""
+    """To know would take memory as large as the answer. A stock client takes the last, as a JSON
+    parser does.
+    """
     body = through(b'{"response":{"a":1,"a":2}}')
     assert body.count(b"<name>a</name>") == 2
     assert body.index(b"<int>1</int>") < body.index(b"<int>2</int>")
@@ -201,7 +254,15 @@ def test_a_key_that_stands_twice_is_passed_on_twice() -> None:
 def test_what_luigi_answers() -> None:
     """A failed task with an ANSI-coloured traceback, nulls, a big number: read back as meant."""
     answer = {
-        "A_1": {"status": "FAILED", "error": "\x1b[31mTrace\r\n", "start_time": 1.7e9, "retries": None, "n": 2**40, "ok": True, "deps": []}
+        "A_1": {
+            "status": "FAILED",
+            "error": "\x1b[31mTrace\r\n",
+            "start_time": 1.7e9,
+            "retries": None,
+            "n": 2**40,
+            "ok": True,
+            "deps": [],
+        }
     }
     read = decode_response(through(json.dumps({"response": answer}).encode()))
     assert read == {"A_1": answer["A_1"] | {"error": "\ufffd[31mTrace\r\n"}}
@@ -210,7 +271,10 @@ def test_what_luigi_answers() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda size: b",".join(b'{"id": "t_%d", "deps": ["a", "b"], "n": null}' % number for number in range(size // 45)),
+        lambda size: b",".join(
+            b'{"id": "t_%d", "deps": ["a", "b"], "n": null}' % number
+            for number in range(size // 45)
+        ),
         lambda size: b'"' + b"a long text, " * (size // 13) + b'"',
         lambda size: b'"' + b"\\u00e9\\n" * (size // 8) + b'"',
         lambda size: b",".join([b"[" * 60 + b"]" * 60] * (size // 121)),
@@ -219,7 +283,9 @@ def test_what_luigi_answers() -> None:
     ids=["tasks", "a long string", "escapes", "nesting", "blanks"],
 )
 def test_memory_does_not_grow_with_the_answer(make: "object") -> None:
-    """Four times the answer takes no more memory: what is held is a chunk, its text, and what is written of it."""
+    """Four times the answer takes no more memory: what is held is a chunk, its text, and what is
+    written of it.
+    """
     assert callable(make)
     peaks = []
     for size in (100_000, 400_000):

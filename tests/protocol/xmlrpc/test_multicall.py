@@ -16,10 +16,22 @@ def entry(method: Value, *params: Value) -> dict[str, Value]:
     return {"methodName": method, "params": [*params]}
 
 
-@given(st.lists(st.tuples(METHODS.filter(lambda name: name != "system.multicall"), st.lists(VALUES, max_size=2)), max_size=5))
+@given(
+    st.lists(
+        st.tuples(
+            METHODS.filter(lambda name: name != "system.multicall"), st.lists(VALUES, max_size=2)
+        ),
+        max_size=5,
+    )
+)
 def test_a_batch_is_its_calls_in_order(calls: list[tuple[str, list[Value]]]) -> None:
     """Every call of a batch comes out as it would have alone."""
-    assert typed([list(call) for call in decode_multicall([[entry(name, *params) for name, params in calls]])]) == typed(  # type: ignore[arg-type]  # none is a Rejected here, which pytest shows if it is
+    assert typed(
+        [
+            list(call)
+            for call in decode_multicall([[entry(name, *params) for name, params in calls]])
+        ]
+    ) == typed(  # type: ignore[arg-type]  # none is a Rejected here, which pytest shows if it is
         [[name, params] for name, params in calls]
     )
 
@@ -29,7 +41,9 @@ def test_the_batch_of_a_stock_client_is_read() -> None:
     sent: list[bytes] = []
 
     class Caught(xmlrpc.client.Transport):
-        def request(self, host: str, handler: str, request_body: bytes, verbose: bool = False) -> tuple[list[object]]:  # type: ignore[override]  # the stub's types for a transport are wider
+        def request(
+            self, host: str, handler: str, request_body: bytes, verbose: bool = False
+        ) -> tuple[list[object]]:  # type: ignore[override]  # the stub's types for a transport are wider
             sent.append(request_body)
             return ([[1], [2]],)
 
@@ -80,7 +94,9 @@ def test_an_entry_that_is_no_call_is_refused_by_itself(odd: Value, reason: Reaso
 
 
 def test_a_batch_is_bounded() -> None:
-    """A hundred calls by default, as many as are asked for otherwise; one more and none of them is looked at."""
+    """A hundred calls by default, as many as are asked for otherwise; one more and none of them is
+    looked at.
+    """
     assert len(decode_multicall([[entry("view")] * 100])) == 100
     assert decode_multicall([[entry("view")] * 2], max_calls=2) == [("view", [])] * 2
     for count, bound in ((101, 100), (3, 2), (1, 0)):
@@ -90,8 +106,12 @@ def test_a_batch_is_bounded() -> None:
 
 
 @given(st.lists(VALUES | st.builds(Fault, st.integers(-(2**31), 2**31 - 1), st.text()), max_size=5))
-def test_the_answer_has_an_array_of_one_or_a_fault_for_each_call(results: "list[Value | Fault]") -> None:
-    """A stock MultiCall tells the two apart by their types; it sees the same values, and raises the same faults."""
+def test_the_answer_has_an_array_of_one_or_a_fault_for_each_call(
+    results: "list[Value | Fault]",
+) -> None:
+    """A stock MultiCall tells the two apart by their types; it sees the same values, and raises the
+    same faults.
+    """
     body = encode_multicall_results(results)
     answers = decode_response(body)
     assert isinstance(answers, list)

@@ -1,4 +1,6 @@
-"""Another language's XML-RPC (node's ``xmlrpc`` package) reads what we write, and we read what it writes."""
+"""Another language's XML-RPC (node's ``xmlrpc`` package) reads what we write, and we read what it
+writes.
+"""
 
 import base64
 import json
@@ -23,11 +25,15 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Ask]:
-    """One node process that reads and writes documents for all tests here; skipped (in CI: failed) when there is none."""
+    """One node process that reads and writes documents for all tests here; skipped (in CI: failed)
+    when there is none.
+    """
     if shutil.which("node") is None:
         pytest.skip("node is not installed: no other language's XML-RPC parser to compare with")
     if not (HERE / "node_modules" / "xmlrpc").is_dir():
-        pytest.skip("run `npm ci --prefix tests/protocol/xmlrpc/peers` to have node's xmlrpc package to compare with")
+        pytest.skip(
+            "run `npm ci --prefix tests/protocol/xmlrpc/peers` to have node's xmlrpc package to compare with"
+        )
     # The package makes dates of local time; in UTC every one of them exists.
     process = subprocess.Popen(
         ["node", "--no-deprecation", "read.js"],
@@ -61,7 +67,9 @@ def read(node: Ask, kind: str, body: bytes) -> dict[str, Any]:
 
 
 def as_node_reads(value: Value) -> object:
-    """`value` as read.js shows it. Node has one kind of number, gives `i8` as its digits, and orders keys in its own way."""
+    """`value` as read.js shows it. Node has one kind of number, gives `i8` as its digits, and
+    orders keys in its own way.
+    """
     if value is None:
         return ["nil"]
     if isinstance(value, bool):
@@ -95,7 +103,9 @@ def tidy(shown: Any) -> object:
 
 
 def has_proto(value: Value) -> bool:
-    """Whether a struct in `value` has a member that node's package loses, as it sets an object's prototype by it."""
+    """Whether a struct in `value` has a member that node's package loses, as it sets an object's
+    prototype by it.
+    """
     if isinstance(value, dict):
         return "__proto__" in value or any(map(has_proto, value.values()))
     return isinstance(value, list) and any(map(has_proto, value))
@@ -107,7 +117,9 @@ ONE_NODE = settings(max_examples=150, suppress_health_check=[HealthCheck.functio
 
 @given(method=METHODS, params=st.lists(FOR_NODE, max_size=3))
 @ONE_NODE
-def test_node_reads_our_calls_as_the_same_values(node: Ask, method: str, params: list[Value]) -> None:
+def test_node_reads_our_calls_as_the_same_values(
+    node: Ask, method: str, params: list[Value]
+) -> None:
     """A server in another language runs what policy saw."""
     reply = read(node, "call", encode_call(method, params))
     assert reply.get("method") == method, reply
@@ -124,7 +136,9 @@ def test_node_reads_our_answers_as_the_same_values(node: Ask, value: Value) -> N
 
 def test_node_shows_our_faults(node: Ask) -> None:
     """A refusal reaches the user of such a client: number and line."""
-    assert read(node, "response", encode_fault(403, "callgate: al <may> & \x1b not")) == {"fault": [403, "callgate: al <may> & \ufffd not"]}
+    assert read(node, "response", encode_fault(403, "callgate: al <may> & \x1b not")) == {
+        "fault": [403, "callgate: al <may> & \ufffd not"]
+    }
 
 
 WRITTEN_BY_NODE: list[tuple[list[Any], Value]] = [
@@ -144,9 +158,13 @@ WRITTEN_BY_NODE: list[tuple[list[Any], Value]] = [
 ]
 
 
-@pytest.mark.parametrize(("written", "value"), WRITTEN_BY_NODE, ids=[str(written)[:40] for written, _ in WRITTEN_BY_NODE])
+@pytest.mark.parametrize(
+    ("written", "value"), WRITTEN_BY_NODE, ids=[str(written)[:40] for written, _ in WRITTEN_BY_NODE]
+)
 def test_we_read_what_node_writes(node: Ask, written: list[Any], value: Value) -> None:
-    """The stock client of another language is understood: its CDATA sections, its short tags, its exponents."""
+    """The stock client of another language is understood: its CDATA sections, its short tags, its
+    exponents.
+    """
     body = base64.b64decode(node({"write": "a.method", "params": [written]})["xml"])
     method, params = decode_call(body)
     assert (method, typed(params)) == ("a.method", typed([value])), body

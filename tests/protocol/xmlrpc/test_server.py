@@ -13,11 +13,28 @@ from hypothesis import strategies as st
 
 from proxy.catalog.loading import Method, load_catalog
 from proxy.errors import ABOUT, Rejected, Unavailable
-from proxy.model import Answer, Call, DateTime, Origin, Outbound, Principal, Reason, Reply, Request, Value
+from proxy.model import (
+    Answer,
+    Call,
+    DateTime,
+    Origin,
+    Outbound,
+    Principal,
+    Reason,
+    Reply,
+    Request,
+    Value,
+)
 from proxy.protocol.luigi.api import DISABLED, LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.refusal import Refusal, of_error
-from proxy.protocol.xmlrpc.codec import Fault, decode_response, encode_call, encode_fault, encode_response
+from proxy.protocol.xmlrpc.codec import (
+    Fault,
+    decode_response,
+    encode_call,
+    encode_fault,
+    encode_response,
+)
 from proxy.protocol.xmlrpc.server import Bundle, LuigiOverXmlRpc, Room, RpcDialect, XmlRpc
 from tests.support.paths import ROOT
 from tests.support.xmlrpc import VALUES, typed
@@ -36,9 +53,19 @@ XML = b"text/xml"
 JSON = {b"content-type": b"application/json; charset=UTF-8"}
 
 
-def request(body: bytes = b"", *, verb: str = "POST", kind: bytes | None = XML, query: str | None = None, **headers: bytes) -> Request:
+def request(
+    body: bytes = b"",
+    *,
+    verb: str = "POST",
+    kind: bytes | None = XML,
+    query: str | None = None,
+    **headers: bytes,
+) -> Request:
     """One request as the edge hands it over; `headers` with ``_`` for ``-``."""
-    sent = {b"host": b"gate", **{name.replace("_", "-").encode(): value for name, value in headers.items()}}
+    sent = {
+        b"host": b"gate",
+        **{name.replace("_", "-").encode(): value for name, value in headers.items()},
+    }
     if kind is not None:
         sent[b"content-type"] = kind
     return Request("ID", verb, "/RPC2", query, sent, body, Origin("127.0.0.1", 1, "TLSv1.3", ""))
@@ -60,7 +87,9 @@ def refused(dialect: RpcDialect, sent: Request) -> Rejected:
 
 def bundled(dialect: RpcDialect, *entries: Value) -> tuple[Call | Rejected, ...]:
     """The items of a system.multicall."""
-    bundle = dialect.decode(request(encode_call("system.multicall", [list(entries)])), "/RPC2", ALICE)
+    bundle = dialect.decode(
+        request(encode_call("system.multicall", [list(entries)])), "/RPC2", ALICE
+    )
     assert isinstance(bundle, Bundle)
     return bundle.items
 
@@ -125,10 +154,19 @@ async def whole(reply: Reply) -> bytes:
         (request(encode_call("m", []), sec_fetch_site=b"cross-site"), Reason.CROSS_SITE),
         (request(encode_call("m", []), content_encoding=b"br"), Reason.MALFORMED_CALL),
         (request(encode_call("m", []), content_encoding=b"gzip"), Reason.MALFORMED_CALL),
-        (request(gzip.compress(encode_call("m", [])) + b"\0", content_encoding=b"gzip"), Reason.MALFORMED_CALL),
-        (request(gzip.compress(encode_call("m", []))[:-1], content_encoding=b"gzip"), Reason.MALFORMED_CALL),
+        (
+            request(gzip.compress(encode_call("m", [])) + b"\0", content_encoding=b"gzip"),
+            Reason.MALFORMED_CALL,
+        ),
+        (
+            request(gzip.compress(encode_call("m", []))[:-1], content_encoding=b"gzip"),
+            Reason.MALFORMED_CALL,
+        ),
         (request(gzip.compress(bytes(LIMIT + 1)), content_encoding=b"gzip"), Reason.BODY_TOO_LARGE),
-        (request(gzip.compress(bytes(500 * LIMIT)), content_encoding=b"gzip"), Reason.BODY_TOO_LARGE),
+        (
+            request(gzip.compress(bytes(500 * LIMIT)), content_encoding=b"gzip"),
+            Reason.BODY_TOO_LARGE,
+        ),
     ],
 )
 def test_what_is_no_call(dialect: RpcDialect, sent: Request, reason: Reason) -> None:
@@ -136,19 +174,35 @@ def test_what_is_no_call(dialect: RpcDialect, sent: Request, reason: Reason) -> 
     assert refused(dialect, sent).reason is reason
 
 
-@pytest.mark.parametrize("kind", [b"text/xml", b"application/xml", b"TEXT/XML", b'text/xml;charset="utf-8"', b"text/xml ; charset=UTF-8"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"text/xml",
+        b"application/xml",
+        b"TEXT/XML",
+        b'text/xml;charset="utf-8"',
+        b"text/xml ; charset=UTF-8",
+    ],
+)
 def test_types_that_are_xml_in_utf8(kind: bytes) -> None:
     """In any case and spacing that RFC 9110 allows."""
-    call = PROCESSES.decode(request(encode_call("supervisor.getState", []), kind=kind), "/RPC2", ALICE)
+    call = PROCESSES.decode(
+        request(encode_call("supervisor.getState", []), kind=kind), "/RPC2", ALICE
+    )
     assert isinstance(call, Call)
 
 
 def test_a_gzip_body_is_the_same_call() -> None:
     """Up to the limit for a plain body, to the byte."""
-    plain = encode_call("supervisor.getProcessInfo", ["x" * (LIMIT - len(encode_call("supervisor.getProcessInfo", [""])))])
+    plain = encode_call(
+        "supervisor.getProcessInfo",
+        ["x" * (LIMIT - len(encode_call("supervisor.getProcessInfo", [""])))],
+    )
     assert len(plain) == LIMIT
     sent = request(gzip.compress(plain), content_encoding=b"gzip")
-    assert PROCESSES.decode(sent, "/RPC2", ALICE) == PROCESSES.decode(request(plain), "/RPC2", ALICE)
+    assert PROCESSES.decode(sent, "/RPC2", ALICE) == PROCESSES.decode(
+        request(plain), "/RPC2", ALICE
+    )
 
 
 @given(st.binary(max_size=200))
@@ -165,17 +219,27 @@ def test_any_gzip_gives_a_call_or_a_rejection(body: bytes) -> None:
 def test_arguments_get_the_names_of_the_catalog_and_go_on_in_order() -> None:
     """What policy and record call by name reaches the upstream by position, as it came."""
     call = asked(PROCESSES, "supervisor.startProcess", "web", False)
-    assert (call.permission, dict(call.args), call.known) == ("trigger", {"name": "web", "wait": False}, True)
+    assert (call.permission, dict(call.args), call.known) == (
+        "trigger",
+        {"name": "web", "wait": False},
+        True,
+    )
     outbound = PROCESSES.encode(call, ALICE, request())
-    assert outbound == Outbound("POST", b"/RPC2", XML, encode_call("supervisor.startProcess", ["web", False]))
+    assert outbound == Outbound(
+        "POST", b"/RPC2", XML, encode_call("supervisor.startProcess", ["web", False])
+    )
 
 
 def test_a_view_may_be_shared_and_an_act_may_not() -> None:
     """The effect of a call is its class: only what looks may be sent twice or answered for two."""
     effects = {}
     for name, method in SUPERVISOR.methods.items():
-        params: list[Value] = [0 if a.type == "integer" else "x" for a in method.arguments if a.required]
-        effects[method.permission] = PROCESSES.encode(asked(PROCESSES, name, *params), ALICE, request()).effect
+        params: list[Value] = [
+            0 if a.type == "integer" else "x" for a in method.arguments if a.required
+        ]
+        effects[method.permission] = PROCESSES.encode(
+            asked(PROCESSES, name, *params), ALICE, request()
+        ).effect
     assert effects == {"view": "view", "trigger": "act", "admin": "act"}
 
 
@@ -197,11 +261,27 @@ def test_an_unknown_method_is_a_call_to_be_denied(dialect: RpcDialect) -> None:
         (Answer(404, {b"content-type": XML}, b""), Reason.UPSTREAM_INVALID, "404"),
         (Answer(401, {b"content-type": XML}, b""), Reason.UPSTREAM_INVALID, "401"),
         (Answer(503, {b"content-type": XML}, b""), Reason.UPSTREAM_ERROR, "503"),
-        (Answer(200, {b"content-type": b"text/html; charset=utf-8"}, b""), Reason.UPSTREAM_INVALID, "HTML"),
-        (Answer(200, {b"content-type": b"application/json"}, b""), Reason.UPSTREAM_INVALID, "other than XML"),
+        (
+            Answer(200, {b"content-type": b"text/html; charset=utf-8"}, b""),
+            Reason.UPSTREAM_INVALID,
+            "HTML",
+        ),
+        (
+            Answer(200, {b"content-type": b"application/json"}, b""),
+            Reason.UPSTREAM_INVALID,
+            "other than XML",
+        ),
         (Answer(200, {}, b""), Reason.UPSTREAM_INVALID, "other than XML"),
-        (Answer(200, {b"content-type": XML, b"content-encoding": b"gzip"}, b""), Reason.UPSTREAM_INVALID, "compressed"),
-        (Answer(200, {b"content-type": b"text/xml; charset=\r\nx"}, b""), Reason.UPSTREAM_INVALID, "other than XML"),
+        (
+            Answer(200, {b"content-type": XML, b"content-encoding": b"gzip"}, b""),
+            Reason.UPSTREAM_INVALID,
+            "compressed",
+        ),
+        (
+            Answer(200, {b"content-type": b"text/xml; charset=\r\nx"}, b""),
+            Reason.UPSTREAM_INVALID,
+            "other than XML",
+        ),
     ],
 )
 def test_answers_that_are_none(answer: Answer, reason: Reason, said: str) -> None:
@@ -227,14 +307,25 @@ def test_answers_that_are_none(answer: Answer, reason: Reason, said: str) -> Non
 def test_an_answer_is_passed_as_it_is(given_type: bytes, passed: bytes) -> None:
     """The upstream's document is relayed, with the charset that it says it is in."""
     body = encode_response([1, "x"])
-    reply = PROCESSES.answer(asked(PROCESSES, "supervisor.getState"), ALICE, Answer(200, {b"content-type": given_type}, body))
-    assert (reply.status, reply.body, reply.content_type, reply.outcome) == (200, body, passed, "ok")
+    reply = PROCESSES.answer(
+        asked(PROCESSES, "supervisor.getState"),
+        ALICE,
+        Answer(200, {b"content-type": given_type}, body),
+    )
+    assert (reply.status, reply.body, reply.content_type, reply.outcome) == (
+        200,
+        body,
+        passed,
+        "ok",
+    )
 
 
 def test_a_fault_of_the_upstream_is_recorded_as_one() -> None:
     """It passes as it is, and the record tells it from a result."""
     reply = PROCESSES.answer(
-        asked(PROCESSES, "supervisor.getState"), ALICE, Answer(200, {b"content-type": XML}, encode_fault(10, "BAD_NAME"))
+        asked(PROCESSES, "supervisor.getState"),
+        ALICE,
+        Answer(200, {b"content-type": XML}, encode_fault(10, "BAD_NAME")),
     )
     assert (read(reply), reply.outcome) == (Fault(10, "BAD_NAME"), "fault")
 
@@ -275,8 +366,19 @@ def sample(method: Method) -> dict[str, Value]:
     """An argument for each name that the method has, of a value that its type takes."""
     args: dict[str, Value] = {}
     for argument in method.arguments:
-        candidates: list[Value] = [SAMPLES.get(argument.type, "x"), "x", 1, True, {}, [], [["a", 1]], {"a": 1}]
-        args[argument.name] = next(value for value in candidates if method.checks[argument.name][0].accepts(value))
+        candidates: list[Value] = [
+            SAMPLES.get(argument.type, "x"),
+            "x",
+            1,
+            True,
+            {},
+            [],
+            [["a", 1]],
+            {"a": 1},
+        ]
+        args[argument.name] = next(
+            value for value in candidates if method.checks[argument.name][0].accepts(value)
+        )
     if "batch_id" in args:
         args["batch_id"] = BATCHES.seal(ALICE, str(args["family"]), "0cc175b9")
     return args
@@ -291,7 +393,9 @@ def test_every_method_of_luigid_by_position_by_name_and_as_json_is_one_call(name
     args = sample(LUIGI.methods[name])
     by_name = asked(TASKS, name, args)
     form = urlencode({"data": json.dumps(args)}).encode()
-    api = API.decode(request(form, kind=b"application/x-www-form-urlencoded"), f"/api/{name}", ALICE)
+    api = API.decode(
+        request(form, kind=b"application/x-www-form-urlencoded"), f"/api/{name}", ALICE
+    )
     assert by_name == api
     here, there = TASKS.encode(by_name, ALICE, request()), API.encode(api, ALICE, request())
     assert replace(here, body=b"") == replace(there, body=b"")
@@ -307,26 +411,39 @@ def sent_to_luigid(outbound: Outbound) -> Any:
 
 
 def test_nulls_and_large_integers_reach_luigid() -> None:
-    """nil is JSON's null, and i8 keeps its digits; what is left out is not sent, so that luigid's default holds."""
-    call = asked(TASKS, "add_task", {"task_id": "A_1", "worker": "w", "deps": None, "priority": 2**62})
+    """nil is JSON's null, and i8 keeps its digits; what is left out is not sent, so that luigid's
+    default holds.
+    """
+    call = asked(
+        TASKS, "add_task", {"task_id": "A_1", "worker": "w", "deps": None, "priority": 2**62}
+    )
     sent = sent_to_luigid(TASKS.encode(call, ALICE, request()))
     assert sent == {"task_id": "A_1", "worker": "w [okta:alice]", "deps": None, "priority": 2**62}
 
 
 @given(VALUES)
 def test_what_luigid_is_sent_is_what_came(value: Value) -> None:
-    """Every value that JSON can carry means the same there, and is of the same type; every other is refused."""
+    """Every value that JSON can carry means the same there, and is of the same type; every other is
+    refused.
+    """
     document = encode_call("count_pending", [{"worker": "w", "value": value}])
     try:
         json.dumps(value)
     except TypeError:
         assert refused(TASKS, request(document)).reason is Reason.BAD_ARGUMENTS
     else:
-        sent = sent_to_luigid(TASKS.encode(asked(TASKS, "count_pending", {"worker": "w", "value": value}), ALICE, request()))
+        sent = sent_to_luigid(
+            TASKS.encode(
+                asked(TASKS, "count_pending", {"worker": "w", "value": value}), ALICE, request()
+            )
+        )
         assert typed(sent["value"]) == typed(value)
 
 
-@pytest.mark.parametrize("value", [b"x", DateTime("20260101T00:00:00"), [b"x"], {"a": {"b": [DateTime("20260101T00:00:00")]}}])
+@pytest.mark.parametrize(
+    "value",
+    [b"x", DateTime("20260101T00:00:00"), [b"x"], {"a": {"b": [DateTime("20260101T00:00:00")]}}],
+)
 def test_what_json_has_no_type_for_is_refused(value: Value) -> None:
     """At any depth, by position or by name: luigid could not be told it."""
     for params in ([value], [{"task_id": "A_1", "worker": "w", "params": value}]):
@@ -346,13 +463,19 @@ def test_pages_are_no_methods_here() -> None:
 def test_too_many_by_position_are_refused() -> None:
     """There is no name for them."""
     assert refused(TASKS, request(encode_call("is_paused", [1]))).reason is Reason.BAD_ARGUMENTS
-    assert refused(PROCESSES, request(encode_call("supervisor.getState", [1]))).reason is Reason.BAD_ARGUMENTS
+    assert (
+        refused(PROCESSES, request(encode_call("supervisor.getState", [1]))).reason
+        is Reason.BAD_ARGUMENTS
+    )
 
 
 @given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 60_000))
 def test_luigids_json_is_one_document_however_it_arrives(cuts: list[int], repeats: int) -> None:
     """Cut anywhere, small or large, whole or streamed, the answer is the same methodResponse."""
-    value: Value = {"T_1": {"name": "é\U0001f600 <&>", "deps": [], "priority": -1.5, "none": None, "yes": True}, "n": "x" * repeats}
+    value: Value = {
+        "T_1": {"name": "é\U0001f600 <&>", "deps": [], "priority": -1.5, "none": None, "yes": True},
+        "n": "x" * repeats,
+    }
     body = b'{"response": ' + json.dumps(value).encode() + b"}"
     parts, rest = [], body
     for cut in cuts:
@@ -366,9 +489,14 @@ def test_luigids_json_is_one_document_however_it_arrives(cuts: list[int], repeat
     assert decode_response(document) == value
 
 
-@pytest.mark.parametrize("body", [b'{"response": [1, 2', b'{"response": NaN}', b'{"response": 1}x', b'{"response": "\xff"}'])
+@pytest.mark.parametrize(
+    "body",
+    [b'{"response": [1, 2', b'{"response": NaN}', b'{"response": 1}x', b'{"response": "\xff"}'],
+)
 def test_broken_json_is_never_passed_as_whole(body: bytes) -> None:
-    """Small, it becomes a refusal; streamed, an error in the middle that the edge cuts the connection for."""
+    """Small, it becomes a refusal; streamed, an error in the middle that the edge cuts the
+    connection for.
+    """
     call = asked(TASKS, "task_list")
     with pytest.raises(Unavailable) as error:
         TASKS.answer(call, ALICE, Answer(200, JSON, body))
@@ -393,7 +521,9 @@ async def test_a_transcoded_stream_that_is_left_leaves_its_upstream() -> None:
 
 
 def test_a_bundle_is_taken_apart() -> None:
-    """Calls, the gate's own methods, and entries that are no calls stand in their order, each by itself."""
+    """Calls, the gate's own methods, and entries that are no calls stand in their order, each by
+    itself.
+    """
     items = bundled(
         PROCESSES,
         entry("supervisor.getState"),
@@ -421,7 +551,9 @@ def test_a_bundle_has_a_bound(dialect: RpcDialect) -> None:
 
 @BOTH
 def test_an_empty_bundle_is_a_call_of_the_gates_own(dialect: RpcDialect) -> None:
-    """No inner call would leave a record of it, so it leaves one itself; the answer is what every server gives."""
+    """No inner call would leave a record of it, so it leaves one itself; the answer is what every
+    server gives.
+    """
     call = asked(dialect, "system.multicall", [])
     assert (call.protocol, call.method, call.permission) == ("callgate", "system.multicall", "view")
     assert read(dialect.introspect(call, lambda method: False)) == []
@@ -439,11 +571,16 @@ def test_the_answers_of_a_bundle() -> None:
 
 
 async def test_inner_answers_share_their_room() -> None:
-    """What is held of them together is bounded, whole or streamed; the one that does not fit is refused and read no further."""
+    """What is held of them together is bounded, whole or streamed; the one that does not fit is
+    refused and read no further.
+    """
     body = encode_response("x" * 1000)
     room = Room(2 * len(body) + 10)
     assert await PROCESSES.value(Reply(200, body), room) == "x" * 1000
-    assert await PROCESSES.value(Reply(200, stream=Parts([body[:500], body[500:]])), room) == "x" * 1000
+    assert (
+        await PROCESSES.value(Reply(200, stream=Parts([body[:500], body[500:]])), room)
+        == "x" * 1000
+    )
     assert room.left == 10
     for reply in (Reply(200, body), Reply(200, stream=Parts([body, body]))):
         with pytest.raises(Rejected) as error:
@@ -454,7 +591,10 @@ async def test_inner_answers_share_their_room() -> None:
 
 async def test_inner_answers_that_cannot_be_read_are_refused() -> None:
     """An upstream's odd document passes alone, but cannot become part of the gate's own."""
-    for reply in (Reply(200, b"<html>"), Reply(200, stream=Parts([b"<"], Unavailable(Reason.UPSTREAM_CLOSED)))):
+    for reply in (
+        Reply(200, b"<html>"),
+        Reply(200, stream=Parts([b"<"], Unavailable(Reason.UPSTREAM_CLOSED))),
+    ):
         with pytest.raises(Unavailable):
             await PROCESSES.value(reply, Room())
 
@@ -479,7 +619,9 @@ def test_introspection_shows_what_the_caller_may_call() -> None:
     assert {name for name in listed if not str(name).startswith("system.")} == {
         name for name, method in SUPERVISOR.methods.items() if method.permission == "view"
     }
-    denied = PROCESSES.introspect(asked(PROCESSES, "system.methodHelp", "supervisor.shutdown"), lambda method: False)
+    denied = PROCESSES.introspect(
+        asked(PROCESSES, "system.methodHelp", "supervisor.shutdown"), lambda method: False
+    )
     assert (read(denied), denied.outcome) == (
         read(PROCESSES.introspect(asked(PROCESSES, "system.methodHelp", "none"), lambda m: True)),
         "fault",
@@ -492,7 +634,9 @@ def test_introspection_shows_what_the_caller_may_call() -> None:
 @BOTH
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
 def test_every_reason_is_told_in_the_callers_protocol(dialect: RpcDialect, reason: Reason) -> None:
-    """A fault in a 200, except for who are you (401, with a challenge) and wrong verb (405, with the right one)."""
+    """A fault in a 200, except for who are you (401, with a challenge) and wrong verb (405, with
+    the right one).
+    """
     refusal = of_error(Rejected(reason, "detail"), "REF")
     reply = dialect.refuse(refusal)
     headers = dict(reply.headers)
@@ -510,7 +654,11 @@ def test_every_reason_is_told_in_the_callers_protocol(dialect: RpcDialect, reaso
 
 def test_codes_of_calls_that_are_wrong_in_themselves() -> None:
     """They have the codes of the XML-RPC fault code conventions, which libraries know."""
-    codes: Mapping[Reason, int] = {Reason.MALFORMED_CALL: -32700, Reason.AMBIGUOUS_CALL: -32600, Reason.BAD_ARGUMENTS: -32602}
+    codes: Mapping[Reason, int] = {
+        Reason.MALFORMED_CALL: -32700,
+        Reason.AMBIGUOUS_CALL: -32600,
+        Reason.BAD_ARGUMENTS: -32602,
+    }
     for reason, code in codes.items():
         fault = read(PROCESSES.refuse(of_error(Rejected(reason), "REF")))
         assert isinstance(fault, Fault)
@@ -519,7 +667,9 @@ def test_codes_of_calls_that_are_wrong_in_themselves() -> None:
 
 def test_retry_after_is_a_header_of_the_fault() -> None:
     """A client that looks at headers learns when to come back."""
-    reply = PROCESSES.refuse(of_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, retry_after=5), "REF"))
+    reply = PROCESSES.refuse(
+        of_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, retry_after=5), "REF")
+    )
     assert dict(reply.headers)[b"retry-after"] == b"5"
 
 
@@ -530,7 +680,9 @@ def disabled(reason: Reason) -> Refusal:
 
 @pytest.mark.parametrize("reason", [Reason.NO_POLICY_ALLOWS, Reason.DRAINING])
 def test_a_denied_get_work_is_luigids_own_answer(reason: Reason) -> None:
-    """Alone and in a bundle, through this door as through the other; a supervisord has no such answer."""
+    """Alone and in a bundle, through this door as through the other; a supervisord has no such
+    answer.
+    """
     assert read(TASKS.refuse(disabled(reason))) == DISABLED
     assert read(TASKS.bundle([disabled(reason)])) == [[DISABLED]]
     assert isinstance(read(PROCESSES.refuse(disabled(reason))), Fault)

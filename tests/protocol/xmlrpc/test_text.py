@@ -25,16 +25,31 @@ CALL = "<methodCall><methodName>m</methodName></methodCall>"
     ids=ascii,
 )
 def test_what_may_stand_before_the_document(head: str) -> None:
-    """White space, one declaration of XML 1.0 in UTF-8, and the byte order mark that .NET clients send."""
+    """White space, one declaration of XML 1.0 in UTF-8, and the byte order mark that .NET clients
+    send.
+    """
     assert decode_call((head + CALL).encode()) == ("m", [])
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        *('<?xml version="1.1"?>', "<?xml?>", '<?xml encoding="utf-8"?>', '<?xml version="1.0" encoding="latin-1"?>'),
-        *('<?xml version="1.0" encoding="utf-16"?>', '<?xml version="1.0" encoding="utf-7"?>', '<?xml version="1.0" encoding=""?>'),
-        *('<?xml version="1.0" encoding="utf8"?>', '<?xml version="1.0" standalone="maybe"?>', '<?xml version="1.0" a="b"?>'),
+        *(
+            '<?xml version="1.1"?>',
+            "<?xml?>",
+            '<?xml encoding="utf-8"?>',
+            '<?xml version="1.0" encoding="latin-1"?>',
+        ),
+        *(
+            '<?xml version="1.0" encoding="utf-16"?>',
+            '<?xml version="1.0" encoding="utf-7"?>',
+            '<?xml version="1.0" encoding=""?>',
+        ),
+        *(
+            '<?xml version="1.0" encoding="utf8"?>',
+            '<?xml version="1.0" standalone="maybe"?>',
+            '<?xml version="1.0" a="b"?>',
+        ),
         *(
             ' <?xml version="1.0"?>',
             '<?xml version="1.0"?><?xml version="1.0"?>',
@@ -42,12 +57,22 @@ def test_what_may_stand_before_the_document(head: str) -> None:
             '<?xml version="1.0"?><?x y?>',
             "\ufeff\ufeff",
         ),
-        *("<!-- -->", "<!DOCTYPE methodCall>", '<!DOCTYPE m SYSTEM "file:///etc/hostname">', "<!DOCTYPE m []>", "\x00", "\u00a0", "x"),
+        *(
+            "<!-- -->",
+            "<!DOCTYPE methodCall>",
+            '<!DOCTYPE m SYSTEM "file:///etc/hostname">',
+            "<!DOCTYPE m []>",
+            "\x00",
+            "\u00a0",
+            "x",
+        ),
     ],
     ids=ascii,
 )
 def test_what_may_not_stand_before_the_document(head: str) -> None:
-    """Other encodings, DOCTYPE of any kind, comments and instructions are refused before anything else is read."""
+    """Other encodings, DOCTYPE of any kind, comments and instructions are refused before anything
+    else is read.
+    """
     with pytest.raises(Rejected) as caught:
         decode_call((head + CALL).encode())
     assert caught.value.reason is Reason.MALFORMED_CALL
@@ -62,7 +87,9 @@ def test_a_comment_or_a_doctype_is_named_as_such(odd: str) -> None:
         assert caught.value.detail == "the document holds a comment or a DOCTYPE"
 
 
-@pytest.mark.parametrize("after", ["<!-- -->", "<?x y?>", "x", "\x00", "&#32;", "<![CDATA[ ]]>", "\ufeff"], ids=ascii)
+@pytest.mark.parametrize(
+    "after", ["<!-- -->", "<?x y?>", "x", "\x00", "&#32;", "<![CDATA[ ]]>", "\ufeff"], ids=ascii
+)
 def test_only_white_space_may_stand_after_the_document(after: str) -> None:
     """What follows might be read by the next parser."""
     assert decode_call((CALL + "\r\n\t ").encode()) == ("m", [])
@@ -71,9 +98,14 @@ def test_only_white_space_may_stand_after_the_document(after: str) -> None:
     assert caught.value.reason is Reason.MALFORMED_CALL
 
 
-@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "cp037", "shift_jis", "iso2022_jp"])
+@pytest.mark.parametrize(
+    "coding",
+    ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "cp037", "shift_jis", "iso2022_jp"],
+)
 def test_another_encoding_is_refused(coding: str) -> None:
-    """Even where the document would mean the same: the name of another method could be read out of the same bytes."""
+    """Even where the document would mean the same: the name of another method could be read out of
+    the same bytes.
+    """
     body = f'<?xml version="1.0" encoding="{coding}"?>{CALL}'.encode(coding)
     with pytest.raises(Rejected) as caught:
         decode_call(body)
@@ -82,10 +114,23 @@ def test_another_encoding_is_refused(coding: str) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc3", b"\xef\xbf\xbe", b"\xef\xbf\xbf", b"\x00", b"\x1b", b"\x0c"],
+    [
+        b"\xff",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xc3",
+        b"\xef\xbf\xbe",
+        b"\xef\xbf\xbf",
+        b"\x00",
+        b"\x1b",
+        b"\x0c",
+    ],
 )
 def test_bytes_that_are_no_text_of_xml_are_refused(raw: bytes) -> None:
-    """Overlong forms, surrogates, what is beyond Unicode, control characters and the two non-characters."""
+    """Overlong forms, surrogates, what is beyond Unicode, control characters and the two
+    non-characters.
+    """
     with pytest.raises(Rejected) as caught:
         read_text(b"<value>" + raw + b"</value>")
     assert caught.value.reason is Reason.MALFORMED_CALL
@@ -93,7 +138,9 @@ def test_bytes_that_are_no_text_of_xml_are_refused(raw: bytes) -> None:
 
 @pytest.mark.parametrize("length", [1, 900, 7_999, 8_000, 299_999, 300_000])
 def test_a_control_character_is_found_wherever_it_stands(length: int) -> None:
-    """In documents of every length, since how it is looked for depends on that; and the ones that XML has are left alone."""
+    """In documents of every length, since how it is looked for depends on that; and the ones that
+    XML has are left alone.
+    """
     good = b"\t\n\r ~\x7f"
     text = (good * length)[:length]
     assert read_text(text)[0] == text.decode().replace("\r\n", "\n").replace("\r", "\n")
@@ -105,12 +152,17 @@ def test_a_control_character_is_found_wherever_it_stands(length: int) -> None:
             assert caught.value.detail == "the document holds a control character"
             with pytest.raises(EncodingError):
                 encode(body.decode())
-            assert encode(body.decode(), lossy=True).decode() == text[:at].decode() + "\ufffd" + text[at + 1 :].decode()
+            assert (
+                encode(body.decode(), lossy=True).decode()
+                == text[:at].decode() + "\ufffd" + text[at + 1 :].decode()
+            )
 
 
 @given(st.text(st.sampled_from("]>!<[x")))
 def test_what_cdata_and_comments_begin_and_end_with_is_found_wherever_it_stands(text: str) -> None:
-    """A search from the first to the last of one of its characters finds what a search over all of it finds."""
+    """A search from the first to the last of one of its characters finds what a search over all of
+    it finds.
+    """
     if "<!" in text or "]]>" in text:
         with pytest.raises(Rejected) as caught:
             read_text(text.encode())
@@ -139,11 +191,23 @@ def test_what_cdata_and_comments_begin_and_end_with_is_found_wherever_it_stands(
             "&#xdfff;",
             "&#xfffe;",
         ),
-        *("&#x110000;", "&#9999999;", "&#99999999;", "&#-1;", "&# 65;", "&#1114112;", "& amp;", "&nbsp;", "&%x;"),
+        *(
+            "&#x110000;",
+            "&#9999999;",
+            "&#99999999;",
+            "&#-1;",
+            "&# 65;",
+            "&#1114112;",
+            "& amp;",
+            "&nbsp;",
+            "&%x;",
+        ),
     ],
 )
 def test_a_reference_is_to_what_xml_predefines_or_refused(text: str) -> None:
-    """There are no entities but the five, and no references to characters that could not stand there themselves."""
+    """There are no entities but the five, and no references to characters that could not stand
+    there themselves.
+    """
     with pytest.raises(Rejected) as caught:
         unescape(text)
     assert caught.value.reason is Reason.MALFORMED_CALL
@@ -152,18 +216,37 @@ def test_a_reference_is_to_what_xml_predefines_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        *("<val<![CDATA[ue]]>>", "<value<![CDATA[ ]]>>", "<<![CDATA[value]]>>", "<params><![CDATA[ ]]></params>"),
-        *("<![CDATA[x", "<![CDATA[x]]", "<![cdata[x]]>", "<! [CDATA[x]]>", "]]>", "<![CDATA[x]]>]]>"),
+        *(
+            "<val<![CDATA[ue]]>>",
+            "<value<![CDATA[ ]]>>",
+            "<<![CDATA[value]]>>",
+            "<params><![CDATA[ ]]></params>",
+        ),
+        *(
+            "<![CDATA[x",
+            "<![CDATA[x]]",
+            "<![cdata[x]]>",
+            "<! [CDATA[x]]>",
+            "]]>",
+            "<![CDATA[x]]>]]>",
+        ),
     ],
 )
 def test_a_cdata_section_is_text_and_cannot_join_markup(document: str) -> None:
-    """The section is put in as text before the grammar is applied; what stands around it must not become a tag by that."""
+    """The section is put in as text before the grammar is applied; what stands around it must not
+    become a tag by that.
+    """
     with pytest.raises(Rejected) as caught:
         decode_call(f"<methodCall><methodName>m</methodName>{document}</methodCall>".encode())
     assert caught.value.reason is Reason.MALFORMED_CALL
 
 
-@given(st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\ufffe\uffff") | st.sampled_from("\t\n\r")))
+@given(
+    st.text(
+        st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\ufffe\uffff")
+        | st.sampled_from("\t\n\r")
+    )
+)
 def test_escaped_text_is_read_back(text: str) -> None:
     """For every text that XML can hold, whether `plain` or not."""
     read, at, plain = read_text(b"x" + encode(escape(text)))  # a document never begins with a text

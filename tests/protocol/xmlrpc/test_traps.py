@@ -19,7 +19,9 @@ NameAndCount = tuple[str | None, int]
 
 
 def by_tree(body: bytes) -> NameAndCount:
-    """What a proxy on an element tree judges: the first methodName, and one argument for each param."""
+    """What a proxy on an element tree judges: the first methodName, and one argument for each
+    param.
+    """
     root = ET.fromstring(body)
     return root.findtext("methodName"), len(root.findall("params/param"))
 
@@ -33,18 +35,24 @@ def by_tree_stripped(body: bytes) -> NameAndCount:
 def by_dom(body: bytes) -> NameAndCount:
     """What a proxy on a DOM judges: the first child of the first methodName."""
     document = xml.dom.minidom.parseString(body)
-    return document.getElementsByTagName("methodName")[0].firstChild.nodeValue, len(document.getElementsByTagName("param"))
+    return document.getElementsByTagName("methodName")[0].firstChild.nodeValue, len(
+        document.getElementsByTagName("param")
+    )
 
 
 def by_pattern(body: bytes) -> NameAndCount:
-    """What a filter in front of a server judges: the first thing that looks like a name (as Lua and HAProxy rules do)."""
+    """What a filter in front of a server judges: the first thing that looks like a name (as Lua and
+    HAProxy rules do).
+    """
     found = re.search(rb"<methodName>\s*([^<]*)", body)
     return found[1].decode() if found else None, body.count(b"<param>")
 
 
 def call(name: str, params: str = "", root: str = "methodCall", after: str = "") -> bytes:
     """A document with `name` as it stands, and whatever else."""
-    return f"<{root}><methodName>{name}</methodName><params>{params}</params>{after}</{root}>".encode()
+    return (
+        f"<{root}><methodName>{name}</methodName><params>{params}</params>{after}</{root}>".encode()
+    )
 
 
 def param(inside: str) -> str:
@@ -54,7 +62,9 @@ def param(inside: str) -> str:
 
 def entry(name: str, *more: str) -> str:
     """One entry of a system.multicall."""
-    members = "".join(f"<member><name>methodName</name><value>{each}</value></member>" for each in (name, *more))
+    members = "".join(
+        f"<member><name>methodName</name><value>{each}</value></member>" for each in (name, *more)
+    )
     return f"<value><struct>{members}<member><name>params</name><value><array><data/></array></value></member></struct></value>"
 
 
@@ -65,12 +75,17 @@ def batch(*entries: str) -> str:
 
 def struct(*values: str) -> str:
     """A struct with the member ``dag`` for each value."""
-    return "<struct>" + "".join(f"<member><name>dag</name><value>{value}</value></member>" for value in values) + "</struct>"
+    return (
+        "<struct>"
+        + "".join(f"<member><name>dag</name><value>{value}</value></member>" for value in values)
+        + "</struct>"
+    )
 
 
 @dataclass(frozen=True)
 class Trap:
-    """One row: what is sent, what a naive proxy judges (None: it fails), what the server runs, and what the codec makes of it.
+    """One row: what is sent, what a naive proxy judges (None: it fails), what the server runs, and
+    what the codec makes of it.
 
     `verdict` is the reason of the refusal, or the one call that is read.
     """
@@ -127,7 +142,14 @@ TRAPS = [
         TRIGGER,
         Reason.MALFORMED_CALL,
     ),
-    Trap("another root", call("trigger", root="anything"), by_tree, ("trigger", 0), TRIGGER, Reason.MALFORMED_CALL),
+    Trap(
+        "another root",
+        call("trigger", root="anything"),
+        by_tree,
+        ("trigger", 0),
+        TRIGGER,
+        Reason.MALFORMED_CALL,
+    ),
     Trap(
         "value after params",
         call("view", param("1"), after="<value>2</value>"),
@@ -176,16 +198,40 @@ TRAPS = [
         [("view", ({"dag": "prod"},))],
         Reason.AMBIGUOUS_CALL,
     ),
-    Trap("a comment in the name", call("tri<!-- -->gger"), by_dom, ("tri", 0), TRIGGER, Reason.MALFORMED_CALL),
-    Trap("an instruction in the name", call("tri<?x?>gger"), by_dom, ("tri", 0), TRIGGER, Reason.MALFORMED_CALL),
-    Trap("blanks around the name", call(" trigger "), by_tree_stripped, ("trigger", 0), [(" trigger ", ())], Reason.MALFORMED_CALL),
+    Trap(
+        "a comment in the name",
+        call("tri<!-- -->gger"),
+        by_dom,
+        ("tri", 0),
+        TRIGGER,
+        Reason.MALFORMED_CALL,
+    ),
+    Trap(
+        "an instruction in the name",
+        call("tri<?x?>gger"),
+        by_dom,
+        ("tri", 0),
+        TRIGGER,
+        Reason.MALFORMED_CALL,
+    ),
+    Trap(
+        "blanks around the name",
+        call(" trigger "),
+        by_tree_stripped,
+        ("trigger", 0),
+        [(" trigger ", ())],
+        Reason.MALFORMED_CALL,
+    ),
     Trap(
         "a batch of two",
         call("system.multicall", param(batch(entry("view"), entry("trigger")))),
         by_tree,
         ("system.multicall", 1),
         BOTH,
-        ("system.multicall", [[{"methodName": "view", "params": []}, {"methodName": "trigger", "params": []}]]),
+        (
+            "system.multicall",
+            [[{"methodName": "view", "params": []}, {"methodName": "trigger", "params": []}]],
+        ),
     ),
     Trap(
         "a batch entry with two methodName",
@@ -203,8 +249,22 @@ TRAPS = [
         TRIGGER,
         Reason.MALFORMED_CALL,
     ),
-    Trap("character references in the name", call("&#116;r&#x69;gger"), by_pattern, ("&#116;r&#x69;gger", 0), TRIGGER, ("trigger", [])),
-    Trap("CDATA in the name", call("<![CDATA[trig]]>ger"), by_pattern, ("", 0), TRIGGER, ("trigger", [])),
+    Trap(
+        "character references in the name",
+        call("&#116;r&#x69;gger"),
+        by_pattern,
+        ("&#116;r&#x69;gger", 0),
+        TRIGGER,
+        ("trigger", []),
+    ),
+    Trap(
+        "CDATA in the name",
+        call("<![CDATA[trig]]>ger"),
+        by_pattern,
+        ("", 0),
+        TRIGGER,
+        ("trigger", []),
+    ),
     Trap(
         "UTF-16",
         ('<?xml version="1.0"?>' + call("trigger").decode()).encode("utf-16"),
@@ -215,17 +275,39 @@ TRAPS = [
     ),
     Trap(
         "a declared encoding",
-        b'<?xml version="1.0" encoding="koi8-r"?>' + call("view", param("\u0430")).decode().encode("koi8-r"),
+        b'<?xml version="1.0" encoding="koi8-r"?>'
+        + call("view", param("\u0430")).decode().encode("koi8-r"),
         by_pattern,
         ("view", 1),
         [("view", ("\u0430",))],
         Reason.MALFORMED_CALL,
     ),
     Trap(
-        "a gzip body", gzip.compress(call("trigger")), by_pattern, (None, 0), TRIGGER, Reason.MALFORMED_CALL, {"Content_Encoding": "gzip"}
+        "a gzip body",
+        gzip.compress(call("trigger")),
+        by_pattern,
+        (None, 0),
+        TRIGGER,
+        Reason.MALFORMED_CALL,
+        {"Content_Encoding": "gzip"},
     ),
-    Trap("another Content-Type", call("trigger"), by_tree, ("trigger", 0), TRIGGER, ("trigger", []), {"Content_Type": "text/plain"}),
-    Trap("a second methodCall", call("view") + call("trigger"), by_pattern, ("view", 0), [], Reason.AMBIGUOUS_CALL),
+    Trap(
+        "another Content-Type",
+        call("trigger"),
+        by_tree,
+        ("trigger", 0),
+        TRIGGER,
+        ("trigger", []),
+        {"Content_Type": "text/plain"},
+    ),
+    Trap(
+        "a second methodCall",
+        call("view") + call("trigger"),
+        by_pattern,
+        ("view", 0),
+        [],
+        Reason.AMBIGUOUS_CALL,
+    ),
 ]
 
 
@@ -238,7 +320,9 @@ def server() -> Iterator[Ran]:
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
 def test_a_trap_catches_the_server_and_not_the_codec(trap: Trap, server: Ran) -> None:
-    """First: a naive reading and the server disagree. Then: the codec refuses, or what it wrote runs as exactly what it read."""
+    """First: a naive reading and the server disagree. Then: the codec refuses, or what it wrote
+    runs as exactly what it read.
+    """
     assert trap.naive(trap.body) == trap.judged
     server.post(trap.body, **trap.headers)
     assert server.calls == trap.runs
@@ -256,8 +340,12 @@ def test_a_trap_catches_the_server_and_not_the_codec(trap: Trap, server: Ran) ->
 
 
 def test_a_batch_within_a_batch_runs_at_the_server_and_is_refused_here(server: Ran) -> None:
-    """A proxy that unbundles one level would see ``view`` and one more call; the server runs what is in that too."""
-    inner = entry("system.multicall").replace("<array><data/></array>", batch(f"<value>{batch(entry('trigger'))}</value>"))
+    """A proxy that unbundles one level would see ``view`` and one more call; the server runs what
+    is in that too.
+    """
+    inner = entry("system.multicall").replace(
+        "<array><data/></array>", batch(f"<value>{batch(entry('trigger'))}</value>")
+    )
     body = call("system.multicall", param(batch(entry("view"), inner)))
     server.post(body)
     assert server.calls == BOTH
@@ -269,7 +357,13 @@ def test_a_batch_within_a_batch_runs_at_the_server_and_is_refused_here(server: R
 
 def test_the_server_runs_each_call_as_it_was_read(server: Ran) -> None:
     """Arguments of every type that both have arrive at the real server as they were decoded."""
-    body = call("view", param("<i4>1</i4>") + param(" a ") + param(struct("<![CDATA[<x>]]>")) + param(batch("<value><nil/></value>")))
+    body = call(
+        "view",
+        param("<i4>1</i4>")
+        + param(" a ")
+        + param(struct("<![CDATA[<x>]]>"))
+        + param(batch("<value><nil/></value>")),
+    )
     name, params = decode_call(body)
     server.post(encode_call(name, params))
     assert server.calls == [("view", (1, " a ", {"dag": "<x>"}, [None]))]
