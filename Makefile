@@ -12,7 +12,7 @@
 # guidance, which makes a call a tenth cheaper than under a Python that was compiled without.
 PYTHON ?= /usr/bin/python3 /usr/bin/python3.11 python3.11 python3
 VENV := .venv
-NODE := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/*/*/package-lock.json))
+NODE := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/*/*/package-lock.json tests/*/*/*/package-lock.json))
 
 # $(call apt,packages): install Debian packages when we may, else say what is missing and go on.
 define apt

@@ -488,7 +488,7 @@ class Worker(Process):
         ``luigi.cfg``.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        paths = [str(Path(__file__).parent / "tasks")]
+        paths = [str(ROOT / "tests" / "e2e" / "tasks")]
         if not requests:
             (directory / "hide").mkdir()
             (directory / "hide" / "requests.py").write_text(NO_REQUESTS)

@@ -1,1 +1,5 @@
 """`callgate demo`: a gate with real schedulers behind it."""
+
+from proxy.cli.demo.command import EXAMPLE, command
+
+__all__ = ["EXAMPLE", "command"]

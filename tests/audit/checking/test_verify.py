@@ -1,5 +1,4 @@
 import asyncio
-import inspect
 import re
 import shutil
 from collections.abc import Iterator
@@ -343,31 +342,3 @@ async def test_a_log_that_is_being_written_is_intact(tmp_path: Path) -> None:
         == parse(list(split((tmp_path / "gate" / "00000001.checkpoints").read_bytes()))[-1]).size
     )
     await journal.close()
-
-
-def test_verifying_shares_no_code_with_writing() -> None:
-    """What verifies, and all that it is made of, imports nothing of what makes or writes records:
-    one mistake cannot be in both.
-    """
-    package = Path(inspect.getfile(verify_log)).parent
-    waiting, found = ["verify"], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += re.findall(
-                r"^from proxy\.audit\.(\w+) import",
-                (package / f"{name}.py").read_text(),
-                re.MULTILINE,
-            )
-    assert {"chain", "checkpoint", "merkle", "reader"} <= found
-    assert not found & {
-        "record",
-        "writer",
-        "journal",
-        "commits",
-        "recover",
-        "windows",
-        "withhold",
-        "compress",
-    }

@@ -10,7 +10,7 @@ from tornado.httputil import parse_body_arguments
 
 from proxy.errors import Rejected
 from proxy.model import Reason
-from proxy.protocol.luigi.api import form
+from proxy.protocol.luigi import form
 from proxy.protocol.luigi.form import FORM, FORM_TYPES, read_field, unquote_plus, write_field
 
 HEX = frozenset(string.hexdigits.encode())
