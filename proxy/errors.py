@@ -2,7 +2,7 @@
 the audit record.
 
 The class of an error says who must act: the caller (`Rejected`), the operator of a running gate
-(`Unavailable`), or whoever starts one (`ConfigError`). The `Reason` says why, and `ABOUT` what to
+(`Unavailable`), or whoever starts one (`ConfigError`). The `Reason` says why, and `REASONS` what to
 do next. Texts in here and in a `detail` never hold a credential or an argument's value: they go to
 callers and into logs.
 """
@@ -14,7 +14,7 @@ from proxy.model import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ReasonInfo:
     """One row of the reason table: the HTTP status, what it means, and what to do next (one
     sentence each, ASCII).
     """
@@ -24,173 +24,175 @@ class About:
     remedy: str
 
 
-ABOUT: dict[Reason, About] = {
-    Reason.ALLOWED: About(200, "A policy permits the call and none forbids it.", "Nothing to do."),
-    Reason.BAD_REQUEST: About(
+REASONS: dict[Reason, ReasonInfo] = {
+    Reason.ALLOWED: ReasonInfo(
+        200, "A policy permits the call and none forbids it.", "Nothing to do."
+    ),
+    Reason.BAD_REQUEST: ReasonInfo(
         400,
         "The bytes are not one strict HTTP/1.1 request.",
         "Send a plain HTTP/1.1 request; check proxies in between.",
     ),
-    Reason.HEADERS_TOO_LARGE: About(
+    Reason.HEADERS_TOO_LARGE: ReasonInfo(
         431,
         "The request line and headers are over the limit.",
         "Send a smaller token or fewer headers, or raise limits.header_bytes.",
     ),
-    Reason.BODY_TOO_LARGE: About(
+    Reason.BODY_TOO_LARGE: ReasonInfo(
         413, "The body is over the limit.", "Send less in one call, or raise limits.body_bytes."
     ),
-    Reason.REQUEST_TIMEOUT: About(
+    Reason.REQUEST_TIMEOUT: ReasonInfo(
         408,
         "The request did not arrive in time.",
         "Send the whole request without pausing; check the network.",
     ),
-    Reason.TOO_MANY_CONNECTIONS: About(
+    Reason.TOO_MANY_CONNECTIONS: ReasonInfo(
         503,
         "Too many connections are open.",
         "Reuse connections, or raise limits.connections_per_address.",
     ),
-    Reason.NOT_FOUND: About(
+    Reason.NOT_FOUND: ReasonInfo(
         404,
         "No upstream serves this path.",
         "Check the URL's path against the prefixes in the settings.",
     ),
-    Reason.VERB_NOT_ALLOWED: About(
+    Reason.VERB_NOT_ALLOWED: ReasonInfo(
         405, "This HTTP method is not served on this path.", "Use GET or POST as the protocol asks."
     ),
-    Reason.NO_CREDENTIAL: About(
+    Reason.NO_CREDENTIAL: ReasonInfo(
         401,
         "The request has no credential.",
         "Send a token as Bearer, or as the password of Basic (netrc, URL).",
     ),
-    Reason.TWO_CREDENTIALS: About(
+    Reason.TWO_CREDENTIALS: ReasonInfo(
         400, "The request has more than one credential.", "Send exactly one."
     ),
-    Reason.BAD_CREDENTIAL: About(
+    Reason.BAD_CREDENTIAL: ReasonInfo(
         401,
         "The credential is not a token this gate can read.",
         "Get a new token; send it whole and unchanged.",
     ),
-    Reason.UNKNOWN_ISSUER: About(
+    Reason.UNKNOWN_ISSUER: ReasonInfo(
         401,
         "The token's issuer is not one of the gate's.",
         "Use a token of an issuer named in the settings.",
     ),
-    Reason.UNKNOWN_KEY: About(
+    Reason.UNKNOWN_KEY: ReasonInfo(
         401,
         "The token names a key its issuer does not publish.",
         "Get a new token; the issuer may have rotated its keys.",
     ),
-    Reason.BAD_SIGNATURE: About(
+    Reason.BAD_SIGNATURE: ReasonInfo(
         401, "The token's signature does not verify.", "Get a new token; do not edit it."
     ),
-    Reason.TOKEN_EXPIRED: About(401, "The token has expired.", "Get a new token."),
-    Reason.TOKEN_NOT_YET_VALID: About(
+    Reason.TOKEN_EXPIRED: ReasonInfo(401, "The token has expired.", "Get a new token."),
+    Reason.TOKEN_NOT_YET_VALID: ReasonInfo(
         401, "The token is not valid yet.", "Wait, or check the clocks of issuer and gate."
     ),
-    Reason.WRONG_AUDIENCE: About(
+    Reason.WRONG_AUDIENCE: ReasonInfo(
         401,
         "The token is for another audience.",
         "Ask the issuer for a token with the gate's audience.",
     ),
-    Reason.WRONG_TOKEN_TYPE: About(
+    Reason.WRONG_TOKEN_TYPE: ReasonInfo(
         401,
         "The token is not an access token.",
         "Send an access token, not an ID token; see issuers.token_types.",
     ),
-    Reason.ISSUER_UNAVAILABLE: About(
+    Reason.ISSUER_UNAVAILABLE: ReasonInfo(
         503,
         "The issuer's keys could not be fetched yet.",
         "Retry; the operator checks the issuer with callgate check --online.",
     ),
-    Reason.MALFORMED_CALL: About(
+    Reason.MALFORMED_CALL: ReasonInfo(
         400, "The call is not valid JSON or XML-RPC.", "Fix the client's encoding of the call."
     ),
-    Reason.AMBIGUOUS_CALL: About(
+    Reason.AMBIGUOUS_CALL: ReasonInfo(
         400, "The call could be read in two ways.", "Send each element, key and argument once."
     ),
-    Reason.CALL_TOO_COMPLEX: About(
+    Reason.CALL_TOO_COMPLEX: ReasonInfo(
         400, "The call is nested too deeply or has too many elements.", "Send less in one call."
     ),
-    Reason.BAD_ARGUMENTS: About(
+    Reason.BAD_ARGUMENTS: ReasonInfo(
         400,
         "An argument is missing or of the wrong type.",
         "Fix the named argument; the catalog has its type.",
     ),
-    Reason.CROSS_SITE: About(
+    Reason.CROSS_SITE: ReasonInfo(
         403,
         "A browser sent this call, and not from a script of the gate's own pages.",
         "Use the pages behind the gate, or no browser.",
     ),
-    Reason.NO_ROLE: About(
+    Reason.NO_ROLE: ReasonInfo(
         403,
         "The identity holds no role.",
         "Ask the security team for a role in policies/roles.toml.",
     ),
-    Reason.UNKNOWN_METHOD: About(
+    Reason.UNKNOWN_METHOD: ReasonInfo(
         403,
         "The catalog of this upstream has no such method.",
         "Check the method's name; add it to the catalog if it is new.",
     ),
-    Reason.NO_POLICY_ALLOWS: About(
+    Reason.NO_POLICY_ALLOWS: ReasonInfo(
         403, "No policy permits this call.", "Ask the security team for the role or the policy."
     ),
-    Reason.POLICY_FORBIDS: About(
+    Reason.POLICY_FORBIDS: ReasonInfo(
         403, "A policy forbids this call.", "Ask the security team; the record names the policy."
     ),
-    Reason.POLICY_ERROR: About(
+    Reason.POLICY_ERROR: ReasonInfo(
         403,
         "A policy failed while it was evaluated, so the call is denied.",
         "The security team mends the policy the record names.",
     ),
-    Reason.NOT_YOUR_WORKER: About(
+    Reason.NOT_YOUR_WORKER: ReasonInfo(
         403,
         "The worker id or the batch id is not this identity's.",
         "Send the worker's own id without a mark, and batch ids as get_work gave them.",
     ),
-    Reason.AUDIT_UNWRITABLE: About(
+    Reason.AUDIT_UNWRITABLE: ReasonInfo(
         503,
         "The audit record could not be made durable; nothing was forwarded.",
         "The operator frees or repairs the audit disk.",
     ),
-    Reason.OVERLOADED: About(
+    Reason.OVERLOADED: ReasonInfo(
         503,
         "The gate has as many calls in hand as it can carry.",
         "Retry after the time in Retry-After.",
     ),
-    Reason.DRAINING: About(
+    Reason.DRAINING: ReasonInfo(
         503, "The gate is shutting down.", "Retry; another gate or the restarted one will answer."
     ),
-    Reason.UPSTREAM_UNREACHABLE: About(
+    Reason.UPSTREAM_UNREACHABLE: ReasonInfo(
         502,
         "The scheduler behind the gate refuses connections.",
         "Retry; the operator checks that it runs.",
     ),
-    Reason.UPSTREAM_TIMEOUT: About(
+    Reason.UPSTREAM_TIMEOUT: ReasonInfo(
         504,
         "The scheduler did not answer in time.",
         "Retry a view; check first whether another call took effect.",
     ),
-    Reason.UPSTREAM_CLOSED: About(
+    Reason.UPSTREAM_CLOSED: ReasonInfo(
         502,
         "The scheduler closed the connection without a whole answer.",
         "Check whether the call took effect before repeating it.",
     ),
-    Reason.UPSTREAM_INVALID: About(
+    Reason.UPSTREAM_INVALID: ReasonInfo(
         502,
         "The scheduler's answer is not valid in its protocol.",
         "The operator checks the upstream's URL with callgate check --online.",
     ),
-    Reason.UPSTREAM_ERROR: About(
+    Reason.UPSTREAM_ERROR: ReasonInfo(
         502,
         "The scheduler failed on this call.",
         "Check the call's arguments and the scheduler's own log.",
     ),
-    Reason.CLIENT_GONE: About(
+    Reason.CLIENT_GONE: ReasonInfo(
         499,
         "The caller left before the answer was complete.",
         "Nothing to do; the record says how far the answer got.",
     ),
-    Reason.INTERNAL_ERROR: About(
+    Reason.INTERNAL_ERROR: ReasonInfo(
         500,
         "The gate failed in a way it should not.",
         "Report it with the reference; the record says how far the call got.",
@@ -213,7 +215,7 @@ class Rejected(Exception):  # noqa: N818  (it names what happened to the request
     @property
     def status(self) -> int:
         """The HTTP status of the reason table."""
-        return ABOUT[self.reason].status
+        return REASONS[self.reason].status
 
 
 class Unavailable(Rejected):

@@ -16,7 +16,7 @@ from typer.main import get_command
 from proxy.cli.demo.certificate import make_self_signed
 from proxy.cli.main import VERBS, build
 from proxy.config.loading import load_settings
-from proxy.errors import ABOUT
+from proxy.errors import REASONS
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
@@ -36,7 +36,7 @@ OPERATORS = {"|", "&&", ";", ">"}
 
 
 def test_the_table_of_reasons_is_the_codes_own() -> None:
-    """Each row of `ABOUT`, in its order, word for word: whoever is refused looks here first."""
+    """Each row of `REASONS`, in its order, word for word: whoever is refused looks here first."""
     text = README.read_text(encoding="utf-8")
     [table] = re.findall(r"<!-- reasons -->\n(.*?)<!-- /reasons -->", text, re.DOTALL)
     rows = [
@@ -46,7 +46,7 @@ def test_the_table_of_reasons_is_the_codes_own() -> None:
     assert set("".join(rows[1])) == {"-"}
     assert rows[2:] == [
         [f"`{reason}`", str(about.status), about.meaning, about.remedy]
-        for reason, about in ABOUT.items()
+        for reason, about in REASONS.items()
     ]
 
 

@@ -12,7 +12,7 @@ from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected
 from proxy.gate.pipeline import Gate
 from proxy.identity.verifier import Verifier
-from proxy.model import Origin, Reply, Request
+from proxy.model import Peer, Request, Response
 
 _HEADERS = ((b"cache-control", b"no-store"),)
 
@@ -24,11 +24,11 @@ class Probes:
         self._gate = gate
         self._journal = journal
         self._verifier = verifier
-        self.refuse: Callable[[str, Origin, Rejected], Reply] = gate.refuse
+        self.refuse: Callable[[str, Peer, Rejected], Response] = gate.refuse
 
     def handle(
         self, request: Request, read_body: Callable[[], Awaitable[bytes]]
-    ) -> Awaitable[Reply]:
+    ) -> Awaitable[Response]:
         """The reply to `request`. Never raises. Not a coroutine of its own: calls pass through here
         too.
         """
@@ -45,5 +45,5 @@ class Probes:
         return keys and self._journal.writable and not self._gate.draining
 
 
-async def _said(status: int, body: bytes) -> Reply:
-    return Reply(status, body, b"text/plain", _HEADERS)
+async def _said(status: int, body: bytes) -> Response:
+    return Response(status, body, b"text/plain", _HEADERS)

@@ -22,19 +22,19 @@ from typing import Any, Protocol
 from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.audited_stream import Recorded
-from proxy.gate.routing import Dialect, Route, Routes
+from proxy.gate.routing import Codec, Route, Routes
 from proxy.gate.view_quota import EACH, Views
 from proxy.identity.verifier import Verifier
 from proxy.model import (
-    Answer,
     Call,
     Decision,
-    Origin,
+    Peer,
     Principal,
     Reason,
     Receipt,
-    Reply,
     Request,
+    Response,
+    UpstreamResponse,
     Value,
 )
 from proxy.policy.engine import PolicySet
@@ -44,7 +44,7 @@ from proxy.protocol.xmlrpc.codec import Fault
 from proxy.protocol.xmlrpc.server import Bundle, Room, RpcDialect
 
 
-class Meter(Protocol):
+class Metrics(Protocol):
     """What counts calls (`proxy.telemetry.metrics`)."""
 
     def called(self, upstream: str, permission: str, reason: str) -> None:
@@ -92,7 +92,7 @@ class Gate:
         verifier: Verifier,
         policy: PolicySet,
         journal: Journal,
-        meter: Meter,
+        meter: Metrics,
         log: Log,
         *,
         in_flight: int,
@@ -112,13 +112,13 @@ class Gate:
         self._settled: asyncio.Event | None = None
         self.draining = False
 
-    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
+    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Response:
         """The reply to `request`. Never raises.
 
         `read_body` gives the body of a request that is not `whole`; it is not called before the
         caller is identified.
         """
-        speak: Callable[[Refusal], Reply] = json_refusal
+        speak: Callable[[Refusal], Response] = json_refusal
         principal: Principal | None = None
         upstream: str | None = None
         viewer: str | None = None
@@ -175,7 +175,7 @@ class Gate:
             if self._settled is not None and not self.in_flight:
                 self._settled.set()
 
-    def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
+    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
         """The reply to bytes of which the edge could make no request."""
         self._note(request_id, origin, error, None, None)
         return replace(json_refusal(of_error(error, request_id)), close=True)
@@ -226,13 +226,13 @@ class Gate:
         self,
         request: Request,
         route: Route,
-        dialect: Dialect,
+        dialect: Codec,
         principal: Principal,
         call: Call,
         receipt: Receipt,
-    ) -> Reply:
+    ) -> Response:
         """Send the call on, and close its record with what became of it."""
-        answer: Answer | None = None
+        answer: UpstreamResponse | None = None
         refusal: Refusal | None = None
         try:
             if call.protocol == "callgate":
@@ -291,7 +291,7 @@ class Gate:
         dialect: RpcDialect,
         principal: Principal,
         bundle: Bundle,
-    ) -> Reply:
+    ) -> Response:
         """A ``system.multicall``: every inner call is decided, recorded and answered on its own, in
         order.
         """
@@ -365,15 +365,15 @@ class Gate:
         error: Rejected,
         principal: Principal | None,
         upstream: str | None,
-        speak: Callable[[Refusal], Reply],
-    ) -> Reply:
+        speak: Callable[[Refusal], Response],
+    ) -> Response:
         self._note(request.id, request.origin, error, principal, upstream)
         return speak(of_error(error, request.id))
 
     def _note(
         self,
         request_id: str,
-        origin: Origin,
+        origin: Peer,
         error: Rejected,
         principal: Principal | None,
         upstream: str | None,

@@ -11,23 +11,23 @@ from typing import Protocol, TypeAlias
 
 from proxy.catalog.loading import Catalog
 from proxy.errors import Rejected
-from proxy.model import Answer, Outbound, Reason, Receipt
+from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.luigi.pages import LuigiPages
 from proxy.protocol.xmlrpc.server import LuigiOverXmlRpc, RpcDialect, XmlRpc
 
-Dialect: TypeAlias = LuigiApi | LuigiPages | RpcDialect
+Codec: TypeAlias = LuigiApi | LuigiPages | RpcDialect
 
 # paths whose route is remembered: a catalog has some thirty methods. At this many all are forgotten
 _KEPT = 256
 _PATH_LENGTH = 128  # characters of a path that is remembered
 
 
-class Leg(Protocol):
+class Upstream(Protocol):
     """The way to one upstream (`proxy.edge.upstream.pool`). It takes a receipt: no record, no call."""
 
-    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """Send the call; the upstream's answer. Raises `Unavailable`."""
 
 
@@ -41,10 +41,10 @@ class Route:
     prefix: str
     protocol: str
     catalog: Catalog
-    leg: Leg
-    dialects: Mapping[str, Dialect]
+    leg: Upstream
+    dialects: Mapping[str, Codec]
 
-    def dialect(self, path: str) -> Dialect | None:
+    def dialect(self, path: str) -> Codec | None:
         """How a caller of `path` (without the prefix) speaks; None when nobody answers there."""
         if self.protocol == "luigi":
             if path.startswith("/api"):
@@ -59,7 +59,7 @@ def make_route(
     name: str,
     prefix: str,
     catalog: Catalog,
-    leg: Leg,
+    leg: Upstream,
     *,
     batch_calls: int,
     body_bytes: int,
@@ -72,7 +72,7 @@ def make_route(
     `batch_key` binds luigid's batch ids to identities, in all processes alike; without one they
     hold for this route alone.
     """
-    dialects: dict[str, Dialect]
+    dialects: dict[str, Codec]
     if catalog.protocol == "luigi":
         batches = BatchIds(batch_key or secrets.token_bytes(32), name)
         dialects = {
@@ -99,16 +99,16 @@ class Routes:
     def __init__(self, routes: Sequence[Route]) -> None:
         """The route with the longest prefix that fits has a request."""
         self.routes = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
-        self._known: dict[str, tuple[Route, str, Dialect | None]] = {}
+        self._known: dict[str, tuple[Route, str, Codec | None]] = {}
 
-    def find(self, path: str) -> tuple[Route, str, Dialect | None]:
+    def find(self, path: str) -> tuple[Route, str, Codec | None]:
         """The upstream that `path` names, the rest of the path, and how its caller speaks. Raises
         `Rejected` when there is none.
         """
         found = self._known.get(path)
         return self._look(path) if found is None else found
 
-    def _look(self, path: str) -> tuple[Route, str, Dialect | None]:
+    def _look(self, path: str) -> tuple[Route, str, Codec | None]:
         """Look for what `find` gives, and remember it. The paths are the callers' to choose, so
         that is bounded.
         """

@@ -9,7 +9,7 @@ XML-RPC fault and in JSON bodies.
 import re
 from dataclasses import dataclass
 
-from proxy.errors import ABOUT, Rejected
+from proxy.errors import REASONS, Rejected
 from proxy.model import Call, Decision, Principal, Reason
 
 _PASSING = frozenset(
@@ -48,7 +48,7 @@ def printable(text: str, limit: int = 64) -> str:
 
 def of_error(error: Rejected, ref: str) -> Refusal:
     """The refusal of a request that never became a call, or of a call that could not be served."""
-    about = ABOUT[error.reason]
+    about = REASONS[error.reason]
     detail = f" {printable(error.detail, 200)}." if error.detail else ""
     line = f"callgate: {about.meaning}{detail} [{error.reason}, ref {ref}]"
     wait = (
@@ -61,7 +61,7 @@ def of_error(error: Rejected, ref: str) -> Refusal:
 
 def of_decision(principal: Principal, call: Call, decision: Decision, ref: str) -> Refusal:
     """The refusal of a call that policy denies: who may not do what, where."""
-    about = ABOUT[decision.reason]
+    about = REASONS[decision.reason]
     roles = ", ".join(principal.roles) or "no role"
     who = f"{printable(principal.subject)} ({printable(roles)})"
     line = f"callgate: {who} may not {printable(call.method, 255)} {call.upstream} [{decision.reason}, ref {ref}]"

@@ -31,7 +31,7 @@ from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream.coalescing import SharedLeg
-from proxy.edge.upstream.pool import Leg, Target
+from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
 from proxy.edge.upstream.stream_limit import BoundedStreams
 from proxy.errors import ConfigError, Problem
 from proxy.gate.pipeline import Gate
@@ -46,7 +46,7 @@ from proxy.protocol.luigi.batch_ids import batch_key
 from proxy.runtime.file_descriptors import places_for_clients
 from proxy.runtime.supervisor import Place
 from proxy.telemetry.event_log import GateLog
-from proxy.telemetry.metrics import Meter, serve_metrics
+from proxy.telemetry.metrics import Metrics, serve_metrics
 
 # one in so many connections to an upstream may be held by readers of long answers, and as many by
 # those who wait for that
@@ -107,12 +107,12 @@ async def run(
         limits.connections, [upstream.connections for upstream in settings.upstreams]
     )
 
-    meter = Meter()
+    meter = Metrics()
     processes = settings.listen.processes if place is None else place.processes
     lanes = lane_names(settings.audit.name, processes)
     journal = open_first_free(lanes, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
-    legs = [Leg(make_target(upstream)) for upstream in settings.upstreams]
+    legs = [ConnectionPool(make_target(upstream)) for upstream in settings.upstreams]
     shared += [SharedLeg(leg, now=leg.now, seconds=0.0) for leg in legs]
 
     def cache() -> None:
@@ -266,14 +266,14 @@ def make_issuers(settings: Settings) -> list[Issuer]:
     return issuers
 
 
-def make_target(upstream: Upstream) -> Target:
+def make_target(upstream: Upstream) -> UpstreamAddress:
     """Where the leg of `upstream` goes."""
     authorization = b""
     if upstream.authorization is not None:
         authorization = b"Basic " + base64.b64encode(
             upstream.authorization.reveal().strip().encode()
         )
-    target = Target(
+    target = UpstreamAddress(
         upstream.name,
         authorization=authorization,
         connect_seconds=upstream.connect_seconds,
@@ -365,7 +365,7 @@ async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> 
                 _log.error("audit journal unwritable: nothing is forwarded", why=failing)
 
 
-def _gauges(meter: Meter, gate: Gate, server: Server, journal: Journal) -> None:
+def _gauges(meter: Metrics, gate: Gate, server: Server, journal: Journal) -> None:
     meter.gauges += [
         ("callgate_in_flight_requests", "Requests being worked on.", lambda: gate.in_flight),
         ("callgate_connections", "Open client connections.", lambda: len(server.connections)),

@@ -22,7 +22,7 @@ from prometheus_client.core import (
 from proxy.edge.server.listener import Listener, bind
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.errors import Rejected
-from proxy.model import Origin, Reply, Request
+from proxy.model import Peer, Request, Response
 
 _SCRAPERS = 16  # connections at once
 _LAST_SECONDS = 1.0  # for a scrape in hand when the gate ends
@@ -34,7 +34,7 @@ _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class Meter:
+class Metrics:
     """Counts for one process. `gauges` are read when somebody scrapes: name, help, value."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class MetricsListener:
     `serve_metrics`.
     """
 
-    def __init__(self, meter: Meter, address: str, port: int) -> None:
+    def __init__(self, meter: Metrics, address: str, port: int) -> None:
         """Listen at once, or as soon as the port is free: nobody goes without the gate because
         somebody has the port of its numbers.
         """
@@ -157,15 +157,15 @@ class MetricsListener:
                     why=why,
                 )
 
-    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
+    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Response:
         """The numbers, at ``GET /metrics`` only."""
         if request.path != "/metrics" or request.verb not in ("GET", "HEAD"):
-            return Reply(404, b"not found\n", b"text/plain")
-        return Reply(200, generate_latest(self._registry), _TEXT)
+            return Response(404, b"not found\n", b"text/plain")
+        return Response(200, generate_latest(self._registry), _TEXT)
 
-    def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
+    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
         """Bytes that are no request get a short no."""
-        return Reply(error.status, b"refused\n", b"text/plain", close=True)
+        return Response(error.status, b"refused\n", b"text/plain", close=True)
 
     async def cleanup(self) -> None:
         """Stop listening; a scrape in hand ends first. Safe to call twice."""
@@ -177,6 +177,6 @@ class MetricsListener:
             await self._server.drain(_LAST_SECONDS)
 
 
-async def serve_metrics(meter: Meter, address: str, port: int) -> MetricsListener:
+async def serve_metrics(meter: Metrics, address: str, port: int) -> MetricsListener:
     """Listen for scrapers on `address` and `port`, as soon as they are free; end with `cleanup`."""
     return MetricsListener(meter, address, port)

@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 from proxy.audit.writing.keys import PUBLIC_KEYS
 from proxy.cli.audit import app
 from proxy.cli.audit.common import table
-from proxy.model import Origin, Reason
+from proxy.model import Peer, Reason
 from tests.support.audit import ALICE, DENY, HASH, Clock, call, one, open_journal
 from tests.support.paths import ROOT
 
-EVIL = Origin("10.9.9.9", 1, None, "\x1b[31mred\nforged line")
+EVIL = Peer("10.9.9.9", 1, None, "\x1b[31mred\nforged line")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from proxy.edge.server.connection import Connection
 from proxy.edge.server.request_parser import Limits
 from proxy.edge.server.server import Server
 from proxy.errors import Rejected
-from proxy.model import Origin, Reply, Request
+from proxy.model import Peer, Request, Response
 
 LIMITS = Limits(header_bytes=2048, body_bytes=8192, early_bytes=256)
 HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [ -~]*\r\n(?:[A-Za-z-]+: [ -~]*\r\n)*\r\n")
@@ -32,7 +32,7 @@ class Handler:
     seen: list[Seen] = field(default_factory=list)
     answers: list[tuple[str, int]] = field(default_factory=list)
 
-    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Reply:
+    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Response:
         """Read the body and answer with its length; a body that cannot be read is a refusal, as in
         the gate.
         """
@@ -40,15 +40,15 @@ class Handler:
             body = request.body if request.whole else await read_body()
         except Rejected as error:
             self.answers.append((request.verb, error.status))
-            return Reply(error.status, error.reason.encode())
+            return Response(error.status, error.reason.encode())
         self.seen.append((request.verb, request.path, request.query, body))
         self.answers.append((request.verb, 200))
-        return Reply(200, b"%d" % len(body))
+        return Response(200, b"%d" % len(body))
 
-    def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
+    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
         """The reply to bytes that are no request."""
         self.answers.append(("", error.status))
-        return Reply(error.status, error.reason.encode(), close=True)
+        return Response(error.status, error.reason.encode(), close=True)
 
 
 class Transport:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from proxy.errors import Rejected
-from proxy.model import Origin, Principal, Request, Value
+from proxy.model import Peer, Principal, Request, Value
 
 HERE = Path(__file__).parent
 SEEDS = HERE / "seeds"
@@ -26,7 +26,7 @@ TARGETS = (
 )
 
 ALICE = Principal("https://idp.example", "idp", "alice", ("admin",))
-ORIGIN = Origin("127.0.0.1", 1, "TLSv1.3", "fuzz")
+ORIGIN = Peer("127.0.0.1", 1, "TLSv1.3", "fuzz")
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
-from proxy.model import Answer, Call, Request, Value
+from proxy.model import Call, Request, UpstreamResponse, Value
 from proxy.protocol.luigi.api import LuigiApi, make_call, worker_mark
 from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.strict_json import parse_arguments
@@ -88,7 +88,9 @@ def _check_answer(call: Call, body: bytes) -> None:
     """An answer is passed on, rewritten as an answer with the same members, or refused as none of
     luigid's.
     """
-    reply = read(API.answer, call, ALICE, Answer(200, {b"content-type": b"application/json"}, body))
+    reply = read(
+        API.answer, call, ALICE, UpstreamResponse(200, {b"content-type": b"application/json"}, body)
+    )
     if not isinstance(reply, Rejected) and reply.body != body:
         before, after = json.loads(body)["response"], json.loads(reply.body)["response"]
         assert before.keys() == after.keys(), "no member of the answer is lost"

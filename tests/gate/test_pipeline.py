@@ -18,16 +18,16 @@ from proxy.catalog.loading import load_catalog
 from proxy.edge.server.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.pipeline import Gate
-from proxy.gate.routing import Leg, Routes, make_route
+from proxy.gate.routing import Routes, Upstream, make_route
 from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
 from proxy.identity.local_issuer import LocalIssuer
 from proxy.identity.verifier import Verifier
-from proxy.model import Answer, Origin, Outbound, Reason, Receipt, Reply, Request
+from proxy.model import Peer, Reason, Receipt, Request, Response, UpstreamRequest, UpstreamResponse
 from proxy.policy.load import load_policies
 from proxy.protocol.xmlrpc.codec import encode_call
-from proxy.telemetry.metrics import Meter
+from proxy.telemetry.metrics import Metrics
 from tests.support.paths import ROOT
 
 POLICIES = ROOT / "policies"
@@ -43,13 +43,13 @@ class ScriptedLeg:
 
     def __init__(self, journal_directory: Path) -> None:
         self.journal_directory = journal_directory
-        self.sent: list[Outbound] = []
+        self.sent: list[UpstreamRequest] = []
         self.recorded: list[bool] = []
-        self.answer: Answer | Unavailable | Exception = Answer(
+        self.answer: UpstreamResponse | Unavailable | Exception = UpstreamResponse(
             200, {b"content-type": b"application/json"}, b'{"response": null}'
         )
 
-    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    async def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
         self.sent.append(outbound)
         self.recorded.append(
             any(
@@ -125,13 +125,13 @@ class Bench:
             self.verifier,
             policy,
             journal,
-            Meter(),
+            Metrics(),
             self.log,
             in_flight=8,
             clock=lambda: NOW,
         )
 
-    def use(self, leg: Leg) -> None:
+    def use(self, leg: Upstream) -> None:
         """Put another leg under every route."""
         self.gate._routes = Routes([replace(route, leg=leg) for route in self.gate._routes.routes])
 
@@ -146,7 +146,7 @@ class Bench:
         kind: bytes = FORM,
         verb: str = "POST",
         **headers: bytes,
-    ) -> Reply:
+    ) -> Response:
         sent = {name.replace("_", "-").encode(): value for name, value in headers.items()}
         sent[b"host"] = b"localhost"
         if body:
@@ -161,7 +161,7 @@ class Bench:
             query or None,
             sent,
             body,
-            Origin("127.0.0.1", 4711, "TLSv1.3", "test"),
+            Peer("127.0.0.1", 4711, "TLSv1.3", "test"),
         )
 
         async def no_more() -> bytes:
@@ -169,7 +169,7 @@ class Bench:
 
         return await self.gate.handle(request, no_more)
 
-    async def xmlrpc(self, path: str, role: str | None, method: str, *params: Any) -> Reply:
+    async def xmlrpc(self, path: str, role: str | None, method: str, *params: Any) -> Response:
         return await self.ask(path, role, encode_call(method, params), b"text/xml")
 
 
@@ -181,7 +181,7 @@ def held_up(bench: Bench, *effects: str) -> asyncio.Event:
     leg = bench.leg
 
     class SlowLeg(ScriptedLeg):
-        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+        async def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
             if not effects or outbound.effect in effects:
                 await release.wait()
             return await leg.forward(receipt, outbound)
@@ -289,7 +289,7 @@ async def test_worker_id_is_marked_upstream_and_unmarked_in_the_answer(bench: Be
     """The worker id is bound to the identity, and a worker still recognises itself in the answer to
     get_work.
     """
-    bench.leg.answer = Answer(
+    bench.leg.answer = UpstreamResponse(
         200,
         {b"content-type": b"application/json"},
         json.dumps(
@@ -375,13 +375,13 @@ async def test_unexpected_failure_is_an_internal_error_without_its_text(bench: B
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer(500, {b"content-type": b"text/html"}, b"<html>"), "upstream-error"),
-        (Answer(200, {b"content-type": b"text/html"}, b"<html>"), "upstream-invalid"),
-        (Answer(404, {b"content-type": b"text/html"}, b"<html>"), "upstream-invalid"),
+        (UpstreamResponse(500, {b"content-type": b"text/html"}, b"<html>"), "upstream-error"),
+        (UpstreamResponse(200, {b"content-type": b"text/html"}, b"<html>"), "upstream-invalid"),
+        (UpstreamResponse(404, {b"content-type": b"text/html"}, b"<html>"), "upstream-invalid"),
     ],
 )
 async def test_answers_that_are_none_do_not_reach_the_caller(
-    bench: Bench, answer: Answer, reason: str
+    bench: Bench, answer: UpstreamResponse, reason: str
 ) -> None:
     """HTML where JSON is due becomes a refusal in JSON: a worker would die of it without a hint."""
     bench.leg.answer = answer
@@ -419,12 +419,14 @@ async def test_a_long_view_counts_until_its_reader_has_all_of_it(bench: Bench) -
     """
     held = []
     for _ in range(2):
-        bench.leg.answer = Answer(
+        bench.leg.answer = UpstreamResponse(
             200, {b"content-type": b"application/json"}, stream=Parts([b"ab"], None)
         )
         held.append(await bench.ask("/api/task_list", "viewer"))
     assert [reply.status for reply in held] == [200, 503]
-    bench.leg.answer = Answer(200, {b"content-type": b"application/json"}, b'{"response": null}')
+    bench.leg.answer = UpstreamResponse(
+        200, {b"content-type": b"application/json"}, b'{"response": null}'
+    )
     assert (await bench.ask("/api/task_list", "operator")).status == 200
     assert (await bench.ask("/api/pause", "admin")).status == 200
     assert held[0].stream is not None
@@ -442,7 +444,7 @@ async def test_one_principal_has_views_for_a_few_dashboards_at_once(bench: Bench
         bench.verifier,
         bench.gate._policy,
         bench.journal,
-        Meter(),
+        Metrics(),
         bench.log,
         in_flight=2048,
     )
@@ -512,7 +514,9 @@ async def test_bundle_decides_records_and_answers_each_call(bench: Bench) -> Non
     """`system.multicall`: the allowed call runs, the denied one is a fault in its place, each has
     its own record.
     """
-    bench.leg.answer = Answer(200, {b"content-type": b"text/xml"}, _response(b"<int>7</int>"))
+    bench.leg.answer = UpstreamResponse(
+        200, {b"content-type": b"text/xml"}, _response(b"<int>7</int>")
+    )
     calls = [
         {"methodName": "supervisor.getPID", "params": []},
         {"methodName": "supervisor.shutdown", "params": []},
@@ -576,7 +580,7 @@ async def test_stream_closes_its_record_however_it_ends(
     """A streamed answer is completed when it ends, cut when the upstream breaks off, and left when
     the caller leaves.
     """
-    bench.leg.answer = Answer(
+    bench.leg.answer = UpstreamResponse(
         200, {b"content-type": b"application/json"}, stream=Parts([b"ab", b"cd"], ending)
     )
     reply = await bench.ask("/api/task_list", "viewer")
@@ -662,7 +666,7 @@ async def test_large_body_waits_for_the_identity(bench: Bench) -> None:
         None,
         {b"host": b"x"},
         b"",
-        Origin("127.0.0.1", 1, None, ""),
+        Peer("127.0.0.1", 1, None, ""),
         whole=False,
     )
     asked = []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.gate.routing import Route, Routes, make_route
-from proxy.model import Answer, Outbound, Reason, Receipt
+from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 from tests.support.paths import ROOT
 
 CATALOGS = ROOT / "policies" / "catalogs"
@@ -16,7 +16,7 @@ CATALOGS = ROOT / "policies" / "catalogs"
 class NoLeg:
     """A leg that is never used here."""
 
-    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         raise AssertionError
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import ABOUT, Rejected
+from proxy.errors import REASONS, Rejected
 from proxy.model import Call, Decision, Principal, Reason
 from proxy.protocol.luigi.api import json_refusal
 from proxy.protocol.refusal import of_decision, of_error, printable
@@ -18,7 +18,7 @@ def denied(
     refusal = of_decision(principal, call, Decision(False, reason, (), "sha256:0"), "7Q2M")
     assert (refusal.reason, refusal.status, refusal.method) == (
         reason,
-        ABOUT[reason].status,
+        REASONS[reason].status,
         method,
     )
     return refusal.line

@@ -14,11 +14,11 @@ from proxy.audit.reading.reader import open_segment
 from proxy.audit.writing.disk import Disk, segments
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.writer import Timing
-from proxy.model import Call, Decision, Origin, Permission, Principal, Reason, Value
+from proxy.model import Call, Decision, Peer, Permission, Principal, Reason, Value
 
 ALICE = Principal("https://idp.example/", "okta", "alice", ("viewer",), ("staff",))
 WORKER = Principal("https://idp.example/", "okta", "etl-07", ("etl-worker",), ("etl",))
-HERE = Origin("10.0.0.7", 51234, "TLSv1.3", "python-requests/2.31")
+HERE = Peer("10.0.0.7", 51234, "TLSv1.3", "python-requests/2.31")
 HASH = "sha256:" + "ab" * 32
 ALLOW = Decision(True, Reason.ALLOWED, ("etl-workers-work",), HASH)
 DENY = Decision(False, Reason.NO_POLICY_ALLOWS, (), HASH)

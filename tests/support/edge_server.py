@@ -18,11 +18,11 @@ from proxy.cli.demo.certificate import SelfSigned, make_self_signed
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.errors import Rejected
-from proxy.model import Origin, Reason, Reply, Request
+from proxy.model import Peer, Reason, Request, Response
 
 T = TypeVar("T")
 ReadBody = Callable[[], Awaitable[bytes]]
-Answering = Callable[[Request, ReadBody], Awaitable[Reply]]
+Answering = Callable[[Request, ReadBody], Awaitable[Response]]
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 LOOPS: list[NewLoop] = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -58,11 +58,11 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-async def echo(request: Request, read_body: ReadBody) -> Reply:
+async def echo(request: Request, read_body: ReadBody) -> Response:
     """Answer with what was understood: verb, target and body."""
     body = request.body if request.whole else await read_body()
     target = request.path if request.query is None else f"{request.path}?{request.query}"
-    return Reply(200, f"{request.verb} {target} ".encode() + body, b"text/plain")
+    return Response(200, f"{request.verb} {target} ".encode() + body, b"text/plain")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Double:
     refusals: list[Rejected] = field(default_factory=list)
     refused: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def handle(self, request: Request, read_body: ReadBody) -> Reply:
+    async def handle(self, request: Request, read_body: ReadBody) -> Response:
         """As the gate does: every refusal becomes a reply and is recorded."""
         self.requests.append(request)
         try:
@@ -82,13 +82,13 @@ class Double:
         except Rejected as error:
             return self.refuse(request.id, request.origin, error)
 
-    def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
+    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
         """Record the refusal."""
         assert request_id
         assert origin.address
         self.refusals.append(error)
         self.refused.set()
-        return Reply(error.status, error.reason.encode(), b"text/plain", close=True)
+        return Response(error.status, error.reason.encode(), b"text/plain", close=True)
 
     @property
     def reasons(self) -> list[Reason]:

@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from proxy.edge.upstream.pool import Leg, Target
-from proxy.model import Answer, Outbound, Receipt
+from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
+from proxy.model import Receipt, UpstreamRequest, UpstreamResponse
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-VIEW = Outbound(
+VIEW = UpstreamRequest(
     "POST", b"/api/task_list", b"application/x-www-form-urlencoded", b"data=%7B%7D", effect="view"
 )
-ACT = Outbound("POST", b"/api/add_task", b"application/x-www-form-urlencoded", b"data=%7B%7D")
+ACT = UpstreamRequest(
+    "POST", b"/api/add_task", b"application/x-www-form-urlencoded", b"data=%7B%7D"
+)
 RECEIPT = Receipt("id", 1, 0)
 
 
@@ -121,9 +123,9 @@ def saying(*data: bytes, stay: bool = False) -> Script:
 
 
 @contextlib.asynccontextmanager
-async def leg_to(target: Target) -> AsyncIterator[Leg]:
+async def leg_to(target: UpstreamAddress) -> AsyncIterator[ConnectionPool]:
     """A leg, closed at the end."""
-    leg = Leg(target)
+    leg = ConnectionPool(target)
     try:
         yield leg
     finally:
@@ -133,16 +135,18 @@ async def leg_to(target: Target) -> AsyncIterator[Leg]:
 
 
 @contextlib.asynccontextmanager
-async def both(script: Script, target: Target | None = None) -> AsyncIterator[tuple[Leg, Upstream]]:
+async def both(
+    script: Script, target: UpstreamAddress | None = None
+) -> AsyncIterator[tuple[ConnectionPool, Upstream]]:
     """An upstream and a leg to it; `target` gives the leg's limits."""
     async with (
         upstream(script) as seen,
-        leg_to(replace(target or Target("test"), port=seen.port)) as leg,
+        leg_to(replace(target or UpstreamAddress("test"), port=seen.port)) as leg,
     ):
         yield leg, seen
 
 
-async def body_of(answer: Answer) -> bytes:
+async def body_of(answer: UpstreamResponse) -> bytes:
     """The body, whole or streamed."""
     if answer.stream is None:
         return answer.body

@@ -7,11 +7,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.edge.server.listener import bind
-from proxy.telemetry.metrics import Meter, serve_metrics
+from proxy.telemetry.metrics import Metrics, serve_metrics
 from tests.support.edge_server import run, until
 
 
-async def scraped(meter: Meter, path: str = "/metrics") -> tuple[int, str]:
+async def scraped(meter: Metrics, path: str = "/metrics") -> tuple[int, str]:
     """Ask the real listener, as a scraper does."""
     runner = await serve_metrics(meter, "127.0.0.1", 0)
     try:
@@ -29,7 +29,7 @@ def test_calls_are_counted_by_upstream_class_and_reason() -> None:
     """Every decided call stands in exactly one series, and every rejected request in one."""
 
     async def main() -> None:
-        meter = Meter()
+        meter = Metrics()
         for _ in range(3):
             meter.called("luigi", "view", "allowed")
         meter.called("luigi", "admin", "no-policy-allows")
@@ -54,7 +54,7 @@ def test_what_became_of_calls_is_counted_by_reason() -> None:
     """
 
     async def main() -> None:
-        meter = Meter()
+        meter = Metrics()
         meter.completed(0.1)
         meter.completed(0.1, "upstream-unreachable")
         _, text = await scraped(meter)
@@ -75,7 +75,7 @@ def test_durations_fall_into_every_bucket_that_holds_them(seconds: float, first:
     """Buckets are cumulative, as Prometheus reads them: a bound holds all that took no longer."""
 
     async def main() -> None:
-        meter = Meter()
+        meter = Metrics()
         meter.completed(seconds)
         _, text = await scraped(meter)
         buckets = dict(re.findall(r'callgate_call_seconds_bucket\{le="([^"]+)"\} (\S+)', text))
@@ -94,7 +94,7 @@ def test_gauges_are_read_when_somebody_asks() -> None:
     """A gauge shows its value at the time of the scrape."""
 
     async def main() -> None:
-        meter = Meter()
+        meter = Metrics()
         values = iter([1.0, 2.0])
         meter.gauges.append(("callgate_thing", "A thing.", lambda: next(values)))
         assert "callgate_thing 1.0" in (await scraped(meter))[1]
@@ -108,7 +108,7 @@ def test_nothing_else_is_served() -> None:
 
     async def main() -> None:
         for path in ("/", "/-/healthz", "/api/task_list"):
-            assert (await scraped(Meter(), path))[0] == 404
+            assert (await scraped(Metrics(), path))[0] == 404
 
     run(main())
 
@@ -121,7 +121,7 @@ def test_a_port_that_is_taken_is_waited_for() -> None:
     async def main() -> None:
         with bind("127.0.0.1", 0) as taken, capture_logs() as logs:
             port = taken.getsockname()[1]
-            listener = await serve_metrics(Meter(), "127.0.0.1", port)
+            listener = await serve_metrics(Metrics(), "127.0.0.1", port)
             await until(lambda: logs)
             assert [(line["log_level"], line["port"], line["why"]) for line in logs] == [
                 ("warning", port, "Address already in use")
@@ -146,8 +146,8 @@ def test_a_port_is_never_shared() -> None:
     """
 
     async def main() -> None:
-        first = await serve_metrics(Meter(), "127.0.0.1", 0)
-        second = await serve_metrics(Meter(), "127.0.0.1", first.port)
+        first = await serve_metrics(Metrics(), "127.0.0.1", 0)
+        second = await serve_metrics(Metrics(), "127.0.0.1", first.port)
         with pytest.raises(OSError):
             bind("127.0.0.1", first.port, reuse_port=True)
         await second.cleanup()

@@ -60,7 +60,7 @@ from typing import Final
 import orjson
 
 from proxy.audit.redaction.redactor import Json, Withholder
-from proxy.model import Call, Decision, Origin, Principal, Reason
+from proxy.model import Call, Decision, Peer, Principal, Reason
 
 VERSION: Final = 1
 FIRST_PREV: Final = b"0" * 16
@@ -150,7 +150,7 @@ class Bodies:
         self,
         call_id: str,
         principal: Principal,
-        origin: Origin,
+        origin: Peer,
         call: Call,
         decision: Decision,
         window: bytes = b"",
@@ -182,7 +182,7 @@ class Bodies:
         request_id: str,
         reason: Reason,
         detail: str,
-        origin: Origin,
+        origin: Peer,
         principal: Principal | None,
         upstream: str | None,
     ) -> bytes:
@@ -255,7 +255,7 @@ def principal_json(principal: Principal) -> bytes:
     )
 
 
-def origin_json(origin: Origin) -> bytes:
+def origin_json(origin: Peer) -> bytes:
     """Return the ``origin`` member."""
     return dumps(
         {

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from proxy.model import Call, Decision, Origin, Principal
+from proxy.model import Call, Decision, Peer, Principal
 
 SECONDS: Final = 60.0
 """The longest a window stays open."""
@@ -41,7 +41,7 @@ class Window:
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
-def key_of(principal: Principal, worker: str, call: Call, origin: Origin) -> Key:
+def key_of(principal: Principal, worker: str, call: Call, origin: Peer) -> Key:
     """Return what a window is for."""
     return (principal.issuer, principal.subject, worker, call.upstream, call.method, origin.address)
 

@@ -32,7 +32,7 @@ from proxy.audit.writing.recovery import State, recover
 from proxy.audit.writing.rejection_summaries import Rejections
 from proxy.audit.writing.writer import IN_FORCE, Entry, Timing, Writer, now_ns
 from proxy.errors import ConfigError, Problem, Unavailable
-from proxy.model import Call, Decision, Origin, Principal, Reason, Receipt
+from proxy.model import Call, Decision, Peer, Principal, Reason, Receipt
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
@@ -161,7 +161,7 @@ class Journal:
         return self._writer.commits
 
     async def decide(
-        self, request_id: str, principal: Principal, origin: Origin, decided: Sequence[tuple[Call, Decision]], now_ns: int,
+        self, request_id: str, principal: Principal, origin: Peer, decided: Sequence[tuple[Call, Decision]], now_ns: int,
         heartbeat: str | None = None,
     ) -> list[Receipt | None]:  # fmt: skip
         """Record decisions durably, all in one commit; return a receipt for each allowed call and
@@ -236,7 +236,7 @@ class Journal:
         body = completed(receipt.call_id, receipt.sequence, outcome, status, sent, duration_us)
         self._commits.add((self._now(), body, None, receipt.sequence))
 
-    def rejected(self, request_id: str, origin: Origin, reason: Reason, detail: str = "", *, principal: Principal | None = None,
+    def rejected(self, request_id: str, origin: Peer, reason: Reason, detail: str = "", *, principal: Principal | None = None,
                  upstream: str | None = None) -> None:  # fmt: skip
         """Record a request that never became a call. Never waits, bounded in memory.
 
@@ -328,7 +328,7 @@ class Journal:
         self,
         worker: str,
         principal: Principal,
-        origin: Origin,
+        origin: Peer,
         call: Call,
         decision: Decision,
         moment: int,
@@ -338,7 +338,7 @@ class Journal:
         window = self._windows.ride(key, standing, self._commits.running_loop().time(), moment)
         return None if window is None else Receipt(window.call_id, window.sequence, now_ns)
 
-    def _open_window(self, seq: int, call_id: str, worker: str, principal: Principal, origin: Origin, call: Call, decision: Decision,
+    def _open_window(self, seq: int, call_id: str, worker: str, principal: Principal, origin: Peer, call: Call, decision: Decision,
                      moment: int) -> None:  # fmt: skip
         ends = self._commits.running_loop().time() + SECONDS
         key, standing = key_of(principal, worker, call, origin), standing_of(principal, decision)

@@ -33,7 +33,7 @@ from proxy.edge.server.arrival import Arrival
 from proxy.edge.server.request_parser import BETWEEN, BODY, Limits, RequestReader
 from proxy.edge.server.response_writer import PROGRESS, ReplyWriter
 from proxy.errors import Rejected
-from proxy.model import Origin, Reason, Reply, Request
+from proxy.model import Peer, Reason, Request, Response
 
 _AHEAD = 64  # requests that a client may send before it has read the answer to the first
 _LINGER_SECONDS = 2.0
@@ -49,12 +49,12 @@ class Handler(Protocol):
 
     def handle(
         self, request: Request, read_body: Callable[[], Awaitable[bytes]]
-    ) -> Awaitable[Reply]:
+    ) -> Awaitable[Response]:
         """The reply to `request`; `read_body` gives the body when `request` is not `whole`. Never
         raises.
         """
 
-    def refuse(self, request_id: str, origin: Origin, error: Rejected) -> Reply:
+    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
         """The reply to bytes that are no request; records the rejection."""
 
 
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
         self._reader: RequestReader
         self._writer: ReplyWriter
         self._task: asyncio.Task[None] | None = None
-        self._origin: tuple[bytes, Origin] | None = None
+        self._origin: tuple[bytes, Peer] | None = None
         self._queue: deque[tuple[Request, _Incoming | None] | Rejected] = deque()
         self._arrival = Arrival(host.loop)
         # the body that is arriving, if its request is in the queue or in hand
@@ -225,12 +225,12 @@ class Connection(asyncio.Protocol):
 
     # -- told by the reader
 
-    def origin(self, user_agent: bytes) -> Origin:
+    def origin(self, user_agent: bytes) -> Peer:
         """Where this connection comes from; made once, since a client seldom changes its name."""
         if self._origin is None or self._origin[0] != user_agent:
             self._origin = (
                 user_agent,
-                Origin(self._address, self._port, self._tls, user_agent[:256].decode("latin-1")),
+                Peer(self._address, self._port, self._tls, user_agent[:256].decode("latin-1")),
             )
         return self._origin[1]
 

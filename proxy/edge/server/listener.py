@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from proxy.edge.server.server import Connection, Server
 from proxy.errors import Rejected
-from proxy.model import Origin, Reason
+from proxy.model import Peer, Reason
 
 _BACKLOG = 1024
 # bytes of answers the kernel may hold unsent per client: with more, a slow reader's progress would
@@ -171,5 +171,5 @@ def turn_away(server: Server, address: str) -> None:
     cost a handshake.
     """
     server.handler.refuse(
-        server.next_id(), Origin(address, 0, None, ""), Rejected(Reason.TOO_MANY_CONNECTIONS)
+        server.next_id(), Peer(address, 0, None, ""), Rejected(Reason.TOO_MANY_CONNECTIONS)
     )

@@ -14,7 +14,7 @@ bytes around them compared.
 import re
 from collections.abc import Mapping
 
-from proxy.model import Origin
+from proxy.model import Peer
 
 _HEADS = 4  # of one connection: a worker adds tasks, asks for work and says that it lives
 _LONGEST = 4096  # bytes of one
@@ -51,7 +51,7 @@ class Head:
         path: str,
         query: str | None,
         headers: Mapping[bytes, bytes],
-        origin: Origin,
+        origin: Peer,
     ) -> None:
         """`digits` is where the length stands in `head`; the same place twice when there is none."""
         start, end = digits
@@ -113,7 +113,7 @@ class Heads:
         path: str,
         query: str | None,
         headers: Mapping[bytes, bytes],
-        origin: Origin,
+        origin: Peer,
     ) -> None:
         """Note what was read from `data`, which came first where a request may begin and whose head
         was accepted.

@@ -23,7 +23,7 @@ import httptools
 
 from proxy.edge.server.request_head_cache import Head, Heads
 from proxy.errors import Rejected
-from proxy.model import Origin, Reason, Request
+from proxy.model import Peer, Reason, Request
 
 BETWEEN, HEAD, BODY = range(3)  # where in the stream of requests a reader is
 
@@ -67,7 +67,7 @@ class Sink(Protocol):
     def next_id(self) -> str:
         """An id for a request."""
 
-    def origin(self, user_agent: bytes) -> Origin:
+    def origin(self, user_agent: bytes) -> Peer:
         """Where the requests of this connection come from."""
 
     def on_request(self, request: Request, *, expects: bool) -> None:

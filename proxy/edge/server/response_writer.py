@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 from proxy.edge.upstream.uncompiled import then_closed
 from proxy.errors import Rejected
-from proxy.model import Reply, Stream
+from proxy.model import Response, Stream
 
 PROGRESS = 65_536  # bytes in the time of a deadline
 _HIGH_WATER = 262_144  # bytes of answer that may wait in the transport
@@ -77,7 +77,7 @@ class ReplyWriter:
     # -- replies
 
     def send(
-        self, reply: Reply, date: bytes, *, head_only: bool, close: bool
+        self, reply: Response, date: bytes, *, head_only: bool, close: bool
     ) -> Awaitable[bool] | None:
         """Send `reply`. None when that is done; else what is to be awaited, which says whether
         another reply can follow.
@@ -110,14 +110,14 @@ class ReplyWriter:
         return not self.closed
 
     async def _send_stream(
-        self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool
+        self, reply: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
     ) -> bool:
         return await then_closed(
             self._stream(reply, stream, date, head_only=head_only, close=close), stream
         )
 
     async def _stream(
-        self, reply: Reply, stream: Stream, date: bytes, *, head_only: bool, close: bool
+        self, reply: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
     ) -> bool:
         chunked = reply.length is None
         complete = False
@@ -153,7 +153,7 @@ class ReplyWriter:
         return await self._taken()
 
 
-def encode_head(reply: Reply, date: bytes, *, head_only: bool, close: bool) -> bytes:
+def encode_head(reply: Response, date: bytes, *, head_only: bool, close: bool) -> bytes:
     """The status line and headers of `reply`. `head_only` is for answers to HEAD, whose length may
     be unknown.
     """

@@ -29,7 +29,7 @@ from typing import Protocol, TypeAlias
 from proxy.edge.upstream.fair_semaphore import Places, Turn
 from proxy.edge.upstream.uncompiled import give_up, landing
 from proxy.errors import Unavailable
-from proxy.model import Answer, Outbound, Reason, Receipt
+from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
 SHARED_BYTES = 1_048_576  # bytes of one answer; 10,000 tasks take a third of it, compressed
 _CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream, with the calls they answer
@@ -42,10 +42,10 @@ _NOT_SENT = -1
 _Key: TypeAlias = tuple[str, bytes, bytes, bool]
 
 
-class Leg(Protocol):
+class Upstream(Protocol):
     """The leg underneath (`proxy.edge.upstream.pool`)."""
 
-    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """Send the call; the upstream's answer. Raises `Unavailable`."""
 
 
@@ -60,13 +60,13 @@ class _Flight:
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.epoch = _NOT_SENT
-        self.callers: list[asyncio.Future[Answer | None]] = []
+        self.callers: list[asyncio.Future[UpstreamResponse | None]] = []
 
-    def land(self, answer: Answer) -> bool:
+    def land(self, answer: UpstreamResponse) -> bool:
         """Give the answer to all; a stream to the first, and None to those who have to ask for
         themselves. False when all have left.
         """
-        given: Answer | None = answer
+        given: UpstreamResponse | None = answer
         for caller in self.callers:
             if not caller.done():
                 caller.set_result(given)
@@ -86,7 +86,7 @@ class SharedLeg:
     """A leg whose views are shared. `now` is a monotonic clock in seconds."""
 
     def __init__(
-        self, leg: Leg, *, now: Callable[[], float], views: int = 2, seconds: float = 1.0
+        self, leg: Upstream, *, now: Callable[[], float], views: int = 2, seconds: float = 1.0
     ) -> None:
         self._leg = leg
         self._places = Places(
@@ -96,11 +96,11 @@ class SharedLeg:
         self._now = now
         self._epoch = 0  # grows whenever a call that acts is sent or answered
         self._flights: dict[_Key, list[_Flight]] = {}
-        self._cache: dict[_Key, tuple[float, Answer]] = {}
+        self._cache: dict[_Key, tuple[float, UpstreamResponse]] = {}
         self._cached_bytes = 0
         self.shared = 0  # views answered without a call of their own
 
-    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises
         `Unavailable`.
         """
@@ -110,7 +110,7 @@ class SharedLeg:
             return self._leg.forward(receipt, outbound)
         return self._view(receipt, outbound)
 
-    async def _act(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    async def _act(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
         """What is asked from here on, and again once this is answered, is asked anew."""
         self._epoch += 1
         if self._cache:
@@ -122,7 +122,7 @@ class SharedLeg:
             if self._cache:
                 self._forget()
 
-    async def _view(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    async def _view(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
         key = (outbound.verb, outbound.path, outbound.body, outbound.accept_gzip)
         cached = self._cache.get(key)
         if cached is not None and self._now() < cached[0]:
@@ -134,7 +134,7 @@ class SharedLeg:
             flight = self._start(key, receipt, outbound)
         else:
             self._places.join(flight.turn, outbound.viewer)
-        landed: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        landed: asyncio.Future[UpstreamResponse | None] = asyncio.get_running_loop().create_future()
         flight.callers.append(landed)
         try:
             answer = await landing(landed)
@@ -153,18 +153,20 @@ class SharedLeg:
                 return flight
         return None
 
-    def _start(self, key: _Key, receipt: Receipt, outbound: Outbound) -> _Flight:
+    def _start(self, key: _Key, receipt: Receipt, outbound: UpstreamRequest) -> _Flight:
         flight = _Flight(self._places.ask(outbound.viewer))
         # whoever leaves, it goes on
         flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))
         self._flights.setdefault(key, []).append(flight)
         return flight
 
-    async def _fly(self, key: _Key, flight: _Flight, receipt: Receipt, asked: Outbound) -> None:
+    async def _fly(
+        self, key: _Key, flight: _Flight, receipt: Receipt, asked: UpstreamRequest
+    ) -> None:
         """One flight from start to landing; its answer is kept when nothing has acted since it was
         sent.
         """
-        outbound = Outbound(
+        outbound = UpstreamRequest(
             asked.verb,
             asked.path,
             asked.content_type,
@@ -194,7 +196,9 @@ class SharedLeg:
         ):
             self._keep(key, answer)
 
-    async def _send(self, flight: _Flight, receipt: Receipt, outbound: Outbound) -> Answer:
+    async def _send(
+        self, flight: _Flight, receipt: Receipt, outbound: UpstreamRequest
+    ) -> UpstreamResponse:
         """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's
         work is done by then.
         """
@@ -216,7 +220,7 @@ class SharedLeg:
         self._cache.clear()
         self._cached_bytes = 0
 
-    def _keep(self, key: _Key, answer: Answer) -> None:
+    def _keep(self, key: _Key, answer: UpstreamResponse) -> None:
         """Keep an answer for `seconds`. All are kept for as long, so the oldest stand first and are
         the first to end.
         """
@@ -240,5 +244,5 @@ def _too_many() -> Unavailable:
     return Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
 
 
-def _size(key: _Key, answer: Answer) -> int:
+def _size(key: _Key, answer: UpstreamResponse) -> int:
     return _ENTRY + len(key[1]) + len(key[2]) + len(answer.body)

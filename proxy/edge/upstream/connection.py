@@ -22,7 +22,7 @@ import httptools
 from proxy.edge.upstream.body import Body
 from proxy.edge.upstream.response_head_cache import Heads
 from proxy.errors import Unavailable
-from proxy.model import Answer, Reason
+from proxy.model import Reason, UpstreamResponse
 
 # bytes an upstream may send without saying anything: headers, interim answers, chunk extensions
 HEAD_LIMIT = 65_536
@@ -63,7 +63,7 @@ class Exchange(asyncio.Protocol):
         # a byte of the answer has arrived; of one that was known when it came nobody asks
         self.heard = False
         # from the request to the last of the answer, taken by its reader
-        self._answer: asyncio.Future[Answer] | None = None
+        self._answer: asyncio.Future[UpstreamResponse] | None = None
         self._over = False  # nothing more of the answer will come
         # loop time after which the connection is given up; 0 until the next sweep sets it
         self._due = 0.0
@@ -111,7 +111,7 @@ class Exchange(asyncio.Protocol):
                 return
             head, status, headers = known
             if not answer.done():  # its caller may have left
-                answer.set_result(Answer(status, headers, data[len(head) :]))
+                answer.set_result(UpstreamResponse(status, headers, data[len(head) :]))
             self._rest(reusable=not self._unsent())  # an early answer leaves half a request behind
 
     def _read(
@@ -206,7 +206,7 @@ class Exchange(asyncio.Protocol):
 
     def ask(
         self, request: bytes, body: bytes, whole: int, head_only: bool
-    ) -> asyncio.Future[Answer]:
+    ) -> asyncio.Future[UpstreamResponse]:
         """Send a request, in two parts if it is long; its answer to come, whole or as a stream, or
         `Unavailable`.
 
@@ -224,7 +224,7 @@ class Exchange(asyncio.Protocol):
             self._write(request)
         return answer
 
-    def give_up(self, answer: asyncio.Future[Answer]) -> None:
+    def give_up(self, answer: asyncio.Future[UpstreamResponse]) -> None:
         """The caller who waited for `answer` has left. Once that exchange is over, the connection
         serves others.
         """
@@ -285,7 +285,9 @@ class Exchange(asyncio.Protocol):
 
     def _resolve(self, body: bytes, stream: Body | None, length: int | None) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Answer(self._status, self._headers, body, stream, length))
+            self._answer.set_result(
+                UpstreamResponse(self._status, self._headers, body, stream, length)
+            )
 
     def _fail(self, error: Unavailable) -> None:
         answer, self._answer = self._answer, None

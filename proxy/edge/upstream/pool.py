@@ -35,7 +35,7 @@ from proxy.edge.upstream.connection import Exchange
 from proxy.edge.upstream.response_head_cache import Heads
 from proxy.edge.upstream.uncompiled import Waiting, within
 from proxy.errors import Unavailable
-from proxy.model import Answer, Outbound, Reason, Receipt
+from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
 _SWEEP_SECONDS = 0.25
 _JOINED = 16_384  # bytes of a body up to which one string is as cheap to send as two
@@ -48,7 +48,7 @@ _PREFIXES = 512  # request heads remembered; paths of pages are unbounded, metho
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class UpstreamAddress:
     """Where a scheduler listens, and how patient to be with it (seconds).
 
     `socket` is the path of a Unix socket, or empty for `host` and `port`. `authorization` is the
@@ -83,10 +83,10 @@ class Target:
         ).encode("ascii")
 
 
-class Leg:
+class ConnectionPool:
     """The pool of connections to one upstream."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: UpstreamAddress) -> None:
         """Nothing is connected before the first call. Must be created inside the running loop."""
         self.target = target
         self.loop = asyncio.get_running_loop()
@@ -109,7 +109,7 @@ class Leg:
         """Connections that carry a call now."""
         return len(self._open) - len(self._idle)
 
-    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """Send one call that has its receipt; the upstream's answer.
 
         Raises `Unavailable` with ``upstream-unreachable``, ``-timeout``, ``-closed``, ``-invalid``
@@ -118,7 +118,7 @@ class Leg:
         assert receipt.sequence >= 0
         return self._send(outbound)
 
-    async def _send(self, outbound: Outbound) -> Answer:
+    async def _send(self, outbound: UpstreamRequest) -> UpstreamResponse:
         """As `forward`. The one coroutine of a call that finds a connection idle."""
         request, body = self._encode(outbound)
         connection = (
@@ -144,7 +144,7 @@ class Leg:
             again = True
             connection = await self._take(fresh=True)
 
-    def _encode(self, outbound: Outbound) -> tuple[bytes, bytes]:
+    def _encode(self, outbound: UpstreamRequest) -> tuple[bytes, bytes]:
         """The request, with the body apart if it is long."""
         key = (outbound.verb, outbound.path, outbound.content_type, outbound.accept_gzip)
         prefix = self._prefixes.get(key)

@@ -14,10 +14,10 @@ or does not read at all, keeps others from nothing.
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from proxy.edge.upstream.coalescing import Leg
+from proxy.edge.upstream.coalescing import Upstream
 from proxy.edge.upstream.fair_semaphore import Places
 from proxy.errors import Unavailable
-from proxy.model import Answer, Outbound, Reason, Receipt, Stream
+from proxy.model import Reason, Receipt, Stream, UpstreamRequest, UpstreamResponse
 
 _PATIENCE = 2.0  # seconds to wait for a place
 
@@ -30,14 +30,14 @@ class BoundedStreams:
     """
 
     def __init__(
-        self, leg: Leg, streams: int, waiting: int, *, patience: float = _PATIENCE
+        self, leg: Upstream, streams: int, waiting: int, *, patience: float = _PATIENCE
     ) -> None:
         self._leg = leg
         self._places = Places(
             streams, each=max(1, streams // 2), room=waiting, patience=patience, refusal=_too_many
         )
 
-    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """The upstream's answer. Raises `Unavailable`, with ``overloaded`` for a long answer that
         is one too many.
         """
@@ -45,7 +45,7 @@ class BoundedStreams:
             return self._leg.forward(receipt, outbound)
         return self._view(receipt, outbound)
 
-    async def _view(self, receipt: Receipt, outbound: Outbound) -> Answer:
+    async def _view(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
         answer = await self._leg.forward(receipt, outbound)
         if answer.stream is None:
             return answer
@@ -55,7 +55,7 @@ class BoundedStreams:
             await answer.stream.aclose()
             raise
         counted = _Counted(answer.stream, partial(self._places.give_back, holder))
-        return Answer(answer.status, answer.headers, answer.body, counted, answer.length)
+        return UpstreamResponse(answer.status, answer.headers, answer.body, counted, answer.length)
 
 
 class _Counted:

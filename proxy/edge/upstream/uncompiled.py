@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from proxy.edge.upstream.connection import Exchange
-from proxy.model import Answer, Stream
+from proxy.model import Stream, UpstreamResponse
 
 _Given = TypeVar("_Given")
 
@@ -38,7 +38,7 @@ async def then_closed(work: Awaitable[_Given], stream: Stream) -> _Given:
         await stream.aclose()
 
 
-async def landing(landed: "asyncio.Future[Answer | None]") -> Answer | None:
+async def landing(landed: "asyncio.Future[UpstreamResponse | None]") -> UpstreamResponse | None:
     """Wait for an answer; one that comes in the moment of leaving is given up."""
     try:
         return await landed
@@ -50,7 +50,7 @@ async def landing(landed: "asyncio.Future[Answer | None]") -> Answer | None:
         del landed  # an error that it gives holds this frame, and would be held by it
 
 
-async def give_up(answer: Answer | None) -> None:
+async def give_up(answer: UpstreamResponse | None) -> None:
     """Nobody is there to read it."""
     if answer is not None and answer.stream is not None:
         await answer.stream.aclose()

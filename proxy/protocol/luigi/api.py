@@ -32,7 +32,16 @@ import orjson
 from proxy.catalog.checking import check_arguments, disarm_markup
 from proxy.catalog.loading import Catalog, Method
 from proxy.errors import Rejected, Unavailable
-from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
+from proxy.model import (
+    Call,
+    Principal,
+    Reason,
+    Request,
+    Response,
+    UpstreamRequest,
+    UpstreamResponse,
+    Value,
+)
 from proxy.protocol.luigi.batch_ids import BatchIds
 from proxy.protocol.luigi.form import FORM, FORM_TYPES, read_field, write_field
 from proxy.protocol.refusal import Refusal
@@ -157,7 +166,7 @@ def _secret(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ..
 
 def encode(
     call: Call, catalog: Catalog, principal: Principal, base: str, *, gzip: bool = False
-) -> Outbound:
+) -> UpstreamRequest:
     """The call as luigid will get it: always a POST with one form field, the worker id marked with
     the principal.
 
@@ -176,18 +185,18 @@ def encode(
     body = write_field(write_arguments(call.args, marked))
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
-        return Outbound("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
+        return UpstreamRequest("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
     if method.permission == "view":
-        return Outbound(
+        return UpstreamRequest(
             "POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh
         )
-    return Outbound("POST", path, FORM, body)
+    return UpstreamRequest("POST", path, FORM, body)
 
 
 @lru_cache(maxsize=_HEARTBEATS)
-def _alive(path: str, argument: str, marked: str) -> Outbound:
+def _alive(path: str, argument: str, marked: str) -> UpstreamRequest:
     """The heartbeat of one worker, which says the same every second."""
-    return Outbound(
+    return UpstreamRequest(
         "POST",
         path.encode("ascii"),
         FORM,
@@ -196,7 +205,7 @@ def _alive(path: str, argument: str, marked: str) -> Outbound:
     )
 
 
-def check_answer(call: Call, answer: Answer) -> None:
+def check_answer(call: Call, answer: UpstreamResponse) -> None:
     """Raise `Unavailable` unless luigid answered as it answers a call that worked: 200 and JSON
     (luigi/server.py).
 
@@ -351,7 +360,7 @@ class LuigiApi:
             self._heartbeats[path, request.body] = call
         return call
 
-    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+    def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
         """As `encode`; a view may be answered compressed when the caller accepts that (a task list
         shrinks twentyfold).
         """
@@ -363,7 +372,7 @@ class LuigiApi:
             gzip=call.permission == "view" and takes_gzip(request.headers),
         )
 
-    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+    def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
         """luigid's answer, for the caller. Raises `Unavailable` when it is none."""
         check_answer(call, answer)
         headers: tuple[tuple[bytes, bytes], ...] = _JSON
@@ -374,15 +383,15 @@ class LuigiApi:
                 (b"vary", b"accept-encoding"),
             )
         if answer.stream is not None:
-            return Reply(200, headers=headers, stream=answer.stream, length=answer.length)
+            return Response(200, headers=headers, stream=answer.stream, length=answer.length)
         body = (
             for_worker(call, principal, answer.body, self._batches)
             if call.method in NAMES_OWN_WORKER
             else answer.body
         )
-        return Reply(200, body, headers=headers)
+        return Response(200, body, headers=headers)
 
-    def refuse(self, refusal: Refusal) -> Reply:
+    def refuse(self, refusal: Refusal) -> Response:
         """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is
         luigid's own "disabled".
 
@@ -390,7 +399,7 @@ class LuigiApi:
         disabled.
         """
         if is_disabled_answer(refusal):
-            return Reply(200, orjson.dumps({"response": DISABLED}), headers=_JSON)
+            return Response(200, orjson.dumps({"response": DISABLED}), headers=_JSON)
         return json_refusal(refusal)
 
 
@@ -409,7 +418,7 @@ def is_disabled_answer(refusal: Refusal) -> bool:
     )
 
 
-def json_refusal(refusal: Refusal) -> Reply:
+def json_refusal(refusal: Refusal) -> Response:
     """A refusal as JSON: reason, message, remedy and reference, with the line as the reason phrase."""
     headers: list[tuple[bytes, bytes]] = [*_JSON]
     if refusal.status == 401:
@@ -422,7 +431,7 @@ def json_refusal(refusal: Refusal) -> Reply:
         "remedy": refusal.remedy,
         "ref": refusal.ref,
     }
-    return Reply(
+    return Response(
         refusal.status,
         orjson.dumps({"error": error}),
         headers=tuple(headers),

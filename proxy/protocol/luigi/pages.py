@@ -27,7 +27,16 @@ from urllib.parse import quote
 from proxy.catalog.checking import check_arguments
 from proxy.catalog.loading import Catalog
 from proxy.errors import Rejected, Unavailable
-from proxy.model import Answer, Call, Outbound, Principal, Reason, Reply, Request, Value
+from proxy.model import (
+    Call,
+    Principal,
+    Reason,
+    Request,
+    Response,
+    UpstreamRequest,
+    UpstreamResponse,
+    Value,
+)
 from proxy.protocol.luigi.api import json_refusal, takes_gzip
 from proxy.protocol.luigi.form import read_field, unquote_plus
 from proxy.protocol.refusal import Refusal
@@ -99,7 +108,7 @@ class LuigiPages:
         check_arguments(method, args)
         return Call(self._upstream, self._catalog.protocol, name, method.permission, args)
 
-    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+    def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
         """The page's request for luigid: our own path, and a query only for a history search."""
         path = self._base + (str(call.args["path"]) or "/")
         data = call.args.get("data")
@@ -108,7 +117,7 @@ class LuigiPages:
         verb: Literal["GET", "HEAD"] = "HEAD" if call.args["verb"] == "HEAD" else "GET"
         gzip = path.endswith((".js", ".css")) and takes_gzip(request.headers)
         whole = _WHOLE_BYTES if _is_rewritten(call) else 65_536
-        return Outbound(
+        return UpstreamRequest(
             verb,
             path.encode("ascii"),
             b"",
@@ -119,7 +128,7 @@ class LuigiPages:
             whole=whole,
         )
 
-    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+    def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
         """luigid's page, with a content security policy in place of luigid's own headers."""
         if answer.status >= 500:
             raise Unavailable(
@@ -139,7 +148,7 @@ class LuigiPages:
         )
         kind = answer.headers.get(b"content-type", b"application/octet-stream")
         body = self._mend_links(answer.body) if _is_rewritten(call) else answer.body
-        return Reply(
+        return Response(
             answer.status, body, kind, tuple(headers), stream=answer.stream, length=answer.length
         )
 
@@ -151,7 +160,7 @@ class LuigiPages:
             return body
         return _ABSOLUTE_LINK.sub(rb' \1="' + self._prefix.encode("ascii") + rb"/\2/", body)
 
-    def refuse(self, refusal: Refusal) -> Reply:
+    def refuse(self, refusal: Refusal) -> Response:
         """A small page with the line and the remedy; the status and the reason phrase are those of
         the API.
         """
@@ -161,7 +170,7 @@ class LuigiPages:
             f"<h1>{refusal.status}</h1><p>{html.escape(refusal.line)}</p><p>{html.escape(refusal.remedy)}</p></html>\n"
         )
         headers = (*reply.headers, (b"content-security-policy", b"default-src 'none'"))
-        return Reply(
+        return Response(
             refusal.status, text.encode("ascii"), b"text/html; charset=utf-8", headers, reply.phrase
         )
 

@@ -27,15 +27,15 @@ from proxy.catalog.checking import check_arguments, name_arguments
 from proxy.catalog.loading import Catalog, Method
 from proxy.errors import Rejected, Unavailable
 from proxy.model import (
-    Answer,
     Call,
     DateTime,
-    Outbound,
     Principal,
     Reason,
-    Reply,
     Request,
+    Response,
     Stream,
+    UpstreamRequest,
+    UpstreamResponse,
     Value,
 )
 from proxy.protocol.luigi import api as luigi
@@ -179,18 +179,18 @@ class RpcDialect(ABC):
             return Call(self._upstream, "callgate", name, "view", args)
         return self._make(name, params, principal)
 
-    def introspect(self, call: Call, may: Callable[[Method], bool]) -> Reply:
+    def introspect(self, call: Call, may: Callable[[Method], bool]) -> Response:
         """The gate's own answer to a ``system.`` method, filtered by what the caller may call."""
         if call.method == MULTICALL:
             return self.bundle(())
         answer = answer_introspection(call.method, list(call.args.values()), self._catalog, may)
         if isinstance(answer, Fault):
-            return Reply(
+            return Response(
                 200, encode_fault(answer.code, answer.text), _XML, _NO_STORE, outcome="fault"
             )
-        return Reply(200, encode_response(answer), _XML, _NO_STORE)
+        return Response(200, encode_response(answer), _XML, _NO_STORE)
 
-    def refuse(self, refusal: Refusal) -> Reply:
+    def refuse(self, refusal: Refusal) -> Response:
         """What `told` says of it, in a 200; in HTTP's own words where XML-RPC has none: who are
         you, and not with GET.
         """
@@ -207,7 +207,7 @@ class RpcDialect(ABC):
         body = (
             encode_fault(told.code, told.text) if isinstance(told, Fault) else encode_response(told)
         )
-        return Reply(200, body, _XML, headers)
+        return Response(200, body, _XML, headers)
 
     def told(self, refusal: Refusal) -> "Value | Fault":
         """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at
@@ -215,12 +215,12 @@ class RpcDialect(ABC):
         """
         return Fault(_FAULT_CODES.get(refusal.reason, refusal.status), refusal.line)
 
-    def bundle(self, results: Sequence[Value | Fault | Refusal]) -> Reply:
+    def bundle(self, results: Sequence[Value | Fault | Refusal]) -> Response:
         """The answer array of a ``system.multicall``."""
         array = [self.told(r) if isinstance(r, Refusal) else r for r in results]
-        return Reply(200, encode_multicall_results(array), _XML, _NO_STORE)
+        return Response(200, encode_multicall_results(array), _XML, _NO_STORE)
 
-    async def value(self, reply: Reply, room: Room) -> "Value | Fault":
+    async def value(self, reply: Response, room: Room) -> "Value | Fault":
         """What one inner call was answered, out of the reply that it would have got alone.
 
         Raises `Rejected` when there is no `room` for it, or it cannot be read as one value; then a
@@ -242,11 +242,11 @@ class RpcDialect(ABC):
         """The call of method `name` with positional `params`, by `principal`. Raises `Rejected`."""
 
     @abstractmethod
-    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+    def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
         """The call as the upstream will get it."""
 
     @abstractmethod
-    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+    def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
         """The upstream's answer, for the caller. Raises `Unavailable` when it is none."""
 
 
@@ -264,14 +264,14 @@ class XmlRpc(RpcDialect):
             self._upstream, "xmlrpc", name, method.permission, args, secret=method.secret_args
         )
 
-    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+    def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
         """The call as a fresh document: arguments are in wire order, since they were named in that
         order.
         """
         body = encode_call(call.method, call.args.values())
         if call.permission != "view":
-            return Outbound("POST", self._target, _XML, body)
-        return Outbound(
+            return UpstreamRequest("POST", self._target, _XML, body)
+        return UpstreamRequest(
             "POST",
             self._target,
             _XML,
@@ -280,7 +280,7 @@ class XmlRpc(RpcDialect):
             cacheable=not self._catalog.methods[call.method].fresh,
         )
 
-    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+    def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
         """The upstream's own document, relayed: it is the upstream that clients trust for it."""
         if answer.status >= 500:
             raise Unavailable(
@@ -298,7 +298,7 @@ class XmlRpc(RpcDialect):
                 Reason.UPSTREAM_INVALID, "the upstream answered compressed, unasked", sent=True
             )
         outcome = "ok" if answer.body.find(b"<fault>", 0, 512) < 0 else "fault"
-        return Reply(
+        return Response(
             200,
             answer.body,
             content_type,
@@ -364,19 +364,21 @@ class LuigiOverXmlRpc(RpcDialect):
         _json_only(method, args.values())
         return luigi.make_call(self._upstream, self._catalog, name, args, principal, self._batches)
 
-    def encode(self, call: Call, principal: Principal, request: Request) -> Outbound:
+    def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
         """As the JSON API: one encoding for luigid, whichever door the call came through."""
         return luigi.encode(call, self._catalog, principal, self._path)
 
-    def answer(self, call: Call, principal: Principal, answer: Answer) -> Reply:
+    def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
         """luigid's JSON as a ``methodResponse``, in constant memory however long it is."""
         luigi.check_answer(call, answer)
         if answer.stream is not None:
-            return Reply(200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, JsonToXml()))
+            return Response(
+                200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, JsonToXml())
+            )
         body = answer.body
         if call.method in luigi.NAMES_OWN_WORKER:
             body = luigi.for_worker(call, principal, body, self._batches)
-        return Reply(200, json_to_xml(body), _XML, _NO_STORE)
+        return Response(200, json_to_xml(body), _XML, _NO_STORE)
 
     def told(self, refusal: Refusal) -> "Value | Fault":
         """As every XML-RPC refusal, but a denied ``get_work`` is luigid's own "disabled" here too."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from proxy.audit.format.record import Bodies, Stamps, completed, dumps, line, note, principal_json
 from proxy.audit.redaction.redactor import Withholder
-from proxy.model import Call, Origin, Principal, Reason
+from proxy.model import Call, Peer, Principal, Reason
 from tests.support.audit import ALICE, ALLOW, DENY, HASH, HERE, call
 
 BODIES = Bodies(Withholder(b"k" * 32))
@@ -112,7 +112,7 @@ def test_no_text_can_make_one_record_two(
         1,
         b"0" * 16,
         b"t",
-        bodies.decided("R1", principal, Origin("::1", 1, None, agent), target, ALLOW),
+        bodies.decided("R1", principal, Peer("::1", 1, None, agent), target, ALLOW),
     )
     assert len(text.decode().splitlines()) == 1
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text.decode())
@@ -149,7 +149,7 @@ def test_fragments_are_bounded_and_right_after_being_dropped() -> None:
     bodies = Bodies(Withholder(b"k" * 32))
     first = bodies.decided("R", ALICE, HERE, call(), ALLOW)
     for port in range(9000):
-        bodies.decided("R", ALICE, Origin("10.0.0.1", port, None, "x"), call(), ALLOW)
+        bodies.decided("R", ALICE, Peer("10.0.0.1", port, None, "x"), call(), ALLOW)
     assert len(bodies._kept) <= 4096
     assert bodies.decided("R", ALICE, HERE, call(), ALLOW) == first
 
@@ -159,7 +159,7 @@ def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
     which each was written.
     """
     bodies = Bodies(Withholder(b"k" * 32))
-    origins = [Origin("10.0.0.7", port, None, "") for port in range(1000)]
+    origins = [Peer("10.0.0.7", port, None, "") for port in range(1000)]
     tracemalloc.start()
     try:
         for origin in origins:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.reading.query import CallRecord, Filter, find
-from proxy.model import Call, Origin, Reason
+from proxy.model import Call, Peer, Reason
 from tests.support.audit import (
     ALICE,
     ALLOW,
@@ -18,7 +18,7 @@ from tests.support.audit import (
     records,
 )
 
-THERE = Origin("10.9.9.9", 7, None, "curl")
+THERE = Peer("10.9.9.9", 7, None, "curl")
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from proxy.audit.writing.journal import Journal
-from proxy.model import Call, Decision, Origin, Principal, Reason
+from proxy.model import Call, Decision, Peer, Principal, Reason
 
 WHO = Principal("https://idp.example/", "okta", "etl", ("etl-worker",))
-WHERE = Origin("127.0.0.1", 1, None, "test")
+WHERE = Peer("127.0.0.1", 1, None, "test")
 ALLOW = Decision(True, Reason.ALLOWED, ("p",), "sha256:" + "0" * 64)
 
 

@@ -15,7 +15,7 @@ from proxy.audit.writing.heartbeat_windows import (
 )
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
-from proxy.model import Decision, Origin, Principal, Reason, Receipt
+from proxy.model import Decision, Peer, Principal, Reason, Receipt
 from tests.support.audit import ALICE, ALLOW, DENY, HASH, HERE, WORKER, call, open_journal, records
 
 PING = call("ping", "work", worker="w1")
@@ -59,7 +59,7 @@ def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> N
 
 def test_what_a_window_is_for() -> None:
     """Another principal, worker, method, upstream or address has a window of its own."""
-    other = Origin("10.0.0.8", 1, None, "")
+    other = Peer("10.0.0.8", 1, None, "")
     keys = [KEY, key_of(ALICE, "w1", PING, HERE), key_of(WORKER, "w2", PING, HERE), key_of(WORKER, "w1", call("x"), HERE),
             key_of(WORKER, "w1", replace(PING, upstream="b"), HERE), key_of(WORKER, "w1", PING, other)]  # fmt: skip
     assert len(set(keys)) == len(keys)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.edge.server.server import Limits
-from proxy.model import Reason, Reply, Request
+from proxy.model import Reason, Request, Response
 from tests.support.edge_server import (
     LOOP_NAMES,
     LOOPS,
@@ -182,8 +182,8 @@ def test_a_header_that_never_ends_is_refused_before_it_does() -> None:
 def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
     """A handler that answers without the body ends the connection, since what follows is that body."""
 
-    async def heedless(request: Request, read_body: ReadBody) -> Reply:
-        return Reply(200, b"done")
+    async def heedless(request: Request, read_body: ReadBody) -> Response:
+        return Response(200, b"done")
 
     async def main() -> None:
         double = Double(heedless)
@@ -319,7 +319,7 @@ def test_each_of_two_large_bodies_reaches_its_own_request() -> None:
     async def main() -> None:
         held = asyncio.Event()
 
-        async def slow(request: Request, read_body: ReadBody) -> Reply:
+        async def slow(request: Request, read_body: ReadBody) -> Response:
             await held.wait()
             return await echo(request, read_body)
 

@@ -12,7 +12,7 @@ from proxy.edge.server.connection import Connection
 from proxy.edge.server.server import Limits
 from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import Rejected, Unavailable
-from proxy.model import Reason, Reply, Request
+from proxy.model import Reason, Request, Response
 from tests.support.edge_server import (
     LOOP_NAMES,
     LOOPS,
@@ -43,7 +43,7 @@ def only(gate: Edge) -> Connection:
     return connection
 
 
-async def refuse_all(request: Request, read_body: ReadBody) -> Reply:
+async def refuse_all(request: Request, read_body: ReadBody) -> Response:
     """Refuse before the body is read, as the gate does with a stranger."""
     raise Rejected(Reason.NO_CREDENTIAL)
 
@@ -75,8 +75,8 @@ class Parts:
 def streaming(stream: Parts, length: int | None = None) -> Double:
     """A handler that answers with `stream`."""
 
-    async def answer(request: Request, read_body: ReadBody) -> Reply:
-        return Reply(200, stream=stream, length=length)
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        return Response(200, stream=stream, length=length)
 
     return Double(answer)
 
@@ -86,7 +86,7 @@ async def held(limits: Limits | None = None) -> AsyncIterator[tuple[Edge, asynci
     """An edge whose handler waits for the event before it echoes."""
     go = asyncio.Event()
 
-    async def answer(request: Request, read_body: ReadBody) -> Reply:
+    async def answer(request: Request, read_body: ReadBody) -> Response:
         await go.wait()
         return await echo(request, read_body)
 
@@ -228,11 +228,11 @@ def test_an_answer_may_take_longer_than_any_deadline_of_the_clients() -> None:
         go = asyncio.Event()
         read = asyncio.Event()
 
-        async def answer(request: Request, read_body: ReadBody) -> Reply:
+        async def answer(request: Request, read_body: ReadBody) -> Response:
             body = await read_body()
             read.set()
             await go.wait()
-            return Reply(200, b"%d" % len(body))
+            return Response(200, b"%d" % len(body))
 
         async with edge(Double(answer), Limits(early_bytes=10)) as gate:
             client = await gate.connect()
@@ -278,8 +278,8 @@ def test_a_reader_that_never_reads_is_cut(kind: str, new_loop: NewLoop) -> None:
     part = b"a" * 65_536
     stream = Parts(part, endless=True)
 
-    async def answer(request: Request, read_body: ReadBody) -> Reply:
-        return Reply(200, stream=stream) if kind == "stream" else Reply(200, part * 400)
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        return Response(200, stream=stream) if kind == "stream" else Response(200, part * 400)
 
     async def main() -> None:
         async with edge(Double(answer), Limits(write_seconds=SHORT)) as gate:
@@ -435,10 +435,10 @@ def test_a_client_that_leaves_does_not_stop_its_call(new_loop: NewLoop) -> None:
         done = asyncio.Event()
         go = asyncio.Event()
 
-        async def answer(request: Request, read_body: ReadBody) -> Reply:
+        async def answer(request: Request, read_body: ReadBody) -> Response:
             await go.wait()
             done.set()
-            return Reply(200, b"late")
+            return Response(200, b"late")
 
         async with edge(Double(answer)) as gate:
             client = await gate.connect()
@@ -568,8 +568,8 @@ def test_a_stream_that_breaks_cuts_the_connection(length: int | None, new_loop: 
 def test_an_answer_that_has_no_body_has_no_length(status: int) -> None:
     """RFC 9112 section 6.3: the next answer starts after the headers."""
 
-    async def answer(request: Request, read_body: ReadBody) -> Reply:
-        return Reply(status, b"never sent")
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        return Response(status, b"never sent")
 
     async def main() -> None:
         async with edge(Double(answer)) as gate:
@@ -586,8 +586,8 @@ def test_a_whole_answer_of_any_size_arrives(size: int) -> None:
     """Long answers are written in slices, which nobody sees."""
     body = bytes(index % 251 for index in range(1000)) * (size // 1000 + 1)
 
-    async def answer(request: Request, read_body: ReadBody) -> Reply:
-        return Reply(200, body[:size])
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        return Response(200, body[:size])
 
     async def main() -> None:
         async with edge(Double(answer)) as gate:
@@ -670,9 +670,9 @@ def test_an_answer_can_be_written_before_the_next_bytes_are_looked_at() -> None:
     """
     order = []
 
-    async def answer(request: Request, read_body: ReadBody) -> Reply:
+    async def answer(request: Request, read_body: ReadBody) -> Response:
         order.append(request.path)
-        return Reply(200)
+        return Response(200)
 
     async def main() -> None:
         async with edge(Double(answer)) as gate:

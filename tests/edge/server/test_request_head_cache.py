@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.edge.server.request_parser import BODY, Limits, RequestReader
 from proxy.errors import Rejected
-from proxy.model import Origin, Request
+from proxy.model import Peer, Request
 from tests.support.edge_server import get, post
 
 LIMITS = Limits(header_bytes=2048, body_bytes=300, early_bytes=60)
@@ -28,8 +28,8 @@ class Told:
         self._ids += 1
         return str(self._ids)
 
-    def origin(self, user_agent: bytes) -> Origin:
-        return Origin("127.0.0.1", 4711, None, user_agent.decode("latin-1"))
+    def origin(self, user_agent: bytes) -> Peer:
+        return Peer("127.0.0.1", 4711, None, user_agent.decode("latin-1"))
 
     def on_request(self, request: Request, *, expects: bool) -> None:
         self.requests.append(request)

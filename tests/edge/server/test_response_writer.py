@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from proxy.edge.server.response_writer import PROGRESS, ReplyWriter, _around, encode_head
-from proxy.model import Reply
+from proxy.model import Response
 
 
 class Clogged:
@@ -86,7 +86,7 @@ async def test_a_reader_that_has_caught_up_has_no_deadline() -> None:
     assert not writer.overdue(at(clog, 1e9))
 
 
-SMALL = Reply(200, b"abc", b"a/b")
+SMALL = Response(200, b"abc", b"a/b")
 
 
 def test_a_small_reply_is_one_write_and_no_coroutine() -> None:
@@ -120,7 +120,7 @@ async def test_nothing_is_written_to_a_client_that_has_left(size: int) -> None:
     """Nor does another reply follow."""
     writer, clog = free_writer()
     writer.close()
-    sending = writer.send(Reply(200, b"a" * size), b"D", head_only=False, close=False)
+    sending = writer.send(Response(200, b"a" * size), b"D", head_only=False, close=False)
     assert sending is not None
     assert not await sending
     assert not clog.written
@@ -153,7 +153,7 @@ async def test_a_stream_is_written_in_small_pieces_as_the_client_takes_them(chun
     writer, clog = free_writer()
     whole = bytes(range(256)) * 1000
     parts = Parts(b"ab", b"", whole, b"end")
-    reply = Reply(200, stream=parts, length=None if chunked else len(whole) + 5)
+    reply = Response(200, stream=parts, length=None if chunked else len(whole) + 5)
     sending = writer.send(reply, b"D", head_only=False, close=False)
     assert sending is not None
     clog.wrote = writer.pause
@@ -183,7 +183,7 @@ async def test_a_client_that_leaves_gets_no_further_piece() -> None:
     writer, clog = free_writer()
     parts = Parts(b"a" * 1_000_000)
     sending = writer.send(
-        Reply(200, stream=parts, length=1_000_000), b"D", head_only=False, close=False
+        Response(200, stream=parts, length=1_000_000), b"D", head_only=False, close=False
     )
     assert sending is not None
     clog.wrote = lambda: writer.pause() if len(clog.written) == 3 else None
@@ -196,56 +196,56 @@ async def test_a_client_that_leaves_gets_no_further_piece() -> None:
     assert (clog.aborted, parts.closed) == (True, True)
 
 
-HEADS: dict[str, tuple[Reply, bool, bool, bytes]] = {
+HEADS: dict[str, tuple[Response, bool, bool, bytes]] = {
     "whole": (
-        Reply(200, b"abc", b"text/plain"),
+        Response(200, b"abc", b"text/plain"),
         False,
         False,
         b"200 OK|Date: D|Content-Type: text/plain|Content-Length: 3",
     ),
     "empty": (
-        Reply(200, b"", b"a/b"),
+        Response(200, b"", b"a/b"),
         False,
         False,
         b"200 OK|Date: D|Content-Type: a/b|Content-Length: 0",
     ),
     "closing": (
-        Reply(400, b"", b"a/b"),
+        Response(400, b"", b"a/b"),
         False,
         True,
         b"400 Bad Request|Date: D|Content-Type: a/b|Content-Length: 0|Connection: close",
     ),
     "phrase": (
-        Reply(403, b"", b"a/b", phrase=b"why"),
+        Response(403, b"", b"a/b", phrase=b"why"),
         False,
         False,
         b"403 why|Date: D|Content-Type: a/b|Content-Length: 0",
     ),
     "odd status": (
-        Reply(499, b"", b"a/b"),
+        Response(499, b"", b"a/b"),
         False,
         False,
         b"499 |Date: D|Content-Type: a/b|Content-Length: 0",
     ),
     "headers": (
-        Reply(204, headers=((b"X", b"1"), (b"Y", b"2"))),
+        Response(204, headers=((b"X", b"1"), (b"Y", b"2"))),
         False,
         False,
         b"204 No Content|Date: D|X: 1|Y: 2",
     ),
     "HEAD of a body": (
-        Reply(200, b"abc", b"a/b"),
+        Response(200, b"abc", b"a/b"),
         True,
         False,
         b"200 OK|Date: D|Content-Type: a/b|Content-Length: 3",
     ),
     "HEAD with a length": (
-        Reply(200, b"", b"a/b", length=9),
+        Response(200, b"", b"a/b", length=9),
         True,
         False,
         b"200 OK|Date: D|Content-Type: a/b|Content-Length: 9",
     ),
-    "HEAD without": (Reply(200, b"", b"a/b"), True, False, b"200 OK|Date: D|Content-Type: a/b"),
+    "HEAD without": (Response(200, b"", b"a/b"), True, False, b"200 OK|Date: D|Content-Type: a/b"),
 }
 
 
@@ -262,7 +262,7 @@ def test_what_heads_have_in_common_is_remembered_in_bounds() -> None:
     pile up.
     """
     for number in range(1000):
-        encode_head(Reply(403, b"", phrase=b"%d" % number), b"D", head_only=False, close=False)
+        encode_head(Response(403, b"", phrase=b"%d" % number), b"D", head_only=False, close=False)
     info = _around.cache_info()
     assert info.currsize == info.maxsize == 256
     dated = [encode_head(SMALL, date, head_only=False, close=False) for date in (b"1", b"2")]

@@ -10,30 +10,32 @@ import pytest
 
 from proxy.edge.upstream.coalescing import SharedLeg
 from proxy.errors import Unavailable
-from proxy.model import Answer, Outbound, Reason, Receipt, Stream
+from proxy.model import Reason, Receipt, Stream, UpstreamRequest, UpstreamResponse
 
 RECEIPT = Receipt("id", 1, 0)
-VIEW = Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view", cacheable=True)
-FRESH = Outbound("POST", b"/api/get_task_status_message", b"form", b"data={}", effect="view")
-ACT = Outbound("POST", b"/api/pause", b"form", b"data={}")
-PING = Outbound("POST", b"/api/ping", b"form", b"data={}", effect="alive")
+VIEW = UpstreamRequest(
+    "POST", b"/api/task_list", b"form", b"data={}", effect="view", cacheable=True
+)
+FRESH = UpstreamRequest("POST", b"/api/get_task_status_message", b"form", b"data={}", effect="view")
+ACT = UpstreamRequest("POST", b"/api/pause", b"form", b"data={}")
+PING = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", effect="alive")
 
 
 class ManualLeg:
     """A leg that answers when it is told to, and counts what is with it."""
 
     def __init__(self) -> None:
-        self.pending: list[tuple[Outbound, asyncio.Future[Answer]]] = []
+        self.pending: list[tuple[UpstreamRequest, asyncio.Future[UpstreamResponse]]] = []
         self.sent: list[bytes] = []
 
-    async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    async def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
+        future: asyncio.Future[UpstreamResponse] = asyncio.get_running_loop().create_future()
         self.pending.append((outbound, future))
         self.sent.append(outbound.path)
         return await future
 
     def answer(self, body: bytes = b"x", number: int = 0) -> None:
-        self.pending.pop(number)[1].set_result(Answer(200, {}, body))
+        self.pending.pop(number)[1].set_result(UpstreamResponse(200, {}, body))
 
 
 class Clock:
@@ -88,10 +90,10 @@ async def test_different_views_are_not_mixed(made: tuple[SharedLeg, ManualLeg, C
     """The key is the whole encoded call: another body, path or encoding is another call."""
     shared, leg, _ = made
     other = [
-        Outbound(
+        UpstreamRequest(
             "POST", b"/api/task_list", b"form", b'data={"a":1}', effect="view", cacheable=True
         ),
-        Outbound(
+        UpstreamRequest(
             "POST",
             b"/api/task_list",
             b"form",
@@ -194,7 +196,7 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(
     views = [
         asyncio.ensure_future(
             shared.forward(
-                RECEIPT, Outbound("POST", path, b"form", b"", effect="view", cacheable=True)
+                RECEIPT, UpstreamRequest("POST", path, b"form", b"", effect="view", cacheable=True)
             )
         )
         for path in (b"/1", b"/2", b"/3")
@@ -211,16 +213,16 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(
     await turn()
     assert (
         await shared.forward(
-            RECEIPT, Outbound("POST", b"/1", b"form", b"", effect="view", cacheable=True)
+            RECEIPT, UpstreamRequest("POST", b"/1", b"form", b"", effect="view", cacheable=True)
         )
     ).body == b"x"
     leg.answer()
     assert [(await view).body for view in views] == [b"x"] * 3
 
 
-def view_of(name: str, path: str) -> Outbound:
+def view_of(name: str, path: str) -> UpstreamRequest:
     """A view that `name` asks for."""
-    return Outbound("POST", path.encode(), b"form", b"data={}", effect="view", viewer=name)
+    return UpstreamRequest("POST", path.encode(), b"form", b"data={}", effect="view", viewer=name)
 
 
 async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(
@@ -303,7 +305,7 @@ async def test_long_answer_belongs_to_one_caller(made: tuple[SharedLeg, ManualLe
     first = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
     second = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
     await turn()
-    leg.pending.pop()[1].set_result(Answer(200, {}, stream=Endless()))
+    leg.pending.pop()[1].set_result(UpstreamResponse(200, {}, stream=Endless()))
     assert (await first).stream is not None
     await turn()
     leg.answer(b"own")
@@ -335,7 +337,7 @@ async def test_a_stream_that_nobody_waits_for_is_given_up(
         caller.cancel()
     await turn()
     stream = Endless()
-    leg.pending.pop()[1].set_result(Answer(200, {}, stream=stream))
+    leg.pending.pop()[1].set_result(UpstreamResponse(200, {}, stream=stream))
     await turn()
     assert stream.closed
 
@@ -349,7 +351,7 @@ async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(
     await turn()
     [[flight]] = shared._flights.values()
     stream = Endless()
-    flight.callers[0].set_result(Answer(200, {}, stream=stream))
+    flight.callers[0].set_result(UpstreamResponse(200, {}, stream=stream))
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
@@ -367,14 +369,14 @@ async def test_when_the_first_leaves_the_next_has_the_stream(
     await turn()
     first.cancel()
     stream = Endless()
-    leg.pending.pop()[1].set_result(Answer(200, {}, stream=stream))
+    leg.pending.pop()[1].set_result(UpstreamResponse(200, {}, stream=stream))
     answer = await second
     assert (answer.stream == stream, len(leg.sent), stream.closed) == (True, 1, False)
 
 
-def view(number: int, size: int = 0) -> Outbound:
+def view(number: int, size: int = 0) -> UpstreamRequest:
     """A view of its own."""
-    return Outbound(
+    return UpstreamRequest(
         "POST",
         b"/api/task_search",
         b"form",
@@ -384,7 +386,9 @@ def view(number: int, size: int = 0) -> Outbound:
     )
 
 
-async def kept(shared: SharedLeg, leg: ManualLeg, outbound: Outbound, body: bytes = b"x") -> bool:
+async def kept(
+    shared: SharedLeg, leg: ManualLeg, outbound: UpstreamRequest, body: bytes = b"x"
+) -> bool:
     """Ask; whether the answer was at hand. If not, it is `body`."""
     caller = asyncio.ensure_future(shared.forward(RECEIPT, outbound))
     await turn()
@@ -472,13 +476,13 @@ async def test_what_is_kept_can_be_changed_while_it_serves(
 async def test_a_failure_leaves_nothing_to_the_collector() -> None:
     """Errors hold frames, and frames what was sent: no cycle keeps them."""
 
-    class Held(Outbound):
+    class Held(UpstreamRequest):
         """One that can be watched."""
 
     class DeadLeg:
         """A leg to nowhere."""
 
-        async def forward(self, receipt: Receipt, outbound: Outbound) -> Answer:
+        async def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
             raise Unavailable(Reason.UPSTREAM_CLOSED)
 
     shared = SharedLeg(DeadLeg(), now=Clock())

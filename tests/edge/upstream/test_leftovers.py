@@ -16,10 +16,10 @@ import pytest
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.request_parser import Limits
 from proxy.edge.upstream.connection import Body, Exchange
-from proxy.edge.upstream.pool import Leg, Target
+from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
 from proxy.edge.upstream.stream_limit import BoundedStreams
 from proxy.errors import Unavailable
-from proxy.model import Reply, Request
+from proxy.model import Request, Response
 from tests.support.edge_server import (
     LOOP_NAMES,
     LOOPS,
@@ -40,7 +40,7 @@ SHORT = 0.05  # seconds; a deadline that is meant to pass
 
 
 @contextlib.asynccontextmanager
-async def leg_to_long_answers(*, whole: bool = True) -> AsyncIterator[Leg]:
+async def leg_to_long_answers(*, whole: bool = True) -> AsyncIterator[ConnectionPool]:
     """A leg to an upstream whose answers are long; when they are not `whole`, it hangs up in the
     middle.
     """
@@ -56,7 +56,7 @@ async def leg_to_long_answers(*, whole: bool = True) -> AsyncIterator[Leg]:
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    leg = Leg(Target("long", port=server.sockets[0].getsockname()[1]))
+    leg = ConnectionPool(UpstreamAddress("long", port=server.sockets[0].getsockname()[1]))
     try:
         yield leg
     finally:
@@ -92,9 +92,9 @@ def test_a_long_answer_that_breaks_off_leaves_nothing_behind(end: str, new_loop:
     async def main() -> None:
         async with leg_to_long_answers(whole=end != "upstream hangs up") as leg:
 
-            async def relay(request: Request, read_body: ReadBody) -> Reply:
+            async def relay(request: Request, read_body: ReadBody) -> Response:
                 answer = await leg.forward(RECEIPT, LONG)
-                return Reply(answer.status, stream=answer.stream, length=answer.length)
+                return Response(answer.status, stream=answer.stream, length=answer.length)
 
             seconds = SHORT if end == "never reads" else 30.0
             async with edge(Double(relay), Limits(write_seconds=seconds)) as gate:

@@ -13,9 +13,9 @@ import pytest
 from proxy.edge.tls import server_context, upstream_context
 from proxy.edge.upstream.circuit_breaker import FAILURES
 from proxy.edge.upstream.connection import HEAD_LIMIT, Exchange
-from proxy.edge.upstream.pool import Target
+from proxy.edge.upstream.pool import UpstreamAddress
 from proxy.errors import Unavailable
-from proxy.model import Outbound, Reason
+from proxy.model import Reason, UpstreamRequest
 from tests.support.edge_server import LOOP_NAMES, LOOPS, NewLoop, certificate, run, until
 from tests.support.scripted_upstream import (
     ACT,
@@ -32,9 +32,11 @@ from tests.support.scripted_upstream import (
 )
 
 HEAD_200 = b"HTTP/1.1 200 OK\r\n"
-PATIENCE = Target("test", first_byte_seconds=0.1, idle_seconds=0.1)  # for what is meant to time out
+PATIENCE = UpstreamAddress(
+    "test", first_byte_seconds=0.1, idle_seconds=0.1
+)  # for what is meant to time out
 PING = replace(ACT, path=b"/api/ping", effect="alive")
-GET = Outbound("GET", b"/", b"", b"", effect="view")
+GET = UpstreamRequest("GET", b"/", b"", b"", effect="view")
 
 GOOD: dict[str, tuple[bytes, int, bytes]] = {
     "length": (HEAD_200 + b"Content-Length: 3\r\n\r\nabc", 200, b"abc"),
@@ -145,7 +147,7 @@ def test_an_answer_is_read_by_its_own_framing(name: str, new_loop: NewLoop) -> N
 @pytest.mark.parametrize("outbound", [VIEW, ACT], ids=["view", "act"])
 @pytest.mark.parametrize("name", BAD)
 def test_a_broken_answer_is_one_clear_refusal(
-    name: str, outbound: Outbound, new_loop: NewLoop
+    name: str, outbound: UpstreamRequest, new_loop: NewLoop
 ) -> None:
     """Whatever the upstream says wrong: one reason, nothing sent twice on a new connection, and the
     connection is not kept.
@@ -210,7 +212,7 @@ def test_a_call_arrives_whole_however_long(new_loop: NewLoop, tls: bool, tmp_pat
         serving = server_context(files.certificate, files.key) if files else None
         async with upstream(serve_all, tls=serving) as seen:
             asking = upstream_context(files.ca) if files else None
-            target = Target(
+            target = UpstreamAddress(
                 "test", port=seen.port, tls=asking, server_hostname="localhost" if files else None
             )
             async with leg_to(target) as leg:
@@ -237,7 +239,10 @@ def test_the_gates_own_credential_goes_along() -> None:
     """An upstream with a password of its own gets it from the settings."""
 
     async def main() -> None:
-        async with both(serve_all, Target("test", authorization=b"Basic YTpi")) as (leg, seen):
+        async with both(serve_all, UpstreamAddress("test", authorization=b"Basic YTpi")) as (
+            leg,
+            seen,
+        ):
             await leg.forward(RECEIPT, replace(VIEW, accept_gzip=True))
             assert b"\r\nAuthorization: Basic YTpi\r\n" in seen.requests[0]
             assert b"\r\nAccept-Encoding: gzip\r\n" in seen.requests[0]
@@ -403,7 +408,7 @@ def test_an_upstream_that_is_down_is_unreachable() -> None:
     async def main() -> None:
         async with upstream(serve_all) as seen:
             port = seen.port
-        async with leg_to(Target("test", port=port)) as leg:
+        async with leg_to(UpstreamAddress("test", port=port)) as leg:
             # more often than the pool has places: each failure gives its place back
             for _ in range(100):
                 with pytest.raises(Unavailable) as refused:
@@ -428,7 +433,7 @@ def test_a_gate_without_free_files_does_not_blame_the_upstream(
         path = tmp_path / socket_path if socket_path else None
         async with (
             upstream(serve_all, path=path) as seen,
-            leg_to(Target("test", port=seen.port, socket=str(path or ""))) as leg,
+            leg_to(UpstreamAddress("test", port=seen.port, socket=str(path or ""))) as leg,
         ):
             before = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # which are open already
@@ -460,7 +465,7 @@ def test_the_pool_is_bounded_and_its_line_is_fair() -> None:
                 await go.wait()
                 await conversation.say(OK)
 
-        async with both(script, Target("test", connections=2, waiting=6)) as (leg, seen):
+        async with both(script, UpstreamAddress("test", connections=2, waiting=6)) as (leg, seen):
             calls = [
                 asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n)))
                 for n in range(8)
@@ -521,7 +526,7 @@ def test_a_line_that_stands_still_takes_nobody_else() -> None:
     """
 
     async def main() -> None:
-        target = Target("test", connections=1, patience_seconds=30.0)
+        target = UpstreamAddress("test", connections=1, patience_seconds=30.0)
         async with both(saying(stay=True), target) as (leg, seen):
             served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
             waiting = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
@@ -555,7 +560,7 @@ def test_heartbeats_go_first_and_leave_a_turn_to_others() -> None:
             await conversation.say(OK)
             await serve_all(conversation)
 
-        async with both(script, Target("test", connections=1)) as (leg, seen):
+        async with both(script, UpstreamAddress("test", connections=1)) as (leg, seen):
             calls = [
                 asyncio.ensure_future(leg.forward(RECEIPT, replace(ACT, path=b"/%d" % n)))
                 for n in range(5)
@@ -586,10 +591,10 @@ def test_a_heartbeat_is_taken_where_others_are_turned_away() -> None:
     """
 
     async def main() -> None:
-        target = Target("test", connections=1, waiting=2, patience_seconds=30.0)
+        target = UpstreamAddress("test", connections=1, waiting=2, patience_seconds=30.0)
         async with both(saying(stay=True), target) as (leg, seen):
 
-            async def turned_away(outbound: Outbound) -> None:
+            async def turned_away(outbound: UpstreamRequest) -> None:
                 with pytest.raises(Unavailable) as caught:
                     await leg.forward(RECEIPT, outbound)
                 assert (caught.value.reason, caught.value.retry_after, caught.value.sent) == (
@@ -637,7 +642,7 @@ def test_a_heartbeat_that_waits_too_long_is_told_so_later_than_others() -> None:
             await until(lambda: seen.requests)
             order: list[tuple[str, Reason]] = []
 
-            async def call(outbound: Outbound) -> None:
+            async def call(outbound: UpstreamRequest) -> None:
                 with pytest.raises(Unavailable) as caught:
                     await leg.forward(RECEIPT, outbound)
                 order.append((outbound.effect, caught.value.reason))
@@ -655,7 +660,7 @@ def test_a_leg_that_closes_lets_heartbeats_go_too() -> None:
     """Whoever waits hears that the gate ends."""
 
     async def main() -> None:
-        async with both(saying(stay=True), Target("test", connections=1)) as (leg, seen):
+        async with both(saying(stay=True), UpstreamAddress("test", connections=1)) as (leg, seen):
             calls = [
                 asyncio.ensure_future(leg.forward(RECEIPT, outbound))
                 for outbound in (ACT, ACT, PING)
@@ -680,7 +685,7 @@ def test_a_connection_lost_lets_the_next_in_line_connect() -> None:
             await serve_all(conversation)
 
     async def main() -> None:
-        async with both(script, Target("test", connections=1)) as (leg, seen):
+        async with both(script, UpstreamAddress("test", connections=1)) as (leg, seen):
             results = await asyncio.gather(
                 *(leg.forward(RECEIPT, ACT) for _ in range(3)), return_exceptions=True
             )
@@ -699,7 +704,7 @@ def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> None:
     """A caller who leaves just as a connection becomes its own does not take it along."""
 
     async def main() -> None:
-        async with both(serve_all, Target("test", connections=1)) as (leg, seen):
+        async with both(serve_all, UpstreamAddress("test", connections=1)) as (leg, seen):
             calls = [asyncio.ensure_future(leg.forward(RECEIPT, ACT)) for _ in range(3)]
             await until(lambda: len(leg._waiting) == 2)
             finished = leg.finished
@@ -724,7 +729,10 @@ def test_who_gives_up_waiting_leaves_the_line() -> None:
     """Those who have left do not count against those who come."""
 
     async def main() -> None:
-        async with both(saying(stay=True), Target("test", connections=1, waiting=2)) as (leg, seen):
+        async with both(saying(stay=True), UpstreamAddress("test", connections=1, waiting=2)) as (
+            leg,
+            seen,
+        ):
             served = asyncio.ensure_future(leg.forward(RECEIPT, ACT))
             await until(lambda: seen.requests)
             for _ in range(5):
@@ -746,7 +754,7 @@ def test_a_connection_that_fails_lets_the_next_in_line_try() -> None:
     async def main() -> None:
         async with upstream(serve_all) as seen:
             port = seen.port
-        async with leg_to(Target("test", port=port, connections=1)) as leg:
+        async with leg_to(UpstreamAddress("test", port=port, connections=1)) as leg:
             results = await asyncio.gather(
                 *(leg.forward(RECEIPT, ACT) for _ in range(4)), return_exceptions=True
             )
@@ -764,7 +772,7 @@ def test_a_second_attempt_does_not_take_an_equally_old_connection() -> None:
     """
 
     async def main() -> None:
-        async with both(_dies_on_the_second, Target("test", connections=2)) as (leg, seen):
+        async with both(_dies_on_the_second, UpstreamAddress("test", connections=2)) as (leg, seen):
             await asyncio.gather(leg.forward(RECEIPT, VIEW), leg.forward(RECEIPT, VIEW))
             assert len(leg._idle) == 2
             assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
@@ -803,7 +811,7 @@ def test_closing_the_leg_ends_calls_and_waiting() -> None:
     """At the end of a drain nobody is left hanging."""
 
     async def main() -> None:
-        async with both(saying(stay=True), Target("test", connections=1)) as (leg, seen):
+        async with both(saying(stay=True), UpstreamAddress("test", connections=1)) as (leg, seen):
             calls = [asyncio.ensure_future(leg.forward(RECEIPT, ACT)) for _ in range(2)]
             await until(lambda: seen.requests)
             leg.close()
@@ -821,7 +829,7 @@ def test_idle_connections_age() -> None:
     """
 
     async def main() -> None:
-        async with both(serve_all, Target("test", keep_seconds=0.0)) as (leg, seen):
+        async with both(serve_all, UpstreamAddress("test", keep_seconds=0.0)) as (leg, seen):
             await leg.forward(RECEIPT, ACT)
             await asyncio.gather(*seen.conversations)
             assert not leg._idle
@@ -1035,7 +1043,7 @@ def test_a_call_that_fails_leaves_nothing_to_the_collector() -> None:
     would fill the memory.
     """
 
-    class Held(Outbound):
+    class Held(UpstreamRequest):
         """One that can be watched."""
 
     async def main() -> None:
@@ -1086,11 +1094,11 @@ def test_an_upstream_on_a_unix_socket(tmp_path: Path, new_loop: NewLoop) -> None
     async def main() -> None:
         async with (
             upstream(serve_all, path=tmp_path / "s") as seen,
-            leg_to(Target("test", socket=str(tmp_path / "s"))) as leg,
+            leg_to(UpstreamAddress("test", socket=str(tmp_path / "s"))) as leg,
         ):
             assert (await leg.forward(RECEIPT, VIEW)).body == b"{}"
             assert b"\r\nHost: localhost\r\n" in seen.requests[0]
-        async with leg_to(Target("test", socket=str(tmp_path / "none"))) as leg:
+        async with leg_to(UpstreamAddress("test", socket=str(tmp_path / "none"))) as leg:
             with pytest.raises(Unavailable) as refused:
                 await leg.forward(RECEIPT, VIEW)
             assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
@@ -1108,7 +1116,7 @@ def test_an_upstream_behind_tls(tmp_path: Path, new_loop: NewLoop) -> None:
 
     async def main() -> None:
         async with upstream(serve_all, tls=server_context(files.certificate, files.key)) as seen:
-            target = Target(
+            target = UpstreamAddress(
                 "test", port=seen.port, tls=upstream_context(files.ca), server_hostname="localhost"
             )
             async with leg_to(target) as leg:

@@ -12,12 +12,12 @@ import pytest
 
 from proxy.edge.upstream.stream_limit import BoundedStreams
 from proxy.errors import Unavailable
-from proxy.model import Answer, Outbound, Reason, Receipt
+from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
 RECEIPT = Receipt("id", 1, 0)
-VIEW = Outbound("POST", b"/api/task_list", b"form", b"data={}", effect="view")
-ACT = Outbound("POST", b"/api/pause", b"form", b"data={}")
-PING = Outbound("POST", b"/api/ping", b"form", b"data={}", effect="alive")
+VIEW = UpstreamRequest("POST", b"/api/task_list", b"form", b"data={}", effect="view")
+ACT = UpstreamRequest("POST", b"/api/pause", b"form", b"data={}")
+PING = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", effect="alive")
 
 
 class Parts:
@@ -49,27 +49,27 @@ class Parts:
 class StreamingLeg:
     """A leg that answers with whatever it is given next."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: UpstreamResponse) -> None:
         self.answers = list(answers)
 
-    def forward(self, receipt: Receipt, outbound: Outbound) -> Awaitable[Answer]:
+    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         return self._answer()
 
-    async def _answer(self) -> Answer:
+    async def _answer(self) -> UpstreamResponse:
         return self.answers.pop(0)
 
 
-def long(parts: Parts) -> Answer:
+def long(parts: Parts) -> UpstreamResponse:
     """A long answer."""
-    return Answer(200, {b"x": b"y"}, stream=parts, length=2)
+    return UpstreamResponse(200, {b"x": b"y"}, stream=parts, length=2)
 
 
-def view_of(name: str) -> Outbound:
+def view_of(name: str) -> UpstreamRequest:
     """A view that `name` asks for."""
     return replace(VIEW, viewer=name)
 
 
-async def refused(bound: BoundedStreams, outbound: Outbound = VIEW) -> None:
+async def refused(bound: BoundedStreams, outbound: UpstreamRequest = VIEW) -> None:
     """Hold that one more long answer is one too many."""
     with pytest.raises(Unavailable) as caught:
         await bound.forward(RECEIPT, outbound)
@@ -81,7 +81,7 @@ async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> 
     that act pass as ever.
     """
     first, second, third = Parts(), Parts(), Parts()
-    short = Answer(200, {}, b"short")
+    short = UpstreamResponse(200, {}, b"short")
     bound = BoundedStreams(
         StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())),
         2,

@@ -15,8 +15,8 @@ from tornado.httputil import parse_body_arguments
 
 from proxy.catalog.checking import check_each
 from proxy.catalog.loading import load_catalog
-from proxy.errors import ABOUT, Rejected, Unavailable
-from proxy.model import Answer, Call, Origin, Principal, Reason, Request
+from proxy.errors import REASONS, Rejected, Unavailable
+from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamResponse
 from proxy.protocol.luigi.api import (
     DISABLED,
     MAX_OTHERS,
@@ -56,7 +56,7 @@ def request(
     sent = {b"host": b"localhost", **(headers or {})}
     if body and kind is not None:
         sent[b"content-type"] = kind
-    return Request("ID", verb, path, query, sent, body, Origin("127.0.0.1", 1, "TLSv1.3", ""))
+    return Request("ID", verb, path, query, sent, body, Peer("127.0.0.1", 1, "TLSv1.3", ""))
 
 
 def form(**args: Any) -> bytes:
@@ -800,7 +800,7 @@ def test_an_answer_too_large_to_be_mended_is_not_passed_on() -> None:
 
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     with pytest.raises(Unavailable) as error:
-        API.answer(call, ALICE, Answer(200, JSON, stream=Endless()))
+        API.answer(call, ALICE, UpstreamResponse(200, JSON, stream=Endless()))
     assert error.value.reason is Reason.UPSTREAM_INVALID
 
 
@@ -829,7 +829,7 @@ def test_an_answer_to_work_that_is_encoded_unasked_is_not_passed_on() -> None:
         API.answer(
             call,
             ALICE,
-            Answer(
+            UpstreamResponse(
                 200,
                 {**JSON, b"content-encoding": b"gzip"},
                 gzip.compress(b'{"response": {"task_module": "evil"}}'),
@@ -841,22 +841,33 @@ def test_an_answer_to_work_that_is_encoded_unasked_is_not_passed_on() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer(500, {b"content-type": b"text/html"}, b"<html>"), Reason.UPSTREAM_ERROR),
-        (Answer(404, {b"content-type": b"text/html"}, b"<html>"), Reason.UPSTREAM_INVALID),
-        (Answer(302, {b"location": b"/login"}), Reason.UPSTREAM_INVALID),
-        (Answer(304, JSON), Reason.UPSTREAM_INVALID),
-        (Answer(200, {b"content-type": b"text/html"}, b"<html>"), Reason.UPSTREAM_INVALID),
-        (Answer(200, {}, b""), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b'{"error": "x"}'), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b""), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b'{"response": [1, 2'), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b'{"response": nil}'), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b'{"response": null}{"response": null}'), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b'{"response":' + b"[" * 16_000), Reason.UPSTREAM_INVALID),
-        (Answer(200, JSON, b'{"response": "\xff"}'), Reason.UPSTREAM_INVALID),
+        (UpstreamResponse(500, {b"content-type": b"text/html"}, b"<html>"), Reason.UPSTREAM_ERROR),
+        (
+            UpstreamResponse(404, {b"content-type": b"text/html"}, b"<html>"),
+            Reason.UPSTREAM_INVALID,
+        ),
+        (UpstreamResponse(302, {b"location": b"/login"}), Reason.UPSTREAM_INVALID),
+        (UpstreamResponse(304, JSON), Reason.UPSTREAM_INVALID),
+        (
+            UpstreamResponse(200, {b"content-type": b"text/html"}, b"<html>"),
+            Reason.UPSTREAM_INVALID,
+        ),
+        (UpstreamResponse(200, {}, b""), Reason.UPSTREAM_INVALID),
+        (UpstreamResponse(200, JSON, b'{"error": "x"}'), Reason.UPSTREAM_INVALID),
+        (UpstreamResponse(200, JSON, b""), Reason.UPSTREAM_INVALID),
+        (UpstreamResponse(200, JSON, b'{"response": [1, 2'), Reason.UPSTREAM_INVALID),
+        (UpstreamResponse(200, JSON, b'{"response": nil}'), Reason.UPSTREAM_INVALID),
+        (
+            UpstreamResponse(200, JSON, b'{"response": null}{"response": null}'),
+            Reason.UPSTREAM_INVALID,
+        ),
+        (UpstreamResponse(200, JSON, b'{"response":' + b"[" * 16_000), Reason.UPSTREAM_INVALID),
+        (UpstreamResponse(200, JSON, b'{"response": "\xff"}'), Reason.UPSTREAM_INVALID),
     ],
 )
-def test_what_is_no_answer_of_luigid_reaches_nobody(answer: Answer, reason: Reason) -> None:
+def test_what_is_no_answer_of_luigid_reaches_nobody(
+    answer: UpstreamResponse, reason: Reason
+) -> None:
     """HTML and redirects make a worker fail without a word; they become a refusal with a reason."""
     with pytest.raises(Unavailable) as error:
         API.answer(decode(request()), ALICE, answer)
@@ -880,7 +891,7 @@ def test_what_is_no_answer_of_luigid_reaches_nobody(answer: Answer, reason: Reas
 def test_what_python_writes_is_an_answer(response: str) -> None:
     """luigid writes with Python's own encoder, which knows more numbers than JSON does."""
     body = f'{{"response": {response}}}'.encode()
-    assert API.answer(decode(request()), ALICE, Answer(200, JSON, body)).body == body
+    assert API.answer(decode(request()), ALICE, UpstreamResponse(200, JSON, body)).body == body
 
 
 @pytest.mark.parametrize(
@@ -896,7 +907,7 @@ def test_only_of_a_large_view_the_end_is_not_read(method: str, passed: bool) -> 
         "add_task": {"worker": WORKER, "task_id": "A"},
     }[method]
     call = decode(request(f"/api/{method}", body=form(**args)))
-    answer = Answer(200, JSON, b'{"response": {"a": "' + b"x" * 20_000)
+    answer = UpstreamResponse(200, JSON, b'{"response": {"a": "' + b"x" * 20_000)
     with (
         contextlib.nullcontext()
         if passed
@@ -914,7 +925,9 @@ def test_an_answer_keeps_none_of_luigids_headers() -> None:
         b"access-control-allow-origin": b"*",
         b"set-cookie": b"a=b",
     }
-    reply = API.answer(decode(request()), ALICE, Answer(200, headers, b'{"response": []}'))
+    reply = API.answer(
+        decode(request()), ALICE, UpstreamResponse(200, headers, b'{"response": []}')
+    )
     assert (reply.status, reply.body, reply.content_type) == (
         200,
         b'{"response": []}',
@@ -927,7 +940,7 @@ def test_an_answer_keeps_none_of_luigids_headers() -> None:
     reply = API.answer(
         decode(request()),
         ALICE,
-        Answer(200, {**headers, b"content-encoding": b"gzip"}, b"\x1f\x8b"),
+        UpstreamResponse(200, {**headers, b"content-encoding": b"gzip"}, b"\x1f\x8b"),
     )
     assert dict(reply.headers)[b"content-encoding"] == b"gzip"
 
@@ -937,7 +950,7 @@ def test_an_answer_keeps_none_of_luigids_headers() -> None:
 
 def refusal(reason: Reason, method: str = "") -> Refusal:
     """A refusal of a call, or of a request that became none."""
-    about = ABOUT[reason]
+    about = REASONS[reason]
     return Refusal(
         reason, about.status, f"callgate: no [{reason}, ref X]", about.remedy, "X", None, method
     )
@@ -963,7 +976,7 @@ def test_a_denied_get_work_ends_the_worker_in_order(reason: Reason) -> None:
 def test_every_other_refusal_is_a_status_a_phrase_and_json(reason: Reason) -> None:
     """The reason phrase is all that a worker's user sees; the body says the same, for programs."""
     reply = API.refuse(refusal(reason, "pause"))
-    assert reply.status == ABOUT[reason].status
+    assert reply.status == REASONS[reason].status
     assert reply.phrase == f"callgate: no [{reason}, ref X]".encode()
     error = json.loads(reply.body)["error"]
     assert (error["reason"], error["message"], error["ref"]) == (

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.catalog.loading import load_catalog
-from proxy.errors import ABOUT, Rejected, Unavailable
-from proxy.model import Answer, Call, Origin, Principal, Reason, Reply, Request
+from proxy.errors import REASONS, Rejected, Unavailable
+from proxy.model import Call, Peer, Principal, Reason, Request, Response, UpstreamResponse
 from proxy.protocol.luigi.pages import LuigiPages
 from proxy.protocol.refusal import Refusal
 from tests.support.paths import ROOT
@@ -32,7 +32,7 @@ def request(
 ) -> Request:
     """One request as the edge hands it over."""
     sent = {name.replace("_", "-").encode(): value for name, value in headers.items()}
-    return Request("ID", verb, path, query, sent, body, Origin("127.0.0.1", 1, "TLSv1.3", ""))
+    return Request("ID", verb, path, query, sent, body, Peer("127.0.0.1", 1, "TLSv1.3", ""))
 
 
 def decode(path: str, query: str | None = None, **more: Any) -> Call:
@@ -47,12 +47,12 @@ def sent(path: str, query: str | None = None, pages: LuigiPages = PAGES, **more:
 
 def answered(
     path: str, body: bytes, status: int = 200, headers: dict[bytes, bytes] = HTML
-) -> Reply:
+) -> Response:
     """What becomes of luigid's answer."""
-    return PAGES.answer(decode(path), ALICE, Answer(status, headers, body))
+    return PAGES.answer(decode(path), ALICE, UpstreamResponse(status, headers, body))
 
 
-def policy(reply: Reply) -> dict[str, list[str]]:
+def policy(reply: Response) -> dict[str, list[str]]:
     """The content security policy, by directive."""
     rows = dict(reply.headers)[b"content-security-policy"].decode().split(";")
     return {row.split()[0]: row.split()[1:] for row in rows}
@@ -208,7 +208,7 @@ def test_the_start_page_leads_to_the_visualiser_wherever_it_is() -> None:
     path of luigid's own.
     """
     pages = LuigiPages("luigi", CATALOG, "/luigi", "/teams/a")
-    redirect = Answer(302, {b"location": b"static/visualiser/index.html"})
+    redirect = UpstreamResponse(302, {b"location": b"static/visualiser/index.html"})
     for path, location in (
         ("/teams/a/", b"static/visualiser/index.html"),
         ("/teams/a", b"a/static/visualiser/index.html"),
@@ -306,7 +306,7 @@ def test_history_pages_find_their_links_under_a_prefix() -> None:
         b'<a href="/history/by_id/1">/history/by_id/1</a><a href="/tasklist/A">'
     )
     pages = LuigiPages("luigi", CATALOG, "", "/team-a/")
-    body = pages.answer(decode("/history"), ALICE, Answer(200, HTML, page)).body
+    body = pages.answer(decode("/history"), ALICE, UpstreamResponse(200, HTML, page)).body
     assert body == (
         b'<link href="/team-a/static/a.css"><script src="/team-a/static/b.js"></script>'
         b'<a href="/team-a/history/by_id/1">/history/by_id/1</a><a href="/team-a/tasklist/A">'
@@ -345,7 +345,7 @@ def test_a_page_that_luigid_cannot_make_is_the_upstreams_failure() -> None:
 
 def test_a_refused_page_is_a_page_without_scripts() -> None:
     """The person reads the line and the remedy, escaped; status and phrase are those of the API."""
-    about = ABOUT[Reason.NO_ROLE]
+    about = REASONS[Reason.NO_ROLE]
     reply = PAGES.refuse(
         Refusal(Reason.NO_ROLE, 403, "callgate: <b> may not [no-role, ref X]", about.remedy, "X")
     )

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.model import Value
-from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc import codec
+from proxy.protocol.xmlrpc.call_templates import Shapes
 from tests.protocol.xmlrpc.test_grammar_short_cuts import DOCUMENTS, PIECES, mangled, outcome
 from tests.support.xmlrpc import TEXTS, VALUES, typed
 

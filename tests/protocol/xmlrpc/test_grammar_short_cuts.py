@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import Rejected
 from proxy.model import Value
-from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc import codec
+from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc.grammar import Reader
 from tests.protocol.xmlrpc.plain_reader import PlainReader
 from tests.support.xmlrpc import TEXTS, typed

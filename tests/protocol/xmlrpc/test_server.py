@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.catalog.loading import Method, load_catalog
-from proxy.errors import ABOUT, Rejected, Unavailable
+from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import (
-    Answer,
     Call,
     DateTime,
-    Origin,
-    Outbound,
+    Peer,
     Principal,
     Reason,
-    Reply,
     Request,
+    Response,
+    UpstreamRequest,
+    UpstreamResponse,
     Value,
 )
 from proxy.protocol.luigi.api import DISABLED, LuigiApi
@@ -68,7 +68,7 @@ def request(
     }
     if kind is not None:
         sent[b"content-type"] = kind
-    return Request("ID", verb, "/RPC2", query, sent, body, Origin("127.0.0.1", 1, "TLSv1.3", ""))
+    return Request("ID", verb, "/RPC2", query, sent, body, Peer("127.0.0.1", 1, "TLSv1.3", ""))
 
 
 def asked(dialect: RpcDialect, method: str, *params: Value) -> Call:
@@ -99,7 +99,7 @@ def entry(method: str, *params: Value) -> Value:
     return {"methodName": method, "params": list(params)}
 
 
-def read(reply: Reply) -> Value | Fault:
+def read(reply: Response) -> Value | Fault:
     """The value or fault in a reply."""
     assert (reply.status, reply.content_type) == (200, XML)
     assert dict(reply.headers)[b"cache-control"] == b"no-store"
@@ -126,7 +126,7 @@ class Parts:
         self.closed = True
 
 
-async def whole(reply: Reply) -> bytes:
+async def whole(reply: Response) -> bytes:
     """The body of a reply, streamed or not."""
     return reply.body if reply.stream is None else b"".join([part async for part in reply.stream])
 
@@ -225,7 +225,7 @@ def test_arguments_get_the_names_of_the_catalog_and_go_on_in_order() -> None:
         True,
     )
     outbound = PROCESSES.encode(call, ALICE, request())
-    assert outbound == Outbound(
+    assert outbound == UpstreamRequest(
         "POST", b"/RPC2", XML, encode_call("supervisor.startProcess", ["web", False])
     )
 
@@ -258,33 +258,33 @@ def test_an_unknown_method_is_a_call_to_be_denied(dialect: RpcDialect) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason", "said"),
     [
-        (Answer(404, {b"content-type": XML}, b""), Reason.UPSTREAM_INVALID, "404"),
-        (Answer(401, {b"content-type": XML}, b""), Reason.UPSTREAM_INVALID, "401"),
-        (Answer(503, {b"content-type": XML}, b""), Reason.UPSTREAM_ERROR, "503"),
+        (UpstreamResponse(404, {b"content-type": XML}, b""), Reason.UPSTREAM_INVALID, "404"),
+        (UpstreamResponse(401, {b"content-type": XML}, b""), Reason.UPSTREAM_INVALID, "401"),
+        (UpstreamResponse(503, {b"content-type": XML}, b""), Reason.UPSTREAM_ERROR, "503"),
         (
-            Answer(200, {b"content-type": b"text/html; charset=utf-8"}, b""),
+            UpstreamResponse(200, {b"content-type": b"text/html; charset=utf-8"}, b""),
             Reason.UPSTREAM_INVALID,
             "HTML",
         ),
         (
-            Answer(200, {b"content-type": b"application/json"}, b""),
+            UpstreamResponse(200, {b"content-type": b"application/json"}, b""),
             Reason.UPSTREAM_INVALID,
             "other than XML",
         ),
-        (Answer(200, {}, b""), Reason.UPSTREAM_INVALID, "other than XML"),
+        (UpstreamResponse(200, {}, b""), Reason.UPSTREAM_INVALID, "other than XML"),
         (
-            Answer(200, {b"content-type": XML, b"content-encoding": b"gzip"}, b""),
+            UpstreamResponse(200, {b"content-type": XML, b"content-encoding": b"gzip"}, b""),
             Reason.UPSTREAM_INVALID,
             "compressed",
         ),
         (
-            Answer(200, {b"content-type": b"text/xml; charset=\r\nx"}, b""),
+            UpstreamResponse(200, {b"content-type": b"text/xml; charset=\r\nx"}, b""),
             Reason.UPSTREAM_INVALID,
             "other than XML",
         ),
     ],
 )
-def test_answers_that_are_none(answer: Answer, reason: Reason, said: str) -> None:
+def test_answers_that_are_none(answer: UpstreamResponse, reason: Reason, said: str) -> None:
     """What the upstream said instead of an answer is named, never passed on."""
     call = asked(PROCESSES, "supervisor.getState")
     with pytest.raises(Unavailable) as error:
@@ -310,7 +310,7 @@ def test_an_answer_is_passed_as_it_is(given_type: bytes, passed: bytes) -> None:
     reply = PROCESSES.answer(
         asked(PROCESSES, "supervisor.getState"),
         ALICE,
-        Answer(200, {b"content-type": given_type}, body),
+        UpstreamResponse(200, {b"content-type": given_type}, body),
     )
     assert (reply.status, reply.body, reply.content_type, reply.outcome) == (
         200,
@@ -325,7 +325,7 @@ def test_a_fault_of_the_upstream_is_recorded_as_one() -> None:
     reply = PROCESSES.answer(
         asked(PROCESSES, "supervisor.getState"),
         ALICE,
-        Answer(200, {b"content-type": XML}, encode_fault(10, "BAD_NAME")),
+        UpstreamResponse(200, {b"content-type": XML}, encode_fault(10, "BAD_NAME")),
     )
     assert (read(reply), reply.outcome) == (Fault(10, "BAD_NAME"), "fault")
 
@@ -404,7 +404,7 @@ def test_every_method_of_luigid_by_position_by_name_and_as_json_is_one_call(name
         assert asked(TASKS, name, *args.values()) == api
 
 
-def sent_to_luigid(outbound: Outbound) -> Any:
+def sent_to_luigid(outbound: UpstreamRequest) -> Any:
     """The arguments that luigid will read in a call."""
     [data] = parse_qs(outbound.body.decode(), strict_parsing=True)["data"]
     return json.loads(data)
@@ -482,10 +482,10 @@ def test_luigids_json_is_one_document_however_it_arrives(cuts: list[int], repeat
         parts.append(rest[:cut])
         rest = rest[cut:]
     call = asked(TASKS, "task_list")
-    streamed = TASKS.answer(call, ALICE, Answer(200, JSON, stream=Parts([*parts, rest])))
+    streamed = TASKS.answer(call, ALICE, UpstreamResponse(200, JSON, stream=Parts([*parts, rest])))
     assert (streamed.length, streamed.body) == (None, b"")
     document = asyncio.run(whole(streamed))
-    assert document == TASKS.answer(call, ALICE, Answer(200, JSON, body)).body
+    assert document == TASKS.answer(call, ALICE, UpstreamResponse(200, JSON, body)).body
     assert decode_response(document) == value
 
 
@@ -499,16 +499,20 @@ def test_broken_json_is_never_passed_as_whole(body: bytes) -> None:
     """
     call = asked(TASKS, "task_list")
     with pytest.raises(Unavailable) as error:
-        TASKS.answer(call, ALICE, Answer(200, JSON, body))
+        TASKS.answer(call, ALICE, UpstreamResponse(200, JSON, body))
     assert error.value.reason is Reason.UPSTREAM_INVALID
     with pytest.raises(Unavailable):
-        asyncio.run(whole(TASKS.answer(call, ALICE, Answer(200, JSON, stream=Parts([body])))))
+        asyncio.run(
+            whole(TASKS.answer(call, ALICE, UpstreamResponse(200, JSON, stream=Parts([body]))))
+        )
 
 
 async def test_a_transcoded_stream_that_is_left_leaves_its_upstream() -> None:
     """Giving it up gives up what it reads from, and it has no further part."""
     source = Parts([b'{"response": [1, ', b"2]}"])
-    stream = TASKS.answer(asked(TASKS, "task_list"), ALICE, Answer(200, JSON, stream=source)).stream
+    stream = TASKS.answer(
+        asked(TASKS, "task_list"), ALICE, UpstreamResponse(200, JSON, stream=source)
+    ).stream
     assert stream is not None
     assert (await stream.__anext__()).startswith(b"<?xml")
     await stream.aclose()
@@ -576,24 +580,24 @@ async def test_inner_answers_share_their_room() -> None:
     """
     body = encode_response("x" * 1000)
     room = Room(2 * len(body) + 10)
-    assert await PROCESSES.value(Reply(200, body), room) == "x" * 1000
+    assert await PROCESSES.value(Response(200, body), room) == "x" * 1000
     assert (
-        await PROCESSES.value(Reply(200, stream=Parts([body[:500], body[500:]])), room)
+        await PROCESSES.value(Response(200, stream=Parts([body[:500], body[500:]])), room)
         == "x" * 1000
     )
     assert room.left == 10
-    for reply in (Reply(200, body), Reply(200, stream=Parts([body, body]))):
+    for reply in (Response(200, body), Response(200, stream=Parts([body, body]))):
         with pytest.raises(Rejected) as error:
             await PROCESSES.value(reply, room)
         assert error.value.reason is Reason.CALL_TOO_COMPLEX
-    assert await PROCESSES.value(Reply(200, encode_fault(10, "x")), Room()) == Fault(10, "x")
+    assert await PROCESSES.value(Response(200, encode_fault(10, "x")), Room()) == Fault(10, "x")
 
 
 async def test_inner_answers_that_cannot_be_read_are_refused() -> None:
     """An upstream's odd document passes alone, but cannot become part of the gate's own."""
     for reply in (
-        Reply(200, b"<html>"),
-        Reply(200, stream=Parts([b"<"], Unavailable(Reason.UPSTREAM_CLOSED))),
+        Response(200, b"<html>"),
+        Response(200, stream=Parts([b"<"], Unavailable(Reason.UPSTREAM_CLOSED))),
     ):
         with pytest.raises(Unavailable):
             await PROCESSES.value(reply, Room())
@@ -640,7 +644,7 @@ def test_every_reason_is_told_in_the_callers_protocol(dialect: RpcDialect, reaso
     refusal = of_error(Rejected(reason, "detail"), "REF")
     reply = dialect.refuse(refusal)
     headers = dict(reply.headers)
-    if ABOUT[reason].status == 401:
+    if REASONS[reason].status == 401:
         assert (reply.status, b"Basic" in headers[b"www-authenticate"]) == (401, True)
     elif reason is Reason.VERB_NOT_ALLOWED:
         assert (reply.status, headers[b"allow"]) == (405, b"POST")
@@ -649,7 +653,7 @@ def test_every_reason_is_told_in_the_callers_protocol(dialect: RpcDialect, reaso
         assert isinstance(fault, Fault)
         assert fault.text == refusal.line
         assert f"[{reason}, ref REF]" in fault.text
-        assert fault.code in (ABOUT[reason].status, -32700, -32600, -32602)
+        assert fault.code in (REASONS[reason].status, -32700, -32600, -32602)
 
 
 def test_codes_of_calls_that_are_wrong_in_themselves() -> None:
@@ -675,7 +679,7 @@ def test_retry_after_is_a_header_of_the_fault() -> None:
 
 def disabled(reason: Reason) -> Refusal:
     """A refusal of get_work."""
-    return Refusal(reason, ABOUT[reason].status, "line", "remedy", "REF", method="get_work")
+    return Refusal(reason, REASONS[reason].status, "line", "remedy", "REF", method="get_work")
 
 
 @pytest.mark.parametrize("reason", [Reason.NO_POLICY_ALLOWS, Reason.DRAINING])
@@ -687,4 +691,4 @@ def test_a_denied_get_work_is_luigids_own_answer(reason: Reason) -> None:
     assert read(TASKS.bundle([disabled(reason)])) == [[DISABLED]]
     assert isinstance(read(PROCESSES.refuse(disabled(reason))), Fault)
     results: Any = read(PROCESSES.bundle([disabled(reason)]))
-    assert results[0]["faultCode"] == ABOUT[reason].status
+    assert results[0]["faultCode"] == REASONS[reason].status
