@@ -20,8 +20,8 @@ class ReasonInfo:
     """
 
     status: int
-    meaning: str
-    remedy: str
+    summary: str
+    hint: str
 
 
 REASONS: dict[Reason, ReasonInfo] = {
@@ -56,7 +56,7 @@ REASONS: dict[Reason, ReasonInfo] = {
         "No upstream serves this path.",
         "Check the URL's path against the prefixes in the settings.",
     ),
-    Reason.VERB_NOT_ALLOWED: ReasonInfo(
+    Reason.METHOD_NOT_ALLOWED: ReasonInfo(
         405, "This HTTP method is not served on this path.", "Use GET or POST as the protocol asks."
     ),
     Reason.NO_CREDENTIAL: ReasonInfo(
@@ -242,9 +242,9 @@ class Problem:
     upstreams[0].url``), what, and the mend.
     """
 
-    place: str
-    what: str
-    remedy: str
+    location: str
+    message: str
+    hint: str
 
 
 class ConfigError(Exception):
@@ -254,5 +254,5 @@ class ConfigError(Exception):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         """Take at least one problem."""
-        super().__init__("; ".join(f"{p.place}: {p.what}" for p in problems))
+        super().__init__("; ".join(f"{p.location}: {p.message}" for p in problems))
         self.problems = tuple(problems)

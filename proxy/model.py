@@ -47,7 +47,7 @@ class Reason(StrEnum):
     REQUEST_TIMEOUT = "request-timeout"
     TOO_MANY_CONNECTIONS = "too-many-connections"
     NOT_FOUND = "not-found"
-    VERB_NOT_ALLOWED = "verb-not-allowed"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
 
     # We do not know who is calling.
     NO_CREDENTIAL = "no-credential"
@@ -165,11 +165,11 @@ class Call:
     method: str
     permission: Permission
     args: Mapping[str, Value]
-    known: bool = True
+    in_catalog: bool = True
     task: str | None = None
-    secret: tuple[tuple[str, ...], ...] = ()
+    secret_paths: tuple[tuple[str, ...], ...] = ()
     heartbeat: str | None = None
-    others: tuple[str, ...] = ()
+    related_tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,8 @@ class Receipt:
     """
 
     call_id: str
-    sequence: int
-    started: int
+    seq: int
+    decided_at_ns: int
 
 
 @statically_frozen
@@ -213,20 +213,20 @@ class UpstreamRequest:
     shared out fairly by it. It is not sent.
     """
 
-    verb: Literal["GET", "POST", "HEAD"]
+    http_method: Literal["GET", "POST", "HEAD"]
     path: bytes
     content_type: bytes
     body: bytes
     accept_gzip: bool = False
-    effect: Literal["view", "alive", "act"] = "act"
+    kind: Literal["read", "heartbeat", "write"] = "write"
     cacheable: bool = False
-    whole: int = 65_536
-    viewer: str = ""
+    max_buffered: int = 65_536
+    fairness_key: str = ""
 
     @property
-    def retry_safe(self) -> bool:
+    def idempotent(self) -> bool:
         """Whether the call may be sent twice."""
-        return self.effect == "view"
+        return self.kind == "read"
 
 
 class Stream(Protocol):
@@ -293,11 +293,11 @@ class Request:
     """
 
     id: str
-    verb: str
+    http_method: str
     path: str
     query: str | None
     headers: Mapping[bytes, bytes]
     body: bytes
-    origin: Peer
+    peer: Peer
     received: int = 0
-    whole: bool = True
+    body_complete: bool = True

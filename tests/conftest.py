@@ -6,10 +6,12 @@ everything is meant to run. Every test runs twice, on the sources and on what my
 busy machine is no property of the code; under CI it tries the same examples every time.
 """
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 import proxy.gate.pipeline
@@ -62,3 +64,14 @@ def pytest_make_collect_report(
             f"{collector.nodeid} was skipped under CI=true, where every test has to run: {reason}"
         )
     return report
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """Put the process-wide set-up of logging back after each test."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = before
+    root.setLevel(level)

@@ -45,7 +45,7 @@ def test_the_table_of_reasons_is_the_codes_own() -> None:
     assert [len(row) for row in rows] == [4] * len(rows)
     assert set("".join(rows[1])) == {"-"}
     assert rows[2:] == [
-        [f"`{reason}`", str(about.status), about.meaning, about.remedy]
+        [f"`{reason}`", str(about.status), about.summary, about.hint]
         for reason, about in REASONS.items()
     ]
 

@@ -25,16 +25,9 @@ from proxy.audit.format.policy_snapshots import DIRECTORY as POLICY_SETS
 from proxy.audit.reading.reader import last_of_segment, parse, readable
 from proxy.audit.redaction.redactor import Json
 from proxy.audit.writing.compression import compress
-from proxy.audit.writing.disk import (
-    CHECKPOINT_SUFFIX,
-    SEGMENT_SUFFIX,
-    make_directory,
-    replace_durably,
-    segment_name,
-    segments,
-    sync_directory,
-)
+from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, segment_name, segments
 from proxy.audit.writing.keys import PUBLIC_KEYS
+from proxy.common.durable_files import make_directory, replace_atomically, sync_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +103,7 @@ def copy(planned: Plan, to: Path) -> list[Path]:
         if file.exists()
         for line in file.read_bytes().splitlines()
     ]
-    replace_durably(to / PUBLIC_KEYS, b"".join(line + b"\n" for line in dict.fromkeys(keys)))
+    replace_atomically(to / PUBLIC_KEYS, b"".join(line + b"\n" for line in dict.fromkeys(keys)))
     for kept in sorted((source.parent / POLICY_SETS).glob("*.json")):
         make_directory(to / POLICY_SETS)
         _copy(kept, to / POLICY_SETS / kept.name)

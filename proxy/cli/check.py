@@ -67,7 +67,7 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
             problems += asyncio.run(ask(config.name, tables["issuers"], tables["upstreams"]))
     if as_json:
         rows = [
-            {"place": problem.place, "what": problem.what, "remedy": problem.remedy}
+            {"place": problem.location, "what": problem.message, "remedy": problem.hint}
             for problem in problems
         ]
         print(json.dumps({"ok": not problems, "problems": rows}, indent=2))
@@ -111,7 +111,7 @@ def _tried(place: str, load: Any) -> Iterator[Problem]:
         load()
     except ConfigError as error:
         yield from (
-            Problem(place, f"{problem.place} {problem.what}", problem.remedy)
+            Problem(place, f"{problem.location} {problem.message}", problem.hint)
             for problem in error.problems
         )
 

@@ -13,6 +13,6 @@ def print_problems(problems: Sequence[Problem], stream: TextIO | None = None) ->
     """Print `problems` in the order they were found; to standard error unless told otherwise."""
     stream = stream or sys.stderr
     for problem in problems:
-        print(f"{problem.place}: {problem.what}\n    {problem.remedy}", file=stream)
+        print(f"{problem.location}: {problem.message}\n    {problem.hint}", file=stream)
     if len(problems) > 1:
         print(f"{len(problems)} problems", file=stream)

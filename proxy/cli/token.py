@@ -4,7 +4,6 @@ A token goes to standard output and nothing else does, or into a file that only 
 Everything that went wrong is one line on standard error that says what to do.
 """
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from proxy.common.durable_files import write_atomically
+from proxy.common.durable_files import replace_atomically
+from proxy.common.durations import parse_duration
 from proxy.errors import ConfigError
 from proxy.identity.local_issuer import LocalIssuer
 
@@ -20,7 +20,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Issue tokens of the local issuer, and rotate its keys."
 )
 
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 Config = Annotated[
     Path,
@@ -67,7 +66,7 @@ def issue(
         if out is None:
             sys.stdout.write(token + "\n")
         else:
-            write_atomically(out, token.encode("ascii") + b"\n", 0o600)
+            replace_atomically(out, token.encode("ascii") + b"\n", 0o600)
     except ValueError as error:
         _fail(str(error))
     except ConfigError as error:
@@ -109,18 +108,18 @@ def _issuer(config: Path, directory: Path | None) -> LocalIssuer:
 
 
 def _lifetime(text: str) -> int:
-    """The seconds in ``90s``, ``15m``, ``1h`` or ``7d``."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    if match is None:
-        _fail("--ttl is a number and a unit: 90s, 15m, 1h or 7d.")
-    return int(match[1]) * _SECONDS[match[2]]
+    """Return the seconds in ``90s``, ``15m``, ``1h`` or ``7d``."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        _fail(f"--ttl: {error}.")
 
 
 def _fail_config(error: ConfigError) -> NoReturn:
     """One line a problem, each with its remedy."""
     _fail(
         "; ".join(
-            f"{problem.place}: {problem.what}. {problem.remedy}" for problem in error.problems
+            f"{problem.location}: {problem.message}. {problem.hint}" for problem in error.problems
         )
     )
 

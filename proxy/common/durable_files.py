@@ -1,10 +1,9 @@
-"""Writing small files that hold keys and tokens, so that a crash leaves the old content or the new,
-never a part.
+"""Small files written so that a crash leaves the old content or the new one, never a part.
 
-Implements write, fsync, rename, fsync of the directory: the first fsync keeps the name from
-pointing to bytes that are not there yet, the second makes the name itself durable. A file is
-created with its final mode under a name of its own, so nobody can open it while it is wider, and no
-symbolic link planted under the target's name is followed.
+Implements write, fsync, rename, fsync of the directory. The first fsync keeps the name from
+pointing to bytes that are not on disk yet; the second makes the name itself durable. A file gets
+its final mode when it is created, under a random name, so it is never open to more readers than it
+should be, and a symbolic link planted under the target's name is not followed.
 """
 
 import contextlib
@@ -12,34 +11,78 @@ import os
 import secrets
 from pathlib import Path
 
+from proxy.errors import ConfigError, Problem
+
 TEMPORARY_GLOB = ".*.partial"
-"""What a crash can leave behind in the directory."""
+"""Matches what a crash can leave behind in the directory."""
 
 
-def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Replace the file at `path` by one with `data` and the permission bits `mode`, durably. Raises
-    `OSError`.
+def replace_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace the file at `path` by one with `data` and the permission bits `mode`, durably.
 
-    Root gives the file to the owner of the directory, so that a service can go on where its
-    administrator began.
+    Root gives the file to the owner of the directory, so that a service can use what its
+    administrator made.
+
+    Raises:
+        OSError: the file was not replaced.
+
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    file = os.open(
-        partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode
-    )
+    partial = _write_partial(path, data, mode)
     try:
-        with open(file, "wb") as stream:  # noqa: PTH123  (a descriptor, which Path cannot open)
-            os.fchmod(file, mode)  # the umask may have taken bits away
-            give_to_owner_of(path.parent, file)
-            stream.write(data)
-            stream.flush()
-            os.fsync(file)
         partial.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
     sync_directory(path.parent)
+
+
+def create_once(path: Path, data: bytes, mode: int = 0o600) -> bytes:
+    """Create a file with `data` unless it exists, durably; return what the file holds then.
+
+    Of several processes that race, one wins and all return its content.
+
+    Raises:
+        OSError: the file neither existed nor was created.
+
+    """
+    partial = _write_partial(path, data, mode)
+    try:
+        # A link fails if the name is taken; a rename would replace the other process's file.
+        os.link(partial, path)
+    except FileExistsError:
+        return path.read_bytes()
+    finally:
+        partial.unlink()
+    sync_directory(path.parent)
+    return data
+
+
+def read_private(path: Path) -> bytes:
+    """Return the content of a key file.
+
+    Raises:
+        ConfigError: another user could read it.
+        OSError: it cannot be read.
+
+    """
+    if path.stat().st_mode & 0o077:
+        problem = Problem(
+            str(path), "can be read by users other than its owner", f"Run: chmod 600 {path}"
+        )
+        raise ConfigError([problem])
+    return path.read_bytes()
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory (0700) and its missing parents, durably; one that exists is left alone."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for new in reversed(missing):
+        new.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(new.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -52,7 +95,26 @@ def sync_directory(path: Path) -> None:
 
 
 def give_to_owner_of(directory: Path, file: int) -> None:
-    """As root, give the open `file` to whom `directory` belongs to."""
+    """As root, give the open `file` to the owner of `directory`."""
     if os.geteuid() == 0:
         owner = directory.stat()
         os.fchown(file, owner.st_uid, owner.st_gid)
+
+
+def _write_partial(path: Path, data: bytes, mode: int) -> Path:
+    """Write `data` durably to a temporary file beside `path`, and return where."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(partial, flags, mode)
+    try:
+        with open(file, "wb") as stream:  # noqa: PTH123  (a descriptor, which Path cannot open)
+            os.fchmod(file, mode)  # the umask may have taken bits away
+            give_to_owner_of(path.parent, file)
+            stream.write(data)
+            stream.flush()
+            os.fsync(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    return partial

@@ -32,7 +32,7 @@ class Probes:
         """The reply to `request`. Never raises. Not a coroutine of its own: calls pass through here
         too.
         """
-        if request.path.startswith("/-/") and request.verb in ("GET", "HEAD"):
+        if request.path.startswith("/-/") and request.http_method in ("GET", "HEAD"):
             if request.path == "/-/healthz":
                 return _said(200, b"ok\n")
             if request.path == "/-/readyz":

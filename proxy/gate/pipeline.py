@@ -131,7 +131,7 @@ class Gate:
             if dialect is None:
                 raise Rejected(Reason.NOT_FOUND)
             principal = self._remembered(request) or await self._identify(request)
-            if not request.whole:
+            if not request.body_complete:
                 if not principal.roles:
                     # whatever it asks is denied: not worth reading 16 MiB for
                     raise Rejected(Reason.NO_ROLE)
@@ -148,7 +148,7 @@ class Gate:
             [receipt] = await self._journal.decide(
                 request.id,
                 principal,
-                request.origin,
+                request.peer,
                 [(call, decision)],
                 monotonic_ns(),
                 heartbeat=call.heartbeat,
@@ -242,8 +242,8 @@ class Gate:
                 )
             else:
                 outbound = dialect.encode(call, principal, request)
-                if outbound.effect == "view":
-                    outbound = replace(outbound, viewer=principal.name)
+                if outbound.kind == "read":
+                    outbound = replace(outbound, fairness_key=principal.name)
                 answer = await route.leg.forward(receipt, outbound)
                 reply = dialect.answer(call, principal, answer)
         except Exception as error:
@@ -302,9 +302,7 @@ class Gate:
             (item, self._decide(principal, item)) for item in bundle.items if isinstance(item, Call)
         ]
         receipts = (
-            await self._journal.decide(
-                request.id, principal, request.origin, decided, monotonic_ns()
-            )
+            await self._journal.decide(request.id, principal, request.peer, decided, monotonic_ns())
             if decided
             else []
         )
@@ -312,7 +310,7 @@ class Gate:
         results: list[Value | Fault | Refusal] = []
         for item in bundle.items:
             if isinstance(item, Rejected):
-                self._note(request.id, request.origin, item, principal, route.name)
+                self._note(request.id, request.peer, item, principal, route.name)
                 results.append(of_error(item, request.id))
                 continue
             (call, decision), receipt = next(rows)
@@ -353,7 +351,7 @@ class Gate:
     # -- records
 
     def _complete(self, receipt: Receipt, outcome: str, status: int, sent: int) -> None:
-        duration = monotonic_ns() - receipt.started
+        duration = monotonic_ns() - receipt.decided_at_ns
         self._meter.completed(duration / 1e9, outcome)
         self._journal.completed(
             receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000
@@ -367,7 +365,7 @@ class Gate:
         upstream: str | None,
         speak: Callable[[Refusal], Response],
     ) -> Response:
-        self._note(request.id, request.origin, error, principal, upstream)
+        self._note(request.id, request.peer, error, principal, upstream)
         return speak(of_error(error, request.id))
 
     def _note(

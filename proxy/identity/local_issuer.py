@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from proxy.common.durable_files import TEMPORARY_GLOB, give_to_owner_of, write_atomically
+from proxy.common.durable_files import TEMPORARY_GLOB, give_to_owner_of, replace_atomically
 from proxy.errors import ConfigError, Problem
 from proxy.identity.credentials import TOKEN_LIMIT
 from proxy.identity.encoding import json_object, printable, unpadded
@@ -341,4 +341,4 @@ def _write_if_changed(path: Path, document: object, mode: int) -> None:
             return
     except FileNotFoundError:
         pass
-    write_atomically(path, data, mode)
+    replace_atomically(path, data, mode)

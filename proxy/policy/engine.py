@@ -138,12 +138,12 @@ class PolicySet:
         """
         upstream = self._plans.get(call.upstream)
         plan = None if upstream is None else upstream.get(call.method)
-        if plan is None or not call.known:
+        if plan is None or not call.in_catalog:
             return self._unknown_method
         if not principal.roles:
             return self._no_role
         decision = self._decide_one(principal, call, call.task, plan)
-        if call.others and decision.allowed and plan.task_view is not None:
+        if call.related_tasks and decision.allowed and plan.task_view is not None:
             return self._decide_others(principal, call, plan, plan.task_view, decision)
         return decision
 
@@ -185,9 +185,9 @@ class PolicySet:
         """
         seen = set() if call.task is None else {view_of(call.task)}
         # most often they are all of the kind of the call's own
-        if seen.issuperset(map(view_of, call.others)):
+        if seen.issuperset(map(view_of, call.related_tasks)):
             return decision
-        for task in call.others:
+        for task in call.related_tasks:
             view = view_of(task)
             if view not in seen:
                 if len(seen) >= MAX_VIEWS:
@@ -230,13 +230,13 @@ class PolicySet:
         counts = []
         for call in calls:
             plan = self._plans.get(call.upstream, {}).get(call.method)
-            if plan is None or not call.known:
+            if plan is None or not call.in_catalog:
                 decisions.append(self._unknown_method)
             elif not principal.roles:
                 decisions.append(self._no_role)
             else:
                 decisions.append(self._error)  # until Cedar says otherwise
-                tasks = (call.task, *call.others)
+                tasks = (call.task, *call.related_tasks)
                 requests += [
                     _request(principal, call, task, plan.action, (TASK, *plan.action.args))
                     for task in tasks

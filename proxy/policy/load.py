@@ -309,7 +309,7 @@ def _validate(policies: Sequence[Policy], schema: str) -> list[Problem]:
             )
         )
     return sorted(
-        problems, key=lambda problem: (problem.place.partition(":")[0], _line(problem.place))
+        problems, key=lambda problem: (problem.location.partition(":")[0], _line(problem.location))
     )
 
 

@@ -32,8 +32,8 @@ class Refusal:
 
     reason: Reason
     status: int
-    line: str
-    remedy: str
+    message: str
+    hint: str
     ref: str
     retry_after: int | None = None
     method: str = ""
@@ -50,13 +50,13 @@ def of_error(error: Rejected, ref: str) -> Refusal:
     """The refusal of a request that never became a call, or of a call that could not be served."""
     about = REASONS[error.reason]
     detail = f" {printable(error.detail, 200)}." if error.detail else ""
-    line = f"callgate: {about.meaning}{detail} [{error.reason}, ref {ref}]"
+    line = f"callgate: {about.summary}{detail} [{error.reason}, ref {ref}]"
     wait = (
         _RETRY_SECONDS
         if error.retry_after is None and error.reason in _PASSING
         else error.retry_after
     )
-    return Refusal(error.reason, about.status, line, about.remedy, ref, wait)
+    return Refusal(error.reason, about.status, line, about.hint, ref, wait)
 
 
 def of_decision(principal: Principal, call: Call, decision: Decision, ref: str) -> Refusal:
@@ -65,4 +65,4 @@ def of_decision(principal: Principal, call: Call, decision: Decision, ref: str) 
     roles = ", ".join(principal.roles) or "no role"
     who = f"{printable(principal.subject)} ({printable(roles)})"
     line = f"callgate: {who} may not {printable(call.method, 255)} {call.upstream} [{decision.reason}, ref {ref}]"
-    return Refusal(decision.reason, about.status, line, about.remedy, ref, method=call.method)
+    return Refusal(decision.reason, about.status, line, about.hint, ref, method=call.method)

@@ -353,9 +353,9 @@ async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> 
                 for problem in error.problems:
                     _log.error(
                         "certificate not reloaded",
-                        place=problem.place,
-                        what=problem.what,
-                        remedy=problem.remedy,
+                        place=problem.location,
+                        what=problem.message,
+                        remedy=problem.hint,
                     )
         if journal.failure != failing:
             failing = journal.failure

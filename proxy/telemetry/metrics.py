@@ -159,7 +159,7 @@ class MetricsListener:
 
     async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Response:
         """The numbers, at ``GET /metrics`` only."""
-        if request.path != "/metrics" or request.verb not in ("GET", "HEAD"):
+        if request.path != "/metrics" or request.http_method not in ("GET", "HEAD"):
             return Response(404, b"not found\n", b"text/plain")
         return Response(200, generate_latest(self._registry), _TEXT)
 

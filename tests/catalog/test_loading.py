@@ -149,7 +149,7 @@ def test_every_problem_of_a_catalog_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_catalog(path)
     places = {
-        problem.place.removeprefix("policies/catalogs/odd.toml: ")
+        problem.location.removeprefix("policies/catalogs/odd.toml: ")
         for problem in caught.value.problems
     }
     assert places == {
@@ -158,7 +158,7 @@ def test_every_problem_of_a_catalog_is_reported_at_once(tmp_path: Path) -> None:
         "methods.b.help", "methods.b.extra", "methods.b.starts_with",
         "methods.no good",
     }  # fmt: skip
-    assert all(problem.what and problem.remedy for problem in caught.value.problems)
+    assert all(problem.message and problem.hint for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize("text", [b"name = ", b"\xff\xfe", b'name = "x"\nprotocol = "luigi"\n'])

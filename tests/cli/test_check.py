@@ -226,10 +226,10 @@ def test_what_is_open_to_others_is_named_with_its_mend(
     path = every_file / name
     path.chmod(mode)
     (problem,) = open_to_others(file, tables)
-    assert Path(problem.place) == path
-    assert f"(mode {mode:04o})" in problem.what
-    assert problem.remedy == f"Run: {mend} {shlex.quote(problem.place)}"
-    subprocess.run(shlex.split(problem.remedy.removeprefix("Run: ")), check=True)
+    assert Path(problem.location) == path
+    assert f"(mode {mode:04o})" in problem.message
+    assert problem.hint == f"Run: {mend} {shlex.quote(problem.location)}"
+    subprocess.run(shlex.split(problem.hint.removeprefix("Run: ")), check=True)
     assert not list(open_to_others(file, tables))
     with pytest.raises(ConfigError) as refused:
         path.chmod(mode)

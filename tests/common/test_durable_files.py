@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.common.durable_files import TEMPORARY_GLOB, write_atomically
+from proxy.common.durable_files import TEMPORARY_GLOB, replace_atomically
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
@@ -16,7 +16,7 @@ def test_a_file_is_replaced_with_its_mode(tmp_path: Path, mode: int) -> None:
     path.write_text("old")
     before = os.umask(0o077)
     try:
-        write_atomically(path, b"new", mode)
+        replace_atomically(path, b"new", mode)
     finally:
         os.umask(before)
     assert path.read_bytes() == b"new"
@@ -30,7 +30,7 @@ def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
     victim.write_text("old")
     path = tmp_path / "a.json"
     path.symlink_to(victim)
-    write_atomically(path, b"new", 0o600)
+    replace_atomically(path, b"new", 0o600)
     assert victim.read_text() == "old" and not path.is_symlink() and path.read_bytes() == b"new"
 
 
@@ -47,6 +47,6 @@ def test_a_failure_leaves_the_old_content(
     path.write_text("old")
     monkeypatch.setattr(os, fails, fail)
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new", 0o600)
+        replace_atomically(path, b"new", 0o600)
     assert path.read_text() == "old"
     assert list(tmp_path.glob(TEMPORARY_GLOB)) == []

@@ -143,7 +143,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         key = 1
         """,
     )
-    places = [problem.place.partition(": ")[2] for problem in found]
+    places = [problem.location.partition(": ")[2] for problem in found]
     assert places == [
         "elsewhere",
         "listen.port",
@@ -155,7 +155,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "upstreams[1].name",
         "upstreams[1].prefix",
     ]
-    assert all(problem.remedy for problem in found)
+    assert all(problem.hint for problem in found)
 
 
 @pytest.mark.parametrize(
@@ -188,17 +188,17 @@ def test_a_wrong_value_is_named_by_its_key(
     found = [
         problem
         for problem in problems(tmp_path, f"{line}\n{rest}")
-        if problem.place == f"callgate.toml: {place}"
+        if problem.location == f"callgate.toml: {place}"
     ]
     assert found, "the key is not named"
-    assert says in found[0].what
+    assert says in found[0].message
 
 
 def test_an_unknown_key_is_an_error_with_the_likely_meaning(tmp_path: Path) -> None:
     """A misspelt key would otherwise leave its default in force, and nobody would know."""
     problem = only(tmp_path, LEAST + "[limits]\nbody_byte = 5\n")
-    assert problem.place == "callgate.toml: limits.body_byte"
-    assert problem.remedy == "Did you mean body_bytes?"
+    assert problem.location == "callgate.toml: limits.body_byte"
+    assert problem.hint == "Did you mean body_bytes?"
 
 
 def test_an_unknown_key_in_a_row_is_named_with_the_row(tmp_path: Path) -> None:
@@ -206,15 +206,15 @@ def test_an_unknown_key_in_a_row_is_named_with_the_row(tmp_path: Path) -> None:
     problem = only(
         tmp_path, LEAST.replace('protocol = "luigi"', 'protocol = "luigi"\nprefx = "/a"')
     )
-    assert problem.place == "callgate.toml: upstreams[0].prefx"
-    assert "prefix" in problem.remedy
+    assert problem.location == "callgate.toml: upstreams[0].prefx"
+    assert "prefix" in problem.hint
 
 
 def test_broken_toml_is_named_with_its_line(tmp_path: Path) -> None:
     """A syntax error stops the reading, so its line is all that can be told."""
     problem = only(tmp_path, "[listen]\nport = \n")
-    assert problem.place == "callgate.toml"
-    assert "line 2" in problem.what
+    assert problem.location == "callgate.toml"
+    assert "line 2" in problem.message
 
 
 def test_a_file_that_is_not_text_is_named_with_its_line(tmp_path: Path) -> None:
@@ -223,14 +223,14 @@ def test_a_file_that_is_not_text_is_named_with_its_line(tmp_path: Path) -> None:
     path.write_bytes(b"[listen]\n# \xe9\n")
     with pytest.raises(ConfigError) as caught:
         load_settings(path, {})
-    assert caught.value.problems[0].place == "callgate.toml:2"
+    assert caught.value.problems[0].location == "callgate.toml:2"
 
 
 def test_a_missing_settings_file_says_how_to_name_one(tmp_path: Path) -> None:
     """The first thing that goes wrong for a newcomer has its remedy."""
     with pytest.raises(ConfigError) as caught:
         load_settings(tmp_path / "absent.toml", {})
-    assert "--config" in caught.value.problems[0].remedy
+    assert "--config" in caught.value.problems[0].hint
 
 
 class TestSecrets:
@@ -243,13 +243,13 @@ class TestSecrets:
     def test_a_literal_is_refused_and_not_repeated(self, tmp_path: Path) -> None:
         """Settings end up in version control; the refusal must not carry the secret on into a log."""
         problem = only(tmp_path, self.with_authorization('"user:hunter2"'))
-        assert "must not stand in the settings" in problem.what
+        assert "must not stand in the settings" in problem.message
         assert "hunter2" not in repr(problem)
 
     def test_a_url_with_a_password_is_refused_and_not_repeated(self, tmp_path: Path) -> None:
         """User info in a URL is a literal secret too."""
         problem = only(tmp_path, LEAST.replace("http://127", "http://user:hunter2@127"))
-        assert problem.place.endswith("upstreams[0].url")
+        assert problem.location.endswith("upstreams[0].url")
         assert "hunter2" not in repr(problem)
 
     def test_a_secret_is_read_from_its_file_without_the_line_end(self, tmp_path: Path) -> None:
@@ -284,8 +284,8 @@ class TestSecrets:
         """A key that others can read is no secret; the remedy is the command to run."""
         path = secret_file(tmp_path, mode=mode)
         problem = only(tmp_path, self.with_authorization('{ file = "secret" }'))
-        assert f"{mode:04o}" in problem.what
-        assert problem.remedy == f"Run: chmod 600 {path}"
+        assert f"{mode:04o}" in problem.message
+        assert problem.hint == f"Run: chmod 600 {path}"
 
     @pytest.mark.parametrize(
         ("value", "says"),
@@ -305,12 +305,12 @@ class TestSecrets:
     ) -> None:
         """Each way of naming a secret wrongly is told apart."""
         secret_file(tmp_path)
-        assert says in only(tmp_path, self.with_authorization(value)).what
+        assert says in only(tmp_path, self.with_authorization(value)).message
 
     def test_an_empty_secret_is_refused(self, tmp_path: Path) -> None:
         """An empty password would be sent as if it were one."""
         secret_file(tmp_path, "\n")
-        assert "is empty" in only(tmp_path, self.with_authorization('{ file = "secret" }')).what
+        assert "is empty" in only(tmp_path, self.with_authorization('{ file = "secret" }')).message
 
 
 class TestTables:
@@ -319,7 +319,7 @@ class TestTables:
     def test_plain_http_never_leaves_the_machine(self, tmp_path: Path) -> None:
         """Tokens over plain HTTP on a network would be anybody's."""
         problem = only(tmp_path, LEAST.replace("plain_http", 'address = "0.0.0.0"\nplain_http'))
-        assert problem.place == "callgate.toml: listen.plain_http"
+        assert problem.location == "callgate.toml: listen.plain_http"
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
     def test_plain_http_is_allowed_on_loopback(self, tmp_path: Path, address: str) -> None:
@@ -331,7 +331,7 @@ class TestTables:
     def test_without_tls_plain_http_has_to_be_asked_for(self, tmp_path: Path) -> None:
         """Leaving [tls] out does not mean going without."""
         problem = only(tmp_path, LEAST.replace("plain_http = true", ""))
-        assert problem.place == "callgate.toml: tls"
+        assert problem.location == "callgate.toml: tls"
 
     def test_tls_and_plain_http_contradict_each_other(self, tmp_path: Path) -> None:
         """Which of the two was meant is not for the gate to guess."""
@@ -340,7 +340,7 @@ class TestTables:
             "contradicts"
             in only(
                 tmp_path, f'{LEAST}[tls]\ncertificate = "{path}"\nkey = {{ file = "{path}" }}\n'
-            ).what
+            ).message
         )
 
     @pytest.mark.parametrize(
@@ -375,9 +375,9 @@ class TestTables:
         without numbers, or without clients.
         """
         problem = only(tmp_path, LEAST.replace("[listen]\n", f"[listen]\n{listen}\n") + metrics)
-        assert problem.place == "callgate.toml: metrics.port"
-        assert says in problem.what
-        assert remedy in problem.remedy
+        assert problem.location == "callgate.toml: metrics.port"
+        assert says in problem.message
+        assert remedy in problem.hint
 
     @pytest.mark.parametrize(
         ("listen", "metrics"),
@@ -401,20 +401,20 @@ class TestTables:
         """Every address has the loopback ports too."""
         text = LEAST.replace("[listen]\n", '[listen]\nport = 9464\naddress = "0.0.0.0"\n')
         assert "metrics.port" in [
-            problem.place.removeprefix("callgate.toml: ") for problem in problems(tmp_path, text)
+            problem.location.removeprefix("callgate.toml: ") for problem in problems(tmp_path, text)
         ]
 
     def test_somebody_has_to_be_able_to_sign_in(self, tmp_path: Path) -> None:
         """No issuer means nobody, and a gate for nobody is a mistake."""
         assert (
-            only(tmp_path, LEAST.replace('[local_issuer]\ndirectory = "issuer"', "")).place
+            only(tmp_path, LEAST.replace('[local_issuer]\ndirectory = "issuer"', "")).location
             == "callgate.toml: issuers"
         )
 
     def test_there_has_to_be_something_behind_the_gate(self, tmp_path: Path) -> None:
         """No upstream is a mistake too."""
         assert (
-            only(tmp_path, re.sub(r"\[\[upstreams\]\](\n[^\[].*)*", "", LEAST)).place
+            only(tmp_path, re.sub(r"\[\[upstreams\]\](\n[^\[].*)*", "", LEAST)).location
             == "callgate.toml: upstreams"
         )
 
@@ -434,13 +434,13 @@ class TestTables:
         each other's users.
         """
         rows = f'[[issuers]]\nname = "a"\nissuer = "https://a.example"\naudience = "x"\n[[issuers]]\n{issuer}\naudience = "x"\n'
-        assert only(tmp_path, LEAST + rows).place == f"callgate.toml: {place}"
+        assert only(tmp_path, LEAST + rows).location == f"callgate.toml: {place}"
 
     @pytest.mark.parametrize("name", ["Okta", "", "-a", "a_b", "a|b", "a" * 33, "a b", "ä", "a\\n"])
     def test_names_are_plain(self, tmp_path: Path, name: str) -> None:
         """Names stand in principals, policies and records, with | between the parts."""
         rows = f'[[issuers]]\nname = "{name}"\nissuer = "https://a.example"\naudience = "x"\n'
-        assert only(tmp_path, LEAST + rows).place == "callgate.toml: issuers[0].name"
+        assert only(tmp_path, LEAST + rows).location == "callgate.toml: issuers[0].name"
 
     def upstream(self, **keys: str) -> str:
         """The least settings with a second upstream."""
@@ -466,7 +466,8 @@ class TestTables:
     def test_an_xmlrpc_upstream_names_its_catalog(self, tmp_path: Path) -> None:
         """There is no catalog that fits every XML-RPC server."""
         assert (
-            only(tmp_path, self.upstream(catalog="")).place == "callgate.toml: upstreams[1].catalog"
+            only(tmp_path, self.upstream(catalog="")).location
+            == "callgate.toml: upstreams[1].catalog"
         )
 
     @pytest.mark.parametrize(
@@ -491,7 +492,7 @@ class TestTables:
         gate's own.
         """
         assert (
-            only(tmp_path, self.upstream(prefix=prefix)).place
+            only(tmp_path, self.upstream(prefix=prefix)).location
             == "callgate.toml: upstreams[1].prefix"
         )
 
@@ -503,7 +504,7 @@ class TestTables:
             only(
                 tmp_path,
                 LEAST.replace('directory = "audit"', 'directory = "audit"\nname = "operator"'),
-            ).place
+            ).location
             == "callgate.toml: audit.name"
         )
 
@@ -512,7 +513,7 @@ class TestTables:
         self, tmp_path: Path, prefix: str
     ) -> None:
         """A second upstream at /api would take the calls of the luigi at /."""
-        assert "would hide" in only(tmp_path, self.upstream(prefix=prefix)).what
+        assert "would hide" in only(tmp_path, self.upstream(prefix=prefix)).message
 
     @pytest.mark.parametrize(
         "url",
@@ -536,7 +537,7 @@ class TestTables:
     )
     def test_an_upstream_is_one_place_in_one_spelling(self, tmp_path: Path, url: str) -> None:
         """A URL that two parsers could read differently is refused."""
-        assert only(tmp_path, self.upstream(url=url)).place == "callgate.toml: upstreams[1].url"
+        assert only(tmp_path, self.upstream(url=url)).location == "callgate.toml: upstreams[1].url"
 
     def test_an_upstream_can_be_a_unix_socket(self, tmp_path: Path) -> None:
         """The best place for a scheduler without access control of its own."""
@@ -548,7 +549,7 @@ class TestTables:
         """Half of a pair, or a pair on plain HTTP, would silently do nothing."""
         secret_file(tmp_path)
         found = problems(tmp_path, self.upstream(client_certificate="secret"))
-        assert [problem.place for problem in found] == [
+        assert [problem.location for problem in found] == [
             "callgate.toml: upstreams[1].client_certificate",
             "callgate.toml: upstreams[1].url",
         ]
@@ -589,7 +590,7 @@ class TestEnvironment:
     def test_a_bad_value_is_named_by_its_variable(self, tmp_path: Path) -> None:
         """Whoever set the variable has to look there, not into the file."""
         assert (
-            only(tmp_path, LEAST, {"CALLGATE__LISTEN__PORT": "high"}).place
+            only(tmp_path, LEAST, {"CALLGATE__LISTEN__PORT": "high"}).location
             == "environment: CALLGATE__LISTEN__PORT"
         )
 
@@ -605,14 +606,14 @@ class TestEnvironment:
     )
     def test_a_variable_that_names_nothing_is_an_error(self, tmp_path: Path, variable: str) -> None:
         """As with keys of the file: a misspelt override must not be ignored."""
-        assert [problem.place for problem in problems(tmp_path, LEAST, {variable: "1"})] == [
+        assert [problem.location for problem in problems(tmp_path, LEAST, {variable: "1"})] == [
             f"environment: {variable}"
         ]
 
     def test_a_secret_in_a_variable_is_a_literal_too(self, tmp_path: Path) -> None:
         """The rule holds wherever the value comes from: { env = … } is the way."""
         problem = only(tmp_path, LEAST, {"CALLGATE__UPSTREAMS__0__AUTHORIZATION": "user:hunter2"})
-        assert problem.place == "environment: CALLGATE__UPSTREAMS__0__AUTHORIZATION"
+        assert problem.location == "environment: CALLGATE__UPSTREAMS__0__AUTHORIZATION"
         assert "hunter2" not in repr(problem)
 
     def test_other_variables_are_left_alone(self, tmp_path: Path) -> None:
@@ -650,9 +651,9 @@ def test_any_tree_of_values_gives_settings_or_problems(
     """
     monkeypatch.setattr(tomllib, "loads", lambda _text: tree)
     for problem in problems(tmp_path, ""):
-        assert problem.place.startswith("callgate.toml: ")
-        assert problem.what
-        assert problem.remedy
+        assert problem.location.startswith("callgate.toml: ")
+        assert problem.message
+        assert problem.hint
 
 
 def test_the_example_shows_every_key() -> None:

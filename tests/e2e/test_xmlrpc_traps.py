@@ -800,7 +800,7 @@ def test_a_get_is_405_with_what_is_allowed(gate: Gate) -> None:
     assert (answer.status, answer.headers["allow"], answer.refused) == (
         405,
         "POST",
-        "verb-not-allowed",
+        "method-not-allowed",
     )
 
 

@@ -276,7 +276,7 @@ class TestListener:
         made.key.write_bytes(locked)
         with pytest.raises(ConfigError) as caught:
             server_context(made.certificate, made.key)
-        assert "pass phrase" in caught.value.problems[0].remedy
+        assert "pass phrase" in caught.value.problems[0].hint
 
     @pytest.mark.parametrize(
         "content",
@@ -287,7 +287,7 @@ class TestListener:
         made.certificate.write_bytes(content)
         with pytest.raises(ConfigError) as caught:
             server_context(made.certificate, made.key)
-        assert caught.value.problems[0].place == str(made.certificate)
+        assert caught.value.problems[0].location == str(made.certificate)
 
 
 class TestReload:
@@ -479,7 +479,7 @@ class TestUpstream:
         empty.write_text("")
         with pytest.raises(ConfigError) as caught:
             upstream_context(empty)
-        assert caught.value.problems[0].place == str(empty)
+        assert caught.value.problems[0].location == str(empty)
 
 
 class TestSelfSigned:

@@ -37,12 +37,12 @@ class Handler:
         the gate.
         """
         try:
-            body = request.body if request.whole else await read_body()
+            body = request.body if request.body_complete else await read_body()
         except Rejected as error:
-            self.answers.append((request.verb, error.status))
+            self.answers.append((request.http_method, error.status))
             return Response(error.status, error.reason.encode())
-        self.seen.append((request.verb, request.path, request.query, body))
-        self.answers.append((request.verb, 200))
+        self.seen.append((request.http_method, request.path, request.query, body))
+        self.answers.append((request.http_method, 200))
         return Response(200, b"%d" % len(body))
 
     def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:

@@ -47,7 +47,7 @@ def one(data: bytes) -> None:
         said = asked.body.decode("latin-1") if asked.body else asked.query or ""
         read_by_luigid = _as_luigid_reads(said)
         assert read_by_luigid.keys() == call.args.keys(), "luigid would read other arguments"
-        if call.known:
+        if call.in_catalog:
             _check_sent(call, asked)
 
 
@@ -68,7 +68,7 @@ def _as_luigid_reads(form: str) -> dict[str, Value]:
 
 def _check_sent(call: Call, asked: Request) -> None:
     """What luigid will read is what policy saw, but for the caller's mark on the worker's id."""
-    if not call.known:
+    if not call.in_catalog:
         return
     outbound = API.encode(call, ALICE, asked)
     expected: Mapping[str, Value] = call.args

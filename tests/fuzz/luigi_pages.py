@@ -20,7 +20,7 @@ def one(data: bytes) -> None:
     if asked is None:
         return
     call = read(PAGES.decode, asked, asked.path, ALICE)
-    if not isinstance(call, Call) or not call.known:
+    if not isinstance(call, Call) or not call.in_catalog:
         return
     outbound = PAGES.encode(call, ALICE, asked)
     assert SENT.fullmatch(outbound.path), "the path sent on is plain"
@@ -28,7 +28,7 @@ def one(data: bytes) -> None:
     parts = urlsplit(target)
     assert ".." not in unquote(parts.path).split("/"), "no part of the path leads up"
     assert "//" not in parts.path, "no part of the path is empty"
-    again = read(PAGES.decode, request(outbound.verb, target, {}, b""), parts.path, ALICE)
+    again = read(PAGES.decode, request(outbound.http_method, target, {}, b""), parts.path, ALICE)
     assert isinstance(again, Call), "what is sent on would be accepted"
     assert again.method == call.method, "and is the same page"
     assert typed(dict(again.args)) == typed({**call.args, "path": call.args["path"] or "/"}), (

@@ -7,10 +7,10 @@ from typing import Any
 from unittest.mock import patch
 
 from proxy.errors import Rejected, Unavailable
+from proxy.protocol.xmlrpc import codec
 from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc.codec import (
     Fault,
-    codec,
     decode_call,
     decode_response,
     encode_call,

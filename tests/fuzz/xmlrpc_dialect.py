@@ -35,7 +35,7 @@ def one(data: bytes) -> None:
         found = read(dialect.decode, asked, "/RPC2", ALICE)
         calls = found.items if isinstance(found, Bundle) else (found,)
         for call in calls:
-            if isinstance(call, Rejected) or not call.known:
+            if isinstance(call, Rejected) or not call.in_catalog:
                 continue
             if call.protocol == "callgate":
                 dialect.introspect(call, lambda method: method.permission == "view")

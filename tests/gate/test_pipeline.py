@@ -182,7 +182,7 @@ def held_up(bench: Bench, *effects: str) -> asyncio.Event:
 
     class SlowLeg(ScriptedLeg):
         async def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
-            if not effects or outbound.effect in effects:
+            if not effects or outbound.kind in effects:
                 await release.wait()
             return await leg.forward(receipt, outbound)
 
@@ -278,7 +278,11 @@ async def test_client_headers_and_credentials_stay_here(bench: Bench) -> None:
     token = bench.token("admin")
     await bench.ask("/api/pause", "admin", x_forwarded_user=b"root", if_none_match=b"x")
     [outbound] = bench.leg.sent
-    assert (outbound.verb, outbound.path, outbound.body) == ("POST", b"/api/pause", b"data={}")
+    assert (outbound.http_method, outbound.path, outbound.body) == (
+        "POST",
+        b"/api/pause",
+        b"data={}",
+    )
     await bench.journal.close()
     written = [item.raw for item in read_all(bench.audit)]
     assert written
@@ -468,7 +472,7 @@ async def test_the_leg_is_told_who_looks(bench: Bench) -> None:
     await bench.ask("/api/task_list", "viewer")
     await bench.ask("/api/pause", "admin")
     await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')
-    assert [(outbound.effect, outbound.viewer) for outbound in bench.leg.sent] == [
+    assert [(outbound.kind, outbound.fairness_key) for outbound in bench.leg.sent] == [
         ("view", "local|viewer-1"),
         ("act", ""),
         ("alive", ""),
@@ -667,7 +671,7 @@ async def test_large_body_waits_for_the_identity(bench: Bench) -> None:
         {b"host": b"x"},
         b"",
         Peer("127.0.0.1", 1, None, ""),
-        whole=False,
+        body_complete=False,
     )
     asked = []
 

@@ -198,7 +198,7 @@ def test_a_damaged_state_is_never_replaced(tmp_path: Path, damage: str) -> None:
     ):
         with pytest.raises(ConfigError) as refused:
             call()
-        assert "state.json" in refused.value.problems[0].place
+        assert "state.json" in refused.value.problems[0].location
     assert state.read_text() == damage
 
 
@@ -222,12 +222,12 @@ def test_open_permissions_are_refused(tmp_path: Path) -> None:
     (local.directory / "state.json").chmod(0o640)
     with pytest.raises(ConfigError) as refused:
         local.issue("a", [], 60, NOW)
-    assert "chmod 600" in refused.value.problems[0].remedy
+    assert "chmod 600" in refused.value.problems[0].hint
     (local.directory / "state.json").chmod(0o600)
     local.directory.chmod(0o770)
     with pytest.raises(ConfigError) as refused:
         local.issue("a", [], 60, NOW)
-    assert "chmod 700" in refused.value.problems[0].remedy
+    assert "chmod 700" in refused.value.problems[0].hint
 
 
 def test_a_full_disk_gives_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

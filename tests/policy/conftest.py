@@ -73,9 +73,9 @@ def call(catalogs: dict[str, Catalog]) -> Callable[..., Call]:
             method=method,
             permission=known.permission if known else "admin",
             args=args or {},
-            known=known is not None,
+            in_catalog=known is not None,
             task=task,
-            others=others,
+            related_tasks=others,
         )
 
     return make

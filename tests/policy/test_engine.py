@@ -87,7 +87,7 @@ def test_an_unknown_method_is_denied_whatever_the_policies_say(load: Load, call:
     policies = load('@id("all") permit (principal, action, resource);')
     assert policies.decide(who("admin"), call("eval")).reason is Reason.UNKNOWN_METHOD
     assert (
-        policies.decide(who("admin"), replace(call("pause"), known=False)).reason
+        policies.decide(who("admin"), replace(call("pause"), in_catalog=False)).reason
         is Reason.UNKNOWN_METHOD
     )
     assert (

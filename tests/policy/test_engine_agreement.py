@@ -210,7 +210,7 @@ def generated_call(dice: random.Random, upstream: str, catalog: Catalog, method:
         args,
         dice.random() > 0.01,
         task,
-        others=others,
+        related_tasks=others,
     )
 
 

@@ -25,8 +25,8 @@ def problems(directory: Path, catalogs: dict[str, Catalog]) -> list[tuple[str, s
     """Give the place and the text of every problem that the load reports."""
     with pytest.raises(ConfigError) as caught:
         load_policies(directory, catalogs)
-    assert all(problem.remedy for problem in caught.value.problems)
-    return [(problem.place, problem.what) for problem in caught.value.problems]
+    assert all(problem.hint for problem in caught.value.problems)
+    return [(problem.location, problem.message) for problem in caught.value.problems]
 
 
 def test_all_files_are_one_set(directory: Path, catalogs: dict[str, Catalog]) -> None:
@@ -211,9 +211,9 @@ def test_a_user_whom_no_issuer_can_name_is_told(
     (directory / "b.cedar").write_text(f'@id("x") {policy}')
     with pytest.raises(ConfigError) as caught:
         load_policies(directory, catalogs, groups_claims={"local": "groups"})
-    assert [(problem.place, problem.what[: len(what)]) for problem in caught.value.problems] == [
-        ("b.cedar:1", what)
-    ]
+    assert [
+        (problem.location, problem.message[: len(what)]) for problem in caught.value.problems
+    ] == [("b.cedar:1", what)]
     (directory / "b.cedar").write_text(
         '@id("x") forbid (principal == User::"local|locl|bob", action, resource);'
     )
@@ -241,7 +241,7 @@ def test_two_catalogs_of_one_name_are_refused(
     other = replace(next(iter(catalogs.values())), digest="0" * 64)
     with pytest.raises(ConfigError) as caught:
         load_policies(directory, {**catalogs, "other": other})
-    assert [problem.what for problem in caught.value.problems] == [
+    assert [problem.message for problem in caught.value.problems] == [
         f"two files have the name {other.name!r}"
     ]
 

@@ -173,9 +173,9 @@ def test_a_mistake_is_told_with_its_place(text: str, place: str, what: str) -> N
     with pytest.raises(ConfigError) as caught:
         parse_roles(text, {"a": "groups"})
     assert (f"roles.toml: {place}", True) in [
-        (problem.place, what in problem.what) for problem in caught.value.problems
+        (problem.location, what in problem.message) for problem in caught.value.problems
     ]
-    assert all(problem.remedy for problem in caught.value.problems)
+    assert all(problem.hint for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_catalogs_that_do_not_agree_are_refused(other: Method) -> None:
     with pytest.raises(ConfigError) as caught:
         actions_of([catalog("one", method("m", "view", ("a", "string"))), catalog("two", other)])
     (problem,) = caught.value.problems
-    assert problem.place == "catalogs/two.toml: methods.m"
-    assert "catalogs/one.toml" in problem.what
+    assert problem.location == "catalogs/two.toml: methods.m"
+    assert "catalogs/one.toml" in problem.message
 
 
 def test_a_method_cannot_have_the_name_of_a_class() -> None:

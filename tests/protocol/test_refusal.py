@@ -21,7 +21,7 @@ def denied(
         REASONS[reason].status,
         method,
     )
-    return refusal.line
+    return refusal.message
 
 
 def test_a_denial_says_who_may_not_do_what_where_and_why() -> None:
@@ -41,7 +41,7 @@ def test_every_reason_can_be_said_in_one_line(reason: Reason) -> None:
     """The meaning in the reason table fits a status line: ASCII, no control characters, not too
     long for any client.
     """
-    line = of_error(Rejected(reason, "x" * 200), "7Q2M").line
+    line = of_error(Rejected(reason, "x" * 200), "7Q2M").message
     assert line.isascii()
     assert line.isprintable()
     assert line.endswith(f" [{reason}, ref 7Q2M]")

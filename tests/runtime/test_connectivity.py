@@ -99,8 +99,8 @@ async def test_html_is_named_as_such(
 
     async with serving(page) as url:
         (problem,) = await problems_of(url, protocol)
-    assert f"answers HTML where {due} is due (status {status})" in problem.what
-    assert problem.place == "callgate.toml: upstreams[0].url"
+    assert f"answers HTML where {due} is due (status {status})" in problem.message
+    assert problem.location == "callgate.toml: upstreams[0].url"
 
 
 @pytest.mark.parametrize("protocol", ["luigi", "xmlrpc"])
@@ -113,7 +113,7 @@ async def test_an_answer_in_another_protocol_is_a_problem(protocol: str, body: b
 
     async with serving(other) as url:
         (problem,) = await problems_of(url, protocol)
-    assert "does not answer like a" in problem.what
+    assert "does not answer like a" in problem.message
 
 
 async def test_an_upstream_with_a_password_of_its_own() -> None:
@@ -126,7 +126,7 @@ async def test_an_upstream_with_a_password_of_its_own() -> None:
 
     async with serving(guarded) as url:
         (problem,) = await problems_of(url, "xmlrpc")
-        assert "authorization" in problem.remedy
+        assert "authorization" in problem.hint
         assert await problems_of(url, "xmlrpc", authorization=Secret("u:p", "the test")) == []
 
 
@@ -139,7 +139,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
     async with serving(away) as url:
         (problem,) = await problems_of(url)
-    assert "status 302" in problem.what
+    assert "status 302" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ async def test_a_redirect_is_not_followed() -> None:
 async def test_an_upstream_that_is_down_is_a_problem(url: str) -> None:
     """Whatever the kind of URL, one line says that nobody is there."""
     (problem,) = await problems_of(url)
-    assert "cannot be reached" in problem.what
+    assert "cannot be reached" in problem.message
 
 
 async def test_an_upstream_without_tls_at_an_https_url_is_told_as_that() -> None:
@@ -161,7 +161,7 @@ async def test_an_upstream_without_tls_at_an_https_url_is_told_as_that() -> None
 
     async with serving(luigid) as url:
         (problem,) = await problems_of(url.replace("http:", "https:"))
-    assert problem.what == "the upstream u cannot be reached: the TLS handshake failed"
+    assert problem.message == "the upstream u cannot be reached: the TLS handshake failed"
 
 
 async def test_an_https_upstream_is_verified(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ async def test_an_https_upstream_is_verified(tmp_path: Path) -> None:
     async with serving(luigid, certificates=tmp_path) as url:
         assert await problems_of(url, ca_file=made.ca) == []
         (problem,) = await problems_of(url)
-    assert "cannot be reached" in problem.what
+    assert "cannot be reached" in problem.message
 
 
 async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> None:
@@ -197,6 +197,6 @@ async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> No
         assert (
             await ask("callgate.toml", [issuer("https://127.0.0.1:1", jwks_file=made.ca)], []) == []
         )
-    assert "names another issuer" in wrong.what
-    assert "certificate" in unknown.what
-    assert unknown.place == "callgate.toml: issuers[1].issuer"
+    assert "names another issuer" in wrong.message
+    assert "certificate" in unknown.message
+    assert unknown.location == "callgate.toml: issuers[1].issuer"

@@ -68,5 +68,5 @@ def test_a_process_with_too_few_does_not_start(limits: list[int]) -> None:
     with pytest.raises(ConfigError) as caught:
         places_for_clients(10_000, [64])
     [problem] = caught.value.problems
-    assert "140 open files" in problem.what
-    assert "LimitNOFILE" in problem.remedy
+    assert "140 open files" in problem.message
+    assert "LimitNOFILE" in problem.hint

@@ -183,7 +183,7 @@ def test_an_order_is_taken_before_an_alarm() -> None:
     """However long a turn takes: the kernel gives SIGALRM before SIGTERM when both wait."""
     program = (
         "import os, signal\n"
-        "from proxy.edge import processes\n"
+        "from proxy.runtime import supervisor as processes\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, processes._WATCHED)\n"
         "for number in (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM): os.kill(os.getpid(), number)\n"
         "taken = [processes._next_signal(60) for _ in range(3)]\n"

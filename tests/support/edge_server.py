@@ -60,9 +60,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def echo(request: Request, read_body: ReadBody) -> Response:
     """Answer with what was understood: verb, target and body."""
-    body = request.body if request.whole else await read_body()
+    body = request.body if request.body_complete else await read_body()
     target = request.path if request.query is None else f"{request.path}?{request.query}"
-    return Response(200, f"{request.verb} {target} ".encode() + body, b"text/plain")
+    return Response(200, f"{request.http_method} {target} ".encode() + body, b"text/plain")
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Double:
         try:
             return await self.answer(request, read_body)
         except Rejected as error:
-            return self.refuse(request.id, request.origin, error)
+            return self.refuse(request.id, request.peer, error)
 
     def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
         """Record the refusal."""

@@ -14,7 +14,7 @@ from proxy.model import Receipt, UpstreamRequest, UpstreamResponse
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 VIEW = UpstreamRequest(
-    "POST", b"/api/task_list", b"application/x-www-form-urlencoded", b"data=%7B%7D", effect="view"
+    "POST", b"/api/task_list", b"application/x-www-form-urlencoded", b"data=%7B%7D", kind="read"
 )
 ACT = UpstreamRequest(
     "POST", b"/api/add_task", b"application/x-www-form-urlencoded", b"data=%7B%7D"

@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from proxy.audit.writing.disk import make_directory, replace_durably
+from proxy.common.durable_files import make_directory, replace_atomically
 
 DIRECTORY: Final = "policies"
 
@@ -30,7 +30,7 @@ def keep_policy_set(directory: Path, policy_hash: str, files: Mapping[str, str])
     if kept_policy_set(directory, policy_hash) != texts:
         make_directory(path.parent)
         kept = {"hash": policy_hash, "files": texts}
-        replace_durably(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
+        replace_atomically(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
     return digest(texts)
 
 

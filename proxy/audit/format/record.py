@@ -164,12 +164,16 @@ class Bodies:
         found = kept.get(id(decision))
         why = found[1] if found is not None else self._keep(decision, decision_json(decision))
         target = (
-            call.known
+            call.in_catalog
             and self._targets.get((call.upstream, call.protocol, call.method, call.permission))
         ) or self._target(call)
         task = call.task
         about = b"" if task is None else b',"task":' + orjson.dumps(self._text(task))
-        args = self._args(call.args, call.secret) if call.known else self._unknown(call.args)
+        args = (
+            self._args(call.args, call.secret_paths)
+            if call.in_catalog
+            else self._unknown(call.args)
+        )
         # Put together first and made safe once; for the parts that are already, that changes
         # nothing.
         body = b'"stage":"decided","id":%b,"principal":%b,"origin":%b,%b%b,"args":%b,%b%b}' % (
@@ -206,7 +210,7 @@ class Bodies:
         fragment = b'"upstream":%b,"protocol":%b,"method":%b,"class":%b' % (
             dumps(call.upstream), dumps(call.protocol), dumps(call.method[:256]), dumps(call.permission),
         )  # fmt: skip
-        if not call.known:  # the caller's invention: nothing to remember
+        if not call.in_catalog:  # the caller's invention: nothing to remember
             return fragment + b',"known":false'
         if len(self._targets) >= _KEPT:
             self._targets.clear()

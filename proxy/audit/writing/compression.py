@@ -17,7 +17,8 @@ from typing import BinaryIO, Final
 from isal import isal_zlib
 
 from proxy.audit.reading.reader import DAMAGED
-from proxy.audit.writing.disk import SEALED_SUFFIX, SEGMENT_SUFFIX, segments, sync_directory
+from proxy.audit.writing.disk import SEALED_SUFFIX, SEGMENT_SUFFIX, segments
+from proxy.common.durable_files import sync_directory
 
 _LEVEL: Final = 1
 """Of ISA-L: records of calls that resemble each other shrink to 1/15.7, at 0.6 us a call; zlib's

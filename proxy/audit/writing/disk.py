@@ -7,13 +7,10 @@ what they did. Nothing is ever executable.
 """
 
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
-
-from proxy.errors import ConfigError, Problem
 
 SEGMENT_SUFFIX: Final = ".jsonl"
 SEALED_SUFFIX: Final = ".jsonl.gz"
@@ -85,26 +82,6 @@ def logs(directory: Path) -> dict[str, Path]:
     }
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory (0700) whose name survives power loss; fine if it is there."""
-    missing = []
-    while not path.exists():
-        missing.append(path)
-        path = path.parent
-    for new in reversed(missing):
-        new.mkdir(mode=0o700, exist_ok=True)
-        sync_directory(new.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def open_append(path: Path) -> int:
     """Open a segment for appending, made 0600 if it is new; a symbolic link in its place is
     refused.
@@ -127,47 +104,3 @@ def write_whole(disk: Disk, fd: int, data: bytes) -> None:
     """Write all of `data` and make it durable."""
     write_all(disk, fd, data)
     disk.fdatasync(fd)
-
-
-def replace_durably(path: Path, data: bytes) -> None:
-    """Replace a small file so that after a crash the old or the new content is there, whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    _write_new(temporary, data)
-    temporary.rename(path)
-    sync_directory(path.parent)
-
-
-def make_once(path: Path, data: bytes) -> bytes:
-    """Make a file with `data`, unless another process was first; return what the file holds then."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    _write_new(temporary, data)
-    try:
-        # fails if the name is taken, where a rename would replace the other's key
-        os.link(temporary, path)
-    except FileExistsError:
-        return path.read_bytes()
-    finally:
-        temporary.unlink()
-    sync_directory(path.parent)
-    return data
-
-
-def read_private(path: Path) -> bytes:
-    """Read a key file; raise ConfigError when others than its owner may read it."""
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(
-            [
-                Problem(
-                    str(path), "the key can be read by others than its owner", f"chmod 600 {path}"
-                )
-            ]
-        )
-    return path.read_bytes()
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        write_whole(Disk(), fd, data)
-    finally:
-        os.close(fd)

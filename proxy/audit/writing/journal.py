@@ -16,7 +16,7 @@ from proxy.audit.format.checkpoint import Signer
 from proxy.audit.format.policy_snapshots import keep_policy_set
 from proxy.audit.format.record import Bodies, Stamps, completed, dumps, note
 from proxy.audit.redaction.redactor import Json, Withholder
-from proxy.audit.writing.disk import Disk, make_directory
+from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.group_commit import Commits, Ids
 from proxy.audit.writing.heartbeat_windows import (
     SECONDS,
@@ -31,6 +31,7 @@ from proxy.audit.writing.keys import load_hmac_key, load_signing_key
 from proxy.audit.writing.recovery import State, recover
 from proxy.audit.writing.rejection_summaries import Rejections
 from proxy.audit.writing.writer import IN_FORCE, Entry, Timing, Writer, now_ns
+from proxy.common.durable_files import make_directory
 from proxy.errors import ConfigError, Problem, Unavailable
 from proxy.model import Call, Decision, Peer, Principal, Reason, Receipt
 
@@ -229,12 +230,12 @@ class Journal:
         """
         if self._ended:
             return
-        if receipt.sequence in self._windows.by_sequence and self._windows.completed(
-            receipt.sequence, outcome
+        if receipt.seq in self._windows.by_sequence and self._windows.completed(
+            receipt.seq, outcome
         ):
             return
-        body = completed(receipt.call_id, receipt.sequence, outcome, status, sent, duration_us)
-        self._commits.add((self._now(), body, None, receipt.sequence))
+        body = completed(receipt.call_id, receipt.seq, outcome, status, sent, duration_us)
+        self._commits.add((self._now(), body, None, receipt.seq))
 
     def rejected(self, request_id: str, origin: Peer, reason: Reason, detail: str = "", *, principal: Principal | None = None,
                  upstream: str | None = None) -> None:  # fmt: skip

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.audit.format.checkpoint import BadCheckpointError, format_key, parse_keys
-from proxy.audit.writing.disk import make_directory, make_once, read_private, replace_durably
+from proxy.common.durable_files import create_once, make_directory, read_private, replace_atomically
 from proxy.errors import ConfigError, Problem
 
 HMAC_KEY = "hmac.key"
@@ -35,7 +35,7 @@ def load_hmac_key(directory: Path, *, make: bool = True) -> bytes:
     path = directory / HMAC_KEY
     if make and not path.exists():
         make_directory(directory)
-        make_once(path, secrets.token_hex(32).encode() + b"\n")
+        create_once(path, secrets.token_hex(32).encode() + b"\n")
     try:
         key = bytes.fromhex(read_private(path).decode("ascii"))
     except (OSError, ValueError) as error:
@@ -62,7 +62,7 @@ def load_signing_key(directory: Path, site: str, pem: bytes | None = None) -> Ed
     try:
         if pem is None:
             make_directory(directory)
-            pem = read_private(path) if path.exists() else make_once(path, new_signing_key())
+            pem = read_private(path) if path.exists() else create_once(path, new_signing_key())
         key = load_pem_private_key(pem, password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _unusable(path, error) from None
@@ -93,7 +93,7 @@ def _publish(directory: Path, site: str, public: bytes) -> None:
     line = format_key(site, public)
     known = path.read_text(encoding="ascii").split() if path.exists() else []
     if line not in known:
-        replace_durably(path, "".join(f"{key}\n" for key in [*known, line]).encode())
+        replace_atomically(path, "".join(f"{key}\n" for key in [*known, line]).encode())
 
 
 def _unusable(path: Path, error: Exception) -> ConfigError:

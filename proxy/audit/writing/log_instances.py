@@ -63,9 +63,9 @@ def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None
             for problem in error.problems:
                 _log.error(
                     "abandoned log not ended",
-                    place=problem.place,
-                    what=problem.what,
-                    remedy=problem.remedy,
+                    place=problem.location,
+                    what=problem.message,
+                    remedy=problem.hint,
                 )
 
 

@@ -27,8 +27,8 @@ from proxy.audit.writing.disk import (
     open_append,
     segment_name,
     segments,
-    sync_directory,
 )
+from proxy.common.durable_files import sync_directory
 from proxy.errors import ConfigError, Problem
 
 _REMEDY = "callgate audit verify names the damage; keep the directory as evidence and start with another instance name"

@@ -10,10 +10,10 @@ Pure: it is given the time, and says what to write.
 
 from collections import Counter
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
 from proxy.audit.redaction.redactor import Json
+from proxy.common.address import address_key
 
 ADDRESSES: Final = 4096
 OTHERS: Final = ""
@@ -43,7 +43,7 @@ class Rejections:
         """Say whether this rejection is to be written; if not (or there is no `room`), count it.
         `now` is monotonic, in seconds.
         """
-        key = watched(address)
+        key = address_key(address)
         window = self._windows.get(key)
         if window is None:
             if len(self._windows) >= ADDRESSES:
@@ -80,16 +80,3 @@ class Rejections:
     def watching(self) -> bool:
         """Whether there is a window that will end."""
         return bool(self._windows)
-
-
-def watched(address: str) -> str:
-    """Return what an address is counted under: itself, or the /64 of an IPv6 address."""
-    if ":" not in address:
-        return address
-    try:
-        packed = IPv6Address(address.partition("%")[0])
-    except AddressValueError:
-        return address
-    if packed.ipv4_mapped is not None:
-        return str(packed.ipv4_mapped)
-    return f"{IPv6Address(int(packed) >> 64 << 64)}/64"

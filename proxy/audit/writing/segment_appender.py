@@ -32,11 +32,11 @@ from proxy.audit.writing.disk import (
     Disk,
     open_append,
     segment_name,
-    sync_directory,
     write_all,
     write_whole,
 )
 from proxy.audit.writing.recovery import State, scan
+from proxy.common.durable_files import sync_directory
 
 Entry: TypeAlias = tuple[int, bytes, str | None, int]
 """Microseconds since 1970, record body, id of the call it opens (or None), seq of the call it

@@ -1,6 +1,5 @@
 """What the audit verbs share: the sub-application, where the log is, and how a table is printed."""
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,8 +12,7 @@ from rich.text import Text
 
 from proxy.audit.reading.rows import COLUMNS
 from proxy.audit.writing.disk import logs
-
-_SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
+from proxy.common.durations import DURATION, parse_duration
 
 _WIDE = 40  # a longer cell does not push the columns of all other rows aside
 
@@ -73,9 +71,8 @@ def instant(text: str | None) -> str | None:
     """
     if text is None:
         return None
-    if (span := _SPAN.fullmatch(text)) is not None:
-        seconds = int(span[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[span[2]]
-        moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    if DURATION.fullmatch(text) is not None:
+        moment = datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     else:
         try:
             moment = datetime.fromisoformat(text)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from proxy.audit.format.checkpoint import format_key
-from proxy.audit.writing.disk import make_once
 from proxy.audit.writing.keys import PUBLIC_KEYS, new_signing_key, public_keys
 from proxy.cli.audit.common import Config, Directory, app, directory, fail
+from proxy.common.durable_files import create_once
 from proxy.errors import ConfigError
 
 key = typer.Typer(
@@ -30,7 +30,7 @@ def make(
     """
     pem = new_signing_key()
     try:
-        if make_once(path, pem) != pem:
+        if create_once(path, pem) != pem:
             fail(f"{path} is there already")
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror}")

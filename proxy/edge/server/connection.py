@@ -238,7 +238,7 @@ class Connection(asyncio.Protocol):
         """Queue `request`."""
         if len(self._queue) >= _AHEAD:
             raise Rejected(Reason.BAD_REQUEST, "too many requests were sent ahead of their answers")
-        if request.whole:
+        if request.body_complete:
             self._enqueue((request, None))
         else:
             self._incoming = _Incoming(self, self._host.loop.create_future(), expects=expects)
@@ -382,7 +382,7 @@ class Connection(asyncio.Protocol):
                     or (connection is not None and b"close" in connection.lower())
                 )
                 sending = writer.send(
-                    reply, host.date, head_only=request.verb == "HEAD", close=close
+                    reply, host.date, head_only=request.http_method == "HEAD", close=close
                 )
                 if (sending is not None and not await sending) or close:
                     break

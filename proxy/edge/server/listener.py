@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from proxy.common.address import address_key
 from proxy.edge.server.server import Connection, Server
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason
@@ -95,7 +96,8 @@ class Listener:
             self._loop.call_later(_OUT_OF_FILES_PAUSE, self._accept_again)
             return
         client.setblocking(False)
-        address, counted_as = _origin(str(peer[0]))
+        address = _peer_address(str(peer[0]))
+        counted_as = address_key(address)
         if self._total >= self._connections or self._count.get(counted_as, 0) >= self._per_address:
             client.close()
             self._closed(address)
@@ -154,16 +156,12 @@ class Listener:
         self._listening.close()
 
 
-def _origin(peer: str) -> tuple[str, str]:
-    """The address of a peer, and what it is counted as. An IPv4 client of a socket for both
-    families is an IPv4 client.
-    """
-    if ":" not in peer:
-        return peer, peer
-    address = ipaddress.IPv6Address(peer)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped), str(address.ipv4_mapped)
-    return peer, str(ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
+def _peer_address(peer: str) -> str:
+    """Return the address of a peer; an IPv4 client of a socket for both families has its IPv4 one."""
+    if peer.startswith("::ffff:"):
+        mapped = ipaddress.IPv6Address(peer).ipv4_mapped
+        return peer if mapped is None else str(mapped)
+    return peer
 
 
 def turn_away(server: Server, address: str) -> None:

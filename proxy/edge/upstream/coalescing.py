@@ -104,9 +104,9 @@ class SharedLeg:
         """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises
         `Unavailable`.
         """
-        if outbound.effect == "act":
+        if outbound.kind == "write":
             return self._act(receipt, outbound)
-        if outbound.effect == "alive":
+        if outbound.kind == "heartbeat":
             return self._leg.forward(receipt, outbound)
         return self._view(receipt, outbound)
 
@@ -123,7 +123,7 @@ class SharedLeg:
                 self._forget()
 
     async def _view(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
-        key = (outbound.verb, outbound.path, outbound.body, outbound.accept_gzip)
+        key = (outbound.http_method, outbound.path, outbound.body, outbound.accept_gzip)
         cached = self._cache.get(key)
         if cached is not None and self._now() < cached[0]:
             self.shared += 1
@@ -133,7 +133,7 @@ class SharedLeg:
         if flight is None:
             flight = self._start(key, receipt, outbound)
         else:
-            self._places.join(flight.turn, outbound.viewer)
+            self._places.join(flight.turn, outbound.fairness_key)
         landed: asyncio.Future[UpstreamResponse | None] = asyncio.get_running_loop().create_future()
         flight.callers.append(landed)
         try:
@@ -142,7 +142,9 @@ class SharedLeg:
             del landed  # as in `_Flight.fail`
         if answer is None:
             # the stream is another caller's
-            return await self._send(_Flight(self._places.ask(outbound.viewer)), receipt, outbound)
+            return await self._send(
+                _Flight(self._places.ask(outbound.fairness_key)), receipt, outbound
+            )
         self.shared += joined
         return answer
 
@@ -154,7 +156,7 @@ class SharedLeg:
         return None
 
     def _start(self, key: _Key, receipt: Receipt, outbound: UpstreamRequest) -> _Flight:
-        flight = _Flight(self._places.ask(outbound.viewer))
+        flight = _Flight(self._places.ask(outbound.fairness_key))
         # whoever leaves, it goes on
         flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))
         self._flights.setdefault(key, []).append(flight)
@@ -167,14 +169,14 @@ class SharedLeg:
         sent.
         """
         outbound = UpstreamRequest(
-            asked.verb,
+            asked.http_method,
             asked.path,
             asked.content_type,
             asked.body,
             asked.accept_gzip,
-            asked.effect,
+            asked.kind,
             asked.cacheable,
-            max(SHARED_BYTES, asked.whole),
+            max(SHARED_BYTES, asked.max_buffered),
         )
         try:
             answer = await self._send(flight, receipt, outbound)

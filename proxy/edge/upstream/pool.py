@@ -115,19 +115,21 @@ class ConnectionPool:
         Raises `Unavailable` with ``upstream-unreachable``, ``-timeout``, ``-closed``, ``-invalid``
         or ``overloaded``; its `sent` says whether the upstream may have acted.
         """
-        assert receipt.sequence >= 0
+        assert receipt.seq >= 0
         return self._send(outbound)
 
     async def _send(self, outbound: UpstreamRequest) -> UpstreamResponse:
         """As `forward`. The one coroutine of a call that finds a connection idle."""
         request, body = self._encode(outbound)
         connection = (
-            self._idle.pop() if self._idle else await self._take(alive=outbound.effect == "alive")
+            self._idle.pop() if self._idle else await self._take(alive=outbound.kind == "heartbeat")
         )
         again = False
         while True:
             try:
-                answer = connection.ask(request, body, outbound.whole, outbound.verb == "HEAD")
+                answer = connection.ask(
+                    request, body, outbound.max_buffered, outbound.http_method == "HEAD"
+                )
                 return await answer
             except asyncio.CancelledError:
                 connection.give_up(answer)
@@ -139,18 +141,18 @@ class ConnectionPool:
                     and connection.kept
                     and not connection.heard
                 )
-                if again or not dead or (error.sent and not outbound.retry_safe):
+                if again or not dead or (error.sent and not outbound.idempotent):
                     raise
             again = True
             connection = await self._take(fresh=True)
 
     def _encode(self, outbound: UpstreamRequest) -> tuple[bytes, bytes]:
         """The request, with the body apart if it is long."""
-        key = (outbound.verb, outbound.path, outbound.content_type, outbound.accept_gzip)
+        key = (outbound.http_method, outbound.path, outbound.content_type, outbound.accept_gzip)
         prefix = self._prefixes.get(key)
         if prefix is None:
             lines = [
-                f"{outbound.verb} ".encode() + outbound.path + b" HTTP/1.1",
+                f"{outbound.http_method} ".encode() + outbound.path + b" HTTP/1.1",
                 b"Host: " + self.target.authority,
             ]
             if outbound.content_type:
@@ -160,11 +162,11 @@ class ConnectionPool:
             if self.target.authorization:
                 lines.append(b"Authorization: " + self.target.authorization)
             prefix = b"\r\n".join(
-                [*lines, b"Content-Length: " if outbound.verb == "POST" else b"\r\n"]
+                [*lines, b"Content-Length: " if outbound.http_method == "POST" else b"\r\n"]
             )
             if len(self._prefixes) < _PREFIXES:
                 self._prefixes[key] = prefix
-        if outbound.verb != "POST":
+        if outbound.http_method != "POST":
             return prefix, b""
         body = outbound.body
         if len(body) > _JOINED:

@@ -41,7 +41,7 @@ class BoundedStreams:
         """The upstream's answer. Raises `Unavailable`, with ``overloaded`` for a long answer that
         is one too many.
         """
-        if outbound.effect != "view":
+        if outbound.kind != "read":
             return self._leg.forward(receipt, outbound)
         return self._view(receipt, outbound)
 
@@ -50,7 +50,7 @@ class BoundedStreams:
         if answer.stream is None:
             return answer
         try:
-            holder = await self._places.wait(self._places.ask(outbound.viewer))
+            holder = await self._places.wait(self._places.ask(outbound.fairness_key))
         except BaseException:
             await answer.stream.aclose()
             raise

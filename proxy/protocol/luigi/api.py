@@ -96,7 +96,7 @@ def make_call(
     """
     method = catalog.methods.get(name)
     if method is None:
-        return Call(upstream, catalog.protocol, name, "admin", args, known=False)
+        return Call(upstream, catalog.protocol, name, "admin", args, in_catalog=False)
     if method.disarmed:
         args = disarm_markup(method, args)
     heartbeat: str | None = None
@@ -124,8 +124,8 @@ def make_call(
         method.permission,
         args,
         task=task,
-        others=_others(method, args, task) if method.tasks_args else (),
-        secret=_secret(method, args) if "param_visibilities" in args else method.secret_args,
+        related_tasks=_others(method, args, task) if method.tasks_args else (),
+        secret_paths=_secret(method, args) if "param_visibilities" in args else method.secret_args,
         heartbeat=heartbeat,
     )
 
@@ -185,10 +185,10 @@ def encode(
     body = write_field(write_arguments(call.args, marked))
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
-        return UpstreamRequest("POST", path, FORM, body, whole=_REWRITTEN_BYTES)
+        return UpstreamRequest("POST", path, FORM, body, max_buffered=_REWRITTEN_BYTES)
     if method.permission == "view":
         return UpstreamRequest(
-            "POST", path, FORM, body, accept_gzip=gzip, effect="view", cacheable=not method.fresh
+            "POST", path, FORM, body, accept_gzip=gzip, kind="read", cacheable=not method.fresh
         )
     return UpstreamRequest("POST", path, FORM, body)
 
@@ -201,7 +201,7 @@ def _alive(path: str, argument: str, marked: str) -> UpstreamRequest:
         path.encode("ascii"),
         FORM,
         write_field(orjson.dumps({argument: marked})),
-        effect="alive",
+        kind="heartbeat",
     )
 
 
@@ -327,15 +327,15 @@ class LuigiApi:
                     Reason.MALFORMED_CALL, "the path must be /api/ and a method name, unencoded"
                 )
             name = match[1]
-        if request.verb not in ("GET", "POST"):
-            raise Rejected(Reason.VERB_NOT_ALLOWED, "the API takes GET and POST")
+        if request.http_method not in ("GET", "POST"):
+            raise Rejected(Reason.METHOD_NOT_ALLOWED, "the API takes GET and POST")
         headers = request.headers
-        refuse_unmeant(headers, tls=request.origin.tls is not None)
+        refuse_unmeant(headers, tls=request.peer.tls is not None)
         if b"content-encoding" in headers:
             raise Rejected(Reason.AMBIGUOUS_CALL, "the API takes no Content-Encoding")
         text = read_field(request.query.encode("ascii")) if request.query else None
         if request.body:
-            if request.verb == "GET":
+            if request.http_method == "GET":
                 raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
             if headers.get(b"content-type") not in FORM_TYPES:
                 raise Rejected(
@@ -427,13 +427,13 @@ def json_refusal(refusal: Refusal) -> Response:
         headers.append((b"retry-after", str(refusal.retry_after).encode()))
     error = {
         "reason": refusal.reason,
-        "message": refusal.line,
-        "remedy": refusal.remedy,
+        "message": refusal.message,
+        "remedy": refusal.hint,
         "ref": refusal.ref,
     }
     return Response(
         refusal.status,
         orjson.dumps({"error": error}),
         headers=tuple(headers),
-        phrase=refusal.line.encode("ascii"),
+        phrase=refusal.message.encode("ascii"),
     )

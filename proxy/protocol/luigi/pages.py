@@ -89,11 +89,11 @@ class LuigiPages:
         Raises `Rejected` with ``not-found`` for a path that luigid does not serve or that has two
         readings.
         """
-        if request.verb not in ("GET", "HEAD"):
-            raise Rejected(Reason.VERB_NOT_ALLOWED, "a page takes GET and HEAD")
+        if request.http_method not in ("GET", "HEAD"):
+            raise Rejected(Reason.METHOD_NOT_ALLOWED, "a page takes GET and HEAD")
         if request.body:
             raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
-        args: dict[str, Value] = {"path": path, "verb": request.verb}
+        args: dict[str, Value] = {"path": path, "verb": request.http_method}
         name = _page(path, args)
         if name == "page.root" and not request.path.endswith("/"):
             # /team-a, not /team-a/: what is relative to it begins one level higher
@@ -104,7 +104,9 @@ class LuigiPages:
                 args["data"] = dict(parse_arguments(text))
         method = self._catalog.methods.get(name)
         if method is None:
-            return Call(self._upstream, self._catalog.protocol, name, "admin", args, known=False)
+            return Call(
+                self._upstream, self._catalog.protocol, name, "admin", args, in_catalog=False
+            )
         check_arguments(method, args)
         return Call(self._upstream, self._catalog.protocol, name, method.permission, args)
 
@@ -123,9 +125,9 @@ class LuigiPages:
             b"",
             b"",
             accept_gzip=gzip,
-            effect="view",
+            kind="read",
             cacheable=True,
-            whole=whole,
+            max_buffered=whole,
         )
 
     def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
@@ -167,7 +169,7 @@ class LuigiPages:
         reply = json_refusal(refusal)
         text = (
             f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{refusal.status} Callgate</title>"
-            f"<h1>{refusal.status}</h1><p>{html.escape(refusal.line)}</p><p>{html.escape(refusal.remedy)}</p></html>\n"
+            f"<h1>{refusal.status}</h1><p>{html.escape(refusal.message)}</p><p>{html.escape(refusal.hint)}</p></html>\n"
         )
         headers = (*reply.headers, (b"content-security-policy", b"default-src 'none'"))
         return Response(

@@ -125,9 +125,9 @@ class RpcDialect(ABC):
 
     def decode(self, request: Request, path: str, principal: Principal) -> Call | Bundle:
         """The call or the bundle in `request`, by `principal`. Raises `Rejected`."""
-        if request.verb != "POST":
-            raise Rejected(Reason.VERB_NOT_ALLOWED, "XML-RPC takes POST")
-        refuse_unmeant(request.headers, tls=request.origin.tls is not None)
+        if request.http_method != "POST":
+            raise Rejected(Reason.METHOD_NOT_ALLOWED, "XML-RPC takes POST")
+        refuse_unmeant(request.headers, tls=request.peer.tls is not None)
         if request.query:
             raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
         content_type = request.headers.get(b"content-type", b"")
@@ -213,7 +213,7 @@ class RpcDialect(ABC):
         """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at
         fault) and the one line.
         """
-        return Fault(_FAULT_CODES.get(refusal.reason, refusal.status), refusal.line)
+        return Fault(_FAULT_CODES.get(refusal.reason, refusal.status), refusal.message)
 
     def bundle(self, results: Sequence[Value | Fault | Refusal]) -> Response:
         """The answer array of a ``system.multicall``."""
@@ -257,11 +257,11 @@ class XmlRpc(RpcDialect):
         method = self._catalog.methods.get(name)
         if method is None:
             args: dict[str, Value] = {str(number): value for number, value in enumerate(params)}
-            return Call(self._upstream, "xmlrpc", name, "admin", args, known=False)
+            return Call(self._upstream, "xmlrpc", name, "admin", args, in_catalog=False)
         args = name_arguments(method, params)
         check_arguments(method, args)
         return Call(
-            self._upstream, "xmlrpc", name, method.permission, args, secret=method.secret_args
+            self._upstream, "xmlrpc", name, method.permission, args, secret_paths=method.secret_args
         )
 
     def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
@@ -276,7 +276,7 @@ class XmlRpc(RpcDialect):
             self._target,
             _XML,
             body,
-            effect="view",
+            kind="read",
             cacheable=not self._catalog.methods[call.method].fresh,
         )
 
@@ -357,7 +357,7 @@ class LuigiOverXmlRpc(RpcDialect):
                 name,
                 "admin",
                 {str(n): v for n, v in enumerate(params)},
-                known=False,
+                in_catalog=False,
             )
         named = params[0] if len(params) == 1 else None
         args = Plain(named if type(named) is dict else name_arguments(method, params))

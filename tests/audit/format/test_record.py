@@ -48,7 +48,7 @@ def test_denied_and_unknown_method() -> None:
             "R1",
             ALICE,
             HERE,
-            Call("luigi", "luigi", "drop_all", "admin", {"0": "hunter2"}, known=False),
+            Call("luigi", "luigi", "drop_all", "admin", {"0": "hunter2"}, in_catalog=False),
             DENY,
         )
     )
@@ -107,7 +107,7 @@ def test_no_text_can_make_one_record_two(
     """
     principal = Principal("https://i/", "i", subject, ("r",))
     bodies = Bodies(Withholder(b"k" * 32))
-    target = Call("luigi", "luigi", method, "work", args, known=False, task=subject)
+    target = Call("luigi", "luigi", method, "work", args, in_catalog=False, task=subject)
     text = line(
         1,
         b"0" * 16,
@@ -175,7 +175,8 @@ def test_an_unknown_method_is_never_taken_for_a_known_one() -> None:
     """
     bodies = Bodies(Withholder(b"k" * 32))
     known, unknown = (
-        Call("luigi", "luigi", "page.metrics", "admin", {}, known=known) for known in (True, False)
+        Call("luigi", "luigi", "page.metrics", "admin", {}, in_catalog=known)
+        for known in (True, False)
     )
     assert [
         "known" in read(bodies.decided("R1", ALICE, HERE, call, DENY))

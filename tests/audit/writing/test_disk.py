@@ -3,17 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.writing.disk import (
-    Disk,
-    logs,
-    make_directory,
-    make_once,
-    open_append,
-    read_private,
-    replace_durably,
-    segments,
-    write_whole,
-)
+from proxy.audit.writing.disk import Disk, logs, open_append, segments, write_whole
+from proxy.common.durable_files import create_once, make_directory, read_private, replace_atomically
 from proxy.errors import ConfigError
 
 
@@ -34,10 +25,11 @@ def test_the_first_one_makes_a_file(tmp_path: Path) -> None:
     file is left.
     """
     assert (
-        make_once(tmp_path / "k", b"one") == b"one" and make_once(tmp_path / "k", b"two") == b"one"
+        create_once(tmp_path / "k", b"one") == b"one"
+        and create_once(tmp_path / "k", b"two") == b"one"
     )
-    replace_durably(tmp_path / "r", b"a")
-    replace_durably(tmp_path / "r", b"b")
+    replace_atomically(tmp_path / "r", b"a")
+    replace_atomically(tmp_path / "r", b"b")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"k": b"one", "r": b"b"}
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
@@ -78,7 +70,7 @@ def test_segments_are_told_from_other_files(tmp_path: Path) -> None:
 
 def test_loose_permissions_are_refused(tmp_path: Path) -> None:
     """A key file that others can read is not read."""
-    make_once(tmp_path / "k", b"secret")
+    create_once(tmp_path / "k", b"secret")
     assert read_private(tmp_path / "k") == b"secret"
     (tmp_path / "k").chmod(0o604)
     with pytest.raises(ConfigError, match="others"):

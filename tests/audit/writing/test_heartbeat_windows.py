@@ -133,10 +133,10 @@ async def test_a_minute_of_pings_is_two_records(tmp_path: Path) -> None:
     commits = journal.commits
     receipts = [await ping(journal, n) for n in range(60)]
     assert journal.commits == commits + 1
-    assert {r and (r.call_id, r.sequence) for r in receipts} == {
-        ("ping-0", receipts[0] and receipts[0].sequence)
+    assert {r and (r.call_id, r.seq) for r in receipts} == {
+        ("ping-0", receipts[0] and receipts[0].seq)
     }
-    assert [r and r.started for r in receipts] == list(range(60))
+    assert [r and r.decided_at_ns for r in receipts] == list(range(60))
     await journal.close()
     found = [r for r in records(tmp_path / "gate") if r["stage"] in ("decided", "completed")]
     assert [(r["stage"], r["id"]) for r in found] == [

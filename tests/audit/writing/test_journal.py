@@ -54,8 +54,8 @@ async def test_a_receipt_means_the_record_is_on_disk(tmp_path: Path) -> None:
     before = disk.syncs
     [receipt] = await journal.decide("R1", WORKER, HERE, [(call(), ALLOW)], 42)
     assert receipt is not None and disk.syncs > before
-    found = records(tmp_path / "gate")[receipt.sequence]
-    assert (found["id"], found["stage"], receipt.call_id, receipt.started) == (
+    found = records(tmp_path / "gate")[receipt.seq]
+    assert (found["id"], found["stage"], receipt.call_id, receipt.decided_at_ns) == (
         "R1",
         "decided",
         "R1",
@@ -85,7 +85,7 @@ async def test_a_batch_is_one_commit_with_ids_of_its_own(tmp_path: Path) -> None
     assert disk.syncs == before + 1
     assert [r and r.call_id for r in receipts] == ["R1.0", None, "R1.2"]
     found = records(tmp_path / "gate")
-    assert [(found[r.sequence]["method"], r.call_id) for r in receipts if r] == [
+    assert [(found[r.seq]["method"], r.call_id) for r in receipts if r] == [
         ("a", "R1.0"),
         ("c", "R1.2"),
     ]
@@ -409,7 +409,7 @@ async def test_a_call_that_ends_while_the_log_does_is_closed_once(
     await closing
     journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
     found = records(tmp_path / "gate")
-    assert [r["decided"] for r in found if r["stage"] == "completed"] == [receipt.sequence]
+    assert [r["decided"] for r in found if r["stage"] == "completed"] == [receipt.seq]
     assert found[-1]["stage"] == "closed"
     assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS)).broken is None
 
@@ -430,7 +430,7 @@ async def test_a_log_that_ends_on_a_full_disk_closes_no_call_twice(tmp_path: Pat
         await journal.decide("R3", WORKER, HERE, [(call(), ALLOW)], 0)
     await journal.close()
     ends = [closes for _, _, _, closes in journal._commits.entries if closes >= 0]
-    assert ends == [first.sequence, second.sequence]
+    assert ends == [first.seq, second.seq]
 
 
 async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -> None:

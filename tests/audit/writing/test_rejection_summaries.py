@@ -1,6 +1,7 @@
 import pytest
 
-from proxy.audit.writing.rejection_summaries import ADDRESSES, Rejections, watched
+from proxy.audit.writing.rejection_summaries import ADDRESSES, Rejections
+from proxy.common.address import address_key
 
 
 def test_first_ones_are_written_the_rest_are_summed_up() -> None:
@@ -61,4 +62,4 @@ def test_no_room_counts_instead_of_writing() -> None:
 )  # fmt: skip
 def test_an_ipv6_address_stands_for_its_network(address: str, key: str) -> None:
     """Changing the lower half of an IPv6 address does not escape the count."""
-    assert watched(address) == key
+    assert address_key(address) == key

@@ -140,7 +140,7 @@ async def test_open_calls_are_named_where_a_segment_begins(tmp_path: Path) -> No
         item.record for item in read_log(tmp_path / "gate") if item.record["stage"] == "segment"
     ]
     assert len(headers) > 2 and all(
-        [receipt.sequence, "long"] in header["open"] for header in headers[1:]
+        [receipt.seq, "long"] in header["open"] for header in headers[1:]
     )
     journal.completed(receipt, outcome="ok", status=200, sent=0, duration_us=0)
     await journal.close()

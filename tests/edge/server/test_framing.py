@@ -160,7 +160,7 @@ def test_what_two_parsers_could_read_differently_is_refused(name: str, new_loop:
             assert [reply.status for reply in replies] == [status]
             assert replies[0].headers["connection"] == "close"
             assert [error.status for error in double.refusals] == [status]
-            assert all(not request.whole for request in double.requests)
+            assert all(not request.body_complete for request in double.requests)
 
     run(main(), new_loop)
 

@@ -72,7 +72,7 @@ def test_more_that_two_parsers_could_read_differently_is_refused(
             replies = parse_replies(await gate.talk(data + AFTER))
             assert [reply.status for reply in replies] == [status]
             assert [error.status for error in double.refusals] == [status]
-            assert all(not request.whole for request in double.requests)
+            assert all(not request.body_complete for request in double.requests)
 
     run(main(), new_loop)
 
@@ -94,7 +94,7 @@ def test_the_edge_closes_though_the_client_does_not(new_loop: NewLoop) -> None:
                 assert await client.reader.read(1) == b"", name
                 await client.send(AFTER)
                 assert await client.rest() == b""
-                assert all(not request.whole for request in double.requests), name
+                assert all(not request.body_complete for request in double.requests), name
 
         await asyncio.gather(*(one(name, data, status) for name, (data, status) in BAD.items()))
 
@@ -121,7 +121,7 @@ def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
                 replies = parse_replies(await gate.talk(good + data + AFTER))
                 assert [reply.status for reply in replies] == [200, status], name
                 assert replies[0].body.split()[1] == b"/good", name
-                assert [request.path for request in double.requests if request.whole] == [
+                assert [request.path for request in double.requests if request.body_complete] == [
                     "/good"
                 ], name
                 assert len(double.refusals) == 1, name
@@ -170,6 +170,6 @@ def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
 
             for name, (data, status) in SMALL.items():
                 await one(name, data, status)
-            assert all(not request.whole for request in double.requests)
+            assert all(not request.body_complete for request in double.requests)
 
     run(main(), LOOPS[1])

@@ -328,7 +328,7 @@ def test_a_strangers_large_body_is_not_read(new_loop: NewLoop) -> None:
             sending = asyncio.ensure_future(client.send(post(b"a" * 10_000_000)))
             reply = await client.reply()
             assert (reply.status, reply.headers["connection"]) == (401, "close")
-            assert not double.requests[0].whole
+            assert not double.requests[0].body_complete
             await sending
             await client.rest()
 
@@ -826,7 +826,7 @@ def test_a_client_is_named_by_its_socket() -> None:
             await client.reply()
             await client.reply()
             port = client.writer.get_extra_info("sockname")[1]
-            origins = [request.origin for request in double.requests]
+            origins = [request.peer for request in double.requests]
             assert [(origin.address, origin.port, origin.tls) for origin in origins] == [
                 ("127.0.0.1", port, None)
             ] * 2
@@ -857,7 +857,7 @@ def test_tls_clients_are_served_alike(
                 sending = asyncio.ensure_future(client.send(post(b"a" * size)))
                 assert (await client.reply()).body == b"POST / " + b"a" * size
                 await sending
-            assert {request.origin.tls for request in double.requests} == {"TLSv1.3"}
+            assert {request.peer.tls for request in double.requests} == {"TLSv1.3"}
             await client.send(get("/", "Connection: close"))
             assert [reply.status for reply in parse_replies(await client.rest())] == [200]
             other: Client = await gate.connect(trusted)

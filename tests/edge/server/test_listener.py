@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.common.address import address_key
 from proxy.edge.server.connection import Connection
-from proxy.edge.server.listener import _origin, bind
+from proxy.edge.server.listener import _peer_address, bind
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.model import Reason
 from tests.support.edge_server import (
@@ -243,7 +244,8 @@ def test_addresses_are_counted_by_who_can_choose_them(
     peer: str, address: str, counted_as: str
 ) -> None:
     """An IPv6 host has a /64 to itself; an IPv4 host is one however the socket spells it."""
-    assert _origin(peer) == (address, counted_as)
+    assert _peer_address(peer) == address
+    assert address_key(address) == counted_as
 
 
 def test_processes_can_share_a_port() -> None:

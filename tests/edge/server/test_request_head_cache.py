@@ -37,13 +37,13 @@ class Told:
         self.events.append(
             (
                 request.id,
-                request.verb,
+                request.http_method,
                 request.path,
                 request.query,
                 heads,
                 request.body,
-                request.origin,
-                request.whole,
+                request.peer,
+                request.body_complete,
                 expects,
             )
         )
@@ -141,7 +141,7 @@ def test_a_head_that_comes_again_is_read_from_memory(
     ):
         for packet in packets:
             reader.feed(packet)
-    assert [request.verb for request in told.requests] == [told.requests[0].verb] * 5
+    assert [request.http_method for request in told.requests] == [told.requests[0].http_method] * 5
     assert all(request.headers is told.requests[0].headers for request in told.requests)
 
 

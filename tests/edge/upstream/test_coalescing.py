@@ -13,12 +13,10 @@ from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, Stream, UpstreamRequest, UpstreamResponse
 
 RECEIPT = Receipt("id", 1, 0)
-VIEW = UpstreamRequest(
-    "POST", b"/api/task_list", b"form", b"data={}", effect="view", cacheable=True
-)
-FRESH = UpstreamRequest("POST", b"/api/get_task_status_message", b"form", b"data={}", effect="view")
+VIEW = UpstreamRequest("POST", b"/api/task_list", b"form", b"data={}", kind="read", cacheable=True)
+FRESH = UpstreamRequest("POST", b"/api/get_task_status_message", b"form", b"data={}", kind="read")
 ACT = UpstreamRequest("POST", b"/api/pause", b"form", b"data={}")
-PING = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", effect="alive")
+PING = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", kind="heartbeat")
 
 
 class ManualLeg:
@@ -91,14 +89,14 @@ async def test_different_views_are_not_mixed(made: tuple[SharedLeg, ManualLeg, C
     shared, leg, _ = made
     other = [
         UpstreamRequest(
-            "POST", b"/api/task_list", b"form", b'data={"a":1}', effect="view", cacheable=True
+            "POST", b"/api/task_list", b"form", b'data={"a":1}', kind="read", cacheable=True
         ),
         UpstreamRequest(
             "POST",
             b"/api/task_list",
             b"form",
             b"data={}",
-            effect="view",
+            kind="read",
             cacheable=True,
             accept_gzip=True,
         ),
@@ -196,7 +194,7 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(
     views = [
         asyncio.ensure_future(
             shared.forward(
-                RECEIPT, UpstreamRequest("POST", path, b"form", b"", effect="view", cacheable=True)
+                RECEIPT, UpstreamRequest("POST", path, b"form", b"", kind="read", cacheable=True)
             )
         )
         for path in (b"/1", b"/2", b"/3")
@@ -213,7 +211,7 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(
     await turn()
     assert (
         await shared.forward(
-            RECEIPT, UpstreamRequest("POST", b"/1", b"form", b"", effect="view", cacheable=True)
+            RECEIPT, UpstreamRequest("POST", b"/1", b"form", b"", kind="read", cacheable=True)
         )
     ).body == b"x"
     leg.answer()
@@ -222,7 +220,9 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(
 
 def view_of(name: str, path: str) -> UpstreamRequest:
     """A view that `name` asks for."""
-    return UpstreamRequest("POST", path.encode(), b"form", b"data={}", effect="view", viewer=name)
+    return UpstreamRequest(
+        "POST", path.encode(), b"form", b"data={}", kind="read", fairness_key=name
+    )
 
 
 async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(
@@ -381,7 +381,7 @@ def view(number: int, size: int = 0) -> UpstreamRequest:
         b"/api/task_search",
         b"form",
         b"data=%d " % number + b" " * size,
-        effect="view",
+        kind="read",
         cacheable=True,
     )
 
@@ -441,10 +441,10 @@ async def test_what_its_caller_wants_whole_is_not_cut(
 ) -> None:
     """A page is read whole to be mended, up to more bytes than are shared."""
     shared, leg, _ = made
-    page = replace(VIEW, whole=4 * 1024 * 1024)
+    page = replace(VIEW, max_buffered=4 * 1024 * 1024)
     asked = asyncio.ensure_future(shared.forward(RECEIPT, page))
     await turn()
-    assert leg.pending[0][0].whole == page.whole
+    assert leg.pending[0][0].max_buffered == page.max_buffered
     leg.answer()
     await asked
 
@@ -488,7 +488,7 @@ async def test_a_failure_leaves_nothing_to_the_collector() -> None:
     shared = SharedLeg(DeadLeg(), now=Clock())
     gc.disable()
     try:
-        outbound = Held(VIEW.verb, VIEW.path, VIEW.content_type, VIEW.body, effect="view")
+        outbound = Held(VIEW.http_method, VIEW.path, VIEW.content_type, VIEW.body, kind="read")
         held = weakref.ref(outbound)
         with contextlib.suppress(Unavailable):
             await shared.forward(RECEIPT, outbound)

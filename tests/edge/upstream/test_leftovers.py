@@ -34,7 +34,7 @@ from tests.support.edge_server import (
 )
 from tests.support.scripted_upstream import RECEIPT, VIEW
 
-LONG = replace(VIEW, whole=1_000_000)
+LONG = replace(VIEW, max_buffered=1_000_000)
 BODY = b"x" * 3_000_000
 SHORT = 0.05  # seconds; a deadline that is meant to pass
 

@@ -35,8 +35,8 @@ HEAD_200 = b"HTTP/1.1 200 OK\r\n"
 PATIENCE = UpstreamAddress(
     "test", first_byte_seconds=0.1, idle_seconds=0.1
 )  # for what is meant to time out
-PING = replace(ACT, path=b"/api/ping", effect="alive")
-GET = UpstreamRequest("GET", b"/", b"", b"", effect="view")
+PING = replace(ACT, path=b"/api/ping", kind="heartbeat")
+GET = UpstreamRequest("GET", b"/", b"", b"", kind="read")
 
 GOOD: dict[str, tuple[bytes, int, bytes]] = {
     "length": (HEAD_200 + b"Content-Length: 3\r\n\r\nabc", 200, b"abc"),
@@ -302,7 +302,7 @@ def test_a_call_that_may_act_is_never_sent_twice(effect: str) -> None:
         async with both(_dies_on_the_second) as (leg, seen):
             await leg.forward(RECEIPT, VIEW)
             with pytest.raises(Unavailable) as refused:
-                await leg.forward(RECEIPT, replace(ACT, effect=effect))  # type: ignore[arg-type]  # pytest gives one of the literals
+                await leg.forward(RECEIPT, replace(ACT, kind=effect))  # type: ignore[arg-type]  # pytest gives one of the literals
             assert refused.value.reason is Reason.UPSTREAM_CLOSED
             assert refused.value.sent
             assert [b"add_task" in request for request in seen.requests] == [False, True]
@@ -645,7 +645,7 @@ def test_a_heartbeat_that_waits_too_long_is_told_so_later_than_others() -> None:
             async def call(outbound: UpstreamRequest) -> None:
                 with pytest.raises(Unavailable) as caught:
                     await leg.forward(RECEIPT, outbound)
-                order.append((outbound.effect, caught.value.reason))
+                order.append((outbound.kind, caught.value.reason))
 
             await asyncio.gather(call(PING), call(ACT))
             assert order == [("act", Reason.OVERLOADED), ("alive", Reason.OVERLOADED)]
@@ -1050,7 +1050,7 @@ def test_a_call_that_fails_leaves_nothing_to_the_collector() -> None:
         async with both(saying(b"")) as (leg, _):
             gc.disable()
             try:
-                outbound = Held(ACT.verb, ACT.path, ACT.content_type, ACT.body)
+                outbound = Held(ACT.http_method, ACT.path, ACT.content_type, ACT.body)
                 held = weakref.ref(outbound)
                 with contextlib.suppress(Unavailable):
                     await leg.forward(RECEIPT, outbound)
@@ -1074,7 +1074,7 @@ def test_head_answers_have_a_length_and_no_body() -> None:
             leg,
             seen,
         ):
-            answer = await leg.forward(RECEIPT, replace(GET, verb="HEAD"))
+            answer = await leg.forward(RECEIPT, replace(GET, http_method="HEAD"))
             assert (answer.status, answer.body, answer.stream, answer.length) == (
                 200,
                 b"",

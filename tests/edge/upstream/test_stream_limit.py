@@ -15,9 +15,9 @@ from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
 RECEIPT = Receipt("id", 1, 0)
-VIEW = UpstreamRequest("POST", b"/api/task_list", b"form", b"data={}", effect="view")
+VIEW = UpstreamRequest("POST", b"/api/task_list", b"form", b"data={}", kind="read")
 ACT = UpstreamRequest("POST", b"/api/pause", b"form", b"data={}")
-PING = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", effect="alive")
+PING = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", kind="heartbeat")
 
 
 class Parts:
@@ -66,7 +66,7 @@ def long(parts: Parts) -> UpstreamResponse:
 
 def view_of(name: str) -> UpstreamRequest:
     """A view that `name` asks for."""
-    return replace(VIEW, viewer=name)
+    return replace(VIEW, fairness_key=name)
 
 
 async def refused(bound: BoundedStreams, outbound: UpstreamRequest = VIEW) -> None:

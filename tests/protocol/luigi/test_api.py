@@ -135,9 +135,9 @@ def test_one_spelling_of_a_path_is_read(path: str) -> None:
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (request(verb="PUT"), Reason.VERB_NOT_ALLOWED),
-        (request(verb="HEAD"), Reason.VERB_NOT_ALLOWED),
-        (request(verb="OPTIONS"), Reason.VERB_NOT_ALLOWED),
+        (request(verb="PUT"), Reason.METHOD_NOT_ALLOWED),
+        (request(verb="HEAD"), Reason.METHOD_NOT_ALLOWED),
+        (request(verb="OPTIONS"), Reason.METHOD_NOT_ALLOWED),
         (request(body=form(), headers={b"content-encoding": b"gzip"}), Reason.AMBIGUOUS_CALL),
         (request(body=form(), headers={b"content-encoding": b"identity"}), Reason.AMBIGUOUS_CALL),
         (request(body=form(), verb="GET"), Reason.AMBIGUOUS_CALL),
@@ -172,7 +172,7 @@ def test_what_could_be_read_in_two_ways_is_refused(sent: Request, reason: Reason
 def test_an_unknown_method_is_a_call_to_deny() -> None:
     """It has to be recorded with its arguments, so it becomes a call; its class is the highest."""
     call = decode(request("/api/drop_everything", body=form(x=1)))
-    assert (call.known, call.permission, call.args) == (False, "admin", {"x": 1})
+    assert (call.in_catalog, call.permission, call.args) == (False, "admin", {"x": 1})
 
 
 def test_parameters_that_luigi_hides_are_withheld_from_the_record() -> None:
@@ -185,7 +185,7 @@ def test_parameters_that_luigi_hides_are_withheld_from_the_record() -> None:
         "param_visibilities": {"user": 0, "password": 2, "token": 1},
     }
     call = make_call("luigi", CATALOG, "add_task", args, ALICE, BATCHES)
-    assert call.secret == (("params", "password"), ("params", "token"))
+    assert call.secret_paths == (("params", "password"), ("params", "token"))
     assert "hunter2" in encode(call, CATALOG, ALICE, "").body.decode()
 
 
@@ -333,19 +333,19 @@ def test_what_goes_out_is_always_the_same_kind_of_request() -> None:
         ALICE,
         request(headers={b"accept-encoding": b"gzip, deflate"}),
     )
-    assert (view.verb, view.path, view.content_type, view.body) == (
+    assert (view.http_method, view.path, view.content_type, view.body) == (
         "POST",
         b"/api/task_list",
         FORM,
         b"data={}",
     )
-    assert (view.retry_safe, view.accept_gzip) == (True, True)
+    assert (view.idempotent, view.accept_gzip) == (True, True)
     work = API.encode(
         decode(request("/api/ping", body=form(worker="w"))),
         ALICE,
         request(headers={b"accept-encoding": b"gzip"}),
     )
-    assert (work.retry_safe, work.accept_gzip) == (False, False)
+    assert (work.idempotent, work.accept_gzip) == (False, False)
     assert (
         encode(decode(request("/api/pause")), CATALOG, ALICE, "/luigi").path == b"/luigi/api/pause"
     )
@@ -474,8 +474,8 @@ def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
     """
     ping = decode(request("/api/ping", body=form(worker=WORKER)))
     more = decode(request("/api/ping", body=form(worker=WORKER, note="x")))
-    assert (ping.heartbeat, API.encode(ping, ALICE, request()).effect) == (WORKER, "alive")
-    assert (more.heartbeat, API.encode(more, ALICE, request()).effect) == (None, "act")
+    assert (ping.heartbeat, API.encode(ping, ALICE, request()).kind) == (WORKER, "alive")
+    assert (more.heartbeat, API.encode(more, ALICE, request()).kind) == (None, "act")
 
 
 def test_a_heartbeat_that_is_remembered_is_still_its_callers_own() -> None:
@@ -555,7 +555,7 @@ def test_a_task_that_fails_to_schedule_leaves_none_of_its_parameters_in_the_reco
         "owners": [],
     }
     call = decode(request("/api/announce_scheduling_failure", body=form(worker=WORKER, **told)))
-    assert set(call.secret) == {("task_name",), ("params",), ("expl",)}
+    assert set(call.secret_paths) == {("task_name",), ("params",), ("expl",)}
 
 
 # -- the other tasks of a call
@@ -573,10 +573,12 @@ def test_every_dependency_is_one_of_the_other_tasks() -> None:
             ),
         )
     )
-    assert (call.task, call.others) == ("A_1", ("C_1", "B_1", "D_1"))
+    assert (call.task, call.related_tasks) == ("A_1", ("C_1", "B_1", "D_1"))
     for none in ({}, {"deps": None}, {"deps": [], "new_deps": None}):
         assert (
-            decode(request("/api/add_task", body=form(worker=WORKER, task_id="A_1", **none))).others
+            decode(
+                request("/api/add_task", body=form(worker=WORKER, task_id="A_1", **none))
+            ).related_tasks
             == ()
         )
 
@@ -586,7 +588,7 @@ def test_a_call_names_a_bounded_number_of_tasks() -> None:
     args: dict[str, Any] = {"worker": WORKER, "task_id": "A_1", "deps": ["B_1"] * (MAX_OTHERS - 1)}
     assert make_call(
         "luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2"]}, ALICE, BATCHES
-    ).others == ("B_1", "B_2")
+    ).related_tasks == ("B_1", "B_2")
     with pytest.raises(Rejected) as error:
         make_call(
             "luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2", "B_3"]}, ALICE, BATCHES
@@ -952,7 +954,7 @@ def refusal(reason: Reason, method: str = "") -> Refusal:
     """A refusal of a call, or of a request that became none."""
     about = REASONS[reason]
     return Refusal(
-        reason, about.status, f"callgate: no [{reason}, ref X]", about.remedy, "X", None, method
+        reason, about.status, f"callgate: no [{reason}, ref X]", about.hint, "X", None, method
     )
 
 

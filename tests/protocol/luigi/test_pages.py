@@ -77,7 +77,7 @@ def policy(reply: Response) -> dict[str, list[str]]:
 def test_every_page_of_luigid_is_a_method(path: str, method: str) -> None:
     """The same policy and record hold for pages; the path arrives at luigid as it was decided."""
     call = decode(path)
-    assert (call.method, call.permission, call.known) == (method, "view", True)
+    assert (call.method, call.permission, call.in_catalog) == (method, "view", True)
     assert sent(path) == path.encode()
 
 
@@ -171,7 +171,7 @@ def test_a_page_is_only_looked_at(verb: str) -> None:
     """GET and HEAD, and no body."""
     with pytest.raises(Rejected) as refused:
         decode("/", verb=verb)
-    assert refused.value.reason is Reason.VERB_NOT_ALLOWED
+    assert refused.value.reason is Reason.METHOD_NOT_ALLOWED
     with pytest.raises(Rejected):
         decode("/", body=b"data=%7B%7D")
 
@@ -252,7 +252,7 @@ def test_the_visualisers_own_script_runs_and_no_other() -> None:
         "'self'",
         f"'sha256-{base64.b64encode(hashlib.sha256(inline).digest()).decode()}'",
     ]
-    assert len(page) < PAGES.encode(decode(INDEX), ALICE, request(INDEX)).whole
+    assert len(page) < PAGES.encode(decode(INDEX), ALICE, request(INDEX)).max_buffered
 
 
 @pytest.mark.parametrize("path", [INDEX, "/tasklist/Family"])
@@ -347,7 +347,7 @@ def test_a_refused_page_is_a_page_without_scripts() -> None:
     """The person reads the line and the remedy, escaped; status and phrase are those of the API."""
     about = REASONS[Reason.NO_ROLE]
     reply = PAGES.refuse(
-        Refusal(Reason.NO_ROLE, 403, "callgate: <b> may not [no-role, ref X]", about.remedy, "X")
+        Refusal(Reason.NO_ROLE, 403, "callgate: <b> may not [no-role, ref X]", about.hint, "X")
     )
     assert (reply.status, reply.content_type) == (403, b"text/html; charset=utf-8")
     assert b"&lt;b&gt; may not" in reply.body

@@ -138,8 +138,8 @@ async def whole(reply: Response) -> bytes:
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (request(verb="GET", kind=None), Reason.VERB_NOT_ALLOWED),
-        (request(verb="PUT"), Reason.VERB_NOT_ALLOWED),
+        (request(verb="GET", kind=None), Reason.METHOD_NOT_ALLOWED),
+        (request(verb="PUT"), Reason.METHOD_NOT_ALLOWED),
         (request(b"x", query="a=b"), Reason.AMBIGUOUS_CALL),
         (request(b"x", kind=None), Reason.MALFORMED_CALL),
         (request(b"x", kind=b"text/plain"), Reason.MALFORMED_CALL),
@@ -219,7 +219,7 @@ def test_any_gzip_gives_a_call_or_a_rejection(body: bytes) -> None:
 def test_arguments_get_the_names_of_the_catalog_and_go_on_in_order() -> None:
     """What policy and record call by name reaches the upstream by position, as it came."""
     call = asked(PROCESSES, "supervisor.startProcess", "web", False)
-    assert (call.permission, dict(call.args), call.known) == (
+    assert (call.permission, dict(call.args), call.in_catalog) == (
         "trigger",
         {"name": "web", "wait": False},
         True,
@@ -239,20 +239,26 @@ def test_a_view_may_be_shared_and_an_act_may_not() -> None:
         ]
         effects[method.permission] = PROCESSES.encode(
             asked(PROCESSES, name, *params), ALICE, request()
-        ).effect
+        ).kind
     assert effects == {"view": "view", "trigger": "act", "admin": "act"}
 
 
 def test_secrets_are_named_for_the_record() -> None:
     """An argument that the catalog calls secret is withheld by its name."""
-    assert asked(PROCESSES, "supervisor.sendProcessStdin", "web", "hunter2").secret == (("chars",),)
+    assert asked(PROCESSES, "supervisor.sendProcessStdin", "web", "hunter2").secret_paths == (
+        ("chars",),
+    )
 
 
 @BOTH
 def test_an_unknown_method_is_a_call_to_be_denied(dialect: RpcDialect) -> None:
     """It exists to be recorded: unknown, of the highest class, its arguments by number."""
     call = asked(dialect, "no.such/method", 7, "x")
-    assert (call.known, call.permission, dict(call.args)) == (False, "admin", {"0": 7, "1": "x"})
+    assert (call.in_catalog, call.permission, dict(call.args)) == (
+        False,
+        "admin",
+        {"0": 7, "1": "x"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -453,7 +459,7 @@ def test_what_json_has_no_type_for_is_refused(value: Value) -> None:
 
 def test_pages_are_no_methods_here() -> None:
     """They answer HTML: not called, and not listed."""
-    assert not asked(TASKS, "page.visualiser").known
+    assert not asked(TASKS, "page.visualiser").in_catalog
     listed = read(TASKS.introspect(asked(TASKS, "system.listMethods"), lambda method: True))
     assert isinstance(listed, list)
     assert set(METHODS) < set(map(str, listed))
@@ -569,7 +575,7 @@ def test_the_answers_of_a_bundle() -> None:
     assert read(PROCESSES.bundle([1, Fault(10, "BAD_NAME"), refusal, None])) == [
         [1],
         {"faultCode": 10, "faultString": "BAD_NAME"},
-        {"faultCode": -32602, "faultString": refusal.line},
+        {"faultCode": -32602, "faultString": refusal.message},
         [None],
     ]
 
@@ -646,12 +652,12 @@ def test_every_reason_is_told_in_the_callers_protocol(dialect: RpcDialect, reaso
     headers = dict(reply.headers)
     if REASONS[reason].status == 401:
         assert (reply.status, b"Basic" in headers[b"www-authenticate"]) == (401, True)
-    elif reason is Reason.VERB_NOT_ALLOWED:
+    elif reason is Reason.METHOD_NOT_ALLOWED:
         assert (reply.status, headers[b"allow"]) == (405, b"POST")
     else:
         fault = read(reply)
         assert isinstance(fault, Fault)
-        assert fault.text == refusal.line
+        assert fault.text == refusal.message
         assert f"[{reason}, ref REF]" in fault.text
         assert fault.code in (REASONS[reason].status, -32700, -32600, -32602)
 
