@@ -1,8 +1,21 @@
-"""For the edge's tests: deadlines are looked at often, so that a test of one does not take half a
-second.
+"""Shared by the edge's tests: both event loops, a check of the loop after each test, and frequent
+sweeps, so that a test of a deadline does not take half a second.
 """
 
+from collections.abc import Mapping
+
 import pytest
+
+from tests.support.loops import LoopFactory, check_loop, loop_factories
+
+_check_loop = pytest.fixture(autouse=True)(check_loop)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, LoopFactory]:
+    """Run a test on asyncio's loop, and on uvloop's too if it is marked with `both_loops`."""
+    return loop_factories(item)
 
 
 @pytest.fixture(autouse=True)
