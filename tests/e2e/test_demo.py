@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.test_demo import Demo, descendants, runs
 
 from proxy.audit.reading.reader import read_all
+from tests.cli.demo.test_demo import Demo, descendants, runs
 from tests.support.stage import ROOT, until
 
 PATIENCE = 120.0
