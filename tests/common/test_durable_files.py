@@ -1,16 +1,24 @@
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from proxy.common.durable_files import TEMPORARY_GLOB, replace_atomically
+from proxy.common.durable_files import (
+    TEMPORARY_GLOB,
+    create_once,
+    make_directory,
+    read_private,
+    replace_atomically,
+)
+from proxy.errors import ConfigError
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_a_file_is_replaced_with_its_mode(tmp_path: Path, mode: int) -> None:
-    """The new content stands under the name with exactly the mode asked for, whatever the umask,
-    and nothing is left over.
+    """The new content gets exactly the requested mode, under any umask, and no temporary file is
+    left.
     """
     path = tmp_path / "a.json"
     path.write_text("old")
@@ -25,7 +33,7 @@ def test_a_file_is_replaced_with_its_mode(tmp_path: Path, mode: int) -> None:
 
 
 def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
-    """A symbolic link under the name does not lead the content elsewhere."""
+    """A symbolic link under the name does not lead the content to another file."""
     victim = tmp_path / "victim"
     victim.write_text("old")
     path = tmp_path / "a.json"
@@ -38,7 +46,7 @@ def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    """When the disk fails half-way, the old file stands and no part of the new one is left."""
+    """A disk that fails half-way leaves the old file, and no part of the new one."""
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -50,3 +58,71 @@ def test_a_failure_leaves_the_old_content(
         replace_atomically(path, b"new", 0o600)
     assert path.read_text() == "old"
     assert list(tmp_path.glob(TEMPORARY_GLOB)) == []
+
+
+def test_the_first_creator_of_a_file_wins(tmp_path: Path) -> None:
+    """The second creator gets the content of the first, and no temporary file is left."""
+    assert create_once(tmp_path / "k", b"one") == b"one"
+    assert create_once(tmp_path / "k", b"two") == b"one"
+    replace_atomically(tmp_path / "r", b"a")
+    replace_atomically(tmp_path / "r", b"b")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"k": b"one", "r": b"b"}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_creators_that_race_agree_on_the_content(tmp_path: Path) -> None:
+    """Of eight threads that create one file, one wins and all return its content."""
+    start = threading.Barrier(8)
+    results: list[bytes] = []
+
+    def create(number: int) -> None:
+        start.wait()
+        results.append(create_once(tmp_path / "k", b"%d" % number))
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [(tmp_path / "k").read_bytes()] * 8
+    assert [path.name for path in tmp_path.iterdir()] == ["k"]
+
+
+def test_a_failure_to_create_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that cannot be linked leaves neither the file nor a temporary one."""
+
+    def fail(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(OSError, match="not permitted"):
+        create_once(tmp_path / "k", b"one")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """A key file is read only while its mode admits its owner alone; the problem names the file
+    and the command that fixes it.
+    """
+    create_once(tmp_path / "k", b"secret")
+    assert read_private(tmp_path / "k") == b"secret"
+    for mode in (0o604, 0o640, 0o610):
+        (tmp_path / "k").chmod(mode)
+        with pytest.raises(ConfigError, match="users other than its owner") as caught:
+            read_private(tmp_path / "k")
+        assert str(tmp_path / "k") in str(caught.value)
+
+
+def test_missing_parents_are_made_for_the_owner_alone(tmp_path: Path) -> None:
+    """Each new directory gets 0700; a directory that exists keeps its mode."""
+    (tmp_path / "old").mkdir(mode=0o755)
+    (tmp_path / "old").chmod(0o755)
+    make_directory(tmp_path / "old" / "a" / "b")
+    make_directory(tmp_path / "old" / "a" / "b")
+    modes = [
+        stat.S_IMODE(path.stat().st_mode)
+        for path in (tmp_path / "old", tmp_path / "old" / "a", tmp_path / "old" / "a" / "b")
+    ]
+    assert modes == [0o755, 0o700, 0o700]

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.writing.disk import Disk, logs, open_append, segments, write_whole
-from proxy.common.durable_files import create_once, make_directory, read_private, replace_atomically
-from proxy.errors import ConfigError
+from proxy.common.durable_files import make_directory
 
 
 def test_short_writes_are_continued(tmp_path: Path) -> None:
@@ -18,20 +17,6 @@ def test_short_writes_are_continued(tmp_path: Path) -> None:
     write_whole(disk, fd, b"0123456789")
     os.close(fd)
     assert (tmp_path / "x").read_bytes() == b"0123456789" and syncs == [fd]
-
-
-def test_the_first_one_makes_a_file(tmp_path: Path) -> None:
-    """Of two who make the same file the first one's content stays, both get it, and no temporary
-    file is left.
-    """
-    assert (
-        create_once(tmp_path / "k", b"one") == b"one"
-        and create_once(tmp_path / "k", b"two") == b"one"
-    )
-    replace_atomically(tmp_path / "r", b"a")
-    replace_atomically(tmp_path / "r", b"b")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"k": b"one", "r": b"b"}
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_a_link_in_a_segments_place_is_refused(tmp_path: Path) -> None:
@@ -66,12 +51,3 @@ def test_segments_are_told_from_other_files(tmp_path: Path) -> None:
         10: "00000010.jsonl",
     }
     assert list(logs(tmp_path)) == [tmp_path.name]
-
-
-def test_loose_permissions_are_refused(tmp_path: Path) -> None:
-    """A key file that others can read is not read."""
-    create_once(tmp_path / "k", b"secret")
-    assert read_private(tmp_path / "k") == b"secret"
-    (tmp_path / "k").chmod(0o604)
-    with pytest.raises(ConfigError, match="others"):
-        read_private(tmp_path / "k")
