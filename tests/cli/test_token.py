@@ -79,8 +79,8 @@ async def test_rotate_keeps_tokens_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["issue", "--subject", "a", "--ttl", "soon"], "--ttl is a number and a unit"),
-        (["issue", "--subject", "a", "--ttl", "60"], "--ttl is a number and a unit"),
+        (["issue", "--subject", "a", "--ttl", "soon"], "is not a duration"),
+        (["issue", "--subject", "a", "--ttl", "60"], "is not a duration"),
         (["issue", "--subject", "a", "--ttl", "0s"], "lifetime"),
         (["issue", "--subject", "a", "--ttl", "367d"], "lifetime"),
         (["issue", "--subject", "a\nb", "--ttl", "1h"], "subject"),

@@ -473,9 +473,9 @@ async def test_the_leg_is_told_who_looks(bench: Bench) -> None:
     await bench.ask("/api/pause", "admin")
     await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')
     assert [(outbound.kind, outbound.fairness_key) for outbound in bench.leg.sent] == [
-        ("view", "local|viewer-1"),
-        ("act", ""),
-        ("alive", ""),
+        ("read", "local|viewer-1"),
+        ("write", ""),
+        ("heartbeat", ""),
     ]
     assert not any(b"viewer-1" in outbound.body + outbound.path for outbound in bench.leg.sent)
 

@@ -144,7 +144,7 @@ def test_an_answer_is_read_by_its_own_framing(name: str, new_loop: NewLoop) -> N
 
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
-@pytest.mark.parametrize("outbound", [VIEW, ACT], ids=["view", "act"])
+@pytest.mark.parametrize("outbound", [VIEW, ACT], ids=["read", "write"])
 @pytest.mark.parametrize("name", BAD)
 def test_a_broken_answer_is_one_clear_refusal(
     name: str, outbound: UpstreamRequest, new_loop: NewLoop
@@ -292,8 +292,8 @@ def test_a_view_is_not_asked_a_third_time() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("effect", ["act", "alive"])
-def test_a_call_that_may_act_is_never_sent_twice(effect: str) -> None:
+@pytest.mark.parametrize("kind", ["write", "heartbeat"])
+def test_a_call_that_may_act_is_never_sent_twice(kind: str) -> None:
     """On a dead kept connection nobody knows whether it acted: the caller is told, and the upstream
     sees it once.
     """
@@ -302,7 +302,7 @@ def test_a_call_that_may_act_is_never_sent_twice(effect: str) -> None:
         async with both(_dies_on_the_second) as (leg, seen):
             await leg.forward(RECEIPT, VIEW)
             with pytest.raises(Unavailable) as refused:
-                await leg.forward(RECEIPT, replace(ACT, kind=effect))  # type: ignore[arg-type]  # pytest gives one of the literals
+                await leg.forward(RECEIPT, replace(ACT, kind=kind))  # type: ignore[arg-type]  # pytest gives one of the literals
             assert refused.value.reason is Reason.UPSTREAM_CLOSED
             assert refused.value.sent
             assert [b"add_task" in request for request in seen.requests] == [False, True]
@@ -648,7 +648,7 @@ def test_a_heartbeat_that_waits_too_long_is_told_so_later_than_others() -> None:
                 order.append((outbound.kind, caught.value.reason))
 
             await asyncio.gather(call(PING), call(ACT))
-            assert order == [("act", Reason.OVERLOADED), ("alive", Reason.OVERLOADED)]
+            assert order == [("write", Reason.OVERLOADED), ("heartbeat", Reason.OVERLOADED)]
             assert not leg._heartbeats
             served.cancel()
             await asyncio.gather(served, return_exceptions=True)
@@ -691,8 +691,8 @@ def test_a_connection_lost_lets_the_next_in_line_connect() -> None:
             )
             assert [type(result).__name__ for result in results] == [
                 "Unavailable",
-                "Answer",
-                "Answer",
+                "UpstreamResponse",
+                "UpstreamResponse",
             ]
             assert len(seen.requests) == 3
 
@@ -716,9 +716,9 @@ def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> None:
             leg.finished = finish_and_cancel  # type: ignore[method-assign]  # the moment is one between two turns of the loop
             results = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(result).__name__ for result in results] == [
-                "Answer",
+                "UpstreamResponse",
                 "CancelledError",
-                "Answer",
+                "UpstreamResponse",
             ]
             assert (seen.connections, len(seen.requests), leg.in_use) == (1, 2, 0)
 

@@ -474,8 +474,8 @@ def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
     """
     ping = decode(request("/api/ping", body=form(worker=WORKER)))
     more = decode(request("/api/ping", body=form(worker=WORKER, note="x")))
-    assert (ping.heartbeat, API.encode(ping, ALICE, request()).kind) == (WORKER, "alive")
-    assert (more.heartbeat, API.encode(more, ALICE, request()).kind) == (None, "act")
+    assert (ping.heartbeat, API.encode(ping, ALICE, request()).kind) == (WORKER, "heartbeat")
+    assert (more.heartbeat, API.encode(more, ALICE, request()).kind) == (None, "write")
 
 
 def test_a_heartbeat_that_is_remembered_is_still_its_callers_own() -> None:

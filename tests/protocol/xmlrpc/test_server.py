@@ -240,7 +240,7 @@ def test_a_view_may_be_shared_and_an_act_may_not() -> None:
         effects[method.permission] = PROCESSES.encode(
             asked(PROCESSES, name, *params), ALICE, request()
         ).kind
-    assert effects == {"view": "view", "trigger": "act", "admin": "act"}
+    assert effects == {"view": "read", "trigger": "write", "admin": "write"}
 
 
 def test_secrets_are_named_for_the_record() -> None:
