@@ -30,7 +30,7 @@ from proxy.errors import ConfigError, Problem
 from proxy.identity.jwks_file import KeyFile
 from proxy.policy.load import load_policies
 from proxy.runtime.connectivity import ask
-from proxy.telemetry.logging import set_up_logging
+from proxy.telemetry.logging import configure_logging
 
 ONLINE = typer.Option(
     False, "--online", help="Ask the issuers for their keys and the upstreams a question, too."
@@ -52,7 +52,7 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
         )
         raise typer.Exit(2)
     # what the parts would log as warnings is in the problems, and standard output is for those
-    set_up_logging("error", "console")
+    configure_logging("error", "console")
     try:
         tables, problems = read_tables(config)
     except ConfigError as error:

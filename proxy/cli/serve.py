@@ -45,14 +45,14 @@ def command(config: Path = CONFIG) -> None:
     from proxy.config.loading import load_settings
     from proxy.runtime.status_file import StatusFile
     from proxy.runtime.supervisor import Supervisor
-    from proxy.telemetry.logging import set_up_logging
-    from proxy.telemetry.nonblocking_stream import LogStream
+    from proxy.telemetry.logging import configure_logging
+    from proxy.telemetry.nonblocking_stream import NonBlockingStream
 
     settings = load_settings(config)
     refuse_open(settings)
     # from here on no line is worth ending or waiting for
-    sys.stderr = cast(TextIO, LogStream(sys.stderr))
-    set_up_logging(settings.log.level, settings.log.format)
+    sys.stderr = cast(TextIO, NonBlockingStream(sys.stderr))
+    configure_logging(settings.log.level, settings.log.format)
     listen = settings.listen
     # for the processes: glibc keeps an arena for each thread otherwise
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
@@ -107,12 +107,12 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
     from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.runtime.process import run
-    from proxy.telemetry.logging import set_up_logging
+    from proxy.telemetry.logging import configure_logging
 
     try:
         settings = load_settings(config)
         refuse_open(settings)
-        set_up_logging(settings.log.level, settings.log.format)
+        configure_logging(settings.log.level, settings.log.format)
         if place.slot == 0:
             _tell_what_waits(first, settings)
         patience = settings.limits.drain_seconds + _CLOSING_SECONDS

@@ -47,15 +47,15 @@ from proxy.protocol.xmlrpc.server import Bundle, Room, RpcDialect
 class Metrics(Protocol):
     """What counts calls (`proxy.telemetry.metrics`)."""
 
-    def called(self, upstream: str, permission: str, reason: str) -> None:
+    def call_decided(self, upstream: str, permission: str, reason: str) -> None:
         """One decided call."""
 
-    def completed(self, seconds: float, outcome: str) -> None:
+    def call_completed(self, seconds: float, outcome: str) -> None:
         """One allowed call has been answered, `seconds` after it was decided; `outcome` is ok,
         fault or a reason code.
         """
 
-    def rejected(self, reason: str) -> None:
+    def request_rejected(self, reason: str) -> None:
         """One request of which no call was made."""
 
 
@@ -153,7 +153,7 @@ class Gate:
                 monotonic_ns(),
                 heartbeat=call.heartbeat,
             )
-            self._meter.called(call.upstream, call.permission, decision.reason)
+            self._meter.call_decided(call.upstream, call.permission, decision.reason)
             if receipt is None:
                 self._log_denied(request, principal, call, decision)
                 return speak(of_decision(principal, call, decision, request.id))
@@ -314,7 +314,7 @@ class Gate:
                 results.append(of_error(item, request.id))
                 continue
             (call, decision), receipt = next(rows)
-            self._meter.called(call.upstream, call.permission, decision.reason)
+            self._meter.call_decided(call.upstream, call.permission, decision.reason)
             if receipt is None:
                 self._log_denied(request, principal, call, decision)
                 results.append(of_decision(principal, call, decision, request.id))
@@ -352,7 +352,7 @@ class Gate:
 
     def _complete(self, receipt: Receipt, outcome: str, status: int, sent: int) -> None:
         duration = monotonic_ns() - receipt.decided_at_ns
-        self._meter.completed(duration / 1e9, outcome)
+        self._meter.call_completed(duration / 1e9, outcome)
         self._journal.completed(
             receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000
         )
@@ -376,7 +376,7 @@ class Gate:
         principal: Principal | None,
         upstream: str | None,
     ) -> None:
-        self._meter.rejected(error.reason)
+        self._meter.request_rejected(error.reason)
         self._journal.rejected(
             request_id, origin, error.reason, error.detail, principal=principal, upstream=upstream
         )

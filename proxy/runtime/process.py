@@ -45,7 +45,7 @@ from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import batch_key
 from proxy.runtime.file_descriptors import places_for_clients
 from proxy.runtime.supervisor import Place
-from proxy.telemetry.event_log import GateLog
+from proxy.telemetry.event_log import EventLog
 from proxy.telemetry.metrics import Metrics, serve_metrics
 
 # one in so many connections to an upstream may be held by readers of long answers, and as many by
@@ -131,7 +131,9 @@ async def run(
             _route(settings, upstream, catalogs, leg)
             for upstream, leg in zip(settings.upstreams, shared, strict=True)
         ]
-        gate = Gate(routes, verifier, policy, journal, meter, GateLog(), in_flight=limits.in_flight)
+        gate = Gate(
+            routes, verifier, policy, journal, meter, EventLog(), in_flight=limits.in_flight
+        )
         server = Server(Probes(gate, journal, verifier), _limits(settings), new_request_id_source())
         _gauges(meter, gate, server, journal)
         if settings.metrics.port:

@@ -34,15 +34,19 @@ def _later(seconds: float, function: Callable[[], None]) -> object:
     return asyncio.get_running_loop().call_later(seconds, function)
 
 
-class GateLog:
+class EventLog:
     """A structlog logger with bounded lines about refusals. `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, later: Later = _later) -> None:
         self._log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy.gate.pipeline")
-        self._rejected = _Thinned(_PER_SECOND, _PER_SECOND, clock, later, self._more_rejected)
-        self._denied = _Thinned(_PER_PRINCIPAL, _DENIED_PER_SECOND, clock, later, self._more_denied)
-        self._failed = _Thinned(_PER_FAILURE, _FAILED_PER_SECOND, clock, later, self._more_failed)
-        self._broken = _Thinned(_PER_ERROR, _ERRORS_PER_SECOND, clock, later, self._more_broken)
+        self._rejected = RateLimiter(_PER_SECOND, _PER_SECOND, clock, later, self._more_rejected)
+        self._denied = RateLimiter(
+            _PER_PRINCIPAL, _DENIED_PER_SECOND, clock, later, self._more_denied
+        )
+        self._failed = RateLimiter(
+            _PER_FAILURE, _FAILED_PER_SECOND, clock, later, self._more_failed
+        )
+        self._broken = RateLimiter(_PER_ERROR, _ERRORS_PER_SECOND, clock, later, self._more_broken)
 
     def info(self, event: str, **fields: Any) -> None:
         """Write a line; one about a call denied only if that principal has not had its lines of
@@ -94,7 +98,7 @@ class GateLog:
         self._log.error("more errors", count=counted.total(), most_of=most)
 
 
-class _Thinned:
+class RateLimiter:
     """Admits `each` lines a second for one key and `total` for all; tells `more` how many there
     were beside, once the second is over.
     """

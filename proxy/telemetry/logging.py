@@ -15,17 +15,17 @@ from typing import Any, Literal, TextIO, TypeAlias, cast
 import orjson
 import structlog
 
-from proxy.telemetry.nonblocking_stream import LogStream
+from proxy.telemetry.nonblocking_stream import NonBlockingStream
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
-Form: TypeAlias = Literal["json", "console"]
+Format: TypeAlias = Literal["json", "console"]
 _Event: TypeAlias = MutableMapping[str, Any]
 _CREDENTIALS = frozenset(
     {"authorization", "cookie", "credential", "key", "password", "secret", "token"}
 )
 
 
-def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
+def configure_logging(level: Level, form: Format, to: TextIO | None = None) -> None:
     """Send structlog's events, and those of libraries from warnings upwards, to a stream: standard
     error if none is given.
 
@@ -34,14 +34,14 @@ def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
     `lines_lost` how many were lost.
     """
     given = to or sys.stderr
-    log = given if isinstance(given, LogStream) else LogStream(given)
+    log = given if isinstance(given, NonBlockingStream) else NonBlockingStream(given)
     stream = cast(TextIO, log)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _withhold,
-        partial(_say_lost, log),
+        _redact,
+        partial(_add_lost_count, log),
     ]
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_json)
@@ -71,16 +71,18 @@ def set_up_logging(level: Level, form: Form, to: TextIO | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
-def _withhold(_logger: object, _method: str, event: _Event) -> _Event:
+def _redact(_logger: object, _method: str, event: _Event) -> _Event:
     for key in event.keys() & _CREDENTIALS:
         event[key] = "withheld"
     return event
 
 
-def _say_lost(stream: LogStream, _logger: object, _method: str, event: _Event) -> _Event:
+def _add_lost_count(
+    stream: NonBlockingStream, _logger: object, _method: str, event: _Event
+) -> _Event:
     """Count on an event those that were lost since the last that could be written."""
-    if stream.lost:
-        event["lines_lost"] = stream.lost
+    if stream.dropped:
+        event["lines_lost"] = stream.dropped
     return event
 
 

@@ -45,12 +45,12 @@ class Metrics:
         self._seconds = 0.0
         self.gauges: list[tuple[str, str, Callable[[], float]]] = []
 
-    def called(self, upstream: str, permission: str, reason: str) -> None:
+    def call_decided(self, upstream: str, permission: str, reason: str) -> None:
         """One decided call."""
         key = (upstream, permission, reason)
         self._calls[key] = self._calls.get(key, 0) + 1
 
-    def completed(self, seconds: float, outcome: str = "ok") -> None:
+    def call_completed(self, seconds: float, outcome: str = "ok") -> None:
         """One allowed call answered, `seconds` after it was decided; `outcome` is ok, fault or the
         reason of a failure.
         """
@@ -58,7 +58,7 @@ class Metrics:
         self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds += seconds
 
-    def rejected(self, reason: str) -> None:
+    def request_rejected(self, reason: str) -> None:
         """One request of which no call was made."""
         self._rejected[reason] = self._rejected.get(reason, 0) + 1
 

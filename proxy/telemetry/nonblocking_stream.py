@@ -20,7 +20,7 @@ _Put: TypeAlias = Callable[[bytes], int]
 """
 
 
-class LogStream:
+class NonBlockingStream:
     """A text stream over another, whose `write` neither fails nor waits. A file is waited for, as
     long as its disk takes.
     """
@@ -32,9 +32,9 @@ class LogStream:
         self._stream = stream
         with suppress(OSError, ValueError):
             stream.flush()
-        self._put = _put_without_waiting(stream)
+        self._put = _open_nonblocking(stream)
         self._rest = b""  # of a line that was begun: no other may begin before it is whole
-        self.lost = 0
+        self.dropped = 0
 
     def write(self, text: str) -> int:
         """Write, if that is possible now."""
@@ -45,9 +45,9 @@ class LogStream:
                 self._put_rest(self._put)
                 data = text.encode("utf-8", "backslashreplace")
                 self._rest = data[self._put(data) :]
-            self.lost = 0
+            self.dropped = 0
         except (OSError, ValueError):
-            self.lost += 1
+            self.dropped += 1
         return len(text)
 
     def flush(self) -> None:
@@ -68,7 +68,7 @@ class LogStream:
         return getattr(self._stream, name)
 
 
-def _put_without_waiting(stream: TextIO) -> _Put | None:
+def _open_nonblocking(stream: TextIO) -> _Put | None:
     """How to write to the file descriptor of `stream` without waiting; None where nobody can keep a
     writer waiting, or there is none.
 

@@ -122,7 +122,7 @@ def main() -> None:
     from proxy.audit.writing.journal import Journal
     from proxy.config.loading import load_settings
     from proxy.runtime import process as app
-    from proxy.telemetry.logging import set_up_logging
+    from proxy.telemetry.logging import configure_logging
 
     journals: list[Journal] = []
     before = [0, 0]
@@ -153,7 +153,7 @@ def main() -> None:
 
     signal.signal(signal.SIGUSR2, write)
     settings = load_settings(Path(config))
-    set_up_logging(settings.log.level, settings.log.format)
+    configure_logging(settings.log.level, settings.log.format)
     if "sample" in flags:
         sampler.start()
     uvloop.run(app.run(settings))

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from proxy.runtime.status_file import StatusFile
 from proxy.runtime.supervisor import HAND_OVER, Place, Supervisor
-from proxy.telemetry.logging import set_up_logging
+from proxy.telemetry.logging import configure_logging
 
 
 def main(directory: Path, port: int, processes: int, patience: float) -> int:
     """Supervise; the exit code."""
-    set_up_logging("info", "json")
+    configure_logging("info", "json")
 
     def serve(place: Place) -> int:
         settings = (directory / "settings").read_text()

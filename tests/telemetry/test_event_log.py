@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.telemetry.event_log import GateLog
-from proxy.telemetry.logging import set_up_logging
+from proxy.telemetry.event_log import EventLog
+from proxy.telemetry.logging import configure_logging
 
 
 class Hand:
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 def written() -> io.StringIO:
     """Give what is logged."""
     stream = io.StringIO()
-    set_up_logging("info", "json", stream)
+    configure_logging("info", "json", stream)
     return stream
 
 
@@ -52,7 +52,7 @@ def lines(stream: io.StringIO, event: str) -> list[dict[str, object]]:
     ]
 
 
-def deny(log: GateLog, principal: str, number: int) -> None:
+def deny(log: EventLog, principal: str, number: int) -> None:
     """Write of one call that was denied."""
     log.info(
         "denied",
@@ -71,7 +71,7 @@ def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(
     whose principal is named.
     """
     hand = Hand()
-    log = GateLog(hand.clock, hand.later)
+    log = EventLog(hand.clock, hand.later)
     for second in range(3):
         for number in range(28_000):
             deny(log, "local|loud", number)
@@ -87,7 +87,7 @@ def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(
 def test_the_denied_calls_of_another_are_still_seen(written: io.StringIO) -> None:
     """Noise must not hide somebody else's first refusal."""
     hand = Hand()
-    log = GateLog(hand.clock, hand.later)
+    log = EventLog(hand.clock, hand.later)
     for number in range(1000):
         deny(log, "local|loud", number)
     deny(log, "local|quiet", 1000)
@@ -99,7 +99,7 @@ def test_the_denied_calls_of_another_are_still_seen(written: io.StringIO) -> Non
 def test_many_principals_together_are_bounded_too(written: io.StringIO) -> None:
     """Whoever holds many tokens fills the log no faster."""
     hand = Hand()
-    log = GateLog(hand.clock, hand.later)
+    log = EventLog(hand.clock, hand.later)
     for number in range(1000):
         deny(log, f"local|{number}", number)
     hand.move(1.0)
@@ -114,7 +114,7 @@ def test_a_dead_upstream_does_not_flood_the_log(written: io.StringIO) -> None:
     fails is seen at once.
     """
     hand = Hand()
-    log = GateLog(hand.clock, hand.later)
+    log = EventLog(hand.clock, hand.later)
     for number in range(10_000):
         log.failed(f"R{number}", "luigi", "ping", "upstream-unreachable")
     log.failed("R10000", "luigi", "ping", "upstream-timeout")
@@ -143,7 +143,7 @@ def test_a_dead_upstream_does_not_flood_the_log(written: io.StringIO) -> None:
 def test_failures_of_many_sorts_are_bounded_too(written: io.StringIO) -> None:
     """However many upstreams die at once, the lines of one second are few."""
     hand = Hand()
-    log = GateLog(hand.clock, hand.later)
+    log = EventLog(hand.clock, hand.later)
     for number in range(100):
         log.failed(f"R{number}", f"upstream{number}", "ping", "upstream-timeout")
     assert len(lines(written, "upstream failed")) == 20
@@ -154,7 +154,7 @@ def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.St
     is seen at once.
     """
     hand = Hand()
-    log = GateLog(hand.clock, hand.later)
+    log = EventLog(hand.clock, hand.later)
     for number in range(10_000):
         log.error(
             "internal error", ref=f"R{number}", error="KeyError", at=["handle:100", "decode:7"]
@@ -187,7 +187,7 @@ def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.St
 def test_other_lines_are_never_thinned(written: io.StringIO) -> None:
     """Only refusals can be caused at will."""
     hand = Hand()
-    log = GateLog(hand.clock, hand.later)
+    log = EventLog(hand.clock, hand.later)
     for number in range(200):
         log.info("serving", number=number)
     assert len(lines(written, "serving")) == 200
@@ -206,8 +206,8 @@ async def test_the_count_is_written_though_nothing_follows() -> None:
             return super().write(text)
 
     stream = Watched()
-    set_up_logging("info", "json", stream)
-    log = GateLog()
+    configure_logging("info", "json", stream)
+    log = EventLog()
     for number in range(100):
         log.rejected(f"R{number}", "192.0.2.1", "no-credential")
     assert len(lines(stream, "rejected")) == 20

@@ -6,8 +6,8 @@ import re
 import pytest
 import structlog
 
-from proxy.telemetry.logging import Form, set_up_logging
-from proxy.telemetry.nonblocking_stream import LogStream
+from proxy.telemetry.logging import Format, configure_logging
+from proxy.telemetry.nonblocking_stream import NonBlockingStream
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 def test_an_event_is_one_json_line_with_a_utc_time() -> None:
     """What a collector of logs needs: one object a line, the level, and a time with its zone."""
     stream = io.StringIO()
-    set_up_logging("info", "json", stream)
+    configure_logging("info", "json", stream)
     structlog.get_logger("proxy").info("serving", port=8443, ref="7Q2M")
     (line,) = stream.getvalue().splitlines()
     event = json.loads(line)
@@ -26,7 +26,7 @@ def test_an_event_is_one_json_line_with_a_utc_time() -> None:
 def test_less_than_the_level_is_not_written() -> None:
     """The setting log.level means what it says."""
     stream = io.StringIO()
-    set_up_logging("warning", "json", stream)
+    configure_logging("warning", "json", stream)
     structlog.get_logger().info("quiet")
     structlog.get_logger().warning("loud")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["loud"]
@@ -36,10 +36,10 @@ def test_less_than_the_level_is_not_written() -> None:
 @pytest.mark.parametrize(
     "text", ['x\n{"event":"forged"}', "x\r\nforged", "x\x1b[2Jforged", "x\x00\x7f", "x\u2028forged"]
 )
-def test_a_value_cannot_forge_a_line(form: Form, text: str) -> None:
+def test_a_value_cannot_forge_a_line(form: Format, text: str) -> None:
     """A caller's user agent or subject stays one value on one line, and moves no terminal's cursor."""
     stream = io.StringIO()
-    set_up_logging("info", form, stream)
+    configure_logging("info", form, stream)
     structlog.get_logger().info("rejected", user_agent=text)
     written = stream.getvalue()
     assert written.count("\n") == 1
@@ -49,10 +49,10 @@ def test_a_value_cannot_forge_a_line(form: Form, text: str) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 @pytest.mark.parametrize("key", ["authorization", "cookie", "token", "password", "secret"])
-def test_a_credential_is_withheld_by_its_key(form: Form, key: str) -> None:
+def test_a_credential_is_withheld_by_its_key(form: Format, key: str) -> None:
     """A last resort: nobody is meant to log one, and if somebody does it is not written."""
     stream = io.StringIO()
-    set_up_logging("debug", form, stream)
+    configure_logging("debug", form, stream)
     structlog.get_logger().debug("called", **{key: "eyJhbGciOi"})
     assert "eyJ" not in stream.getvalue()
     assert "withheld" in stream.getvalue()
@@ -79,17 +79,17 @@ def test_a_line_that_cannot_be_written_stops_nobody(error: Exception | type[Exce
             raise error
 
     stream = Broken()
-    set_up_logging("info", "json", stream)
+    configure_logging("info", "json", stream)
     structlog.get_logger().info("denied")
     logging.getLogger("asyncio").error("a task failed")
-    assert LogStream(stream).write("line") == 4
-    assert LogStream(stream).isatty() is False
+    assert NonBlockingStream(stream).write("line") == 4
+    assert NonBlockingStream(stream).isatty() is False
 
 
 def test_what_libraries_log_has_the_same_form() -> None:
     """asyncio's warning about a forgotten task is a JSON line too, its traceback inside."""
     stream = io.StringIO()
-    set_up_logging("info", "json", stream)
+    configure_logging("info", "json", stream)
     try:
         raise ValueError("broken")
     except ValueError:
@@ -104,7 +104,7 @@ def test_what_libraries_log_has_the_same_form() -> None:
 def test_an_exception_of_ours_is_one_line_and_shows_no_variables() -> None:
     """Local variables can hold a token; a traceback is told without them."""
     stream = io.StringIO()
-    set_up_logging("info", "json", stream)
+    configure_logging("info", "json", stream)
     bearer = "eyJ" + "hbGciOi"
     try:
         raise ValueError(len(bearer))
@@ -118,7 +118,7 @@ def test_an_exception_of_ours_is_one_line_and_shows_no_variables() -> None:
 def test_the_console_form_shows_no_variables_either() -> None:
     """Rich tracebacks would print them."""
     stream = io.StringIO()
-    set_up_logging("info", "console", stream)
+    configure_logging("info", "console", stream)
     bearer = "eyJ" + "hbGciOi"
     try:
         raise ValueError(len(bearer))

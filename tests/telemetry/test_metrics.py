@@ -31,10 +31,10 @@ def test_calls_are_counted_by_upstream_class_and_reason() -> None:
     async def main() -> None:
         meter = Metrics()
         for _ in range(3):
-            meter.called("luigi", "view", "allowed")
-        meter.called("luigi", "admin", "no-policy-allows")
-        meter.rejected("no-credential")
-        meter.rejected("no-credential")
+            meter.call_decided("luigi", "view", "allowed")
+        meter.call_decided("luigi", "admin", "no-policy-allows")
+        meter.request_rejected("no-credential")
+        meter.request_rejected("no-credential")
         status, text = await scraped(meter)
         assert status == 200
         lines = text.splitlines()
@@ -55,8 +55,8 @@ def test_what_became_of_calls_is_counted_by_reason() -> None:
 
     async def main() -> None:
         meter = Metrics()
-        meter.completed(0.1)
-        meter.completed(0.1, "upstream-unreachable")
+        meter.call_completed(0.1)
+        meter.call_completed(0.1, "upstream-unreachable")
         _, text = await scraped(meter)
         assert (
             'callgate_completed_calls_total{outcome="upstream-unreachable"} 1.0'
@@ -76,7 +76,7 @@ def test_durations_fall_into_every_bucket_that_holds_them(seconds: float, first:
 
     async def main() -> None:
         meter = Metrics()
-        meter.completed(seconds)
+        meter.call_completed(seconds)
         _, text = await scraped(meter)
         buckets = dict(re.findall(r'callgate_call_seconds_bucket\{le="([^"]+)"\} (\S+)', text))
         bounds = list(buckets)

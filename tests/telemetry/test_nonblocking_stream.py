@@ -13,8 +13,8 @@ from typing import TextIO, cast
 import pytest
 import structlog
 
-from proxy.telemetry.logging import set_up_logging
-from proxy.telemetry.nonblocking_stream import LogStream
+from proxy.telemetry.logging import configure_logging
+from proxy.telemetry.nonblocking_stream import NonBlockingStream
 
 Ends = tuple[int, int]
 """What is read from, and what is written to."""
@@ -54,15 +54,15 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
-def fill(stream: LogStream) -> list[str]:
+def fill(stream: NonBlockingStream) -> list[str]:
     """Write lines of different lengths until three in a row are lost; those that were not."""
     written = []
     for number in range(10_000):
         line = f"{number:05} {'.' * (number % 700)}"
         stream.write(f"{line}\n")
-        if stream.lost == 3:
+        if stream.dropped == 3:
             return written
-        if not stream.lost:
+        if not stream.dropped:
             written.append(line)
     raise AssertionError("its reader cannot have taken all that")
 
@@ -81,11 +81,11 @@ def test_whose_reader_stands_still_is_not_waited_for(ends: Ends) -> None:
     """
     reader, writer = ends
     with os.fdopen(writer, "w", closefd=False) as given:
-        stream = LogStream(given)
+        stream = NonBlockingStream(given)
         written = fill(stream)
         text = read(reader)
         stream.write("next\n")
-        assert stream.lost == 0
+        assert stream.dropped == 0
         stream.flush()
         lines = (text + read(reader)).splitlines()
         assert lines == [*written, "next"]
@@ -96,11 +96,11 @@ def test_what_was_lost_is_said_once(ends: Ends) -> None:
     """The first event that can be written again counts those that could not."""
     reader, writer = ends
     with os.fdopen(writer, "w", closefd=False) as given:
-        stream = LogStream(given)
-        set_up_logging("info", "json", cast(TextIO, stream))
+        stream = NonBlockingStream(given)
+        configure_logging("info", "json", cast(TextIO, stream))
         log = structlog.get_logger()
         numbers = iter(range(20_000))
-        while stream.lost < 5:
+        while stream.dropped < 5:
             log.info("denied", number=next(numbers))
         text = read(reader)
         log.info("after")
@@ -125,7 +125,7 @@ def test_what_cannot_be_opened_once_more_is_looked_at_first(
     reader, writer = of_a_pipe()
     with os.fdopen(writer, "w") as given, monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
-        stream = LogStream(given)
+        stream = NonBlockingStream(given)
         written = fill(stream)
         text = read(reader)
         stream.flush()
@@ -142,11 +142,11 @@ def test_a_dead_reader_is_a_loss_like_any_other() -> None:
     """EPIPE ends nobody, also where there was no reader from the first."""
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as given:
-        before = LogStream(given)
+        before = NonBlockingStream(given)
         os.close(reader)
-        for stream in (before, LogStream(given)):
+        for stream in (before, NonBlockingStream(given)):
             assert stream.write("line\n") == 5
-            assert stream.lost == 1
+            assert stream.dropped == 1
 
 
 @pytest.mark.parametrize("make", [io.StringIO, None])
@@ -156,10 +156,10 @@ def test_files_are_written_as_ever(tmp_path: Path, make: Callable[[], TextIO] | 
     """
     with (tmp_path / "log").open("w+") if make is None else make() as given:
         given.write("before\n")
-        stream = LogStream(given)
+        stream = NonBlockingStream(given)
         stream.write("line\n")
         stream.write("\ud800\n")  # which no file can hold
         stream.flush()
-        assert stream.lost == (make is None)
+        assert stream.dropped == (make is None)
         given.seek(0)
         assert given.read().startswith("before\nline\n")

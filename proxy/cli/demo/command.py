@@ -120,13 +120,13 @@ async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
     from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.runtime.process import run
-    from proxy.telemetry.logging import set_up_logging
+    from proxy.telemetry.logging import configure_logging
 
     settings = load_settings(files.settings, environ={})
     refuse_open(settings)
     # open to the end: the loop may have last words
     log = (files.directory / "gate.log").open("a", buffering=1, encoding="utf-8")
-    set_up_logging(settings.log.level, settings.log.format, log)
+    configure_logging(settings.log.level, settings.log.format, log)
     await run(settings, stop=stop)
 
 
