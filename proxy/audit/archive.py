@@ -22,7 +22,7 @@ from pathlib import Path
 from proxy.audit.checking.chain import Chain
 from proxy.audit.format.merkle import leaf_hash
 from proxy.audit.format.policy_snapshots import DIRECTORY as POLICY_SETS
-from proxy.audit.reading.reader import last_of_segment, parse, readable
+from proxy.audit.reading.reader import last_entries_of_segment, parse, readable
 from proxy.audit.redaction.redactor import Json
 from proxy.audit.writing.compression import compress
 from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, segment_name, segments
@@ -61,13 +61,15 @@ def plan(directory: Path, before: str) -> Plan | None:
     movable: list[int] = []
     edge = Chain()
     for (number, path), (_, following) in pairwise(found):
-        if any(item.time >= before for item in last_of_segment(directory.name, number, path, 1)):
+        if any(
+            item.time >= before for item in last_entries_of_segment(directory.name, number, path, 1)
+        ):
             break
         with readable(following) as lines:
             header = lines.readline().rstrip(b"\n")
         movable.append(number)
         edge = Chain()
-        edge.begin(header)
+        edge.begin_at_header(header)
     if not movable:
         return None
     return Plan(
@@ -131,7 +133,7 @@ def _goes_on(planned: Plan, target: Path) -> None:
     number, path = max(there.items())
     with readable(segments(planned.directory)[planned.first]) as lines:
         follows = parse(lines.readline()).get("prev")
-    last = list(last_of_segment(target.name, number, path, 1))
+    last = list(last_entries_of_segment(target.name, number, path, 1))
     if number != planned.first - 1 or not last or leaf_hash(last[0].raw)[:8].hex() != follows:
         raise OSError(
             f"{target} holds another log of this name, or not all of this one: archive to another directory"

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.archive import Plan, copy, plan, remove
-from proxy.audit.checking.chain import Wrong
+from proxy.audit.checking.chain import Defect
 from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.policy_snapshots import kept_policy_set
 from proxy.audit.reading.reader import read_all, read_log
-from proxy.audit.reporting.controls import policy_sets
+from proxy.audit.reporting.controls import policy_activations
 from proxy.audit.writing.disk import segments
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from tests.support.audit import HASH, Clock, one, open_journal, raw_lines
@@ -80,7 +80,7 @@ async def test_a_beginning_that_is_gone_without_a_record_is_missing(
     assert found is not None
     remove(copy(found, tmp_path / "archive"))
     [report] = verify_directory(days, keys)
-    assert report.broken is not None and report.broken.wrong is Wrong.MISSING
+    assert report.broken is not None and report.broken.defect is Defect.MISSING
     operator = open_journal(days, "operator")
     operator.noted("archived", found.record(tmp_path / "archive"))
     await operator.close()
@@ -89,7 +89,7 @@ async def test_a_beginning_that_is_gone_without_a_record_is_missing(
     assert more is not None
     remove(copy(more, tmp_path / "archive"))
     gone = next(report for report in verify_directory(days, keys) if report.log == "gate")
-    assert gone.broken is not None and gone.broken.wrong is Wrong.MISSING
+    assert gone.broken is not None and gone.broken.defect is Defect.MISSING
 
 
 async def test_the_gate_goes_on_after_its_beginning_was_moved(days: Path, tmp_path: Path) -> None:
@@ -166,5 +166,5 @@ async def test_what_remains_says_which_policies_were_in_force(days: Path, tmp_pa
     texts are still vouched for.
     """
     remove(copy(planned(days / "gate", "2026-01-02T12:00:00.000000Z"), tmp_path / "archive"))
-    [found] = policy_sets(read_all(days), days)
+    [found] = policy_activations(read_all(days), days)
     assert (found.hash, found.texts, found.continued) == (HASH, {"base.cedar": "y"}, True)

@@ -14,7 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxy.audit.checking.verify import LogReport, verify_directory
-from proxy.audit.reading.reader import DAMAGED, Follower, Item, last_items, open_segment, read_all
+from proxy.audit.reading.reader import (
+    DAMAGED,
+    LogEntry,
+    LogFollower,
+    last_entries,
+    open_segment,
+    read_all,
+)
 from proxy.audit.writing.disk import segments
 from proxy.audit.writing.recovery import State, recover
 from proxy.errors import ConfigError
@@ -74,10 +81,10 @@ def one(data: bytes) -> None:
 
 
 def _read(directory: Path) -> None:
-    ways: list[Callable[[], list[Item]]] = [
+    ways: list[Callable[[], list[LogEntry]]] = [
         lambda: list(read_all(directory)),
-        lambda: last_items(directory, 3),
-        lambda: Follower(directory).poll(),
+        lambda: last_entries(directory, 3),
+        lambda: LogFollower(directory).poll(),
     ]
     for items in ways:
         try:

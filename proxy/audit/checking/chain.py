@@ -23,7 +23,7 @@ _HEAD = re.compile(
 )
 
 
-class Wrong(StrEnum):
+class Defect(StrEnum):
     """The sorts of wrong there are."""
 
     ALTERED = "altered"
@@ -37,12 +37,12 @@ class Wrong(StrEnum):
 
 
 @dataclass(eq=False)
-class BrokenError(Exception):
+class VerificationError(Exception):
     """The first thing wrong with a log: at which record (None: at no one record), in which segment,
     and what.
     """
 
-    wrong: Wrong
+    defect: Defect
     seq: int | None
     text: str
 
@@ -67,7 +67,7 @@ class Chain:
     _must_close: set[int] = field(default_factory=set)
     _close_by: int = -1
 
-    def begin(self, header: bytes) -> None:
+    def begin_at_header(self, header: bytes) -> None:
         """Begin at a segment's header that has nothing before it here: believe it for now; signed
         roots will tell.
         """
@@ -78,16 +78,16 @@ class Chain:
             self.tree = Tree(record["tree"]["size"], map(bytes.fromhex, record["tree"]["edge"]))
             self.open = dict(record["open"])
         except (ValueError, KeyError, TypeError) as error:
-            raise BrokenError(
-                Wrong.ALTERED, None, "the first record of the segment is no segment header"
+            raise VerificationError(
+                Defect.ALTERED, None, "the first record of the segment is no segment header"
             ) from error
         if found is None:
-            raise BrokenError(
-                Wrong.ALTERED, None, "the first record of the segment is no segment header"
+            raise VerificationError(
+                Defect.ALTERED, None, "the first record of the segment is no segment header"
             )
         self.prev = found[2]
 
-    def take(self, line: bytes, following: bytes | None) -> dict[str, Any]:
+    def check_next(self, line: bytes, following: bytes | None) -> dict[str, Any]:
         """Take the next line (without LF); `following` is the one after it, to tell which of two is
         the wrong one.
         """
@@ -101,24 +101,28 @@ class Chain:
             except ValueError:
                 record = None
         if head is None or not isinstance(record, dict):
-            raise BrokenError(Wrong.ALTERED, seq, f"record {seq} is not readable as a record")
+            raise VerificationError(
+                Defect.ALTERED, seq, f"record {seq} is not readable as a record"
+            )
         # 2. It names the one before. 3. Its number is the next.
         number = int(head[1])
         if head[2] != self.prev:
             raise self._misplaced(seq, number, line, following)
         if number != seq:
-            raise BrokenError(Wrong.ALTERED, seq, f"record {seq} says that it is record {number}")
+            raise VerificationError(
+                Defect.ALTERED, seq, f"record {seq} says that it is record {number}"
+            )
         # 4. Time does not go back.
         if head[3] < self.time:
-            raise BrokenError(
-                Wrong.ALTERED, seq, f"record {seq} is earlier than the record before it"
+            raise VerificationError(
+                Defect.ALTERED, seq, f"record {seq} is earlier than the record before it"
             )
         # 5. It fits.
         try:
             self._fit(seq, record)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise BrokenError(
-                Wrong.ALTERED, seq, f"record {seq} lacks what its stage must have"
+            raise VerificationError(
+                Defect.ALTERED, seq, f"record {seq} lacks what its stage must have"
             ) from None
         leaf = leaf_hash(line)
         self.tree.append(leaf)
@@ -127,50 +131,49 @@ class Chain:
         self._line = line
         return record
 
-    def undone(self) -> int | None:
-        """Return the oldest call that is still open, if any."""
-        return min(self.open, default=None)
-
-    def mended(self, line: bytes) -> bytes:
+    def with_prev_fixed(self, line: bytes) -> bytes:
         """Return the line as it would be if only its ``prev`` had been altered."""
         at = line.index(b'"prev":"') + 8
         return line[:at] + self.prev + line[at + 16 :]
 
-    def blame_this(self) -> BrokenError:
+    def this_record_altered(self) -> VerificationError:
         """Return what is wrong when the records so far are known to be right, and the next does not
         name the last.
         """
-        return BrokenError(
-            Wrong.ALTERED,
+        return VerificationError(
+            Defect.ALTERED,
             self.tree.size,
             f"record {self.tree.size} was altered: it does not name the record before it",
         )
 
     def _misplaced(
         self, seq: int, number: int, line: bytes, following: bytes | None
-    ) -> BrokenError:
+    ) -> VerificationError:
         """Say what is wrong when a line does not name the one before it."""
         after = _HEAD.match(following) if following is not None else None
         if number > seq:
             if after is not None and int(after[1]) == seq:
-                return BrokenError(
-                    Wrong.REORDERED, seq, f"record {seq} stands after record {number}"
+                return VerificationError(
+                    Defect.REORDERED, seq, f"record {seq} stands after record {number}"
                 )
             gone = f"record {seq} is" if number == seq + 1 else f"records {seq} to {number - 1} are"
-            return BrokenError(Wrong.MISSING, seq, f"{gone} missing")
+            return VerificationError(Defect.MISSING, seq, f"{gone} missing")
         if number < seq:
             again = "again" if line == self._line else "a second time, differently"
-            return BrokenError(
-                Wrong.INSERTED,
+            return VerificationError(
+                Defect.INSERTED,
                 seq,
                 f"record {number} stands here {again}, where record {seq} should be",
             )
         # The numbers are right, so one of two lines was altered: this one if it would be right with
         # the hash it should have.
-        if after is not None and leaf_hash(self.mended(line))[:8].hex().encode() == after[2]:
-            return self.blame_this()
-        return BrokenError(
-            Wrong.ALTERED,
+        if (
+            after is not None
+            and leaf_hash(self.with_prev_fixed(line))[:8].hex().encode() == after[2]
+        ):
+            return self.this_record_altered()
+        return VerificationError(
+            Defect.ALTERED,
             seq - 1,
             f"record {seq - 1} was altered: record {seq} names another in its place",
         )
@@ -182,8 +185,8 @@ class Chain:
                 self.open[seq] = record["id"]
         elif stage == "completed":
             if self.open.pop(record["decided"], None) != record["id"]:
-                raise BrokenError(
-                    Wrong.ALTERED,
+                raise VerificationError(
+                    Defect.ALTERED,
                     seq,
                     f"record {seq} completes call {record['id']!r}, which is not open",
                 )
@@ -221,17 +224,17 @@ class Chain:
             self.open,
         )
         if said != known:
-            raise BrokenError(
-                Wrong.ALTERED,
+            raise VerificationError(
+                Defect.ALTERED,
                 seq,
                 f"record {seq}, the header of segment {self.segment + 1}, does not fit what comes before it",
             )
         self.log, self.segment = record["log"], record["segment"]
 
-    def _never_completed(self) -> BrokenError:
+    def _never_completed(self) -> VerificationError:
         seq = min(self.open)
-        return BrokenError(
-            Wrong.OPEN,
+        return VerificationError(
+            Defect.OPEN,
             seq,
             f"record {seq} decided call {self.open[seq]!r}, and nothing says what came of it",
         )

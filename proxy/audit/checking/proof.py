@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from proxy.audit.checking.chain import BrokenError, Chain
-from proxy.audit.checking.verify import Keys, known_checkpoint
+from proxy.audit.checking.chain import Chain, VerificationError
+from proxy.audit.checking.verify import Keys, checkpoint_signed_by
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
 from proxy.audit.format.merkle import (
     Subtree,
@@ -24,7 +24,7 @@ from proxy.audit.format.merkle import (
     node_hash,
     root_from_inclusion,
 )
-from proxy.audit.reading.reader import Item, readable
+from proxy.audit.reading.reader import LogEntry, readable
 from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, segment_name
 
 FORMAT = "callgate-proof-1"
@@ -45,7 +45,7 @@ class Proved:
     checkpoint: Checkpoint
 
 
-def prove(directory: Path, items: Sequence[Item]) -> bytes:
+def prove(directory: Path, items: Sequence[LogEntry]) -> bytes:
     """Return the proof file for records of one log; raise BadProofError when one is not under a
     checkpoint yet.
     """
@@ -83,7 +83,7 @@ def check_proof(data: bytes, keys: Keys) -> list[Proved]:
 
 def _checked(proof: dict[str, Any], keys: Keys) -> Proved:
     line = proof["record"].encode()
-    checkpoint = known_checkpoint(proof["checkpoint"].encode(), keys)
+    checkpoint = checkpoint_signed_by(proof["checkpoint"].encode(), keys)
     index = proof["index"]
     record = orjson.loads(line)
     if type(index) is not int or record["seq"] != index:
@@ -128,8 +128,8 @@ def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
         for raw in lines:
             if not leaves:
                 try:
-                    chain.begin(raw.rstrip(b"\n"))
-                except BrokenError as broken:
+                    chain.begin_at_header(raw.rstrip(b"\n"))
+                except VerificationError as broken:
                     raise BadProofError(broken.text) from None
             leaves.append(leaf_hash(raw.rstrip(b"\n")))
             if chain.tree.size + len(leaves) == size:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxy.audit.checking.chain import BrokenError, Chain, Wrong
+from proxy.audit.checking.chain import Chain, Defect, VerificationError
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, check, split
 from proxy.audit.format.merkle import leaf_hash
 from proxy.audit.reading.reader import DAMAGED, open_segment
@@ -42,18 +42,18 @@ class LogReport:
     segments: int = 0
     checkpoints: int = 0
     signed: int = 0
-    begins: str = ""
-    ends: str = ""
+    first_time: str = ""
+    last_time: str = ""
     open: int = 0
     unknown: int = 0
     gaps: int = 0
-    ended: bool = False
-    torn: int = 0
+    ended_in_order: bool = False
+    torn_bytes: int = 0
     last: Checkpoint | None = None
     archived: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     start: Chain | None = None
-    broken: BrokenError | None = None
+    broken: VerificationError | None = None
     segment: int = 0
 
     @property
@@ -76,7 +76,7 @@ def verify_log(
     report = LogReport(directory.name)
     try:
         _Check(directory, keys, kept, report, progress).run(only)
-    except BrokenError as broken:
+    except VerificationError as broken:
         report.broken = broken
     return report
 
@@ -133,7 +133,7 @@ def verify_directory(
             report.notes.append(f"records 0 to {tree.size - 1} were archived to {found[-1]['to']}")
         else:
             text = f"segments 1 to {report.start.segment - 1} are missing (to record {tree.size - 1}), and no record says they were archived"
-            report.broken = BrokenError(Wrong.MISSING, 0, text)
+            report.broken = VerificationError(Defect.MISSING, 0, text)
     return reports
 
 
@@ -144,7 +144,7 @@ def _of(kept: Sequence[Checkpoint], log: Path) -> Checkpoint | None:
     )
 
 
-def known_checkpoint(note: bytes, keys: Keys) -> Checkpoint:
+def checkpoint_signed_by(note: bytes, keys: Keys) -> Checkpoint:
     """Return a checkpoint signed by one of `keys` for a log that the key's name covers; raise
     BadCheckpointError.
     """
@@ -168,16 +168,16 @@ class _Check:
         self._report = report
         self._progress = progress
         self._chain = Chain()
-        self._kept = kept
-        self._due: list[Checkpoint] = []
-        self._sure = 0  # the last size whose root was found signed
+        self._saved = kept
+        self._pending_checkpoints: list[Checkpoint] = []
+        self._last_signed_size = 0  # the last size whose root was found signed
 
     def run(self, only: int | None) -> None:
         found = segments(self._directory)
         if only is not None:
             found = {number: path for number, path in found.items() if number == only}
-        elif self._kept is not None:
-            found = self._since(found, self._kept.size)
+        elif self._saved is not None:
+            found = self._after_saved(found, self._saved.size)
         report, chain = self._report, self._chain
         for index, (number, path) in enumerate(found.items()):
             report.segment = number
@@ -189,39 +189,39 @@ class _Check:
                     if number == chain.segment + 2
                     else f"segments {chain.segment + 1} to {number - 1} are"
                 )
-                raise BrokenError(
-                    Wrong.MISSING,
+                raise VerificationError(
+                    Defect.MISSING,
                     chain.tree.size,
                     f"{names} missing, which began with record {chain.tree.size}",
                 )
             last = index == len(found) - 1
-            self._checkpoints(number)
-            self._lines(path, last=last)
+            self._read_checkpoints(number)
+            self._check_lines(path, last=last)
             if (not last or path.name.endswith(".gz")) and (
                 report.last is None or report.last.size != chain.tree.size
             ):
-                raise BrokenError(
-                    Wrong.SIGNATURE,
+                raise VerificationError(
+                    Defect.SIGNATURE,
                     chain.tree.size - 1,
                     f"segment {number} is sealed, but no checkpoint covers its end",
                 )
             report.segments += 1
         if only is None:
-            self._without_segment(max(found, default=0))
+            self._check_orphaned_checkpoints(max(found, default=0))
         if chain.ended and report.signed != chain.tree.size:
-            raise BrokenError(
-                Wrong.SIGNATURE,
+            raise VerificationError(
+                Defect.SIGNATURE,
                 chain.tree.size - 1,
                 "the log ended in order, but no checkpoint covers its end",
             )
-        if self._kept is not None and self._kept.size > chain.tree.size:
-            raise BrokenError(
-                Wrong.TRUNCATED,
+        if self._saved is not None and self._saved.size > chain.tree.size:
+            raise VerificationError(
+                Defect.TRUNCATED,
                 chain.tree.size,
-                f"the kept checkpoint covers {self._kept.size} records, here are {chain.tree.size}",
+                f"the kept checkpoint covers {self._saved.size} records, here are {chain.tree.size}",
             )
 
-    def _without_segment(self, last: int) -> None:
+    def _check_orphaned_checkpoints(self, last: int) -> None:
         """Look at checkpoints of segments after the last that is there: what they cover is gone."""
         for path in sorted(self._directory.glob(f"*{CHECKPOINT_SUFFIX}")):
             if (
@@ -229,22 +229,22 @@ class _Check:
                 and (number := int(path.name.split(".")[0])) > last
             ):
                 self._report.segment = number
-                self._checkpoints(number)
-        if self._due and self._due[-1].size > self._chain.tree.size:
-            text = f"segments after {last} are missing: a checkpoint covers {self._due[-1].size} records, here are {self._chain.tree.size}"
-            raise BrokenError(Wrong.TRUNCATED, self._chain.tree.size, text)
+                self._read_checkpoints(number)
+        if self._pending_checkpoints and self._pending_checkpoints[-1].size > self._chain.tree.size:
+            text = f"segments after {last} are missing: a checkpoint covers {self._pending_checkpoints[-1].size} records, here are {self._chain.tree.size}"
+            raise VerificationError(Defect.TRUNCATED, self._chain.tree.size, text)
 
-    def _since(self, found: dict[int, Path], size: int) -> dict[int, Path]:
+    def _after_saved(self, found: dict[int, Path], size: int) -> dict[int, Path]:
         """Leave out the segments that the kept checkpoint covers wholly."""
         begins = {}
         for number, path in found.items():
             chain = Chain()
-            chain.begin(_first_line(path))
+            chain.begin_at_header(_first_line(path))
             begins[number] = chain.tree.size
         covered = [number for number, begin in begins.items() if begin <= size]
         if not covered and begins:
-            raise BrokenError(
-                Wrong.MISSING,
+            raise VerificationError(
+                Defect.MISSING,
                 size,
                 f"what is here begins with record {min(begins.values())}, after the kept checkpoint",
             )
@@ -253,11 +253,11 @@ class _Check:
     def _start(self, number: int, path: Path) -> None:
         report, chain = self._report, self._chain
         if number > 1:
-            chain.begin(_first_line(path))
+            chain.begin_at_header(_first_line(path))
             report.start = Chain(log=chain.log, segment=number, tree=chain.tree.copy())
-        report.first = self._sure = chain.tree.size
+        report.first = self._last_signed_size = chain.tree.size
 
-    def _checkpoints(self, number: int) -> None:
+    def _read_checkpoints(self, number: int) -> None:
         path = self._directory / f"{segment_name(number)}{CHECKPOINT_SUFFIX}"
         try:
             data = path.read_bytes()
@@ -270,128 +270,132 @@ class _Check:
                 self._report.notes.append(f"the last checkpoint of segment {number} is not whole")
                 break
             try:
-                found = known_checkpoint(note, self._keys)
+                found = checkpoint_signed_by(note, self._keys)
             except BadCheckpointError as error:
-                raise BrokenError(
-                    Wrong.SIGNATURE, None, f"checkpoint {index + 1} of segment {number}: {error}"
+                raise VerificationError(
+                    Defect.SIGNATURE, None, f"checkpoint {index + 1} of segment {number}: {error}"
                 ) from None
             if self._chain.log and found.origin != self._chain.log:
-                raise BrokenError(
-                    Wrong.SIGNATURE,
+                raise VerificationError(
+                    Defect.SIGNATURE,
                     None,
                     f"checkpoint {index + 1} of segment {number} is of another log, {found.origin}",
                 )
             if found.size < size:
-                raise BrokenError(
-                    Wrong.SIGNATURE,
+                raise VerificationError(
+                    Defect.SIGNATURE,
                     None,
                     f"checkpoint {index + 1} of segment {number} does not follow the one before it",
                 )
             size = found.size
-            self._due.append(found)
+            self._pending_checkpoints.append(found)
 
-    def _lines(self, path: Path, *, last: bool) -> None:
+    def _check_lines(self, path: Path, *, last: bool) -> None:
         report, chain, begun = self._report, self._chain, False
         for line, following, whole in _pairs(path):
             if not whole:
                 if not last:
-                    raise BrokenError(
-                        Wrong.TRUNCATED,
+                    raise VerificationError(
+                        Defect.TRUNCATED,
                         chain.tree.size,
                         f"segment {report.segment} ends in the middle of record {chain.tree.size}",
                     )
-                report.torn = len(line)
+                report.torn_bytes = len(line)
                 break
-            if self._due and self._due[0].size == chain.tree.size:
-                self._compare(line, following)
+            if self._pending_checkpoints and self._pending_checkpoints[0].size == chain.tree.size:
+                self._check_signed_roots(line, following)
             try:
-                record = chain.take(line, following)
-            except BrokenError as broken:
-                raise self._surer(broken, line) from None
+                record = chain.check_next(line, following)
+            except VerificationError as broken:
+                raise self._blame(broken, line) from None
             if begun == (record["stage"] == "segment"):
-                raise BrokenError(
-                    Wrong.ALTERED,
+                raise VerificationError(
+                    Defect.ALTERED,
                     chain.tree.size - 1,
                     f"record {chain.tree.size - 1}: a segment header is here, or missing here",
                 )
             begun = True
             report.records += 1
-            report.begins = report.begins or str(record["time"])
-            report.ends = str(record["time"])
+            report.first_time = report.first_time or str(record["time"])
+            report.last_time = str(record["time"])
             if self._progress is not None and not report.records & 4095:
                 self._progress(4096)
-            if self._kept is not None and self._kept.size == chain.tree.size:
-                self._against_kept()
+            if self._saved is not None and self._saved.size == chain.tree.size:
+                self._check_saved_checkpoint()
         report.origin, report.open, report.unknown, report.gaps = (
             chain.log,
             len(chain.open),
             chain.unknown,
             chain.gaps,
         )
-        report.ended, report.archived = chain.ended, chain.archived
-        self._compare(None, None)
-        if self._due:
-            text = f"a checkpoint covers {self._due[0].size} records, here are {chain.tree.size}"
-            raise BrokenError(
-                Wrong.TRUNCATED,
+        report.ended_in_order, report.archived = chain.ended, chain.archived
+        self._check_signed_roots(None, None)
+        if self._pending_checkpoints:
+            text = f"a checkpoint covers {self._pending_checkpoints[0].size} records, here are {chain.tree.size}"
+            raise VerificationError(
+                Defect.TRUNCATED,
                 chain.tree.size,
                 f"the log is truncated after record {chain.tree.size - 1}: {text}",
             )
 
-    def _compare(self, line: bytes | None, following: bytes | None) -> None:
+    def _check_signed_roots(self, line: bytes | None, following: bytes | None) -> None:
         """Compare the tree with the checkpoints of its size; `line` comes next."""
         chain, report = self._chain, self._report
-        while self._due and self._due[0].size == chain.tree.size:
-            found = self._due.pop(0)
+        while self._pending_checkpoints and self._pending_checkpoints[0].size == chain.tree.size:
+            found = self._pending_checkpoints.pop(0)
             if found.origin != chain.log:
-                raise BrokenError(
-                    Wrong.SIGNATURE,
+                raise VerificationError(
+                    Defect.SIGNATURE,
                     None,
                     f"a checkpoint of segment {report.segment} is of another log, {found.origin}",
                 )
             if found.root != chain.tree.root():
                 raise self._wrong_root(line, following)
-            self._sure = report.signed = found.size
+            self._last_signed_size = report.signed = found.size
             report.last = found
             report.checkpoints += 1
 
-    def _wrong_root(self, line: bytes | None, following: bytes | None) -> BrokenError:
+    def _wrong_root(self, line: bytes | None, following: bytes | None) -> VerificationError:
         chain = self._chain
         end = chain.tree.size - 1
         if line is not None:
-            chain.take(line, following)  # blames a single altered record, if that is what it is
-            if end > self._sure:
-                return BrokenError(
-                    Wrong.ALTERED,
-                    self._sure,
-                    f"records {self._sure} to {end} were rewritten: the signed root is another",
+            chain.check_next(
+                line, following
+            )  # blames a single altered record, if that is what it is
+            if end > self._last_signed_size:
+                return VerificationError(
+                    Defect.ALTERED,
+                    self._last_signed_size,
+                    f"records {self._last_signed_size} to {end} were rewritten: the signed root is another",
                 )
-        return BrokenError(
-            Wrong.ALTERED,
+        return VerificationError(
+            Defect.ALTERED,
             end,
-            f"record {end} was altered (or all since record {self._sure}): the signed root is another",
+            f"record {end} was altered (or all since record {self._last_signed_size}): the signed root is another",
         )
 
-    def _surer(self, broken: BrokenError, line: bytes) -> BrokenError:
+    def _blame(self, broken: VerificationError, line: bytes) -> VerificationError:
         """Blame the line rather than the one before it if signed roots show that the one before it
         is right.
         """
         chain = self._chain
-        if broken.wrong is not Wrong.ALTERED or broken.seq != chain.tree.size - 1:
+        if broken.defect is not Defect.ALTERED or broken.seq != chain.tree.size - 1:
             return broken
-        if self._sure == chain.tree.size:
-            return chain.blame_this()
+        if self._last_signed_size == chain.tree.size:
+            return chain.this_record_altered()
         tree = chain.tree.copy()
-        tree.append(leaf_hash(chain.mended(line)))
-        right = any(due.size == tree.size and due.root == tree.root() for due in self._due)
-        return chain.blame_this() if right else broken
+        tree.append(leaf_hash(chain.with_prev_fixed(line)))
+        right = any(
+            due.size == tree.size and due.root == tree.root() for due in self._pending_checkpoints
+        )
+        return chain.this_record_altered() if right else broken
 
-    def _against_kept(self) -> None:
-        kept = self._kept
+    def _check_saved_checkpoint(self) -> None:
+        kept = self._saved
         assert kept is not None
         if kept.origin != self._chain.log or kept.root != self._chain.tree.root():
-            raise BrokenError(
-                Wrong.INCONSISTENT,
+            raise VerificationError(
+                Defect.INCONSISTENT,
                 None,
                 f"the first {kept.size} records are not those of the kept checkpoint",
             )
@@ -424,5 +428,7 @@ def _first_line(path: Path) -> bytes:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> BrokenError:
-    return BrokenError(Wrong.ALTERED, None, f"{path.name} cannot be read: {type(error).__name__}")
+def _unreadable(path: Path, error: Exception) -> VerificationError:
+    return VerificationError(
+        Defect.ALTERED, None, f"{path.name} cannot be read: {type(error).__name__}"
+    )

@@ -13,27 +13,27 @@ from typing import Any
 
 from proxy.audit.format.policy_snapshots import digest, kept_policy_set
 from proxy.audit.reading.query import CallRecord
-from proxy.audit.reading.reader import Item, parse, read_log
+from proxy.audit.reading.reader import LogEntry, parse, read_log
 from proxy.audit.writing.disk import logs
 
 NEIGHBOURS = 3
 
 
 @dataclass(slots=True)
-class Whole:
+class CallDetails:
     """A call with all that explains it. `policies` maps each deciding id to its text, `doubts` says
     what could not be shown.
     """
 
     call: CallRecord
-    items: list[Item]
+    entries: list[LogEntry]
     policies: dict[str, str] = field(default_factory=dict)
-    doubts: list[str] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
     before: list[dict[str, Any]] = field(default_factory=list)
     after: list[dict[str, Any]] = field(default_factory=list)
 
 
-def explain(directory: Path, call_id: str) -> list[Whole]:
+def call_details(directory: Path, call_id: str) -> list[CallDetails]:
     """Return the calls with this id (several for a multicall, asked for by the request's id); empty
     when there is none.
     """
@@ -55,12 +55,12 @@ def policy_text(texts: dict[str, str], policy_id: str) -> str | None:
     return None
 
 
-def _in_log(directory: Path, log: Path, call_id: str) -> list[Whole]:
+def _in_log(directory: Path, log: Path, call_id: str) -> list[CallDetails]:
     wanted = f'"id":"{call_id}'.encode()
-    found: dict[int, Whole] = {}
+    found: dict[int, CallDetails] = {}
     last: deque[bytes] = deque(maxlen=NEIGHBOURS)
     digests: dict[str, str] = {}
-    waiting: list[Whole] = []
+    waiting: list[CallDetails] = []
 
     def sift(raw: bytes) -> bool:
         stage = raw[70:110]
@@ -78,7 +78,9 @@ def _in_log(directory: Path, log: Path, call_id: str) -> list[Whole]:
         if record.get("stage") == "policy":
             digests[str(record.get("hash"))] = str(record.get("texts_sha256"))
         elif mine and record.get("stage") in ("decided", "rejected"):
-            whole = Whole(CallRecord(item.log, record), [item], before=[parse(raw) for raw in last])
+            whole = CallDetails(
+                CallRecord(item.log, record), [item], before=[parse(raw) for raw in last]
+            )
             _policies(directory, whole, digests)
             found[int(record["seq"])] = whole
             waiting.append(whole)
@@ -88,7 +90,7 @@ def _in_log(directory: Path, log: Path, call_id: str) -> list[Whole]:
             and (done := found.get(record.get("decided", -1))) is not None
         ):
             done.call = CallRecord(item.log, done.call.decided, record)
-            done.items.append(item)
+            done.entries.append(item)
         elif record.get("stage") in ("decided", "rejected"):
             for whole in waiting:
                 whole.after.append(record)
@@ -96,7 +98,7 @@ def _in_log(directory: Path, log: Path, call_id: str) -> list[Whole]:
     return list(found.values())
 
 
-def _policies(directory: Path, whole: Whole, digests: dict[str, str]) -> None:
+def _policies(directory: Path, whole: CallDetails, digests: dict[str, str]) -> None:
     decided = whole.call.decided
     ids = [str(policy) for policy in decided.get("policies", ())]
     policy_hash = str(decided.get("policy_hash", ""))
@@ -109,20 +111,20 @@ def _policies(directory: Path, whole: Whole, digests: dict[str, str]) -> None:
     except ValueError:
         texts = None
     if texts is None:
-        whole.doubts.append(f"the policy set {policy_hash} is not kept beside the log")
+        whole.caveats.append(f"the policy set {policy_hash} is not kept beside the log")
         return
     if policy_hash in digests and digest(texts) != digests[policy_hash]:
-        whole.doubts.append(
+        whole.caveats.append(
             f"the kept policy set {policy_hash} is not the one that was in force: its texts have another hash"
         )
     elif policy_hash not in digests:
-        whole.doubts.append(
+        whole.caveats.append(
             f"no record says when {policy_hash} came into force, so its texts are not vouched for"
         )
     for policy_id in ids:
         text = policy_text(texts, policy_id)
         if text is None:
-            whole.doubts.append(f"the set has no policy {policy_id}")
+            whole.caveats.append(f"the set has no policy {policy_id}")
         else:
             whole.policies[policy_id] = text
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from proxy.audit.reading.reader import Item, Position, parse, read_log, readable
+from proxy.audit.reading.reader import LogEntry, Position, parse, read_log, readable
 from proxy.audit.writing.disk import logs, segments
 
 
@@ -112,7 +112,7 @@ class Filter:
         )
 
 
-def find(directory: Path, wanted: Filter, only: Iterable[str] = ()) -> Iterator[CallRecord]:
+def find_calls(directory: Path, wanted: Filter, only: Iterable[str] = ()) -> Iterator[CallRecord]:
     """Give the calls that match, of all logs by time; each is given once it is completed, open ones
     last.
     """
@@ -157,7 +157,7 @@ def _calls(directory: Path, wanted: Filter) -> Iterator[tuple[str, CallRecord]]:
         yield str(first.get("time")), CallRecord(directory.name, first)
 
 
-def _since(directory: Path, since: str | None, sift: Callable[[bytes], bool]) -> Iterator[Item]:
+def _since(directory: Path, since: str | None, sift: Callable[[bytes], bool]) -> Iterator[LogEntry]:
     """Read a log from the segment in which `since` lies."""
     start = Position()
     if since is not None:

@@ -39,7 +39,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class LogEntry:
     """One record as found: which log it is of, where it ends (to go on from there), its raw line
     and its members.
 
@@ -97,7 +97,7 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 def read_log(
     directory: Path, start: Position | None = None, sift: Callable[[bytes], bool] | None = None
-) -> Iterator[Item]:
+) -> Iterator[LogEntry]:
     """Read one log from `start` (its beginning) to where it ends now; with `sift`, only the lines
     it says yes to are parsed and given.
     """
@@ -115,12 +115,12 @@ def read_log(
                 if sift is not None and not sift(raw):
                     continue
                 text = raw[:-1]
-                yield Item(directory.name, Position(number, offset), text, parse(text))
+                yield LogEntry(directory.name, Position(number, offset), text, parse(text))
 
 
 def read_all(
     directory: Path, only: Iterable[str] = (), sift: Callable[[bytes], bool] | None = None
-) -> Iterator[Item]:
+) -> Iterator[LogEntry]:
     """Read all logs of an audit directory (or those named), merged by time; each log stays in its
     own order.
     """
@@ -133,7 +133,7 @@ def read_all(
     return heapq.merge(*streams, key=lambda item: item.time)
 
 
-def last_items(directory: Path, count: int) -> list[Item]:
+def last_entries(directory: Path, count: int) -> list[LogEntry]:
     """Return the last `count` records over all logs, by time, without reading what comes before
     them.
     """
@@ -142,7 +142,7 @@ def last_items(directory: Path, count: int) -> list[Item]:
     return found[-count:] if count else []
 
 
-class Follower:
+class LogFollower:
     """Gives what has been written since it last looked, across rotation, new logs and compression."""
 
     def __init__(self, directory: Path) -> None:
@@ -156,7 +156,7 @@ class Follower:
             else {}
         )
 
-    def poll(self) -> list[Item]:
+    def poll(self) -> list[LogEntry]:
         """Return the new records of all logs, by time."""
         found = []
         for name, path in logs(self._directory).items() if self._directory.is_dir() else ():
@@ -172,16 +172,16 @@ def _end(directory: Path) -> Position:
     return items[-1].after if items else Position()
 
 
-def _last_of(directory: Path, count: int) -> list[Item]:
-    items: list[Item] = []
+def _last_of(directory: Path, count: int) -> list[LogEntry]:
+    items: list[LogEntry] = []
     for number, path in reversed(segments(directory).items()):
-        items[:0] = last_of_segment(directory.name, number, path, count - len(items))
+        items[:0] = last_entries_of_segment(directory.name, number, path, count - len(items))
         if len(items) >= count:
             break
     return items
 
 
-def last_of_segment(log: str, number: int, path: Path, count: int) -> list[Item]:
+def last_entries_of_segment(log: str, number: int, path: Path, count: int) -> list[LogEntry]:
     """Return up to `count` whole lines from the end of a segment."""
     with readable(path) as file:
         size = (
@@ -201,5 +201,5 @@ def last_of_segment(log: str, number: int, path: Path, count: int) -> list[Item]
     for index, text in enumerate(lines[:-1]):  # after the last LF comes what is still being written
         offset += len(text) + 1
         if index or begin == 0:  # the first line may lack its beginning
-            items.append(Item(log, Position(number, offset), text, parse(text)))
+            items.append(LogEntry(log, Position(number, offset), text, parse(text)))
     return items[-count:] if count > 0 else []

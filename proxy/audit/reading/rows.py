@@ -24,7 +24,7 @@ def printable(text: object) -> str:
     )
 
 
-def who(record: dict[str, Any]) -> str:
+def principal_name(record: dict[str, Any]) -> str:
     """Return the principal in one word, with a mark when an agent acts for it."""
     principal = record.get("principal")
     if not isinstance(principal, dict):
@@ -53,7 +53,7 @@ def call_row(call: CallRecord) -> tuple[str, ...]:
         )
     cells = (
         record.get("time", ""),
-        who(record),
+        principal_name(record),
         _target(record),
         result,
         reason,
@@ -82,7 +82,7 @@ def _ms(record: dict[str, Any]) -> str:
     )
 
 
-class Rows:
+class RowFormatter:
     """Makes rows. Remembers decided calls for as long as they are open, so that `completed` rows
     can name them (at most 10,000).
     """
@@ -125,7 +125,7 @@ class Rows:
         time = self._time(record.get("time"))
         cells = (
             time,
-            who(decided),
+            principal_name(decided),
             _target(decided),
             result,
             reason,

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proxy.audit.reading.reader import Item, read_all
+from proxy.audit.reading.reader import LogEntry, read_all
 from proxy.audit.redaction.redactor import Withholder
 
 
-def find_value(directory: Path, key: bytes, value: str) -> Iterator[tuple[Item, str]]:
+def find_secret(directory: Path, key: bytes, value: str) -> Iterator[tuple[LogEntry, str]]:
     """Give each record with an argument whose keyed hash is that of `value`, and the argument's
     name (dotted).
     """

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proxy.audit.reading.query import CallRecord
-from proxy.audit.reading.rows import who
+from proxy.audit.reading.rows import principal_name
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Stats:
                 self.refusals[call.reason] += 1
             return
         self.calls += count
-        self.principals[who(record)] += count
+        self.principals[principal_name(record)] += count
         self.methods[f"{record.get('upstream')} {record.get('method')}"] += count
         if call.result == "deny":
             self.refusals[call.reason] += count

@@ -17,11 +17,11 @@ from proxy.audit.format.checkpoint import Checkpoint, format_key
 from proxy.audit.format.policy_snapshots import DIRECTORY as POLICY_SETS
 from proxy.audit.format.policy_snapshots import digest, kept_policy_set
 from proxy.audit.reading.query import CallRecord
-from proxy.audit.reading.reader import Item
-from proxy.audit.reading.rows import who
+from proxy.audit.reading.reader import LogEntry
+from proxy.audit.reading.rows import principal_name
 from proxy.audit.reporting.report import Report, Section
 
-Granted = Callable[[dict[str, Any]], Mapping[tuple[str, str], Sequence[str]]]
+RightsOf = Callable[[dict[str, Any]], Mapping[tuple[str, str], Sequence[str]]]
 """Says for a recorded principal, by (upstream, class), which methods the policies could allow it.
 """
 
@@ -37,7 +37,7 @@ class _Used:
 
 def access(
     calls: Iterable[CallRecord],
-    granted: Granted,
+    granted: RightsOf,
     roles: Sequence[tuple[str, str]],
     period: str,
     basis: Sequence[Checkpoint],
@@ -65,7 +65,10 @@ def access(
             entry.last[key] = max(entry.last.get(key, ""), str(call.decided.get("time")))
     rows: list[tuple[int, tuple[str, ...]]] = []
     for entry in used.values():
-        name, role = who({"principal": entry.principal}), " ".join(entry.principal.get("roles", ()))
+        name, role = (
+            principal_name({"principal": entry.principal}),
+            " ".join(entry.principal.get("roles", ())),
+        )
         held.update(entry.principal.get("roles", ()))
         rights = granted(entry.principal)
         for key in sorted({*rights, *entry.methods}):
@@ -103,7 +106,7 @@ def access(
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class PolicyActivation:
     """A policy set as the log says that it came into force. `texts` is None when they are not kept,
     or not those of then.
 
@@ -115,11 +118,11 @@ class InForce:
     log: str
     hash: str
     texts: dict[str, str] | None
-    doubt: str = ""
+    caveat: str = ""
     continued: bool = False
 
 
-def policy_sets(items: Iterable[Item], directory: Path) -> Iterator[InForce]:
+def policy_activations(items: Iterable[LogEntry], directory: Path) -> Iterator[PolicyActivation]:
     """Give what each ``policy`` record says, with the texts kept beside the log, which must be
     those that the record vouches for.
 
@@ -146,11 +149,15 @@ def policy_sets(items: Iterable[Item], directory: Path) -> Iterator[InForce]:
             kept, doubt = None, "the kept texts are not those that came into force"
         else:
             doubt = ""
-        yield InForce(item.time, item.log, policy_hash, kept, doubt, continued=header)
+        yield PolicyActivation(item.time, item.log, policy_hash, kept, doubt, continued=header)
 
 
 def changes(
-    sets: Iterable[InForce], since: str, until: str, period: str, basis: Sequence[Checkpoint]
+    sets: Iterable[PolicyActivation],
+    since: str,
+    until: str,
+    period: str,
+    basis: Sequence[Checkpoint],
 ) -> Report:
     """Return every policy set that came into force in the period, when, by which hash, and how it
     differs from the one before.
@@ -160,7 +167,7 @@ def changes(
     """
     rows: list[tuple[str, ...]] = []
     texts: list[str] = []
-    before: InForce | None = None
+    before: PolicyActivation | None = None
     for found in sets:
         if since <= found.time < until:
             what, difference = _change(before, found)
@@ -176,10 +183,10 @@ def changes(
     return Report("Changes of policies and roles", period, tuple(basis), (table,))
 
 
-def _change(before: InForce | None, found: InForce) -> tuple[str, str]:
+def _change(before: PolicyActivation | None, found: PolicyActivation) -> tuple[str, str]:
     """Say in a line what came with a set, and in a text how."""
     if found.texts is None:
-        return found.doubt, ""
+        return found.caveat, ""
     if before is None:
         return ("in force where the log begins: " if found.continued else "first: ") + " ".join(
             sorted(found.texts)
@@ -190,7 +197,7 @@ def _change(before: InForce | None, found: InForce) -> tuple[str, str]:
         return "as before (a process began with it)", ""
     if before.texts is None:
         return (
-            f"another than before; no difference can be shown: of the set before it, {before.doubt}",
+            f"another than before; no difference can be shown: of the set before it, {before.caveat}",
             "",
         )
     old, new = before.texts, found.texts
@@ -226,7 +233,7 @@ def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoin
         for reason, share in shares.items():
             key = (
                 reason,
-                who(record),
+                principal_name(record),
                 str(record.get("upstream") or "-"),
                 str(record.get("method") or "-"),
             )
@@ -257,13 +264,13 @@ def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoin
     ))  # fmt: skip
 
 
-def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[Item]) -> Report:
+def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[LogEntry]) -> Report:
     """Return what is there and what proves that it is all: segments, counts, checkpoints, gaps, and
     the public key used.
     """
     logs = tuple(
         (r.log, "broken: " + r.broken.text if r.broken else "intact", str(r.segments), f"{r.first:,}", f"{r.records:,}", f"{r.signed:,}",
-         str(r.unsigned), f"{r.checkpoints:,}", str(r.open), str(r.unknown), r.begins[:19], r.ends[:19])
+         str(r.unsigned), f"{r.checkpoints:,}", str(r.open), str(r.unknown), r.first_time[:19], r.last_time[:19])
         for r in reports
     )  # fmt: skip
     columns = (
@@ -282,8 +289,8 @@ def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[Item])
     )
     disturbed = tuple(_disturbance(item) for item in gaps)
     begins, ends = (
-        min((r.begins for r in reports), default=""),
-        max((r.ends for r in reports), default=""),
+        min((r.first_time for r in reports), default=""),
+        max((r.last_time for r in reports), default=""),
     )
     return Report("Completeness of the audit log", f"{begins} to {ends}", tuple(r.last for r in reports if r.last is not None), (
         Section("Logs", columns, logs),
@@ -292,11 +299,11 @@ def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[Item])
     ), tuple(f"{r.log}: {note}" for r in reports for note in r.notes))  # fmt: skip
 
 
-def disturbances(items: Iterable[Item]) -> list[Item]:
+def disruptions(items: Iterable[LogEntry]) -> list[LogEntry]:
     """Return, of the stages opened, closed and gap, the gaps and each process that began without
     its predecessor having ended in order.
     """
-    found: list[Item] = []
+    found: list[LogEntry] = []
     running: set[str] = set()
     for item in items:
         stage = item.record.get("stage")
@@ -311,7 +318,7 @@ def disturbances(items: Iterable[Item]) -> list[Item]:
     return found
 
 
-def _disturbance(item: Item) -> tuple[str, ...]:
+def _disturbance(item: LogEntry) -> tuple[str, ...]:
     record = item.record
     if record.get("stage") == "gap":
         what = (

@@ -72,7 +72,9 @@ def last_checkpoints(directory: Path) -> dict[str, Checkpoint]:
     return found
 
 
-def below(calls: Iterable[CallRecord], basis: Mapping[str, Checkpoint]) -> Iterator[CallRecord]:
+def covered_by(
+    calls: Iterable[CallRecord], basis: Mapping[str, Checkpoint]
+) -> Iterator[CallRecord]:
     """Leave out what the checkpoints do not cover: later calls, and later outcomes of calls they do
     cover.
     """
@@ -115,14 +117,16 @@ def as_csv(report: Report) -> str:
         writer.writerow([])
         writer.writerow([section.title])
         writer.writerow(section.columns)
-        writer.writerows([defused(printable(cell)) for cell in row] for row in section.rows)
+        writer.writerows([escape_formula(printable(cell)) for cell in row] for row in section.rows)
         writer.writerows(
-            [defused(printable(line))] for text in section.texts for line in text.splitlines()
+            [escape_formula(printable(line))]
+            for text in section.texts
+            for line in text.splitlines()
         )
     return out.getvalue()
 
 
-def defused(cell: str) -> str:
+def escape_formula(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") and len(cell) > 1 else cell
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import structlog
 
-from proxy.audit.reading.reader import last_items
+from proxy.audit.reading.reader import last_entries
 from proxy.audit.writing.disk import logs
 from proxy.audit.writing.journal import Journal, LogInUse
 from proxy.errors import ConfigError
@@ -54,7 +54,7 @@ def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None
         if name not in found:
             continue
         try:
-            last = last_items(found[name], 1)
+            last = last_entries(found[name], 1)
             if last and last[0].record.get("stage") == "closed":
                 continue
             with contextlib.suppress(LogInUse):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from proxy.audit.archive import Plan, copy, plan, remove
-from proxy.audit.checking.chain import BrokenError
+from proxy.audit.checking.chain import VerificationError
 from proxy.audit.reading.rows import printable
 from proxy.audit.writing.disk import OPERATOR, logs
 from proxy.audit.writing.journal import Journal
@@ -62,7 +62,7 @@ def archive(
             print("nothing is that old")
         elif not dry:
             _move(where, plans, to.resolve(), None if key is None else key.read_bytes())
-    except (OSError, BrokenError) as error:
+    except (OSError, VerificationError) as error:
         fail(f"cannot archive: {printable(error)}")
     except ConfigError as error:
         fail(str(error))

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from proxy.audit.format.record import dumps
-from proxy.audit.reading.query import CallRecord, Filter, find
+from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reading.rows import printable
 from proxy.audit.reporting.export import COLUMNS, flat, ocsf
-from proxy.audit.reporting.report import defused
+from proxy.audit.reporting.report import escape_formula
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until, Upstream
 
@@ -49,7 +49,7 @@ def export(
     ] = None,
 ) -> None:
     """Write calls for other systems; streams, however many there are."""
-    calls = find(
+    calls = find_calls(
         directory(dir_, config),
         Filter(since=instant(since), until=instant(until), upstream=upstream),
     )
@@ -74,7 +74,9 @@ def export(
             for call in calls:
                 row = flat(call)
                 writer.writerow(
-                    defused(printable(value)) if isinstance(value := row[name], str) else value
+                    escape_formula(printable(value))
+                    if isinstance(value := row[name], str)
+                    else value
                     for name in COLUMNS
                 )
 

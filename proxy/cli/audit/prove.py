@@ -10,8 +10,8 @@ import typer
 
 from proxy.audit.checking.proof import BadProofError, check_proof
 from proxy.audit.checking.proof import prove as make_proof
-from proxy.audit.reading.call_details import explain
-from proxy.audit.reading.rows import printable, who
+from proxy.audit.reading.call_details import call_details
+from proxy.audit.reading.rows import principal_name, printable
 from proxy.audit.writing.disk import logs
 from proxy.cli.audit.common import Config, Directory, app, directory, fail
 from proxy.cli.audit.verify import named_keys
@@ -27,13 +27,13 @@ def prove(
 ) -> None:
     """Write a proof that a call's records are in the log, to be checked with the public key alone."""
     where = directory(dir_, config)
-    found = explain(where, id_)
+    found = call_details(where, id_)
     if not found:
         fail(f"no record has the id {printable(id_)}", 1)
     names = {whole.call.log for whole in found}
     if len(names) != 1:
         fail(f"the id is in several logs ({', '.join(sorted(names))}): name one with --dir", 2)
-    items = [item for whole in found for item in whole.items]
+    items = [item for whole in found for item in whole.entries]
     try:
         sys.stdout.write(make_proof(logs(where)[names.pop()], items).decode())
     except BadProofError as error:
@@ -69,7 +69,7 @@ def verify_proof(
     for one in proved:
         record = one.record
         result = record.get("decision") or record.get("outcome") or ""
-        what = f"{record.get('stage')} {record.get('id', '')} {who(record)} {record.get('method', '')} {result}"
+        what = f"{record.get('stage')} {record.get('id', '')} {principal_name(record)} {record.get('method', '')} {result}"
         print(
             f"PROVED  record {one.index} of {printable(one.checkpoint.origin)}, at {printable(record.get('time'))}: {printable(what)}"
         )

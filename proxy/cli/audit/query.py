@@ -11,10 +11,10 @@ from typing import Annotated, get_args
 import typer
 
 from proxy.audit.format.record import dumps
-from proxy.audit.reading.query import CallRecord, Filter, find
+from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reading.rows import COLUMNS, call_row, printable
 from proxy.audit.reading.stats import Stats, bar, count
-from proxy.audit.reporting.report import defused
+from proxy.audit.reporting.report import escape_formula
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, instant, table
 from proxy.model import Permission, Reason
 
@@ -87,7 +87,7 @@ def query(
         address,
         id_,
     )
-    calls = find(directory(dir_, config), wanted)
+    calls = find_calls(directory(dir_, config), wanted)
     if not (_as_json(calls) if as_json else _as_csv(calls) if as_csv else _as_table(calls)):
         print("callgate audit: no call matches", file=sys.stderr)
         raise typer.Exit(1)
@@ -108,7 +108,7 @@ def stats(
     wanted = Filter(
         since=instant(since), until=instant(until), principal=principal, upstream=upstream
     )
-    found = count(find(directory(dir_, config), wanted))
+    found = count(find_calls(directory(dir_, config), wanted))
     if as_json:
         counters = {
             name: dict(getattr(found, name).most_common())
@@ -152,7 +152,7 @@ def _as_csv(calls: Iterator[CallRecord]) -> int:
     writer.writerow(COLUMNS)
     shown = 0
     for call in calls:
-        writer.writerow(defused(cell) for cell in call_row(call))
+        writer.writerow(escape_formula(cell) for cell in call_row(call))
         shown += 1
     return shown
 

@@ -11,11 +11,18 @@ import typer
 
 from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
-from proxy.audit.reading.query import Filter, find
-from proxy.audit.reading.reader import Item, read_all
+from proxy.audit.reading.query import Filter, find_calls
+from proxy.audit.reading.reader import LogEntry, read_all
 from proxy.audit.reading.rows import printable
 from proxy.audit.reporting import controls
-from proxy.audit.reporting.report import Report, as_csv, as_html, as_text, below, last_checkpoints
+from proxy.audit.reporting.report import (
+    Report,
+    as_csv,
+    as_html,
+    as_text,
+    covered_by,
+    last_checkpoints,
+)
 from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until
@@ -78,7 +85,9 @@ def access(
     end = instant(until) or "~"
     sets = [
         found
-        for found in controls.policy_sets(_items(where, basis, b'"policy"', b'"segment"'), where)
+        for found in controls.policy_activations(
+            _items(where, basis, b'"policy"', b'"segment"'), where
+        )
         if found.time < end
     ]
     if not sets:
@@ -102,7 +111,7 @@ def access(
         notes.append(
             f"{len(in_period)} policy sets were in force in the period; callgate audit report changes has the differences."
         )
-    calls = below(find(where, Filter(since=instant(since), until=instant(until))), basis)
+    calls = covered_by(find_calls(where, Filter(since=instant(since), until=instant(until))), basis)
     _write(
         controls.access(
             calls, held.granted, held.given, _period(since, until), list(basis.values()), notes
@@ -126,7 +135,7 @@ def changes(
     difference in text.
     """
     where, basis = _where(dir_, config, at)
-    sets = controls.policy_sets(_items(where, basis, b'"policy"', b'"segment"'), where)
+    sets = controls.policy_activations(_items(where, basis, b'"policy"', b'"segment"'), where)
     made = controls.changes(
         sets,
         instant(since) or "",
@@ -149,7 +158,7 @@ def refusals(
 ) -> None:
     """Show what was refused, to whom, why, and how often."""
     where, basis = _where(dir_, config, at)
-    calls = below(find(where, Filter(since=instant(since), until=instant(until))), basis)
+    calls = covered_by(find_calls(where, Filter(since=instant(since), until=instant(until))), basis)
     _write(controls.refusals(calls, _period(since, until), list(basis.values())), form, out)
 
 
@@ -170,7 +179,7 @@ def completeness(
     keys = trusted_keys(where, key)
     with progress(where, quiet=False) as count:
         reports = verify_directory(where, keys, operator=operator_beside(where), progress=count)
-    gaps = controls.disturbances(_items(where, basis, b'"gap"', b'"opened"', b'"closed"'))
+    gaps = controls.disruptions(_items(where, basis, b'"gap"', b'"opened"', b'"closed"'))
     _write(controls.completeness(reports, keys, gaps), form, out)
     if any(found.broken for found in reports):
         raise typer.Exit(1)
@@ -216,7 +225,7 @@ def _checkpoints(where: Path, text: str) -> list[Checkpoint]:
         fail(f"cannot read the checkpoint {printable(text)}: {printable(error)}")
 
 
-def _items(where: Path, basis: Mapping[str, Checkpoint], *stages: bytes) -> list[Item]:
+def _items(where: Path, basis: Mapping[str, Checkpoint], *stages: bytes) -> list[LogEntry]:
     """Return the records of these stages that the checkpoints cover, by time."""
     found = read_all(where, sift=lambda raw: any(stage in raw[70:110] for stage in stages))
     return [i for i in found if i.log in basis and i.record.get("seq", 0) < basis[i.log].size]

@@ -3,7 +3,7 @@ files of today.
 
 The kept texts are those of the policies, of ``roles.toml``, of the catalogs, and which upstream had
 which catalog. They are believed only if the log vouches for them
-(`proxy.audit.reporting.controls.policy_sets`) and if loading them gives the very hash that the log
+(`proxy.audit.reporting.controls.policy_activations`) and if loading them gives the very hash that the log
 names. A set that does not load, because this version of callgate reads policies otherwise, is
 refused.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy.audit.reporting.controls import Granted, InForce
+from proxy.audit.reporting.controls import PolicyActivation, RightsOf
 from proxy.catalog.loading import Catalog, load_catalog
 from proxy.errors import ConfigError, Problem
 from proxy.policy.engine import PolicySet
@@ -29,11 +29,11 @@ from proxy.policy.schema import actions_of
 class Rights:
     """What a set grants to a recorded principal, and its roles with to whom they are given."""
 
-    granted: Granted
+    granted: RightsOf
     given: list[tuple[str, str]]
 
 
-def rights(found: InForce) -> Rights:
+def rights(found: PolicyActivation) -> Rights:
     """Return the rights of a set that was in force. Raise ConfigError when it cannot be told what
     they were.
     """
@@ -42,7 +42,7 @@ def rights(found: InForce) -> Rights:
             [
                 Problem(
                     "the policy set",
-                    found.doubt,
+                    found.caveat,
                     "restore the audit directory's policies/ from a backup",
                 )
             ]

@@ -9,10 +9,10 @@ import orjson
 import typer
 
 from proxy.audit.format.record import dumps
-from proxy.audit.reading.call_details import Whole, explain
+from proxy.audit.reading.call_details import CallDetails, call_details
 from proxy.audit.reading.query import CallRecord
-from proxy.audit.reading.rows import Rows, printable, who
-from proxy.audit.reading.secret_search import find_value
+from proxy.audit.reading.rows import RowFormatter, principal_name, printable
+from proxy.audit.reading.secret_search import find_secret
 from proxy.audit.writing.keys import HMAC_KEY, load_hmac_key
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, table
 from proxy.errors import ConfigError
@@ -30,14 +30,14 @@ def show(
     """Show one call whole: who, what, why by which policy in which text, what came of it, and its
     neighbours.
     """
-    found = explain(directory(dir_, config), id_)
+    found = call_details(directory(dir_, config), id_)
     if not found:
         fail(f"no record has the id {printable(id_)}", 1)
     for whole in found:
         if as_json:
             document = {
                 "log": whole.call.log, "decided": whole.call.decided, "completed": whole.call.completed, "policies": whole.policies,
-                "doubts": whole.doubts, "before": whole.before, "after": whole.after,
+                "doubts": whole.caveats, "before": whole.before, "after": whole.after,
             }  # fmt: skip
             print(dumps(document).decode())
         else:
@@ -71,7 +71,7 @@ def match(
         fail(str(error))
     rows = [
         (item.time, item.log, printable(item.record.get("id", "")), printable(name))
-        for item, name in find_value(where, key, value)
+        for item, name in find_secret(where, key, value)
     ]
     if not rows:
         print("no record holds it")
@@ -79,7 +79,7 @@ def match(
     table(rows, ("time", "log", "id", "argument"))
 
 
-def _print(whole: Whole) -> None:
+def _print(whole: CallDetails) -> None:
     record, done = whole.call.decided, whole.call.completed
     origin: dict[str, Any] = record.get("origin") or {}
     principal: dict[str, Any] = record.get("principal") or {}
@@ -89,7 +89,7 @@ def _print(whole: Whole) -> None:
         ("Time", str(record.get("time"))),
         (
             "Who",
-            f"{who(record)}, roles {', '.join(principal.get('roles', ())) or 'none'}, issuer {principal.get('issuer')}"
+            f"{principal_name(record)}, roles {', '.join(principal.get('roles', ())) or 'none'}, issuer {principal.get('issuer')}"
             if principal
             else "not known",
         ),
@@ -118,14 +118,14 @@ def _print(whole: Whole) -> None:
     for policy_id, text in whole.policies.items():
         print(f"\nPolicy {printable(policy_id)}, as it was then:")
         print("\n".join(f"  {printable(line)}" for line in text.splitlines()))
-    for doubt in whole.doubts:
+    for doubt in whole.caveats:
         print(f"\nNote: {printable(doubt)}")
     if done is not None:
         print(f"\nCompleted: record {done.get('seq')} at {printable(done.get('time'))}")
     for title, records in (("Before it", whole.before), ("After it", whole.after)):
         if records:
             print(f"\n{title}:")
-            table(Rows().row(whole.call.log, neighbour) for neighbour in records)
+            table(RowFormatter().row(whole.call.log, neighbour) for neighbour in records)
     print()
 
 

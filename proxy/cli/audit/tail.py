@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from proxy.audit.reading.reader import Follower, Item, last_items
-from proxy.audit.reading.rows import Rows
+from proxy.audit.reading.reader import LogEntry, LogFollower, last_entries
+from proxy.audit.reading.rows import RowFormatter
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, table
 
 _LOOK = 0.2  # seconds between looks at the files: live to a reader, nothing to a disk
@@ -30,9 +30,9 @@ def tail(
 ) -> None:
     """Show the last records of all logs; follow rotation and new processes with -f."""
     where = directory(dir_, config)
-    follower = Follower(where) if follow else None
-    rows = Rows(local_time=local)
-    _show(last_items(where, lines), rows, as_json=as_json)
+    follower = LogFollower(where) if follow else None
+    rows = RowFormatter(local_time=local)
+    _show(last_entries(where, lines), rows, as_json=as_json)
     try:
         while follower is not None:
             sys.stdout.flush()
@@ -42,7 +42,7 @@ def tail(
         raise typer.Exit(0) from None
 
 
-def _show(items: list[Item], rows: Rows, *, as_json: bool) -> None:
+def _show(items: list[LogEntry], rows: RowFormatter, *, as_json: bool) -> None:
     if as_json:
         for item in items:
             sys.stdout.write(item.raw.decode("utf-8", "backslashreplace") + "\n")

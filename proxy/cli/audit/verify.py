@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from proxy.audit.checking.verify import (
     Keys,
     LogReport,
-    known_checkpoint,
+    checkpoint_signed_by,
     verify_directory,
     verify_log,
 )
@@ -26,7 +26,7 @@ from proxy.audit.format.checkpoint import (
     split,
 )
 from proxy.audit.format.record import dumps
-from proxy.audit.reading.reader import last_items
+from proxy.audit.reading.reader import last_entries
 from proxy.audit.reading.rows import printable
 from proxy.audit.writing.disk import OPERATOR, logs, segments
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
@@ -113,7 +113,7 @@ def verify(
 
 def _kept(path: Path, keys: Keys) -> list[Checkpoint]:
     """Return the checkpoints of a file that ``--keep`` wrote, each signed by a known key."""
-    found = [known_checkpoint(note, keys) for note in split(path.read_bytes())]
+    found = [checkpoint_signed_by(note, keys) for note in split(path.read_bytes())]
     if not found:
         raise BadCheckpointError(f"{path} holds no checkpoint")
     return found
@@ -169,9 +169,9 @@ def as_dict(report: LogReport) -> dict[str, object]:
     broken = report.broken
     return {
         "log": report.log, "origin": report.origin, "intact": broken is None,
-        "wrong": broken and broken.wrong.value, "record": broken and broken.seq, "segment": report.segment, "text": broken and broken.text,
+        "wrong": broken and broken.defect.value, "record": broken and broken.seq, "segment": report.segment, "text": broken and broken.text,
         "first": report.first, "records": report.records, "segments": report.segments, "checkpoints": report.checkpoints,
-        "signed": report.signed, "unsigned": report.unsigned, "torn_bytes": report.torn, "begins": report.begins, "ends": report.ends,
+        "signed": report.signed, "unsigned": report.unsigned, "torn_bytes": report.torn_bytes, "begins": report.first_time, "ends": report.last_time,
         "open": report.open, "unknown": report.unknown, "gaps": report.gaps, "notes": report.notes,
         "checkpoint": report.last.note.decode() if report.last else None,
     }  # fmt: skip
@@ -189,11 +189,11 @@ def _check(path: Path, keys: Keys, kept: list[Checkpoint], count: Count | None) 
 
 
 def _print(report: LogReport) -> None:
-    size = f"{report.records:,} records in {report.segments} segment(s), {report.begins} to {report.ends}"
+    size = f"{report.records:,} records in {report.segments} segment(s), {report.first_time} to {report.last_time}"
     if report.broken is not None:
         where = "" if report.broken.seq is None else f" record {report.broken.seq}"
         print(
-            f"BROKEN  {report.log}:{where} in segment {report.segment}: {printable(report.broken.text)} [{report.broken.wrong}]"
+            f"BROKEN  {report.log}:{where} in segment {report.segment}: {printable(report.broken.text)} [{report.broken.defect}]"
         )
         return
     print(f"INTACT  {report.log}: {size}")
@@ -208,15 +208,15 @@ def _print(report: LogReport) -> None:
         print(
             f"        {report.open} call(s) open at the end, {report.unknown} closed as unknown after a process ended without order"
         )
-    if not report.ended:
+    if not report.ended_in_order:
         print(
-            f"        does not end in order: being written, killed, or cut after {report.ends} (a checkpoint kept elsewhere tells: --from)"
+            f"        does not end in order: being written, killed, or cut after {report.last_time} (a checkpoint kept elsewhere tells: --from)"
         )
     if report.gaps:
         print(f"        {report.gaps} gap(s) on record in which the log could not be written")
-    if report.torn:
+    if report.torn_bytes:
         print(
-            f"        the last {report.torn} bytes are the beginning of a record (being written, or torn)"
+            f"        the last {report.torn_bytes} bytes are the beginning of a record (being written, or torn)"
         )
     for note in report.notes:
         print(f"        {printable(note)}")
@@ -240,7 +240,7 @@ def progress(directory: Path, *, quiet: bool) -> Iterator[Count | None]:
     goal = sum(
         int(item.record.get("seq", 0))
         for path in logs(directory).values()
-        for item in last_items(path, 1)
+        for item in last_entries(path, 1)
     )
     columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

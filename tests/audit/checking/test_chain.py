@@ -1,7 +1,7 @@
 import orjson
 import pytest
 
-from proxy.audit.checking.chain import BrokenError, Chain, Wrong
+from proxy.audit.checking.chain import Chain, Defect, VerificationError
 from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.format.record import completed, line, note
 from proxy.audit.redaction.redactor import Json
@@ -34,14 +34,14 @@ def decided(call_id: str) -> bytes:
     return note("decided", {"id": call_id, "decision": "allow"})
 
 
-def first_wrong(lines: list[bytes]) -> tuple[Wrong, int | None] | None:
+def first_wrong(lines: list[bytes]) -> tuple[Defect, int | None] | None:
     """Follow a chain; return what is wrong with it."""
     chain = Chain()
     try:
         for text, following in zip(lines, [*lines[1:], None], strict=True):
-            chain.take(text, following)
-    except BrokenError as broken:
-        return broken.wrong, broken.seq
+            chain.check_next(text, following)
+    except VerificationError as broken:
+        return broken.defect, broken.seq
     return None
 
 
@@ -50,26 +50,26 @@ def first_wrong(lines: list[bytes]) -> tuple[Wrong, int | None] | None:
     [
         ((decided("a"), completed("a", 1, "ok", 200, 0, 0), note("closed", {})), None),
         ((decided("a"),), None),
-        ((decided("a"), note("closed", {})), (Wrong.OPEN, 1)),
+        ((decided("a"), note("closed", {})), (Defect.OPEN, 1)),
         (
             (decided("a"), decided("b"), completed("b", 2, "ok", 200, 0, 0), note("closed", {})),
-            (Wrong.OPEN, 1),
+            (Defect.OPEN, 1),
         ),
-        ((completed("a", 1, "ok", 200, 0, 0),), (Wrong.ALTERED, 1)),
-        ((decided("a"), completed("b", 1, "ok", 200, 0, 0)), (Wrong.ALTERED, 2)),
+        ((completed("a", 1, "ok", 200, 0, 0),), (Defect.ALTERED, 1)),
+        ((decided("a"), completed("b", 1, "ok", 200, 0, 0)), (Defect.ALTERED, 2)),
         (
             (decided("a"), completed("a", 1, "ok", 200, 0, 0), completed("a", 1, "ok", 200, 0, 0)),
-            (Wrong.ALTERED, 3),
+            (Defect.ALTERED, 3),
         ),
         ((decided("a"), note("opened", {}), completed("a", 1, "unknown", 0, 0, 0)), None),
-        ((decided("a"), note("opened", {}), note("idle", {})), (Wrong.OPEN, 1)),
+        ((decided("a"), note("opened", {}), note("idle", {})), (Defect.OPEN, 1)),
         ((note("decided", {"id": "a", "decision": "deny"}), note("closed", {})), None),
-        ((note("decided", {"id": "a"}),), (Wrong.ALTERED, 1)),
+        ((note("decided", {"id": "a"}),), (Defect.ALTERED, 1)),
         ((note("a-stage-to-come", {"x": 1}),), None),
     ],
 )
 def test_what_records_say_of_each_other_has_to_fit(
-    bodies: tuple[bytes, ...], wrong: tuple[Wrong, int] | None
+    bodies: tuple[bytes, ...], wrong: tuple[Defect, int] | None
 ) -> None:
     """Calls are completed once, after they were decided, by the time their process has ended;
     stages to come are skipped.
@@ -81,7 +81,7 @@ def test_time_does_not_go_back() -> None:
     """A record earlier than the one before it is not one the journal wrote."""
     later = b"2026-01-01T00:00:01.000000Z"
     assert first_wrong(records(note("idle", {}), note("idle", {}), times=(later, T))) == (
-        Wrong.ALTERED,
+        Defect.ALTERED,
         2,
     )
 
@@ -94,7 +94,7 @@ def test_time_does_not_go_back() -> None:
 )  # fmt: skip
 def test_only_the_format_is_a_record(text: bytes) -> None:
     """Other versions, other spellings, and what is no JSON are not taken for records."""
-    assert first_wrong([text]) == (Wrong.ALTERED, 0)
+    assert first_wrong([text]) == (Defect.ALTERED, 0)
 
 
 def test_a_chain_can_be_taken_up_at_a_header() -> None:
@@ -115,12 +115,10 @@ def test_a_chain_can_be_taken_up_at_a_header() -> None:
         note("segment", {"log": "c/g", "segment": 2, "tree": said, "open": [[1, "a"]]}),
     )
     chain = Chain()
-    chain.begin(header)
-    chain.take(header, None)
+    chain.begin_at_header(header)
+    chain.check_next(header, None)
     done = line(4, chain.prev, T, completed("a", 1, "ok", 200, 0, 0))
-    assert (
-        chain.take(done, None)["stage"] == "completed" and not chain.open and chain.undone() is None
-    )
+    assert chain.check_next(done, None)["stage"] == "completed" and not chain.open
     for bad in (b"", b"{}", orjson.dumps({"log": "x"})):
-        with pytest.raises(BrokenError):
-            Chain().begin(bad)
+        with pytest.raises(VerificationError):
+            Chain().begin_at_header(bad)

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from proxy.audit.checking.proof import BadProofError, check_proof, prove
-from proxy.audit.reading.call_details import explain
+from proxy.audit.reading.call_details import call_details
 from proxy.audit.reading.reader import read_log
 from proxy.audit.writing.keys import PUBLIC_KEYS, load_signing_key, public_keys
 from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal
@@ -35,11 +35,11 @@ async def test_every_record_can_be_proved(tmp_path: Path) -> None:
 async def test_a_proof_needs_one_segment_only(tmp_path: Path) -> None:
     """With all earlier segments gone (archived) the proof is the same."""
     await fill(tmp_path)
-    [whole] = explain(tmp_path, "call-20")
-    before = prove(tmp_path / "gate", whole.items)
-    for number in range(1, whole.items[0].after.segment):
+    [whole] = call_details(tmp_path, "call-20")
+    before = prove(tmp_path / "gate", whole.entries)
+    for number in range(1, whole.entries[0].after.segment):
         (tmp_path / "gate" / f"{number:08d}.jsonl").unlink()
-    assert prove(tmp_path / "gate", whole.items) == before
+    assert prove(tmp_path / "gate", whole.entries) == before
 
 
 async def test_no_changed_proof_holds(tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ async def test_no_changed_proof_holds(tmp_path: Path) -> None:
     under another key.
     """
     await fill(tmp_path)
-    [whole] = explain(tmp_path, "call-3")
+    [whole] = call_details(tmp_path, "call-3")
     keys = public_keys(tmp_path / PUBLIC_KEYS)
-    document = orjson.loads(prove(tmp_path / "gate", whole.items[:1]))
+    document = orjson.loads(prove(tmp_path / "gate", whole.entries[:1]))
     [proof] = document["proofs"]
     for name in ("record", "checkpoint"):
         text = proof[name]
@@ -94,7 +94,7 @@ async def test_an_unsigned_record_has_no_proof_yet(tmp_path: Path) -> None:
     """Until a checkpoint covers it, a record cannot be proved, and that is said."""
     journal = open_journal(tmp_path)
     await journal.decide("new", WORKER, HERE, [(call(), ALLOW)], 0)
-    [whole] = explain(tmp_path, "new")
+    [whole] = call_details(tmp_path, "new")
     with pytest.raises(BadProofError, match="try again"):
-        prove(tmp_path / "gate", whole.items)
+        prove(tmp_path / "gate", whole.entries)
     await journal.close()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.checking.chain import BrokenError, Wrong
+from proxy.audit.checking.chain import Defect, VerificationError
 from proxy.audit.checking.verify import (
     Keys,
     LogReport,
-    known_checkpoint,
+    checkpoint_signed_by,
     verify_directory,
     verify_log,
 )
@@ -51,7 +51,7 @@ def keys(made: Path) -> Keys:
     return public_keys(made / PUBLIC_KEYS)
 
 
-def broken(log: Path, keys: Keys) -> BrokenError | None:
+def broken(log: Path, keys: Keys) -> VerificationError | None:
     """What is wrong with a log."""
     return verify_log(log, keys).broken
 
@@ -74,7 +74,7 @@ def test_an_untouched_log_is_intact(log: Path, keys: Keys) -> None:
     """All is there, all of it signed, and the report says how much."""
     report = verify_log(log, keys)
     count = sum(len(lines) for _, lines in lines_of(log))
-    assert report.broken is None and report.ended
+    assert report.broken is None and report.ended_in_order
     assert (report.records, report.signed, report.unsigned, report.open, report.segments) == (
         count,
         count,
@@ -92,7 +92,7 @@ def test_every_changed_byte_is_found_at_its_record(log: Path, keys: Keys) -> Non
             changed = line[:at] + bytes([line[at] ^ 1]) + line[at + 1 :]
             path.write_bytes(b"".join([*lines[:index], changed, *lines[index + 1 :]]))
             found = broken(log, keys)
-            assert found is not None and found.wrong in (Wrong.ALTERED, Wrong.TRUNCATED), (
+            assert found is not None and found.defect in (Defect.ALTERED, Defect.TRUNCATED), (
                 seq,
                 at,
                 found,
@@ -108,8 +108,8 @@ def test_every_removed_record_is_missed(log: Path, keys: Keys) -> None:
     for seq, path, lines, index in numbered(log):
         path.write_bytes(b"".join(lines[:index] + lines[index + 1 :]))
         found = broken(log, keys)
-        wanted = {Wrong.TRUNCATED} if index == len(lines) - 1 else {Wrong.MISSING}
-        assert found is not None and found.wrong in wanted and found.seq == seq, (seq, found)
+        wanted = {Defect.TRUNCATED} if index == len(lines) - 1 else {Defect.MISSING}
+        assert found is not None and found.defect in wanted and found.seq == seq, (seq, found)
         path.write_bytes(b"".join(lines))
 
 
@@ -118,7 +118,7 @@ def test_every_repeated_record_is_found(log: Path, keys: Keys) -> None:
     for seq, path, lines, index in numbered(log):
         path.write_bytes(b"".join([*lines[: index + 1], *lines[index:]]))
         found = broken(log, keys)
-        assert found is not None and (found.wrong, found.seq) == (Wrong.INSERTED, seq + 1), (
+        assert found is not None and (found.defect, found.seq) == (Defect.INSERTED, seq + 1), (
             seq,
             found,
         )
@@ -133,7 +133,7 @@ def test_every_swap_is_found(log: Path, keys: Keys) -> None:
                 b"".join([*lines[:index], lines[index + 1], lines[index], *lines[index + 2 :]])
             )
             found = broken(log, keys)
-            assert found is not None and (found.wrong, found.seq) == (Wrong.REORDERED, seq), (
+            assert found is not None and (found.defect, found.seq) == (Defect.REORDERED, seq), (
                 seq,
                 found,
             )
@@ -162,11 +162,11 @@ def test_a_log_cut_at_every_byte_is_truncated(log: Path, keys: Keys) -> None:
     for at in range(len(data)):
         path.write_bytes(data[:at])
         found = broken(log, keys)
-        assert found is not None and found.wrong in (
-            Wrong.TRUNCATED,
-            Wrong.ALTERED,
-            Wrong.MISSING,
-            Wrong.SIGNATURE,
+        assert found is not None and found.defect in (
+            Defect.TRUNCATED,
+            Defect.ALTERED,
+            Defect.MISSING,
+            Defect.SIGNATURE,
         )
         assert found.seq == before + data[:at].count(b"\n"), (at, found)
 
@@ -182,7 +182,7 @@ def test_every_changed_byte_of_a_checkpoint_is_found(log: Path, keys: Keys) -> N
             report = verify_log(log, keys)
             # A change that makes a checkpoint in the middle unreadable as one is told apart from a
             # torn end by what follows it.
-            assert report.broken is not None and report.broken.wrong is Wrong.SIGNATURE, (
+            assert report.broken is not None and report.broken.defect is Defect.SIGNATURE, (
                 path.name,
                 at,
             )
@@ -218,7 +218,7 @@ def test_a_forger_who_mends_the_chain_fails_at_the_signature(log: Path, keys: Ke
     """
     rewritten(log, b'"subject":"etl-07"', b'"subject":"nobody"')
     found = broken(log, keys)
-    assert found is not None and found.wrong is Wrong.ALTERED and "signed root" in found.text
+    assert found is not None and found.defect is Defect.ALTERED and "signed root" in found.text
 
 
 def test_a_forger_with_a_key_of_his_own_fails(log: Path, keys: Keys, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_forger_with_a_key_of_his_own_fails(log: Path, keys: Keys, tmp_path: P
             tree.append(leaf_hash(line.rstrip(b"\n")))
         path.with_suffix(".checkpoints").write_bytes(signer.sign(tree.size, tree.root()) + b"\n")
     found = broken(log, keys)
-    assert found is not None and found.wrong is Wrong.SIGNATURE and "known key" in found.text
+    assert found is not None and found.defect is Defect.SIGNATURE and "known key" in found.text
     assert verify_log(log, public_keys(tmp_path / "evil" / PUBLIC_KEYS)).broken is None
 
 
@@ -244,13 +244,13 @@ def test_a_missing_segment_is_missed(log: Path, keys: Keys) -> None:
     for number, path in found.items():
         path.unlink()
         [report] = verify_directory(log.parent, keys)
-        wanted = Wrong.TRUNCATED if number == max(found) else Wrong.MISSING
-        assert report.broken is not None and report.broken.wrong is wanted, number
+        wanted = Defect.TRUNCATED if number == max(found) else Defect.MISSING
+        assert report.broken is not None and report.broken.defect is wanted, number
         path.write_bytes(held[path])
     for path in held:
         path.unlink()
     [report] = verify_directory(log.parent, keys)
-    assert report.broken is not None and report.broken.wrong is Wrong.TRUNCATED
+    assert report.broken is not None and report.broken.defect is Defect.TRUNCATED
 
 
 def test_missing_checkpoints_are_missed(log: Path, keys: Keys) -> None:
@@ -259,7 +259,7 @@ def test_missing_checkpoints_are_missed(log: Path, keys: Keys) -> None:
         data = path.read_bytes()
         path.unlink()
         found = broken(log, keys)
-        assert found is not None and found.wrong is Wrong.SIGNATURE
+        assert found is not None and found.defect is Defect.SIGNATURE
         path.write_bytes(data)
 
 
@@ -283,21 +283,21 @@ def test_only_what_came_after_a_kept_checkpoint(log: Path, keys: Keys) -> None:
     """From a kept checkpoint on, earlier segments are not read, and the kept root is proved to be
     the beginning.
     """
-    kept = known_checkpoint(kept_in_the_middle(log, keys), keys)
+    kept = checkpoint_signed_by(kept_in_the_middle(log, keys), keys)
     report = verify_log(log, keys, kept=kept)
     assert report.broken is None and report.first + report.records == verify_log(log, keys).records
     rewritten(log, b'"subject":"etl-07"', b'"subject":"nobody"')
     for path in log.glob("*.checkpoints"):
         path.unlink()
     found = verify_log(log, keys, kept=kept).broken
-    assert found is not None and found.wrong in (Wrong.INCONSISTENT, Wrong.SIGNATURE)
+    assert found is not None and found.defect in (Defect.INCONSISTENT, Defect.SIGNATURE)
 
 
 def test_a_kept_checkpoint_shows_a_shortened_log(log: Path, keys: Keys) -> None:
     """Records and checkpoints taken off the end together leave an intact, shorter log: a kept
     checkpoint shows it.
     """
-    kept = known_checkpoint(
+    kept = checkpoint_signed_by(
         list(split(sorted(log.glob("*.checkpoints"))[-1].read_bytes()))[-1], keys
     )
     for path in list(log.iterdir()):
@@ -305,7 +305,7 @@ def test_a_kept_checkpoint_shows_a_shortened_log(log: Path, keys: Keys) -> None:
             path.unlink()
     assert broken(log, keys) is None
     found = verify_log(log, keys, kept=kept).broken
-    assert found is not None and found.wrong is Wrong.TRUNCATED
+    assert found is not None and found.defect is Defect.TRUNCATED
 
 
 def test_one_segment_alone(log: Path, keys: Keys) -> None:
@@ -324,7 +324,10 @@ async def test_a_call_that_was_never_completed_is_found(tmp_path: Path) -> None:
     journal._writer._log.state.open.clear()  # a writer that forgets
     await journal.close()
     report: LogReport = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
-    assert report.broken is not None and (report.broken.wrong, report.broken.seq) == (Wrong.OPEN, 2)
+    assert report.broken is not None and (report.broken.defect, report.broken.seq) == (
+        Defect.OPEN,
+        2,
+    )
 
 
 async def test_a_log_that_is_being_written_is_intact(tmp_path: Path) -> None:
@@ -336,7 +339,7 @@ async def test_a_log_that_is_being_written_is_intact(tmp_path: Path) -> None:
     with (tmp_path / "gate" / "00000001.jsonl").open("ab") as torn:
         torn.write(b'{"v":1')
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
-    assert report.broken is None and (report.open, report.unsigned, report.torn) == (1, 1, 6)
+    assert report.broken is None and (report.open, report.unsigned, report.torn_bytes) == (1, 1, 6)
     assert (
         report.signed
         == parse(list(split((tmp_path / "gate" / "00000001.checkpoints").read_bytes()))[-1]).size

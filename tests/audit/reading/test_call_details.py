@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from proxy.audit.reading.call_details import explain, policy_text
+from proxy.audit.reading.call_details import call_details, policy_text
 from proxy.model import Decision, Reason
 from tests.support.audit import ALLOW, HASH, HERE, WORKER, call, one, open_journal
 
@@ -39,13 +39,13 @@ async def test_a_call_is_shown_with_the_policy_of_its_time(tmp_path: Path) -> No
         },
     )
     await journal.close()
-    [whole] = explain(tmp_path, "call-2")
+    [whole] = call_details(tmp_path, "call-2")
     assert (
         whole.policies
         == {"etl-workers-work": '@id("etl-workers-work") permit (principal, action, resource);'}
-        and not whole.doubts
+        and not whole.caveats
     )
-    assert whole.call.result == "ok" and [item.record["stage"] for item in whole.items] == [
+    assert whole.call.result == "ok" and [item.record["stage"] for item in whole.entries] == [
         "decided",
         "completed",
     ]
@@ -67,12 +67,12 @@ async def test_doubts_are_said(tmp_path: Path) -> None:
         "nameless", WORKER, HERE, [(call(), Decision(True, Reason.ALLOWED, ("gone",), HASH))], 0
     )
     await journal.close()
-    [unkept], [nameless] = explain(tmp_path, "unkept"), explain(tmp_path, "nameless")
-    assert "not kept" in unkept.doubts[0] and "no policy gone" in nameless.doubts[0]
+    [unkept], [nameless] = call_details(tmp_path, "unkept"), call_details(tmp_path, "nameless")
+    assert "not kept" in unkept.caveats[0] and "no policy gone" in nameless.caveats[0]
     kept = tmp_path / "policies" / ("ab" * 32 + ".json")
     kept.write_text(kept.read_text().replace("permit", "forbid"))
-    [changed] = explain(tmp_path, "call-1")
-    assert "another hash" in changed.doubts[0]
+    [changed] = call_details(tmp_path, "call-1")
+    assert "another hash" in changed.caveats[0]
 
 
 async def test_a_multicall_is_found_by_its_request(tmp_path: Path) -> None:
@@ -83,6 +83,6 @@ async def test_a_multicall_is_found_by_its_request(tmp_path: Path) -> None:
     await journal.decide("R1", WORKER, HERE, [(call("a"), ALLOW), (call("b"), ALLOW)], 0)
     await one(journal, 1)
     await journal.close()
-    assert [w.call.decided["method"] for w in explain(tmp_path, "R1")] == ["a", "b"]
-    assert [w.call.decided["method"] for w in explain(tmp_path, "R1.1")] == ["b"]
-    assert explain(tmp_path, "R") == [] and explain(tmp_path, "call") == []
+    assert [w.call.decided["method"] for w in call_details(tmp_path, "R1")] == ["a", "b"]
+    assert [w.call.decided["method"] for w in call_details(tmp_path, "R1.1")] == ["b"]
+    assert call_details(tmp_path, "R") == [] and call_details(tmp_path, "call") == []

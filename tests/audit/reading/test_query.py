@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.reading.query import CallRecord, Filter, find
+from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.model import Call, Peer, Reason
 from tests.support.audit import (
     ALICE,
@@ -50,7 +50,7 @@ async def logs(tmp_path: Path) -> Path:
 
 def ids(directory: Path, **wanted: str) -> list[str]:
     """The ids of what a filter finds."""
-    return [str(c.decided.get("id")) for c in find(directory, Filter(**wanted))]
+    return [str(c.decided.get("id")) for c in find_calls(directory, Filter(**wanted))]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_calls_are_joined_with_their_outcomes(logs: Path) -> None:
     """A call comes with what came of it, whichever segment that stands in."""
     results = {
         str(c.decided.get("id")): (c.result, c.reason)
-        for c in find(logs, Filter())
+        for c in find_calls(logs, Filter())
         if c.result != "rejected"
     }
     assert results == {
@@ -104,7 +104,7 @@ async def test_rejections_and_floods_are_found(logs: Path) -> None:
     """Single rejections and the summary of a flood are found by address, and the summary counts for
     all it stands for.
     """
-    found = list(find(logs, Filter(decision="reject", address="10.9.9.9")))
+    found = list(find_calls(logs, Filter(decision="reject", address="10.9.9.9")))
     assert sum(c.calls for c in found) == 21 and max(c.calls for c in found) == 11
 
 
@@ -130,7 +130,7 @@ async def test_a_call_that_is_open_is_found(tmp_path: Path) -> None:
     """A call not completed yet is given too, as open."""
     journal = open_journal(tmp_path)
     await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
-    assert [c.result for c in find(tmp_path, Filter())] == ["open"]
+    assert [c.result for c in find_calls(tmp_path, Filter())] == ["open"]
     await journal.close()
 
 

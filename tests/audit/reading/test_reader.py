@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.reading.reader import Follower, Position, last_items, read_all, read_log
+from proxy.audit.reading.reader import LogFollower, Position, last_entries, read_all, read_log
 from proxy.audit.writing.compression import compress
 from proxy.errors import ConfigError
 from tests.support.audit import Clock, one, open_journal, raw_lines
@@ -59,14 +59,14 @@ async def test_last_items_are_the_last(tmp_path: Path) -> None:
     await fill(tmp_path, segment_bytes=3000)
     lines = raw_lines(tmp_path / "gate")
     for count in (0, 1, 5, 20, 1000):
-        assert [i.raw for i in last_items(tmp_path, count)] == (lines[-count:] if count else [])
+        assert [i.raw for i in last_entries(tmp_path, count)] == (lines[-count:] if count else [])
 
 
 async def test_following_crosses_rotation_and_processes(tmp_path: Path) -> None:
     """A follower sees each record once: of segments and of logs that came after it, too."""
     await fill(tmp_path, calls=2)
     before = len(raw_lines(tmp_path / "gate"))
-    follower = Follower(tmp_path)
+    follower = LogFollower(tmp_path)
     assert follower.poll() == []
     await fill(tmp_path, segment_bytes=3000)
     await fill(tmp_path, "late", calls=3)
@@ -78,7 +78,7 @@ async def test_following_crosses_rotation_and_processes(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_not_there_yet_can_be_followed(tmp_path: Path) -> None:
     """Following may start before the gate does."""
-    assert Follower(tmp_path / "none").poll() == [] and Position() == Position(0, 0)
+    assert LogFollower(tmp_path / "none").poll() == [] and Position() == Position(0, 0)
 
 
 async def test_a_compressed_segment_that_does_not_unpack_is_named(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ async def test_a_compressed_segment_that_does_not_unpack_is_named(tmp_path: Path
     ):
         list(read_log(tmp_path / "gate"))
     with pytest.raises(ConfigError, match="unpack"):
-        last_items(tmp_path, 3)
+        last_entries(tmp_path, 3)

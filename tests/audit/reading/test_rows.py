@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.audit.reading.rows import COLUMNS, Rows, printable
+from proxy.audit.reading.rows import COLUMNS, RowFormatter, printable
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_completed_row_names_its_call() -> None:
     """The row of a completed record shows the principal and method of the call it completes, of its
     own log alone.
     """
-    rows = Rows()
+    rows = RowFormatter()
     decided = {"stage": "decided", "seq": 4, "id": "R1", "upstream": "luigi", "method": "ping", "decision": "allow", "reason": "allowed",
                "principal": {"issuer_name": "okta", "subject": "al", "agent": True}, "origin": {"address": "10.0.0.1"}}  # fmt: skip
     rows.row("a", decided)
@@ -53,12 +53,12 @@ def test_a_completed_row_names_its_call() -> None:
 )
 def test_any_record_has_a_row(record: dict[str, object]) -> None:
     """Records of stages to come, and broken ones, are shown as well as may be."""
-    assert len(Rows().row("a", record)) == len(COLUMNS)
+    assert len(RowFormatter().row("a", record)) == len(COLUMNS)
 
 
 def test_a_summary_says_how_many() -> None:
     """A flood's summary row says how many more there were, in what time and why."""
-    row = Rows().row(
+    row = RowFormatter().row(
         "a",
         {
             "stage": "rejected",

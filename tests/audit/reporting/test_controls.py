@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.audit.checking.verify import verify_directory
-from proxy.audit.reading.query import CallRecord, Filter, find
+from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reading.reader import read_all
 from proxy.audit.reporting import controls
 from proxy.audit.reporting.report import Section
@@ -87,7 +87,7 @@ OTHER = "sha256:" + "cd" * 32
 
 def changed(directory: Path, since: str = "", until: str = "~") -> Section:
     """The one table of the report on changes."""
-    sets = controls.policy_sets(read_all(directory), directory)
+    sets = controls.policy_activations(read_all(directory), directory)
     [section] = controls.changes(sets, since, until, "p", ()).sections
     return section
 
@@ -174,8 +174,8 @@ async def test_disorderly_ends_are_found(tmp_path: Path) -> None:
     """
     await open_journal(tmp_path).close()
     await open_journal(tmp_path).close()
-    assert controls.disturbances(read_all(tmp_path)) == []
-    [found] = controls.disturbances(
+    assert controls.disruptions(read_all(tmp_path)) == []
+    [found] = controls.disruptions(
         item for item in read_all(tmp_path) if item.record["stage"] != "closed"
     )
     assert found.record["stage"] == "opened"
@@ -194,7 +194,7 @@ async def test_refusals_are_counted_with_floods(tmp_path: Path) -> None:
     for n in range(30):
         journal.rejected(f"R{n}", HERE, Reason.NO_CREDENTIAL)
     await journal.close()
-    reasons, rows = controls.refusals(find(tmp_path, Filter()), "p", ()).sections
+    reasons, rows = controls.refusals(find_calls(tmp_path, Filter()), "p", ()).sections
     assert reasons.rows == (("no-credential", "30"), ("no-policy-allows", "2"))
     assert [row[:5] for row in rows.rows] == [
         ("no-credential", "-", "-", "-", "30"),

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.format.checkpoint import Checkpoint
-from proxy.audit.reading.query import CallRecord, Filter, find
+from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reporting.report import (
     Report,
     Section,
     as_csv,
     as_html,
     as_text,
-    below,
-    defused,
+    covered_by,
+    escape_formula,
     last_checkpoints,
 )
 from tests.support.audit import one, open_journal
@@ -85,7 +85,7 @@ def test_csv_is_data_to_a_spreadsheet() -> None:
 )
 def test_defused(cell: str, safe: str) -> None:
     """Only what could be a formula is marked."""
-    assert defused(cell) == safe
+    assert escape_formula(cell) == safe
 
 
 async def test_a_report_looks_at_what_its_checkpoint_covers(tmp_path: Path) -> None:
@@ -97,14 +97,16 @@ async def test_a_report_looks_at_what_its_checkpoint_covers(tmp_path: Path) -> N
         await one(journal, n)
     await journal.close()
     last = last_checkpoints(tmp_path)["gate"]
-    calls = list(find(tmp_path, Filter()))
-    assert list(below(calls, {"gate": last})) == calls
+    calls = list(find_calls(tmp_path, Filter()))
+    assert list(covered_by(calls, {"gate": last})) == calls
     between = Checkpoint(last.origin, int(calls[1].decided["seq"]) + 1, last.root, b"")
-    assert [(c.decided["id"], c.completed is None) for c in below(calls, {"gate": between})] == [
+    assert [
+        (c.decided["id"], c.completed is None) for c in covered_by(calls, {"gate": between})
+    ] == [
         ("call-0", False),
         ("call-1", True),
     ]
     assert (
-        list(below(calls, {})) == []
-        and list(below([CallRecord("other", {})], {"gate": last})) == []
+        list(covered_by(calls, {})) == []
+        and list(covered_by([CallRecord("other", {})], {"gate": last})) == []
     )

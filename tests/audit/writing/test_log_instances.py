@@ -83,7 +83,9 @@ def test_what_a_killed_process_left_open_is_closed(tmp_path: Path) -> None:
         ]
         runner.run(first.close())
     reports = verify_directory(tmp_path, public_keys(tmp_path / PUBLIC_KEYS))
-    assert [(report.log, report.broken, report.open, report.ended) for report in reports] == [
+    assert [
+        (report.log, report.broken, report.open, report.ended_in_order) for report in reports
+    ] == [
         ("gate", None, 0, True),
         ("gate-2", None, 0, True),
         ("gate-3", None, 0, True),
