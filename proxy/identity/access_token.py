@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from jwt.algorithms import get_default_algorithms
 from jwt.exceptions import PyJWTError
 
+from proxy.common.text import is_printable
 from proxy.errors import Rejected
 from proxy.identity.credentials import TOKEN_LIMIT
-from proxy.identity.encoding import base64url, json_object, printable
+from proxy.identity.encoding import base64url, json_object
 from proxy.identity.jwk import Key
 from proxy.model import Reason
 
@@ -127,7 +128,7 @@ def parse(token: str) -> Unverified:
     )
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
         raise _bad("the token's alg is not a signature algorithm that is accepted")
-    if kid is not None and not printable(kid):
+    if kid is not None and not is_printable(kid):
         raise _bad("the token's kid is not a printable string")
     if not isinstance(kind, str | None) or (kind is None and "typ" in header):
         raise _bad("the token's typ is not a string")
@@ -188,7 +189,7 @@ def check_claims(token: Unverified, profile: Profile, now: float) -> Verified:
         if expires - issued > profile.max_lifetime_s:
             raise _bad("the token is valid for longer than its issuer's max_lifetime")
     subject = claims.get("sub")
-    if not printable(subject):
+    if not is_printable(subject):
         raise _bad("the token's sub is not a printable string of 1 to 255 characters")
     return Verified(
         subject, _groups(claims.get(profile.groups_claim, [])), "act" in claims, expires, claims
@@ -221,7 +222,7 @@ def _time(claims: Mapping[str, object], name: str) -> float | None:
 def _groups(claim: object) -> tuple[str, ...]:
     """The groups: a list of strings, or one string that is a group. Sorted, each once."""
     groups = [claim] if isinstance(claim, str) else claim
-    if not isinstance(groups, list) or not all(printable(group) for group in groups):
+    if not isinstance(groups, list) or not all(is_printable(group) for group in groups):
         raise _bad("the token's groups are not a list of printable strings")
     return tuple(sorted(set(groups)))
 

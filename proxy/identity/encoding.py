@@ -11,12 +11,8 @@ import binascii
 import json
 import re
 from collections.abc import Iterable
-from typing import TypeGuard
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
-
-TEXT_LIMIT = 255
-"""Characters in a name a token may carry; OpenID Connect Core 1.0 section 2 sets it for ``sub``."""
 
 
 def base64url(text: str) -> bytes:
@@ -59,15 +55,6 @@ def json_object(data: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
-
-
-def printable(value: object, limit: int = TEXT_LIMIT) -> TypeGuard[str]:
-    """True for a non-empty string of at most `limit` characters that shows as it is.
-
-    No control characters, line ends, bidirectional marks or lone surrogates: it goes into logs and
-    onto a dashboard.
-    """
-    return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
 
 
 class _StrictError(ValueError):

@@ -25,7 +25,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from proxy.identity.encoding import base64url, json_object, printable
+from proxy.common.text import is_printable
+from proxy.identity.encoding import base64url, json_object
 
 SET_LIMIT_BYTES = 256 * 1024
 SET_LIMIT_KEYS = 100
@@ -119,7 +120,7 @@ def _vet(jwk: Mapping[str, object]) -> Key:
     if not isinstance(operations, list) or "verify" not in operations:
         raise ValueError("its key_ops do not hold verify")
     kid = jwk.get("kid")
-    if kid is not None and not printable(kid):
+    if kid is not None and not is_printable(kid):
         raise ValueError("its kid is not a printable string")
     kind = jwk.get("kty")
     build = _BUILDERS.get(kind) if isinstance(kind, str) else None

@@ -38,9 +38,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.common.durable_files import TEMPORARY_GLOB, give_to_owner_of, replace_atomically
+from proxy.common.text import is_printable
 from proxy.errors import ConfigError, Problem
 from proxy.identity.credentials import TOKEN_LIMIT
-from proxy.identity.encoding import json_object, printable, unpadded
+from proxy.identity.encoding import json_object, unpadded
 
 DEFAULT_ISSUER = "https://callgate.local/issuer"
 DEFAULT_AUDIENCE = "callgate"
@@ -126,9 +127,9 @@ class LocalIssuer:
         audience: str | None = None,
     ) -> str:
         """A token for `subject` in `groups`, valid for `ttl_s` seconds from `now` (Unix seconds)."""
-        if not printable(subject):
+        if not is_printable(subject):
             raise ValueError("the subject has to be 1 to 255 printable characters")
-        if isinstance(groups, str) or not all(printable(group) for group in groups):
+        if isinstance(groups, str) or not all(is_printable(group) for group in groups):
             raise ValueError("a group has to be 1 to 255 printable characters")
         if not 1 <= ttl_s <= self.longest_s:
             raise ValueError(

@@ -6,9 +6,9 @@ HTTP reason phrase (all that a luigi worker's user sees, luigi/rpc.py), as the `
 XML-RPC fault and in JSON bodies.
 """
 
-import re
 from dataclasses import dataclass
 
+from proxy.common.text import to_plain_ascii
 from proxy.errors import REASONS, Rejected
 from proxy.model import Call, Decision, Principal, Reason
 
@@ -22,8 +22,6 @@ _PASSING = frozenset(
     }
 )
 _RETRY_SECONDS = 5  # what passes by itself is worth another try then
-# a status line holds no control bytes; brackets end the reason; no markup
-_UNSAFE = re.compile(r"[^ -~]|[\[\]<>]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +37,10 @@ class Refusal:
     method: str = ""
 
 
-def printable(text: str, limit: int = 64) -> str:
-    """`text` cut to `limit` characters, with everything but plain printable ASCII replaced by
-    ``?``.
-    """
-    return _UNSAFE.sub("?", text[:limit])
-
-
 def of_error(error: Rejected, ref: str) -> Refusal:
     """The refusal of a request that never became a call, or of a call that could not be served."""
     about = REASONS[error.reason]
-    detail = f" {printable(error.detail, 200)}." if error.detail else ""
+    detail = f" {to_plain_ascii(error.detail, 200)}." if error.detail else ""
     line = f"callgate: {about.summary}{detail} [{error.reason}, ref {ref}]"
     wait = (
         _RETRY_SECONDS
@@ -63,6 +54,6 @@ def of_decision(principal: Principal, call: Call, decision: Decision, ref: str) 
     """The refusal of a call that policy denies: who may not do what, where."""
     about = REASONS[decision.reason]
     roles = ", ".join(principal.roles) or "no role"
-    who = f"{printable(principal.subject)} ({printable(roles)})"
-    line = f"callgate: {who} may not {printable(call.method, 255)} {call.upstream} [{decision.reason}, ref {ref}]"
+    who = f"{to_plain_ascii(principal.subject)} ({to_plain_ascii(roles)})"
+    line = f"callgate: {who} may not {to_plain_ascii(call.method, 255)} {call.upstream} [{decision.reason}, ref {ref}]"
     return Refusal(decision.reason, about.status, line, about.hint, ref, method=call.method)

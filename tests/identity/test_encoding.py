@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.identity.encoding import base64url, json_object, printable, unpadded
+from proxy.identity.encoding import base64url, json_object, unpadded
 
 
 @given(st.binary(max_size=200))
@@ -66,26 +66,3 @@ def test_json_refuses_what_two_readers_could_differ_on(data: bytes) -> None:
 def test_json_reads_objects(value: dict[str, Any]) -> None:
     """An object of distinct names is read as it was written."""
     assert json_object(json.dumps(value).encode()) == value
-
-
-@pytest.mark.parametrize(
-    ("value", "shows"),
-    [
-        ("alice", True),
-        ("auth0|5f7c 8é", True),
-        ("x" * 255, True),
-        ("x" * 256, False),
-        ("", False),
-        ("a\nb", False),
-        ("a\x00", False),
-        ("a\x7f", False),
-        ("a\u202eb", False),
-        ("a\u2028b", False),
-        ("\ud800", False),
-        (7, False),
-        (None, False),
-    ],
-)
-def test_printable(value: object, shows: bool) -> None:
-    """Only strings that show as they are go on into logs and records."""
-    assert printable(value) is shows

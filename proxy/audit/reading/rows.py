@@ -2,26 +2,13 @@
 terminal.
 """
 
-import re
 from datetime import datetime
 from typing import Any
 
 from proxy.audit.reading.query import CallRecord
+from proxy.common.text import escape_controls
 
 COLUMNS = ("time", "who", "call", "result", "reason", "ms", "from", "id")
-
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
-
-
-def printable(text: object) -> str:
-    r"""Return a text with every control, line end and direction mark written out as ``\xNN`` or
-    ``\uNNNN``.
-    """
-    return _UNPRINTABLE.sub(
-        lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", str(text)
-    )
 
 
 def principal_name(record: dict[str, Any]) -> str:
@@ -61,7 +48,7 @@ def call_row(call: CallRecord) -> tuple[str, ...]:
         address,
         record.get("id", ""),
     )
-    return tuple(printable(cell) for cell in cells)
+    return tuple(escape_controls(cell) for cell in cells)
 
 
 def _address(record: dict[str, Any]) -> str:
@@ -133,7 +120,7 @@ class RowFormatter:
             _address(decided),
             record.get("id", ""),
         )
-        return tuple(printable(cell) for cell in cells)
+        return tuple(escape_controls(cell) for cell in cells)
 
     def _remember(self, key: tuple[str, object], record: dict[str, Any]) -> None:
         if len(self._open) >= 10_000:

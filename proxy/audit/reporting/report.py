@@ -16,8 +16,8 @@ from pathlib import Path
 
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
 from proxy.audit.reading.query import CallRecord
-from proxy.audit.reading.rows import printable
 from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
+from proxy.common.text import escape_controls
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,13 @@ def covered_by(
 def as_text(report: Report) -> str:
     """Return the report for a terminal or a plain file."""
     lines = [report.title, "=" * len(report.title), ""]
-    lines += [f"{name}: {printable(text)}" for name, text in report.facts()]
+    lines += [f"{name}: {escape_controls(text)}" for name, text in report.facts()]
     for section in report.sections:
         lines += ["", section.title, "-" * len(section.title)]
-        table = [section.columns, *(tuple(printable(cell) for cell in row) for row in section.rows)]
+        table = [
+            section.columns,
+            *(tuple(escape_controls(cell) for cell in row) for row in section.rows),
+        ]
         widths = [max(len(row[column]) for row in table) for column in range(len(section.columns))]
         lines += [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -101,7 +104,7 @@ def as_text(report: Report) -> str:
         if not section.rows:
             lines.append("(none)")
         for text in section.texts:
-            lines += ["", *(printable(line) for line in text.splitlines())]
+            lines += ["", *(escape_controls(line) for line in text.splitlines())]
     return "\n".join(lines) + "\n"
 
 
@@ -117,9 +120,11 @@ def as_csv(report: Report) -> str:
         writer.writerow([])
         writer.writerow([section.title])
         writer.writerow(section.columns)
-        writer.writerows([escape_formula(printable(cell)) for cell in row] for row in section.rows)
         writer.writerows(
-            [escape_formula(printable(line))]
+            [escape_formula(escape_controls(cell)) for cell in row] for row in section.rows
+        )
+        writer.writerows(
+            [escape_formula(escape_controls(line))]
             for text in section.texts
             for line in text.splitlines()
         )
@@ -148,7 +153,7 @@ _STYLE = (
 def as_html(report: Report) -> str:
     """Return the report as one self-contained page."""
     parts = [
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(printable(report.title))}</title>',
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(escape_controls(report.title))}</title>',
         f"<style>{_STYLE}</style></head><body>\n<h1>{_html(report.title)}</h1>\n<dl>",
         *(f"<dt>{_html(name)}</dt><dd>{_html(text)}</dd>" for name, text in report.facts()),
         "</dl>",
@@ -176,4 +181,4 @@ def as_html(report: Report) -> str:
 
 
 def _html(text: str) -> str:
-    return _TIME.sub(r"<time>\g<0></time>", escape(printable(text)))
+    return _TIME.sub(r"<time>\g<0></time>", escape(escape_controls(text)))

@@ -8,10 +8,10 @@ import typer
 
 from proxy.audit.archive import Plan, copy, plan, remove
 from proxy.audit.checking.chain import VerificationError
-from proxy.audit.reading.rows import printable
 from proxy.audit.writing.disk import OPERATOR, logs
 from proxy.audit.writing.journal import Journal
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
+from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
 
@@ -56,14 +56,14 @@ def archive(
         ]
         for planned in plans:
             print(
-                f"{printable(planned.origin)}: segments {planned.first} to {planned.last}, up to record {planned.size - 1:,}"
+                f"{escape_controls(planned.origin)}: segments {planned.first} to {planned.last}, up to record {planned.size - 1:,}"
             )
         if not plans:
             print("nothing is that old")
         elif not dry:
             _move(where, plans, to.resolve(), None if key is None else key.read_bytes())
     except (OSError, VerificationError) as error:
-        fail(f"cannot archive: {printable(error)}")
+        fail(f"cannot archive: {escape_controls(error)}")
     except ConfigError as error:
         fail(str(error))
 
@@ -74,7 +74,7 @@ def _move(where: Path, plans: list[Plan], to: Path, signing_key: bytes | None) -
     for planned, files in copied:
         remove(files)
         print(
-            f"moved {len(planned.numbers)} segment(s) of {printable(planned.origin)} to {to / planned.directory.name}"
+            f"moved {len(planned.numbers)} segment(s) of {escape_controls(planned.origin)} to {to / planned.directory.name}"
         )
 
 

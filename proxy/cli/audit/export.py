@@ -14,11 +14,11 @@ import typer
 
 from proxy.audit.format.record import dumps
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
-from proxy.audit.reading.rows import printable
 from proxy.audit.reporting.export import COLUMNS, flat, ocsf
 from proxy.audit.reporting.report import escape_formula
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until, Upstream
+from proxy.common.text import escape_controls
 
 _PART = 50_000  # rows of a Parquet row group
 
@@ -74,7 +74,7 @@ def export(
             for call in calls:
                 row = flat(call)
                 writer.writerow(
-                    escape_formula(printable(value))
+                    escape_formula(escape_controls(value))
                     if isinstance(value := row[name], str)
                     else value
                     for name in COLUMNS

@@ -11,10 +11,11 @@ import typer
 from proxy.audit.checking.proof import BadProofError, check_proof
 from proxy.audit.checking.proof import prove as make_proof
 from proxy.audit.reading.call_details import call_details
-from proxy.audit.reading.rows import principal_name, printable
+from proxy.audit.reading.rows import principal_name
 from proxy.audit.writing.disk import logs
 from proxy.cli.audit.common import Config, Directory, app, directory, fail
 from proxy.cli.audit.verify import named_keys
+from proxy.common.text import escape_controls
 
 
 @app.command(epilog="Example: callgate audit prove 7Q2M4K1X > 7Q2M4K1X.proof")
@@ -29,7 +30,7 @@ def prove(
     where = directory(dir_, config)
     found = call_details(where, id_)
     if not found:
-        fail(f"no record has the id {printable(id_)}", 1)
+        fail(f"no record has the id {escape_controls(id_)}", 1)
     names = {whole.call.log for whole in found}
     if len(names) != 1:
         fail(f"the id is in several logs ({', '.join(sorted(names))}): name one with --dir", 2)
@@ -59,17 +60,17 @@ def verify_proof(
     try:
         data = path.read_bytes()
     except OSError as error:
-        fail(f"cannot check: {printable(error)}")
+        fail(f"cannot check: {escape_controls(error)}")
     keys = named_keys(key)
     try:
         proved = check_proof(data, keys)
     except BadProofError as error:
-        print(f"BROKEN  {printable(error)}")
+        print(f"BROKEN  {escape_controls(error)}")
         raise typer.Exit(1) from None
     for one in proved:
         record = one.record
         result = record.get("decision") or record.get("outcome") or ""
         what = f"{record.get('stage')} {record.get('id', '')} {principal_name(record)} {record.get('method', '')} {result}"
         print(
-            f"PROVED  record {one.index} of {printable(one.checkpoint.origin)}, at {printable(record.get('time'))}: {printable(what)}"
+            f"PROVED  record {one.index} of {escape_controls(one.checkpoint.origin)}, at {escape_controls(record.get('time'))}: {escape_controls(what)}"
         )

@@ -12,10 +12,11 @@ import typer
 
 from proxy.audit.format.record import dumps
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
-from proxy.audit.reading.rows import COLUMNS, call_row, printable
+from proxy.audit.reading.rows import COLUMNS, call_row
 from proxy.audit.reading.stats import Stats, bar, count
 from proxy.audit.reporting.report import escape_formula
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, instant, table
+from proxy.common.text import escape_controls
 from proxy.model import Permission, Reason
 
 _PART = 200  # rows laid out together: the first ones show while the rest is still being read
@@ -71,7 +72,7 @@ def query(
         address = None if address is None else str(ip_address(address))
     except ValueError:
         fail(
-            f"--address {printable(address)} is no address: write one such as 10.0.0.7, without a mask"
+            f"--address {escape_controls(address)} is no address: write one such as 10.0.0.7, without a mask"
         )
     wanted = Filter(
         instant(since),
@@ -96,7 +97,7 @@ def query(
 def _one_of(option: str, given: str | None, known: Collection[str]) -> None:
     """Refuse a word that no record can hold: an answer of none would mislead."""
     if given is not None and given not in known:
-        fail(f"{option} {printable(given)}: use one of {', '.join(known)}")
+        fail(f"{option} {escape_controls(given)}: use one of {', '.join(known)}")
 
 
 @app.command(epilog="Example: callgate audit stats --since 24h")
@@ -183,7 +184,7 @@ def _print_bars(title: str, counter: Counter[str], top: int) -> None:
     if not rows:
         return
     print(f"\n{title}")
-    names = [printable(name) for name, _ in rows]
+    names = [escape_controls(name) for name, _ in rows]
     width = max(len(name) for name in names)
     for name, (_, value) in zip(names, rows, strict=True):
         print(

@@ -13,7 +13,6 @@ from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
 from proxy.audit.reading.query import Filter, find_calls
 from proxy.audit.reading.reader import LogEntry, read_all
-from proxy.audit.reading.rows import printable
 from proxy.audit.reporting import controls
 from proxy.audit.reporting.report import (
     Report,
@@ -27,6 +26,7 @@ from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
 from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
 from proxy.cli.audit.query import Since, Until
 from proxy.cli.audit.verify import Key, operator_beside, progress, trusted_keys
+from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
 report = typer.Typer(
@@ -196,7 +196,7 @@ def _where(
         kept.origin.rpartition("/")[2]: kept for text in at for kept in _checkpoints(where, text)
     }
     if missing := sorted(basis.keys() - logs(where).keys()):
-        fail(f"the checkpoint is of the log {printable(missing[0])}, which is not in {where}")
+        fail(f"the checkpoint is of the log {escape_controls(missing[0])}, which is not in {where}")
     return where, basis
 
 
@@ -218,11 +218,11 @@ def _checkpoints(where: Path, text: str) -> list[Checkpoint]:
                 if f"\n{size}\n".encode() in note and (kept := parse(note)).size == int(size)
             ]
             if not found:
-                fail(f"the log {printable(name)} has no checkpoint over {size} records")
+                fail(f"the log {escape_controls(name)} has no checkpoint over {size} records")
             return found[:1]
         return [parse(note) for note in split(Path(text).read_bytes())]
     except (OSError, BadCheckpointError) as error:
-        fail(f"cannot read the checkpoint {printable(text)}: {printable(error)}")
+        fail(f"cannot read the checkpoint {escape_controls(text)}: {escape_controls(error)}")
 
 
 def _items(where: Path, basis: Mapping[str, Checkpoint], *stages: bytes) -> list[LogEntry]:

@@ -11,10 +11,11 @@ import typer
 from proxy.audit.format.record import dumps
 from proxy.audit.reading.call_details import CallDetails, call_details
 from proxy.audit.reading.query import CallRecord
-from proxy.audit.reading.rows import RowFormatter, principal_name, printable
+from proxy.audit.reading.rows import RowFormatter, principal_name
 from proxy.audit.reading.secret_search import find_secret
 from proxy.audit.writing.keys import HMAC_KEY, load_hmac_key
 from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, table
+from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
 
@@ -32,7 +33,7 @@ def show(
     """
     found = call_details(directory(dir_, config), id_)
     if not found:
-        fail(f"no record has the id {printable(id_)}", 1)
+        fail(f"no record has the id {escape_controls(id_)}", 1)
     for whole in found:
         if as_json:
             document = {
@@ -70,7 +71,7 @@ def match(
     except ConfigError as error:
         fail(str(error))
     rows = [
-        (item.time, item.log, printable(item.record.get("id", "")), printable(name))
+        (item.time, item.log, escape_controls(item.record.get("id", "")), escape_controls(name))
         for item, name in find_secret(where, key, value)
     ]
     if not rows:
@@ -110,18 +111,18 @@ def _print(whole: CallDetails) -> None:
     ]
     for name, text in lines:
         if text:
-            print(f"{name + ':':<12}{printable(text)}")
+            print(f"{name + ':':<12}{escape_controls(text)}")
     if record.get("args"):
         print("Arguments:")
     for name, value in (record.get("args") or {}).items():
-        print(f"  {printable(name)} = {printable(orjson.dumps(value).decode())}")
+        print(f"  {escape_controls(name)} = {escape_controls(orjson.dumps(value).decode())}")
     for policy_id, text in whole.policies.items():
-        print(f"\nPolicy {printable(policy_id)}, as it was then:")
-        print("\n".join(f"  {printable(line)}" for line in text.splitlines()))
+        print(f"\nPolicy {escape_controls(policy_id)}, as it was then:")
+        print("\n".join(f"  {escape_controls(line)}" for line in text.splitlines()))
     for doubt in whole.caveats:
-        print(f"\nNote: {printable(doubt)}")
+        print(f"\nNote: {escape_controls(doubt)}")
     if done is not None:
-        print(f"\nCompleted: record {done.get('seq')} at {printable(done.get('time'))}")
+        print(f"\nCompleted: record {done.get('seq')} at {escape_controls(done.get('time'))}")
     for title, records in (("Before it", whole.before), ("After it", whole.after)):
         if records:
             print(f"\n{title}:")

@@ -27,10 +27,10 @@ from proxy.audit.format.checkpoint import (
 )
 from proxy.audit.format.record import dumps
 from proxy.audit.reading.reader import last_entries
-from proxy.audit.reading.rows import printable
 from proxy.audit.writing.disk import OPERATOR, logs, segments
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.cli.audit.common import AsJson, app, fail
+from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
 Key = Annotated[
@@ -78,7 +78,7 @@ def verify(
         with progress(directory, quiet=as_json) as count:
             reports = _check(path, keys, kept, count)
     except (OSError, BadCheckpointError) as error:
-        fail(f"cannot check: {printable(error)}")
+        fail(f"cannot check: {escape_controls(error)}")
     if not reports:
         fail(f"there is no log in {path}")
     gone = [
@@ -87,12 +87,14 @@ def verify(
         if not any(report.origin == checkpoint.origin or report.broken for report in reports)
     ]
     if kept and len(gone) == len(kept):
-        fail(f"the kept checkpoint is of the log {printable(kept[0].origin)}, which is not here")
+        fail(
+            f"the kept checkpoint is of the log {escape_controls(kept[0].origin)}, which is not here"
+        )
     for report in reports:
         print(dumps(as_dict(report)).decode()) if as_json else _print(report)
     if path.is_dir() and not segments(path):
         for checkpoint in gone:
-            text = f"{printable(checkpoint.origin)}: a checkpoint over {checkpoint.size:,} records was kept, and the log is not here"
+            text = f"{escape_controls(checkpoint.origin)}: a checkpoint over {checkpoint.size:,} records was kept, and the log is not here"
             print(
                 dumps({"log": checkpoint.origin, "intact": False, "text": text}).decode()
                 if as_json
@@ -126,10 +128,10 @@ def named_keys(key: str) -> Keys:
         try:
             return parse_keys(key)
         except BadCheckpointError as error:
-            fail(f"{printable(key)} is no public key: {error}")
+            fail(f"{escape_controls(key)} is no public key: {error}")
     if not path.is_file():
         fail(
-            f"there is no file {printable(key)}: give a file of public keys, or the text that callgate audit key show prints"
+            f"there is no file {escape_controls(key)}: give a file of public keys, or the text that callgate audit key show prints"
         )
     try:
         return public_keys(path)
@@ -193,12 +195,12 @@ def _print(report: LogReport) -> None:
     if report.broken is not None:
         where = "" if report.broken.seq is None else f" record {report.broken.seq}"
         print(
-            f"BROKEN  {report.log}:{where} in segment {report.segment}: {printable(report.broken.text)} [{report.broken.defect}]"
+            f"BROKEN  {report.log}:{where} in segment {report.segment}: {escape_controls(report.broken.text)} [{report.broken.defect}]"
         )
         return
     print(f"INTACT  {report.log}: {size}")
     print(
-        f"        {report.checkpoints:,} checkpoints signed as {printable(report.origin)}, the last over {report.signed:,} records"
+        f"        {report.checkpoints:,} checkpoints signed as {escape_controls(report.origin)}, the last over {report.signed:,} records"
     )
     if report.unsigned:
         print(
@@ -219,7 +221,7 @@ def _print(report: LogReport) -> None:
             f"        the last {report.torn_bytes} bytes are the beginning of a record (being written, or torn)"
         )
     for note in report.notes:
-        print(f"        {printable(note)}")
+        print(f"        {escape_controls(note)}")
 
 
 def operator_beside(directory: Path) -> Path | None:
