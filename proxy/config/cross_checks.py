@@ -136,7 +136,9 @@ def _check_upstreams(upstreams: tuple[Upstream | None, ...], place: str) -> Iter
             continue
         here = f"upstreams[{number}]"
         yield from _twice(names, upstream.name, f"{place}: {here}.name", "name", here)
-        yield from _twice(prefixes, upstream.prefix, f"{place}: {here}.prefix", "prefix", here)
+        yield from _twice(
+            prefixes, upstream.path_prefix, f"{place}: {here}.path_prefix", "path_prefix", here
+        )
         if not upstream.catalog:
             yield Problem(
                 f"{place}: {here}.catalog",
@@ -163,10 +165,10 @@ def _check_upstreams(upstreams: tuple[Upstream | None, ...], place: str) -> Iter
                 upstream
                 and other
                 and other.protocol == "luigi"
-                and (theirs := _shadowed(other.prefix, upstream.prefix))
+                and (theirs := _shadowed(other.path_prefix, upstream.path_prefix))
             ):
                 yield Problem(
-                    f"{place}: upstreams[{number}].prefix",
+                    f"{place}: upstreams[{number}].path_prefix",
                     f"would hide {theirs} of the upstream {other.name}",
                     "Choose another prefix, such as /processes.",
                 )

@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 
 from proxy.config.cross_checks import cross_checks
 from proxy.config.model import Issuer, LocalIssuer, Settings, Upstream
+from proxy.config.renamed_keys import RENAMED_KEYS
 from proxy.config.values import Context, Secret
 from proxy.errors import ConfigError, Problem
 
@@ -120,9 +121,15 @@ class _Reading:
                     if near
                     else f"Remove it; known here: {', '.join(known)}."
                 )
+                what = "is not a setting"
+                if renamed := RENAMED_KEYS.get(
+                    _dotted(tuple(part for part in here if isinstance(part, str)))
+                ):
+                    what = f"is renamed to {self.name((*loc, renamed), here)}"
+                    remedy = "Use the new name."
                 # a variable can make a whole table
                 inner = next((loc for loc in self.origins if loc[: len(here)] == here), here)
-                self.problems.append(Problem(self.place(inner), "is not a setting", remedy))
+                self.problems.append(Problem(self.place(inner), what, remedy))
             elif section := _section_of(model.model_fields[key].annotation):
                 for number, row in enumerate(value) if isinstance(value, list) else [(None, value)]:
                     self.unknown_keys(row, section, here if number is None else (*here, number))
@@ -165,6 +172,12 @@ class _Reading:
             if variable := self.origins.get(loc[:length]):
                 return f"environment: {variable}"
         return f"{self.file}: {_dotted(loc)}"
+
+    def name(self, loc: Loc, instead_of: Loc) -> str:
+        """Return what `loc` is called where `instead_of` was written."""
+        if instead_of in self.origins:
+            return ENVIRONMENT_PREFIX + "__".join(str(part).upper() for part in loc)
+        return _dotted(loc)
 
     def _problem(self, error: ErrorDetails, loc: Loc) -> Problem:
         """Say a pydantic error as a `Problem`. The value that was refused is not repeated: it may
@@ -311,4 +324,8 @@ def _completed(upstream: Upstream) -> Upstream:
     """Fill in the defaults that depend on the protocol."""
     if upstream.protocol == "luigi":
         return upstream if upstream.catalog else upstream.model_copy(update={"catalog": "luigi"})
-    return upstream if upstream.path else upstream.model_copy(update={"path": "/RPC2"})
+    return (
+        upstream
+        if upstream.upstream_path
+        else upstream.model_copy(update={"upstream_path": "/RPC2"})
+    )

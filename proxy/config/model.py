@@ -122,7 +122,7 @@ class Upstream(_Section):
     url: UpstreamUrl = Field(
         description="http://host:port, https://host:port or unix:/path/of.sock"
     )
-    prefix: Prefix = Field(
+    path_prefix: Prefix = Field(
         default="/", description='the path prefix for clients, "/" or such as "/team-a"'
     )
     catalog: Name = Field(
@@ -130,7 +130,7 @@ class Upstream(_Section):
         validate_default=False,
         description="the catalog of its methods: policies/catalogs/<name>.toml",
     )
-    path: RequestPath = Field(
+    upstream_path: RequestPath = Field(
         default="",
         description='the path on the upstream: of XML-RPC "/RPC2", of luigi a base path or nothing',
     )
@@ -143,15 +143,19 @@ class Upstream(_Section):
     client_key: SecretValue | None = Field(
         default=None, description="the key of the client certificate"
     )
-    authorization: SecretValue | None = Field(
+    basic_auth: SecretValue | None = Field(
         default=None, description="user:password that the upstream itself asks for (HTTP Basic)"
     )
-    connect_seconds: Seconds = Field(default=5.0, description="the time to connect in")
-    first_byte_seconds: Seconds = Field(
+    connect_timeout_seconds: Seconds = Field(default=5.0, description="the time to connect in")
+    response_timeout_seconds: Seconds = Field(
         default=60.0, description="the time the first byte of an answer may take"
     )
-    idle_seconds: Seconds = Field(default=30.0, description="the longest pause within an answer")
-    connections: Count = Field(default=64, description="how many connections to hold to it at most")
+    read_timeout_seconds: Seconds = Field(
+        default=30.0, description="the longest pause within an answer"
+    )
+    max_connections: Count = Field(
+        default=64, description="how many connections to hold to it at most"
+    )
 
     @property
     def socket_path(self) -> Path | None:
@@ -172,7 +176,7 @@ class Audit(_Section):
 
     directory: Directory = Field(description="the directory of the journal")
     name: Name = Field(default="gate", description="the name of this gate in its journal")
-    site: Name = Field(
+    origin_prefix: Name = Field(
         default="callgate",
         description="the name before it in the log's origin, site/name; a log keeps the one it began with",
     )
@@ -180,11 +184,11 @@ class Audit(_Section):
         default=None,
         description="the Ed25519 key (PEM) that signs checkpoints, else one beside the log",
     )
-    secret_names: tuple[Text, ...] = Field(
+    redact_arguments: tuple[Text, ...] = Field(
         default=(),
         description="names of arguments to withhold, beside those that look like secrets",
     )
-    text_bytes: Annotated[int, Field(ge=64, le=16384)] = Field(
+    max_text_bytes: Annotated[int, Field(ge=64, le=16384)] = Field(
         default=1024, description="longer texts are recorded as length and hash"
     )
     segment_bytes: Annotated[int, Field(ge=65536, le=1 << 32)] = Field(
@@ -212,12 +216,12 @@ class Limits(_Section):
         default=75.0, description="how long a kept-alive connection may rest between requests"
     )
     handshake_seconds: Seconds = Field(default=10.0, description="the time for a TLS handshake")
-    connections: Count = Field(default=10000, description="open connections at once")
+    max_connections: Count = Field(default=10000, description="open connections at once")
     connections_per_address: Count = Field(
         default=512, description="open connections at once from one address"
     )
-    in_flight: Count = Field(default=1024, description="requests being worked on at once")
-    batch_calls: Count = Field(default=100, description="calls in one system.multicall")
+    max_in_flight: Count = Field(default=1024, description="requests being worked on at once")
+    max_batch_calls: Count = Field(default=100, description="calls in one system.multicall")
     drain_seconds: Seconds = Field(
         default=20.0, description="how long to wait for running calls when shutting down"
     )

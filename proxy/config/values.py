@@ -209,7 +209,7 @@ def split_url(value: str) -> SplitResult:
     if "@" in parts.netloc:
         raise wrong(
             "holds a user name or password",
-            'Take it out of the URL; an upstream\'s own password goes to authorization = { file = "path" }.',
+            'Take it out of the URL; an upstream\'s own password goes to basic_auth = { file = "path" }.',
         )
     host = parts.netloc.removesuffix(f":{port}") if port is not None else parts.netloc
     if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or port == 0:
@@ -239,7 +239,7 @@ def _upstream_url(value: str) -> str:
     if split_url(value).path not in {"", "/"}:
         raise wrong(
             "must have no path",
-            "Write scheme, host and port here, and the path in the upstream's key path.",
+            "Write scheme, host and port here, and the path in the upstream's key upstream_path.",
         )
     return value.rstrip("/")
 

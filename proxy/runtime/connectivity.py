@@ -82,7 +82,7 @@ async def _ask_upstream(place: str, upstream: Upstream) -> list[Problem]:
     due = "JSON" if upstream.protocol == "luigi" else "XML"
     if status in (401, 403):
         what = f"the upstream {upstream.name} asks for a password of its own (status {status})"
-        return [Problem(place, what, 'Set authorization = { file = "path" } with user:password.')]
+        return [Problem(place, what, 'Set basic_auth = { file = "path" } with user:password.')]
     if "html" in kind or body.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         what = f"the upstream {upstream.name} answers HTML where {due} is due (status {status})"
         return [
@@ -106,7 +106,9 @@ async def _post(upstream: Upstream) -> tuple[int, str, bytes]:
         headers["Authorization"] = target.authorization.decode("ascii")
     body = b"data=%7B%7D" if upstream.protocol == "luigi" else encode_call("system.listMethods", [])
     path = (
-        f"{upstream.path}/api/is_pause_enabled" if upstream.protocol == "luigi" else upstream.path
+        f"{upstream.upstream_path}/api/is_pause_enabled"
+        if upstream.protocol == "luigi"
+        else upstream.upstream_path
     )
     connector = aiohttp.UnixConnector(target.socket) if target.socket else aiohttp.TCPConnector()
     host = f"[{target.host}]" if ":" in target.host else target.host

@@ -44,13 +44,13 @@ def places_for_clients(wanted: int, upstreams: Iterable[int]) -> int:
                 Problem(
                     "open files",
                     what,
-                    "Raise LimitNOFILE= of the unit (ulimit -n), or lower upstreams.connections.",
+                    "Raise LimitNOFILE= of the unit (ulimit -n), or lower upstreams.max_connections.",
                 )
             ]
         )
     if hard - kept < wanted:
         _log.warning(
-            "fewer clients than limits.connections: open files are limited",
+            "fewer clients than limits.max_connections: open files are limited",
             open_files=hard,
             clients=hard - kept,
         )

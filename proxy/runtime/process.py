@@ -104,7 +104,7 @@ async def run(
     certificate = _certificate(settings)
     limits = settings.limits
     places = places_for_clients(
-        limits.connections, [upstream.connections for upstream in settings.upstreams]
+        limits.max_connections, [upstream.max_connections for upstream in settings.upstreams]
     )
 
     meter = Metrics()
@@ -117,9 +117,13 @@ async def run(
 
     def cache() -> None:
         """Let views be given again for a moment, where no act can go past that cache."""
-        same = Counter((upstream.url, upstream.path) for upstream in settings.upstreams)
+        same = Counter((upstream.url, upstream.upstream_path) for upstream in settings.upstreams)
         for leg, upstream in zip(shared, settings.upstreams, strict=True):
-            if processes == 1 and same[upstream.url, upstream.path] == 1 and not handing_over:
+            if (
+                processes == 1
+                and same[upstream.url, upstream.upstream_path] == 1
+                and not handing_over
+            ):
                 leg.keep_for(_CACHE_SECONDS)
 
     runner = None
@@ -132,7 +136,7 @@ async def run(
             for upstream, leg in zip(settings.upstreams, shared, strict=True)
         ]
         gate = Gate(
-            routes, verifier, policy, journal, meter, EventLog(), in_flight=limits.in_flight
+            routes, verifier, policy, journal, meter, EventLog(), in_flight=limits.max_in_flight
         )
         server = Server(Probes(gate, journal, verifier), _limits(settings), new_request_id_source())
         _gauges(meter, gate, server, journal)
@@ -217,10 +221,10 @@ def _open_journal(settings: Settings, name: str) -> Journal:
     return Journal.open(
         audit.directory,
         name=name,
-        site=audit.site,
+        site=audit.origin_prefix,
         signing_key=None if audit.signing_key is None else audit.signing_key.reveal().encode(),
-        secret_names=audit.secret_names,
-        text_limit=audit.text_bytes,
+        secret_names=audit.redact_arguments,
+        text_limit=audit.max_text_bytes,
         segment_bytes=audit.segment_bytes,
     )
 
@@ -271,17 +275,15 @@ def make_issuers(settings: Settings) -> list[Issuer]:
 def make_target(upstream: Upstream) -> UpstreamAddress:
     """Where the leg of `upstream` goes."""
     authorization = b""
-    if upstream.authorization is not None:
-        authorization = b"Basic " + base64.b64encode(
-            upstream.authorization.reveal().strip().encode()
-        )
+    if upstream.basic_auth is not None:
+        authorization = b"Basic " + base64.b64encode(upstream.basic_auth.reveal().strip().encode())
     target = UpstreamAddress(
         upstream.name,
         authorization=authorization,
-        connect_seconds=upstream.connect_seconds,
-        first_byte_seconds=upstream.first_byte_seconds,
-        idle_seconds=upstream.idle_seconds,
-        connections=upstream.connections,
+        connect_seconds=upstream.connect_timeout_seconds,
+        first_byte_seconds=upstream.response_timeout_seconds,
+        idle_seconds=upstream.read_timeout_seconds,
+        connections=upstream.max_connections,
     )
     if upstream.socket_path is not None:
         return replace(target, socket=str(upstream.socket_path))
@@ -302,14 +304,14 @@ def _route(
     settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], shared: SharedLeg
 ) -> Route:
     limits = settings.limits
-    streams = upstream.connections // _STREAMED
+    streams = upstream.max_connections // _STREAMED
     return make_route(
         upstream.name,
-        upstream.prefix,
+        upstream.path_prefix,
         catalogs[upstream.name],
         BoundedStreams(shared, max(1, streams), streams),
-        path=upstream.path,
-        batch_calls=limits.batch_calls,
+        path=upstream.upstream_path,
+        batch_calls=limits.max_batch_calls,
         body_bytes=limits.body_bytes,
         batch_key=batch_key(load_hmac_key(settings.audit.directory)),
     )

@@ -73,7 +73,7 @@ def settings(
     if luigid:
         upstreams.append(("luigid", "luigi", luigid, "/luigid", ""))
     tables = "".join(
-        f'[[upstreams]]\nname = "{given}"\nprotocol = "{protocol}"\nurl = "http://127.0.0.1:{to}"\nprefix = "{prefix}"\n{catalog}'
+        f'[[upstreams]]\nname = "{given}"\nprotocol = "{protocol}"\nurl = "http://127.0.0.1:{to}"\npath_prefix = "{prefix}"\n{catalog}'
         for given, protocol, to, prefix, catalog in upstreams
     )
     several = f"processes = {processes}\n" if processes > 1 else ""

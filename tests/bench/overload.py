@@ -47,7 +47,7 @@ def overload(directory: Path, *, seconds: int, rounds: int, say: Callable[[str],
     credentials = make_credentials(directory)
     first, last = cores()
     port = free_port()
-    limits = f"[limits]\nin_flight = {IN_FLIGHT}\n"
+    limits = f"[limits]\nmax_in_flight = {IN_FLIGHT}\n"
     crowds = {"full 0": IN_FLIGHT}
     for number in range(rounds):
         crowds |= {f"over {number}": TIMES * IN_FLIGHT, f"full {number + 1}": IN_FLIGHT}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.config.loading import load_settings
 from proxy.config.model import Settings
+from proxy.config.renamed_keys import RENAMED_KEYS
 from proxy.errors import ConfigError, Problem
 from tests.support.paths import ROOT
 
@@ -76,7 +77,7 @@ def test_the_least_settings_have_defaults_for_all_the_rest(tmp_path: Path) -> No
     assert found.local_issuer is not None
     assert found.local_issuer.issuer == "https://callgate.local/issuer"
     (upstream,) = found.upstreams
-    assert (upstream.prefix, upstream.catalog, upstream.path) == ("/", "luigi", "")
+    assert (upstream.path_prefix, upstream.catalog, upstream.upstream_path) == ("/", "luigi", "")
     assert found.file == tmp_path / "callgate.toml"
 
 
@@ -153,7 +154,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "policy.directory",
         "audit.directory",
         "upstreams[1].name",
-        "upstreams[1].prefix",
+        "upstreams[1].path_prefix",
     ]
     assert all(problem.hint for problem in found)
 
@@ -174,7 +175,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ('[audit]\ndirectory = "callgate.toml"', "audit.directory", "not a directory"),
         ("log = 3", "log", "must be a table"),
         ("[issuers]\nname = 1", "issuers", "list of tables"),
-        ("[[limits]]\nin_flight = 1", "limits", "must be a table"),
+        ("[[limits]]\nmax_in_flight = 1", "limits", "must be a table"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_key(
@@ -201,13 +202,30 @@ def test_an_unknown_key_is_an_error_with_the_likely_meaning(tmp_path: Path) -> N
     assert problem.hint == "Did you mean body_bytes?"
 
 
+@pytest.mark.parametrize("old", RENAMED_KEYS)
+def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path, old: str) -> None:
+    """Settings of an earlier version say what to change, in the file and in the environment."""
+    table, _, key = old.partition(".")
+    row = "[0]" if table == "upstreams" else ""
+    new = RENAMED_KEYS[old]
+    text = LEAST + ("" if f"[{table}]" in LEAST else f"[{table}]\n")
+    text = re.sub(rf"(\[+{table}\]+\n)", rf"\1{key} = 1\n", text)
+    problem = only(tmp_path, text)
+    assert problem.location == f"callgate.toml: {table}{row}.{key}"
+    assert problem.message == f"is renamed to {table}{row}.{new}"
+    variable = f"CALLGATE__{table}__{'0__' if row else ''}".upper()
+    problem = only(tmp_path, LEAST, {variable + key.upper(): "1"})
+    assert problem.location == f"environment: {variable}{key.upper()}"
+    assert problem.message == f"is renamed to {variable}{new.upper()}"
+
+
 def test_an_unknown_key_in_a_row_is_named_with_the_row(tmp_path: Path) -> None:
     """In a list of upstreams the place has to say which."""
     problem = only(
-        tmp_path, LEAST.replace('protocol = "luigi"', 'protocol = "luigi"\nprefx = "/a"')
+        tmp_path, LEAST.replace('protocol = "luigi"', 'protocol = "luigi"\npath_prefx = "/a"')
     )
-    assert problem.location == "callgate.toml: upstreams[0].prefx"
-    assert "prefix" in problem.hint
+    assert problem.location == "callgate.toml: upstreams[0].path_prefx"
+    assert "path_prefix" in problem.hint
 
 
 def test_broken_toml_is_named_with_its_line(tmp_path: Path) -> None:
@@ -238,7 +256,7 @@ class TestSecrets:
 
     def with_authorization(self, value: str) -> str:
         """Settings whose upstream has a password of its own."""
-        return LEAST.replace('protocol = "luigi"', f'protocol = "luigi"\nauthorization = {value}')
+        return LEAST.replace('protocol = "luigi"', f'protocol = "luigi"\nbasic_auth = {value}')
 
     def test_a_literal_is_refused_and_not_repeated(self, tmp_path: Path) -> None:
         """Settings end up in version control; the refusal must not carry the secret on into a log."""
@@ -256,9 +274,7 @@ class TestSecrets:
         """Editors and echo end files with a line end that is no part of a password."""
         path = secret_file(tmp_path)
         found = (
-            read(tmp_path, self.with_authorization('{ file = "secret" }'))
-            .upstreams[0]
-            .authorization
+            read(tmp_path, self.with_authorization('{ file = "secret" }')).upstreams[0].basic_auth
         )
         assert found is not None
         assert (found.reveal(), found.file) == ("s3cr3t-value", path)
@@ -268,7 +284,7 @@ class TestSecrets:
         found = (
             read(tmp_path, self.with_authorization('{ env = "UPSTREAM" }'), {"UPSTREAM": "u:p"})
             .upstreams[0]
-            .authorization
+            .basic_auth
         )
         assert found is not None
         assert (found.reveal(), found.file) == ("u:p", None)
@@ -277,7 +293,7 @@ class TestSecrets:
         """Whatever prints the settings, a log or a traceback, the secret is not in it."""
         secret_file(tmp_path)
         found = read(tmp_path, self.with_authorization('{ file = "secret" }'))
-        assert "s3cr3t-value" not in f"{found!r}{found}{found.upstreams[0].authorization}"
+        assert "s3cr3t-value" not in f"{found!r}{found}{found.upstreams[0].basic_auth}"
 
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o601])
     def test_a_file_open_to_others_is_refused(self, tmp_path: Path, mode: int) -> None:
@@ -448,7 +464,7 @@ class TestTables:
             "name": "second",
             "protocol": "xmlrpc",
             "url": "http://127.0.0.1:9001",
-            "prefix": "/second",
+            "path_prefix": "/second",
             "catalog": "supervisor",
             **keys,
         }
@@ -460,8 +476,11 @@ class TestTables:
 
     def test_an_xmlrpc_upstream_has_the_usual_path(self, tmp_path: Path) -> None:
         """XML-RPC servers answer at /RPC2 unless told otherwise."""
-        assert read(tmp_path, self.upstream()).upstreams[1].path == "/RPC2"
-        assert read(tmp_path, self.upstream(path="/api/xml")).upstreams[1].path == "/api/xml"
+        assert read(tmp_path, self.upstream()).upstreams[1].upstream_path == "/RPC2"
+        assert (
+            read(tmp_path, self.upstream(upstream_path="/api/xml")).upstreams[1].upstream_path
+            == "/api/xml"
+        )
 
     def test_an_xmlrpc_upstream_names_its_catalog(self, tmp_path: Path) -> None:
         """There is no catalog that fits every XML-RPC server."""
@@ -492,8 +511,8 @@ class TestTables:
         gate's own.
         """
         assert (
-            only(tmp_path, self.upstream(prefix=prefix)).location
-            == "callgate.toml: upstreams[1].prefix"
+            only(tmp_path, self.upstream(path_prefix=prefix)).location
+            == "callgate.toml: upstreams[1].path_prefix"
         )
 
     def test_the_operators_log_is_nobody_elses(self, tmp_path: Path) -> None:
@@ -513,7 +532,7 @@ class TestTables:
         self, tmp_path: Path, prefix: str
     ) -> None:
         """A second upstream at /api would take the calls of the luigi at /."""
-        assert "would hide" in only(tmp_path, self.upstream(prefix=prefix)).message
+        assert "would hide" in only(tmp_path, self.upstream(path_prefix=prefix)).message
 
     @pytest.mark.parametrize(
         "url",
@@ -579,7 +598,7 @@ class TestEnvironment:
             "CALLGATE__UPSTREAMS__1__NAME": "b",
             "CALLGATE__UPSTREAMS__1__PROTOCOL": "luigi",
             "CALLGATE__UPSTREAMS__1__URL": "http://127.0.0.1:9083",
-            "CALLGATE__UPSTREAMS__1__PREFIX": "/b",
+            "CALLGATE__UPSTREAMS__1__PATH_PREFIX": "/b",
         }
         found = read(tmp_path, LEAST, environ)
         assert [upstream.url for upstream in found.upstreams] == [
@@ -612,8 +631,8 @@ class TestEnvironment:
 
     def test_a_secret_in_a_variable_is_a_literal_too(self, tmp_path: Path) -> None:
         """The rule holds wherever the value comes from: { env = … } is the way."""
-        problem = only(tmp_path, LEAST, {"CALLGATE__UPSTREAMS__0__AUTHORIZATION": "user:hunter2"})
-        assert problem.location == "environment: CALLGATE__UPSTREAMS__0__AUTHORIZATION"
+        problem = only(tmp_path, LEAST, {"CALLGATE__UPSTREAMS__0__BASIC_AUTH": "user:hunter2"})
+        assert problem.location == "environment: CALLGATE__UPSTREAMS__0__BASIC_AUTH"
         assert "hunter2" not in repr(problem)
 
     def test_other_variables_are_left_alone(self, tmp_path: Path) -> None:
@@ -684,7 +703,7 @@ def test_the_values_commented_out_in_the_example_are_the_defaults() -> None:
             table = header[1]
         elif default := re.match(r"# ([a-z_]+) = ([^#]*)", line):
             if (table, default[1]) in {
-                ("upstreams", "path"),
+                ("upstreams", "upstream_path"),
                 ("upstreams", "catalog"),
                 ("audit", "signing_key"),
             }:

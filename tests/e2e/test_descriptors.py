@@ -35,7 +35,7 @@ def gate_with(directory: Path, files: int) -> Iterator[tuple[Gate, RecordingLuig
     upstream = RecordingLuigid()
     url = f"http://127.0.0.1:{upstream.port}"
     upstreams = [
-        {"name": "luigi", "protocol": "luigi", "url": url, "connections": UPSTREAM_CONNECTIONS}
+        {"name": "luigi", "protocol": "luigi", "url": url, "max_connections": UPSTREAM_CONNECTIONS}
     ]
     # who says nothing is not closed for that here
     gate = Gate(directory, upstreams, limits={"header_seconds": 300}, tls=False)
@@ -100,7 +100,7 @@ def test_clients_cannot_take_what_the_gate_needs(tmp_path: Path) -> None:
         others.until_served()
         assert turned_away() <= 2 * FILES - PLACES + len(others)
         assert {r["outcome"] for r in gate.records() if r["stage"] == "completed"} == {"ok"}
-        assert "fewer clients than limits.connections" in gate.process.text()
+        assert "fewer clients than limits.max_connections" in gate.process.text()
     assert len(upstream.seen) > 0
 
 

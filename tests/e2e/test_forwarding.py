@@ -307,15 +307,15 @@ class Wires:
                 "name": f"luigi-{number}",
                 "protocol": "luigi",
                 "url": f"http://127.0.0.1:{luigid.port}",
-                "prefix": f"/w{number}",
+                "path_prefix": f"/w{number}",
             }
             for number, luigid in enumerate(self.luigids)
         ]
-        upstreams[-1]["first_byte_seconds"] = 1.0
+        upstreams[-1]["response_timeout_seconds"] = 1.0
         self.down = socket.socket()
         self.down.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{self.down.getsockname()[1]}"
-        upstreams.append({"name": "down", "protocol": "luigi", "url": url, "prefix": "/down"})
+        upstreams.append({"name": "down", "protocol": "luigi", "url": url, "path_prefix": "/down"})
         self.gate = Gate(directory, upstreams, tls=False).start()
         self._next = iter(range(self.COUNT - 1))
 

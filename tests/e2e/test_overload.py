@@ -150,8 +150,8 @@ def upstream() -> Iterator[SlowLuigid]:
 def gate(upstream: SlowLuigid, tmp_path: Path) -> Iterator["Measured"]:
     """A gate that carries little, and shows its numbers."""
     url = f"http://127.0.0.1:{upstream.port}"
-    settings = {"name": "luigi", "protocol": "luigi", "url": url, "connections": CONNECTIONS}
-    gate = Measured(tmp_path / "gate", [settings], tls=False, limits={"in_flight": IN_FLIGHT})
+    settings = {"name": "luigi", "protocol": "luigi", "url": url, "max_connections": CONNECTIONS}
+    gate = Measured(tmp_path / "gate", [settings], tls=False, limits={"max_in_flight": IN_FLIGHT})
     gate.start()
     yield gate
     if gate.process.running:

@@ -74,12 +74,12 @@ def gate(
     for path in (policies, *policies.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o022)  # whatever the umask was when this was checked out
     upstreams = [
-        {"name": "luigi", "protocol": "luigi", "url": luigid.url.rstrip("/"), "prefix": "/"},
+        {"name": "luigi", "protocol": "luigi", "url": luigid.url.rstrip("/"), "path_prefix": "/"},
         {
             "name": "recorder",
             "protocol": "luigi",
             "url": f"http://127.0.0.1:{recorder.port}",
-            "prefix": "/recorder",
+            "path_prefix": "/recorder",
         },
     ]
     gate = Gate(tmp_path / "gate", upstreams, policies=tmp_path / "gate" / "policies")
@@ -452,7 +452,7 @@ def test_no_view_is_older_than_an_act_by_another_name(
     gate = own_gate(tmp_path, pausing, start=False)
     with gate.settings.open("a") as settings:
         settings.write(
-            f'[[upstreams]]\nname = "ops"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{pausing.port}"\nprefix = "/ops"\n'
+            f'[[upstreams]]\nname = "ops"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{pausing.port}"\npath_prefix = "/ops"\n'
         )
     gate.start()
     try:
@@ -477,7 +477,7 @@ def test_nobody_needs_the_log_to_be_read(
     gate = own_gate(tmp_path, recorder, start=False)
     with gate.settings.open("a") as settings:
         settings.write(
-            f'[[upstreams]]\nname = "gone"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{free_port()}"\nprefix = "/gone"\n'
+            f'[[upstreams]]\nname = "gone"\nprotocol = "luigi"\nurl = "http://127.0.0.1:{free_port()}"\npath_prefix = "/gone"\n'
         )
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(gate.settings)]
@@ -532,7 +532,7 @@ def own_gate(
             "name": "luigi",
             "protocol": "luigi",
             "url": f"http://127.0.0.1:{upstream.port}",
-            "prefix": "/",
+            "path_prefix": "/",
         }
     ]
     gate = Gate(directory / "gate", upstreams, policies=policies, limits=limits, tls=False)

@@ -97,17 +97,17 @@ def gate(supervisord: Supervisord, tmp_path_factory: pytest.TempPathFactory) -> 
             {
                 "name": "processes",
                 "url": f"unix:{supervisord.directory}/s.sock",
-                "prefix": "/processes",
+                "path_prefix": "/processes",
                 **common,
             },
             {
                 "name": "guarded",
                 "url": tcp,
-                "prefix": "/guarded",
-                "authorization": {"file": supervisord.directory / "password"},
+                "path_prefix": "/guarded",
+                "basic_auth": {"file": supervisord.directory / "password"},
                 **common,
             },
-            {"name": "unpaired", "url": tcp, "prefix": "/unpaired", **common},
+            {"name": "unpaired", "url": tcp, "path_prefix": "/unpaired", **common},
         ],
     ).start()
     yield running
@@ -517,7 +517,7 @@ def test_a_supervisord_that_is_down_is_a_fault_and_heals(tmp_path: Path) -> None
                 "protocol": "xmlrpc",
                 "catalog": "supervisor",
                 "url": f"http://127.0.0.1:{port}",
-                "prefix": "/late",
+                "path_prefix": "/late",
             }
         ],
     ).start()

@@ -144,7 +144,7 @@ def behind(port: int, prefix: str = "/", name: str = "traps") -> dict[str, objec
         "protocol": "xmlrpc",
         "catalog": "traps",
         "url": f"http://127.0.0.1:{port}",
-        "prefix": prefix,
+        "path_prefix": prefix,
     }
 
 

@@ -50,7 +50,14 @@ async def problems_of(url: str, protocol: str = "luigi", **more: object) -> list
     """Ask one upstream."""
     path = "/RPC2" if protocol == "xmlrpc" else ""
     upstream = Upstream.model_construct(
-        **{"name": "u", "protocol": protocol, "url": url, "path": path, "catalog": "c", **more}
+        **{
+            "name": "u",
+            "protocol": protocol,
+            "url": url,
+            "upstream_path": path,
+            "catalog": "c",
+            **more,
+        }
     )
     return await ask("callgate.toml", [], [upstream])
 
@@ -126,8 +133,8 @@ async def test_an_upstream_with_a_password_of_its_own() -> None:
 
     async with serving(guarded) as url:
         (problem,) = await problems_of(url, "xmlrpc")
-        assert "authorization" in problem.hint
-        assert await problems_of(url, "xmlrpc", authorization=Secret("u:p", "the test")) == []
+        assert "basic_auth" in problem.hint
+        assert await problems_of(url, "xmlrpc", basic_auth=Secret("u:p", "the test")) == []
 
 
 async def test_a_redirect_is_not_followed() -> None:

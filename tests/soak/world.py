@@ -149,7 +149,7 @@ class World:
             "protocol": "xmlrpc",
             "catalog": "supervisor",
             "url": socket,
-            "prefix": "/processes",
+            "path_prefix": "/processes",
         }
         provider = {
             "name": "idp",
@@ -164,7 +164,7 @@ class World:
             table("[[issuers]]", provider),
             table(
                 "[[upstreams]]",
-                {"name": "luigi", "protocol": "luigi", "url": luigid, "prefix": "/"},
+                {"name": "luigi", "protocol": "luigi", "url": luigid, "path_prefix": "/"},
             ),
             table("[[upstreams]]", processes),
             table("[policy]", {"directory": self.policies}),

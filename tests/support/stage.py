@@ -347,7 +347,7 @@ class Gate(Client):
         text = _SETTINGS.format(port=self.port) + settings
         for number, (prefix, luigid) in enumerate(upstreams.items()):
             name = "luigi" if prefix == "/" else f"luigi-{number}"
-            text += f'\n[[upstreams]]\nname = "{name}"\nprotocol = "luigi"\nurl = "{luigid.url.rstrip("/")}"\nprefix = "{prefix}"\n'
+            text += f'\n[[upstreams]]\nname = "{name}"\nprotocol = "luigi"\nurl = "{luigid.url.rstrip("/")}"\npath_prefix = "{prefix}"\n'
         (directory / "callgate.toml").write_text(text)
         command = [
             sys.executable,

@@ -171,7 +171,7 @@ url = "http://127.0.0.1:{luigid}"
 name = "processes"
 protocol = "xmlrpc"
 url = {socket}
-prefix = "/processes"
+path_prefix = "/processes"
 catalog = "supervisor"
 
 [policy]
