@@ -44,9 +44,10 @@ from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import batch_key
 from proxy.runtime.file_descriptors import places_for_clients
+from proxy.runtime.metrics_endpoint import serve_metrics
 from proxy.runtime.supervisor import Place
 from proxy.telemetry.event_log import EventLog
-from proxy.telemetry.metrics import Metrics, serve_metrics
+from proxy.telemetry.metrics import Metrics
 
 # one in so many connections to an upstream may be held by readers of long answers, and as many by
 # those who wait for that
@@ -178,7 +179,7 @@ async def run(
         # else workers would be told to end, though another process serves them
         gate.draining = not handing_over
         if runner is not None:
-            await runner.cleanup()
+            await runner.close()
         listener.close()
         ends = loop.time() + limits.drain_seconds
         await server.drain(limits.drain_seconds, rest=None if handing_over else _REST_SECONDS)
@@ -191,7 +192,7 @@ async def run(
         if gate is not None:
             await gate.settle(_LAST_SECONDS)  # what the legs gave up is recorded as that
         if runner is not None:
-            await runner.cleanup()
+            await runner.close()
         await verifier.close()
         await journal.close()
     _log.info("stopped")
