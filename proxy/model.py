@@ -13,7 +13,7 @@ to make and a plain one 0.4.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Literal, Protocol, TypeAlias, TypeVar, dataclass_transform
 
 _Class = TypeVar("_Class")
@@ -147,6 +147,24 @@ class Peer:
     user_agent: str
 
 
+class Target(Enum):
+    """Which side answers a call."""
+
+    UPSTREAM = "upstream"
+    GATE = "gate"
+
+
+@statically_frozen
+class Credentials:
+    """What a request brings to prove an identity, unread: the raw header values.
+
+    `authorization` and `cookie` are None when the header is absent.
+    """
+
+    authorization: bytes | None
+    cookie: bytes | None = None
+
+
 @statically_frozen
 class Call:
     """One RPC call, decoded: the only thing that policy sees, and all that the upstream will get.
@@ -170,21 +188,38 @@ class Call:
     secret_paths: tuple[tuple[str, ...], ...] = ()
     heartbeat: str | None = None
     related_tasks: tuple[str, ...] = ()
+    target: Target = Target.UPSTREAM
+
+
+Effect: TypeAlias = Literal["allow", "deny", "pending"]
+"""What a decision does with a call. A pending call waits for an approval; for now it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """May this principal make this call: the effect, why, which policies said so, and in which
-    version of the set.
+    """May this principal make this call: the effect, the reason, the policies and their version.
 
-    `policies` are the ``@id`` of the policies that decided; `policy_hash` names the whole set
-    (``sha256:`` and hex).
+    `policies` are the ``@id`` of the policies that decided; `policy_hash` names the policy set
+    (``sha256:`` and hex). `obligations` name what must be done with the response to an allowed
+    call. The gate denies a call with an obligation that it cannot fulfil.
     """
 
-    allowed: bool
+    effect: Effect
     reason: Reason
     policies: tuple[str, ...]
     policy_hash: str
+    obligations: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the call may be forwarded."""
+        return self.effect == "allow"
+
+
+Outcome: TypeAlias = Literal["ok", "fault", "unknown"] | Reason
+"""What became of an allowed call: answered, answered with the upstream's own fault, not known, or
+the reason of its failure.
+"""
 
 
 @statically_frozen

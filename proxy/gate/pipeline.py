@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic_ns
-from typing import Any, Protocol
+from typing import Protocol
 
 from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected, Unavailable
@@ -27,6 +27,7 @@ from proxy.gate.view_quota import EACH, Views
 from proxy.identity.verifier import Verifier
 from proxy.model import (
     Call,
+    Credentials,
     Decision,
     Peer,
     Principal,
@@ -34,6 +35,7 @@ from proxy.model import (
     Receipt,
     Request,
     Response,
+    Target,
     UpstreamResponse,
     Value,
 )
@@ -62,18 +64,16 @@ class Metrics(Protocol):
 class Log(Protocol):
     """What writes the operator's log (`proxy.telemetry.logging`), never arguments or credentials."""
 
-    def info(self, event: str, **fields: Any) -> object:
-        """Write a line about something that is as it should be."""
+    def denied(self, ref: str, principal: str, upstream: str, method: str, reason: str) -> object:
+        """Write a line about a call that policy denied."""
 
-    def error(self, event: str, **fields: Any) -> object:
-        """Write a line about something that is broken; many of one kind from one place are thinned
-        out.
-        """
+    def internal_error(self, ref: str, error: str, at: Sequence[str]) -> object:
+        """Write a line about an unexpected exception."""
 
     def rejected(self, ref: str, address: str, reason: str) -> object:
         """Write a line about a request that never became a call; floods of them are thinned out."""
 
-    def failed(self, ref: str, upstream: str, method: str, reason: str) -> object:
+    def upstream_failed(self, ref: str, upstream: str, method: str, reason: str) -> object:
         """Write a line about an allowed call that its upstream did not answer; thinned out too, or
         a dead one would flood the log.
         """
@@ -203,23 +203,20 @@ class Gate:
         `_identify`'s to refuse.
         """
         headers = request.headers
-        authorization = headers.get(b"authorization")
-        if authorization is None or b"cookie" in headers:
-            return None
-        return self._verifier.remembered(authorization, self._clock())
+        credentials = Credentials(headers.get(b"authorization"), headers.get(b"cookie"))
+        return self._verifier.cached(credentials, self._clock())
 
     async def _identify(self, request: Request) -> Principal:
         """Who is calling, by exactly one credential. Raises `Rejected`."""
         headers = request.headers
-        return await self._verifier.verify(
-            headers.get(b"authorization"), headers.get(b"cookie"), self._clock()
-        )
+        credentials = Credentials(headers.get(b"authorization"), headers.get(b"cookie"))
+        return await self._verifier.authenticate(credentials, self._clock())
 
     def _decide(self, principal: Principal, call: Call) -> Decision:
         if self.draining and call.method == "get_work":
-            return self._policy.refuse(Reason.DRAINING)
-        if call.protocol == "callgate":
-            return self._policy.introspect(principal)
+            return self._policy.deny(Reason.DRAINING)
+        if call.target is Target.GATE:
+            return self._policy.decide_introspection(principal)
         return self._policy.decide(principal, call)
 
     async def _forward(
@@ -235,7 +232,7 @@ class Gate:
         answer: UpstreamResponse | None = None
         refusal: Refusal | None = None
         try:
-            if call.protocol == "callgate":
+            if call.target is Target.GATE:
                 assert isinstance(dialect, RpcDialect)
                 reply = dialect.introspect(
                     call, lambda method: self._policy.may_call(principal, route.name, method.name)
@@ -274,14 +271,12 @@ class Gate:
         its text stays here.
         """
         if isinstance(error, Unavailable):
-            self._log.failed(request.id, call.upstream, call.method, error.reason)
+            self._log.upstream_failed(request.id, call.upstream, call.method, error.reason)
             return error
         return self._surprise(error, request)
 
     def _surprise(self, error: Exception, request: Request) -> Rejected:
-        self._log.error(
-            "internal error", ref=request.id, error=type(error).__name__, at=_where(error)
-        )
+        self._log.internal_error(request.id, type(error).__name__, _where(error))
         return Rejected(Reason.INTERNAL_ERROR)
 
     async def _bundle(
@@ -385,14 +380,7 @@ class Gate:
     def _log_denied(
         self, request: Request, principal: Principal, call: Call, decision: Decision
     ) -> None:
-        self._log.info(
-            "denied",
-            ref=request.id,
-            principal=principal.name,
-            upstream=call.upstream,
-            method=call.method,
-            reason=decision.reason,
-        )
+        self._log.denied(request.id, principal.name, call.upstream, call.method, decision.reason)
 
 
 def _where(error: BaseException) -> list[str]:

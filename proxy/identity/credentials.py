@@ -12,7 +12,7 @@ import binascii
 import re
 
 from proxy.errors import Rejected
-from proxy.model import Reason
+from proxy.model import Credentials, Reason
 
 TOKEN_LIMIT = 16 * 1024
 """Bytes of a token. Tokens with hundreds of groups reach 8 KiB; what is larger is no token."""
@@ -30,15 +30,15 @@ _B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*\Z")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 
-def read_credential(authorization: bytes | None, cookie: bytes | None) -> str:
-    """The token in the values of the `Authorization` and `Cookie` headers, either of which may be
-    absent (None).
+def read_credential(credentials: Credentials) -> str:
+    """Return the token in the values of the `Authorization` and `Cookie` headers.
 
     Raises `Rejected`: NO_CREDENTIAL when there is none, TWO_CREDENTIALS when there is more than
     one, BAD_CREDENTIAL when the one cannot be read. A cookie of another name is not a credential.
     The token's own content is not looked at here.
     """
-    sessions = _sessions(cookie)
+    authorization = credentials.authorization
+    sessions = _sessions(credentials.cookie)
     if authorization is None:
         if sessions > 1:
             raise Rejected(Reason.TWO_CREDENTIALS, "the session cookie stands twice")

@@ -24,7 +24,7 @@ from proxy.errors import Rejected
 from proxy.identity.access_token import Unverified, check_claims, check_signature, check_type, parse
 from proxy.identity.credentials import read_credential
 from proxy.identity.issuer import Issuer, KeySource, by_url
-from proxy.model import Principal, Reason
+from proxy.model import Credentials, Principal, Reason
 
 RolesOf: TypeAlias = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
 """(issuer name, subject, claims) to (roles, whether it is an agent). Implemented by `policy`,
@@ -78,13 +78,18 @@ class Verifier:
         for issuer in self.issuers:
             await issuer.source.close()
 
-    def remembered(self, authorization: bytes, now: float) -> Principal | None:
-        """The principal verified before for this very `Authorization` value, if that still holds at
-        `now` (Unix seconds).
+    def cached(self, credentials: Credentials, now: float) -> Principal | None:
+        """Return the principal verified before for these `credentials`, if still valid at `now`.
 
-        On the path of every request that has no Cookie header; one that has may hold two
-        credentials, which `verify` refuses.
+        `now` is in Unix seconds. Credentials with a Cookie header are never cached: they may be two,
+        which `authenticate` refuses.
         """
+        authorization = credentials.authorization
+        if authorization is None or credentials.cookie is not None:
+            return None
+        return self._cached(authorization, now)
+
+    def _cached(self, authorization: bytes, now: float) -> Principal | None:
         if not self._polled <= now < self._polled + _POLL_S:  # also when the clock was set back
             self._polled = now
             for issuer in self.issuers:
@@ -97,15 +102,14 @@ class Verifier:
         self._drop(authorization)
         return None
 
-    async def verify(
-        self, authorization: bytes | None, cookie: bytes | None, now: float
-    ) -> Principal:
+    async def authenticate(self, credentials: Credentials, now: float) -> Principal:
         """Identify the caller at `now` (Unix seconds). Raises `Rejected`, and nothing else whatever
         the bytes.
         """
-        token = read_credential(authorization, cookie)  # 1
+        token = read_credential(credentials)  # 1
+        authorization = credentials.authorization
         assert authorization is not None  # else read_credential would have raised
-        known = self.remembered(authorization, now)
+        known = self._cached(authorization, now)
         if known is not None:
             return known
         unverified = parse(token)  # 2

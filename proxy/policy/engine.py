@@ -198,13 +198,15 @@ class PolicySet:
                     return other
         return decision
 
-    def introspect(self, principal: Principal) -> Decision:
+    def decide_introspection(self, principal: Principal) -> Decision:
         """Decide a question about the catalog itself (``system.listMethods``): open to whoever has
         a role, since the answer is filtered.
         """
-        return Decision(True, Reason.ALLOWED, (), self.hash) if principal.roles else self._no_role
+        return (
+            Decision("allow", Reason.ALLOWED, (), self.hash) if principal.roles else self._no_role
+        )
 
-    def refuse(self, reason: Reason) -> Decision:
+    def deny(self, reason: Reason) -> Decision:
         """Deny for a reason that is no policy's, such as a gate that is shutting down."""
         return self._denied(reason)
 
@@ -309,19 +311,19 @@ class PolicySet:
             numbers = [
                 number for error in diagnostics.errors for number in _POLICY_NUMBER.findall(error)
             ]
-            return Decision(False, Reason.POLICY_ERROR, self._names(numbers), self.hash)
+            return Decision("deny", Reason.POLICY_ERROR, self._names(numbers), self.hash)
         names = self._names(diagnostics.reasons)
         if result.allowed:
-            return Decision(True, Reason.ALLOWED, names, self.hash)
+            return Decision("allow", Reason.ALLOWED, names, self.hash)
         return Decision(
-            False, Reason.POLICY_FORBIDS if names else Reason.NO_POLICY_ALLOWS, names, self.hash
+            "deny", Reason.POLICY_FORBIDS if names else Reason.NO_POLICY_ALLOWS, names, self.hash
         )
 
     def _names(self, numbers: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted({self._ids[number] for number in numbers}))
 
     def _denied(self, reason: Reason) -> Decision:
-        return Decision(False, reason, (), self.hash)
+        return Decision("deny", reason, (), self.hash)
 
 
 def _drop_half(memory: dict[Any, Any]) -> None:

@@ -10,8 +10,8 @@ failed has a record of its own there.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import structlog
 
@@ -48,21 +48,24 @@ class EventLog:
         )
         self._broken = RateLimiter(_PER_ERROR, _ERRORS_PER_SECOND, clock, later, self._more_broken)
 
-    def info(self, event: str, **fields: Any) -> None:
-        """Write a line; one about a call denied only if that principal has not had its lines of
-        this second.
-        """
-        if event != "denied" or self._denied.admit(str(fields.get("principal", ""))):
-            self._log.info(event, **fields)
+    def denied(self, ref: str, principal: str, upstream: str, method: str, reason: str) -> None:
+        """Write a line about a call that policy denied, or count it with those of its principal."""
+        if self._denied.admit(principal):
+            self._log.info(
+                "denied",
+                ref=ref,
+                principal=principal,
+                upstream=upstream,
+                method=method,
+                reason=reason,
+            )
 
-    def error(self, event: str, **fields: Any) -> None:
-        """Write a line about what is broken, or count it with those of its kind (`error`) from the
-        same place (the last of `at`).
+    def internal_error(self, ref: str, error: str, at: Sequence[str]) -> None:
+        """Write a line about an unexpected exception, or count it with those of its class `error`
+        from the same place (the last of `at`).
         """
-        if self._broken.admit(
-            f"{event}: {fields.get('error', '')} {' '.join(fields.get('at', ())[-1:])}".rstrip()
-        ):
-            self._log.error(event, **fields)
+        if self._broken.admit(f"internal error: {error} {' '.join(at[-1:])}".rstrip()):
+            self._log.error("internal error", ref=ref, error=error, at=at)
 
     def rejected(self, ref: str, address: str, reason: str) -> None:
         """Write a line about a request that never became a call, or count it among those there was
@@ -71,7 +74,7 @@ class EventLog:
         if self._rejected.admit(""):
             self._log.info("rejected", ref=ref, address=address, reason=reason)
 
-    def failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
+    def upstream_failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
         """Write a line about an allowed call that its upstream did not answer, or count it with
         those of its upstream.
         """

@@ -59,7 +59,7 @@ def serve(audit: Path, policies: PolicySet, clock: Clock, name: str = "gate") ->
     async def run() -> None:
         journal = open_journal(audit, name, clock=clock)
         journal.policy_in_force(policies.hash, policies.files)
-        decision = Decision(True, Reason.ALLOWED, ("view",), policies.hash)
+        decision = Decision("allow", Reason.ALLOWED, ("view",), policies.hash)
         [receipt] = await journal.decide(
             "R", ALICE, HERE, [(Call("up", "luigi", "graph", "view", {}), decision)], 0
         )

@@ -10,6 +10,7 @@ from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
+from proxy.model import Credentials
 
 
 def run(*arguments: str) -> Result:
@@ -23,7 +24,7 @@ async def subject_of(token: str, directory: Path) -> str:
     verifier = Verifier(
         [Issuer("local", profile, KeyFile(directory / "jwks.json"))], lambda _i, _s, _c: ((), False)
     )
-    principal = await verifier.verify(b"Bearer " + token.encode(), None, time.time())
+    principal = await verifier.authenticate(Credentials(b"Bearer " + token.encode()), time.time())
     return f"{principal.name} in {','.join(principal.groups)}"
 
 

@@ -22,7 +22,7 @@ from proxy.identity.credentials import read_credential
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
-from proxy.model import Principal
+from proxy.model import Credentials, Principal
 from tests.fuzz.kit import read
 from tests.support.tokens import (
     AUDIENCE,
@@ -70,7 +70,7 @@ def one(data: bytes) -> None:
     read(read_credential, None, cookie)
     verifier = Verifier([THE_ISSUER], viewer)
     found = read(_identify, verifier, authorization, cookie)
-    known = verifier.remembered(authorization, NOW)
+    known = verifier.cached(Credentials(authorization), NOW)
     if isinstance(found, Rejected):
         assert known is None, "a refusal is not remembered"
         return
@@ -84,12 +84,12 @@ def one(data: bytes) -> None:
     assert found.agent == ("act" in claims_found), (
         "software that acts for somebody is known as that"
     )
-    assert verifier.remembered(authorization, found.expires) is None, "and not later"
+    assert verifier.cached(Credentials(authorization), found.expires) is None, "and not later"
 
 
 def _identify(verifier: Verifier, authorization: bytes, cookie: bytes | None) -> Principal:
     """Drive the coroutine by hand: with keys from a file there is nothing to wait for."""
-    verifying = verifier.verify(authorization, cookie, NOW)
+    verifying = verifier.authenticate(Credentials(authorization, cookie), NOW)
     try:
         verifying.send(None)
     except StopIteration as done:

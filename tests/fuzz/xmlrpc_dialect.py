@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
-from proxy.model import Call
+from proxy.model import Call, Target
 from proxy.protocol.luigi.api import worker_mark
 from proxy.protocol.xmlrpc.codec import decode_call
 from proxy.protocol.xmlrpc.server import Bundle, LuigiOverXmlRpc, XmlRpc
@@ -37,7 +37,7 @@ def one(data: bytes) -> None:
         for call in calls:
             if isinstance(call, Rejected) or not call.in_catalog:
                 continue
-            if call.protocol == "callgate":
+            if call.target is Target.GATE:
                 dialect.introspect(call, lambda method: method.permission == "view")
             elif dialect is TO_SERVER:
                 _check_server(call, TO_SERVER.encode(call, ALICE, asked).body)

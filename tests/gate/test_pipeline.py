@@ -4,7 +4,7 @@ socket is a double.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,16 @@ class SilentLog:
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
 
-    def info(self, event: str, **fields: Any) -> None:
-        self.lines.append((event, fields))
+    def denied(self, ref: str, principal: str, upstream: str, method: str, reason: str) -> None:
+        self.lines.append(("denied", {"ref": ref, "principal": principal, "method": method}))
 
-    error = info
+    def internal_error(self, ref: str, error: str, at: Sequence[str]) -> None:
+        self.lines.append(("internal error", {"ref": ref, "error": error, "at": at}))
 
     def rejected(self, ref: str, address: str, reason: str) -> None:
         self.lines.append(("rejected", {"ref": ref, "address": address, "reason": reason}))
 
-    def failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
+    def upstream_failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
         self.lines.append(
             (
                 "upstream failed",

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy.errors import Rejected
 from proxy.identity.access_token import Profile, check_claims, parse
-from proxy.model import Principal, Reason
+from proxy.model import Credentials, Principal, Reason
 from tests.support.tokens import (
     AUDIENCE,
     ISSUER,
@@ -44,7 +44,9 @@ async def judge(
     now: float = NOW,
 ) -> Principal:
     """Verify `text` on the default settings, unless others are given."""
-    return await verifier(path / "keys.json", keys, profile).verify(bearer(text), None, now)
+    return await verifier(path / "keys.json", keys, profile).authenticate(
+        Credentials(bearer(text)), now
+    )
 
 
 async def refusal(
@@ -462,4 +464,4 @@ async def test_every_changed_character_is_refused(tmp_path: Path) -> None:
     for place in range(len(text)):
         changed = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
         with pytest.raises(Rejected):
-            await judged.verify(bearer(changed), None, NOW)
+            await judged.authenticate(Credentials(bearer(changed)), NOW)

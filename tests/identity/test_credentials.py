@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import Rejected
 from proxy.identity.credentials import TOKEN_LIMIT, read_credential
-from proxy.model import Reason
+from proxy.model import Credentials, Reason
 
 SESSION = b"__Host-callgate=abc"
 
@@ -31,9 +31,11 @@ def basic(user_and_password: bytes) -> bytes:
 )
 def test_one_token_comes_out(authorization: bytes) -> None:
     """Bearer, and Basic with any user name, carry the token unchanged."""
-    assert read_credential(authorization, None) == "abc.def.ghi"
+    assert read_credential(Credentials(authorization)) == "abc.def.ghi"
     assert (
-        read_credential(authorization, b"theme=dark; __Host-other=1; x__Host-callgate=2")
+        read_credential(
+            Credentials(authorization, b"theme=dark; __Host-other=1; x__Host-callgate=2")
+        )
         == "abc.def.ghi"
     )
 
@@ -88,7 +90,7 @@ def test_everything_else_is_refused(
     its own reason.
     """
     with pytest.raises(Rejected) as refused:
-        read_credential(authorization, cookie)
+        read_credential(Credentials(authorization, cookie))
     assert refused.value.reason is reason
     assert refused.value.detail.isascii()
 
@@ -96,8 +98,8 @@ def test_everything_else_is_refused(
 def test_the_longest_token_fits_both_schemes() -> None:
     """A token of exactly the limit is read from Bearer and from Basic."""
     longest = "a" * TOKEN_LIMIT
-    assert read_credential(b"Bearer " + longest.encode(), None) == longest
-    assert read_credential(basic(b"token:" + longest.encode()), None) == longest
+    assert read_credential(Credentials(b"Bearer " + longest.encode())) == longest
+    assert read_credential(Credentials(basic(b"token:" + longest.encode()))) == longest
 
 
 @given(st.none() | st.binary(max_size=60), st.none() | st.binary(max_size=40))
@@ -106,7 +108,7 @@ def test_any_bytes_give_a_token_or_rejected(
 ) -> None:
     """Whatever the bytes are, the outcome is a non-empty ASCII token or one `Rejected`."""
     try:
-        found = read_credential(authorization, cookie)
+        found = read_credential(Credentials(authorization, cookie))
     except Rejected as refused:
         assert refused.detail.isascii() and refused.detail.isprintable()
     else:

@@ -14,7 +14,7 @@ from proxy.identity.jwk import load_key_set
 from proxy.identity.jwks_file import KeyFile
 from proxy.identity.local_issuer import LONGEST_S, LocalIssuer
 from proxy.identity.verifier import Verifier
-from proxy.model import Principal, Reason
+from proxy.model import Credentials, Principal, Reason
 from tests.support.tokens import NOW, bearer, viewer
 
 
@@ -33,7 +33,7 @@ def kids(local: LocalIssuer) -> list[str | None]:
 async def reason(verifier: Verifier, text: str, now: float) -> Reason:
     """Why `text` is refused."""
     with pytest.raises(Rejected) as refused:
-        await verifier.verify(bearer(text), None, now)
+        await verifier.authenticate(Credentials(bearer(text)), now)
     return refused.value.reason
 
 
@@ -45,7 +45,7 @@ async def test_a_token_is_taken_by_the_gate(tmp_path: Path) -> None:
     expected = Principal(
         local.issuer, "local", "etl-07", ("viewer",), ("dev", "etl"), False, NOW + 3600
     )
-    assert await verifier.verify(bearer(text), None, NOW) == expected
+    assert await verifier.authenticate(Credentials(bearer(text)), NOW) == expected
     assert await reason(verifier, text, NOW + 3600) is Reason.TOKEN_EXPIRED
 
 
@@ -53,7 +53,7 @@ async def test_issuer_and_audience_are_as_set(tmp_path: Path) -> None:
     """Tokens name the issuer and audience of the settings; another audience is refused."""
     local = LocalIssuer(tmp_path, issuer="https://gate.example/issuer", audience="luigi")
     assert (
-        await gate(local).verify(bearer(local.issue("a", [], 60, NOW)), None, NOW)
+        await gate(local).authenticate(Credentials(bearer(local.issue("a", [], 60, NOW))), NOW)
     ).issuer == "https://gate.example/issuer"
     assert (
         await reason(gate(local), local.issue("a", [], 60, NOW, audience="other"), NOW)
@@ -90,13 +90,13 @@ async def test_rotation_keeps_the_old_key_until_its_tokens_have_expired(tmp_path
     assert new != old and kids(local) == [new, old]
     fresh = local.issue("fresh", [], 5000, NOW + 1)
     for text, subject in ((long, "long"), (short, "short"), (fresh, "fresh")):
-        assert (await verifier.verify(bearer(text), None, NOW + 2)).subject == subject
+        assert (await verifier.authenticate(Credentials(bearer(text)), NOW + 2)).subject == subject
     local.issue("x", [], 10, NOW + 999)
     assert kids(local) == [new, old]
-    assert (await verifier.verify(bearer(long), None, NOW + 999)).subject == "long"
+    assert (await verifier.authenticate(Credentials(bearer(long)), NOW + 999)).subject == "long"
     local.issue("x", [], 10, NOW + 1100)
     assert kids(local) == [new]
-    assert (await verifier.verify(bearer(fresh), None, NOW + 1100)).subject == "fresh"
+    assert (await verifier.authenticate(Credentials(bearer(fresh)), NOW + 1100)).subject == "fresh"
 
 
 def test_a_retired_private_part_is_gone(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ async def test_processes_issue_and_rotate_at_once(tmp_path: Path) -> None:
     assert [process.returncode for process in started] == [0, 0, 0, 0]
     verifier = gate(LocalIssuer(tmp_path / "issuer"))
     subjects = {
-        (await verifier.verify(bearer(text), None, NOW)).subject
+        (await verifier.authenticate(Credentials(bearer(text)), NOW)).subject
         for texts in printed
         for text in texts
     }

@@ -9,7 +9,7 @@ from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
-from proxy.model import Reason
+from proxy.model import Credentials, Reason
 from tests.support.tokens import (
     AUDIENCE,
     ISSUER,
@@ -93,8 +93,8 @@ async def test_the_first_token_finds_the_keys() -> None:
     """Configuration and keys are fetched when they are first needed, once."""
     provider = Provider()
     _, verifier = gate(provider, Clock())
-    assert (await verifier.verify(bearer(good()), None, NOW)).subject == "alice"
-    assert (await verifier.verify(bearer(good(sub="bob")), None, NOW)).subject == "bob"
+    assert (await verifier.authenticate(Credentials(bearer(good())), NOW)).subject == "alice"
+    assert (await verifier.authenticate(Credentials(bearer(good(sub="bob"))), NOW)).subject == "bob"
     assert provider.asked == [CONFIGURATION_URL, KEYS_URL]
 
 
@@ -105,12 +105,14 @@ async def test_a_rotation_is_found_by_its_unknown_kid() -> None:
     provider, clock = Provider(), Clock()
     _, verifier = gate(provider, clock)
     old = bearer(good())
-    await verifier.verify(old, None, NOW)
+    await verifier.authenticate(Credentials(old), NOW)
     provider.keys = key_set(jwk(ec_private(which=1), "next"))
     clock.now += 30
-    assert (await verifier.verify(signed_by(1, "next"), None, NOW)).subject == "alice"
-    assert verifier.remembered(old, NOW) is None
-    assert (await refusal(verifier.verify(old, None, NOW))).reason is Reason.UNKNOWN_KEY
+    assert (await verifier.authenticate(Credentials(signed_by(1, "next")), NOW)).subject == "alice"
+    assert verifier.cached(Credentials(old), NOW) is None
+    assert (
+        await refusal(verifier.authenticate(Credentials(old), NOW))
+    ).reason is Reason.UNKNOWN_KEY
 
 
 async def test_a_rotation_without_kid_is_found_by_the_bad_signature() -> None:
@@ -119,15 +121,19 @@ async def test_a_rotation_without_kid_is_found_by_the_bad_signature() -> None:
     provider.keys = key_set(jwk(ec_private()))
     _, verifier = gate(provider, clock)
     bare = without(header(), "kid")
-    await verifier.verify(bearer(token(ec_private(), bare, claims())), None, NOW)
+    await verifier.authenticate(Credentials(bearer(token(ec_private(), bare, claims()))), NOW)
     provider.keys = key_set(jwk(ec_private(which=1)))
     clock.now += 30
     assert (
-        await verifier.verify(bearer(token(ec_private(which=1), bare, claims())), None, NOW)
+        await verifier.authenticate(
+            Credentials(bearer(token(ec_private(which=1), bare, claims()))), NOW
+        )
     ).subject == "alice"
     assert (
         await refusal(
-            verifier.verify(bearer(token(ec_private(which=2), bare, claims())), None, NOW)
+            verifier.authenticate(
+                Credentials(bearer(token(ec_private(which=2), bare, claims()))), NOW
+            )
         )
     ).reason is Reason.BAD_SIGNATURE
 
@@ -140,14 +146,16 @@ async def test_made_up_kids_cannot_make_the_gate_hammer_the_issuer() -> None:
     clock.now += 30
     for number in range(1000):
         assert (
-            await refusal(verifier.verify(signed_by(0, f"made-up-{number}"), None, NOW))
+            await refusal(
+                verifier.authenticate(Credentials(signed_by(0, f"made-up-{number}")), NOW)
+            )
         ).reason is Reason.UNKNOWN_KEY
     assert provider.refreshes == 2
     clock.now += 29.9
-    await refusal(verifier.verify(signed_by(0, "made-up"), None, NOW))
+    await refusal(verifier.authenticate(Credentials(signed_by(0, "made-up")), NOW))
     assert provider.refreshes == 2
     clock.now += 0.1
-    await refusal(verifier.verify(signed_by(0, "made-up"), None, NOW))
+    await refusal(verifier.authenticate(Credentials(signed_by(0, "made-up")), NOW))
     assert provider.refreshes == 3
 
 
@@ -157,7 +165,7 @@ async def test_all_who_wait_share_one_refresh() -> None:
     provider.hold = asyncio.Event()
     _, verifier = gate(provider, Clock())
     waiting = [
-        asyncio.create_task(verifier.verify(bearer(good(sub=f"user-{n}")), None, NOW))
+        asyncio.create_task(verifier.authenticate(Credentials(bearer(good(sub=f"user-{n}"))), NOW))
         for n in range(50)
     ]
     await until(lambda: provider.refreshes == 1)
@@ -173,9 +181,11 @@ async def test_a_caller_that_leaves_does_not_stop_the_refresh() -> None:
     provider = Provider()
     provider.hold = asyncio.Event()
     _, verifier = gate(provider, Clock())
-    first = asyncio.create_task(verifier.verify(bearer(good(sub="first")), None, NOW))
+    first = asyncio.create_task(verifier.authenticate(Credentials(bearer(good(sub="first"))), NOW))
     await until(lambda: provider.refreshes == 1)
-    second = asyncio.create_task(verifier.verify(bearer(good(sub="second")), None, NOW))
+    second = asyncio.create_task(
+        verifier.authenticate(Credentials(bearer(good(sub="second"))), NOW)
+    )
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -193,7 +203,7 @@ async def test_an_issuer_never_reached_is_unavailable_not_unknown() -> None:
     provider.down = OSError("connection refused")
     source, verifier = gate(provider, clock)
     for _ in range(100):
-        refused = await refusal(verifier.verify(bearer(good()), None, NOW))
+        refused = await refusal(verifier.authenticate(Credentials(bearer(good())), NOW))
         assert isinstance(refused, Unavailable)
         assert (refused.reason, refused.status) == (Reason.ISSUER_UNAVAILABLE, 503)
         assert refused.retry_after is not None and 1 <= refused.retry_after <= 31
@@ -201,7 +211,7 @@ async def test_an_issuer_never_reached_is_unavailable_not_unknown() -> None:
     assert source.problem == "connection refused"
     provider.down = None
     clock.now += 30
-    assert (await verifier.verify(bearer(good()), None, NOW)).subject == "alice"
+    assert (await verifier.authenticate(Credentials(bearer(good())), NOW)).subject == "alice"
     assert source.problem is None
 
 
@@ -231,7 +241,7 @@ async def test_last_good_keys_are_kept(fail: Callable[[Provider], None]) -> None
     provider, clock = Provider(), Clock()
     source, verifier = gate(provider, clock)
     old = bearer(good())
-    principal = await verifier.verify(old, None, NOW)
+    principal = await verifier.authenticate(Credentials(old), NOW)
     fail(provider)
     for _ in range(3):
         clock.now += 600
@@ -239,8 +249,8 @@ async def test_last_good_keys_are_kept(fail: Callable[[Provider], None]) -> None
         assert (
             source.problem is not None and source.problem.isascii() and source.problem.isprintable()
         )
-    assert verifier.remembered(old, NOW) is principal
-    assert (await verifier.verify(bearer(good(sub="bob")), None, NOW)).subject == "bob"
+    assert verifier.cached(Credentials(old), NOW) is principal
+    assert (await verifier.authenticate(Credentials(bearer(good(sub="bob"))), NOW)).subject == "bob"
 
 
 CONFIGURATIONS: dict[str, object] = {
@@ -271,7 +281,7 @@ async def test_configurations_that_are_refused(configuration: object) -> None:
     provider.configuration = json.dumps(configuration).encode()
     source, verifier = gate(provider, Clock())
     assert (
-        await refusal(verifier.verify(bearer(good()), None, NOW))
+        await refusal(verifier.authenticate(Credentials(bearer(good())), NOW))
     ).reason is Reason.ISSUER_UNAVAILABLE
     assert provider.asked == [CONFIGURATION_URL]
     assert source.problem is not None and "configuration" in source.problem

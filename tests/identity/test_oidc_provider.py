@@ -27,7 +27,7 @@ from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
-from proxy.model import Reason
+from proxy.model import Credentials, Reason
 from tests.support.tokens import Clock, bearer, viewer
 
 HERE = Path(__file__).parent / "oidc"
@@ -136,7 +136,7 @@ def gate(
 async def reason(verifier: Verifier, text: str) -> Reason:
     """Why `text` is refused."""
     with pytest.raises(Rejected) as refused:
-        await verifier.verify(bearer(text), None, time.time())
+        await verifier.authenticate(Credentials(bearer(text)), time.time())
     return refused.value.reason
 
 
@@ -147,7 +147,9 @@ async def test_a_real_access_token_is_taken(provider: Provider) -> None:
     source, verifier = gate(provider, Clock())
     await verifier.start()
     assert source.problem is None
-    principal = await verifier.verify(bearer(await provider.token()), None, time.time())
+    principal = await verifier.authenticate(
+        Credentials(bearer(await provider.token())), time.time()
+    )
     assert (principal.name, principal.issuer, principal.groups) == (
         "idp|etl-07",
         provider.issuer,
@@ -166,13 +168,13 @@ async def test_a_rotation_at_the_provider_is_followed(provider: Provider) -> Non
     clock = Clock()
     source, verifier = gate(provider, clock)
     old = await provider.token()
-    await verifier.verify(bearer(old), None, time.time())
+    await verifier.authenticate(Credentials(bearer(old)), time.time())
     kid = await provider.rotate()
     new = await provider.token()
     clock.now += 30
-    assert (await verifier.verify(bearer(new), None, time.time())).subject == "etl-07"
+    assert (await verifier.authenticate(Credentials(bearer(new)), time.time())).subject == "etl-07"
     assert source.keys is not None and [key.kid for key in source.keys.keys] == [kid]
-    assert verifier.remembered(bearer(old), time.time()) is None
+    assert verifier.cached(Credentials(bearer(old)), time.time()) is None
     assert await reason(verifier, old) is Reason.UNKNOWN_KEY
 
 
@@ -182,12 +184,14 @@ async def test_a_provider_that_is_down_leaves_its_tokens_good(provider: Provider
     """
     source, verifier = gate(provider, Clock())
     first, second = await provider.token(), await provider.token()
-    await verifier.verify(bearer(first), None, time.time())
+    await verifier.authenticate(Credentials(bearer(first)), time.time())
     await provider.stop()
     await source.refresh()
     assert source.problem is not None and source.generation == 0
-    assert verifier.remembered(bearer(first), time.time()) is not None
-    assert (await verifier.verify(bearer(second), None, time.time())).subject == "etl-07"
+    assert verifier.cached(Credentials(bearer(first)), time.time()) is not None
+    assert (
+        await verifier.authenticate(Credentials(bearer(second)), time.time())
+    ).subject == "etl-07"
 
 
 async def test_a_provider_that_was_never_reached(provider: Provider) -> None:

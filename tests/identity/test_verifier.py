@@ -15,7 +15,7 @@ from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import KeyFile
 from proxy.identity.verifier import Verifier
-from proxy.model import Principal, Reason
+from proxy.model import Credentials, Principal, Reason
 from tests.support.tokens import (
     AUDIENCE,
     ISSUER,
@@ -48,14 +48,14 @@ async def test_a_verified_credential_is_remembered_until_it_expires(tmp_path: Pa
     """
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
-    assert gate.remembered(value, NOW) is None
-    principal = await gate.verify(value, None, NOW)
-    assert gate.remembered(value, NOW) is principal
-    assert await gate.verify(value, None, NOW + 1) is principal
-    assert gate.remembered(value, NOW + 3599.9) is principal
-    assert gate.remembered(value, NOW + 3600) is None
+    assert gate.cached(Credentials(value), NOW) is None
+    principal = await gate.authenticate(Credentials(value), NOW)
+    assert gate.cached(Credentials(value), NOW) is principal
+    assert await gate.authenticate(Credentials(value), NOW + 1) is principal
+    assert gate.cached(Credentials(value), NOW + 3599.9) is principal
+    assert gate.cached(Credentials(value), NOW + 3600) is None
     with pytest.raises(Rejected) as refused:
-        await gate.verify(value, None, NOW + 3600)
+        await gate.authenticate(Credentials(value), NOW + 3600)
     assert refused.value.reason is Reason.TOKEN_EXPIRED
 
 
@@ -63,11 +63,13 @@ async def test_what_is_remembered_is_the_whole_header_value(tmp_path: Path) -> N
     """Another value is judged on its own, though it begins or ends like a remembered one."""
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
-    await gate.verify(value, None, NOW)
+    await gate.authenticate(Credentials(value), NOW)
     for other in (value[:-1], value + b"A", value.replace(b"Bearer", b"bearer"), value[7:]):
-        assert gate.remembered(other, NOW) is None
+        assert gate.cached(Credentials(other), NOW) is None
     assert (
-        await gate.verify(b"Basic " + base64.b64encode(b"anyone:" + value[7:]), None, NOW)
+        await gate.authenticate(
+            Credentials(b"Basic " + base64.b64encode(b"anyone:" + value[7:])), NOW
+        )
     ).subject == "alice"
 
 
@@ -77,11 +79,11 @@ async def test_two_credentials_are_refused_though_one_is_remembered(tmp_path: Pa
     """
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
-    principal = await gate.verify(value, None, NOW)
+    principal = await gate.authenticate(Credentials(value), NOW)
     with pytest.raises(Rejected) as refused:
-        await gate.verify(value, b"__Host-callgate=x", NOW)
+        await gate.authenticate(Credentials(value, b"__Host-callgate=x"), NOW)
     assert refused.value.reason is Reason.TWO_CREDENTIALS
-    assert await gate.verify(value, b"theme=dark", NOW) is principal
+    assert await gate.authenticate(Credentials(value, b"theme=dark"), NOW) is principal
 
 
 async def test_a_withdrawn_key_takes_its_tokens_with_it(tmp_path: Path) -> None:
@@ -94,14 +96,14 @@ async def test_a_withdrawn_key_takes_its_tokens_with_it(tmp_path: Path) -> None:
         bearer(good()),
         bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob"))),
     )
-    await gate.verify(old, None, NOW)
-    await gate.verify(new, None, NOW)
+    await gate.authenticate(Credentials(old), NOW)
+    await gate.authenticate(Credentials(new), NOW)
     replace(path, key_set(jwk(ec_private(which=1), "next")))
-    assert gate.remembered(old, NOW + 1) is None
+    assert gate.cached(Credentials(old), NOW + 1) is None
     with pytest.raises(Rejected) as refused:
-        await gate.verify(old, None, NOW + 1)
+        await gate.authenticate(Credentials(old), NOW + 1)
     assert refused.value.reason is Reason.UNKNOWN_KEY
-    assert (await gate.verify(new, None, NOW + 1)).subject == "bob"
+    assert (await gate.authenticate(Credentials(new), NOW + 1)).subject == "bob"
 
 
 async def test_an_added_key_disturbs_nobody(tmp_path: Path) -> None:
@@ -112,10 +114,10 @@ async def test_an_added_key_disturbs_nobody(tmp_path: Path) -> None:
         bearer(good()),
         bearer(token(ec_private(which=1), header(kid="next"), claims(sub="bob"))),
     )
-    principal = await gate.verify(old, None, NOW)
+    principal = await gate.authenticate(Credentials(old), NOW)
     replace(path, key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "next")))
-    assert (await gate.verify(new, None, NOW)).subject == "bob"
-    assert gate.remembered(old, NOW + 2) is principal
+    assert (await gate.authenticate(Credentials(new), NOW)).subject == "bob"
+    assert gate.cached(Credentials(old), NOW + 2) is principal
 
 
 async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
@@ -127,16 +129,16 @@ async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
     few = Verifier(issuers, viewer, entries=3)
     small = Verifier(issuers, viewer, header_bytes=len(values[0]) * 2)
     for value in values:
-        await few.verify(value, None, NOW)
-        await small.verify(value, None, NOW)
-    assert [few.remembered(value, NOW) is not None for value in values] == [
+        await few.authenticate(Credentials(value), NOW)
+        await small.authenticate(Credentials(value), NOW)
+    assert [few.cached(Credentials(value), NOW) is not None for value in values] == [
         False,
         False,
         True,
         True,
         True,
     ]
-    assert [small.remembered(value, NOW) is not None for value in values] == [
+    assert [small.cached(Credentials(value), NOW) is not None for value in values] == [
         False,
         False,
         False,
@@ -154,9 +156,9 @@ async def test_refusals_are_not_remembered(tmp_path: Path) -> None:
         *[bearer(f"{part(header())}.{part(claims(sub=str(n)))}.AAAA") for n in range(50)],
     ]:
         with pytest.raises(Rejected):
-            await gate.verify(value, None, NOW)
+            await gate.authenticate(Credentials(value), NOW)
     assert len(gate._memory) == 0
-    assert (await gate.verify(early, None, NOW + 100)).subject == "alice"
+    assert (await gate.authenticate(Credentials(early), NOW + 100)).subject == "alice"
 
 
 async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
@@ -173,9 +175,10 @@ async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
         ],
         viewer,
     )
-    mine = await gate.verify(bearer(good()), None, NOW)
-    theirs = await gate.verify(
-        bearer(token(ec_private(which=1), header(), claims(iss=other, aud="api://b"))), None, NOW
+    mine = await gate.authenticate(Credentials(bearer(good())), NOW)
+    theirs = await gate.authenticate(
+        Credentials(bearer(token(ec_private(which=1), header(), claims(iss=other, aud="api://b")))),
+        NOW,
     )
     assert (mine.name, theirs.name) == ("a|alice", "b|alice")
     crossed = {
@@ -184,7 +187,7 @@ async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
     }
     for reason, text in crossed.items():
         with pytest.raises(Rejected) as refused:
-            await gate.verify(bearer(text), None, NOW)
+            await gate.authenticate(Credentials(bearer(text)), NOW)
         assert refused.value.reason is reason
 
 
@@ -196,7 +199,7 @@ async def test_who_is_an_agent(tmp_path: Path, actor: bool, by_role: bool, agent
     """An `act` claim makes an agent whatever the roles say, and the roles make one without it."""
     gate = verifier(tmp_path / "keys.json", roles_of=lambda _i, _s, _c: (("viewer",), by_role))
     text = good(act={"sub": "assistant"}) if actor else good()
-    assert (await gate.verify(bearer(text), None, NOW)).agent is agent
+    assert (await gate.authenticate(Credentials(bearer(text)), NOW)).agent is agent
 
 
 async def test_roles_are_asked_with_issuer_subject_and_claims(tmp_path: Path) -> None:
@@ -209,8 +212,8 @@ async def test_roles_are_asked_with_issuer_subject_and_claims(tmp_path: Path) ->
         asked.append((issuer, subject, found["department"]))
         return (), False
 
-    await verifier(tmp_path / "keys.json", roles_of=roles_of).verify(
-        bearer(good(department="ops")), None, NOW
+    await verifier(tmp_path / "keys.json", roles_of=roles_of).authenticate(
+        Credentials(bearer(good(department="ops"))), NOW
     )
     assert asked == [("idp", "alice", "ops")]
 
@@ -220,9 +223,9 @@ async def test_set_back_clock_still_looks_for_changes(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     gate = verifier(path, key_set(jwk(ec_private(), "ec")))
     value = bearer(good())
-    await gate.verify(value, None, NOW)
+    await gate.authenticate(Credentials(value), NOW)
     replace(path, key_set(jwk(ec_private(which=1), "ec")))
-    assert gate.remembered(value, NOW - 1000) is None
+    assert gate.cached(Credentials(value), NOW - 1000) is None
 
 
 def test_no_issuers_or_equal_ones_are_refused(tmp_path: Path) -> None:
@@ -278,7 +281,7 @@ def test_any_bytes_give_a_principal_or_rejected(
     """Whatever the header holds, the outcome is a principal or one `Rejected` with a safe text."""
     gate = verifier(tmp_path / "keys.json")
     with pytest.raises(Rejected) as refused:
-        asyncio.run(gate.verify(value, cookie, NOW))
+        asyncio.run(gate.authenticate(Credentials(value, cookie), NOW))
     assert refused.value.detail.isascii() and refused.value.detail.isprintable()
 
 
@@ -294,7 +297,7 @@ def test_any_signed_json_gives_a_principal_or_rejected(
     signed = {"typ": "at+jwt"} | head
     text = token(ec_private(), json.dumps(signed).encode(), body)
     try:
-        found = asyncio.run(gate.verify(bearer(text), None, NOW))
+        found = asyncio.run(gate.authenticate(Credentials(bearer(text)), NOW))
     except Rejected as refused:
         said = str(refused)
         assert not any(piece in said for piece in text.split(".") if len(piece) >= 8)
@@ -312,9 +315,9 @@ async def test_expiry_of_one_entry_frees_its_bytes(tmp_path: Path) -> None:
     """What expired is dropped when it is seen, so that the sum of bytes stays true."""
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good(sub=os.urandom(4).hex()))
-    await gate.verify(value, None, NOW)
+    await gate.authenticate(Credentials(value), NOW)
     assert gate._held_bytes == len(value)
-    assert gate.remembered(value, NOW + 4000) is None
+    assert gate.cached(Credentials(value), NOW + 4000) is None
     assert gate._held_bytes == 0
 
 
@@ -347,11 +350,13 @@ async def test_those_who_wait_for_keys_do_not_disturb_each_other(tmp_path: Path)
     forged = [
         bearer(token(ec_private(which=1), head, claims(sub=f"u{number}"))) for number in range(3)
     ]
-    waiting = [asyncio.create_task(gate.verify(value, None, NOW)) for value in forged]
+    waiting = [asyncio.create_task(gate.authenticate(Credentials(value), NOW)) for value in forged]
     await asyncio.wait_for(source.all_there.wait(), 60)
     assert sys.exc_info() == (None, None, None)
     with pytest.raises(Rejected) as refused:
-        await gate.verify(bearer(token(ec_private(), head, claims(exp=NOW - 3600))), None, NOW)
+        await gate.authenticate(
+            Credentials(bearer(token(ec_private(), head, claims(exp=NOW - 3600)))), NOW
+        )
     assert refused.value.reason is Reason.TOKEN_EXPIRED
     source.answered.set_result(None)
     found = await asyncio.gather(*waiting, return_exceptions=True)

@@ -15,7 +15,7 @@ def denied(
 ) -> str:
     """The line of a denial."""
     call = Call("luigi", "luigi", method, "admin", {"task_id": "secret-argument"})
-    refusal = of_decision(principal, call, Decision(False, reason, (), "sha256:0"), "7Q2M")
+    refusal = of_decision(principal, call, Decision("deny", reason, (), "sha256:0"), "7Q2M")
     assert (refusal.reason, refusal.status, refusal.method) == (
         reason,
         REASONS[reason].status,

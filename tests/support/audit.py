@@ -20,8 +20,8 @@ ALICE = Principal("https://idp.example/", "okta", "alice", ("viewer",), ("staff"
 WORKER = Principal("https://idp.example/", "okta", "etl-07", ("etl-worker",), ("etl",))
 HERE = Peer("10.0.0.7", 51234, "TLSv1.3", "python-requests/2.31")
 HASH = "sha256:" + "ab" * 32
-ALLOW = Decision(True, Reason.ALLOWED, ("etl-workers-work",), HASH)
-DENY = Decision(False, Reason.NO_POLICY_ALLOWS, (), HASH)
+ALLOW = Decision("allow", Reason.ALLOWED, ("etl-workers-work",), HASH)
+DENY = Decision("deny", Reason.NO_POLICY_ALLOWS, (), HASH)
 
 
 def call(

@@ -54,14 +54,7 @@ def lines(stream: io.StringIO, event: str) -> list[dict[str, object]]:
 
 def deny(log: EventLog, principal: str, number: int) -> None:
     """Write of one call that was denied."""
-    log.info(
-        "denied",
-        ref=f"R{number}",
-        principal=principal,
-        upstream="luigi",
-        method="pause",
-        reason="no-permit",
-    )
+    log.denied(f"R{number}", principal, "luigi", "pause", "no-permit")
 
 
 def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(
@@ -116,9 +109,9 @@ def test_a_dead_upstream_does_not_flood_the_log(written: io.StringIO) -> None:
     hand = Hand()
     log = EventLog(hand.clock, hand.later)
     for number in range(10_000):
-        log.failed(f"R{number}", "luigi", "ping", "upstream-unreachable")
-    log.failed("R10000", "luigi", "ping", "upstream-timeout")
-    log.failed("R10001", "processes", "getState", "upstream-unreachable")
+        log.upstream_failed(f"R{number}", "luigi", "ping", "upstream-unreachable")
+    log.upstream_failed("R10000", "luigi", "ping", "upstream-timeout")
+    log.upstream_failed("R10001", "processes", "getState", "upstream-unreachable")
     hand.move(1.0)
     seen = [
         (line["level"], line["upstream"], line["reason"])
@@ -145,7 +138,7 @@ def test_failures_of_many_sorts_are_bounded_too(written: io.StringIO) -> None:
     hand = Hand()
     log = EventLog(hand.clock, hand.later)
     for number in range(100):
-        log.failed(f"R{number}", f"upstream{number}", "ping", "upstream-timeout")
+        log.upstream_failed(f"R{number}", f"upstream{number}", "ping", "upstream-timeout")
     assert len(lines(written, "upstream failed")) == 20
 
 
@@ -156,12 +149,9 @@ def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.St
     hand = Hand()
     log = EventLog(hand.clock, hand.later)
     for number in range(10_000):
-        log.error(
-            "internal error", ref=f"R{number}", error="KeyError", at=["handle:100", "decode:7"]
-        )
-    log.error("internal error", ref="R10000", error="KeyError", at=["handle:100", "encode:9"])
-    log.error("internal error", ref="R10001", error="ValueError", at=["handle:100", "decode:7"])
-    log.error("something else")
+        log.internal_error(f"R{number}", "KeyError", ["handle:100", "decode:7"])
+    log.internal_error("R10000", "KeyError", ["handle:100", "encode:9"])
+    log.internal_error("R10001", "ValueError", ["handle:100", "decode:7"])
     hand.move(1.0)
     assert [line["ref"] for line in lines(written, "internal error")] == [
         "R0",
@@ -170,7 +160,6 @@ def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.St
         "R10001",
     ]
     assert lines(written, "internal error")[0]["at"] == ["handle:100", "decode:7"]
-    assert len(lines(written, "something else")) == 1
     [more] = lines(written, "more errors")
     assert (more["level"], more["count"], more["most_of"]) == (
         "error",
@@ -178,19 +167,10 @@ def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.St
         "internal error: KeyError decode:7",
     )
     for number in range(100):
-        log.error("internal error", ref=f"S{number}", error="KeyError", at=[f"handle:{number}"])
+        log.internal_error(f"S{number}", "KeyError", [f"handle:{number}"])
     assert len(lines(written, "internal error")) == 4 + 20
     hand.move(1.0)
     assert not hand.waiting
-
-
-def test_other_lines_are_never_thinned(written: io.StringIO) -> None:
-    """Only refusals can be caused at will."""
-    hand = Hand()
-    log = EventLog(hand.clock, hand.later)
-    for number in range(200):
-        log.info("serving", number=number)
-    assert len(lines(written, "serving")) == 200
 
 
 async def test_the_count_is_written_though_nothing_follows() -> None:

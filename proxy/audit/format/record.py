@@ -60,7 +60,7 @@ from typing import Final
 import orjson
 
 from proxy.audit.redaction.redactor import Json, Withholder
-from proxy.model import Call, Decision, Peer, Principal, Reason
+from proxy.model import Call, Decision, Peer, Principal, Reason, Target
 
 VERSION: Final = 1
 FIRST_PREV: Final = b"0" * 16
@@ -165,6 +165,7 @@ class Bodies:
         why = found[1] if found is not None else self._keep(decision, decision_json(decision))
         target = (
             call.in_catalog
+            and call.target is not Target.GATE
             and self._targets.get((call.upstream, call.protocol, call.method, call.permission))
         ) or self._target(call)
         task = call.task
@@ -207,11 +208,14 @@ class Bodies:
         return fragment
 
     def _target(self, call: Call) -> bytes:
+        protocol = "callgate" if call.target is Target.GATE else call.protocol
         fragment = b'"upstream":%b,"protocol":%b,"method":%b,"class":%b' % (
-            dumps(call.upstream), dumps(call.protocol), dumps(call.method[:256]), dumps(call.permission),
+            dumps(call.upstream), dumps(protocol), dumps(call.method[:256]), dumps(call.permission),
         )  # fmt: skip
         if not call.in_catalog:  # the caller's invention: nothing to remember
             return fragment + b',"known":false'
+        if call.target is Target.GATE:
+            return fragment
         if len(self._targets) >= _KEPT:
             self._targets.clear()
         self._targets[call.upstream, call.protocol, call.method, call.permission] = fragment

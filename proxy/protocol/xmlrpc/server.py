@@ -34,6 +34,7 @@ from proxy.model import (
     Request,
     Response,
     Stream,
+    Target,
     UpstreamRequest,
     UpstreamResponse,
     Value,
@@ -142,7 +143,9 @@ class RpcDialect(ABC):
         entries = decode_multicall(params, max_calls=self._batch_calls)
         if not entries:
             # there is no inner call to leave a record
-            return Call(self._upstream, "callgate", MULTICALL, "view", {})
+            return Call(
+                self._upstream, self._catalog.protocol, MULTICALL, "view", {}, target=Target.GATE
+            )
         return Bundle(tuple(self._item(entry, principal) for entry in entries))
 
     def _inflate(self, request: Request) -> bytes:
@@ -176,7 +179,9 @@ class RpcDialect(ABC):
                 "method" if number == 0 else str(number): value
                 for number, value in enumerate(params)
             }
-            return Call(self._upstream, "callgate", name, "view", args)
+            return Call(
+                self._upstream, self._catalog.protocol, name, "view", args, target=Target.GATE
+            )
         return self._make(name, params, principal)
 
     def introspect(self, call: Call, may: Callable[[Method], bool]) -> Response:

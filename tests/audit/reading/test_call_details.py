@@ -61,10 +61,10 @@ async def test_doubts_are_said(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.policy_in_force(HASH, {"base.cedar": '@id("etl-workers-work") permit (principal);'})
     await one(journal, 1)
-    other = Decision(True, Reason.ALLOWED, ("x",), "sha256:" + "ef" * 32)
+    other = Decision("allow", Reason.ALLOWED, ("x",), "sha256:" + "ef" * 32)
     await journal.decide("unkept", WORKER, HERE, [(call(), other)], 0)
     await journal.decide(
-        "nameless", WORKER, HERE, [(call(), Decision(True, Reason.ALLOWED, ("gone",), HASH))], 0
+        "nameless", WORKER, HERE, [(call(), Decision("allow", Reason.ALLOWED, ("gone",), HASH))], 0
     )
     await journal.close()
     [unkept], [nameless] = call_details(tmp_path, "unkept"), call_details(tmp_path, "nameless")

@@ -16,7 +16,7 @@ from proxy.model import Call, Decision, Peer, Principal, Reason
 
 WHO = Principal("https://idp.example/", "okta", "etl", ("etl-worker",))
 WHERE = Peer("127.0.0.1", 1, None, "test")
-ALLOW = Decision(True, Reason.ALLOWED, ("p",), "sha256:" + "0" * 64)
+ALLOW = Decision("allow", Reason.ALLOWED, ("p",), "sha256:" + "0" * 64)
 
 
 async def main(directory: str, name: str, count: int) -> None:

@@ -41,8 +41,8 @@ def test_calls_ride_until_the_end() -> None:
 
 @pytest.mark.parametrize(
     "standing",
-    [standing_of(WORKER, DENY), standing_of(WORKER, Decision(True, Reason.ALLOWED, ("other",), HASH)),
-     standing_of(WORKER, Decision(True, Reason.ALLOWED, ALLOW.policies, "sha256:cd")),
+    [standing_of(WORKER, DENY), standing_of(WORKER, Decision("allow", Reason.ALLOWED, ("other",), HASH)),
+     standing_of(WORKER, Decision("allow", Reason.ALLOWED, ALLOW.policies, "sha256:cd")),
      standing_of(Principal(WORKER.issuer, WORKER.issuer_name, WORKER.subject, ("other",)), ALLOW)],
 )  # fmt: skip
 def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> None:

@@ -21,6 +21,7 @@ from proxy.model import (
     Reason,
     Request,
     Response,
+    Target,
     UpstreamRequest,
     UpstreamResponse,
     Value,
@@ -565,7 +566,11 @@ def test_an_empty_bundle_is_a_call_of_the_gates_own(dialect: RpcDialect) -> None
     server gives.
     """
     call = asked(dialect, "system.multicall", [])
-    assert (call.protocol, call.method, call.permission) == ("callgate", "system.multicall", "view")
+    assert (call.target, call.method, call.permission) == (
+        Target.GATE,
+        "system.multicall",
+        "view",
+    )
     assert read(dialect.introspect(call, lambda method: False)) == []
 
 
