@@ -70,7 +70,10 @@ class Issuer(_Section):
 
     name: Name = Field(description="a short name; records and policies name its users by it")
     issuer: IssuerUrl = Field(description="the issuer's URL, exactly as in the iss of its tokens")
-    audience: Text = Field(description="the audience (aud) that tokens for this gate carry")
+    audiences: tuple[Text, ...] = Field(
+        min_length=1,
+        description="the audiences (aud) of Callgate; a token has at least one of them",
+    )
     groups_claim: Text = Field(
         default="groups", description="the claim that lists the user's groups"
     )

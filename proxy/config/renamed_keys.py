@@ -7,6 +7,7 @@ RENAMED_KEYS = {
     "audit.secret_names": "redact_arguments",
     "audit.site": "origin_prefix",
     "audit.text_bytes": "max_text_bytes",
+    "issuers.audience": "audiences",
     "limits.batch_calls": "max_batch_calls",
     "limits.connections": "max_connections",
     "limits.in_flight": "max_in_flight",

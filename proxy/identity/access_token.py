@@ -51,8 +51,8 @@ NO_TYPE = "absent"
 class Profile:
     """What a token of one issuer has to look like.
 
-    `issuer` and `audience` are compared character by character. `token_types` are the accepted
-    `typ` headers, compared as media types (RFC 7515 section 4.1.9: without case, ``application/``
+    `issuer` and `audiences` are compared character by character; a token names at least one of the
+    audiences. `token_types` are the accepted `typ` headers, compared as media types (RFC 7515 section 4.1.9: without case, ``application/``
     implied); ``absent`` accepts tokens without one. `leeway_s` (seconds) is granted to `nbf` and
     `iat` alone, for clocks that differ; `exp` gets none: no token is accepted after the time its
     issuer set. `max_lifetime_s` (seconds, None for no limit) bounds `exp - iat` and makes `iat`
@@ -60,7 +60,7 @@ class Profile:
     """
 
     issuer: str
-    audience: str
+    audiences: tuple[str, ...]
     token_types: tuple[str, ...] = ("at+jwt",)
     groups_claim: str = "groups"
     leeway_s: float = 30.0
@@ -70,7 +70,7 @@ class Profile:
         """Absence is refusal: an empty issuer, audience or list of types would match what it should
         not.
         """
-        if not self.issuer or not self.audience or not self.token_types:
+        if not (self.issuer and self.audiences and all(self.audiences) and self.token_types):
             raise ValueError("a profile needs an issuer, an audience and at least one token type")
 
 
@@ -173,8 +173,7 @@ def check_claims(token: Unverified, profile: Profile, now: float) -> Verified:
     claims = token.claims
     if token.issuer != profile.issuer:
         raise Rejected(Reason.UNKNOWN_ISSUER)
-    audiences = claims.get("aud")
-    if not _names(audiences, profile.audience):
+    if not _names_one_of(claims.get("aud"), profile.audiences):
         raise Rejected(Reason.WRONG_AUDIENCE)
     expires, starts, issued = _time(claims, "exp"), _time(claims, "nbf"), _time(claims, "iat")
     if expires is None:
@@ -201,11 +200,11 @@ def _media_type(name: str) -> str:
     return name.lower().removeprefix("application/")
 
 
-def _names(audiences: object, audience: str) -> bool:
-    """True when `aud`, one string or a list of strings (RFC 7519 section 4.1.3), holds `audience`."""
-    if isinstance(audiences, list):
-        return all(isinstance(one, str) for one in audiences) and audience in audiences
-    return isinstance(audiences, str) and audiences == audience
+def _names_one_of(claim: object, audiences: tuple[str, ...]) -> bool:
+    """Return whether `aud`, a string or a list of strings (RFC 7519 4.1.3), has one of `audiences`."""
+    if isinstance(claim, list):
+        return all(isinstance(one, str) for one in claim) and any(one in claim for one in audiences)
+    return isinstance(claim, str) and claim in audiences
 
 
 def _time(claims: Mapping[str, object], name: str) -> float | None:

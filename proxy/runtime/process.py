@@ -255,7 +255,7 @@ def make_issuers(settings: Settings) -> list[Issuer]:
     for given in settings.issuers:
         profile = Profile(
             given.issuer,
-            given.audience,
+            given.audiences,
             token_types=given.token_types,
             groups_claim=given.groups_claim,
             max_lifetime_s=given.max_lifetime_seconds,
@@ -268,7 +268,9 @@ def make_issuers(settings: Settings) -> list[Issuer]:
         issuers.append(Issuer(given.name, profile, source))
     local = settings.local_issuer
     if local is not None:
-        profile = Profile(local.issuer, local.audience, max_lifetime_s=local.max_lifetime_seconds)
+        profile = Profile(
+            local.issuer, (local.audience,), max_lifetime_s=local.max_lifetime_seconds
+        )
         issuers.append(Issuer("local", profile, KeyFile(local.jwks_file)))
     return issuers
 

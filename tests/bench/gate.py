@@ -80,7 +80,7 @@ def settings(
     path = directory / f"{name}.toml"
     path.write_text(
         f'[listen]\naddress = "127.0.0.1"\nport = {port}\nplain_http = {"false" if tls else "true"}\n{several}{certificate}'
-        f'[[issuers]]\nname = "bench"\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\njwks_file = "{credentials.jwks}"\n'
+        f'[[issuers]]\nname = "bench"\nissuer = "{ISSUER}"\naudiences = ["{AUDIENCE}"]\njwks_file = "{credentials.jwks}"\n'
         f'{tables}[policy]\ndirectory = "{policies(directory)}"\n[audit]\ndirectory = "{directory / "audit"}"\nname = "{name}"\n'
         f"segment_bytes = {segment_bytes}\n[metrics]\nport = {free_port() if processes == 1 else 0}\n{more}"
     )

@@ -146,7 +146,7 @@ def test_a_key_of_another_certificate_is_named(good: Path) -> None:
 def test_a_key_set_file_that_is_none_is_named(good: Path, content: str) -> None:
     """A gate with it would start, and identify nobody."""
     (good / "keys.json").write_text(content)
-    issuer = '[[issuers]]\nname = "idp"\nissuer = "https://idp.example"\naudience = "x"\njwks_file = "keys.json"\n'
+    issuer = '[[issuers]]\nname = "idp"\nissuer = "https://idp.example"\naudiences = ["x"]\njwks_file = "keys.json"\n'
     (good / "callgate.toml").write_text(SETTINGS + issuer)
     _, (problem,) = check(good)
     assert problem["place"] == "callgate.toml: issuers[0].jwks_file"
@@ -160,7 +160,7 @@ def test_online_asks_the_upstreams_too(good: Path) -> None:
     assert "cannot be reached" in problem["what"]
 
 
-IDP = '[[issuers]]\nname = "idp"\nissuer = "https://127.0.0.1:1"\naudience = "x"\n'
+IDP = '[[issuers]]\nname = "idp"\nissuer = "https://127.0.0.1:1"\naudiences = ["x"]\n'
 
 # What may not be open to others, the mode that opens it, and what mends it.
 OPEN = [

@@ -20,7 +20,7 @@ def run(*arguments: str) -> Result:
 
 async def subject_of(token: str, directory: Path) -> str:
     """Whom a gate that reads `directory` takes the token's bearer for."""
-    profile = Profile("https://callgate.local/issuer", "callgate")
+    profile = Profile("https://callgate.local/issuer", ("callgate",))
     verifier = Verifier(
         [Issuer("local", profile, KeyFile(directory / "jwks.json"))], lambda _i, _s, _c: ((), False)
     )

@@ -129,7 +129,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         [[issuers]]
         name = "okta"
         issuer = "http://acme.okta.com"
-        audience = "x"
+        audiences = ["x"]
         [[upstreams]]
         name = "luigi"
         protocol = "luigi"
@@ -206,15 +206,15 @@ def test_an_unknown_key_is_an_error_with_the_likely_meaning(tmp_path: Path) -> N
 def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path, old: str) -> None:
     """Settings of an earlier version say what to change, in the file and in the environment."""
     table, _, key = old.partition(".")
-    row = "[0]" if table == "upstreams" else ""
+    row = "[0]" if table in ("issuers", "upstreams") else ""
     new = RENAMED_KEYS[old]
-    text = LEAST + ("" if f"[{table}]" in LEAST else f"[{table}]\n")
+    text = LEAST + ("" if f"[{table}]" in LEAST else f"[[{table}]]\n" if row else f"[{table}]\n")
     text = re.sub(rf"(\[+{table}\]+\n)", rf"\1{key} = 1\n", text)
-    problem = only(tmp_path, text)
+    problem = problems(tmp_path, text)[0]
     assert problem.location == f"callgate.toml: {table}{row}.{key}"
     assert problem.message == f"is renamed to {table}{row}.{new}"
     variable = f"CALLGATE__{table}__{'0__' if row else ''}".upper()
-    problem = only(tmp_path, LEAST, {variable + key.upper(): "1"})
+    problem = problems(tmp_path, LEAST, {variable + key.upper(): "1"})[0]
     assert problem.location == f"environment: {variable}{key.upper()}"
     assert problem.message == f"is renamed to {variable}{new.upper()}"
 
@@ -449,13 +449,13 @@ class TestTables:
         """A principal is issuer and subject: two issuers with one name would be able to speak for
         each other's users.
         """
-        rows = f'[[issuers]]\nname = "a"\nissuer = "https://a.example"\naudience = "x"\n[[issuers]]\n{issuer}\naudience = "x"\n'
+        rows = f'[[issuers]]\nname = "a"\nissuer = "https://a.example"\naudiences = ["x"]\n[[issuers]]\n{issuer}\naudiences = ["x"]\n'
         assert only(tmp_path, LEAST + rows).location == f"callgate.toml: {place}"
 
     @pytest.mark.parametrize("name", ["Okta", "", "-a", "a_b", "a|b", "a" * 33, "a b", "ä", "a\\n"])
     def test_names_are_plain(self, tmp_path: Path, name: str) -> None:
         """Names stand in principals, policies and records, with | between the parts."""
-        rows = f'[[issuers]]\nname = "{name}"\nissuer = "https://a.example"\naudience = "x"\n'
+        rows = f'[[issuers]]\nname = "{name}"\nissuer = "https://a.example"\naudiences = ["x"]\n'
         assert only(tmp_path, LEAST + rows).location == "callgate.toml: issuers[0].name"
 
     def upstream(self, **keys: str) -> str:

@@ -33,7 +33,7 @@ IDP = """
 [[issuers]]
 name = "idp"
 issuer = "https://idp.example"
-audience = "callgate"
+audiences = ["callgate"]
 jwks_file = "idp/jwks.json"
 """
 

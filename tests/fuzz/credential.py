@@ -51,7 +51,7 @@ def _issuer() -> Issuer:
         source = KeyFile(path)
         source.poll()
     source.poll = lambda: None  # type: ignore[method-assign]  # the file is gone, the keys stay
-    return Issuer("idp", Profile(ISSUER, AUDIENCE, max_lifetime_s=LIFETIME_S), source)
+    return Issuer("idp", Profile(ISSUER, (AUDIENCE,), max_lifetime_s=LIFETIME_S), source)
 
 
 THE_ISSUER = _issuer()

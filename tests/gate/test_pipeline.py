@@ -109,7 +109,7 @@ class Bench:
         catalog = load_catalog(POLICIES / "catalogs" / "luigi.toml")
         supervisor = load_catalog(POLICIES / "catalogs" / "supervisor.toml")
         policy = load_policies(POLICIES, {"luigi": catalog, "processes": supervisor})
-        profile = Profile(self.issuer.issuer, self.issuer.audience)
+        profile = Profile(self.issuer.issuer, (self.issuer.audience,))
         self.verifier = Verifier(
             [Issuer("local", profile, KeyFile(self.issuer.key_set))], policy.roles.of
         )

@@ -394,7 +394,7 @@ async def test_groups_come_from_the_configured_claim(tmp_path: Path) -> None:
     """One string is one group, no claim is no group, and the claim's name is the profile's."""
     assert (await judge(tmp_path, ec(claims(groups="etl")))).groups == ("etl",)
     assert (await judge(tmp_path, ec(without(claims(), "groups")))).groups == ()
-    profile = Profile(ISSUER, AUDIENCE, groups_claim="https://acme.example/roles")
+    profile = Profile(ISSUER, (AUDIENCE,), groups_claim="https://acme.example/roles")
     assert (
         await judge(tmp_path, ec(claims(**{"https://acme.example/roles": ["x"]})), profile=profile)
     ).groups == ("x",)
@@ -404,8 +404,8 @@ async def test_configured_token_types(tmp_path: Path) -> None:
     """Only the configured types pass, and `absent` stands for a token without one, which no written
     type can claim.
     """
-    jwt_type = Profile(ISSUER, AUDIENCE, token_types=("JWT",))
-    no_type = Profile(ISSUER, AUDIENCE, token_types=("absent",))
+    jwt_type = Profile(ISSUER, (AUDIENCE,), token_types=("JWT",))
+    no_type = Profile(ISSUER, (AUDIENCE,), token_types=("absent",))
     bare = token(ec_private(), without(header(), "typ"), claims())
     assert (await judge(tmp_path, ec(claims(), typ="jwt"), profile=jwt_type)).subject == "alice"
     assert (await judge(tmp_path, bare, profile=no_type)).subject == "alice"
@@ -421,7 +421,7 @@ async def test_configured_token_types(tmp_path: Path) -> None:
 
 async def test_lifetime_limit(tmp_path: Path) -> None:
     """With a limit a token needs iat, and may not be valid for longer than it."""
-    profile = Profile(ISSUER, AUDIENCE, max_lifetime_s=3600)
+    profile = Profile(ISSUER, (AUDIENCE,), max_lifetime_s=3600)
     assert (await judge(tmp_path, ec(claims(iat=NOW)), profile=profile)).expires == NOW + 3600
     assert await refusal(tmp_path, ec(claims(iat=NOW - 1)), profile=profile) is BAD
     assert await refusal(tmp_path, ec(without(claims(), "iat")), profile=profile) is BAD
@@ -438,13 +438,39 @@ async def test_kid_may_be_absent_with_one_key(tmp_path: Path) -> None:
     assert await refusal(tmp_path, good(), keys=nameless) is Reason.UNKNOWN_KEY
 
 
-@pytest.mark.parametrize("missing", ["issuer", "audience", "token_types"])
+@pytest.mark.parametrize(
+    ("claim", "accepted"),
+    [
+        (AUDIENCE, True),
+        ("guid", True),
+        (["other", "guid"], True),
+        ([AUDIENCE, "guid"], True),
+        ("other", False),
+        (["other"], False),
+        ([], False),
+        (f"{AUDIENCE},guid", False),
+    ],
+)
+async def test_one_of_several_audiences_suffices(
+    tmp_path: Path, claim: object, accepted: bool
+) -> None:
+    """An identity provider may name the same application by a URI and by a GUID."""
+    profile = Profile(ISSUER, (AUDIENCE, "guid"))
+    text = ec(claims(aud=claim))
+    if accepted:
+        await judge(tmp_path, text, profile=profile)
+    else:
+        assert await refusal(tmp_path, text, profile=profile) is Reason.WRONG_AUDIENCE
+
+
+@pytest.mark.parametrize("missing", ["issuer", "audiences", "an audience", "token_types"])
 def test_an_empty_profile_is_refused(missing: str) -> None:
     """Nothing set never means anything goes (RFC 8725 section 3.9)."""
-    empty: dict[str, tuple[str, str, tuple[str, ...]]] = {
-        "issuer": ("", AUDIENCE, ("at+jwt",)),
-        "audience": (ISSUER, "", ("at+jwt",)),
-        "token_types": (ISSUER, AUDIENCE, ()),
+    empty: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+        "issuer": ("", (AUDIENCE,), ("at+jwt",)),
+        "audiences": (ISSUER, (), ("at+jwt",)),
+        "an audience": (ISSUER, (AUDIENCE, ""), ("at+jwt",)),
+        "token_types": (ISSUER, (AUDIENCE,), ()),
     }
     with pytest.raises(ValueError, match="needs an issuer"):
         Profile(*empty[missing])
@@ -453,7 +479,7 @@ def test_an_empty_profile_is_refused(missing: str) -> None:
 def test_claims_are_checked_against_their_own_issuer() -> None:
     """Given another issuer's profile by mistake, the claims are refused all the same."""
     with pytest.raises(Rejected) as refused:
-        check_claims(parse(good()), Profile("https://other.example", AUDIENCE), NOW)
+        check_claims(parse(good()), Profile("https://other.example", (AUDIENCE,)), NOW)
     assert refused.value.reason is Reason.UNKNOWN_ISSUER
 
 

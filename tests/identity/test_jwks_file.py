@@ -87,7 +87,7 @@ async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
 async def test_a_file_that_comes_later_is_found(tmp_path: Path) -> None:
     """Before there is a file the issuer is unavailable; as soon as there is one its keys serve."""
     path = tmp_path / "keys.json"
-    issuer = Issuer("idp", Profile(ISSUER, AUDIENCE), KeyFile(path))
+    issuer = Issuer("idp", Profile(ISSUER, (AUDIENCE,)), KeyFile(path))
     await issuer.source.start()
     with pytest.raises(Rejected) as refused:
         await issuer.key_or_look_again("a")

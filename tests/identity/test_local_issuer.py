@@ -21,7 +21,7 @@ from tests.support.tokens import NOW, bearer, viewer
 def gate(local: LocalIssuer) -> Verifier:
     """A verifier of `local`'s tokens, on the default settings."""
     return Verifier(
-        [Issuer("local", Profile(local.issuer, local.audience), KeyFile(local.key_set))], viewer
+        [Issuer("local", Profile(local.issuer, (local.audience,)), KeyFile(local.key_set))], viewer
     )
 
 

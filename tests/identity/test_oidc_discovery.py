@@ -63,7 +63,7 @@ def gate(provider: Provider, clock: Clock) -> tuple[DiscoveredKeys, Verifier]:
     clock.
     """
     source = DiscoveredKeys(ISSUER, provider.fetch, clock=clock)
-    return source, Verifier([Issuer("idp", Profile(ISSUER, AUDIENCE), source)], viewer)
+    return source, Verifier([Issuer("idp", Profile(ISSUER, (AUDIENCE,)), source)], viewer)
 
 
 async def refusal(call: Awaitable[object]) -> Rejected:

@@ -130,7 +130,7 @@ def gate(
 ) -> tuple[DiscoveredKeys, Verifier]:
     """A verifier of the provider's tokens, on the default settings, with the edge's own fetch."""
     source = DiscoveredKeys(provider.issuer, fetch_with(provider.ca), clock=clock)
-    return source, Verifier([Issuer("idp", Profile(provider.issuer, audience), source)], viewer)
+    return source, Verifier([Issuer("idp", Profile(provider.issuer, (audience,)), source)], viewer)
 
 
 async def reason(verifier: Verifier, text: str) -> Reason:
@@ -200,7 +200,7 @@ async def test_a_provider_that_was_never_reached(provider: Provider) -> None:
     """
     text = await provider.token()
     source = DiscoveredKeys(provider.issuer, fetch_with(), clock=Clock())
-    verifier = Verifier([Issuer("idp", Profile(provider.issuer, AUDIENCE), source)], viewer)
+    verifier = Verifier([Issuer("idp", Profile(provider.issuer, (AUDIENCE,)), source)], viewer)
     assert await reason(verifier, text) is Reason.ISSUER_UNAVAILABLE
     assert source.problem is not None and "certificate" in source.problem
     await provider.stop()

@@ -196,7 +196,9 @@ async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> No
         )
 
     def issuer(url: str, **more: object) -> Issuer:
-        return Issuer.model_construct(**{"name": "okta", "issuer": url, "audience": "x", **more})
+        return Issuer.model_construct(
+            **{"name": "okta", "issuer": url, "audiences": ("x",), **more}
+        )
 
     async with serving(configuration, certificates=tmp_path) as url:
         (wrong,) = await ask("callgate.toml", [issuer(url, ca_file=made.ca)], [])

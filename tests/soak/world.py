@@ -154,7 +154,7 @@ class World:
         provider = {
             "name": "idp",
             "issuer": self.provider.issuer,
-            "audience": AUDIENCE,
+            "audiences": [AUDIENCE],
             "ca_file": self.provider.ca,
         }
         parts = [

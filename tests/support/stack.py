@@ -43,6 +43,8 @@ def toml(value: object) -> str:
     """Write a value of the settings."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(one) for one in value) + "]"
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {toml(one)}" for key, one in value.items()) + " }"
     return (

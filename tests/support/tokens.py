@@ -186,7 +186,9 @@ def verifier(
 ) -> Verifier:
     """A verifier with one issuer, whose keys stand in the file at `path`."""
     path.write_bytes(all_keys() if keys is None else keys)
-    return Verifier([Issuer("idp", profile or Profile(ISSUER, AUDIENCE), KeyFile(path))], roles_of)
+    return Verifier(
+        [Issuer("idp", profile or Profile(ISSUER, (AUDIENCE,)), KeyFile(path))], roles_of
+    )
 
 
 def bearer(text: str) -> bytes:
