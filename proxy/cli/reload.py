@@ -45,8 +45,8 @@ def command(config: Path = CONFIG) -> None:
         after = read_status(path)
         if after is None:
             _fail("the gate ended meanwhile. See its log.")
-        if after.done > before.begun:
-            if after.refused:
+        if after.reloads_finished > before.reloads_started:
+            if after.last_exit_code:
                 typer.echo(
                     "callgate: refused: the new processes could not start, the old ones serve on. See the gate's log.",
                     err=True,

@@ -21,7 +21,7 @@ from proxy.errors import ConfigError, Rejected
 
 if TYPE_CHECKING:
     from proxy.config.loading import Settings
-    from proxy.runtime.supervisor import Place
+    from proxy.runtime.worker_process import WorkerSlot
 
 CONFIG = typer.Option(
     Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file."
@@ -65,12 +65,11 @@ def command(config: Path = CONFIG) -> None:
         raise typer.Exit(2) from error
     try:
         supervisor = Supervisor(
-            listen.address,
-            listen.port,
+            [(listen.address, listen.port)],
             listen.processes,
-            lambda place: _serve(config, place, settings),
+            lambda slot: _serve(config, slot, settings),
             status,
-            patience=settings.limits.drain_seconds + _CLOSING_SECONDS,
+            shutdown_timeout=settings.limits.drain_seconds + _CLOSING_SECONDS,
         )
     except OSError as error:
         typer.echo(
@@ -98,7 +97,7 @@ def _serve_imports() -> None:
     import proxy.runtime.process  # noqa: F401  (loaded for the processes)
 
 
-def _serve(config: Path, place: "Place", first: "Settings") -> int:
+def _serve(config: Path, slot: "WorkerSlot", first: "Settings") -> int:
     """One serving process, from its settings as they are now to its end; the exit code. `first` is
     what the supervisor began with.
     """
@@ -113,10 +112,10 @@ def _serve(config: Path, place: "Place", first: "Settings") -> int:
         settings = load_settings(config)
         refuse_open(settings)
         configure_logging(settings.log.level, settings.log.format)
-        if place.slot == 0:
+        if slot.slot == 0:
             _tell_what_waits(first, settings)
-        patience = settings.limits.drain_seconds + _CLOSING_SECONDS
-        uvloop.run(run(settings, ready=lambda: place.ready(patience), place=place))
+        shutdown_timeout = settings.limits.drain_seconds + _CLOSING_SECONDS
+        uvloop.run(run(settings, ready=lambda: slot.ready(shutdown_timeout), slot=slot))
     except ConfigError as error:
         print_problems(error.problems)
         return 2

@@ -45,7 +45,7 @@ from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import batch_key
 from proxy.runtime.file_descriptors import places_for_clients
 from proxy.runtime.metrics_endpoint import serve_metrics
-from proxy.runtime.supervisor import Place
+from proxy.runtime.worker_process import WorkerSlot
 from proxy.telemetry.event_log import EventLog
 from proxy.telemetry.metrics import Metrics
 
@@ -70,13 +70,12 @@ async def run(
     *,
     ready: Callable[[], None] | None = None,
     stop: asyncio.Event | None = None,
-    place: Place | None = None,
+    slot: WorkerSlot | None = None,
 ) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT arrives. `ready` is called once clients are
     accepted.
 
-    `place` is that of this process under a supervisor: SIGUSR1 then means that another process has
-    taken it. Raises `ConfigError` with every problem of policies and files, and `OSError` when an
+    `slot` is given under a supervisor: SIGUSR1 then means that a successor serves. Raises `ConfigError` with every problem of policies and files, and `OSError` when an
     address is taken.
     """
     stop = stop or asyncio.Event()
@@ -93,7 +92,7 @@ async def run(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if place is not None:
+    if slot is not None:
         loop.add_signal_handler(signal.SIGUSR1, hand_over)
     catalogs = load_catalogs(settings)
     policy = load_policies(
@@ -109,7 +108,7 @@ async def run(
     )
 
     meter = Metrics()
-    processes = settings.listen.processes if place is None else place.processes
+    processes = settings.listen.processes if slot is None else slot.processes
     lanes = lane_names(settings.audit.name, processes)
     journal = open_first_free(lanes, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
@@ -145,12 +144,12 @@ async def run(
             runner = await serve_metrics(
                 meter,
                 settings.metrics.address,
-                settings.metrics.port + (0 if place is None else place.slot),
+                settings.metrics.port + (0 if slot is None else slot.slot),
             )
         listener = Listener(
             bind(settings.listen.address, settings.listen.port)
-            if place is None
-            else place.listening,
+            if slot is None
+            else slot.listening[0],
             server,
             None if certificate is None else certificate.context,
             connections=places,
@@ -168,7 +167,7 @@ async def run(
             compiled=_COMPILED,
         )  # fmt: skip
         # While the process before this one drains, acts go through that, too.
-        loop.call_later(0.0 if place is None else place.overlap, cache)
+        loop.call_later(0.0 if slot is None else slot.predecessor_timeout, cache)
         if ready is not None:
             ready()
         ended = loop.run_in_executor(

@@ -34,9 +34,9 @@ class Status:
 
     pid: int
     generation: int = 0
-    begun: int = 0
-    done: int = 0
-    refused: int = 0
+    reloads_started: int = 0
+    reloads_finished: int = 0
+    last_exit_code: int = 0
 
 
 class StatusInUse(OSError):  # noqa: N818  (it says what is the case)
@@ -65,7 +65,7 @@ class StatusFile:
         """Say what is the case now. Raises `OSError`."""
         os.pwrite(self._fd, json.dumps(asdict(status)).ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let the file go, so that the next supervisor may begin. It stays, empty. May be called
         twice.
         """

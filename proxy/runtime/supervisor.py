@@ -1,364 +1,344 @@
-"""The small supervisor of `callgate serve`: it owns the listening sockets, starts the serving
-processes, and replaces them.
+"""The supervisor of `callgate serve`: starts the serving processes and replaces them.
 
-Each slot has a socket of its own on the shared port (SO_REUSEPORT), so the kernel spreads
+It owns the listening sockets. Each slot has sockets of its own on the shared ports (SO_REUSEPORT), so the kernel spreads
 connections over the processes. The sockets belong to the supervisor and outlive any process: while
-one is replaced, clients wait in the socket's queue instead of being refused.
+a process is replaced, clients wait in the socket's queue instead of being refused.
 
-* A process that dies is started again at once, or after a pause when it died young. One that cannot
-start any more (its
-  settings were broken meanwhile) is tried again every second; until then its socket is closed, so
-  that the kernel gives its clients to the other processes.
-* SIGHUP (`callgate reload`): new processes read settings, policies and certificates anew; when all
-of them are ready the
-  old ones hand over, that is, finish what they have. If one cannot start, the old ones stay, and
-  the reason is logged.
-* SIGTERM, SIGINT: the sockets close, the processes drain and end, then the supervisor.
-* A process that was told to end and does not is killed when its time is up.
+* A process that dies is started again at once, or after a pause when it died young. A process that
+  cannot start (its settings were broken meanwhile) is tried again every second. Until then its
+  sockets are closed, so that the kernel gives its clients to the other processes.
+* SIGHUP (`callgate reload`) starts a new generation, which reads settings, policies and
+  certificates anew. When all of it is ready, the old generation retires: it finishes the calls it
+  has. If one process cannot start, the old generation stays, and the reason is logged.
+* SIGTERM and SIGINT close the sockets; the processes drain and end, then the supervisor.
+* A process that does not end within its time is killed.
 
-The supervisor runs no event loop and no threads, so a fork from it is safe. It waits for nothing
-but signals and the pipes on which processes say that they serve, so no process that hangs while it
-starts keeps it from anything else.
+The supervisor runs no event loop and no threads, so a fork from it is safe. It blocks in one
+`select` over a wake-up socket for signals, a pidfd for each process and a readiness pipe for each
+process that is starting, until the next deadline. A process that hangs while it starts delays
+nothing else.
 """
 
 import contextlib
-import ctypes
 import os
-import select
+import selectors
 import signal
 import socket
-import sys
 import time
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import structlog
 
 from proxy.edge.server.listener import bind
 from proxy.runtime.status_file import Status, StatusFile
+from proxy.runtime.worker_process import ORDERS, RETIRE, WorkerProcess, WorkerSlot, fork_worker
 
-_YOUNG_SECONDS = 5.0
-_PAUSE_SECONDS = 1.0
-_READY_SECONDS = 60.0
-_LOOK_SECONDS = 0.02  # between two looks at the pipes, while a process is starting
-_REST_SECONDS = 0.5
-_ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-_WATCHED = {*_ORDERS, signal.SIGCHLD, signal.SIGALRM}
-HAND_OVER = signal.SIGUSR1
-"""Tells a process to finish what it has because another has taken its place: workers are not told
-to stop.
-"""
-
+# Seconds. A process that dies sooner after its start is started again only after the pause.
+CRASH_LOOP_SECONDS = 5.0
+RESTART_PAUSE_SECONDS = 1.0
+# Seconds in which a new process has to become ready before it is killed.
+READY_SECONDS = 60.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What a serving process is given: its number, its listening socket, and how to say that it
-    serves.
-
-    `processes` is how many there are, and `overlap` for how many seconds those may go on serving in
-    whose place they come. `ready` takes the seconds that the process may take to end once it is
-    told to.
-    """
-
-    slot: int
-    listening: socket.socket
-    processes: int
-    overlap: float
-    ready: Callable[[float], None]
-
-
-@dataclass(slots=True)
-class _Process:
-    """One serving process as the supervisor sees it. `pipe` is where it says that it serves, -1
-    once it has.
-
-    It may take `patience` seconds to end.
-    """
-
-    pid: int
-    slot: int
-    started: float
-    pipe: int
-    patience: float
-
-    @property
-    def serves(self) -> bool:
-        return self.pipe < 0
-
-
 class Supervisor:
-    """Runs `processes` serving processes. `serve` is called in each, returns its exit code, and
-    must not return early.
+    """Runs `processes` serving processes.
 
-    `status` tells `callgate reload` what is the case. A process that was told to end may take as
-    long as it said, and before it has said that, `patience` seconds.
+    `serve` is called in each of them and returns its exit code. `status` is how `callgate reload`
+    learns the state.
     """
 
     def __init__(
         self,
-        address: str,
-        port: int,
+        addresses: Sequence[tuple[str, int]],
         processes: int,
-        serve: Callable[[Place], int],
+        serve: Callable[[WorkerSlot], int],
         status: StatusFile,
         *,
-        patience: float = 30.0,
+        shutdown_timeout: float = 30.0,
     ) -> None:
-        """Bind the sockets. Raises `OSError` when the address is taken."""
+        """Bind the sockets of every slot to `addresses` (host and port).
+
+        `shutdown_timeout` is in seconds, and holds for a process that has not announced its own.
+        Raises `OSError` when an address is taken.
+        """
         self._serve = serve
-        self._address, self._port, self._reuse_port = address, port, processes > 1
-        self._sockets: list[socket.socket | None] = [self._bind() for _ in range(processes)]
+        self._addresses, self._reuse_port = tuple(addresses), processes > 1
+        self._sockets: list[tuple[socket.socket, ...]] = [self._bind() for _ in range(processes)]
         self._file = status
-        self._patience = patience
+        self._shutdown_timeout = shutdown_timeout
         self._status = Status(os.getpid())
-        self._current: dict[int, _Process] = {}  # by slot
-        self._next: dict[int, _Process] | None = None  # the generation that is starting
-        self._again = False  # a reload was asked for while another was under way
-        self._leaving: dict[int, float] = {}  # when each process that was told to end is killed
+        self._current: dict[int, WorkerProcess] = {}  # by slot
+        self._next: dict[int, WorkerProcess] | None = None  # the generation that is starting
+        self._reload_pending = False  # a reload was asked for while another was under way
+        self._terminating: dict[int, tuple[WorkerProcess, float]] = {}  # by pid, with its deadline
         self._restart_at: dict[int, float] = {}  # by slot
         self._stopping = False
         self._code = 0
+        self._selector = selectors.DefaultSelector()
+        self._wakeup, self._wakeup_end = _wakeup_sockets()
 
     def run(self) -> int:
-        """Supervise until told to stop; the exit code: 0, or that of a process that could not start
-        in the first place.
+        """Supervise until told to stop.
+
+        Returns:
+            0, or the exit code of a process that could not start in the first place.
+
         """
-        # ignored, as a parent may have left it, the kernel would reap unseen
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # is for serving processes, and may be sent to all of a group
-        signal.signal(HAND_OVER, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-        self._say()
+        self._heed_signals()
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._read_signals)
+        self._publish_status()
         self._begin_generation()
-        while not self._stopping or self._all() or self._leaving:
-            starting = any(not process.serves for process in self._all())
-            self._take(_next_signal(_LOOK_SECONDS if starting else _REST_SECONDS))
-            self._listen()
-            self._reap()
-            self._settle()
+        while not self._stopping or self._all() or self._terminating:
+            for key, _ in self._selector.select(self._seconds_to_next_deadline()):
+                # An earlier callback of this round may have closed the file of a later one.
+                if self._selector.get_map().get(key.fd) is key:
+                    key.data()
+            self._promote_generation()
             self._restart()
             self._kill_overdue()
         return self._code
 
-    def _bind(self, *, listen: bool = True) -> socket.socket:
-        return bind(self._address, self._port, reuse_port=self._reuse_port, listen=listen)
+    def _bind(self, *, listen: bool = True) -> tuple[socket.socket, ...]:
+        bound: list[socket.socket] = []
+        try:
+            for host, port in self._addresses:
+                bound.append(bind(host, port, reuse_port=self._reuse_port, listen=listen))
+        except OSError:
+            for each in bound:
+                each.close()
+            raise
+        return tuple(bound)
 
-    def _all(self) -> list[_Process]:
+    def _all(self) -> list[WorkerProcess]:
         return [*self._current.values(), *(self._next or {}).values()]
+
+    def _deadlines(self) -> Iterator[float]:
+        yield from self._restart_at.values()
+        yield from (deadline for _, deadline in self._terminating.values())
+        yield from (each.started + READY_SECONDS for each in self._all() if not each.serves)
+
+    def _seconds_to_next_deadline(self) -> float | None:
+        deadline = min(self._deadlines(), default=None)
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
     # -- signals
 
-    def _take(self, number: int) -> None:
+    def _heed_signals(self) -> None:
+        """Have signals wake the selector.
+
+        The handlers do nothing: Python writes the number of each signal to the wake-up socket.
+        """
+        # A parent may have left it ignored; the kernel would then reap children unseen.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # For serving processes; it may be sent to all of a process group.
+        signal.signal(RETIRE, signal.SIG_IGN)
+        signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
+        for number in ORDERS:
+            signal.signal(number, _do_nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ORDERS, signal.SIGCHLD})
+
+    def _read_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in self._wakeup.recv(4096):
+                self._handle_signal(number)
+
+    def _handle_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
         elif number != signal.SIGHUP:
             return
         elif self._next is not None:
-            self._again = True  # the one under way may have read what has changed since
+            self._reload_pending = True  # the one under way may have read what has changed since
         elif not self._stopping:
-            self._say(begun=self._status.begun + 1)
+            self._publish_status(reloads_started=self._status.reloads_started + 1)
             self._begin_generation()
 
     def _stop(self) -> None:
-        """Take no more clients; tell every process to end. A second time, tell them once more."""
+        """Accept no more clients and tell every process to end; a second time, tell them again."""
         for slot in range(len(self._sockets)):
             self._close(slot)
-        for pid in self._leaving:
-            _signal(pid, signal.SIGTERM)
+        for process, _ in self._terminating.values():
+            process.send_signal(signal.SIGTERM)
         for process in self._all():
-            self._dismiss(process, signal.SIGTERM)
+            self._terminate(process, signal.SIGTERM)
         self._current, self._next, self._restart_at = {}, None, {}
         if not self._stopping:
-            self._file.leave()
+            self._file.release()
         self._stopping = True
 
-    def _dismiss(self, process: _Process, number: signal.Signals) -> None:
-        """Tell a process to end. One that does not serve yet has nothing to finish and knows no
-        other signal.
-        """
+    def _terminate(self, process: WorkerProcess, number: signal.Signals) -> None:
+        """Tell a process to end by `number`; by SIGTERM if it does not serve yet."""
         if not process.serves:
-            os.close(process.pipe)
-            process.pipe, number = -1, signal.SIGTERM
-        self._leaving[process.pid] = time.monotonic() + process.patience
-        _signal(process.pid, number)
+            self._close_readiness(process)
+            number = signal.SIGTERM
+        deadline = time.monotonic() + process.shutdown_timeout
+        self._terminating[process.pid] = (process, deadline)
+        process.send_signal(number)
 
     # -- generations
 
     def _begin_generation(self) -> None:
-        """Start one process for each slot, beside those that serve."""
+        """Start one process for each slot; those of the present generation go on serving."""
         self._next = {}
         for slot in range(len(self._sockets)):
             process = self._start(slot)
             if process is None:
-                self._refuse(1)
+                self._abandon_generation(1)
                 return
             self._next[slot] = process
 
-    def _settle(self) -> None:
-        """Once all of the new generation serve, the old one hands over."""
+    def _promote_generation(self) -> None:
+        """Retire the old generation once all of the new one serve."""
         if self._next is None or not all(process.serves for process in self._next.values()):
             return
         old, self._current, self._next = self._current, self._next, None
         self._restart_at.clear()
         for process in old.values():
-            self._dismiss(process, HAND_OVER)
+            self._terminate(process, RETIRE)
         if old:
             _log.info("reloaded", generation=self._status.generation + 1)
-        self._finished(0)
+        self._finish_reload(0)
 
-    def _refuse(self, code: int) -> None:
-        """A process of the new generation could not start: let the others of it go, and everything
-        else be as it was.
-        """
+    def _abandon_generation(self, code: int) -> None:
+        """End the new generation, of which one process could not start, and keep the old one."""
         failed, self._next = self._next or {}, None
         for process in failed.values():
-            self._dismiss(process, HAND_OVER)  # some may have taken clients already
+            self._terminate(process, RETIRE)  # some may have accepted clients already
         if not self._status.generation:
             self._code = code
             self._stop()
             return
-        _log.error("reload refused: the old processes go on serving", code=code)
-        self._finished(code)
+        _log.error("reload failed: the previous processes are still serving", code=code)
+        self._finish_reload(code)
 
-    def _finished(self, refused: int) -> None:
-        generation = self._status.generation + (not refused)
-        self._say(generation=generation, done=self._status.begun, refused=refused)
-        if self._again:
-            self._again = False
-            self._say(begun=self._status.begun + 1)
+    def _finish_reload(self, exit_code: int) -> None:
+        self._publish_status(
+            generation=self._status.generation + (not exit_code),
+            reloads_finished=self._status.reloads_started,
+            last_exit_code=exit_code,
+        )
+        if self._reload_pending:
+            self._reload_pending = False
+            self._publish_status(reloads_started=self._status.reloads_started + 1)
             self._begin_generation()
 
-    def _say(self, **changed: int) -> None:
+    def _publish_status(self, **changed: int) -> None:
         now = self._status
         members = {
             "generation": now.generation,
-            "begun": now.begun,
-            "done": now.done,
-            "refused": now.refused,
+            "reloads_started": now.reloads_started,
+            "reloads_finished": now.reloads_finished,
+            "last_exit_code": now.last_exit_code,
             **changed,
         }
         self._status = Status(now.pid, **members)
         try:
             self._file.write(self._status)
         except OSError as error:  # serving goes on; a reload will wait in vain
-            _log.error("status not written", why=error.strerror)
+            _log.error("status file not written", error=error.strerror)
 
     # -- processes
 
-    def _start(self, slot: int) -> _Process | None:
-        """Fork a process for `slot`; None when its socket cannot be bound again or the system has
-        no process to give.
-        """
-        try:
-            # One that has to be bound again is that of a process which could not start: no clients
-            # before it can.
-            listening = self._sockets[slot] = self._sockets[slot] or self._bind(listen=False)
-            read, write = os.pipe()
-        except OSError as error:
-            _log.error("process could not start", slot=slot, why=error.strerror)
-            return None
-        _flush()
-        parent = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            os.close(read)
-            os.close(write)
-            _log.error("process could not start", slot=slot, why=error.strerror)
-            return None
-        if pid:
-            os.close(write)
-            return _Process(pid, slot, time.monotonic(), read, self._patience)
-        code = 1
-        try:
-            os.close(read)
-            _die_with(parent)
-            self._forget_all_but(slot)
-            # is for the supervisor, and may be sent to all of a group
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.signal(HAND_OVER, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-            overlap = (
-                0.0
-                if self._next is None
-                else max((process.patience for process in self._current.values()), default=0.0)
-            )
-            code = self._serve(
-                Place(slot, listening, len(self._sockets), overlap, partial(_say_ready, write))
-            )
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            _flush()
-            os._exit(code)
+    def _start(self, slot: int) -> WorkerProcess | None:
+        """Start a process for `slot`.
 
-    def _forget_all_but(self, slot: int) -> None:
+        Returns:
+            None when its sockets cannot be bound again, or the system gives no process.
+
+        """
+        timeouts: list[float] = []
+        if self._next is not None:
+            timeouts = [process.shutdown_timeout for process in self._current.values()]
+        try:
+            # Sockets that have to be bound again belong to a process that could not start: they
+            # accept no clients before it can.
+            listening = self._sockets[slot] = self._sockets[slot] or self._bind(listen=False)
+            process = fork_worker(
+                lambda ready: self._serve(
+                    WorkerSlot(
+                        slot, listening, len(self._sockets), max(timeouts, default=0.0), ready
+                    )
+                ),
+                slot,
+                prepare=lambda: self._close_inherited(slot),
+                shutdown_timeout=self._shutdown_timeout,
+            )
+        except OSError as error:
+            _log.error("process could not start", slot=slot, error=error.strerror)
+            return None
+        ended, ready = partial(self._reap, process), partial(self._poll_readiness, process)
+        self._selector.register(process.pidfd, selectors.EVENT_READ, ended)
+        self._selector.register(process.readiness, selectors.EVENT_READ, ready)
+        return process
+
+    def _close_inherited(self, slot: int) -> None:
         """In a new process: close what is the supervisor's or another process's."""
         self._file.close()
+        self._wakeup.close()
+        self._wakeup_end.close()
+        self._selector.close()
         for number in range(len(self._sockets)):
             if number != slot:
                 self._close(number)
-        for process in self._all():
+        processes = [*self._all(), *(process for process, _ in self._terminating.values())]
+        for process in processes:
+            os.close(process.pidfd)
             if not process.serves:
-                os.close(process.pipe)
+                os.close(process.readiness)
 
     def _close(self, slot: int) -> None:
-        listening, self._sockets[slot] = self._sockets[slot], None
-        if listening is not None:
-            listening.close()
+        listening, self._sockets[slot] = self._sockets[slot], ()
+        for each in listening:
+            each.close()
 
-    def _listen(self) -> None:
-        """Hear which of the starting processes serve; kill those that have had their time."""
+    def _close_readiness(self, process: WorkerProcess) -> None:
+        if process.readiness in self._selector.get_map():
+            self._selector.unregister(process.readiness)
+        os.close(process.readiness)
+        process.readiness = -1
+
+    def _poll_readiness(self, process: WorkerProcess) -> None:
+        """Read that a starting process serves; an empty read means that it is about to end."""
+        announced = os.read(process.readiness, 64)
+        if announced:
+            process.shutdown_timeout = float(announced)
+            self._close_readiness(process)
+        else:
+            # It has closed its end: its pidfd will say how it ended, or READY_SECONDS will pass.
+            self._selector.unregister(process.readiness)
+
+    def _reap(self, process: WorkerProcess) -> None:
+        self._selector.unregister(process.pidfd)
+        _, status = os.waitpid(process.pid, 0)
+        os.close(process.pidfd)
+        served = process.serves
+        if not served:
+            self._close_readiness(process)
+        if self._terminating.pop(process.pid, None) is None:
+            self._died(process, os.waitstatus_to_exitcode(status), served=served)
+
+    def _died(self, process: WorkerProcess, code: int, *, served: bool) -> None:
+        if self._next is not None and self._next.get(process.slot) is process:
+            del self._next[process.slot]
+            self._abandon_generation(code or 1)
+            return
+        del self._current[process.slot]
+        if not served:
+            self._not_restarted(process.slot, code)
+            return
         now = time.monotonic()
-        starting = [process for process in self._all() if not process.serves]
-        readable, _, _ = select.select([process.pipe for process in starting], [], [], 0)
-        for process in starting:
-            if process.pipe in readable and (said := os.read(process.pipe, 64)):
-                os.close(process.pipe)
-                process.pipe, process.patience = -1, float(said)
-            elif now > process.started + _READY_SECONDS:
-                _signal(process.pid, signal.SIGKILL)
-
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if self._leaving.pop(pid, None) is None:
-                self._died(pid, os.waitstatus_to_exitcode(status))
-
-    def _died(self, pid: int, code: int) -> None:
-        for process in (self._next or {}).values():
-            if process.pid == pid:
-                assert self._next is not None
-                del self._next[process.slot]
-                if not process.serves:
-                    os.close(process.pipe)
-                self._refuse(code or 1)
-                return
-        for process in [process for process in self._current.values() if process.pid == pid]:
-            del self._current[process.slot]
-            now = time.monotonic()
-            if process.serves:
-                young = now - process.started < _YOUNG_SECONDS
-                self._restart_at[process.slot] = now + (_PAUSE_SECONDS if young else 0.0)
-                _log.error("process died, starting another", slot=process.slot, code=code)
-            else:
-                os.close(process.pipe)
-                self._not_restarted(process.slot, code)
+        young = now - process.started < CRASH_LOOP_SECONDS
+        self._restart_at[process.slot] = now + (RESTART_PAUSE_SECONDS if young else 0.0)
+        _log.error("process died, starting another", slot=process.slot, code=code)
 
     def _not_restarted(self, slot: int, code: int) -> None:
-        # else nobody would serve its clients any sooner, or the next one has it
+        # With no other process its clients would not be served any sooner; a process of the next
+        # generation may have the sockets already.
         if self._current and slot not in (self._next or {}):
             self._close(slot)
-        self._restart_at[slot] = time.monotonic() + _PAUSE_SECONDS
+        self._restart_at[slot] = time.monotonic() + RESTART_PAUSE_SECONDS
         _log.error("process could not start", slot=slot, code=code)
 
     def _restart(self) -> None:
@@ -373,55 +353,23 @@ class Supervisor:
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for pid in [pid for pid, at in self._leaving.items() if at <= now]:
-            _log.error("process did not end in time, killing it", pid=pid)
-            self._leaving[pid] = now + self._patience
-            _signal(pid, signal.SIGKILL)
+        for process in self._all():
+            if not process.serves and process.started + READY_SECONDS <= now:
+                process.started = now  # the next deadline, should it not die of this
+                process.send_signal(signal.SIGKILL)
+        for process, deadline in list(self._terminating.values()):
+            if deadline <= now:
+                _log.error("process did not end in time, killing it", pid=process.pid)
+                self._terminating[process.pid] = (process, now + self._shutdown_timeout)
+                process.send_signal(signal.SIGKILL)
 
 
-def _next_signal(seconds: float) -> int:
-    """Wait for one of the `_WATCHED` signals, which are blocked; SIGALRM when `seconds` have
-    passed.
-
-    Not by `signal.sigtimedwait`: when the process is stopped for longer than its time (SIGSTOP, a
-    debugger, a container that is paused), CPython's returns memory that nobody has written to,
-    which may read as any signal (seen from 3.6 to 3.13).
-    """
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    # Orders first: the kernel gives the lowest number, and in every turn that takes long that would
-    # be the alarm, not SIGTERM.
-    waiting = signal.sigpending() & _ORDERS
-    if not waiting:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-    return signal.sigwaitinfo(waiting or _WATCHED).si_signo
+def _do_nothing(_number: int, _frame: object) -> None:
+    """Let Python write the signal's number to the wake-up socket."""
 
 
-def _say_ready(pipe: int, patience: float) -> None:
-    # it was told to end meanwhile, and will hear that next
-    with contextlib.suppress(BrokenPipeError):
-        os.write(pipe, str(patience).encode())
-    os.close(pipe)
-
-
-def _flush() -> None:
-    """Write out what is buffered, if that is possible: a process that parts from this one would
-    write it once more.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it ended in the same moment; it will be reaped
-        os.kill(pid, number)
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when the supervisor is killed (Linux): nobody would
-    supervise it any more.
-    """
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+def _wakeup_sockets() -> tuple[socket.socket, socket.socket]:
+    reading, writing = socket.socketpair()
+    reading.setblocking(False)
+    writing.setblocking(False)
+    return reading, writing

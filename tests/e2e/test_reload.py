@@ -613,13 +613,13 @@ def test_a_refused_reload_leaves_the_old_generation_serving(
         assert done.returncode == 1
         assert "refused" in done.stderr
         assert ("no_such" if broken == "policy" else "chmod go-w") in gate.process.text()
-        assert "reload refused" in gate.process.text()
+        assert "reload failed" in gate.process.text()
     else:
         assert callgate("reload", "--config", str(gate.settings)).returncode == 2, (
             "the command cannot read them either"
         )
         gate.process._process.send_signal(signal.SIGHUP)
-        until(lambda: "reload refused" in gate.process.text(), "the gate refused by itself")
+        until(lambda: "reload failed" in gate.process.text(), "the gate refused by itself")
     assert (
         gate.ask(
             "/recorder/api/add_task",

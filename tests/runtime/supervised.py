@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from proxy.runtime.status_file import StatusFile
-from proxy.runtime.supervisor import HAND_OVER, Place, Supervisor
+from proxy.runtime.supervisor import Supervisor
+from proxy.runtime.worker_process import RETIRE, WorkerSlot
 from proxy.telemetry.logging import configure_logging
 
 
@@ -24,33 +25,37 @@ def main(directory: Path, port: int, processes: int, patience: float) -> int:
     """Supervise; the exit code."""
     configure_logging("info", "json")
 
-    def serve(place: Place) -> int:
+    def serve(slot: WorkerSlot) -> int:
         settings = (directory / "settings").read_text()
         if settings.startswith("broken"):
             return 7
         while (directory / "hang").exists():
             time.sleep(0.01)
         told: list[str] = []
-        for number in (signal.SIGTERM, signal.SIGINT, HAND_OVER):
+        for number in (signal.SIGTERM, signal.SIGINT, RETIRE):
             signal.signal(number, lambda number, _: told.append(signal.Signals(number).name))
-        place.listening.listen()
-        place.ready(
+        slot.listening[0].listen()
+        slot.ready(
             float(settings.partition("=")[2]) if settings.startswith("patience=") else patience
         )
         while not told or (directory / "stubborn").exists():
-            if select.select([place.listening], [], [], 0.02)[0]:
+            if select.select([slot.listening[0]], [], [], 0.02)[0]:
                 try:
-                    client, _ = place.listening.accept()
+                    client, _ = slot.listening[0].accept()
                 except BlockingIOError:
                     continue
-                client.sendall(f"{place.slot} {os.getpid()} {settings}".encode())
+                client.sendall(f"{slot.slot} {os.getpid()} {settings}".encode())
                 client.close()
         with (directory / "ended").open("a") as ended:
             ended.write(f"{os.getpid()} {told[0]}\n")
         return 0
 
     return Supervisor(
-        "127.0.0.1", port, processes, serve, StatusFile(directory / "status"), patience=patience
+        [("127.0.0.1", port)],
+        processes,
+        serve,
+        StatusFile(directory / "status"),
+        shutdown_timeout=patience,
     ).run()
 
 

@@ -19,7 +19,7 @@ def test_what_is_written_is_read_while_the_file_is_held(tmp_path: Path) -> None:
         file.write(status)
         assert read_status(path) == status
     assert path.stat().st_mode & 0o777 == 0o600
-    file.leave()
+    file.release()
 
 
 def test_no_gate_no_status(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_no_gate_no_status(tmp_path: Path) -> None:
     assert read_status(path) is None
     file = StatusFile(path)
     file.write(Status(1))
-    file.leave()
-    file.leave()
+    file.release()
+    file.release()
     assert read_status(path) is None
 
 
@@ -49,7 +49,7 @@ def test_what_a_killed_gate_wrote_is_not_said_by_the_next(tmp_path: Path) -> Non
     killed.close()  # as the kernel does for a process that is killed
     file = StatusFile(path)
     assert read_status(path) is None
-    file.leave()
+    file.release()
 
 
 def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
     first = StatusFile(tmp_path / "status")
     with pytest.raises(StatusInUse):
         StatusFile(tmp_path / "status")
-    first.leave()
-    StatusFile(tmp_path / "status").leave()
+    first.release()
+    StatusFile(tmp_path / "status").release()
 
 
 def test_readers_keep_nobody_from_beginning(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_readers_keep_nobody_from_beginning(tmp_path: Path) -> None:
             assert reader.stdout is not None
             reader.stdout.readline()
             for _ in range(1000):
-                StatusFile(path).leave()
+                StatusFile(path).release()
             assert reader.poll() is None
         finally:
             reader.kill()

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 
 from proxy.runtime.status_file import Status, StatusFile, read_status
-from proxy.runtime.supervisor import HAND_OVER
+from proxy.runtime.worker_process import RETIRE
 from tests.support.paths import ROOT
 
 WAIT = 20.0  # seconds after which a wait has failed; none is meant to come near it
@@ -179,20 +179,6 @@ def test_what_its_parent_ignores_is_heeded_all_the_same(supervised: Start) -> No
     assert gate.stop() == 0
 
 
-def test_an_order_is_taken_before_an_alarm() -> None:
-    """However long a turn takes: the kernel gives SIGALRM before SIGTERM when both wait."""
-    program = (
-        "import os, signal\n"
-        "from proxy.runtime import supervisor as processes\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, processes._WATCHED)\n"
-        "for number in (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM): os.kill(os.getpid(), number)\n"
-        "taken = [processes._next_signal(60) for _ in range(3)]\n"
-        "assert taken == [signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD], taken\n"
-        "assert processes._next_signal(0.01) == signal.SIGALRM\n"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=WAIT)
-
-
 def test_a_supervisor_that_was_stopped_goes_on(supervised: Start) -> None:
     """SIGSTOP and SIGCONT (a debugger, a container that is paused) are no order to end or to
     reload, however long they are apart.
@@ -207,7 +193,7 @@ def test_a_supervisor_that_was_stopped_goes_on(supervised: Start) -> None:
     assert gate.pids(1) == {0: first}
     os.kill(first, signal.SIGKILL)
     until(lambda: gate.pids(1) != {0: first}, "it supervises on")
-    assert (status := gate.status()) and (status.generation, status.begun) == (1, 0)
+    assert (status := gate.status()) and (status.generation, status.reloads_started) == (1, 0)
 
 
 def test_a_process_that_dies_is_replaced(supervised: Start) -> None:
@@ -248,7 +234,9 @@ def test_a_reload_replaces_every_process_and_refuses_no_client(supervised: Start
     )
     assert {name for pid, name in gate.ended().items() if pid in old} == {"SIGUSR1"}
     assert not old & set(gate.pids(2).values())
-    assert gate.status() == Status(gate.process.pid, generation=2, begun=1, done=1)
+    assert gate.status() == Status(
+        gate.process.pid, generation=2, reloads_started=1, reloads_finished=1
+    )
 
 
 def test_a_refused_reload_changes_nothing(supervised: Start) -> None:
@@ -260,9 +248,12 @@ def test_a_refused_reload_changes_nothing(supervised: Start) -> None:
     (gate.directory / "settings").write_text("broken")
     gate.process.send_signal(signal.SIGHUP)
     status = until(
-        lambda: (found := gate.status()) and found.done == 1 and found, "the reload was refused"
+        lambda: (found := gate.status()) and found.reloads_finished == 1 and found,
+        "the reload was refused",
     )
-    assert status == Status(gate.process.pid, generation=1, begun=1, done=1, refused=7)
+    assert status == Status(
+        gate.process.pid, generation=1, reloads_started=1, reloads_finished=1, last_exit_code=7
+    )
     assert gate.pids(2) == old
     (gate.directory / "settings").write_text("three")
     gate.process.send_signal(signal.SIGHUP)
@@ -278,14 +269,19 @@ def test_a_reload_asked_for_during_a_reload_is_done_after_it(supervised: Start) 
     gate = supervised(1)
     (gate.directory / "hang").touch()
     gate.process.send_signal(signal.SIGHUP)
-    until(lambda: (status := gate.status()) and status.begun == 1, "the first reload has begun")
+    until(
+        lambda: (status := gate.status()) and status.reloads_started == 1,
+        "the first reload has begun",
+    )
     gate.process.send_signal(signal.SIGHUP)
     assert gate.ask()[2] == "one"  # the supervisor took no notice yet, and the old process serves
     (gate.directory / "settings").write_text("two")
     (gate.directory / "hang").unlink()
     gate.serves(3)
     until(lambda: gate.ask()[2] == "two", "what was changed is in force")
-    assert gate.status() == Status(gate.process.pid, generation=3, begun=2, done=2)
+    assert gate.status() == Status(
+        gate.process.pid, generation=3, reloads_started=2, reloads_finished=2
+    )
 
 
 def test_a_process_that_dies_during_a_reload_leaves_none_too_many(supervised: Start) -> None:
@@ -357,10 +353,10 @@ def test_signals_that_are_meant_for_others_end_nobody(supervised: Start) -> None
     gate = supervised(1)
     [pid] = gate.pids(1).values()
     os.kill(pid, signal.SIGHUP)
-    os.kill(gate.process.pid, HAND_OVER)
+    os.kill(gate.process.pid, RETIRE)
     gate.process.send_signal(signal.SIGHUP)
     gate.serves(2)
-    until(lambda: gate.ended() == {pid: HAND_OVER.name}, "it has ended in order")
+    until(lambda: gate.ended() == {pid: RETIRE.name}, "it has ended in order")
     assert "died" not in gate.log.read_text()
 
 
@@ -382,7 +378,7 @@ def test_it_ends_while_a_process_hangs_at_its_start(supervised: Start) -> None:
     gate = supervised(1)
     (gate.directory / "hang").touch()
     gate.process.send_signal(signal.SIGHUP)
-    until(lambda: (status := gate.status()) and status.begun == 1, "the reload has begun")
+    until(lambda: (status := gate.status()) and status.reloads_started == 1, "the reload has begun")
     assert gate.stop() == 0
     assert gate.status() is None
 
@@ -433,7 +429,7 @@ def test_kill_9_of_the_supervisor_leaves_no_process(supervised: Start) -> None:
     gate.process.wait(WAIT)
     assert gate.status() is None
     until(lambda: not any(map(runs, pids)), "no process is left")
-    StatusFile(gate.directory / "status").leave()
+    StatusFile(gate.directory / "status").release()
 
 
 def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(

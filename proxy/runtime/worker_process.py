@@ -1,0 +1,158 @@
+"""One serving process as its supervisor sees it, and the fork that starts it.
+
+The caller of `fork_worker` must run no threads and no event loop: the child goes on with a copy of
+the caller's memory in one thread.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that the supervisor obeys."""
+
+RETIRE = signal.SIGUSR1
+"""Tells a process to finish what it has because a successor serves: workers are not sent away."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSlot:
+    """What a serving process is given.
+
+    `listening` holds one socket for each listener, in the order of the settings. `processes` is the
+    number of slots. The predecessor may go on serving for `predecessor_timeout` seconds. `ready`
+    takes the seconds that the process may need to end.
+    """
+
+    slot: int
+    listening: tuple[socket.socket, ...]
+    processes: int
+    predecessor_timeout: float
+    ready: Callable[[float], None]
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One serving process as the supervisor sees it.
+
+    `pidfd` becomes readable when it ends. `readiness` is the pipe on which it announces that it
+    serves, and -1 afterwards. It may take `shutdown_timeout` seconds to end.
+    """
+
+    pid: int
+    pidfd: int
+    slot: int
+    started: float
+    readiness: int
+    shutdown_timeout: float
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has announced that it serves."""
+        return self.readiness < 0
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal; a process that has just ended gets none."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+
+# SIGHUP is for the supervisor, and may be sent to all of a process group.
+_CHILD_HANDLERS = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_IGN,
+    RETIRE: signal.SIG_DFL,
+}
+
+
+def fork_worker(
+    serve: Callable[[Callable[[float], None]], int],
+    slot: int,
+    *,
+    prepare: Callable[[], None],
+    shutdown_timeout: float,
+) -> WorkerProcess:
+    """Fork a process that calls `prepare`, then `serve`, and leaves with the exit code of that.
+
+    `serve` gets the function that announces that the process serves (see `WorkerSlot.ready`).
+
+    Raises:
+        OSError: the system gives no process, pipe or pidfd.
+
+    """
+    read, write = os.pipe()
+    _flush()
+    parent = os.getpid()
+    # Until the child has handlers of its own, a signal to it would be written to the wake-up file
+    # descriptor, which is the supervisor's: signals wait meanwhile.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(read)
+        os.close(write)
+        raise
+    if pid == 0:
+        os.close(read)
+        _run(parent, prepare, partial(serve, partial(_announce_ready, write)))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    os.close(write)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        os.close(read)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    return WorkerProcess(pid, pidfd, slot, time.monotonic(), read, shutdown_timeout)
+
+
+def _run(parent: int, prepare: Callable[[], None], serve: Callable[[], int]) -> NoReturn:
+    """Serve in the forked process, and leave it."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number, handler in _CHILD_HANDLERS.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+        _die_with(parent)
+        prepare()
+        code = serve()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(code)
+
+
+def _announce_ready(pipe: int, shutdown_timeout: float) -> None:
+    # The supervisor has closed its end when it is about to terminate this process.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(pipe, str(shutdown_timeout).encode())
+    os.close(pipe)
+
+
+def _flush() -> None:
+    """Write out what is buffered, if possible: a forked process would write it once more."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when the supervisor is killed (Linux, prctl(2))."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
