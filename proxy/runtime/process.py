@@ -30,9 +30,9 @@ from proxy.edge.health import Probes
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.edge.tls import ReloadingCertificate, upstream_context
-from proxy.edge.upstream.coalescing import SharedLeg
+from proxy.edge.upstream.coalescing import CoalescingUpstream
 from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
-from proxy.edge.upstream.stream_limit import BoundedStreams
+from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.errors import ConfigError, Problem
 from proxy.gate.pipeline import Gate
 from proxy.gate.routing import Route, make_route
@@ -80,14 +80,14 @@ async def run(
     """
     stop = stop or asyncio.Event()
     handing_over = False
-    shared: list[SharedLeg] = []
+    shared: list[CoalescingUpstream] = []
     loop = asyncio.get_running_loop()
 
     def hand_over() -> None:
         nonlocal handing_over
         handing_over = True
         for leg in shared:
-            leg.keep_for(0.0)  # what acts through the other process empties no cache here
+            leg.set_cache_ttl(0.0)  # what acts through the other process empties no cache here
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,7 +113,7 @@ async def run(
     journal = open_first_free(lanes, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [ConnectionPool(make_target(upstream)) for upstream in settings.upstreams]
-    shared += [SharedLeg(leg, now=leg.now, seconds=0.0) for leg in legs]
+    shared += [CoalescingUpstream(leg, now=leg.now, seconds=0.0) for leg in legs]
 
     def cache() -> None:
         """Let views be given again for a moment, where no act can go past that cache."""
@@ -124,7 +124,7 @@ async def run(
                 and same[upstream.url, upstream.upstream_path] == 1
                 and not handing_over
             ):
-                leg.keep_for(_CACHE_SECONDS)
+                leg.set_cache_ttl(_CACHE_SECONDS)
 
     runner = None
     gate: Gate | None = None
@@ -303,7 +303,7 @@ def make_target(upstream: Upstream) -> UpstreamAddress:
 
 
 def _route(
-    settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], shared: SharedLeg
+    settings: Settings, upstream: Upstream, catalogs: dict[str, Catalog], shared: CoalescingUpstream
 ) -> Route:
     limits = settings.limits
     streams = upstream.max_connections // _STREAMED
@@ -311,7 +311,7 @@ def _route(
         upstream.name,
         upstream.path_prefix,
         catalogs[upstream.name],
-        BoundedStreams(shared, max(1, streams), streams),
+        StreamLimit(shared, max(1, streams), streams),
         path=upstream.upstream_path,
         batch_calls=limits.max_batch_calls,
         body_bytes=limits.body_bytes,

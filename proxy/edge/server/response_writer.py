@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from functools import lru_cache
 from http import HTTPStatus
 
-from proxy.edge.upstream.uncompiled import then_closed
+from proxy.edge.upstream.uncompiled import closing
 from proxy.errors import Rejected
 from proxy.model import Response, Stream
 
@@ -112,7 +112,7 @@ class ReplyWriter:
     async def _send_stream(
         self, reply: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
     ) -> bool:
-        return await then_closed(
+        return await closing(
             self._stream(reply, stream, date, head_only=head_only, close=close), stream
         )
 

@@ -18,13 +18,13 @@ class Source(Protocol):
         """Close the connection."""
 
 
-class Body:
+class ResponseBody:
     """Bound to its exchange: once that is over, the connection serves others."""
 
     def __init__(self, source: Source) -> None:
         self._source: Source | None = source
 
-    def __aiter__(self) -> "Body":
+    def __aiter__(self) -> "ResponseBody":
         return self
 
     async def __anext__(self) -> bytes:

@@ -2,7 +2,7 @@
 told so at once.
 
 closed      connections are tried. `FAILURES` failures in a row open the circuit. open
-nothing is tried for a pause, which doubles with every failed probe from `FIRST` to `LONGEST`
+nothing is tried for a pause, which doubles with every failed probe from `INITIAL_PAUSE` to `MAX_PAUSE`
 seconds. half open   the pause is over: one connection is tried, the probe. It closes the circuit,
 or opens it again.
 
@@ -14,17 +14,19 @@ from proxy.errors import Unavailable
 from proxy.model import Reason
 
 FAILURES = 5  # connections that fail in a row before the upstream counts as down
-FIRST = 0.5  # seconds; a scheduler that restarts is back within a few
-LONGEST = 10.0  # seconds; a worker's ping must not miss a scheduler that is back for half a minute
+INITIAL_PAUSE = 0.5  # seconds; a scheduler that restarts is back within a few
+MAX_PAUSE = (
+    10.0  # seconds; a worker's ping must not miss a scheduler that is back for half a minute
+)
 
 
-class Breaker:
+class CircuitBreaker:
     """The state for one upstream. Times are in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         """Begin closed."""
         self._failures = 0
-        self._pause = FIRST
+        self._pause = INITIAL_PAUSE
         self._until = 0.0
         self._probing = False
 
@@ -49,7 +51,7 @@ class Breaker:
     def succeeded(self) -> None:
         """A connection was made."""
         self._failures = 0
-        self._pause = FIRST
+        self._pause = INITIAL_PAUSE
         self._probing = False
 
     def failed(self, now: float) -> None:
@@ -58,7 +60,7 @@ class Breaker:
         if self._failures == FAILURES:
             self._until = now + self._pause
         elif self._probing:
-            self._pause = min(2 * self._pause, LONGEST)
+            self._pause = min(2 * self._pause, MAX_PAUSE)
             self._until = now + self._pause
         self._probing = False
 

@@ -26,8 +26,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
-from proxy.edge.upstream.fair_semaphore import Places, Turn
-from proxy.edge.upstream.uncompiled import give_up, landing
+from proxy.edge.upstream.fair_semaphore import FairSemaphore, Waiter
+from proxy.edge.upstream.uncompiled import await_shared_answer, discard
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
@@ -49,7 +49,7 @@ class Upstream(Protocol):
         """Send the call; the upstream's answer. Raises `Unavailable`."""
 
 
-class _Flight:
+class Flight:
     """One upstream call and those who wait for its answer. `turn` is its own, `epoch` the count of
     acts when it was sent.
     """
@@ -57,7 +57,7 @@ class _Flight:
     __slots__ = ("callers", "epoch", "task", "turn")
     task: "asyncio.Task[None]"
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Waiter) -> None:
         self.turn = turn
         self.epoch = _NOT_SENT
         self.callers: list[asyncio.Future[UpstreamResponse | None]] = []
@@ -82,23 +82,23 @@ class _Flight:
         self.callers.clear()  # or the error would hold the flight's frame, and that the error
 
 
-class SharedLeg:
+class CoalescingUpstream:
     """A leg whose views are shared. `now` is a monotonic clock in seconds."""
 
     def __init__(
         self, leg: Upstream, *, now: Callable[[], float], views: int = 2, seconds: float = 1.0
     ) -> None:
         self._leg = leg
-        self._places = Places(
-            views, each=views, room=_WAITING, patience=_PATIENCE, refusal=_too_many
+        self._places = FairSemaphore(
+            views, each=views, room=_WAITING, patience=_PATIENCE, refusal=_overloaded
         )
         self._seconds = seconds
         self._now = now
         self._epoch = 0  # grows whenever a call that acts is sent or answered
-        self._flights: dict[_Key, list[_Flight]] = {}
+        self._flights: dict[_Key, list[Flight]] = {}
         self._cache: dict[_Key, tuple[float, UpstreamResponse]] = {}
         self._cached_bytes = 0
-        self.shared = 0  # views answered without a call of their own
+        self.hits = 0  # views answered without a call of their own
 
     def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises
@@ -126,7 +126,7 @@ class SharedLeg:
         key = (outbound.http_method, outbound.path, outbound.body, outbound.accept_gzip)
         cached = self._cache.get(key)
         if cached is not None and self._now() < cached[0]:
-            self.shared += 1
+            self.hits += 1
             return cached[1]
         flight = self._join(key)
         joined = flight is not None
@@ -137,33 +137,33 @@ class SharedLeg:
         landed: asyncio.Future[UpstreamResponse | None] = asyncio.get_running_loop().create_future()
         flight.callers.append(landed)
         try:
-            answer = await landing(landed)
+            answer = await await_shared_answer(landed)
         finally:
             del landed  # as in `_Flight.fail`
         if answer is None:
             # the stream is another caller's
             return await self._send(
-                _Flight(self._places.ask(outbound.fairness_key)), receipt, outbound
+                Flight(self._places.ask(outbound.fairness_key)), receipt, outbound
             )
-        self.shared += joined
+        self.hits += joined
         return answer
 
-    def _join(self, key: _Key) -> _Flight | None:
+    def _join(self, key: _Key) -> Flight | None:
         """A flight that will not be, or was not, sent before the last call that acted."""
         for flight in self._flights.get(key, ()):
             if flight.epoch in (_NOT_SENT, self._epoch):
                 return flight
         return None
 
-    def _start(self, key: _Key, receipt: Receipt, outbound: UpstreamRequest) -> _Flight:
-        flight = _Flight(self._places.ask(outbound.fairness_key))
+    def _start(self, key: _Key, receipt: Receipt, outbound: UpstreamRequest) -> Flight:
+        flight = Flight(self._places.ask(outbound.fairness_key))
         # whoever leaves, it goes on
         flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))
         self._flights.setdefault(key, []).append(flight)
         return flight
 
     async def _fly(
-        self, key: _Key, flight: _Flight, receipt: Receipt, asked: UpstreamRequest
+        self, key: _Key, flight: Flight, receipt: Receipt, asked: UpstreamRequest
     ) -> None:
         """One flight from start to landing; its answer is kept when nothing has acted since it was
         sent.
@@ -189,7 +189,7 @@ class SharedLeg:
             if not flights:
                 del self._flights[key]
         if not flight.land(answer):
-            await give_up(answer)
+            await discard(answer)
         elif (
             asked.cacheable
             and answer.stream is None
@@ -199,7 +199,7 @@ class SharedLeg:
             self._keep(key, answer)
 
     async def _send(
-        self, flight: _Flight, receipt: Receipt, outbound: UpstreamRequest
+        self, flight: Flight, receipt: Receipt, outbound: UpstreamRequest
     ) -> UpstreamResponse:
         """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's
         work is done by then.
@@ -211,7 +211,7 @@ class SharedLeg:
         finally:
             self._places.give_back(holder)
 
-    def keep_for(self, seconds: float) -> None:
+    def set_cache_ttl(self, seconds: float) -> None:
         """Give an answer again for so long from now on, 0 for not at all. What is kept is
         forgotten.
         """
@@ -242,7 +242,7 @@ class SharedLeg:
         self._cached_bytes += size
 
 
-def _too_many() -> Unavailable:
+def _overloaded() -> Unavailable:
     return Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
 
 

@@ -19,8 +19,8 @@ from typing import Protocol, cast
 
 import httptools
 
-from proxy.edge.upstream.body import Body
-from proxy.edge.upstream.response_head_cache import Heads
+from proxy.edge.upstream.body import ResponseBody
+from proxy.edge.upstream.response_head_cache import ResponseHeadCache
 from proxy.errors import Unavailable
 from proxy.model import Reason, UpstreamResponse
 
@@ -37,16 +37,16 @@ class Pool(Protocol):
     """Whose connection it is: the leg."""
 
     loop: asyncio.AbstractEventLoop
-    heads: Heads
+    heads: ResponseHeadCache
 
-    def finished(self, connection: "Exchange", reusable: bool) -> None:
+    def finished(self, connection: "UpstreamConnection", reusable: bool) -> None:
         """The exchange on `connection` ended cleanly."""
 
-    def gone(self, connection: "Exchange") -> None:
+    def gone(self, connection: "UpstreamConnection") -> None:
         """`connection` is closed, whoever closed it."""
 
 
-class Exchange(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """A connection, and the exchange that it carries now. Seconds: until the first byte, of silence
     within an answer, at rest.
     """
@@ -259,7 +259,7 @@ class Exchange(asyncio.Protocol):
     def _start_stream(self) -> None:
         self._streaming = True
         length = self._headers.get(b"content-length")
-        self._resolve(b"", Body(self), None if length is None else int(length))
+        self._resolve(b"", ResponseBody(self), None if length is None else int(length))
 
     def _finish(self) -> None:
         """The answer is here, all of it."""
@@ -283,7 +283,7 @@ class Exchange(asyncio.Protocol):
         self._due = 0.0
         self._pool.finished(self, reusable)
 
-    def _resolve(self, body: bytes, stream: Body | None, length: int | None) -> None:
+    def _resolve(self, body: bytes, stream: ResponseBody | None, length: int | None) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(
                 UpstreamResponse(self._status, self._headers, body, stream, length)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from proxy.errors import Unavailable
 
 
-class Turn(asyncio.Future[str]):
+class Waiter(asyncio.Future[str]):
     """What waits for a place: gives the name under which the place is held."""
 
     names: tuple[str, ...] = ()  # the principals in whose lines it stands
 
 
-class Places:
+class FairSemaphore:
     """`total` places, at most `each` of them for one principal; `room` may wait for one, and for
     `patience` seconds.
     """
@@ -43,14 +43,14 @@ class Places:
         self._refusal = refusal
         self._held: dict[str, int] = {}
         # in the order of their turns: who was served last stands last
-        self._lines: dict[str, dict[Turn, None]] = {}
+        self._lines: dict[str, dict[Waiter, None]] = {}
         self._waiting = 0
 
-    def ask(self, name: str) -> Turn:
+    def ask(self, name: str) -> Waiter:
         """A turn, which is over at once when there is a place; pass it to `wait` in any case.
         Raises `Unavailable`.
         """
-        turn = Turn(loop=asyncio.get_running_loop())
+        turn = Waiter(loop=asyncio.get_running_loop())
         if self._free and self._held.get(name, 0) < self._each:
             # nobody is passed over: those who wait, if any, have all that they may have
             self._give(turn, name)
@@ -61,14 +61,14 @@ class Places:
         self.join(turn, name)
         return turn
 
-    def join(self, turn: Turn, name: str) -> None:
+    def join(self, turn: Waiter, name: str) -> None:
         """Let a turn that waits come as soon as one of `name`, too, who wants the same thing."""
         if turn.done() or name in turn.names:
             return
         self._lines.setdefault(name, {})[turn] = None
         turn.names += (name,)
 
-    async def wait(self, turn: Turn) -> str:
+    async def wait(self, turn: Waiter) -> str:
         """Wait for the turn to come; the name to give the place back under. Raises `Unavailable`."""
         if turn.done():
             return turn.result()
@@ -102,12 +102,12 @@ class Places:
                 self._give(turn, other)
                 return
 
-    def _give(self, turn: Turn, name: str) -> None:
+    def _give(self, turn: Waiter, name: str) -> None:
         self._free -= 1
         self._held[name] = self._held.get(name, 0) + 1
         turn.set_result(name)
 
-    def _leave(self, turn: Turn) -> None:
+    def _leave(self, turn: Waiter) -> None:
         """Take the turn out of every line that it stands in."""
         self._waiting -= 1
         for name in turn.names:

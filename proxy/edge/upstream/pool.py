@@ -30,10 +30,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from proxy.edge.upstream.circuit_breaker import Breaker
-from proxy.edge.upstream.connection import Exchange
-from proxy.edge.upstream.response_head_cache import Heads
-from proxy.edge.upstream.uncompiled import Waiting, within
+from proxy.edge.upstream.circuit_breaker import CircuitBreaker
+from proxy.edge.upstream.connection import UpstreamConnection
+from proxy.edge.upstream.response_head_cache import ResponseHeadCache
+from proxy.edge.upstream.uncompiled import Waiting, with_timeout
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
@@ -91,16 +91,16 @@ class ConnectionPool:
         self.target = target
         self.loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = self.loop.time
-        self._open: set[Exchange] = set()  # every connection of the pool, in use or idle
+        self._open: set[UpstreamConnection] = set()  # every connection of the pool, in use or idle
         # the one used last is used next, so that a small load leaves the rest to age
-        self._idle: list[Exchange] = []
+        self._idle: list[UpstreamConnection] = []
         self._connecting = 0
         self._waiting: deque[Waiting] = deque()
         self._heartbeats: deque[Waiting] = deque()  # a line of their own, served before the other
         self._in_a_row = 0  # heartbeats served since another call was
         self._prefixes: dict[tuple[str, bytes, bytes, bool], bytes] = {}
-        self.heads = Heads()
-        self.breaker = Breaker()
+        self.heads = ResponseHeadCache()
+        self.breaker = CircuitBreaker()
         self._closed = False
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -175,7 +175,7 @@ class ConnectionPool:
 
     # -- the pool
 
-    async def _take(self, *, alive: bool = False, fresh: bool = False) -> Exchange:
+    async def _take(self, *, alive: bool = False, fresh: bool = False) -> UpstreamConnection:
         """A connection to use: an idle one, a new one, or the next to become free; for a heartbeat
         (`alive`) before others.
 
@@ -203,7 +203,7 @@ class ConnectionPool:
         turn.since = now
         line.append(turn)
         try:
-            given = await within(2 * patience, turn)
+            given = await with_timeout(2 * patience, turn)
         except BaseException as error:
             if turn in line:
                 line.remove(turn)
@@ -216,7 +216,7 @@ class ConnectionPool:
             raise
         return await self._connect() if given is None else given
 
-    def _give_back(self, given: Exchange | None) -> None:
+    def _give_back(self, given: UpstreamConnection | None) -> None:
         if given is None:
             self._connecting -= 1
         elif not given.closed:
@@ -243,13 +243,13 @@ class ConnectionPool:
             self._in_a_row = self._in_a_row + 1 if heartbeat else 0
             line.popleft().set_result(given)
 
-    async def _connect(self) -> Exchange:
+    async def _connect(self) -> UpstreamConnection:
         """Open a connection, for which `_connecting` has been counted up."""
         target = self.target
         try:
             self.breaker.admit(self.now())
             if target.socket:
-                _, connection = await within(
+                _, connection = await with_timeout(
                     target.connect_seconds,
                     self.loop.create_unix_connection(self._exchange, target.socket),
                 )
@@ -261,7 +261,7 @@ class ConnectionPool:
                     ssl=target.tls,
                     server_hostname=target.server_hostname,
                 )
-                _, connection = await within(target.connect_seconds, connecting)
+                _, connection = await with_timeout(target.connect_seconds, connecting)
             self.breaker.succeeded()
             if not connection.closed:
                 self._open.add(connection)
@@ -284,9 +284,11 @@ class ConnectionPool:
             self._pass_on()
         return connection
 
-    def _exchange(self) -> Exchange:
+    def _exchange(self) -> UpstreamConnection:
         target = self.target
-        return Exchange(self, target.first_byte_seconds, target.idle_seconds, target.keep_seconds)
+        return UpstreamConnection(
+            self, target.first_byte_seconds, target.idle_seconds, target.keep_seconds
+        )
 
     def _unreachable(self, detail: str) -> Unavailable:
         self.breaker.failed(self.now())
@@ -294,7 +296,7 @@ class ConnectionPool:
 
     # -- told by connections
 
-    def finished(self, connection: Exchange, reusable: bool) -> None:
+    def finished(self, connection: UpstreamConnection, reusable: bool) -> None:
         """The exchange on `connection` ended cleanly."""
         if connection.closed:
             return  # and counted off already
@@ -305,7 +307,7 @@ class ConnectionPool:
         else:
             connection.drop()
 
-    def gone(self, connection: Exchange) -> None:
+    def gone(self, connection: UpstreamConnection) -> None:
         """`connection` is closed, whoever closed it. May be told twice."""
         if connection in self._open:
             self._open.discard(connection)

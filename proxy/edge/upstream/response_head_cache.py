@@ -15,13 +15,13 @@ from typing import TypeAlias
 _HEADS = 64  # of one upstream
 _LONGEST = 4096  # bytes of one
 
-Known: TypeAlias = tuple[bytes, int, Mapping[bytes, bytes]]
+CachedHead: TypeAlias = tuple[bytes, int, Mapping[bytes, bytes]]
 """A head, empty line included, and what it says: status and headers. Many answers share the
 headers, so they cannot be changed.
 """
 
 
-class Heads(dict[int, Known]):
+class ResponseHeadCache(dict[int, CachedHead]):
     """What is known, by the bytes of the whole answer: of each size the last head, so that no head
     outlives its second for long.
     """

@@ -15,14 +15,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from proxy.edge.upstream.coalescing import Upstream
-from proxy.edge.upstream.fair_semaphore import Places
+from proxy.edge.upstream.fair_semaphore import FairSemaphore
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, Stream, UpstreamRequest, UpstreamResponse
 
 _PATIENCE = 2.0  # seconds to wait for a place
 
 
-class BoundedStreams:
+class StreamLimit:
     """A leg of whose answers at most `streams` are streams of views at any time; `waiting` more may
     wait to become one.
 
@@ -33,8 +33,8 @@ class BoundedStreams:
         self, leg: Upstream, streams: int, waiting: int, *, patience: float = _PATIENCE
     ) -> None:
         self._leg = leg
-        self._places = Places(
-            streams, each=max(1, streams // 2), room=waiting, patience=patience, refusal=_too_many
+        self._places = FairSemaphore(
+            streams, each=max(1, streams // 2), room=waiting, patience=patience, refusal=_overloaded
         )
 
     def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
@@ -54,11 +54,11 @@ class BoundedStreams:
         except BaseException:
             await answer.stream.aclose()
             raise
-        counted = _Counted(answer.stream, partial(self._places.give_back, holder))
+        counted = _LimitedStream(answer.stream, partial(self._places.give_back, holder))
         return UpstreamResponse(answer.status, answer.headers, answer.body, counted, answer.length)
 
 
-class _Counted:
+class _LimitedStream:
     """A stream that gives its place back when it ends, however it ends."""
 
     __slots__ = ("_give_back", "_stream")
@@ -67,7 +67,7 @@ class _Counted:
         self._stream = stream
         self._give_back: Callable[[], None] | None = give_back
 
-    def __aiter__(self) -> "_Counted":
+    def __aiter__(self) -> "_LimitedStream":
         return self
 
     async def __anext__(self) -> bytes:
@@ -87,7 +87,7 @@ class _Counted:
             give_back()
 
 
-def _too_many() -> Unavailable:
+def _overloaded() -> Unavailable:
     return Unavailable(
         Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.edge.upstream.coalescing import SharedLeg
+from proxy.edge.upstream.coalescing import CoalescingUpstream
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, Stream, UpstreamRequest, UpstreamResponse
 
@@ -67,13 +67,15 @@ async def turn() -> None:
 
 
 @pytest.fixture
-def made() -> tuple[SharedLeg, ManualLeg, Clock]:
+def made() -> tuple[CoalescingUpstream, ManualLeg, Clock]:
     """A shared leg over a manual one."""
     leg, clock = ManualLeg(), Clock()
-    return SharedLeg(leg, views=2, seconds=1.0, now=clock), leg, clock
+    return CoalescingUpstream(leg, views=2, seconds=1.0, now=clock), leg, clock
 
 
-async def test_identical_views_share_one_call(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_identical_views_share_one_call(
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
+) -> None:
     """Sixteen callers of the same view cost the upstream one call, and all get its answer."""
     shared, leg, _ = made
     callers = [asyncio.ensure_future(shared.forward(RECEIPT, VIEW)) for _ in range(16)]
@@ -81,10 +83,12 @@ async def test_identical_views_share_one_call(made: tuple[SharedLeg, ManualLeg, 
     assert len(leg.sent) == 1
     leg.answer(b"tasks")
     assert {(await caller).body for caller in callers} == {b"tasks"}
-    assert shared.shared == 15
+    assert shared.hits == 15
 
 
-async def test_different_views_are_not_mixed(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_different_views_are_not_mixed(
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
+) -> None:
     """The key is the whole encoded call: another body, path or encoding is another call."""
     shared, leg, _ = made
     other = [
@@ -114,7 +118,7 @@ async def test_different_views_are_not_mixed(made: tuple[SharedLeg, ManualLeg, C
 
 
 async def test_answer_is_kept_for_a_moment_and_no_longer(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """Within a second the same view is answered from memory, then asked for again; a fresh method
     always is.
@@ -139,7 +143,9 @@ async def test_answer_is_kept_for_a_moment_and_no_longer(
 
 
 @pytest.mark.parametrize("ended", [False, True])
-async def test_act_empties_the_cache(made: tuple[SharedLeg, ManualLeg, Clock], ended: bool) -> None:
+async def test_act_empties_the_cache(
+    made: tuple[CoalescingUpstream, ManualLeg, Clock], ended: bool
+) -> None:
     """After a call that acts was sent, and again after it was answered, nothing older is given out."""
     shared, leg, _ = made
     first = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
@@ -161,7 +167,7 @@ async def test_act_empties_the_cache(made: tuple[SharedLeg, ManualLeg, Clock], e
 
 
 async def test_nobody_joins_a_flight_older_than_an_act(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """Who asks after an act gets an answer that was asked for after it, though an older call is
     still under way.
@@ -187,7 +193,7 @@ async def test_nobody_joins_a_flight_older_than_an_act(
 
 
 async def test_heartbeats_pass_and_leave_the_cache_alone(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """A ping neither waits for a view nor empties the cache: fifty workers ping every second."""
     shared, leg, _ = made
@@ -226,7 +232,7 @@ def view_of(name: str, path: str) -> UpstreamRequest:
 
 
 async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """Whoever asks for thirty things at once has them one by one; who asks for one thing meanwhile
     has it next.
@@ -256,7 +262,7 @@ async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(
 
 
 async def test_who_joins_a_flight_that_waits_brings_it_forward(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """That another asked for the same before, behind much else, costs nobody their turn; it is
     still one call.
@@ -283,7 +289,7 @@ async def test_who_joins_a_flight_that_waits_brings_it_forward(
 
 
 async def test_failure_is_everybodys_and_is_not_kept(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """When the shared call fails all who waited for it hear why, and the next caller tries anew."""
     shared, leg, _ = made
@@ -299,7 +305,9 @@ async def test_failure_is_everybodys_and_is_not_kept(
     assert (await again).body == b"good"
 
 
-async def test_long_answer_belongs_to_one_caller(made: tuple[SharedLeg, ManualLeg, Clock]) -> None:
+async def test_long_answer_belongs_to_one_caller(
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
+) -> None:
     """A stream can be read once: the first caller has it, the others ask for themselves."""
     shared, leg, _ = made
     first = asyncio.ensure_future(shared.forward(RECEIPT, VIEW))
@@ -313,7 +321,7 @@ async def test_long_answer_belongs_to_one_caller(made: tuple[SharedLeg, ManualLe
 
 
 async def test_caller_who_leaves_takes_nobody_along(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """The first caller's leaving does not end the call for those who share it."""
     shared, leg, _ = made
@@ -327,7 +335,7 @@ async def test_caller_who_leaves_takes_nobody_along(
 
 
 async def test_a_stream_that_nobody_waits_for_is_given_up(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """All callers left before it came: it is closed, or its connection would be held for ever."""
     shared, leg, _ = made
@@ -343,7 +351,7 @@ async def test_a_stream_that_nobody_waits_for_is_given_up(
 
 
 async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """The caller who was given it has gone before it could take it."""
     shared, leg, _ = made
@@ -361,7 +369,7 @@ async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(
 
 
 async def test_when_the_first_leaves_the_next_has_the_stream(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """A stream goes to the first who still waits; no second call is made for it."""
     shared, leg, _ = made
@@ -387,7 +395,7 @@ def view(number: int, size: int = 0) -> UpstreamRequest:
 
 
 async def kept(
-    shared: SharedLeg, leg: ManualLeg, outbound: UpstreamRequest, body: bytes = b"x"
+    shared: CoalescingUpstream, leg: ManualLeg, outbound: UpstreamRequest, body: bytes = b"x"
 ) -> bool:
     """Ask; whether the answer was at hand. If not, it is `body`."""
     caller = asyncio.ensure_future(shared.forward(RECEIPT, outbound))
@@ -400,7 +408,7 @@ async def kept(
 
 
 async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """Eight megabytes, calls and answers together; what is over is dropped as soon as anything else
     is kept.
@@ -431,13 +439,13 @@ async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(
 async def test_where_another_process_may_act_nothing_is_kept() -> None:
     """Zero seconds: every view that nobody is asking is asked."""
     leg = ManualLeg()
-    shared = SharedLeg(leg, seconds=0.0, now=Clock())
+    shared = CoalescingUpstream(leg, seconds=0.0, now=Clock())
     assert [await kept(shared, leg, VIEW) for _ in range(2)] == [False, False]
     assert not shared._cache
 
 
 async def test_what_its_caller_wants_whole_is_not_cut(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """A page is read whole to be mended, up to more bytes than are shared."""
     shared, leg, _ = made
@@ -450,7 +458,7 @@ async def test_what_its_caller_wants_whole_is_not_cut(
 
 
 async def test_what_is_kept_can_be_changed_while_it_serves(
-    made: tuple[SharedLeg, ManualLeg, Clock],
+    made: tuple[CoalescingUpstream, ManualLeg, Clock],
 ) -> None:
     """When another process acts, too, from now on: nothing is given again. And again when it does
     no longer.
@@ -467,9 +475,9 @@ async def test_what_is_kept_can_be_changed_while_it_serves(
         return len(leg.sent) > before
 
     assert [await sent(), await sent()] == [True, False]
-    shared.keep_for(0.0)
+    shared.set_cache_ttl(0.0)
     assert [await sent(), await sent()] == [True, True]
-    shared.keep_for(1.0)
+    shared.set_cache_ttl(1.0)
     assert [await sent(), await sent()] == [True, False]
 
 
@@ -485,7 +493,7 @@ async def test_a_failure_leaves_nothing_to_the_collector() -> None:
         async def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
             raise Unavailable(Reason.UPSTREAM_CLOSED)
 
-    shared = SharedLeg(DeadLeg(), now=Clock())
+    shared = CoalescingUpstream(DeadLeg(), now=Clock())
     gc.disable()
     try:
         outbound = Held(VIEW.http_method, VIEW.path, VIEW.content_type, VIEW.body, kind="read")

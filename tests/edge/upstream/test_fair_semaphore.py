@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.edge.upstream.fair_semaphore import Places
+from proxy.edge.upstream.fair_semaphore import FairSemaphore
 from proxy.errors import Unavailable
 from proxy.model import Reason
 
@@ -24,9 +24,11 @@ def _note(order: list[str], turn: str, _: asyncio.Future[str]) -> None:
     order.append(turn)
 
 
-def some(total: int = 2, *, each: int = 2, room: int = 100, patience: float = 60.0) -> Places:
+def some(
+    total: int = 2, *, each: int = 2, room: int = 100, patience: float = 60.0
+) -> FairSemaphore:
     """Places."""
-    return Places(total, each=each, room=room, patience=patience, refusal=refusal)
+    return FairSemaphore(total, each=each, room=room, patience=patience, refusal=refusal)
 
 
 async def test_a_free_place_is_had_at_once_and_can_be_had_again() -> None:

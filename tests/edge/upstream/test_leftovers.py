@@ -15,9 +15,10 @@ import pytest
 
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.request_parser import Limits
-from proxy.edge.upstream.connection import Body, Exchange
+from proxy.edge.upstream.body import ResponseBody
+from proxy.edge.upstream.connection import UpstreamConnection
 from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
-from proxy.edge.upstream.stream_limit import BoundedStreams
+from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.errors import Unavailable
 from proxy.model import Request, Response
 from tests.support.edge_server import (
@@ -80,7 +81,7 @@ def left() -> Counter[str]:
     return Counter(
         type(thing).__name__
         for thing in gc.get_objects()
-        if isinstance(thing, Connection | Exchange | Body)
+        if isinstance(thing, Connection | UpstreamConnection | ResponseBody)
     )
 
 
@@ -128,7 +129,7 @@ def test_a_long_answer_that_is_refused_leaves_nothing_behind(new_loop: NewLoop) 
 
     async def main() -> None:
         async with leg_to_long_answers() as leg:
-            bound = BoundedStreams(leg, 0, 0)
+            bound = StreamLimit(leg, 0, 0)
             for _ in range(3):
                 with contextlib.suppress(Unavailable):
                     await bound.forward(RECEIPT, LONG)

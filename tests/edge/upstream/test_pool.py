@@ -12,7 +12,7 @@ import pytest
 
 from proxy.edge.tls import server_context, upstream_context
 from proxy.edge.upstream.circuit_breaker import FAILURES
-from proxy.edge.upstream.connection import HEAD_LIMIT, Exchange
+from proxy.edge.upstream.connection import HEAD_LIMIT, UpstreamConnection
 from proxy.edge.upstream.pool import UpstreamAddress
 from proxy.errors import Unavailable
 from proxy.model import Reason, UpstreamRequest
@@ -709,7 +709,7 @@ def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> None:
             await until(lambda: len(leg._waiting) == 2)
             finished = leg.finished
 
-            def finish_and_cancel(connection: Exchange, reusable: bool) -> None:
+            def finish_and_cancel(connection: UpstreamConnection, reusable: bool) -> None:
                 finished(connection, reusable)
                 calls[1].cancel()
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.edge.upstream.connection import Exchange
-from proxy.edge.upstream.response_head_cache import Heads
+from proxy.edge.upstream.connection import UpstreamConnection
+from proxy.edge.upstream.response_head_cache import ResponseHeadCache
 from proxy.errors import Unavailable
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 3\r\n\r\n"
 ANSWER = HEAD + b"abc"
 
 
-class Forgetful(Heads):
+class Forgetful(ResponseHeadCache):
     """Heads of which none is known: every answer is parsed."""
 
     def remember(
@@ -56,15 +56,15 @@ class Pool:
     """Notes what a connection tells its pool."""
 
     loop: asyncio.AbstractEventLoop
-    heads: Heads
+    heads: ResponseHeadCache
     told: list[object] = field(default_factory=list)
 
-    def finished(self, connection: Exchange, reusable: bool) -> None:
+    def finished(self, connection: UpstreamConnection, reusable: bool) -> None:
         self.told.append(reusable)
         if not reusable:
             connection.drop()
 
-    def gone(self, connection: Exchange) -> None:
+    def gone(self, connection: UpstreamConnection) -> None:
         self.told.append("gone")
 
 
@@ -79,7 +79,7 @@ def outcome(
     """What one exchange on a new connection comes to when the upstream says `pieces` and closes:
     all that anybody can see of it.
     """
-    connection = Exchange(pool, 60.0, 30.0, 15.0)
+    connection = UpstreamConnection(pool, 60.0, 30.0, 15.0)
     connection.connection_made(Wire(unsent))
     answer = connection.ask(b"request", b"", whole, head_only)
     for piece in pieces:
@@ -108,11 +108,11 @@ def outcome(
 
 def on_both_roads(
     loop: asyncio.AbstractEventLoop, known: list[bytes], pieces: list[bytes], **how: Any
-) -> Heads:
+) -> ResponseHeadCache:
     """Hold that `pieces` come to the same whether the heads of `known` are remembered or not; the
     heads that are.
     """
-    remembering, forgetful = Pool(loop, Heads()), Pool(loop, Forgetful())
+    remembering, forgetful = Pool(loop, ResponseHeadCache()), Pool(loop, Forgetful())
     for answer in known:
         outcome(remembering, [answer])
     seen = [outcome(pool, pieces, **how) for pool in (remembering, remembering, forgetful)]
@@ -246,7 +246,7 @@ def test_a_known_head_split_anywhere(behind: bytes) -> None:
 def test_the_parser_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer whose head was read before is whole without a parser, and its connection is kept."""
     with asyncio.Runner() as runner:
-        pool = Pool(runner.get_loop(), Heads())
+        pool = Pool(runner.get_loop(), ResponseHeadCache())
         first = outcome(pool, [ANSWER])
         monkeypatch.setattr("httptools.HttpResponseParser", None)
         assert outcome(pool, [ANSWER]) == first
@@ -300,7 +300,7 @@ def test_an_answer_to_head_is_neither_remembered_nor_known() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """An upstream whose heads never repeat costs a parser each, and no memory."""
-    heads = Heads()
+    heads = ResponseHeadCache()
     for number in range(1000):
         body = b"a" * (number % 100)
         head = b"HTTP/1.1 200 OK\r\nX: %04d\r\nContent-Length: %d\r\n\r\n" % (number, len(body))
@@ -312,7 +312,7 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_headers_of_known_answers_cannot_be_changed() -> None:
     """Many answers have the same ones."""
     with asyncio.Runner() as runner:
-        pool = Pool(runner.get_loop(), Heads())
+        pool = Pool(runner.get_loop(), ResponseHeadCache())
         outcome(pool, [ANSWER])
         with pytest.raises(TypeError):
             pool.heads[len(ANSWER)][2][b"x"] = b"y"  # type: ignore[index]  # the type has no such operation either

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.edge.upstream.stream_limit import BoundedStreams
+from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
@@ -69,7 +69,7 @@ def view_of(name: str) -> UpstreamRequest:
     return replace(VIEW, fairness_key=name)
 
 
-async def refused(bound: BoundedStreams, outbound: UpstreamRequest = VIEW) -> None:
+async def refused(bound: StreamLimit, outbound: UpstreamRequest = VIEW) -> None:
     """Hold that one more long answer is one too many."""
     with pytest.raises(Unavailable) as caught:
         await bound.forward(RECEIPT, outbound)
@@ -82,7 +82,7 @@ async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> 
     """
     first, second, third = Parts(), Parts(), Parts()
     short = UpstreamResponse(200, {}, b"short")
-    bound = BoundedStreams(
+    bound = StreamLimit(
         StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())),
         2,
         1,
@@ -105,7 +105,7 @@ async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() ->
     refused at once.
     """
     waiting, third = Parts(), Parts()
-    bound = BoundedStreams(
+    bound = StreamLimit(
         StreamingLeg(long(Parts()), long(waiting), long(third)), 1, 1, patience=60.0
     )
     reading = (await bound.forward(RECEIPT, VIEW)).stream
@@ -124,7 +124,7 @@ async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() ->
 async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
     """What was gathered of it must not wait for the garbage collector, which seldom comes."""
     first = Parts()
-    bound = BoundedStreams(
+    bound = StreamLimit(
         StreamingLeg(long(first), long(Parts())), 1, 0 if patience else 1, patience=patience
     )
     assert (await bound.forward(RECEIPT, VIEW)).stream is not None
@@ -141,7 +141,7 @@ async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
 async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
     """A caller that gives up takes no place, and its answer's connection is not kept for it."""
     waiting = Parts()
-    bound = BoundedStreams(
+    bound = StreamLimit(
         StreamingLeg(long(Parts()), long(waiting), long(Parts())), 1, 1, patience=60.0
     )
     reading = (await bound.forward(RECEIPT, VIEW)).stream
@@ -160,9 +160,7 @@ async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
 async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: str) -> None:
     """However a long answer ends, the next one has its place, and no more than one has."""
     parts = Parts(end)
-    bound = BoundedStreams(
-        StreamingLeg(long(parts), long(Parts()), long(Parts())), 1, 1, patience=0.0
-    )
+    bound = StreamLimit(StreamingLeg(long(parts), long(Parts()), long(Parts())), 1, 1, patience=0.0)
     stream = (await bound.forward(RECEIPT, VIEW)).stream
     assert stream is not None
     assert await anext(stream) == b"a"
@@ -187,7 +185,7 @@ async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: 
 async def test_one_principal_has_half_of_the_places_and_half_of_the_room() -> None:
     """Whoever reads as slowly as can be leaves places to others, and they have them at once."""
     parts = [Parts() for _ in range(11)]
-    bound = BoundedStreams(StreamingLeg(*map(long, parts)), 4, 4, patience=60.0)
+    bound = StreamLimit(StreamingLeg(*map(long, parts)), 4, 4, patience=60.0)
     mine = [await bound.forward(RECEIPT, view_of("loud")) for _ in range(2)]
     waiting = [asyncio.ensure_future(bound.forward(RECEIPT, view_of("loud"))) for _ in range(2)]
     await asyncio.sleep(0)
