@@ -10,7 +10,7 @@ from proxy.errors import Unavailable
 from proxy.model import Reason, Stream
 
 
-class Recorded:
+class AuditedStream:
     """A streamed body that closes its call's record when it ends: whole, cut short by the upstream,
     or left by the caller.
 
@@ -24,7 +24,7 @@ class Recorded:
         self._sent = 0
         self.last: Callable[[], object] = _nothing
 
-    def __aiter__(self) -> "Recorded":
+    def __aiter__(self) -> "AuditedStream":
         return self
 
     async def __anext__(self) -> bytes:
@@ -41,9 +41,9 @@ class Recorded:
 
     async def aclose(self) -> None:
         """Read no further, since the caller has left. May be called at any time, also twice."""
-        await self.give_up(Reason.CLIENT_GONE)
+        await self.abort(Reason.CLIENT_GONE)
 
-    async def give_up(self, reason: Reason) -> None:
+    async def abort(self, reason: Reason) -> None:
         """Read no further, for `reason`."""
         self._end(reason)
         await self._stream.aclose()

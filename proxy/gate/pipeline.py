@@ -21,9 +21,9 @@ from typing import Protocol
 
 from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected, Unavailable
-from proxy.gate.audited_stream import Recorded
+from proxy.gate.audited_stream import AuditedStream
 from proxy.gate.routing import Codec, Route, Routes
-from proxy.gate.view_quota import EACH, Views
+from proxy.gate.view_quota import PER_PRINCIPAL, ViewQuota
 from proxy.identity.verifier import Verifier
 from proxy.model import (
     Call,
@@ -43,7 +43,7 @@ from proxy.policy.engine import PolicySet
 from proxy.protocol.luigi.api import json_refusal
 from proxy.protocol.refusal import Refusal, of_decision, of_error
 from proxy.protocol.xmlrpc.codec import Fault
-from proxy.protocol.xmlrpc.server import Bundle, Room, RpcDialect
+from proxy.protocol.xmlrpc.server import Bundle, ByteBudget, XmlRpcCodec
 
 
 class Metrics(Protocol):
@@ -107,7 +107,7 @@ class Gate:
         self._log = log
         self._limit = in_flight
         self._clock = clock
-        self._views = Views(max(1, in_flight // 2), max(1, min(EACH, in_flight // 8)))
+        self._views = ViewQuota(max(1, in_flight // 2), max(1, min(PER_PRINCIPAL, in_flight // 8)))
         self.in_flight = 0
         self._settled: asyncio.Event | None = None
         self.draining = False
@@ -136,13 +136,13 @@ class Gate:
                     # whatever it asks is denied: not worth reading 16 MiB for
                     raise Rejected(Reason.NO_ROLE)
                 request = replace(request, body=await read_body())
-            speak = dialect.refuse
+            speak = dialect.render
             call = dialect.decode(request, path, principal)
             if isinstance(call, Bundle) or call.permission == "view":
                 self._views.take(principal.name)
                 viewer = principal.name
             if isinstance(call, Bundle):
-                assert isinstance(dialect, RpcDialect)
+                assert isinstance(dialect, XmlRpcCodec)
                 return await self._bundle(request, route, dialect, principal, call)
             decision = self._decide(principal, call)
             [receipt] = await self._journal.decide(
@@ -158,7 +158,7 @@ class Gate:
                 self._log_denied(request, principal, call, decision)
                 return speak(of_decision(principal, call, decision, request.id))
             reply = await self._forward(request, route, dialect, principal, call, receipt)
-            if viewer is not None and isinstance(reply.stream, Recorded):
+            if viewer is not None and isinstance(reply.stream, AuditedStream):
                 reply.stream.last = partial(self._views.give_back, viewer)
                 viewer = None  # it looks for as long as it reads
             return reply
@@ -180,7 +180,7 @@ class Gate:
         self._note(request_id, origin, error, None, None)
         return replace(json_refusal(of_error(error, request_id)), close=True)
 
-    async def settle(self, seconds: float) -> None:
+    async def wait_idle(self, seconds: float) -> None:
         """Wait until no request is in hand, for at most `seconds`: also those whose callers have
         left.
         """
@@ -233,7 +233,7 @@ class Gate:
         refusal: Refusal | None = None
         try:
             if call.target is Target.GATE:
-                assert isinstance(dialect, RpcDialect)
+                assert isinstance(dialect, XmlRpcCodec)
                 reply = dialect.introspect(
                     call, lambda method: self._policy.may_call(principal, route.name, method.name)
                 )
@@ -247,7 +247,7 @@ class Gate:
             refusal = replace(
                 of_error(self._explained(error, request, call), request.id), method=call.method
             )
-            reply = replace(dialect.refuse(refusal), outcome=refusal.reason)
+            reply = replace(dialect.render(refusal), outcome=refusal.reason)
         except BaseException:  # cancelled: the caller will hear nothing, the record says so
             self._complete(receipt, Reason.CLIENT_GONE, 0, 0)
             raise
@@ -258,7 +258,7 @@ class Gate:
             status = reply.status
             return replace(
                 reply,
-                stream=Recorded(
+                stream=AuditedStream(
                     reply.stream,
                     lambda outcome, sent: self._complete(receipt, outcome, status, sent),
                 ),
@@ -283,7 +283,7 @@ class Gate:
         self,
         request: Request,
         route: Route,
-        dialect: RpcDialect,
+        dialect: XmlRpcCodec,
         principal: Principal,
         bundle: Bundle,
     ) -> Response:
@@ -319,28 +319,28 @@ class Gate:
                         request, route, dialect, principal, call, receipt, bundle.room
                     )
                 )
-        return dialect.bundle(results)
+        return dialect.render_batch(results)
 
     async def _inner(
         self,
         request: Request,
         route: Route,
-        dialect: RpcDialect,
+        dialect: XmlRpcCodec,
         principal: Principal,
         call: Call,
         receipt: Receipt,
-        room: Room,
+        room: ByteBudget,
     ) -> Value | Fault | Refusal:
         """One allowed call of a bundle: as `_forward`, but the answer becomes a value in the
         bundle's array.
         """
         reply = await self._forward(request, route, dialect, principal, call, receipt)
         try:
-            return await dialect.value(reply, room)
+            return await dialect.read_result(reply, room)
         except Rejected as error:
             reason, refusal = error.reason, of_error(error, request.id)
-        if isinstance(reply.stream, Recorded):
-            await reply.stream.give_up(reason)
+        if isinstance(reply.stream, AuditedStream):
+            await reply.stream.abort(reason)
         return refusal
 
     # -- records

@@ -13,11 +13,11 @@ from proxy.catalog.loading import Catalog
 from proxy.errors import Rejected
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 from proxy.protocol.luigi.api import LuigiApi
-from proxy.protocol.luigi.batch_ids import BatchIds
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.pages import LuigiPages
-from proxy.protocol.xmlrpc.server import LuigiOverXmlRpc, RpcDialect, XmlRpc
+from proxy.protocol.xmlrpc.server import LuigiBridge, XmlRpcCodec, XmlRpcServer
 
-Codec: TypeAlias = LuigiApi | LuigiPages | RpcDialect
+Codec: TypeAlias = LuigiApi | LuigiPages | XmlRpcCodec
 
 # paths whose route is remembered: a catalog has some thirty methods. At this many all are forgotten
 _KEPT = 256
@@ -74,17 +74,17 @@ def make_route(
     """
     dialects: dict[str, Codec]
     if catalog.protocol == "luigi":
-        batches = BatchIds(batch_key or secrets.token_bytes(32), name)
+        batches = BatchIdSigner(batch_key or secrets.token_bytes(32), name)
         dialects = {
             "api": LuigiApi(name, catalog, path, batches=batches),
             "pages": LuigiPages(name, catalog, path, prefix),
-            "xmlrpc": LuigiOverXmlRpc(
+            "xmlrpc": LuigiBridge(
                 name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes, batches=batches
             ),
         }
     else:
         dialects = {
-            "xmlrpc": XmlRpc(
+            "xmlrpc": XmlRpcServer(
                 name, catalog, path or "/RPC2", batch_calls=batch_calls, body_bytes=body_bytes
             )
         }

@@ -8,15 +8,15 @@ from proxy.errors import Unavailable
 from proxy.model import Reason
 
 # views of one principal at once: sixteen dashboards behind one identity ask for eight each
-EACH = 128
+PER_PRINCIPAL = 128
 
 
-class Views:
+class ViewQuota:
     """Counts views in and out: all of them, and those of each principal.
 
     A view waits its turn at the upstream (`proxy.edge.upstream.coalescing`), which can take
     seconds, a bundle can hold many, and a long answer counts until its reader has all of it. The
-    gate lets one principal have `EACH`; among those that wait, principals take turns
+    gate lets one principal have `PER_PRINCIPAL`; among those that wait, principals take turns
     (`proxy.edge.upstream.fair_semaphore`), so that many of one do not hold up the few of another.
     """
 

@@ -16,7 +16,7 @@ from proxy.errors import Rejected
 from proxy.model import Reason
 
 
-def refuse_unmeant(headers: Mapping[bytes, bytes], *, tls: bool) -> None:
+def require_same_origin(headers: Mapping[bytes, bytes], *, tls: bool) -> None:
     """Raise `Rejected` (CROSS_SITE) for a call that a browser sends on behalf of another site, or
     not from a script.
 

@@ -42,7 +42,7 @@ from proxy.identity.jwks_file import KeyFile
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
-from proxy.protocol.luigi.batch_ids import batch_key
+from proxy.protocol.luigi.batch_ids import derive_batch_key
 from proxy.runtime.file_descriptors import places_for_clients
 from proxy.runtime.metrics_endpoint import serve_metrics
 from proxy.runtime.worker_process import WorkerSlot
@@ -182,14 +182,14 @@ async def run(
         listener.close()
         ends = loop.time() + limits.drain_seconds
         await server.drain(limits.drain_seconds, rest=None if handing_over else _REST_SECONDS)
-        await gate.settle(max(0.0, ends - loop.time()))  # calls go on whose callers have left
+        await gate.wait_idle(max(0.0, ends - loop.time()))  # calls go on whose callers have left
         watch.cancel()
         await ended
     finally:
         for leg in legs:
             leg.close()
         if gate is not None:
-            await gate.settle(_LAST_SECONDS)  # what the legs gave up is recorded as that
+            await gate.wait_idle(_LAST_SECONDS)  # what the legs gave up is recorded as that
         if runner is not None:
             await runner.close()
         await verifier.close()
@@ -315,7 +315,7 @@ def _route(
         path=upstream.upstream_path,
         batch_calls=limits.max_batch_calls,
         body_bytes=limits.body_bytes,
-        batch_key=batch_key(load_hmac_key(settings.audit.directory)),
+        batch_key=derive_batch_key(load_hmac_key(settings.audit.directory)),
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from proxy.audit.writing.keys import load_hmac_key
 from proxy.model import Principal
-from proxy.protocol.luigi.batch_ids import BatchIds, batch_key
+from proxy.protocol.luigi.batch_ids import BatchIdSigner, derive_batch_key
 from tests.support.stage import (
     FORM,
     Client,
@@ -664,8 +664,10 @@ def test_every_process_and_the_next_one_knows_a_batch(scoped: Gate) -> None:
     """
     batch = start_batch(scoped, scoped.token("prod", "worker"), "prod.C")
     principal = Principal("", "local", "prod", ())
-    elsewhere = BatchIds(batch_key(load_hmac_key(scoped.directory / "audit", make=False)), "luigi")
-    assert batch["batch_id"] == elsewhere.seal(principal, "prod.C", digest_of(batch))
+    elsewhere = BatchIdSigner(
+        derive_batch_key(load_hmac_key(scoped.directory / "audit", make=False)), "luigi"
+    )
+    assert batch["batch_id"] == elsewhere.sign(principal, "prod.C", digest_of(batch))
 
 
 REACHES = [

@@ -12,13 +12,13 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Call, Request, UpstreamResponse, Value
-from proxy.protocol.luigi.api import LuigiApi, make_call, worker_mark
-from proxy.protocol.luigi.batch_ids import BatchIds
+from proxy.protocol.luigi.api import LuigiApi, make_call, worker_suffix
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.strict_json import parse_arguments
 from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 
 CATALOG = load_catalog(POLICIES / "catalogs" / "luigi.toml")
-BATCHES = BatchIds(b"k" * 32, "luigi")
+BATCHES = BatchIdSigner(b"k" * 32, "luigi")
 API = LuigiApi("luigi", CATALOG, batches=BATCHES)
 
 
@@ -74,7 +74,7 @@ def _check_sent(call: Call, asked: Request) -> None:
     expected: Mapping[str, Value] = call.args
     worker = CATALOG.methods[call.method].worker_arg
     if worker is not None:
-        expected = {**expected, worker: str(expected[worker]) + worker_mark(ALICE)}
+        expected = {**expected, worker: str(expected[worker]) + worker_suffix(ALICE)}
     [(name, _)] = parse_qsl(
         outbound.body.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
     )

@@ -8,15 +8,15 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Call, Target
-from proxy.protocol.luigi.api import worker_mark
+from proxy.protocol.luigi.api import worker_suffix
 from proxy.protocol.xmlrpc.codec import decode_call
-from proxy.protocol.xmlrpc.server import Bundle, LuigiOverXmlRpc, XmlRpc
+from proxy.protocol.xmlrpc.server import Bundle, LuigiBridge, XmlRpcServer
 from tests.fuzz.kit import ALICE, POLICIES, read, request, typed
 
 LIMIT = 1 << 20
 LUIGI = load_catalog(POLICIES / "catalogs" / "luigi.toml")
-TO_LUIGI = LuigiOverXmlRpc("luigi", LUIGI, "", batch_calls=10, body_bytes=LIMIT)
-TO_SERVER = XmlRpc(
+TO_LUIGI = LuigiBridge("luigi", LUIGI, "", batch_calls=10, body_bytes=LIMIT)
+TO_SERVER = XmlRpcServer(
     "processes",
     load_catalog(POLICIES / "catalogs" / "supervisor.toml"),
     "/RPC2",
@@ -57,7 +57,7 @@ def _check_luigi(call: Call, sent: bytes) -> None:
     expected = dict(call.args)
     worker = LUIGI.methods[call.method].worker_arg
     if worker is not None:
-        expected[worker] = str(expected[worker]) + worker_mark(ALICE)
+        expected[worker] = str(expected[worker]) + worker_suffix(ALICE)
     assert typed(json.loads(text.encode("latin-1"))) == typed(expected), (
         "luigid gets the call that was decided"
     )

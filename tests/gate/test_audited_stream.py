@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.errors import Unavailable
-from proxy.gate.audited_stream import Recorded
+from proxy.gate.audited_stream import AuditedStream
 from proxy.model import Reason
 
 
@@ -30,7 +30,7 @@ async def test_a_stream_that_ends_is_recorded_once() -> None:
     nothing.
     """
     ends: list[tuple[str, int]] = []
-    stream = Recorded(Parts([b"ab", b"c"]), lambda outcome, sent: ends.append((outcome, sent)))
+    stream = AuditedStream(Parts([b"ab", b"c"]), lambda outcome, sent: ends.append((outcome, sent)))
     assert [part async for part in stream] == [b"ab", b"c"]
     await stream.aclose()
     assert ends == [("ok", 3)]
@@ -39,7 +39,7 @@ async def test_a_stream_that_ends_is_recorded_once() -> None:
 async def test_a_stream_that_the_upstream_cuts_short_has_its_reason() -> None:
     """The caller sees that it is cut, the record says why."""
     ends: list[tuple[str, int]] = []
-    stream = Recorded(
+    stream = AuditedStream(
         Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED)),
         lambda outcome, sent: ends.append((outcome, sent)),
     )
@@ -58,7 +58,7 @@ async def test_what_is_held_for_a_stream_is_let_go_once_at_its_end(end: str) -> 
         if end == "record fails":
             raise RuntimeError
 
-    stream = Recorded(
+    stream = AuditedStream(
         Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED) if end == "cut" else None), close
     )
     stream.last = lambda: ends.append("last")
@@ -77,8 +77,8 @@ async def test_a_stream_that_is_given_up_has_the_reason_of_that(reason: Reason |
     """The caller left, or the gate reads no further; either way the upstream's stream is closed."""
     ends: list[tuple[str, int]] = []
     parts = Parts([b"ab", b"cd"])
-    stream = Recorded(parts, lambda outcome, sent: ends.append((outcome, sent)))
+    stream = AuditedStream(parts, lambda outcome, sent: ends.append((outcome, sent)))
     assert await stream.__anext__() == b"ab"
-    await (stream.aclose() if reason is None else stream.give_up(reason))
+    await (stream.aclose() if reason is None else stream.abort(reason))
     assert ends == [(reason or "client-gone", 2)]
     assert parts.closed == 1

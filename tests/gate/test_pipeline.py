@@ -486,9 +486,9 @@ async def test_settling_waits_for_calls_whose_callers_left(bench: Bench) -> None
     release = held_up(bench)
     call = asyncio.ensure_future(bench.ask("/api/pause", "admin"))
     await asyncio.sleep(0)  # it is begun
-    await bench.gate.settle(0.01)
+    await bench.gate.wait_idle(0.01)
     assert bench.gate.in_flight == 1
-    settled = asyncio.ensure_future(bench.gate.settle(30))
+    settled = asyncio.ensure_future(bench.gate.wait_idle(30))
     release.set()
     await settled
     assert bench.gate.in_flight == 0

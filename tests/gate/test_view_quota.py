@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.errors import Unavailable
-from proxy.gate.view_quota import Views
+from proxy.gate.view_quota import ViewQuota
 from proxy.model import Reason
 
 
@@ -9,7 +9,7 @@ def test_each_principal_and_all_together_have_a_bound() -> None:
     """Nobody holds more than their share, all together no more than the whole, and who is turned
     away may come again in a second.
     """
-    views = Views(total=3, each=2)
+    views = ViewQuota(total=3, each=2)
     for name in ("a", "a", "b"):
         views.take(name)
     for name in ("a", "b", "c"):
@@ -20,7 +20,7 @@ def test_each_principal_and_all_together_have_a_bound() -> None:
 
 def test_what_is_given_back_can_be_taken_again() -> None:
     """The count of a principal ends with its last view: nothing stays of whoever has gone."""
-    views = Views(total=2, each=1)
+    views = ViewQuota(total=2, each=1)
     for _ in range(100):
         views.take("a")
         with pytest.raises(Unavailable):

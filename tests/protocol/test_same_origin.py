@@ -2,7 +2,7 @@ import pytest
 
 from proxy.errors import Rejected
 from proxy.model import Reason
-from proxy.protocol.same_origin import refuse_unmeant
+from proxy.protocol.same_origin import require_same_origin
 
 HOST = {b"host": b"gate.example:8443"}
 
@@ -24,7 +24,7 @@ HOST = {b"host": b"gate.example:8443"}
 )
 def test_meant_calls_pass(headers: dict[bytes, bytes]) -> None:
     """Clients that are no browser, scripts of the gate's own pages, and what a user typed."""
-    refuse_unmeant({**HOST, **headers}, tls=True)
+    require_same_origin({**HOST, **headers}, tls=True)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_calls_that_another_page_causes_are_refused(headers: dict[bytes, bytes])
     our own.
     """
     with pytest.raises(Rejected) as error:
-        refuse_unmeant({**HOST, **headers}, tls=True)
+        require_same_origin({**HOST, **headers}, tls=True)
     assert error.value.reason is Reason.CROSS_SITE
 
 
@@ -61,7 +61,7 @@ def test_a_plain_listener_takes_its_own_pages() -> None:
     """On a loopback listener without TLS the pages' origin is an http one; behind a TLS terminator
     it is https.
     """
-    refuse_unmeant({**HOST, b"origin": b"http://gate.example:8443"}, tls=False)
-    refuse_unmeant({**HOST, b"origin": b"https://gate.example:8443"}, tls=False)
+    require_same_origin({**HOST, b"origin": b"http://gate.example:8443"}, tls=False)
+    require_same_origin({**HOST, b"origin": b"https://gate.example:8443"}, tls=False)
     with pytest.raises(Rejected):
-        refuse_unmeant({**HOST, b"origin": b"http://evil.example"}, tls=False)
+        require_same_origin({**HOST, b"origin": b"http://evil.example"}, tls=False)

@@ -42,10 +42,10 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.luigi.batch_ids import BatchIds
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.form import FORM, FORM_TYPES, read_field, write_field
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.same_origin import refuse_unmeant
+from proxy.protocol.same_origin import require_same_origin
 from proxy.protocol.strict_json import is_json, parse_arguments, parse_quickly, write_arguments
 
 _PATH = re.compile(r"/api/([a-z_]{1,64})")
@@ -63,21 +63,21 @@ _READ_BYTES = 16_384  # of an answer of this size it takes 40 us to see that it 
 _REWRITTEN_BYTES = 16 * 1024 * 1024  # a running task takes some 300 bytes in an answer to get_work
 _HEARTBEATS = 4096  # of as many workers what they say every second is remembered
 _HEARTBEAT_BYTES = 512  # a stock worker's has some 150
-MAX_OTHERS = 20_000
+MAX_RELATED_TASKS = 20_000
 """Dependencies that one call may name: each is decided on."""
-NAMES_OWN_WORKER = frozenset({"get_work", "count_pending"})
+REWRITTEN_METHODS = frozenset({"get_work", "count_pending"})
 """Methods in whose answers a worker looks for its own id."""
 
 
-def worker_mark(principal: Principal) -> str:
+def worker_suffix(principal: Principal) -> str:
     """What is appended to the worker ids of `principal`: a blank and ``[issuer:subject]``, the
     subject percent-encoded.
     """
-    return _mark(principal.issuer_name, principal.subject)
+    return _suffix(principal.issuer_name, principal.subject)
 
 
 @lru_cache(maxsize=1024)
-def _mark(issuer_name: str, subject: str) -> str:
+def _suffix(issuer_name: str, subject: str) -> str:
     return f" [{issuer_name}:{quote(subject, safe='@')}]"
 
 
@@ -87,7 +87,7 @@ def make_call(
     name: str,
     args: dict[str, Value],
     principal: Principal,
-    batches: BatchIds,
+    batches: BatchIdSigner,
 ) -> Call:
     """The call of luigid's method `name` by `principal`.
 
@@ -111,7 +111,7 @@ def make_call(
             heartbeat = worker
     check_arguments(method, args)
     if "batch_id" in args and args["batch_id"] is not None and method.permission == "work":
-        args = {**args, "batch_id": batches.open(principal, args.get("family"), args["batch_id"])}
+        args = {**args, "batch_id": batches.verify(principal, args.get("family"), args["batch_id"])}
     task: str | None = None
     for argument in method.task_args:
         if argument in args and type(named := args[argument]) is str and named:
@@ -124,13 +124,15 @@ def make_call(
         method.permission,
         args,
         task=task,
-        related_tasks=_others(method, args, task) if method.tasks_args else (),
-        secret_paths=_secret(method, args) if "param_visibilities" in args else method.secret_args,
+        related_tasks=_related_tasks(method, args, task) if method.tasks_args else (),
+        secret_paths=_secret_paths(method, args)
+        if "param_visibilities" in args
+        else method.secret_args,
         heartbeat=heartbeat,
     )
 
 
-def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tuple[str, ...]:
+def _related_tasks(method: Method, args: Mapping[str, Value], task: str | None) -> tuple[str, ...]:
     """The tasks that the call acts on beside its own: luigid makes them known, and gives them its
     priority. Each once, in order.
     """
@@ -140,10 +142,10 @@ def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tupl
             named += listed  # type: ignore[arg-type]  # checked: of texts
     if not named:
         return ()
-    if len(named) > MAX_OTHERS:
+    if len(named) > MAX_RELATED_TASKS:
         raise Rejected(
             Reason.BAD_ARGUMENTS,
-            f"{method.name}: {' and '.join(method.tasks_args)} name more than {MAX_OTHERS} tasks",
+            f"{method.name}: {' and '.join(method.tasks_args)} name more than {MAX_RELATED_TASKS} tasks",
         )
     others = dict.fromkeys(named)
     if task in others:
@@ -151,7 +153,7 @@ def _others(method: Method, args: Mapping[str, Value], task: str | None) -> tupl
     return tuple(others)
 
 
-def _secret(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ...]:
+def _secret_paths(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ...]:
     """Arguments to withhold from the record: what the catalog marks, and parameters luigi does not
     show publicly.
     """
@@ -174,17 +176,19 @@ def encode(
     """
     method = catalog.methods[call.method]
     if call.heartbeat is not None and method.worker_arg is not None:
-        return _alive(
-            f"{base}/api/{call.method}", method.worker_arg, call.heartbeat + worker_mark(principal)
+        return _heartbeat_request(
+            f"{base}/api/{call.method}",
+            method.worker_arg,
+            call.heartbeat + worker_suffix(principal),
         )
     marked: dict[str, Value] = {}
     if method.worker_arg is not None:
-        marked[method.worker_arg] = str(call.args[method.worker_arg]) + _mark(
+        marked[method.worker_arg] = str(call.args[method.worker_arg]) + _suffix(
             principal.issuer_name, principal.subject
         )
     body = write_field(write_arguments(call.args, marked))
     path = f"{base}/api/{call.method}".encode("ascii")
-    if call.method in NAMES_OWN_WORKER:  # its answer has to be rewritten, hence held whole
+    if call.method in REWRITTEN_METHODS:  # its answer has to be rewritten, hence held whole
         return UpstreamRequest("POST", path, FORM, body, max_buffered=_REWRITTEN_BYTES)
     if method.permission == "view":
         return UpstreamRequest(
@@ -194,7 +198,7 @@ def encode(
 
 
 @lru_cache(maxsize=_HEARTBEATS)
-def _alive(path: str, argument: str, marked: str) -> UpstreamRequest:
+def _heartbeat_request(path: str, argument: str, marked: str) -> UpstreamRequest:
     """The heartbeat of one worker, which says the same every second."""
     return UpstreamRequest(
         "POST",
@@ -233,12 +237,12 @@ def check_answer(call: Call, answer: UpstreamResponse) -> None:
         answer.stream is None
         and answer.body != _NOTHING
         and b"content-encoding" not in answer.headers
-        and not _responds(call, answer.body)
+        and not _is_luigi_answer(call, answer.body)
     ):
         raise Unavailable(
             Reason.UPSTREAM_INVALID, "the upstream's JSON is not an answer of luigid", sent=True
         )
-    if answer.stream is not None and call.method in NAMES_OWN_WORKER:
+    if answer.stream is not None and call.method in REWRITTEN_METHODS:
         raise Unavailable(
             Reason.UPSTREAM_INVALID,
             f"the answer to {call.method} is too large to be read",
@@ -246,13 +250,15 @@ def check_answer(call: Call, answer: UpstreamResponse) -> None:
         )
 
 
-def _responds(call: Call, body: bytes) -> bool:
+def _is_luigi_answer(call: Call, body: bytes) -> bool:
     if body[:12] != b'{"response":':
         return False
     return (call.permission == "view" and len(body) > _READ_BYTES) or is_json(body)
 
 
-def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds) -> bytes:
+def rewrite_worker_answer(
+    call: Call, principal: Principal, body: bytes, batches: BatchIdSigner
+) -> bytes:
     """The answer to a call in which a worker looks for itself, mended in three places; any other as
     it is.
 
@@ -267,9 +273,9 @@ def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds)
 
     Its ``batch_id`` is sealed.
     """
-    if call.method not in NAMES_OWN_WORKER:
+    if call.method not in REWRITTEN_METHODS:
         return body
-    mark = worker_mark(principal)
+    mark = worker_suffix(principal)
     imports = b'"task_module"' in body and call.args.get("assistant") is not True
     batched = b'"batch_id"' in body
     if not imports and not batched and mark.encode() not in body:
@@ -284,7 +290,7 @@ def for_worker(call: Call, principal: Principal, body: bytes, batches: BatchIds)
         if imports and "task_module" in response:
             response["task_module"] = None
         if batched and response.get("batch_id") is not None:
-            response["batch_id"] = batches.seal(
+            response["batch_id"] = batches.sign(
                 principal, str(response["task_family"]), str(response["batch_id"])
             )
         return json.dumps(document).encode() if quick is None else orjson.dumps(quick)
@@ -298,12 +304,17 @@ class LuigiApi:
     """The dialect of stock workers and of the visualiser's scripts."""
 
     def __init__(
-        self, upstream: str, catalog: Catalog, base: str = "", *, batches: BatchIds | None = None
+        self,
+        upstream: str,
+        catalog: Catalog,
+        base: str = "",
+        *,
+        batches: BatchIdSigner | None = None,
     ) -> None:
         """`base` is the path under which luigid itself is served; without `batches`, batch ids hold
         for this object alone.
         """
-        self._batches = batches or BatchIds(secrets.token_bytes(32), upstream)
+        self._batches = batches or BatchIdSigner(secrets.token_bytes(32), upstream)
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
@@ -330,7 +341,7 @@ class LuigiApi:
         if request.http_method not in ("GET", "POST"):
             raise Rejected(Reason.METHOD_NOT_ALLOWED, "the API takes GET and POST")
         headers = request.headers
-        refuse_unmeant(headers, tls=request.peer.tls is not None)
+        require_same_origin(headers, tls=request.peer.tls is not None)
         if b"content-encoding" in headers:
             raise Rejected(Reason.AMBIGUOUS_CALL, "the API takes no Content-Encoding")
         text = read_field(request.query.encode("ascii")) if request.query else None
@@ -369,7 +380,7 @@ class LuigiApi:
             self._catalog,
             principal,
             self._base,
-            gzip=call.permission == "view" and takes_gzip(request.headers),
+            gzip=call.permission == "view" and accepts_gzip(request.headers),
         )
 
     def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
@@ -385,25 +396,25 @@ class LuigiApi:
         if answer.stream is not None:
             return Response(200, headers=headers, stream=answer.stream, length=answer.length)
         body = (
-            for_worker(call, principal, answer.body, self._batches)
-            if call.method in NAMES_OWN_WORKER
+            rewrite_worker_answer(call, principal, answer.body, self._batches)
+            if call.method in REWRITTEN_METHODS
             else answer.body
         )
         return Response(200, body, headers=headers)
 
-    def refuse(self, refusal: Refusal) -> Response:
+    def render(self, refusal: Refusal) -> Response:
         """The status with the line as its reason phrase, and JSON; a denied ``get_work`` is
         luigid's own "disabled".
 
         A worker retries every error for a minute, but ends at once and in order when it is
         disabled.
         """
-        if is_disabled_answer(refusal):
+        if is_worker_shutdown(refusal):
             return Response(200, orjson.dumps({"response": DISABLED}), headers=_JSON)
         return json_refusal(refusal)
 
 
-def takes_gzip(headers: Mapping[bytes, bytes]) -> bool:
+def accepts_gzip(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the caller accepts gzip. One that weighs its encodings (``gzip;q=0``) gets none: that
     is always right.
     """
@@ -411,7 +422,7 @@ def takes_gzip(headers: Mapping[bytes, bytes]) -> bool:
     return b"gzip" in accepted and b"gzip;" not in accepted
 
 
-def is_disabled_answer(refusal: Refusal) -> bool:
+def is_worker_shutdown(refusal: Refusal) -> bool:
     """Whether `refusal` is best told as luigid's own answer to a worker it has disabled."""
     return refusal.method == "get_work" and (
         refusal.status == 403 or refusal.reason is Reason.DRAINING

@@ -23,12 +23,12 @@ from proxy.model import Principal, Reason, Value
 _DIGITS = 32  # 128 bits of the HMAC
 
 
-def batch_key(secret: bytes) -> bytes:
+def derive_batch_key(secret: bytes) -> bytes:
     """Derive the key for batch ids from a `secret` that also has other uses."""
     return hmac.digest(secret, b"callgate batch ids", "sha256")
 
 
-class BatchIds:
+class BatchIdSigner:
     """Seals and opens the batch ids of one upstream."""
 
     def __init__(self, key: bytes, upstream: str) -> None:
@@ -36,11 +36,11 @@ class BatchIds:
         self._key = key
         self._upstream = upstream
 
-    def seal(self, principal: Principal, family: str, batch_id: str) -> str:
+    def sign(self, principal: Principal, family: str, batch_id: str) -> str:
         """What `principal` is told in place of `batch_id`, an id of a batch of `family`."""
         return f"{batch_id}.{self._digest(principal, family, batch_id)}"
 
-    def open(self, principal: Principal, family: Value, sealed: Value) -> str:
+    def verify(self, principal: Principal, family: Value, sealed: Value) -> str:
         """The batch id in `sealed`. Raises `Rejected` unless `principal` was given it, for a batch
         of `family`.
         """

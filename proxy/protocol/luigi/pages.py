@@ -37,7 +37,7 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.luigi.api import json_refusal, takes_gzip
+from proxy.protocol.luigi.api import accepts_gzip, json_refusal
 from proxy.protocol.luigi.form import read_field, unquote_plus
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_arguments
@@ -94,7 +94,7 @@ class LuigiPages:
         if request.body:
             raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
         args: dict[str, Value] = {"path": path, "verb": request.http_method}
-        name = _page(path, args)
+        name = _method_of_path(path, args)
         if name == "page.root" and not request.path.endswith("/"):
             # /team-a, not /team-a/: what is relative to it begins one level higher
             args["path"] = ""
@@ -117,8 +117,8 @@ class LuigiPages:
         if data is not None:
             path += "?data=" + quote(json.dumps(data))
         verb: Literal["GET", "HEAD"] = "HEAD" if call.args["verb"] == "HEAD" else "GET"
-        gzip = path.endswith((".js", ".css")) and takes_gzip(request.headers)
-        whole = _WHOLE_BYTES if _is_rewritten(call) else 65_536
+        gzip = path.endswith((".js", ".css")) and accepts_gzip(request.headers)
+        whole = _WHOLE_BYTES if _needs_rewrite(call) else 65_536
         return UpstreamRequest(
             verb,
             path.encode("ascii"),
@@ -149,12 +149,12 @@ class LuigiPages:
             (b"content-security-policy", _content_policy(call, answer.body).encode("ascii"))
         )
         kind = answer.headers.get(b"content-type", b"application/octet-stream")
-        body = self._mend_links(answer.body) if _is_rewritten(call) else answer.body
+        body = self._prefix_links(answer.body) if _needs_rewrite(call) else answer.body
         return Response(
             answer.status, body, kind, tuple(headers), stream=answer.stream, length=answer.length
         )
 
-    def _mend_links(self, body: bytes) -> bytes:
+    def _prefix_links(self, body: bytes) -> bytes:
         """The history pages link to ``/static``, ``/history`` and ``/tasklist`` as if no prefix
         stood before them.
         """
@@ -162,7 +162,7 @@ class LuigiPages:
             return body
         return _ABSOLUTE_LINK.sub(rb' \1="' + self._prefix.encode("ascii") + rb"/\2/", body)
 
-    def refuse(self, refusal: Refusal) -> Response:
+    def render(self, refusal: Refusal) -> Response:
         """A small page with the line and the remedy; the status and the reason phrase are those of
         the API.
         """
@@ -177,7 +177,7 @@ class LuigiPages:
         )
 
 
-def _page(path: str, args: dict[str, Value]) -> str:
+def _method_of_path(path: str, args: dict[str, Value]) -> str:
     if path == "/":
         return "page.root"
     if _STATIC.fullmatch(path) is not None:
@@ -205,7 +205,7 @@ def _read_segment(segment: str) -> str:
     return quote(text)
 
 
-def _is_rewritten(call: Call) -> bool:
+def _needs_rewrite(call: Call) -> bool:
     """Whether the page has scripts of its own or absolute links, and is therefore held whole."""
     return call.method in ("page.history", "page.tasklist") or call.args["path"] == _VISUALISER
 

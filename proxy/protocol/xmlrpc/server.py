@@ -40,9 +40,9 @@ from proxy.model import (
     Value,
 )
 from proxy.protocol.luigi import api as luigi
-from proxy.protocol.luigi.batch_ids import BatchIds
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.same_origin import refuse_unmeant
+from proxy.protocol.same_origin import require_same_origin
 from proxy.protocol.strict_json import MAX_ELEMENTS, Plain
 from proxy.protocol.xmlrpc.codec import (
     Fault,
@@ -74,20 +74,20 @@ _FAULT_CODES = {
     Reason.BAD_ARGUMENTS: -32602,
 }
 # bytes of all inner answers of a bundle, which have to be held to become its array
-_BUNDLE_LIMIT = 16 * 1024 * 1024
+MAX_BATCH_ANSWER_BYTES = 16 * 1024 * 1024
 
-_OWN_METHODS = INTROSPECTION | {MULTICALL}
+GATE_METHODS = INTROSPECTION | {MULTICALL}
 _NOT_IN_JSON = frozenset((bytes, DateTime))
 _SLICE = 32_768  # bytes of JSON that are transcoded at once, in 4 ms
 
 
 @dataclass(slots=True)
-class Room:
+class ByteBudget:
     """How many bytes of inner answers one bundle may still hold."""
 
-    left: int = _BUNDLE_LIMIT
+    left: int = MAX_BATCH_ANSWER_BYTES
 
-    def take(self, size: int) -> None:
+    def spend(self, size: int) -> None:
         """Take up `size` bytes. Raises `Rejected` when there is no room for them."""
         if size > self.left:
             raise Rejected(
@@ -103,10 +103,10 @@ class Bundle:
     """
 
     items: tuple[Call | Rejected, ...]
-    room: Room = field(default_factory=Room)
+    room: ByteBudget = field(default_factory=ByteBudget)
 
 
-class RpcDialect(ABC):
+class XmlRpcCodec(ABC):
     """What both XML-RPC dialects have in common. A subclass says how a call is made, sent on and
     answered.
     """
@@ -128,7 +128,7 @@ class RpcDialect(ABC):
         """The call or the bundle in `request`, by `principal`. Raises `Rejected`."""
         if request.http_method != "POST":
             raise Rejected(Reason.METHOD_NOT_ALLOWED, "XML-RPC takes POST")
-        refuse_unmeant(request.headers, tls=request.peer.tls is not None)
+        require_same_origin(request.headers, tls=request.peer.tls is not None)
         if request.query:
             raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
         content_type = request.headers.get(b"content-type", b"")
@@ -136,10 +136,10 @@ class RpcDialect(ABC):
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
         body = self._inflate(request) if b"content-encoding" in request.headers else request.body
         name, params = decode_call(body, max_elements=MAX_ELEMENTS)
-        if name not in _OWN_METHODS:
-            return self._make(name, params, principal)
+        if name not in GATE_METHODS:
+            return self._make_call(name, params, principal)
         if name != MULTICALL:
-            return self._named(name, params, principal)
+            return self._call_or_introspection(name, params, principal)
         entries = decode_multicall(params, max_calls=self._batch_calls)
         if not entries:
             # there is no inner call to leave a record
@@ -169,11 +169,11 @@ class RpcDialect(ABC):
         if isinstance(entry, Rejected):
             return entry
         try:
-            return self._named(*entry, principal)
+            return self._call_or_introspection(*entry, principal)
         except Rejected as error:
             return error
 
-    def _named(self, name: str, params: list[Value], principal: Principal) -> Call:
+    def _call_or_introspection(self, name: str, params: list[Value], principal: Principal) -> Call:
         if name in INTROSPECTION:
             args: dict[str, Value] = {
                 "method" if number == 0 else str(number): value
@@ -182,12 +182,12 @@ class RpcDialect(ABC):
             return Call(
                 self._upstream, self._catalog.protocol, name, "view", args, target=Target.GATE
             )
-        return self._make(name, params, principal)
+        return self._make_call(name, params, principal)
 
     def introspect(self, call: Call, may: Callable[[Method], bool]) -> Response:
         """The gate's own answer to a ``system.`` method, filtered by what the caller may call."""
         if call.method == MULTICALL:
-            return self.bundle(())
+            return self.render_batch(())
         answer = answer_introspection(call.method, list(call.args.values()), self._catalog, may)
         if isinstance(answer, Fault):
             return Response(
@@ -195,7 +195,7 @@ class RpcDialect(ABC):
             )
         return Response(200, encode_response(answer), _XML, _NO_STORE)
 
-    def refuse(self, refusal: Refusal) -> Response:
+    def render(self, refusal: Refusal) -> Response:
         """What `told` says of it, in a 200; in HTTP's own words where XML-RPC has none: who are
         you, and not with GET.
         """
@@ -208,24 +208,24 @@ class RpcDialect(ABC):
         headers: tuple[tuple[bytes, bytes], ...] = _NO_STORE
         if refusal.retry_after is not None:
             headers = (*headers, (b"retry-after", str(refusal.retry_after).encode("ascii")))
-        told = self.told(refusal)
+        told = self.as_value(refusal)
         body = (
             encode_fault(told.code, told.text) if isinstance(told, Fault) else encode_response(told)
         )
         return Response(200, body, _XML, headers)
 
-    def told(self, refusal: Refusal) -> "Value | Fault":
+    def as_value(self, refusal: Refusal) -> "Value | Fault":
         """A fault with the HTTP status as its code (JSON-RPC's codes where the call itself is at
         fault) and the one line.
         """
         return Fault(_FAULT_CODES.get(refusal.reason, refusal.status), refusal.message)
 
-    def bundle(self, results: Sequence[Value | Fault | Refusal]) -> Response:
+    def render_batch(self, results: Sequence[Value | Fault | Refusal]) -> Response:
         """The answer array of a ``system.multicall``."""
-        array = [self.told(r) if isinstance(r, Refusal) else r for r in results]
+        array = [self.as_value(r) if isinstance(r, Refusal) else r for r in results]
         return Response(200, encode_multicall_results(array), _XML, _NO_STORE)
 
-    async def value(self, reply: Response, room: Room) -> "Value | Fault":
+    async def read_result(self, reply: Response, room: ByteBudget) -> "Value | Fault":
         """What one inner call was answered, out of the reply that it would have got alone.
 
         Raises `Rejected` when there is no `room` for it, or it cannot be read as one value; then a
@@ -233,17 +233,17 @@ class RpcDialect(ABC):
         """
         body = reply.body
         if reply.stream is None:
-            room.take(len(body))
+            room.spend(len(body))
         else:
             parts: list[bytes] = []
             async for part in reply.stream:
-                room.take(len(part))
+                room.spend(len(part))
                 parts.append(part)
             body = b"".join(parts)
         return decode_response(body)
 
     @abstractmethod
-    def _make(self, name: str, params: list[Value], principal: Principal) -> Call:
+    def _make_call(self, name: str, params: list[Value], principal: Principal) -> Call:
         """The call of method `name` with positional `params`, by `principal`. Raises `Rejected`."""
 
     @abstractmethod
@@ -255,10 +255,10 @@ class RpcDialect(ABC):
         """The upstream's answer, for the caller. Raises `Unavailable` when it is none."""
 
 
-class XmlRpc(RpcDialect):
+class XmlRpcServer(XmlRpcCodec):
     """XML-RPC in front of an XML-RPC server (supervisord, Cobbler, …)."""
 
-    def _make(self, name: str, params: list[Value], principal: Principal) -> Call:
+    def _make_call(self, name: str, params: list[Value], principal: Principal) -> Call:
         method = self._catalog.methods.get(name)
         if method is None:
             args: dict[str, Value] = {str(number): value for number, value in enumerate(params)}
@@ -325,7 +325,7 @@ def _xml_type(given: bytes) -> bytes:
     return _XML if kind[2] is None else b"text/xml; charset=" + kind[2]
 
 
-class LuigiOverXmlRpc(RpcDialect):
+class LuigiBridge(XmlRpcCodec):
     """XML-RPC in front of luigid: ``/RPC2`` answers with what ``/api/<method>`` answers. Pages are
     no methods here.
     """
@@ -338,10 +338,10 @@ class LuigiOverXmlRpc(RpcDialect):
         *,
         batch_calls: int,
         body_bytes: int,
-        batches: BatchIds | None = None,
+        batches: BatchIdSigner | None = None,
     ) -> None:
         """As above; `path` is a base path on luigid, and `batches` as in `luigi.LuigiApi`."""
-        self._batches = batches or BatchIds(secrets.token_bytes(32), upstream)
+        self._batches = batches or BatchIdSigner(secrets.token_bytes(32), upstream)
         methods = {
             name: method for name, method in catalog.methods.items() if not name.startswith("page.")
         }
@@ -353,7 +353,7 @@ class LuigiOverXmlRpc(RpcDialect):
             body_bytes=body_bytes,
         )
 
-    def _make(self, name: str, params: list[Value], principal: Principal) -> Call:
+    def _make_call(self, name: str, params: list[Value], principal: Principal) -> Call:
         method = self._catalog.methods.get(name)
         if method is None:
             return Call(
@@ -378,19 +378,19 @@ class LuigiOverXmlRpc(RpcDialect):
         luigi.check_answer(call, answer)
         if answer.stream is not None:
             return Response(
-                200, b"", _XML, _NO_STORE, stream=_Transcoded(answer.stream, JsonToXml())
+                200, b"", _XML, _NO_STORE, stream=_XmlStream(answer.stream, JsonToXml())
             )
         body = answer.body
-        if call.method in luigi.NAMES_OWN_WORKER:
-            body = luigi.for_worker(call, principal, body, self._batches)
+        if call.method in luigi.REWRITTEN_METHODS:
+            body = luigi.rewrite_worker_answer(call, principal, body, self._batches)
         return Response(200, json_to_xml(body), _XML, _NO_STORE)
 
-    def told(self, refusal: Refusal) -> "Value | Fault":
+    def as_value(self, refusal: Refusal) -> "Value | Fault":
         """As every XML-RPC refusal, but a denied ``get_work`` is luigid's own "disabled" here too."""
-        return luigi.DISABLED if luigi.is_disabled_answer(refusal) else super().told(refusal)
+        return luigi.DISABLED if luigi.is_worker_shutdown(refusal) else super().as_value(refusal)
 
 
-class _Transcoded:
+class _XmlStream:
     """A stream of luigid's JSON, read as XML-RPC, a slice at a time: a slice becomes three times as
     long, in some milliseconds.
     """
@@ -400,7 +400,7 @@ class _Transcoded:
         self._transcoder: JsonToXml | None = transcoder
         self._rest = memoryview(b"")
 
-    def __aiter__(self) -> "_Transcoded":
+    def __aiter__(self) -> "_XmlStream":
         return self
 
     async def __anext__(self) -> bytes:

@@ -19,15 +19,15 @@ from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamResponse
 from proxy.protocol.luigi.api import (
     DISABLED,
-    MAX_OTHERS,
+    MAX_RELATED_TASKS,
     LuigiApi,
+    accepts_gzip,
     encode,
-    for_worker,
     make_call,
-    takes_gzip,
-    worker_mark,
+    rewrite_worker_answer,
+    worker_suffix,
 )
-from proxy.protocol.luigi.batch_ids import BatchIds, batch_key
+from proxy.protocol.luigi.batch_ids import BatchIdSigner, derive_batch_key
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_slowly
 from tests.bench.calls import MEDIUM, PING
@@ -35,7 +35,7 @@ from tests.bench.calls import make as bench_call
 from tests.support.paths import ROOT
 
 CATALOG = load_catalog(ROOT / "policies" / "catalogs" / "luigi.toml")
-BATCHES = BatchIds(b"k" * 32, "luigi")
+BATCHES = BatchIdSigner(b"k" * 32, "luigi")
 API = LuigiApi("luigi", CATALOG, batches=BATCHES)
 FORM = b"application/x-www-form-urlencoded"
 ALICE = Principal("https://idp.example", "okta", "alice", ("worker",))
@@ -375,7 +375,7 @@ def test_infinity_reaches_luigid() -> None:
 )
 def test_an_answer_is_compressed_only_for_who_plainly_takes_it(accepted: bytes, gzip: bool) -> None:
     """``gzip;q=0`` says no; whoever weighs encodings gets the plain answer."""
-    assert takes_gzip({b"accept-encoding": accepted}) is gzip
+    assert accepts_gzip({b"accept-encoding": accepted}) is gzip
 
 
 # -- the worker mark
@@ -409,8 +409,8 @@ def test_no_two_identities_meet_in_one_worker(
 ) -> None:
     """The marked id gives back id, issuer and subject, so that equal ones come from equal callers."""
     one, other = (
-        id1 + worker_mark(principal(issuer1, subject1)),
-        id2 + worker_mark(principal(issuer2, subject2)),
+        id1 + worker_suffix(principal(issuer1, subject1)),
+        id2 + worker_suffix(principal(issuer2, subject2)),
     )
     assert (one == other) == ((id1, issuer1, subject1) == (id2, issuer2, subject2))
     assert owner(one)[0] == id1
@@ -422,7 +422,7 @@ def test_whoever_sends_a_marked_id_is_refused(own: str, issuer: str, subject: st
     """An id that ends in what could be a mark, anybody's, never becomes a call; so one mark is all
     an id ever has.
     """
-    marked = own + worker_mark(principal(issuer, subject))
+    marked = own + worker_suffix(principal(issuer, subject))
     with pytest.raises(Rejected):
         make_call("luigi", CATALOG, "ping", {"worker": marked}, ALICE, BATCHES)
 
@@ -585,7 +585,11 @@ def test_every_dependency_is_one_of_the_other_tasks() -> None:
 
 def test_a_call_names_a_bounded_number_of_tasks() -> None:
     """Each costs a decision, and luigid some work under its one lock."""
-    args: dict[str, Any] = {"worker": WORKER, "task_id": "A_1", "deps": ["B_1"] * (MAX_OTHERS - 1)}
+    args: dict[str, Any] = {
+        "worker": WORKER,
+        "task_id": "A_1",
+        "deps": ["B_1"] * (MAX_RELATED_TASKS - 1),
+    }
     assert make_call(
         "luigi", CATALOG, "add_task", {**args, "new_deps": ["B_2"]}, ALICE, BATCHES
     ).related_tasks == ("B_1", "B_2")
@@ -603,7 +607,7 @@ def batched(
     family: str = "A",
     batch_id: str = "0cc175b9",
     by: Principal = ALICE,
-    batches: BatchIds = BATCHES,
+    batches: BatchIdSigner = BATCHES,
 ) -> str:
     """The batch id that a worker is told."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
@@ -615,7 +619,7 @@ def batched(
         "batch_task_ids": ["A_1", "A_2"],
     }
     told: str = json.loads(
-        for_worker(call, by, json.dumps({"response": response}).encode(), batches)
+        rewrite_worker_answer(call, by, json.dumps({"response": response}).encode(), batches)
     )["response"]["batch_id"]
     return told
 
@@ -647,8 +651,8 @@ OTHERS_IDS = {
     "another caller's": batched(by=BOB),
     "another issuer's": batched(by=Principal("https://idp.example", "local", "alice", ())),
     "another family's": batched("B"),
-    "another upstream's": batched(batches=BatchIds(b"k" * 32, "other")),
-    "another gate's": batched(batches=BatchIds(b"K" * 32, "luigi")),
+    "another upstream's": batched(batches=BatchIdSigner(b"k" * 32, "other")),
+    "another gate's": batched(batches=BatchIdSigner(b"K" * 32, "luigi")),
     "of another batch": "1" + batched()[1:],
     "cut": batched()[:-1],
     "longer": batched() + "0",
@@ -685,11 +689,11 @@ def test_the_key_of_batches_is_the_same_whenever_it_is_derived_and_is_not_the_se
     """A batch outlives the process that named it; and nothing that is sealed says anything about
     hashes in the record.
     """
-    assert batch_key(b"s" * 32) == batch_key(b"s" * 32)
-    assert len({batch_key(b"s" * 32), batch_key(b"t" * 32), b"s" * 32}) == 3
+    assert derive_batch_key(b"s" * 32) == derive_batch_key(b"s" * 32)
+    assert len({derive_batch_key(b"s" * 32), derive_batch_key(b"t" * 32), b"s" * 32}) == 3
     assert (
-        BatchIds(batch_key(b"s"), "luigi").open(
-            ALICE, "A", BatchIds(batch_key(b"s"), "luigi").seal(ALICE, "A", "b.c")
+        BatchIdSigner(derive_batch_key(b"s"), "luigi").verify(
+            ALICE, "A", BatchIdSigner(derive_batch_key(b"s"), "luigi").sign(ALICE, "A", "b.c")
         )
         == "b.c"
     )
@@ -715,7 +719,7 @@ def test_a_worker_finds_its_own_id_in_the_answer() -> None:
     those of "other workers".
     """
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
-    body = for_worker(
+    body = rewrite_worker_answer(
         call, ALICE, running(WORKER + MARK, "w [okta:bob]", WORKER + MARK + MARK), BATCHES
     )
     assert [task["worker"] for task in json.loads(body)["response"]["running_tasks"]] == [
@@ -729,9 +733,11 @@ def test_an_answer_without_the_mark_is_passed_on_untouched() -> None:
     """Nothing is parsed that need not be."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     body = running("w [okta:bob]")
-    assert for_worker(call, ALICE, body, BATCHES) is body
+    assert rewrite_worker_answer(call, ALICE, body, BATCHES) is body
     view = decode(request("/api/task_list"))
-    assert for_worker(view, ALICE, running(WORKER + MARK), BATCHES) == running(WORKER + MARK)
+    assert rewrite_worker_answer(view, ALICE, running(WORKER + MARK), BATCHES) == running(
+        WORKER + MARK
+    )
 
 
 @pytest.mark.parametrize(
@@ -758,7 +764,9 @@ def test_the_rest_of_a_rewritten_answer_is_as_luigid_wrote_it(odd: str, space: s
     call = make_call("luigi", CATALOG, "get_work", {"worker": WORKER}, ALICE, BATCHES)
     text = f'{{"response":{space}{{"running_tasks":{space}[{{"worker":{space}"{WORKER}{MARK}","x":{space}{odd}}}],{space}"y":{odd}}}}}'
     expected = json.loads(text.replace(MARK, ""))
-    assert repr(json.loads(for_worker(call, ALICE, text.encode(), BATCHES))) == repr(expected)
+    assert repr(json.loads(rewrite_worker_answer(call, ALICE, text.encode(), BATCHES))) == repr(
+        expected
+    )
 
 
 @pytest.mark.parametrize(("assistant", "module"), [(False, None), (None, None), (True, "planted")])
@@ -781,9 +789,9 @@ def test_only_an_assistant_is_told_what_to_import(
         **batch,
     }
     answered = json.loads(
-        for_worker(call, ALICE, json.dumps({"response": response}).encode(), BATCHES)
+        rewrite_worker_answer(call, ALICE, json.dumps({"response": response}).encode(), BATCHES)
     )["response"]
-    sealed = {"batch_id": BATCHES.seal(ALICE, "A", "b")} if batch else {}
+    sealed = {"batch_id": BATCHES.sign(ALICE, "A", "b")} if batch else {}
     assert answered == {**response, "task_module": module, **sealed}
 
 
@@ -818,7 +826,7 @@ def test_an_answer_to_get_work_that_is_none_is_the_upstreams_fault(body: bytes) 
     """A mark in a place that luigid does not put it in is an invalid answer, not an error of ours."""
     call = decode(request("/api/get_work", body=form(worker=WORKER)))
     with pytest.raises(Unavailable) as error:
-        for_worker(call, ALICE, b" [okta:alice]" + body, BATCHES)
+        rewrite_worker_answer(call, ALICE, b" [okta:alice]" + body, BATCHES)
     assert error.value.reason is Reason.UPSTREAM_INVALID
 
 
@@ -970,14 +978,14 @@ def refusal(reason: Reason, method: str = "") -> Refusal:
 )
 def test_a_denied_get_work_ends_the_worker_in_order(reason: Reason) -> None:
     """It is luigid's own answer to a worker it has disabled: no retries, exit code 0."""
-    reply = API.refuse(refusal(reason, "get_work"))
+    reply = API.render(refusal(reason, "get_work"))
     assert (reply.status, json.loads(reply.body)) == (200, {"response": DISABLED})
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
 def test_every_other_refusal_is_a_status_a_phrase_and_json(reason: Reason) -> None:
     """The reason phrase is all that a worker's user sees; the body says the same, for programs."""
-    reply = API.refuse(refusal(reason, "pause"))
+    reply = API.render(refusal(reason, "pause"))
     assert reply.status == REASONS[reason].status
     assert reply.phrase == f"callgate: no [{reason}, ref X]".encode()
     error = json.loads(reply.body)["error"]
@@ -993,4 +1001,4 @@ def test_an_upstream_that_fails_get_work_does_not_disable_the_worker() -> None:
     """A scheduler that restarts is worth the retry: only denials and a draining gate end the
     worker.
     """
-    assert API.refuse(refusal(Reason.UPSTREAM_UNREACHABLE, "get_work")).status == 502
+    assert API.render(refusal(Reason.UPSTREAM_UNREACHABLE, "get_work")).status == 502

@@ -346,7 +346,7 @@ def test_a_page_that_luigid_cannot_make_is_the_upstreams_failure() -> None:
 def test_a_refused_page_is_a_page_without_scripts() -> None:
     """The person reads the line and the remedy, escaped; status and phrase are those of the API."""
     about = REASONS[Reason.NO_ROLE]
-    reply = PAGES.refuse(
+    reply = PAGES.render(
         Refusal(Reason.NO_ROLE, 403, "callgate: <b> may not [no-role, ref X]", about.hint, "X")
     )
     assert (reply.status, reply.content_type) == (403, b"text/html; charset=utf-8")

@@ -27,7 +27,7 @@ from proxy.model import (
     Value,
 )
 from proxy.protocol.luigi.api import DISABLED, LuigiApi
-from proxy.protocol.luigi.batch_ids import BatchIds
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.refusal import Refusal, of_error
 from proxy.protocol.xmlrpc.codec import (
     Fault,
@@ -36,7 +36,7 @@ from proxy.protocol.xmlrpc.codec import (
     encode_fault,
     encode_response,
 )
-from proxy.protocol.xmlrpc.server import Bundle, LuigiOverXmlRpc, Room, RpcDialect, XmlRpc
+from proxy.protocol.xmlrpc.server import Bundle, ByteBudget, LuigiBridge, XmlRpcCodec, XmlRpcServer
 from tests.support.paths import ROOT
 from tests.support.xmlrpc import VALUES, typed
 
@@ -44,9 +44,9 @@ CATALOGS = ROOT / "policies" / "catalogs"
 LUIGI = load_catalog(CATALOGS / "luigi.toml")
 SUPERVISOR = load_catalog(CATALOGS / "supervisor.toml")
 LIMIT = 100_000
-PROCESSES = XmlRpc("processes", SUPERVISOR, "/RPC2", batch_calls=5, body_bytes=LIMIT)
-BATCHES = BatchIds(b"k" * 32, "luigi")
-TASKS = LuigiOverXmlRpc("luigi", LUIGI, "", batch_calls=5, body_bytes=LIMIT, batches=BATCHES)
+PROCESSES = XmlRpcServer("processes", SUPERVISOR, "/RPC2", batch_calls=5, body_bytes=LIMIT)
+BATCHES = BatchIdSigner(b"k" * 32, "luigi")
+TASKS = LuigiBridge("luigi", LUIGI, "", batch_calls=5, body_bytes=LIMIT, batches=BATCHES)
 API = LuigiApi("luigi", LUIGI, batches=BATCHES)
 BOTH = pytest.mark.parametrize("dialect", [PROCESSES, TASKS], ids=["supervisord", "luigid"])
 ALICE = Principal("https://idp.example", "okta", "alice", ("worker",))
@@ -72,21 +72,21 @@ def request(
     return Request("ID", verb, "/RPC2", query, sent, body, Peer("127.0.0.1", 1, "TLSv1.3", ""))
 
 
-def asked(dialect: RpcDialect, method: str, *params: Value) -> Call:
+def asked(dialect: XmlRpcCodec, method: str, *params: Value) -> Call:
     """The one call that a document makes."""
     call = dialect.decode(request(encode_call(method, params)), "/RPC2", ALICE)
     assert isinstance(call, Call)
     return call
 
 
-def refused(dialect: RpcDialect, sent: Request) -> Rejected:
+def refused(dialect: XmlRpcCodec, sent: Request) -> Rejected:
     """Why a request is no call."""
     with pytest.raises(Rejected) as error:
         dialect.decode(sent, "/RPC2", ALICE)
     return error.value
 
 
-def bundled(dialect: RpcDialect, *entries: Value) -> tuple[Call | Rejected, ...]:
+def bundled(dialect: XmlRpcCodec, *entries: Value) -> tuple[Call | Rejected, ...]:
     """The items of a system.multicall."""
     bundle = dialect.decode(
         request(encode_call("system.multicall", [list(entries)])), "/RPC2", ALICE
@@ -170,7 +170,7 @@ async def whole(reply: Response) -> bytes:
         ),
     ],
 )
-def test_what_is_no_call(dialect: RpcDialect, sent: Request, reason: Reason) -> None:
+def test_what_is_no_call(dialect: XmlRpcCodec, sent: Request, reason: Reason) -> None:
     """Each is refused before any XML is read, or as no XML-RPC."""
     assert refused(dialect, sent).reason is reason
 
@@ -252,7 +252,7 @@ def test_secrets_are_named_for_the_record() -> None:
 
 
 @BOTH
-def test_an_unknown_method_is_a_call_to_be_denied(dialect: RpcDialect) -> None:
+def test_an_unknown_method_is_a_call_to_be_denied(dialect: XmlRpcCodec) -> None:
     """It exists to be recorded: unknown, of the highest class, its arguments by number."""
     call = asked(dialect, "no.such/method", 7, "x")
     assert (call.in_catalog, call.permission, dict(call.args)) == (
@@ -387,7 +387,7 @@ def sample(method: Method) -> dict[str, Value]:
             value for value in candidates if method.checks[argument.name][0].accepts(value)
         )
     if "batch_id" in args:
-        args["batch_id"] = BATCHES.seal(ALICE, str(args["family"]), "0cc175b9")
+        args["batch_id"] = BATCHES.sign(ALICE, str(args["family"]), "0cc175b9")
     return args
 
 
@@ -553,7 +553,7 @@ def test_a_bundle_is_taken_apart() -> None:
 
 
 @BOTH
-def test_a_bundle_has_a_bound(dialect: RpcDialect) -> None:
+def test_a_bundle_has_a_bound(dialect: XmlRpcCodec) -> None:
     """Five here; one more is refused as a whole."""
     assert len(bundled(dialect, *[entry("x")] * 5)) == 5
     too_many = request(encode_call("system.multicall", [[entry("x")] * 6]))
@@ -561,7 +561,7 @@ def test_a_bundle_has_a_bound(dialect: RpcDialect) -> None:
 
 
 @BOTH
-def test_an_empty_bundle_is_a_call_of_the_gates_own(dialect: RpcDialect) -> None:
+def test_an_empty_bundle_is_a_call_of_the_gates_own(dialect: XmlRpcCodec) -> None:
     """No inner call would leave a record of it, so it leaves one itself; the answer is what every
     server gives.
     """
@@ -577,7 +577,7 @@ def test_an_empty_bundle_is_a_call_of_the_gates_own(dialect: RpcDialect) -> None
 def test_the_answers_of_a_bundle() -> None:
     """A result is an array of one, a fault a struct, a refusal a fault with its code."""
     refusal = of_error(Rejected(Reason.BAD_ARGUMENTS, "name is missing"), "REF")
-    assert read(PROCESSES.bundle([1, Fault(10, "BAD_NAME"), refusal, None])) == [
+    assert read(PROCESSES.render_batch([1, Fault(10, "BAD_NAME"), refusal, None])) == [
         [1],
         {"faultCode": 10, "faultString": "BAD_NAME"},
         {"faultCode": -32602, "faultString": refusal.message},
@@ -590,18 +590,20 @@ async def test_inner_answers_share_their_room() -> None:
     refused and read no further.
     """
     body = encode_response("x" * 1000)
-    room = Room(2 * len(body) + 10)
-    assert await PROCESSES.value(Response(200, body), room) == "x" * 1000
+    room = ByteBudget(2 * len(body) + 10)
+    assert await PROCESSES.read_result(Response(200, body), room) == "x" * 1000
     assert (
-        await PROCESSES.value(Response(200, stream=Parts([body[:500], body[500:]])), room)
+        await PROCESSES.read_result(Response(200, stream=Parts([body[:500], body[500:]])), room)
         == "x" * 1000
     )
     assert room.left == 10
     for reply in (Response(200, body), Response(200, stream=Parts([body, body]))):
         with pytest.raises(Rejected) as error:
-            await PROCESSES.value(reply, room)
+            await PROCESSES.read_result(reply, room)
         assert error.value.reason is Reason.CALL_TOO_COMPLEX
-    assert await PROCESSES.value(Response(200, encode_fault(10, "x")), Room()) == Fault(10, "x")
+    assert await PROCESSES.read_result(Response(200, encode_fault(10, "x")), ByteBudget()) == Fault(
+        10, "x"
+    )
 
 
 async def test_inner_answers_that_cannot_be_read_are_refused() -> None:
@@ -611,7 +613,7 @@ async def test_inner_answers_that_cannot_be_read_are_refused() -> None:
         Response(200, stream=Parts([b"<"], Unavailable(Reason.UPSTREAM_CLOSED))),
     ):
         with pytest.raises(Unavailable):
-            await PROCESSES.value(reply, Room())
+            await PROCESSES.read_result(reply, ByteBudget())
 
 
 # -- the gate's own methods
@@ -648,12 +650,12 @@ def test_introspection_shows_what_the_caller_may_call() -> None:
 
 @BOTH
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
-def test_every_reason_is_told_in_the_callers_protocol(dialect: RpcDialect, reason: Reason) -> None:
+def test_every_reason_is_told_in_the_callers_protocol(dialect: XmlRpcCodec, reason: Reason) -> None:
     """A fault in a 200, except for who are you (401, with a challenge) and wrong verb (405, with
     the right one).
     """
     refusal = of_error(Rejected(reason, "detail"), "REF")
-    reply = dialect.refuse(refusal)
+    reply = dialect.render(refusal)
     headers = dict(reply.headers)
     if REASONS[reason].status == 401:
         assert (reply.status, b"Basic" in headers[b"www-authenticate"]) == (401, True)
@@ -675,14 +677,14 @@ def test_codes_of_calls_that_are_wrong_in_themselves() -> None:
         Reason.BAD_ARGUMENTS: -32602,
     }
     for reason, code in codes.items():
-        fault = read(PROCESSES.refuse(of_error(Rejected(reason), "REF")))
+        fault = read(PROCESSES.render(of_error(Rejected(reason), "REF")))
         assert isinstance(fault, Fault)
         assert fault.code == code
 
 
 def test_retry_after_is_a_header_of_the_fault() -> None:
     """A client that looks at headers learns when to come back."""
-    reply = PROCESSES.refuse(
+    reply = PROCESSES.render(
         of_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, retry_after=5), "REF")
     )
     assert dict(reply.headers)[b"retry-after"] == b"5"
@@ -698,8 +700,8 @@ def test_a_denied_get_work_is_luigids_own_answer(reason: Reason) -> None:
     """Alone and in a bundle, through this door as through the other; a supervisord has no such
     answer.
     """
-    assert read(TASKS.refuse(disabled(reason))) == DISABLED
-    assert read(TASKS.bundle([disabled(reason)])) == [[DISABLED]]
-    assert isinstance(read(PROCESSES.refuse(disabled(reason))), Fault)
-    results: Any = read(PROCESSES.bundle([disabled(reason)]))
+    assert read(TASKS.render(disabled(reason))) == DISABLED
+    assert read(TASKS.render_batch([disabled(reason)])) == [[DISABLED]]
+    assert isinstance(read(PROCESSES.render(disabled(reason))), Fault)
+    results: Any = read(PROCESSES.render_batch([disabled(reason)]))
     assert results[0]["faultCode"] == REASONS[reason].status
