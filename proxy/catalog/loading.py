@@ -44,6 +44,7 @@ _METHOD_KEYS = frozenset(
         "each_extra",
         "heartbeat",
         "fresh",
+        "suspended_while_draining",
         "returns",
         "task",
         "tasks",
@@ -87,7 +88,8 @@ class Method:
     `extra` lets keywords pass that the catalog does not name (clients are older and newer than the
     server); with `each_extra` every one of them must be of that type and be named like a resource,
     since the names are data there. `heartbeat` marks a call that only says "I am alive"; `fresh` a
-    view that must not be answered from a cache. `task_args` name the arguments that tell which task
+    view that must not be answered from a cache; `suspended_while_draining` a call that is denied
+    once the gate shuts down, since it would begin work. `task_args` name the arguments that tell which task
     or family a call is about, best first; `tasks_args` lists of other tasks that it acts on, each
     to be decided on too; `worker_arg` the one that names the calling worker, to be bound to the
     identity. `starts_with` holds pairs (a, b): when both are given and b is not empty, a is b, or b
@@ -101,6 +103,7 @@ class Method:
     each_extra: str | None = None
     heartbeat: bool = False
     fresh: bool = False
+    suspended_while_draining: bool = False
     returns: str = "any"
     help: str = ""
     task_args: tuple[str, ...] = ()
@@ -271,6 +274,9 @@ class _Reader:
             each_extra=each if each in TYPES else None,
             heartbeat=self._flag(where, table, "heartbeat", default=False),
             fresh=self._flag(where, table, "fresh", default=False),
+            suspended_while_draining=self._flag(
+                where, table, "suspended_while_draining", default=False
+            ),
             returns=self._one_of(where, table, "returns", _RETURNS, "any"),
             help=self._text(where, table, "help"),
             task_args=tuple(task),

@@ -93,7 +93,9 @@ def test_work_calls_bind_the_calling_worker(luigi_catalog: Catalog) -> None:
     }  # fmt: skip
     assert all(luigi_catalog.methods[name].permission == "work" for name in bound)
     assert all("worker" in luigi_catalog.methods[name].required for name in bound)
-    assert [name for name, method in luigi_catalog.methods.items() if method.heartbeat] == ["ping"]
+    methods = luigi_catalog.methods.items()
+    assert [name for name, method in methods if method.heartbeat] == ["ping"]
+    assert [name for name, method in methods if method.suspended_while_draining] == ["get_work"]
 
 
 def test_every_list_of_task_ids_is_decided_on_or_the_callers_own(luigi_catalog: Catalog) -> None:
