@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
+from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.listener import Listener, bind
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.errors import Rejected
@@ -63,8 +64,7 @@ class MetricsEndpoint:
             listening,
             self._server,
             None,
-            connections=_MAX_CONNECTIONS,
-            per_address=_MAX_CONNECTIONS,
+            limit=ConnectionLimit(_MAX_CONNECTIONS, _MAX_CONNECTIONS),
             handshake_seconds=1.0,
             closed=lambda _: None,
         )

@@ -27,6 +27,7 @@ from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
 from proxy.edge.health import Probes
+from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.edge.tls import ReloadingCertificate, upstream_context
@@ -152,8 +153,7 @@ async def run(
             else slot.listening[0],
             server,
             None if certificate is None else certificate.context,
-            connections=places,
-            per_address=limits.connections_per_address,
+            limit=ConnectionLimit(places, limits.connections_per_address),
             handshake_seconds=limits.handshake_seconds,
             closed=lambda address: turn_away(server, address),
         )

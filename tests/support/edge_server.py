@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from proxy.cli.demo.certificate import SelfSigned, make_self_signed
+from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
 from proxy.errors import Rejected
@@ -138,8 +139,7 @@ async def edge(
         listening,
         server,
         tls,
-        connections=connections,
-        per_address=per_address,
+        limit=ConnectionLimit(connections, per_address),
         handshake_seconds=handshake_seconds,
         closed=lambda address: turn_away(server, address),
     )

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable
 
 from proxy.common.address import address_key
+from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.server import Connection, Server
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason
@@ -59,8 +60,7 @@ class Listener:
         server: Server,
         tls: ssl.SSLContext | None,
         *,
-        connections: int,
-        per_address: int,
+        limit: ConnectionLimit,
         handshake_seconds: float,
         closed: Callable[[str], None],
     ) -> None:
@@ -70,12 +70,9 @@ class Listener:
         self._listening = listening
         self._server = server
         self._tls = tls
-        self._connections = connections
-        self._per_address = per_address
+        self.limit = limit
         self._handshake_seconds = handshake_seconds
         self._closed = closed
-        self._count: dict[str, int] = {}
-        self._total = 0
         self._handshakes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         listening.listen(_BACKLOG)
@@ -98,12 +95,10 @@ class Listener:
         client.setblocking(False)
         address = _peer_address(str(peer[0]))
         counted_as = address_key(address)
-        if self._total >= self._connections or self._count.get(counted_as, 0) >= self._per_address:
+        if not self.limit.acquire(counted_as):
             client.close()
             self._closed(address)
         else:
-            self._total += 1
-            self._count[counted_as] = self._count.get(counted_as, 0) + 1
             self._server.expect()
             task = self._loop.create_task(self._admit(client, address, int(peer[1]), counted_as))
             self._handshakes.add(task)
@@ -121,7 +116,7 @@ class Listener:
             address,
             port,
             tls=self._tls is not None,
-            released=lambda: self._release(counted_as),
+            released=lambda: self.limit.release(counted_as),
         )
         try:
             if self._tls is None:
@@ -141,14 +136,6 @@ class Listener:
             connection.release()
         finally:
             self._server.arrived()
-
-    def _release(self, counted_as: str) -> None:
-        self._total -= 1
-        left = self._count[counted_as] - 1
-        if left:
-            self._count[counted_as] = left
-        else:
-            del self._count[counted_as]
 
     def close(self) -> None:
         """Accept no more; handshakes under way end with their deadline."""

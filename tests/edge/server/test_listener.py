@@ -41,12 +41,12 @@ def test_a_handshake_that_never_ends_is_counted_and_ended(
         context = server_context(files.certificate, files.key)
         async with edge(double, tls=context, per_address=1, handshake_seconds=0.5) as gate:
             silent = await gate.connect()
-            await until(lambda: gate.listener._total == 1)
+            await until(lambda: gate.listener.limit.open == 1)
             refused = await gate.connect()
             assert await refused.rest() == b""
             assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
             assert await silent.rest() == b""
-            await until(lambda: gate.listener._total == 0)
+            await until(lambda: gate.listener.limit.open == 0)
             gate.listener._handshake_seconds = 20.0  # for one that is meant to succeed
             client = await gate.connect(upstream_context(files.ca))
             await client.send(get())
@@ -77,7 +77,7 @@ def test_a_handshake_that_fails_gives_its_place_back(
                 await client.send(hello)
                 client.writer.write_eof()
                 assert b"HTTP" not in await client.rest()
-                await until(lambda: gate.listener._total == 0)
+                await until(lambda: gate.listener.limit.open == 0)
             assert not double.requests
             assert not double.refusals
 
@@ -102,7 +102,7 @@ def test_connections_are_capped(caps: tuple[int, int], new_loop: NewLoop) -> Non
                 await client.send(get())
                 assert (await client.reply()).status == 200
             first.writer.close()
-            await until(lambda: gate.listener._total == 1)
+            await until(lambda: gate.listener.limit.open == 1)
             fourth = await gate.connect()
             await fourth.send(get())
             assert (await fourth.reply()).status == 200
@@ -216,7 +216,7 @@ def test_a_closed_connection_leaves_nothing_behind(
                 client = await gate.connect(upstream_context(files.ca) if tls else None)
                 await client.send(get("/", "Connection: close"))
                 await client.rest()
-            await until(lambda: not gate.listener._total)
+            await until(lambda: not gate.listener.limit.open)
             await asyncio.sleep(0)
             await until(
                 lambda: not any(isinstance(thing, Connection) for thing in gc.get_objects())
