@@ -1,1 +1,1 @@
-"""Everything with a socket: the listeners, the upstream leg, TLS, probes. Alone imports aiohttp."""
+"""Sockets: listeners and connections, upstream pools, TLS, health endpoints, HTTPS fetches."""

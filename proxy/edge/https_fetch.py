@@ -1,8 +1,7 @@
-"""How the gate asks an issuer for its discovery document and keys: HTTPS, one small answer, nothing
-else.
+"""One HTTPS GET for an issuer's discovery document or keys.
 
-Refuses what could lead the gate elsewhere or fill its memory: other schemes, redirects, cookies,
-proxies named by the environment, compressed answers, answers over 1 MiB or slower than 10 seconds.
+Refuses whatever could redirect the request or exhaust memory: other schemes, redirects, cookies,
+proxies from the environment, compressed responses, responses over 1 MiB or slower than 10 seconds.
 Trusts the CA file it is given, or the system's CAs.
 """
 
@@ -15,24 +14,31 @@ import aiohttp
 
 from proxy.edge.tls import upstream_context
 
-MAX_BYTES = 1 << 20  # the key sets of large issuers are around 20 KiB
+# Bytes of a response; the key sets of large issuers are around 20 KiB.
+MAX_BYTES = 1 << 20
+# Seconds from the connection to the last byte.
 TIMEOUT_SECONDS = 10.0
-CHUNK = 65536
+_CHUNK_BYTES = 65_536
 
 
-def fetch_with(ca_file: Path | None = None) -> Callable[[str], Awaitable[bytes]]:
-    """Make the function that fetches one URL for an issuer; raises `ConfigError` when `ca_file`
-    holds no CA certificate.
+def make_fetcher(
+    ca_file: Path | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Callable[[str], Awaitable[bytes]]:
+    """Return a function that fetches one URL.
 
     The function raises `OSError` on any failure, with a text that is safe to log.
+
+    Raises:
+        ConfigError: `ca_file` has no CA certificate.
+
     """
     context = upstream_context(ca_file)
 
     async def fetch(url: str) -> bytes:
         if not url.startswith("https://"):
             raise OSError("only https URLs are fetched")
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        # A session for each fetch: they are minutes apart, and nothing of one may reach the next.
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        # One session a fetch: they are minutes apart, and no state may pass from one to the next.
         try:
             async with (
                 aiohttp.ClientSession(
@@ -46,35 +52,35 @@ def fetch_with(ca_file: Path | None = None) -> Callable[[str], Awaitable[bytes]]
                     ssl=context,
                     allow_redirects=False,
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                ) as answer,
+                ) as response,
             ):
-                return await _read(answer)
+                return await _read(response)
         except TimeoutError as error:
-            raise OSError(f"no whole answer within {TIMEOUT_SECONDS:g} seconds") from error
+            raise OSError(f"no complete response within {timeout_seconds:g} seconds") from error
         except (aiohttp.ClientError, ValueError) as error:
-            raise OSError(explain(error)) from error
+            raise OSError(describe_error(error)) from error
 
     return fetch
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    if answer.status != 200:
-        raise OSError(f"the answer has status {answer.status}, not 200")
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise OSError("the answer is compressed, though that was not asked for")
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    if response.status != 200:
+        raise OSError(f"the response has status {response.status}, not 200")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise OSError("the response is compressed, which was not requested")
     body = bytearray()
-    async for chunk in answer.content.iter_chunked(CHUNK):
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk
         if len(body) > MAX_BYTES:
-            raise OSError(f"the answer is over {MAX_BYTES} bytes")
+            raise OSError(f"the response is over {MAX_BYTES} bytes")
     return bytes(body)
 
 
-def explain(error: Exception) -> str:
-    """Say what failed in a few words, without the URL's path or what the server sent."""
+def describe_error(error: Exception) -> str:
+    """Describe a failure in a few words, without the URL's path or content from the server."""
     match error:
         case TimeoutError():
-            return "no answer in time"
+            return "no response in time"
         case aiohttp.ClientConnectorCertificateError():
             return "the server's certificate does not verify"
         case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
@@ -84,7 +90,7 @@ def explain(error: Exception) -> str:
         case aiohttp.ClientConnectorError():
             return f"no connection ({_system(error.os_error)})"
         case aiohttp.ServerDisconnectedError():
-            return "the server closed the connection without an answer"
+            return "the server closed the connection without a response"
         case OSError():
             return _system(error)
         case _:
@@ -92,7 +98,7 @@ def explain(error: Exception) -> str:
 
 
 def _system(error: OSError) -> str:
-    """The operating system's own words: asyncio puts the address in their place."""
+    """Return the operating system's message, which asyncio replaces by one with the address."""
     return (
         os.strerror(error.errno)
         if error.errno and error.errno > 0

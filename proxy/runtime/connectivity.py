@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from proxy.config.loading import Issuer, Upstream
-from proxy.edge.https_fetch import explain, fetch_with
+from proxy.edge.https_fetch import describe_error, make_fetcher
 from proxy.errors import ConfigError, Problem, Rejected
 from proxy.identity.oidc_discovery import DiscoveredKeys
 from proxy.protocol.xmlrpc.codec import decode_response, encode_call
@@ -45,7 +45,7 @@ async def ask(
 
 async def _ask_issuer(place: str, issuer: Issuer) -> list[Problem]:
     try:
-        keys = DiscoveredKeys(issuer.issuer, fetch_with(issuer.ca_file))
+        keys = DiscoveredKeys(issuer.issuer, make_fetcher(issuer.ca_file))
     except ConfigError:
         return []  # the CA file is no good, which is reported without asking anybody
     try:
@@ -75,7 +75,7 @@ async def _ask_upstream(place: str, upstream: Upstream) -> list[Problem]:
         return [
             Problem(
                 place,
-                f"the upstream {upstream.name} cannot be reached: {explain(error)}",
+                f"the upstream {upstream.name} cannot be reached: {describe_error(error)}",
                 "Check that it runs, and the URL.",
             )
         ]

@@ -26,7 +26,7 @@ from proxy.catalog.loading import Catalog, load_catalog
 from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
-from proxy.edge.health import Probes
+from proxy.edge.health import HealthEndpoints
 from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.listener import Listener, bind, turn_away
 from proxy.edge.server.server import Limits, Server, new_request_id_source
@@ -139,7 +139,7 @@ async def run(
         gate = Gate(
             routes, verifier, policy, journal, meter, EventLog(), in_flight=limits.max_in_flight
         )
-        server = Server(Probes(gate, journal, verifier), _limits(settings), new_request_id_source())
+        server = Server(HealthEndpoints(gate, journal, verifier), _limits(settings), new_request_id_source())
         _gauges(meter, gate, server, journal)
         if settings.metrics.port:
             runner = await serve_metrics(
@@ -249,7 +249,7 @@ def make_issuers(settings: Settings) -> list[Issuer]:
     """The issuers of the settings, the local one among them, each with the source of its keys."""
     if any(given.jwks_file is None for given in settings.issuers):
         # with it comes aiohttp, which takes a quarter of a second to load
-        from proxy.edge.https_fetch import fetch_with
+        from proxy.edge.https_fetch import make_fetcher
     issuers = []
     for given in settings.issuers:
         profile = Profile(
@@ -260,7 +260,7 @@ def make_issuers(settings: Settings) -> list[Issuer]:
             max_lifetime_s=given.max_lifetime_seconds,
         )
         source = (
-            DiscoveredKeys(given.issuer, fetch_with(given.ca_file))
+            DiscoveredKeys(given.issuer, make_fetcher(given.ca_file))
             if given.jwks_file is None
             else KeyFile(given.jwks_file)
         )

@@ -1,9 +1,8 @@
-"""The gate's log: one event a line on standard error, JSON for machines or columns for people, UTC
-times.
+"""The operator's log: one event a line on standard error, as JSON or as columns, in UTC.
 
-Values are data, never markup: JSON escapes control characters, and so does the console form (as
-``repr`` does), so a caller cannot forge a line. Keys that could carry a credential are withheld
-here as a last resort; no caller of this module is meant to pass one.
+Values are data, never markup: both formats escape control characters, so a caller cannot forge a
+line. Values whose key could name a credential are redacted here as a last resort; no code is meant
+to log one.
 """
 
 import logging
@@ -25,13 +24,12 @@ _CREDENTIALS = frozenset(
 )
 
 
-def configure_logging(level: Level, form: Format, to: TextIO | None = None) -> None:
-    """Send structlog's events, and those of libraries from warnings upwards, to a stream: standard
-    error if none is given.
+def configure_logging(level: Level, format: Format, to: TextIO | None = None) -> None:
+    """Send structlog's events, and the warnings and errors of libraries, to a stream.
 
-    An event that cannot be written is lost, and whoever logs it goes on
-    (`proxy.telemetry.nonblocking_stream`). Once events are written again, the first says as
-    `lines_lost` how many were lost.
+    The stream is standard error by default. An event that cannot be written is dropped
+    (`proxy.telemetry.nonblocking_stream`); the next one that can be has their number as
+    `lines_lost`.
     """
     given = to or sys.stderr
     log = given if isinstance(given, NonBlockingStream) else NonBlockingStream(given)
@@ -45,13 +43,13 @@ def configure_logging(level: Level, form: Format, to: TextIO | None = None) -> N
     ]
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_json)
-        if form == "json"
+        if format == "json"
         else structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
     traced: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info] if form == "json" else [_escape]
+        [structlog.processors.format_exc_info] if format == "json" else [_escape]
     )
     structlog.configure(
         processors=[*shared, *traced, last],
@@ -80,14 +78,14 @@ def _redact(_logger: object, _method: str, event: _Event) -> _Event:
 def _add_lost_count(
     stream: NonBlockingStream, _logger: object, _method: str, event: _Event
 ) -> _Event:
-    """Count on an event those that were lost since the last that could be written."""
+    """Add the number of lines dropped since the last one that was written."""
     if stream.dropped:
         event["lines_lost"] = stream.dropped
     return event
 
 
 def _escape(_logger: object, _method: str, event: _Event) -> _Event:
-    """Escape what would move a terminal's cursor: the console form prints text as it is."""
+    """Escape control characters, which the console renderer would print as they are."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = repr(value)

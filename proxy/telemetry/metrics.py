@@ -1,7 +1,7 @@
 """Counts of calls for Prometheus: numbers about calls, never about callers.
 
 The hot path adds to plain dictionaries. The collector turns them into metric families during a
-scrape, so the scraper pays for that and not the calls. `proxy.runtime.metrics_endpoint` serves them.
+scrape, so scrapes pay for that and not the calls. `proxy.runtime.metrics_endpoint` serves them.
 """
 
 from bisect import bisect_left

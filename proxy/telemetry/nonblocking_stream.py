@@ -1,8 +1,8 @@
-"""The stream that the log is written to: it never fails, and it waits for nobody.
+"""A text stream that never raises and never blocks, for the operator's log.
 
-The reader of a log may have died, its disk be full, or it may stand still: a pager, a terminal
-after Ctrl-S, a collector that hangs. A line that cannot be written at once is lost and counted,
-since the log is for whoever looks after the gate; what has to be kept is in the journal.
+The reader of a log may have died or stalled (a pager, a terminal after Ctrl-S, a hung collector),
+and its disk may be full. A line that cannot be written at once is dropped and counted. The log
+serves the operator only: what has to be durable is in the audit journal.
 """
 
 import os
@@ -15,29 +15,30 @@ from functools import partial
 from typing import Any, TextIO, TypeAlias
 
 _Put: TypeAlias = Callable[[bytes], int]
-"""Writes what there is room for and returns how many bytes that were; raises `OSError`, and so
-`BlockingIOError`.
-"""
+"""Writes as many bytes as fit and returns their number; raises `OSError` (`BlockingIOError`)."""
 
 
 class NonBlockingStream:
-    """A text stream over another, whose `write` neither fails nor waits. A file is waited for, as
-    long as its disk takes.
+    """A text stream over another one, whose `write` neither raises nor blocks.
+
+    The exception is a regular file: a write takes as long as its disk.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        """`lost` is how many pieces of text, lines as a rule, could not be written since the last
-        that could.
+        """Write to `stream`.
+
+        `dropped` counts the writes (one a line, as a rule) that failed since the last success.
         """
         self._stream = stream
         with suppress(OSError, ValueError):
             stream.flush()
         self._put = _open_nonblocking(stream)
-        self._rest = b""  # of a line that was begun: no other may begin before it is whole
+        # The unwritten end of the last line; no other line is written before it.
+        self._rest = b""
         self.dropped = 0
 
     def write(self, text: str) -> int:
-        """Write, if that is possible now."""
+        """Write `text`, or drop it if that is not possible now."""
         try:
             if self._put is None:
                 self._stream.write(text)
@@ -51,7 +52,7 @@ class NonBlockingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if that is possible now."""
+        """Flush, as far as that is possible now."""
         with suppress(OSError, ValueError):
             self._stream.flush()
             if self._put is not None:
@@ -64,17 +65,17 @@ class NonBlockingStream:
                 raise BlockingIOError
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the stream's own."""
+        """Return any other attribute of the underlying stream."""
         return getattr(self._stream, name)
 
 
 def _open_nonblocking(stream: TextIO) -> _Put | None:
-    """How to write to the file descriptor of `stream` without waiting; None where nobody can keep a
-    writer waiting, or there is none.
+    """Return a non-blocking write to the file descriptor of `stream`.
 
-    O_NONBLOCK belongs to what is open, not to the process: set on what others gave us, it would be
-    theirs as well, such as the shell's in whose terminal this runs. So pipes and terminals are
-    opened once more.
+    None if it has no descriptor, or one that cannot block a writer for long (a regular file).
+    O_NONBLOCK belongs to the open file description, which is shared with the process that passed
+    the descriptor on (the shell of a terminal, for example). So pipes and terminals are opened once
+    more.
     """
     try:
         fd = stream.fileno()
@@ -89,7 +90,7 @@ def _open_nonblocking(stream: TextIO) -> _Put | None:
         own = os.open(
             f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         )
-    except OSError:  # another user's
+    except OSError:  # a pipe or terminal of another user
         return partial(_write_small, fd)
     return partial(os.write, own)
 
@@ -99,8 +100,10 @@ def _send(to: socket.socket, data: bytes) -> int:
 
 
 def _write_small(fd: int, data: bytes) -> int:
-    """Write as much as a pipe surely takes that has room for anything (pipe(7)), if only one
-    process writes to it.
+    """Write at most PIPE_BUF bytes.
+
+    A pipe that is ready takes that many without blocking (pipe(7)), unless another process fills it
+    at the same moment.
     """
     ready = select.poll()
     ready.register(fd, select.POLLOUT)

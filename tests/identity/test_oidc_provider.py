@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from proxy.edge.https_fetch import fetch_with
+from proxy.edge.https_fetch import make_fetcher
 from proxy.errors import Rejected
 from proxy.identity.access_token import Profile
 from proxy.identity.issuer import Issuer
@@ -129,7 +129,7 @@ def gate(
     provider: Provider, clock: Clock, audience: str = AUDIENCE
 ) -> tuple[DiscoveredKeys, Verifier]:
     """A verifier of the provider's tokens, on the default settings, with the edge's own fetch."""
-    source = DiscoveredKeys(provider.issuer, fetch_with(provider.ca), clock=clock)
+    source = DiscoveredKeys(provider.issuer, make_fetcher(provider.ca), clock=clock)
     return source, Verifier([Issuer("idp", Profile(provider.issuer, (audience,)), source)], viewer)
 
 
@@ -199,7 +199,7 @@ async def test_a_provider_that_was_never_reached(provider: Provider) -> None:
     nothing is taken on trust.
     """
     text = await provider.token()
-    source = DiscoveredKeys(provider.issuer, fetch_with(), clock=Clock())
+    source = DiscoveredKeys(provider.issuer, make_fetcher(), clock=Clock())
     verifier = Verifier([Issuer("idp", Profile(provider.issuer, (AUDIENCE,)), source)], viewer)
     assert await reason(verifier, text) is Reason.ISSUER_UNAVAILABLE
     assert source.problem is not None and "certificate" in source.problem
