@@ -139,7 +139,9 @@ async def run(
         gate = Gate(
             routes, verifier, policy, journal, meter, EventLog(), in_flight=limits.max_in_flight
         )
-        server = Server(HealthEndpoints(gate, journal, verifier), _limits(settings), new_request_id_source())
+        server = Server(
+            HealthEndpoints(gate, journal, verifier), _limits(settings), new_request_id_source()
+        )
         _gauges(meter, gate, server, journal)
         if settings.metrics.port:
             runner = await serve_metrics(
