@@ -197,7 +197,7 @@ def _check_journal_keys(place: str, audit: Audit) -> Iterator[Problem]:
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
         usable = False
     if not usable:
-        remedy = "Restore it from a backup, or make one with callgate audit key make."
+        remedy = "Restore it from a backup, or make one with callgate audit key generate."
         yield Problem(
             f"{place}.signing_key", f"{beside} holds no Ed25519 key without a pass phrase", remedy
         )

@@ -42,7 +42,7 @@ def reading(directory: Path, *, records: int) -> Reading:
     files = list(segments(audit / "bench").values())
     size = sum(path.stat().st_size for path in files)
     sample = files[0].read_bytes()
-    verify = _timed("audit", "verify", str(audit))
+    verify = _timed("audit", "verify", "--dir", str(audit))
     if verify is None:
         raise RuntimeError("callgate audit verify does not find the log intact")
     # A filter that nearly nothing passes, so that reading is measured and not printing.

@@ -105,7 +105,7 @@ def assert_whole(records: list[Record]) -> None:
 
 def assert_verified(gate: Gate) -> None:
     """The auditor's own tool finds every record there, in order and unaltered."""
-    command = [sys.executable, "-m", "proxy.cli.main", "audit", "verify", str(gate.audit)]
+    command = [sys.executable, "-m", "proxy.cli.main", "audit", "verify", "--dir", str(gate.audit)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )

@@ -90,7 +90,7 @@ def gate(
     yield gate
     assert gate.stop() == 0
     assert "internal error" not in gate.process.text()
-    assert callgate("audit", "verify", str(gate.audit)).returncode == 0
+    assert callgate("audit", "verify", "--dir", str(gate.audit)).returncode == 0
     assert [
         still_open(records) for records in by_log(gate.audit).values() if still_open(records)
     ] == []
@@ -395,7 +395,7 @@ def test_who_reads_slowly_while_a_process_ends_is_cut_off_and_recorded_once(
     assert [(record["outcome"], record.get("reason")) for record in found] == [
         ("failed", "client-gone")
     ]
-    assert callgate("audit", "verify", str(gate.audit)).returncode == 0
+    assert callgate("audit", "verify", "--dir", str(gate.audit)).returncode == 0
 
 
 @pytest.fixture
@@ -511,7 +511,7 @@ def test_nobody_needs_the_log_to_be_read(
         assert process.wait(60) == 0
     completed = [record["outcome"] for record in gate.records() if record["stage"] == "completed"]
     assert completed == ["ok", "failed"]
-    assert callgate("audit", "verify", str(gate.audit)).returncode == 0
+    assert callgate("audit", "verify", "--dir", str(gate.audit)).returncode == 0
 
 
 def own_gate(

@@ -229,7 +229,7 @@ def log_verdict(world: World) -> Verdict:
 
 def journal_verdict(world: World) -> Verdict:
     """`callgate audit verify` says intact."""
-    done = world.callgate("audit", "verify", str(world.audit))
+    done = world.callgate("audit", "verify", "--dir", str(world.audit))
     last = " ".join((done.stdout + done.stderr).split())
     return Verdict(
         "callgate audit verify says intact",

@@ -146,7 +146,7 @@ def still_open(records: list[Record]) -> set[int]:
 
 def verify(directory: Path) -> str:
     """What ``callgate audit verify`` prints; it must find every log intact."""
-    command = [sys.executable, "-m", "proxy.cli.main", "audit", "verify", str(directory)]
+    command = [sys.executable, "-m", "proxy.cli.main", "audit", "verify", "--dir", str(directory)]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -6,7 +6,7 @@ must stay short, so some values are written as an object with one reserved set o
 
 | written                             | stands for                                                              |
 |-------------------------------------|-------------------------------------------------------------------------|
-| ``{"hmac-sha256": hex}``            | a secret: HMAC-SHA256 under the key beside the log (`callgate audit match`) |
+| ``{"hmac-sha256": hex}``            | a secret: HMAC-SHA256 under the key beside the log (`callgate audit find-secret`) |
 | ``{"length": n, "sha256": hex}``    | a value of n bytes (a text in UTF-8, anything else as JSON), over the limit |
 | ``{"length": n, "hmac-sha256": hex}`` | a value of n bytes as JSON that has too many parts to look at each, or arguments nobody knows |
 | ``{"number": "Infinity"}``          | a float that JSON lacks (``-Infinity``, ``NaN`` too)                     |

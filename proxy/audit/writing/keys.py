@@ -72,7 +72,7 @@ def load_signing_key(directory: Path, site: str, pem: bytes | None = None) -> Ed
                 Problem(
                     str(path),
                     "the signing key is no Ed25519 key",
-                    "make one with callgate audit key make",
+                    "make one with callgate audit key generate",
                 )
             ]
         )

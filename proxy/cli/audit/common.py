@@ -1,23 +1,34 @@
 """What the audit verbs share: the sub-application, where the log is, and how a table is printed."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from proxy.audit.reading.rows import COLUMNS
 from proxy.audit.writing.disk import logs
+from proxy.cli.audit.renamed import Verb, VerbGroup
 from proxy.common.durations import DURATION, parse_duration
+from proxy.common.text import escape_controls
 
-_WIDE = 40  # a longer cell does not push the columns of all other rows aside
+# Characters. A longer cell of a plain table does not widen its column, which would push the
+# columns of all other rows aside.
+MAX_PADDED_WIDTH = 40
+
+Function = TypeVar("Function", bound=Callable[..., None])
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Read, check and report on the audit log."
+    cls=VerbGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Read, check and report on the audit log.",
 )
 
 Directory = Annotated[
@@ -33,22 +44,40 @@ Config = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
+def verb(
+    name: str, example: str, group: typer.Typer = app, path: str = ""
+) -> Callable[[Function], Function]:
+    """Make a function the verb `name` of `group`; its help ends with an example.
+
+    Args:
+        name: the verb.
+        example: what follows the verb in the example.
+        group: the application that gets the verb.
+        path: the group's own verb with a space behind it, if it is not `app`.
+
+    """
+    return group.command(
+        name, cls=Verb, epilog=f"Example: callgate audit {path}{name} {example}".rstrip()
+    )
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
-    """End with a message; 2 means that the question could not be answered."""
+    """Print an error and exit; the code 2 means that the question could not be answered."""
     print(f"callgate audit: {message}", file=sys.stderr)
     raise typer.Exit(code)
 
 
-def directory(given: Path | None, config: Path | None) -> Path:
-    """Return the audit directory from ``--dir``, else from the settings."""
+def audit_directory(given: Path | None, config: Path | None) -> Path:
+    """Return the directory from ``--dir``, or else from the settings."""
     found = given
     if found is None:
         path = config or Path("callgate.toml")
         if not path.is_file():
             fail(
-                f"there are no settings at {path}: name the audit directory with --dir, or the settings with --config"
+                f"no settings at {path}. Name the audit directory with --dir, or the settings"
+                " with --config."
             )
-        # here, so that reading a log with --dir needs no settings machinery
+        # Imported here: with --dir, no settings are read.
         from proxy.config.loading import load_settings
         from proxy.errors import ConfigError
 
@@ -57,17 +86,23 @@ def directory(given: Path | None, config: Path | None) -> Path:
         except ConfigError as error:
             fail(str(error))
     if not found.is_dir():
-        fail(f"{found} is no directory")
+        fail(f"{escape_controls(found)} is not a directory")
+    return found
+
+
+def directory_with_logs(given: Path | None, config: Path | None) -> Path:
+    """Return the directory from ``--dir`` or the settings; exit unless it holds a log."""
+    found = audit_directory(given, config)
     if not logs(found):
-        fail(
-            f"there is no log in {found}: name the directory in which a gate keeps its audit logs, or one log in it"
-        )
+        fail(f"there is no log in {escape_controls(found)}. Name an audit directory, or one log.")
     return found
 
 
 def instant(text: str | None) -> str | None:
-    """Return a time as records have it: from a date, a date and time (UTC unless it says
-    otherwise), or a span like 2h or 7d ago.
+    """Return a time in the form that records have.
+
+    Takes a date, a date and time (UTC unless it has an offset), or a duration before now such as
+    2h or 7d.
     """
     if text is None:
         return None
@@ -77,49 +112,61 @@ def instant(text: str | None) -> str | None:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            fail(f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00Z, or 2h, 7d")
+            fail(f"{text!r} is not a time. Write 2026-01-31, 2026-01-31T12:00Z, 2h or 7d.")
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def table(rows: Iterable[Sequence[str]], columns: Sequence[str] = COLUMNS) -> None:
-    """Print aligned lines, never cut or folded, so that an id can be copied; coloured and with a
-    header on a terminal.
+def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> None:
+    """Print rows in aligned columns: with header and colours on a terminal, plainly in a pipe.
+
+    No cell is cut or folded, so an id can be copied.
     """
-    held = list(rows)
-    widths = (
-        [min(_WIDE, max(len(row[column]) for row in held)) for column in range(len(columns))]
-        if held
-        else []
-    )
-    if not sys.stdout.isatty():
-        for row in held:
-            print(
-                "  ".join(
-                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-                ).rstrip()
-            )
+    if sys.stdout.isatty():
+        print_rich_table(
+            [[Text(cell, style=colour(cell)) for cell in row] for row in rows], columns
+        )
         return
-    console = Console(soft_wrap=True, highlight=False)
-    widths = [max(width, len(name)) for width, name in zip(widths, columns, strict=bool(held))]
-    console.print(
-        Text(
-            "  ".join(
-                name.ljust(width) for name, width in zip(columns, widths, strict=bool(held))
-            ).rstrip(),
-            style="bold",
-        )
-    )
-    for row in held:
-        cells = (
-            Text(cell.ljust(width), style=colour(cell))
-            for cell, width in zip(row, widths, strict=True)
-        )
-        console.print(Text("  ").join(cells))
+    if not rows:
+        return
+    widths = [
+        min(MAX_PADDED_WIDTH, max(len(row[column]) for row in rows))
+        for column in range(len(columns))
+    ]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def print_rich_table(
+    rows: Sequence[Sequence[RenderableType]],
+    columns: Sequence[str],
+    *,
+    header: bool = True,
+    right: Sequence[str] = (),
+) -> None:
+    """Print a table on a terminal, as wide as it needs to be.
+
+    Args:
+        rows: cells, as many as there are columns.
+        columns: the names in the header.
+        header: whether there is a header.
+        right: the columns to align at the right.
+
+    """
+    table = Table(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    wide = console.options.update(width=1_000_000)
+    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
+    console.print(table)
 
 
 def colour(cell: str) -> str:
-    """Return the colour of a cell by what it says."""
+    """Return the colour of a cell, by its first word."""
     word = cell.partition(" ")[0]
     return {
         "deny": "red",

@@ -16,28 +16,28 @@ from proxy.audit.format.record import dumps
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reporting.export import COLUMNS, flat, ocsf
 from proxy.audit.reporting.report import escape_formula
-from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
+from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, instant, verb
 from proxy.cli.audit.query import Since, Until, Upstream
 from proxy.common.text import escape_controls
 
 _PART = 50_000  # rows of a Parquet row group
 
 
-class Form(StrEnum):
-    """The forms there are."""
+class Format(StrEnum):
+    """Output formats."""
 
     OCSF = "ocsf"
     CSV = "csv"
     PARQUET = "parquet"
 
 
-@app.command(epilog="Example: callgate audit export --form ocsf --since 24h > yesterday.jsonl")
+@verb("export", "--format ocsf --since 24h > yesterday.jsonl")
 def export(
     dir_: Directory = None,
     config: Config = None,
-    form: Annotated[
-        Form, typer.Option("--form", help="OCSF API Activity as JSON lines, CSV, or Parquet.")
-    ] = Form.OCSF,
+    format_: Annotated[
+        Format, typer.Option("--format", help="OCSF API Activity as JSON lines, CSV, or Parquet.")
+    ] = Format.OCSF,
     since: Since = None,
     until: Until = None,
     upstream: Upstream = None,
@@ -50,10 +50,10 @@ def export(
 ) -> None:
     """Write calls for other systems; streams, however many there are."""
     calls = find_calls(
-        directory(dir_, config),
+        directory_with_logs(dir_, config),
         Filter(since=instant(since), until=instant(until), upstream=upstream),
     )
-    if form is Form.PARQUET:
+    if format_ is Format.PARQUET:
         if out is None:
             fail("Parquet needs --out FILE")
         _parquet(calls, out)
@@ -65,7 +65,7 @@ def export(
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")
     with target as stream:
-        if form is Form.OCSF:
+        if format_ is Format.OCSF:
             for call in calls:
                 stream.write(dumps(ocsf(call)).decode() + "\n")
         else:

@@ -13,12 +13,12 @@ from proxy.audit.checking.proof import prove as make_proof
 from proxy.audit.reading.call_details import call_details
 from proxy.audit.reading.rows import principal_name
 from proxy.audit.writing.disk import logs
-from proxy.cli.audit.common import Config, Directory, app, directory, fail
+from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, verb
 from proxy.cli.audit.verify import named_keys
 from proxy.common.text import escape_controls
 
 
-@app.command(epilog="Example: callgate audit prove 7Q2M4K1X > 7Q2M4K1X.proof")
+@verb("prove", "7Q2M4K1X > 7Q2M4K1X.proof")
 def prove(
     id_: Annotated[
         str, typer.Argument(metavar="ID", help="A request id, or a call's id in a multicall.")
@@ -27,7 +27,7 @@ def prove(
     config: Config = None,
 ) -> None:
     """Write a proof that a call's records are in the log, to be checked with the public key alone."""
-    where = directory(dir_, config)
+    where = directory_with_logs(dir_, config)
     found = call_details(where, id_)
     if not found:
         fail(f"no record has the id {escape_controls(id_)}", 1)
@@ -41,9 +41,7 @@ def prove(
         fail(str(error), 1)
 
 
-@app.command(
-    "verify-proof", epilog="Example: callgate audit verify-proof 7Q2M4K1X.proof --key signing.pub"
-)
+@verb("verify-proof", "7Q2M4K1X.proof --key signing.pub")
 def verify_proof(
     path: Annotated[Path, typer.Argument(help="The proof.")],
     key: Annotated[

@@ -15,7 +15,16 @@ from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reading.rows import COLUMNS, call_row
 from proxy.audit.reading.stats import Stats, bar, count
 from proxy.audit.reporting.report import escape_formula
-from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, instant, table
+from proxy.cli.audit.common import (
+    AsJson,
+    Config,
+    Directory,
+    directory_with_logs,
+    fail,
+    instant,
+    print_table,
+    verb,
+)
 from proxy.common.text import escape_controls
 from proxy.model import Permission, Reason
 
@@ -38,13 +47,13 @@ Principal = Annotated[
 ]
 Role = Annotated[str | None, typer.Option("--role", help="A role that the principal held.")]
 Method = Annotated[str | None, typer.Option("--method", help="A method.")]
-Class = Annotated[
-    str | None, typer.Option("--class", help="A permission class: view, work, trigger or admin.")
+PermissionName = Annotated[
+    str | None, typer.Option("--permission", help="view, work, trigger or admin.")
 ]
 Upstream = Annotated[str | None, typer.Option("--upstream", help="An upstream by name.")]
 Effect = Annotated[
     str | None,
-    typer.Option("--decision", help="allow, deny, or rejected (what never became a call)."),
+    typer.Option("--decision", help="allow, deny, or reject (never became a call)."),
 ]
 Why = Annotated[
     str | None, typer.Option("--reason", help="A reason code, as the README lists them.")
@@ -56,18 +65,17 @@ Address = Annotated[
 Id = Annotated[str | None, typer.Option("--id", help="A request id.")]
 
 
-@app.command(epilog="Example: callgate audit query --since 7d --class admin --decision deny --csv")
+@verb("query", "--since 7d --permission admin --decision deny --csv")
 def query(
     dir_: Directory = None, config: Config = None, since: Since = None, until: Until = None, principal: Principal = None, role: Role = None,
-    method: Method = None, class_: Class = None, upstream: Upstream = None, decision: Effect = None, reason: Why = None, task: Task = None,
+    method: Method = None, permission: PermissionName = None, upstream: Upstream = None, decision: Effect = None, reason: Why = None, task: Task = None,
     address: Address = None, id_: Id = None, as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV of these columns (export --form csv has all).")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV of these columns (export --format csv has all).")] = False,
 ) -> None:  # fmt: skip
     """Find calls by any of these; all given conditions hold. Exit code 1 when there is none."""
-    _one_of("--class", class_, get_args(Permission))
-    _one_of("--decision", decision, ("allow", "deny", "reject", "rejected"))
+    _one_of("--permission", permission, get_args(Permission))
+    _one_of("--decision", decision, ("allow", "deny", "reject"))
     _one_of("--reason", reason, [known.value for known in Reason])
-    decision = "reject" if decision == "rejected" else decision
     try:
         address = None if address is None else str(ip_address(address))
     except ValueError:
@@ -80,7 +88,7 @@ def query(
         principal,
         role,
         method,
-        class_,
+        permission,
         upstream,
         decision,
         reason,
@@ -88,7 +96,7 @@ def query(
         address,
         id_,
     )
-    calls = find_calls(directory(dir_, config), wanted)
+    calls = find_calls(directory_with_logs(dir_, config), wanted)
     if not (_as_json(calls) if as_json else _as_csv(calls) if as_csv else _as_table(calls)):
         print("callgate audit: no call matches", file=sys.stderr)
         raise typer.Exit(1)
@@ -100,7 +108,7 @@ def _one_of(option: str, given: str | None, known: Collection[str]) -> None:
         fail(f"{option} {escape_controls(given)}: use one of {', '.join(known)}")
 
 
-@app.command(epilog="Example: callgate audit stats --since 24h")
+@verb("stats", "--since 24h")
 def stats(
     dir_: Directory = None, config: Config = None, since: Since = None, until: Until = None, principal: Principal = None,
     upstream: Upstream = None, top: Annotated[int, typer.Option("--top", min=1, help="How many of each.")] = 10, as_json: AsJson = False,
@@ -109,7 +117,7 @@ def stats(
     wanted = Filter(
         since=instant(since), until=instant(until), principal=principal, upstream=upstream
     )
-    found = count(find_calls(directory(dir_, config), wanted))
+    found = count(find_calls(directory_with_logs(dir_, config), wanted))
     if as_json:
         counters = {
             name: dict(getattr(found, name).most_common())
@@ -161,7 +169,7 @@ def _as_csv(calls: Iterator[CallRecord]) -> int:
 def _as_table(calls: Iterator[CallRecord]) -> int:
     shown = 0
     while part := [call_row(call) for call in islice(calls, _PART)]:
-        table(part)
+        print_table(part)
         shown += len(part)
     return shown
 

@@ -23,13 +23,15 @@ from proxy.audit.reporting.report import (
     last_checkpoints,
 )
 from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
-from proxy.cli.audit.common import Config, Directory, app, directory, fail, instant
+from proxy.cli.audit.common import Config, Directory, app, directory_with_logs, fail, instant, verb
 from proxy.cli.audit.query import Since, Until
-from proxy.cli.audit.verify import Key, operator_beside, progress, trusted_keys
+from proxy.cli.audit.renamed import VerbGroup
+from proxy.cli.audit.verify import Key, operator_log_of, progress, trusted_keys
 from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
 report = typer.Typer(
+    cls=VerbGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Reports for controls, each naming the checkpoints it was computed from.",
@@ -37,15 +39,17 @@ report = typer.Typer(
 app.add_typer(report, name="report")
 
 
-class Form(StrEnum):
-    """The forms there are."""
+class Format(StrEnum):
+    """Output formats."""
 
     TEXT = "text"
     CSV = "csv"
     HTML = "html"
 
 
-Shape = Annotated[Form, typer.Option("--form", help="Text, CSV, or one self-contained HTML page.")]
+Shape = Annotated[
+    Format, typer.Option("--format", help="Text, CSV, or one self-contained HTML page.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -55,14 +59,17 @@ Out = Annotated[
 At = Annotated[
     list[str] | None,
     typer.Option(
-        "--at", metavar="LOG:SIZE|FILE", show_default=False,
+        "--checkpoint", metavar="LOG:SIZE|FILE", show_default=False,
         help="Compute the report as it was at a checkpoint: as the report names it, or a file of kept ones; once a log.",
     ),
 ]  # fmt: skip
 
 
-@report.command(
-    epilog="Example: callgate audit report access --since 90d --form html --out access.html --config callgate.toml"
+@verb(
+    "access",
+    "--since 90d --format html --out access.html --config callgate.toml",
+    report,
+    "report ",
 )
 def access(
     config: Config = None,
@@ -70,12 +77,12 @@ def access(
     since: Since = None,
     until: Until = None,
     at: At = None,
-    form: Shape = Form.TEXT,
+    format_: Shape = Format.TEXT,
     out: Out = None,
 ) -> None:
     """Show who holds which rights and what they used of them, unused rights first.
 
-    Rights come from the policy set that was in force at the end of the period (or at --at), as it
+    Rights come from the policy set that was in force at the end of the period (or at --checkpoint), as it
     is kept beside the log; the files of today have no say.
     """
     # here, so that reports which need no policies load none of the policy engine
@@ -116,19 +123,19 @@ def access(
         controls.access(
             calls, held.granted, held.given, _period(since, until), list(basis.values()), notes
         ),
-        form,
+        format_,
         out,
     )
 
 
-@report.command(epilog="Example: callgate audit report changes --since 90d")
+@verb("changes", "--since 90d", report, "report ")
 def changes(
     config: Config = None,
     dir_: Directory = None,
     since: Since = None,
     until: Until = None,
     at: At = None,
-    form: Shape = Form.TEXT,
+    format_: Shape = Format.TEXT,
     out: Out = None,
 ) -> None:
     """Show every policy and roles change that came into force: when, by which hash, with the
@@ -143,33 +150,31 @@ def changes(
         _period(since, until),
         list(basis.values()),
     )
-    _write(made, form, out)
+    _write(made, format_, out)
 
 
-@report.command(epilog="Example: callgate audit report refusals --since 30d --form csv")
+@verb("refusals", "--since 30d --format csv", report, "report ")
 def refusals(
     config: Config = None,
     dir_: Directory = None,
     since: Since = None,
     until: Until = None,
     at: At = None,
-    form: Shape = Form.TEXT,
+    format_: Shape = Format.TEXT,
     out: Out = None,
 ) -> None:
     """Show what was refused, to whom, why, and how often."""
     where, basis = _where(dir_, config, at)
     calls = covered_by(find_calls(where, Filter(since=instant(since), until=instant(until))), basis)
-    _write(controls.refusals(calls, _period(since, until), list(basis.values())), form, out)
+    _write(controls.refusals(calls, _period(since, until), list(basis.values())), format_, out)
 
 
-@report.command(
-    epilog="Example: callgate audit report completeness --key signing.pub --form html --out completeness.html"
-)
+@verb("completeness", "--key signing.pub --format html --out completeness.html", report, "report ")
 def completeness(
     config: Config = None,
     dir_: Directory = None,
     key: Key = None,
-    form: Shape = Form.TEXT,
+    format_: Shape = Format.TEXT,
     out: Out = None,
 ) -> None:
     """Verify all logs and show segments, counts, checkpoints, gaps, and the key used. Exit code 1
@@ -178,9 +183,9 @@ def completeness(
     where, basis = _where(dir_, config, None)
     keys = trusted_keys(where, key)
     with progress(where, quiet=False) as count:
-        reports = verify_directory(where, keys, operator=operator_beside(where), progress=count)
+        reports = verify_directory(where, keys, operator=operator_log_of(where), progress=count)
     gaps = controls.disruptions(_items(where, basis, b'"gap"', b'"opened"', b'"closed"'))
-    _write(controls.completeness(reports, keys, gaps), form, out)
+    _write(controls.completeness(reports, keys, gaps), format_, out)
     if any(found.broken for found in reports):
         raise typer.Exit(1)
 
@@ -189,7 +194,7 @@ def _where(
     dir_: Path | None, config: Path | None, at: Sequence[str] | None
 ) -> tuple[Path, dict[str, Checkpoint]]:
     """Return the audit directory, and the checkpoints to compute from, by log."""
-    where = directory(dir_, config)
+    where = directory_with_logs(dir_, config)
     if not at:
         return where, last_checkpoints(where)
     basis = {
@@ -201,7 +206,7 @@ def _where(
 
 
 def _checkpoints(where: Path, text: str) -> list[Checkpoint]:
-    """Return the checkpoints that ``--at`` means: those of a file, or the one of a log over so many
+    """Return the checkpoints that ``--checkpoint`` means: those of a file, or the one of a log over so many
     records.
     """
     name, _, size = text.rpartition(":")
@@ -235,14 +240,14 @@ def _period(since: str | None, until: str | None) -> str:
     return f"{instant(since) or 'the beginning of the log'} to {instant(until) or 'the last checkpoint'}"
 
 
-def _write(made: Report, form: Form, out: Path | None) -> None:
+def _write(made: Report, format_: Format, out: Path | None) -> None:
     if made.basis:
         at = " ".join(
-            f"--at {checkpoint.origin.rpartition('/')[2]}:{checkpoint.size}"
+            f"--checkpoint {checkpoint.origin.rpartition('/')[2]}:{checkpoint.size}"
             for checkpoint in made.basis
         )
         made = replace(made, notes=(*made.notes, f"These checkpoints are named again by {at}"))
-    text = {Form.TEXT: as_text, Form.CSV: as_csv, Form.HTML: as_html}[form](made)
+    text = {Format.TEXT: as_text, Format.CSV: as_csv, Format.HTML: as_html}[format_](made)
     if out is None:
         sys.stdout.write(text)
         return

@@ -9,17 +9,25 @@ import orjson
 import typer
 
 from proxy.audit.format.record import dumps
+from proxy.audit.reading import secret_search
 from proxy.audit.reading.call_details import CallDetails, call_details
 from proxy.audit.reading.query import CallRecord
 from proxy.audit.reading.rows import RowFormatter, principal_name
-from proxy.audit.reading.secret_search import find_secret
 from proxy.audit.writing.keys import HMAC_KEY, load_hmac_key
-from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, fail, table
+from proxy.cli.audit.common import (
+    AsJson,
+    Config,
+    Directory,
+    directory_with_logs,
+    fail,
+    print_table,
+    verb,
+)
 from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
 
-@app.command(epilog="Example: callgate audit show 7Q2M4K1X --dir /var/lib/callgate/audit")
+@verb("show", "7Q2M4K1X --dir /var/lib/callgate/audit")
 def show(
     id_: Annotated[
         str, typer.Argument(metavar="ID", help="A request id, or a call's id in a multicall.")
@@ -31,7 +39,7 @@ def show(
     """Show one call whole: who, what, why by which policy in which text, what came of it, and its
     neighbours.
     """
-    found = call_details(directory(dir_, config), id_)
+    found = call_details(directory_with_logs(dir_, config), id_)
     if not found:
         fail(f"no record has the id {escape_controls(id_)}", 1)
     for whole in found:
@@ -45,14 +53,12 @@ def show(
             _print(whole)
 
 
-@app.command(
-    epilog="Example: callgate audit match --value - --dir /var/lib/callgate/audit < suspected-password"
-)
-def match(
+@verb("find-secret", "- --dir /var/lib/callgate/audit < suspected-password")
+def find_secret(
     value: Annotated[
         str,
-        typer.Option(
-            "--value",
+        typer.Argument(
+            metavar="VALUE",
             help="The value to look for; - reads it from standard input, without a final line end.",
         ),
     ],
@@ -62,7 +68,7 @@ def match(
     """Tell which records hold a value that was withheld. Exit code 1 when none does. Needs the HMAC
     key beside the log.
     """
-    where = directory(dir_, config)
+    where = directory_with_logs(dir_, config)
     if value == "-":
         value = sys.stdin.read().removesuffix("\n")
     home = where if (where / HMAC_KEY).exists() else where.parent
@@ -72,12 +78,12 @@ def match(
         fail(str(error))
     rows = [
         (item.time, item.log, escape_controls(item.record.get("id", "")), escape_controls(name))
-        for item, name in find_secret(where, key, value)
+        for item, name in secret_search.find_secret(where, key, value)
     ]
     if not rows:
         print("no record holds it")
         raise typer.Exit(1)
-    table(rows, ("time", "log", "id", "argument"))
+    print_table(rows, ("time", "log", "id", "argument"))
 
 
 def _print(whole: CallDetails) -> None:
@@ -126,7 +132,7 @@ def _print(whole: CallDetails) -> None:
     for title, records in (("Before it", whole.before), ("After it", whole.after)):
         if records:
             print(f"\n{title}:")
-            table(RowFormatter().row(whole.call.log, neighbour) for neighbour in records)
+            print_table([RowFormatter().row(whole.call.log, neighbour) for neighbour in records])
     print()
 
 

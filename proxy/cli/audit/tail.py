@@ -1,4 +1,4 @@
-"""``callgate audit tail``: the last records, and with ``-f`` the ones that come."""
+"""``callgate audit tail``: the last records, and with ``-f`` the ones that follow."""
 
 import sys
 import time
@@ -8,12 +8,20 @@ import typer
 
 from proxy.audit.reading.reader import LogEntry, LogFollower, last_entries
 from proxy.audit.reading.rows import RowFormatter
-from proxy.cli.audit.common import AsJson, Config, Directory, app, directory, table
+from proxy.cli.audit.common import (
+    AsJson,
+    Config,
+    Directory,
+    directory_with_logs,
+    print_table,
+    verb,
+)
 
-_LOOK = 0.2  # seconds between looks at the files: live to a reader, nothing to a disk
+# Seconds between polls of the files: live to a reader, no load on a disk.
+POLL_SECONDS = 0.2
 
 
-@app.command(epilog="Example: callgate audit tail -f --dir /var/lib/callgate/audit")
+@verb("tail", "-f --dir /var/lib/callgate/audit")
 def tail(
     dir_: Directory = None,
     config: Config = None,
@@ -21,30 +29,31 @@ def tail(
         int, typer.Option("--lines", "-n", min=0, help="How many of the last records to show.")
     ] = 20,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with records as they are written.")
+        bool, typer.Option("--follow", "-f", help="Continue with records as they are written.")
     ] = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="Show times in this machine's zone instead of UTC.")
+    local_time: Annotated[
+        bool,
+        typer.Option("--local-time", help="Show times in this machine's zone instead of UTC."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last records of all logs; follow rotation and new processes with -f."""
-    where = directory(dir_, config)
-    follower = LogFollower(where) if follow else None
-    rows = RowFormatter(local_time=local)
-    _show(last_entries(where, lines), rows, as_json=as_json)
+    """Show the last records of all logs; with -f, follow rotation and new processes."""
+    directory = directory_with_logs(dir_, config)
+    follower = LogFollower(directory) if follow else None
+    rows = RowFormatter(local_time=local_time)
+    _print(last_entries(directory, lines), rows, as_json=as_json)
     try:
         while follower is not None:
             sys.stdout.flush()
-            time.sleep(_LOOK)
-            _show(follower.poll(), rows, as_json=as_json)
+            time.sleep(POLL_SECONDS)
+            _print(follower.poll(), rows, as_json=as_json)
     except (KeyboardInterrupt, BrokenPipeError):
         raise typer.Exit(0) from None
 
 
-def _show(items: list[LogEntry], rows: RowFormatter, *, as_json: bool) -> None:
+def _print(entries: list[LogEntry], rows: RowFormatter, *, as_json: bool) -> None:
     if as_json:
-        for item in items:
-            sys.stdout.write(item.raw.decode("utf-8", "backslashreplace") + "\n")
-    elif items:
-        table(rows.row(item.log, item.record) for item in items)
+        for entry in entries:
+            sys.stdout.write(entry.raw.decode("utf-8", "backslashreplace") + "\n")
+    elif entries:
+        print_table([rows.row(entry.log, entry.record) for entry in entries])

@@ -73,7 +73,7 @@ def serve(audit: Path, policies: PolicySet, clock: Clock, name: str = "gate") ->
 def access(audit: Path, *words: object) -> Result:
     """Run the report."""
     return CliRunner().invoke(
-        app, ["report", "access", "--form", "csv", "--dir", str(audit), *map(str, words)]
+        app, ["report", "access", "--format", "csv", "--dir", str(audit), *map(str, words)]
     )
 
 
@@ -117,10 +117,10 @@ def test_rights_are_those_in_force_then(tmp_path: Path, directory: Path) -> None
         and first.hash not in after.stdout
     )
     assert "2 policy sets were in force" in after.stdout
-    assert access(audit, "--at", old).stdout == before.stdout
-    named = re.search(r"--at (gate:\d+)", before.stdout)
-    assert named is not None and access(audit, "--at", named[1]).stdout == before.stdout
-    assert access(audit, "--at", "gate:2").exit_code == 2
+    assert access(audit, "--checkpoint", old).stdout == before.stdout
+    named = re.search(r"--checkpoint (gate:\d+)", before.stdout)
+    assert named is not None and access(audit, "--checkpoint", named[1]).stdout == before.stdout
+    assert access(audit, "--checkpoint", "gate:2").exit_code == 2
     up_to = access(audit, "--until", "2026-01-01T00:30Z")
     assert granted(up_to) == {"view": "1"} and first.hash in up_to.stdout
 
@@ -160,5 +160,5 @@ def test_a_checkpoint_of_another_log_is_refused(tmp_path: Path, directory: Path)
     serve(tmp_path / "other", load(directory), Clock(), "elsewhere")
     note = tmp_path / "note"
     note.write_bytes(last_checkpoints(tmp_path / "other")["elsewhere"].note)
-    result = access(tmp_path / "audit", "--at", note)
+    result = access(tmp_path / "audit", "--checkpoint", note)
     assert result.exit_code == 2 and "elsewhere" in result.stderr
