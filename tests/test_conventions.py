@@ -1,6 +1,4 @@
-"""The conventions of the sources, each held by a check: a convention that nobody checks decays into
-exceptions.
-"""
+"""The conventions of the sources, each held by one test that lists every offender."""
 
 import ast
 import io
@@ -25,22 +23,27 @@ BARE = re.compile(r"#\s*noqa(?!:)|#\s*type:\s*ignore(?!\[)")
 REASON = re.compile(
     r"#\s*(?:noqa:\s*[A-Z0-9, ]+?|type:\s*ignore\[[a-z, -]+\])\s*(?:\(|#\s*|—\s*)\s*\w+\W+\w+"
 )
+LONG = 400
+"""Lines. A longer module says at its top why it is one."""
+MEDIAN = 170
+ROOMS = 8
+"""Entries that `edge` and `audit` may have: more is a list, not a place."""
 
 
 def shown(path: Path) -> str:
-    """Name a file for the test's id."""
-    return str(path.relative_to(ROOT))
+    """Name a file in a message."""
+    return path.relative_to(ROOT).as_posix()
 
 
 def comments(path: Path) -> Iterator[tuple[int, str]]:
-    """Give every comment of a file with its line."""
+    """Yield every comment of a file with its line."""
     for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
 
 
 def tracked() -> list[Path]:
-    """Give the files of the project as git knows them, new ones included."""
+    """Return the files of the project as git knows them, new ones included."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -51,53 +54,84 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("path", PROXY, ids=shown)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
-    """A module's docstring states its law: one full sentence at the least."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert text, f"{shown(path)} has no docstring"
-    assert "." in text, f"{shown(path)}: the docstring is no sentence"
+def test_every_module_states_its_law() -> None:
+    """A module's docstring is one full sentence at the least."""
+    offenders = []
+    for path in PROXY:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if not text or "." not in text:
+            offenders.append(shown(path))
+    assert not offenders
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in TESTS if path.name.startswith("test_")], ids=shown
-)
-def test_every_test_says_which_property_it_holds(path: Path) -> None:
+def test_every_test_states_the_property_that_it_holds() -> None:
     """A failing test has to tell its reader what is no longer true."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
-            "test_"
-        ):
-            assert ast.get_docstring(node), (
-                f"{shown(path)}:{node.lineno}: {node.name} has no docstring"
-            )
+    offenders = []
+    for path in TESTS:
+        if not path.name.startswith("test_"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if node.name.startswith("test_") and not ast.get_docstring(node):
+                offenders.append(f"{shown(path)}:{node.lineno}: {node.name}")
+    assert not offenders
 
 
-@pytest.mark.parametrize("path", [*PROXY, *TESTS], ids=shown)
-def test_every_exception_to_a_rule_has_its_reason_beside_it(path: Path) -> None:
+def test_every_exception_to_a_rule_has_its_reason_beside_it() -> None:
     """Each noqa and type: ignore names the rule it breaks, and why."""
-    for line, comment in comments(path):
-        if EXCUSE.search(comment):
-            assert not BARE.search(comment), f"{shown(path)}:{line}: names no rule"
-            assert REASON.search(comment), f"{shown(path)}:{line}: gives no reason"
+    offenders = []
+    for path in [*PROXY, *TESTS]:
+        for line, comment in comments(path):
+            if EXCUSE.search(comment) and (BARE.search(comment) or not REASON.search(comment)):
+                offenders.append(f"{shown(path)}:{line}: {comment}")
+    assert not offenders
+
+
+def test_modules_are_small() -> None:
+    """The median is under `MEDIAN` lines; one over `LONG` says why in its docstring: "One module
+    because".
+    """
+    sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PROXY}
+    offenders = [
+        f"{shown(path)}: {size} lines"
+        for path, size in sizes.items()
+        if size > LONG and "One module because" not in path.read_text(encoding="utf-8")
+    ]
+    assert not offenders
+    modules = sorted(size for path, size in sizes.items() if path.name != "__init__.py")
+    assert modules[len(modules) // 2] < MEDIAN
+
+
+@pytest.mark.parametrize("package", ["edge", "audit", "gate", "runtime", "protocol"])
+def test_a_package_is_a_place_and_no_list(package: str) -> None:
+    """A package has at most `ROOMS` modules and packages of its own."""
+    entries = {
+        path.name
+        for path in (ROOT / "proxy" / package).iterdir()
+        if path.name not in ("__init__.py", "__pycache__")
+        and (path.suffix == ".py" or (path / "__init__.py").is_file())
+    }
+    assert len(entries) <= ROOMS, sorted(entries)
 
 
 def test_nothing_names_a_path_of_the_machine_it_was_written_on() -> None:
-    """Whoever clones this has other directories; such a path is a leftover."""
+    """A clone stands in another directory; such a path is a leftover."""
     # Put together from parts, so that this file does not find itself.
-    leftover = re.compile(
-        "|".join(
-            re.escape("/" + "/".join(parts))
-            for parts in (("work", ""), ("tmp", "pv"), ("tmp", "plan"), ("root", ""))
-        )
-    )
+    places = (("work", ""), ("tmp", "pv"), ("tmp", "plan"), ("tmp", "wt"), ("root", ""))
+    leftover = re.compile("|".join(re.escape("/" + "/".join(parts)) for parts in places))
+    offenders = []
     for path in tracked():
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        for number, line in enumerate(text.splitlines(), 1):
-            assert not leftover.search(line), f"{shown(path)}:{number}: names a path of a machine"
+        offenders += [
+            f"{shown(path)}:{number}"
+            for number, line in enumerate(text.splitlines(), 1)
+            if leftover.search(line)
+        ]
+    assert not offenders
 
 
 def test_the_reader_of_reasons_knows_good_from_bad() -> None:
