@@ -1,13 +1,18 @@
-"""What all tests share: a test that is skipped says why, and under CI=true a skip is a failure.
+"""What all tests share.
 
-A test that cannot run here (no chromium, no node) must not look like one that passed where
-everything is meant to run. Every test runs twice, on the sources and on what mypyc made of them
-(`make test-compiled`), but for those marked ``interpreted``. Hypothesis has no deadline, since a
-busy machine is no property of the code; under CI it tries the same examples every time.
+* A skipped test says why, and under CI=true a skip is a failure: a test that cannot run here must
+  not look like one that passed where everything is meant to run.
+* Tests marked ``exhaustive`` (slow, complete) run when CI=true, or with ``-m exhaustive``.
+* Tests marked ``process`` start other processes. `make check` leaves them out, and holds the others
+  to it: a test without the mark that starts a process fails.
+* On the compiled package (`make test-compiled`), tests marked ``interpreted`` are left out.
+* Hypothesis has no deadline, since a busy machine is no property of the code. Under CI it tries the
+  same examples every time.
 """
 
 import logging
 import os
+import sys
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -26,14 +31,44 @@ settings.load_profile("unhurried")
 COMPILED = not proxy.gate.pipeline.__file__.endswith(".py")
 
 
+PROCESS_FOLDERS = ("tests/e2e/", "tests/bench/", "tests/soak/", "tests/cli/demo/", "tests/runtime/")
+"""Folders whose tests start processes: all of them are marked ``process``."""
+
+_may_start_processes = True
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``interpreted`` where the package is compiled; pytest counts them as
-    deselected.
-    """
-    left_out = [item for item in items if COMPILED and item.get_closest_marker("interpreted")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("interpreted")]
+    """Mark tests by their folder, and deselect those that are not meant to run here."""
+    for item in items:
+        if item.nodeid.startswith(PROCESS_FOLDERS):
+            item.add_marker("process")
+    unwanted = set()
+    if COMPILED:
+        unwanted |= {item for item in items if item.get_closest_marker("interpreted")}
+    if not IN_CI and "exhaustive" not in (config.option.markexpr or ""):
+        unwanted |= {item for item in items if item.get_closest_marker("exhaustive")}
+    if unwanted:
+        config.hook.pytest_deselected(items=[item for item in items if item in unwanted])
+        items[:] = [item for item in items if item not in unwanted]
+
+
+def _refuse_processes(event: str, _arguments: tuple[object, ...]) -> None:
+    if not _may_start_processes and event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+        raise RuntimeError("this test starts a process: mark it with @pytest.mark.process")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where processes are left out (`make check`), hold a test without the mark to it."""
+    global _may_start_processes
+    _may_start_processes = "not process" not in (item.config.option.markexpr or "")
+    try:
+        return (yield)
+    finally:
+        _may_start_processes = True
 
 
 @pytest.hookimpl(wrapper=True)
