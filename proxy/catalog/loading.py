@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast, get_args
 
-from proxy.catalog.types import TYPES, ArgumentType, Plain
+from proxy.catalog.types import TYPES, ArgumentType, PolicyType
 from proxy.errors import ConfigError, Problem
 from proxy.model import Permission, Value
 
@@ -74,11 +74,11 @@ class Argument:
     help: str = ""
 
     @property
-    def plain(self) -> Plain | None:
+    def policy_type(self) -> PolicyType | None:
         """What a policy sees of the argument, None when it sees nothing (numbers with a point,
         objects, lists of them).
         """
-        return TYPES[self.type].plain
+        return TYPES[self.type].policy_type
 
 
 @dataclass(frozen=True, slots=True)

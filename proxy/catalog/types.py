@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias, cast
 from proxy.catalog.validation_cache import Known
 from proxy.model import Value
 
-Plain: TypeAlias = Literal["string", "boolean", "integer", "strings"]
+PolicyType: TypeAlias = Literal["string", "boolean", "integer", "strings"]
 """What a policy can compare: text, truth, a whole number of 64 bits, a set of texts."""
 
 MAX_NAME = 256
@@ -91,7 +91,7 @@ class ArgumentType:
 
     phrase: str
     accepts: Callable[[Value], bool]
-    plain: Plain | None = None
+    policy_type: PolicyType | None = None
     settled: frozenset[type] = frozenset()
     known: Mapping[type, Container[object]] = field(default_factory=dict)
 

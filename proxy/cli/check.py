@@ -27,7 +27,7 @@ from proxy.config.loading import Issuer, LocalIssuer, Upstream, read_tables
 from proxy.config.model import Audit
 from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import ConfigError, Problem
-from proxy.identity.jwks_file import KeyFile
+from proxy.identity.jwks_file import JwksFile
 from proxy.policy.load import load_policies
 from proxy.runtime.connectivity import ask
 from proxy.telemetry.logging import configure_logging
@@ -137,7 +137,7 @@ def _check_dates(place: str, certificate: Path) -> Iterator[Problem]:
 
 
 def _check_key_set(place: str, path: Path) -> Iterator[Problem]:
-    keys = KeyFile(path)
+    keys = JwksFile(path)
     keys.poll()
     if keys.problem is not None:
         yield Problem(

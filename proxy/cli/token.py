@@ -103,7 +103,7 @@ def _issuer(config: Path, directory: Path | None) -> LocalIssuer:
         local.directory,
         issuer=local.issuer,
         audience=local.audience,
-        longest_s=local.max_lifetime_seconds,
+        max_lifetime_seconds=local.max_lifetime_seconds,
     )
 
 

@@ -48,14 +48,14 @@ NO_TYPE = "absent"
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class TokenProfile:
     """What a token of one issuer has to look like.
 
     `issuer` and `audiences` are compared character by character; a token names at least one of the
     audiences. `token_types` are the accepted `typ` headers, compared as media types (RFC 7515 section 4.1.9: without case, ``application/``
-    implied); ``absent`` accepts tokens without one. `leeway_s` (seconds) is granted to `nbf` and
+    implied); ``absent`` accepts tokens without one. `leeway_seconds` (seconds) is granted to `nbf` and
     `iat` alone, for clocks that differ; `exp` gets none: no token is accepted after the time its
-    issuer set. `max_lifetime_s` (seconds, None for no limit) bounds `exp - iat` and makes `iat`
+    issuer set. `max_lifetime_seconds` (seconds, None for no limit) bounds `exp - iat` and makes `iat`
     required.
     """
 
@@ -63,8 +63,8 @@ class Profile:
     audiences: tuple[str, ...]
     token_types: tuple[str, ...] = ("at+jwt",)
     groups_claim: str = "groups"
-    leeway_s: float = 30.0
-    max_lifetime_s: float | None = None
+    leeway_seconds: float = 30.0
+    max_lifetime_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Absence is refusal: an empty issuer, audience or list of types would match what it should
@@ -138,7 +138,7 @@ def parse(token: str) -> Unverified:
     return Unverified(algorithm, kid, kind, issuer, claims, signed, signature)
 
 
-def check_type(token: Unverified, profile: Profile) -> None:
+def check_type(token: Unverified, profile: TokenProfile) -> None:
     """The token says it is an access token (RFC 9068 section 2.1). Raises `Rejected`
     (WRONG_TOKEN_TYPE).
     """
@@ -166,7 +166,7 @@ def check_signature(token: Unverified, key: Key) -> None:
         raise Rejected(Reason.BAD_SIGNATURE)
 
 
-def check_claims(token: Unverified, profile: Profile, now: float) -> Verified:
+def check_claims(token: Unverified, profile: TokenProfile, now: float) -> Verified:
     """The claims of a token whose signature holds, at `now` (Unix seconds). Raises `Rejected` with
     the claim's reason.
     """
@@ -180,12 +180,14 @@ def check_claims(token: Unverified, profile: Profile, now: float) -> Verified:
         raise _bad("the token has no exp")
     if now >= expires:
         raise Rejected(Reason.TOKEN_EXPIRED)
-    if any(moment is not None and moment > now + profile.leeway_s for moment in (starts, issued)):
+    if any(
+        moment is not None and moment > now + profile.leeway_seconds for moment in (starts, issued)
+    ):
         raise Rejected(Reason.TOKEN_NOT_YET_VALID)
-    if profile.max_lifetime_s is not None:
+    if profile.max_lifetime_seconds is not None:
         if issued is None:
             raise _bad("the token has no iat, and its issuer has a max_lifetime")
-        if expires - issued > profile.max_lifetime_s:
+        if expires - issued > profile.max_lifetime_seconds:
             raise _bad("the token is valid for longer than its issuer's max_lifetime")
     subject = claims.get("sub")
     if not is_printable(subject):

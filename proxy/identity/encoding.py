@@ -25,12 +25,12 @@ def base64url(text: str) -> bytes:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except binascii.Error:
         raise ValueError("not base64url") from None
-    if unpadded(data) != text:  # left-over bits that are not zero
+    if base64url_encode(data) != text:  # left-over bits that are not zero
         raise ValueError("not canonical base64url")
     return data
 
 
-def unpadded(data: bytes) -> str:
+def base64url_encode(data: bytes) -> str:
     """Encode `data` as base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
@@ -41,7 +41,7 @@ def json_object(data: bytes) -> dict[str, object]:
     """
     try:
         value: object = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant
+            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_reject_constant
         )
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
@@ -73,6 +73,6 @@ def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _constant(_: str) -> object:
+def _reject_constant(_: str) -> object:
     """Refuse NaN, Infinity and -Infinity, which Python's reader takes and JSON does not have."""
     raise _StrictError("NaN and Infinity are not JSON")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import structlog
 
 from proxy.errors import Rejected, Unavailable
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.jwk import Key, KeySet
 from proxy.model import Reason
 
@@ -47,7 +47,7 @@ class KeySource(ABC):
         """
 
     @abstractmethod
-    async def missed(self) -> None:
+    async def on_unknown_kid(self) -> None:
         """A token names a key that is not here: look again, within bounds. Returns when that is
         done or not due.
         """
@@ -68,10 +68,10 @@ class KeySource(ABC):
 
     def accept(self, keys: KeySet) -> None:
         """Take `keys` into use."""
-        if self.keys is not None and keys.lacks(self.keys):
+        if self.keys is not None and keys.dropped_keys_of(self.keys):
             self.generation += 1
-        if self.keys is None or self.keys.notes != keys.notes:
-            for note in keys.notes:
+        if self.keys is None or self.keys.warnings != keys.warnings:
+            for note in keys.warnings:
                 _log.warning("issuer_key_skipped", source=self.describe(), note=note)
         self.keys = keys
         if self.problem is not None:
@@ -101,7 +101,7 @@ class Issuer:
     """
 
     name: str
-    profile: Profile
+    profile: TokenProfile
     source: KeySource
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class Issuer:
         """The key a token with this `kid` (None: without one) names, among the keys at hand."""
         return None if self.source.keys is None else self.source.keys.find(kid)
 
-    async def key_or_look_again(self, kid: str | None) -> Key:
+    async def resolve_key(self, kid: str | None) -> Key:
         """As `key`, after one look at the source if need be.
 
         Raises `Rejected` UNKNOWN_KEY, or `Unavailable` ISSUER_UNAVAILABLE while the issuer's keys
@@ -123,7 +123,7 @@ class Issuer:
         """
         key = self.key(kid)
         if key is None:
-            await self.source.missed()
+            await self.source.on_unknown_kid()
             key = self.key(kid)
         if key is not None:
             return key
@@ -138,7 +138,7 @@ class Issuer:
         raise Rejected(Reason.UNKNOWN_KEY)
 
 
-def by_url(issuers: tuple[Issuer, ...]) -> Mapping[str, Issuer]:
+def index_by_issuer(issuers: tuple[Issuer, ...]) -> Mapping[str, Issuer]:
     """The issuers by their exact `iss`. Raises `ValueError` when there is none, or two share an
     `iss` or a name.
     """

@@ -53,7 +53,7 @@ class Key:
     kid: str | None
     algorithms: tuple[str, ...]
     public: PublicKey
-    identity: bytes
+    spki: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class KeySet:
     """The usable keys of one issuer, and `notes` on those that were skipped (one safe line each)."""
 
     keys: tuple[Key, ...]
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     _by_kid: Mapping[str, Key] = field(default_factory=dict)
 
     def find(self, kid: str | None) -> Key | None:
@@ -72,12 +72,12 @@ class KeySet:
             return self._by_kid.get(kid)
         return self.keys[0] if len(self.keys) == 1 else None
 
-    def lacks(self, other: "KeySet") -> bool:
+    def dropped_keys_of(self, other: "KeySet") -> bool:
         """True when a key of `other` is not in this set any more: what it signed must not be
         believed on.
         """
-        return not {(key.kid, key.algorithms, key.identity) for key in other.keys} <= {
-            (key.kid, key.algorithms, key.identity) for key in self.keys
+        return not {(key.kid, key.algorithms, key.spki) for key in other.keys} <= {
+            (key.kid, key.algorithms, key.spki) for key in self.keys
         }
 
 

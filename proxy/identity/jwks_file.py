@@ -14,11 +14,11 @@ from proxy.identity.issuer import KeySource
 from proxy.identity.jwk import SET_LIMIT_BYTES, KeySetError, load_key_set
 
 
-class KeyFile(KeySource):
+class JwksFile(KeySource):
     """The keys in the JWK set file at `path`."""
 
     def __init__(self, path: Path) -> None:
-        """Remember the path; nothing is read before `start`, `poll` or `missed`."""
+        """Remember the path; nothing is read before `start`, `poll` or `on_unknown_kid`."""
         super().__init__()
         self._path = path
         self._seen: tuple[int, ...] | None = None
@@ -49,7 +49,7 @@ class KeyFile(KeySource):
         except KeySetError as error:
             self.failed(f"{self._path}: {error}")
 
-    async def missed(self) -> None:
+    async def on_unknown_kid(self) -> None:
         """Look at the file now: a key just made is found without waiting for the next second."""
         self.poll()
 

@@ -41,14 +41,14 @@ from proxy.common.durable_files import TEMPORARY_GLOB, give_to_owner_of, replace
 from proxy.common.text import is_printable
 from proxy.errors import ConfigError, Problem
 from proxy.identity.credentials import TOKEN_LIMIT
-from proxy.identity.encoding import json_object, unpadded
+from proxy.identity.encoding import base64url_encode, json_object
 
 DEFAULT_ISSUER = "https://callgate.local/issuer"
 DEFAULT_AUDIENCE = "callgate"
-LONGEST_S = 366 * 86_400
+MAX_LIFETIME_SECONDS = 366 * 86_400
 """A leap year: a token that is meant to live longer is a password."""
 
-_KEPT_S = 60
+_RETIREMENT_SECONDS = 60
 """A retired key stays published this long after its last token's expiry, for verifiers whose clock
 is behind.
 """
@@ -98,15 +98,15 @@ class LocalIssuer:
         *,
         issuer: str = DEFAULT_ISSUER,
         audience: str = DEFAULT_AUDIENCE,
-        longest_s: float = LONGEST_S,
+        max_lifetime_seconds: float = MAX_LIFETIME_SECONDS,
     ) -> None:
-        """Touch nothing yet. No token is issued for more than `longest_s` seconds, nor for more
+        """Touch nothing yet. No token is issued for more than `max_lifetime_seconds` seconds, nor for more
         than 366 days.
         """
         self.directory = directory
         self.issuer = issuer
         self.audience = audience
-        self.longest_s = min(longest_s, LONGEST_S)
+        self.max_lifetime_seconds = min(max_lifetime_seconds, MAX_LIFETIME_SECONDS)
         self.key_set = directory / "jwks.json"
         self._state = directory / "state.json"
 
@@ -121,22 +121,22 @@ class LocalIssuer:
         self,
         subject: str,
         groups: Sequence[str],
-        ttl_s: int,
+        lifetime_seconds: int,
         now: float,
         *,
         audience: str | None = None,
     ) -> str:
-        """A token for `subject` in `groups`, valid for `ttl_s` seconds from `now` (Unix seconds)."""
+        """A token for `subject` in `groups`, valid for `lifetime_seconds` seconds from `now` (Unix seconds)."""
         if not is_printable(subject):
             raise ValueError("the subject has to be 1 to 255 printable characters")
         if isinstance(groups, str) or not all(is_printable(group) for group in groups):
             raise ValueError("a group has to be 1 to 255 printable characters")
-        if not 1 <= ttl_s <= self.longest_s:
+        if not 1 <= lifetime_seconds <= self.max_lifetime_seconds:
             raise ValueError(
-                f"the lifetime has to be 1 to {self.longest_s:.0f} seconds here (local_issuer.max_lifetime_seconds)"
+                f"the lifetime has to be 1 to {self.max_lifetime_seconds:.0f} seconds here (local_issuer.max_lifetime_seconds)"
             )
         issued = int(now)
-        expires = issued + int(ttl_s)
+        expires = issued + int(lifetime_seconds)
         claims: dict[str, object] = {
             "iss": self.issuer,
             "aud": audience or self.audience,
@@ -283,13 +283,13 @@ def _new_key() -> _SigningKey:
     required = {
         "crv": "P-256",
         "kty": "EC",
-        "x": unpadded(numbers.x.to_bytes(32)),
-        "y": unpadded(numbers.y.to_bytes(32)),
+        "x": base64url_encode(numbers.x.to_bytes(32)),
+        "y": base64url_encode(numbers.y.to_bytes(32)),
     }
     thumbprint = hashlib.sha256(
         json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
     ).digest()
-    jwk = {**required, "kid": unpadded(thumbprint), "alg": "ES256", "use": "sig"}
+    jwk = {**required, "kid": base64url_encode(thumbprint), "alg": "ES256", "use": "sig"}
     return _SigningKey(
         jwk,
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii"),
@@ -299,7 +299,7 @@ def _new_key() -> _SigningKey:
 
 def _still_needed(retired: Sequence[_RetiredKey], now: float) -> tuple[_RetiredKey, ...]:
     """The retired keys whose tokens have not all expired."""
-    return tuple(key for key in retired if key.latest_exp + _KEPT_S > now)
+    return tuple(key for key in retired if key.latest_exp + _RETIREMENT_SECONDS > now)
 
 
 def _parse(data: bytes) -> _State:

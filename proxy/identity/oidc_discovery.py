@@ -8,7 +8,7 @@ loopback too.
 Requests never decide when to fetch, or how often. Keys are refreshed in the background, every ten
 minutes by default. An unknown `kid` asks for a refresh at once: all who wait share one, it belongs
 to none of them (a client that hangs up does not stop it for the others), and the next may begin
-only `miss_interval_s` after the last began. So made-up tokens cannot make the gate hammer an
+only `miss_interval_seconds` after the last began. So made-up tokens cannot make the gate hammer an
 issuer, nor can one slow issuer be asked twice at the same time.
 """
 
@@ -29,16 +29,16 @@ Raises `OSError` or `TimeoutError`.
 
 _CONFIGURATION_LIMIT_BYTES = 64 * 1024
 _URL_LIMIT = 2048
-_RETRY_FIRST_S = 2.0
-_RETRY_MOST_S = 60.0
+_FIRST_RETRY_SECONDS = 2.0
+_MAX_RETRY_SECONDS = 60.0
 
 
-class DiscoveredKeys(KeySource):
+class OidcKeys(KeySource):
     """The keys of `issuer`, an https URL. Times are in seconds; `clock` is monotonic, `sleep` waits
     on that clock.
 
-    `interval_s` lies between two background refreshes, `miss_interval_s` between two that unknown
-    keys ask for; `timeout_s` bounds one refresh, which is two requests. Raises `ValueError` for an
+    `interval_seconds` lies between two background refreshes, `miss_interval_seconds` between two that unknown
+    keys ask for; `timeout_seconds` bounds one refresh, which is two requests. Raises `ValueError` for an
     issuer that cannot be discovered.
     """
 
@@ -47,9 +47,9 @@ class DiscoveredKeys(KeySource):
         issuer: str,
         fetch: Fetch,
         *,
-        interval_s: float = 600.0,
-        miss_interval_s: float = 30.0,
-        timeout_s: float = 15.0,
+        interval_seconds: float = 600.0,
+        miss_interval_seconds: float = 30.0,
+        timeout_seconds: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -62,52 +62,54 @@ class DiscoveredKeys(KeySource):
         self._issuer = issuer
         self._configuration_url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
         self._fetch = fetch
-        self._interval_s = interval_s
-        self._miss_interval_s = miss_interval_s
-        self._timeout_s = timeout_s
+        self._interval_seconds = interval_seconds
+        self._miss_interval_seconds = miss_interval_seconds
+        self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._sleep = sleep
-        self._begun: float | None = None  # when the last refresh began
+        self._started_at: float | None = None  # when the last refresh began
         self._failures = 0  # refreshes that failed since the last that did not
-        self._flight: asyncio.Task[None] | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._inflight: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
 
     def poll(self) -> None:
         """Nothing to look at without asking the issuer."""
 
-    async def missed(self) -> None:
+    async def on_unknown_kid(self) -> None:
         """Share the refresh that is under way, or begin one if it is due."""
-        under_way = self._flight is not None and not self._flight.done()
-        if not under_way and self._wait_s() > 0:
+        under_way = self._inflight is not None and not self._inflight.done()
+        if not under_way and self._seconds_until_due() > 0:
             return
         await self.refresh()
 
     def retry_after(self) -> int:
         """When the next refresh may begin, in whole seconds."""
-        return max(1, int(self._wait_s()) + 1)
+        return max(1, int(self._seconds_until_due()) + 1)
 
     async def refresh(self) -> None:
         """Refresh now, or share the refresh under way. Never raises for what the issuer does; see
         `problem`.
         """
-        if self._flight is None or self._flight.done():
-            self._begun = self._clock()
-            self._flight = asyncio.create_task(
+        if self._inflight is None or self._inflight.done():
+            self._started_at = self._clock()
+            self._inflight = asyncio.create_task(
                 self._refresh(), name=f"refresh keys of {self._issuer}"
             )
         # Shielded: cancelling one who waits must not cancel it for all.
-        await asyncio.shield(self._flight)
+        await asyncio.shield(self._inflight)
 
     async def start(self) -> None:
         """Try once, then keep the keys fresh in the background whether that worked or not."""
         await self.refresh()
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep(), name=f"keep keys of {self._issuer}")
+        if self._refresh_task is None:
+            self._refresh_task = asyncio.create_task(
+                self._keep(), name=f"keep keys of {self._issuer}"
+            )
 
     async def close(self) -> None:
         """End the background work."""
-        tasks = [task for task in (self._keeper, self._flight) if task is not None]
-        self._keeper = self._flight = None
+        tasks = [task for task in (self._refresh_task, self._inflight) if task is not None]
+        self._refresh_task = self._inflight = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -116,39 +118,39 @@ class DiscoveredKeys(KeySource):
         """The issuer's URL."""
         return self._issuer
 
-    def _wait_s(self) -> float:
+    def _seconds_until_due(self) -> float:
         """Seconds until a miss may begin a refresh. Without any keys yet every caller waits for
         them, so it is tried sooner.
         """
-        if self._begun is None:
+        if self._started_at is None:
             return 0.0
         pause = (
-            self._miss_interval_s
+            self._miss_interval_seconds
             if self.keys is not None
-            else min(self._miss_interval_s, self._backoff_s())
+            else min(self._miss_interval_seconds, self._backoff_seconds())
         )
-        return self._begun + pause - self._clock()
+        return self._started_at + pause - self._clock()
 
-    def _backoff_s(self) -> float:
+    def _backoff_seconds(self) -> float:
         """2, 4, 8 … 60 seconds while refreshes fail."""
         return (
-            min(_RETRY_MOST_S, _RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10))
+            min(_MAX_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10))
             if self._failures
-            else _RETRY_FIRST_S
+            else _FIRST_RETRY_SECONDS
         )
 
     async def _keep(self) -> None:
         """Refresh for as long as the gate runs."""
         while True:
             await self._sleep(
-                min(self._interval_s, self._backoff_s()) if self._failures else self._interval_s
+                min(self._interval_seconds, self._backoff_seconds()) if self._failures else self._interval_seconds
             )
             await self.refresh()
 
     async def _refresh(self) -> None:
         """One refresh: the configuration, then the key set it names."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_seconds):
                 keys_url = self._read_configuration(await self._fetch(self._configuration_url))
                 self.accept(load_key_set(await self._fetch(keys_url)))
             self._failures = 0

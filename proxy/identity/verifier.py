@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeAlias
 from proxy.errors import Rejected
 from proxy.identity.access_token import Unverified, check_claims, check_signature, check_type, parse
 from proxy.identity.credentials import read_credential
-from proxy.identity.issuer import Issuer, KeySource, by_url
+from proxy.identity.issuer import Issuer, KeySource, index_by_issuer
 from proxy.model import Credentials, Principal, Reason
 
 RolesOf: TypeAlias = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
@@ -31,7 +31,7 @@ RolesOf: TypeAlias = Callable[[str, str, Mapping[str, object]], tuple[tuple[str,
 injected by the wiring.
 """
 
-_POLL_S = 1.0
+_POLL_SECONDS = 1.0
 
 
 class _Remembered(NamedTuple):
@@ -59,7 +59,7 @@ class Verifier:
     ) -> None:
         """Take the issuers as configured; start them with `start`."""
         self.issuers = tuple(issuers)
-        self._by_url = by_url(self.issuers)
+        self._by_url = index_by_issuer(self.issuers)
         self._roles_of = roles_of
         self._entries = entries
         self._header_bytes = header_bytes
@@ -90,7 +90,7 @@ class Verifier:
         return self._cached(authorization, now)
 
     def _cached(self, authorization: bytes, now: float) -> Principal | None:
-        if not self._polled <= now < self._polled + _POLL_S:  # also when the clock was set back
+        if not self._polled <= now < self._polled + _POLL_SECONDS:  # also when the clock was set back
             self._polled = now
             for issuer in self.issuers:
                 issuer.source.poll()
@@ -135,7 +135,7 @@ class Verifier:
 
     async def _check_signature(self, token: Unverified, issuer: Issuer) -> int:
         """Check it with the key it names; the generation of the keys it was checked under."""
-        key = await issuer.key_or_look_again(token.kid)
+        key = await issuer.resolve_key(token.kid)
         generation = issuer.source.generation
         try:
             check_signature(token, key)
@@ -147,7 +147,7 @@ class Verifier:
         # Without a kid a rotation shows only as a bad signature: look again, within the same
         # bounds. (Not in the handler: a compiled
         # coroutine that waits there would leave its exception to others.)
-        await issuer.source.missed()
+        await issuer.source.on_unknown_kid()
         again = issuer.key(None)
         if again is None or again is key:
             raise Rejected(reason, detail)

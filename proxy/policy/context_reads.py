@@ -2,7 +2,7 @@
 keyed by.
 
 A decision depends on the principal, the upstream, the method, and on what the policies that can
-apply to the method see of the context. `looks` walks their syntax trees and collects that as looks:
+apply to the method see of the context. `reads_of` walks their syntax trees and collects that as looks:
 is an argument there, does it match a pattern, does it equal a text, or simply its value. Two calls
 whose looks come out the same (`observe`) are the same to every policy. Where the walk meets a use
 of the context that it does not know, the whole context is looked at: slower, never coarser.
@@ -18,13 +18,13 @@ from cedarpy import pst
 
 from proxy.policy.schema import Action
 
-TASK = "context.task"
+TASK_KEY = "context.task"
 """Stands for ``context.task`` where others are argument names, which hold no point."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One thing that policies see of a call: at an argument (or `TASK`), in one of four ways.
+class ContextRead:
+    """One thing that policies see of a call: at an argument (or `TASK_KEY`), in one of four ways.
 
     `pattern` is the operand of ``like``, None in it standing for the wildcard; `text` that of
     ``==``.
@@ -36,7 +36,7 @@ class Look:
     text: str = ""
 
 
-class _Everything(Exception):  # noqa: N818  (it unwinds the walk)
+class _Untraceable(Exception):  # noqa: N818  (it unwinds the walk)
     """A use of the context that the walk cannot follow."""
 
 
@@ -51,7 +51,9 @@ def applies(policy: pst.Template, name: str, action: Action) -> bool:
             return True
 
 
-def looks(policies: Sequence[pst.Template], name: str, action: Action) -> tuple[Look, ...]:
+def reads_of(
+    policies: Sequence[pst.Template], name: str, action: Action
+) -> tuple[ContextRead, ...]:
     """Collect what the policies look at in calls of one method, each thing once, in a fixed order."""
     try:
         found = {
@@ -60,11 +62,11 @@ def looks(policies: Sequence[pst.Template], name: str, action: Action) -> tuple[
             if applies(policy, name, action)
             for look in _walk(policy.clauses)
         }
-    except _Everything:
-        found = {Look(at, "value") for at in (TASK, *action.args)}
+    except _Untraceable:
+        found = {ContextRead(at, "value") for at in (TASK_KEY, *action.args)}
     # An argument that the method does not have is never in its context, so a look at it always
     # comes out the same.
-    found = {look for look in found if look.at == TASK or look.at in action.args}
+    found = {look for look in found if look.at == TASK_KEY or look.at in action.args}
     whole = {look.at for look in found if look.how == "value"}
     finer = {look.at for look in found if look.how in ("like", "equals")}
     kept = (
@@ -76,7 +78,7 @@ def looks(policies: Sequence[pst.Template], name: str, action: Action) -> tuple[
     return tuple(sorted(kept, key=lambda look: (look.at, look.how, repr(look.pattern), look.text)))
 
 
-def named(node: object) -> Iterator[tuple[str, ...]]:
+def attribute_paths(node: object) -> Iterator[tuple[str, ...]]:
     """Give every attribute that a policy names, by its path from the variable: ``("context",
     "args", "family")``.
 
@@ -88,7 +90,7 @@ def named(node: object) -> Iterator[tuple[str, ...]]:
             yield path
         case pst.HasAttr(base, attrs) if (path := _from_variable(base)) is not None:
             yield path + attrs
-    yield from (path for part in _parts(node) for path in named(part))
+    yield from (path for part in _parts(node) for path in attribute_paths(part))
 
 
 def _from_variable(node: object) -> tuple[str, ...] | None:
@@ -121,21 +123,21 @@ def _at(path: tuple[str, ...]) -> str | None:
     """Name what a path of attributes leads to; None for ``context.agent``."""
     match path:
         case ("task",):
-            return TASK
+            return TASK_KEY
         case ("args", name):
             return name
         case ("agent",):
             return None
         case _:
-            raise _Everything
+            raise _Untraceable
 
 
-def _walk(node: object) -> Iterator[Look]:
+def _walk(node: object) -> Iterator[ContextRead]:
     path = _path(node)
     if path is not None:
         at = _at(path)
         if at is not None:
-            yield Look(at, "value")
+            yield ContextRead(at, "value")
         return
     match node:
         case pst.HasAttr(base, attrs) if (below := _path(base)) is not None:
@@ -143,11 +145,11 @@ def _walk(node: object) -> Iterator[Look]:
             if full != ("args",):  # always there, like context.agent
                 at = _at(full)
                 if at is not None:
-                    yield Look(at, "given")
+                    yield ContextRead(at, "given")
         case pst.Like(base, pattern) if (below := _path(base)) is not None:
             at = _at(below)
             if at is not None:
-                yield Look(
+                yield ContextRead(
                     at,
                     "like",
                     pattern=tuple(p.value if isinstance(p, pst.Char) else None for p in pattern),
@@ -165,7 +167,7 @@ def _walk(node: object) -> Iterator[Look]:
                 yield from _walk(part)
 
 
-def _equals(path: tuple[str, ...], text: str) -> Iterator[Look]:
+def _equals(path: tuple[str, ...], text: str) -> Iterator[ContextRead]:
     at = _at(path)
     if at is not None:
-        yield Look(at, "equals", text=text)
+        yield ContextRead(at, "equals", text=text)

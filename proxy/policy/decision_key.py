@@ -12,9 +12,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import methodcaller
 from typing import Any, Final, TypeAlias
 
+from proxy.catalog.types import PolicyType
 from proxy.model import Call, Value
-from proxy.policy.context_reads import TASK, Look
-from proxy.policy.schema import Action, Plain
+from proxy.policy.context_reads import TASK_KEY, ContextRead
+from proxy.policy.schema import Action
 
 MAX_TEXT = 256
 """Characters of a text in a key. What is longer is evaluated afresh, so that memory is bounded by
@@ -23,45 +24,45 @@ the number of entries.
 MAX_ITEMS = 16
 """Members of a set in a key, likewise."""
 
-_PYTHON: Final[Mapping[Plain, type]] = {
+_PYTHON: Final[Mapping[PolicyType, type]] = {
     "string": str,
     "boolean": bool,
     "integer": int,
     "strings": list,
 }
 
-Key: TypeAlias = Callable[[Call, str | None], Hashable]
+CallKey: TypeAlias = Callable[[Call, str | None], Hashable]
 """From a call, and the task that it is taken to be about, to what the policies see."""
 
-Observer: TypeAlias = Callable[[Any], Hashable]
+Projection: TypeAlias = Callable[[Any], Hashable]
 """From a value that is there, and of its plain type, to what the policies see of it: never None."""
 
 
-class TooLong(Exception):  # noqa: N818  (no error: the decision is taken, and not remembered)
+class NotCacheable(Exception):  # noqa: N818  (no error: the decision is taken, and not remembered)
     """A value is too long to remember a decision by."""
 
 
-def value_of(call: Call, task: str | None, at: str, plain: Plain) -> Value:
+def value_of(call: Call, task: str | None, at: str, plain: PolicyType) -> Value:
     """Give what the context has at `at`, None when it is not there. Raises `TypeError` when it is
     not of its plain type.
 
     `task` is the task that is decided on, the call's own or another one that it names.
     """
-    value = task if at == TASK else call.args.get(at)
+    value = task if at == TASK_KEY else call.args.get(at)
     if value is None or type(value) is _PYTHON[plain]:
         return value
     raise TypeError(f"{at} is not {plain}")
 
 
-def key_of(seen: Sequence[Look], action: Action) -> Key | None:
+def compile_key(seen: Sequence[ContextRead], action: Action) -> CallKey | None:
     """Compile the looks of a method into a function from a call to what they see; None when there
     are none.
 
-    The function raises `TooLong` when a value is not worth remembering, and `TypeError` as
+    The function raises `NotCacheable` when a value is not worth remembering, and `TypeError` as
     `value_of` does.
     """
     places = [
-        (at, _PYTHON[action.args.get(at, "string")], observer(seen, at, action))
+        (at, _PYTHON[action.args.get(at, "string")], compile_projection(seen, at, action))
         for at in dict.fromkeys(look.at for look in seen)
     ]
     if not places:
@@ -71,7 +72,7 @@ def key_of(seen: Sequence[Look], action: Action) -> Key | None:
         args = call.args
         parts: list[Hashable] = []
         for at, kind, observe in places:
-            value = task if at == TASK else args.get(at)
+            value = task if at == TASK_KEY else args.get(at)
             if value is None:
                 parts.append(None)
             elif type(value) is kind:
@@ -83,22 +84,24 @@ def key_of(seen: Sequence[Look], action: Action) -> Key | None:
     return key
 
 
-def task_view_of(seen: Sequence[Look], action: Action) -> Callable[[str], Hashable] | None:
+def task_projection(
+    seen: Sequence[ContextRead], action: Action
+) -> Callable[[str], Hashable] | None:
     """Compile the looks at the task into a function from a task to what they see of it; None when
     there are none.
     """
-    looks_at_task = [look for look in seen if look.at == TASK]
+    looks_at_task = [look for look in seen if look.at == TASK_KEY]
     if not looks_at_task:
         return None
     if any(look.how == "value" for look in looks_at_task):
         return str
-    return observer(looks_at_task, TASK, action)
+    return compile_projection(looks_at_task, TASK_KEY, action)
 
 
-def observer(seen: Sequence[Look], at: str, action: Action) -> Observer:
+def compile_projection(seen: Sequence[ContextRead], at: str, action: Action) -> Projection:
     """Compile the looks at one place, of which there is one at the least."""
     looks = [look for look in seen if look.at == at]
-    plain: Plain = action.args.get(at, "string")
+    plain: PolicyType = action.args.get(at, "string")
     if all(look.how == "given" for look in looks):
         return lambda value: True
     if plain == "strings":
@@ -111,7 +114,7 @@ def observer(seen: Sequence[Look], at: str, action: Action) -> Observer:
         text for look in looks if look.how == "like" and (text := _prefix(look.pattern)) is not None
     ]
     texts = [look.text for look in looks if look.how == "equals"]
-    parts: list[Observer] = [
+    parts: list[Projection] = [
         matcher(look.pattern)
         for look in looks
         if look.how == "like" and _prefix(look.pattern) is None
@@ -152,7 +155,7 @@ def _prefix(pattern: tuple[str | None, ...]) -> str | None:
     return None
 
 
-def _longest_of(prefixes: Sequence[str]) -> Observer:
+def _longest_of(prefixes: Sequence[str]) -> Projection:
     """Which of several prefixes a text has, told by the longest of them: the others it has are
     those which that one has.
     """
@@ -168,7 +171,7 @@ def _longest_of(prefixes: Sequence[str]) -> Observer:
     return longest
 
 
-def _which_of(texts: Sequence[str]) -> Observer:
+def _which_of(texts: Sequence[str]) -> Projection:
     """Which of several texts a text is; 0 for none."""
     numbers = {text: number for number, text in enumerate(texts, 1)}
     return lambda value: numbers.get(value, 0)
@@ -180,11 +183,11 @@ def _itself(value: bool | int) -> Hashable:
 
 def _short_text(value: str) -> Hashable:
     if len(value) > MAX_TEXT:
-        raise TooLong
+        raise NotCacheable
     return value
 
 
 def _short_set(value: list[Value]) -> Hashable:
     if len(value) > MAX_ITEMS:
-        raise TooLong
+        raise NotCacheable
     return tuple([_short_text(str(item)) for item in value])

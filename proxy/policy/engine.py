@@ -11,7 +11,7 @@ that a call reaches.
 
 Cedar costs 50 to 130 µs a decision, so decisions are remembered: by the principal's whole entity,
 the upstream, the method, and exactly what the policies look at in the call (`reads`, `observe`).
-`decide_slowly` is the same without memory and without that analysis; a test holds the two against
+`decide_uncached` is the same without memory and without that analysis; a test holds the two against
 each other.
 
 Names reach Cedar as JSON values only, never as Cedar syntax, so no subject or argument can be read
@@ -28,12 +28,13 @@ from typing import Any
 import cedarpy
 from cedarpy import pst
 
+from proxy.catalog.loading import Catalog
 from proxy.model import Call, Decision, Principal, Reason, Value
-from proxy.policy.context_reads import TASK, looks
-from proxy.policy.decision_key import Key, TooLong, key_of, task_view_of, value_of
-from proxy.policy.reachability import Known, possible
+from proxy.policy.context_reads import TASK_KEY, reads_of
+from proxy.policy.decision_key import CallKey, NotCacheable, compile_key, task_projection, value_of
+from proxy.policy.reachability import PartialCall, may_be_allowed
 from proxy.policy.roles import Roles
-from proxy.policy.schema import CLASSES, Action, CatalogLike, actions_of, cedar_schema
+from proxy.policy.schema import PERMISSIONS, Action, actions_of, cedar_schema
 
 MAX_DECISIONS = 20_000
 """Remembered decisions; the older half is dropped when they are this many. About 250 bytes each."""
@@ -41,7 +42,7 @@ MAX_PRINCIPALS = 512
 """Principals whose entities are kept parsed, about 20 kB each; the older half is dropped when they
 are this many.
 """
-MAX_VIEWS = 1_000
+MAX_DISTINCT_TASKS = 1_000
 """Tasks of one call that the policies tell apart, each a decision; a call with more is denied. A
 pattern tells two apart.
 """
@@ -61,7 +62,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class ActionPlan:
     """What is fixed for one method of one upstream.
 
     `reads` are the places in the context that policies look at; `task_view` is what they see of a
@@ -71,12 +72,12 @@ class _Plan:
     name: str
     action: Action
     reads: tuple[str, ...]
-    key: Key | None
+    key: CallKey | None
     task_view: Callable[[str], Hashable] | None
 
 
 @dataclass(slots=True)
-class _Caller:
+class CachedPrincipal:
     """One principal as Cedar sees it, and its number in the memory."""
 
     principal: Principal
@@ -89,7 +90,7 @@ class PolicySet:
     not for several threads.
     """
 
-    def __init__(self, policies: Sequence[Policy], catalogs: Mapping[str, CatalogLike], roles: Roles, policy_hash: str,
+    def __init__(self, policies: Sequence[Policy], catalogs: Mapping[str, Catalog], roles: Roles, policy_hash: str,
                  *, files: Mapping[str, str] | None = None) -> None:  # fmt: skip
         """Take policies that `load` has validated against the catalogs; `catalogs` has one for each
         upstream.
@@ -115,8 +116,8 @@ class PolicySet:
             upstream: {name: plans[name] for name in catalog.methods}
             for upstream, catalog in catalogs.items()
         }
-        self._callers: dict[tuple[Hashable, ...], _Caller] = {}
-        self._by_identity: dict[int, _Caller] = {}
+        self._callers: dict[tuple[Hashable, ...], CachedPrincipal] = {}
+        self._by_identity: dict[int, CachedPrincipal] = {}
         self._numbers = 0
         self._memory: dict[tuple[Hashable, ...], Decision] = {}
         self._unknown_method = self._denied(Reason.UNKNOWN_METHOD)
@@ -148,7 +149,7 @@ class PolicySet:
         return decision
 
     def _decide_one(
-        self, principal: Principal, call: Call, task: str | None, plan: _Plan
+        self, principal: Principal, call: Call, task: str | None, plan: ActionPlan
     ) -> Decision:
         """Decide a call as if it were about `task` alone."""
         try:
@@ -167,7 +168,7 @@ class PolicySet:
             decision = self._evaluate(caller, call, task, plan)
             self._remember(key, decision)
             return decision
-        except TooLong:
+        except NotCacheable:
             return self._evaluate_safely(principal, call, task, plan)
         except Exception:
             return self._error
@@ -176,7 +177,7 @@ class PolicySet:
         self,
         principal: Principal,
         call: Call,
-        plan: _Plan,
+        plan: ActionPlan,
         view_of: Callable[[str], Hashable],
         decision: Decision,
     ) -> Decision:
@@ -190,7 +191,7 @@ class PolicySet:
         for task in call.related_tasks:
             view = view_of(task)
             if view not in seen:
-                if len(seen) >= MAX_VIEWS:
+                if len(seen) >= MAX_DISTINCT_TASKS:
                     return self._error
                 seen.add(view)
                 other = self._decide_one(principal, call, task, plan)
@@ -217,12 +218,14 @@ class PolicySet:
         plan = self._plans.get(upstream, {}).get(method)
         if plan is None or not principal.roles:
             return False
-        return possible(
+        return may_be_allowed(
             self._trees,
-            Known(principal.name, principal.roles, principal.agent, upstream, method, plan.action),
+            PartialCall(
+                principal.name, principal.roles, principal.agent, upstream, method, plan.action
+            ),
         )
 
-    def decide_slowly(self, principal: Principal, calls: Sequence[Call]) -> list[Decision]:
+    def decide_uncached(self, principal: Principal, calls: Sequence[Call]) -> list[Decision]:
         """Decide as `decide` does, with the whole context, the schema, nothing remembered. Slow and
         obvious, for tests and replays.
         """
@@ -240,7 +243,7 @@ class PolicySet:
                 decisions.append(self._error)  # until Cedar says otherwise
                 tasks = (call.task, *call.related_tasks)
                 requests += [
-                    _request(principal, call, task, plan.action, (TASK, *plan.action.args))
+                    _request(principal, call, task, plan.action, (TASK_KEY, *plan.action.args))
                     for task in tasks
                 ]
                 counts.append((len(decisions) - 1, len(tasks)))
@@ -252,17 +255,17 @@ class PolicySet:
             )
         return decisions
 
-    def _plan(self, name: str, action: Action) -> _Plan:
-        seen = looks(self._trees, name, action)
-        return _Plan(
+    def _plan(self, name: str, action: Action) -> ActionPlan:
+        seen = reads_of(self._trees, name, action)
+        return ActionPlan(
             name,
             action,
             tuple(dict.fromkeys(look.at for look in seen)),
-            key_of(seen, action),
-            task_view_of(seen, action),
+            compile_key(seen, action),
+            task_projection(seen, action),
         )
 
-    def _caller(self, principal: Principal) -> _Caller:
+    def _caller(self, principal: Principal) -> CachedPrincipal:
         key = (
             principal.issuer,
             principal.issuer_name,
@@ -277,12 +280,12 @@ class PolicySet:
                 _drop_half(self._callers)
                 self._by_identity.clear()
             self._numbers += 1
-            caller = _Caller(
+            caller = CachedPrincipal(
                 principal, self._numbers, self._base.with_added_json_str(_user_entities(principal))
             )
             self._callers[key] = caller
         elif caller.principal is not principal:  # another token of the same principal
-            caller = _Caller(principal, caller.number, caller.entities)
+            caller = CachedPrincipal(principal, caller.number, caller.entities)
         if len(self._by_identity) >= 8 * MAX_PRINCIPALS:
             self._by_identity.clear()
         self._by_identity[id(principal)] = caller
@@ -294,14 +297,16 @@ class PolicySet:
         self._memory[key] = decision
 
     def _evaluate_safely(
-        self, principal: Principal, call: Call, task: str | None, plan: _Plan
+        self, principal: Principal, call: Call, task: str | None, plan: ActionPlan
     ) -> Decision:
         try:
             return self._evaluate(self._caller(principal), call, task, plan)
         except Exception:
             return self._error
 
-    def _evaluate(self, caller: _Caller, call: Call, task: str | None, plan: _Plan) -> Decision:
+    def _evaluate(
+        self, caller: CachedPrincipal, call: Call, task: str | None, plan: ActionPlan
+    ) -> Decision:
         request = _request(caller.principal, call, task, plan.action, plan.reads)
         return self._decision(cedarpy.is_authorized(request, self._handle, caller.entities))
 
@@ -340,7 +345,7 @@ def _request(
     for at in reads:
         value = value_of(call, task, at, action.args.get(at, "string"))
         if value is not None:
-            if at == TASK:
+            if at == TASK_KEY:
                 context["task"] = value
             else:
                 args[at] = value
@@ -360,14 +365,14 @@ def _entity(
 
 
 def _action_entities(actions: Mapping[str, Action]) -> list[dict[str, object]]:
-    classes = [_entity("Action", name, {}, []) for name in CLASSES]
+    classes = [_entity("Action", name, {}, []) for name in PERMISSIONS]
     return classes + [
         _entity("Action", name, {}, [("Action", action.permission)])
         for name, action in actions.items()
     ]
 
 
-def _upstream_entities(catalogs: Mapping[str, CatalogLike]) -> list[dict[str, object]]:
+def _upstream_entities(catalogs: Mapping[str, Catalog]) -> list[dict[str, object]]:
     return [
         _entity("Scheduler", name, {"protocol": catalog.protocol}, [])
         for name, catalog in catalogs.items()

@@ -24,12 +24,19 @@ from pathlib import Path
 import cedarpy
 from cedarpy import pst
 
+from proxy.catalog.loading import Catalog
 from proxy.errors import ConfigError, Problem
-from proxy.policy.context_reads import applies, named
+from proxy.policy.context_reads import applies, attribute_paths
 from proxy.policy.engine import Policy, PolicySet
 from proxy.policy.roles import Roles, parse_roles
-from proxy.policy.schema import ATTRIBUTES, CLASSES, Action, CatalogLike, actions_of, cedar_schema
-from proxy.policy.statements import Statement, invisible, split
+from proxy.policy.schema import (
+    ATTRIBUTES,
+    PERMISSIONS,
+    Action,
+    actions_of,
+    cedar_schema,
+)
+from proxy.policy.statements import Statement, invisible_characters, split_statements
 
 UPSTREAMS = "upstreams.toml"
 """The name among a set's files of the one that no file on disk has: which catalog each upstream
@@ -42,9 +49,9 @@ _NUMBER = re.compile(r"for policy `policy\d+`, ")
 
 def load_policies(
     directory: Path,
-    catalogs: Mapping[str, CatalogLike],
+    catalogs: Mapping[str, Catalog],
     *,
-    unused: Iterable[CatalogLike] = (),
+    unused: Iterable[Catalog] = (),
     groups_claims: Mapping[str, str] | None = None,
 ) -> PolicySet:
     """Load and validate the policies of `directory` for the upstreams of `catalogs` (upstream name
@@ -91,7 +98,7 @@ def load_policies(
     return PolicySet(policies, catalogs, roles, _hash(files, every), files={**files, **texts})
 
 
-def _same_name(catalogs: Iterable[CatalogLike]) -> list[Problem]:
+def _same_name(catalogs: Iterable[Catalog]) -> list[Problem]:
     """Name catalogs that are two under one name: records and kept sets know a catalog by its name."""
     digests: dict[str, set[str]] = {}
     for catalog in catalogs:
@@ -142,7 +149,7 @@ def _roles(
 
 
 def _parse(file: str, text: str, problems: list[Problem]) -> list[Policy]:
-    for line in invisible(text):
+    for line in invisible_characters(text):
         problems.append(
             Problem(
                 f"{file}:{line}",
@@ -150,7 +157,7 @@ def _parse(file: str, text: str, problems: list[Problem]) -> list[Policy]:
                 "Remove it: what is read must be what is meant.",
             )
         )
-    policies = [_policy(file, statement, problems) for statement in split(text)]
+    policies = [_policy(file, statement, problems) for statement in split_statements(text)]
     return [policy for policy in policies if policy is not None]
 
 
@@ -262,7 +269,7 @@ def _unknown_attributes(policies: Sequence[Policy], actions: Mapping[str, Action
     for policy in policies:
         covered = [action for name, action in actions.items() if applies(policy.tree, name, action)]
         arguments = {argument for action in covered for argument in action.args}
-        for path in sorted(set(named(policy.tree.clauses))):
+        for path in sorted(set(attribute_paths(policy.tree.clauses))):
             match path:
                 case ("context", "args", name, *_) if covered and name not in arguments:
                     what, known = (
@@ -329,14 +336,14 @@ def _remedy(what: str, policy: Policy | None) -> str:
         if (
             policy is not None
             and isinstance(policy.tree.action, pst.ActionEq)
-            and policy.tree.action.entity.id in CLASSES
+            and policy.tree.action.entity.id in PERMISSIONS
         ):
             return f'A class takes "in": action in Action::"{policy.tree.action.entity.id}".'
         return "No method fits: principal is a User in a Role, action a method or class, resource a Scheduler."
     return "See https://docs.cedarpolicy.com/policies/validation.html."
 
 
-def _hash(files: Mapping[str, str], catalogs: Iterable[CatalogLike]) -> str:
+def _hash(files: Mapping[str, str], catalogs: Iterable[Catalog]) -> str:
     """Hash names and contents, each with its length before it, so that no two sets run together
     into the same bytes.
     """

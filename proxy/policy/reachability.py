@@ -20,7 +20,7 @@ from proxy.policy.schema import Action
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class PartialCall:
     """What is known of a call before it is made: `principal` and `resource` are entity ids, `roles`
     those of the principal.
     """
@@ -33,7 +33,7 @@ class Known:
     action: Action
 
 
-def possible(policies: Sequence[pst.Template], known: Known) -> bool:
+def may_be_allowed(policies: Sequence[pst.Template], known: PartialCall) -> bool:
     """Whether some arguments could make the call an allowed one."""
     permitted = False
     for policy in policies:
@@ -60,12 +60,12 @@ def _not(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def _clause(clause: pst.Clause, known: Known) -> bool | None:
+def _clause(clause: pst.Clause, known: PartialCall) -> bool | None:
     value = _evaluate(clause.expr, known)
     return value if isinstance(clause, pst.When) else _not(value)
 
 
-def _scope(scope: pst.PrincipalOrResourceConstraint, known: Known) -> bool | None:
+def _scope(scope: pst.PrincipalOrResourceConstraint, known: PartialCall) -> bool | None:
     match scope:
         case pst.ScopeAny():
             return True
@@ -77,7 +77,7 @@ def _scope(scope: pst.PrincipalOrResourceConstraint, known: Known) -> bool | Non
             return None
 
 
-def _is_entity(entity: pst.EntityUid, known: Known) -> bool:
+def _is_entity(entity: pst.EntityUid, known: PartialCall) -> bool:
     return (str(entity.type), entity.id) in (
         ("User", known.principal),
         ("Scheduler", known.resource),
@@ -85,11 +85,11 @@ def _is_entity(entity: pst.EntityUid, known: Known) -> bool:
     )
 
 
-def _is_role(entity: pst.EntityUid, known: Known) -> bool:
+def _is_role(entity: pst.EntityUid, known: PartialCall) -> bool:
     return str(entity.type) == "Role" and entity.id in known.roles
 
 
-def _evaluate(node: pst.Expr, known: Known) -> bool | None:
+def _evaluate(node: pst.Expr, known: PartialCall) -> bool | None:
     match node:
         case pst.BoolLit(value):
             return value

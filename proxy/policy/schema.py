@@ -13,13 +13,14 @@ arguments in both.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import get_args
 
+from proxy.catalog.loading import Catalog, Method
+from proxy.catalog.types import PolicyType
 from proxy.errors import ConfigError, Problem
 from proxy.model import Permission
 
-Plain: TypeAlias = Literal["string", "boolean", "integer", "strings"]
-CLASSES: tuple[str, ...] = get_args(Permission)
+PERMISSIONS: tuple[str, ...] = get_args(Permission)
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "principal": ("issuer", "subject", "groups"),
     "resource": ("protocol",),
@@ -39,70 +40,20 @@ entity Scheduler { protocol: String };
 """
 
 
-class ArgumentLike(Protocol):
-    """What the schema needs of an argument of `proxy.catalog.loading`; that module is beside this
-    one, so not imported.
-    """
-
-    @property
-    def name(self) -> str:
-        """Give the argument's name."""
-
-    @property
-    def plain(self) -> Plain | None:
-        """Give the type that a policy sees, None when it sees nothing."""
-
-
-class MethodLike(Protocol):
-    """What the schema needs of a method."""
-
-    @property
-    def permission(self) -> Permission:
-        """Give the method's class."""
-
-    @property
-    def arguments(self) -> Sequence[ArgumentLike]:
-        """Give the method's arguments in order."""
-
-
-class CatalogLike(Protocol):
-    """What the policies need of a catalog."""
-
-    @property
-    def name(self) -> str:
-        """Give the catalog's name."""
-
-    @property
-    def protocol(self) -> str:
-        """Give the name of the wire protocol."""
-
-    @property
-    def digest(self) -> str:
-        """Give the SHA-256 of the catalog's file in hex."""
-
-    @property
-    def text(self) -> str:
-        """Give the text of the catalog's file."""
-
-    @property
-    def methods(self) -> Mapping[str, MethodLike]:
-        """Give the methods by name."""
-
-
 class Action:
     """A method as an action: its class, and the arguments a policy can read with their plain types."""
 
     __slots__ = ("args", "permission")
 
-    def __init__(self, method: MethodLike) -> None:
+    def __init__(self, method: Method) -> None:
         """Take a method of a catalog."""
         self.permission: Permission = method.permission
-        self.args: dict[str, Plain] = {
-            a.name: a.plain for a in method.arguments if a.plain is not None
+        self.args: dict[str, PolicyType] = {
+            a.name: a.policy_type for a in method.arguments if a.policy_type is not None
         }
 
 
-def actions_of(catalogs: Sequence[CatalogLike]) -> dict[str, Action]:
+def actions_of(catalogs: Sequence[Catalog]) -> dict[str, Action]:
     """Give every action of the catalogs by name. Raises `ConfigError` where two catalogs do not
     agree on a method.
     """
@@ -113,7 +64,7 @@ def actions_of(catalogs: Sequence[CatalogLike]) -> dict[str, Action]:
         for name, method in catalog.methods.items():
             place = f"catalogs/{catalog.name}.toml: methods.{name}"
             action = Action(method)
-            if name in CLASSES:
+            if name in PERMISSIONS:
                 problems.append(
                     Problem(
                         place,
@@ -141,7 +92,7 @@ def cedar_schema(actions: Mapping[str, Action]) -> str:
     """Write the schema in Cedar's own syntax. The names are safe to quote: catalogs restrict their
     characters.
     """
-    lines = [_ENTITIES, f"action {', '.join(CLASSES)};\n"]
+    lines = [_ENTITIES, f"action {', '.join(PERMISSIONS)};\n"]
     for name, action in sorted(actions.items()):
         args = ", ".join(
             f'"{argument}"?: {_CEDAR[plain]}' for argument, plain in action.args.items()

@@ -23,7 +23,7 @@ class Statement:
     ended: bool
 
 
-def split(text: str) -> list[Statement]:
+def split_statements(text: str) -> list[Statement]:
     """Cut `text` into statements. White space and comments between them are dropped; a last one
     without end is kept.
     """
@@ -46,7 +46,7 @@ def split(text: str) -> list[Statement]:
     return statements
 
 
-def invisible(text: str) -> list[int]:
+def invisible_characters(text: str) -> list[int]:
     """Give the lines with characters that make a policy read other than it is: direction marks,
     zero widths, controls.
     """

@@ -15,7 +15,7 @@ import orjson
 from proxy.config.loading import Issuer, Upstream
 from proxy.edge.https_fetch import describe_error, make_fetcher
 from proxy.errors import ConfigError, Problem, Rejected
-from proxy.identity.oidc_discovery import DiscoveredKeys
+from proxy.identity.oidc_discovery import OidcKeys
 from proxy.protocol.xmlrpc.codec import decode_response, encode_call
 from proxy.runtime.process import make_target
 
@@ -45,7 +45,7 @@ async def ask(
 
 async def _ask_issuer(place: str, issuer: Issuer) -> list[Problem]:
     try:
-        keys = DiscoveredKeys(issuer.issuer, make_fetcher(issuer.ca_file))
+        keys = OidcKeys(issuer.issuer, make_fetcher(issuer.ca_file))
     except ConfigError:
         return []  # the CA file is no good, which is reported without asking anybody
     try:

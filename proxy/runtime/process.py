@@ -37,10 +37,10 @@ from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.errors import ConfigError, Problem
 from proxy.gate.pipeline import Gate
 from proxy.gate.routing import Route, make_route
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.jwks_file import KeyFile
-from proxy.identity.oidc_discovery import DiscoveredKeys
+from proxy.identity.jwks_file import JwksFile
+from proxy.identity.oidc_discovery import OidcKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import derive_batch_key
@@ -254,25 +254,25 @@ def make_issuers(settings: Settings) -> list[Issuer]:
         from proxy.edge.https_fetch import make_fetcher
     issuers = []
     for given in settings.issuers:
-        profile = Profile(
+        profile = TokenProfile(
             given.issuer,
             given.audiences,
             token_types=given.token_types,
             groups_claim=given.groups_claim,
-            max_lifetime_s=given.max_lifetime_seconds,
+            max_lifetime_seconds=given.max_lifetime_seconds,
         )
         source = (
-            DiscoveredKeys(given.issuer, make_fetcher(given.ca_file))
+            OidcKeys(given.issuer, make_fetcher(given.ca_file))
             if given.jwks_file is None
-            else KeyFile(given.jwks_file)
+            else JwksFile(given.jwks_file)
         )
         issuers.append(Issuer(given.name, profile, source))
     local = settings.local_issuer
     if local is not None:
-        profile = Profile(
-            local.issuer, (local.audience,), max_lifetime_s=local.max_lifetime_seconds
+        profile = TokenProfile(
+            local.issuer, (local.audience,), max_lifetime_seconds=local.max_lifetime_seconds
         )
-        issuers.append(Issuer("local", profile, KeyFile(local.jwks_file)))
+        issuers.append(Issuer("local", profile, JwksFile(local.jwks_file)))
     return issuers
 
 

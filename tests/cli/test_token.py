@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proxy.cli.token import app
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.jwks_file import KeyFile
+from proxy.identity.jwks_file import JwksFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Credentials
 
@@ -20,9 +20,10 @@ def run(*arguments: str) -> Result:
 
 async def subject_of(token: str, directory: Path) -> str:
     """Whom a gate that reads `directory` takes the token's bearer for."""
-    profile = Profile("https://callgate.local/issuer", ("callgate",))
+    profile = TokenProfile("https://callgate.local/issuer", ("callgate",))
     verifier = Verifier(
-        [Issuer("local", profile, KeyFile(directory / "jwks.json"))], lambda _i, _s, _c: ((), False)
+        [Issuer("local", profile, JwksFile(directory / "jwks.json"))],
+        lambda _i, _s, _c: ((), False),
     )
     principal = await verifier.authenticate(Credentials(b"Bearer " + token.encode()), time.time())
     return f"{principal.name} in {','.join(principal.groups)}"

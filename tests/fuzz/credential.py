@@ -17,10 +17,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from proxy.errors import Rejected
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.credentials import read_credential
 from proxy.identity.issuer import Issuer
-from proxy.identity.jwks_file import KeyFile
+from proxy.identity.jwks_file import JwksFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Credentials, Principal
 from tests.fuzz.kit import read
@@ -48,10 +48,10 @@ def _issuer() -> Issuer:
     with tempfile.NamedTemporaryFile() as file:
         path = Path(file.name)
         path.write_bytes(key_set(*(jwk(private, kid) for kid, private in KEYS.items())))
-        source = KeyFile(path)
+        source = JwksFile(path)
         source.poll()
     source.poll = lambda: None  # type: ignore[method-assign]  # the file is gone, the keys stay
-    return Issuer("idp", Profile(ISSUER, (AUDIENCE,), max_lifetime_s=LIFETIME_S), source)
+    return Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=LIFETIME_S), source)
 
 
 THE_ISSUER = _issuer()

@@ -19,9 +19,9 @@ from proxy.edge.server.server import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.pipeline import Gate
 from proxy.gate.routing import Routes, Upstream, make_route
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.jwks_file import KeyFile
+from proxy.identity.jwks_file import JwksFile
 from proxy.identity.local_issuer import LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Peer, Reason, Receipt, Request, Response, UpstreamRequest, UpstreamResponse
@@ -109,9 +109,9 @@ class Bench:
         catalog = load_catalog(POLICIES / "catalogs" / "luigi.toml")
         supervisor = load_catalog(POLICIES / "catalogs" / "supervisor.toml")
         policy = load_policies(POLICIES, {"luigi": catalog, "processes": supervisor})
-        profile = Profile(self.issuer.issuer, (self.issuer.audience,))
+        profile = TokenProfile(self.issuer.issuer, (self.issuer.audience,))
         self.verifier = Verifier(
-            [Issuer("local", profile, KeyFile(self.issuer.key_set))], policy.roles.of
+            [Issuer("local", profile, JwksFile(self.issuer.key_set))], policy.roles.of
         )
         self.leg = ScriptedLeg(self.audit)
         self.log = SilentLog()

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy.errors import Rejected
-from proxy.identity.access_token import Profile, check_claims, parse
+from proxy.identity.access_token import TokenProfile, check_claims, parse
 from proxy.model import Credentials, Principal, Reason
 from tests.support.tokens import (
     AUDIENCE,
@@ -39,7 +39,7 @@ async def judge(
     path: Path,
     text: str,
     *,
-    profile: Profile | None = None,
+    profile: TokenProfile | None = None,
     keys: bytes | None = None,
     now: float = NOW,
 ) -> Principal:
@@ -53,7 +53,7 @@ async def refusal(
     path: Path,
     text: str,
     *,
-    profile: Profile | None = None,
+    profile: TokenProfile | None = None,
     keys: bytes | None = None,
     now: float = NOW,
 ) -> Reason:
@@ -394,7 +394,7 @@ async def test_groups_come_from_the_configured_claim(tmp_path: Path) -> None:
     """One string is one group, no claim is no group, and the claim's name is the profile's."""
     assert (await judge(tmp_path, ec(claims(groups="etl")))).groups == ("etl",)
     assert (await judge(tmp_path, ec(without(claims(), "groups")))).groups == ()
-    profile = Profile(ISSUER, (AUDIENCE,), groups_claim="https://acme.example/roles")
+    profile = TokenProfile(ISSUER, (AUDIENCE,), groups_claim="https://acme.example/roles")
     assert (
         await judge(tmp_path, ec(claims(**{"https://acme.example/roles": ["x"]})), profile=profile)
     ).groups == ("x",)
@@ -404,8 +404,8 @@ async def test_configured_token_types(tmp_path: Path) -> None:
     """Only the configured types pass, and `absent` stands for a token without one, which no written
     type can claim.
     """
-    jwt_type = Profile(ISSUER, (AUDIENCE,), token_types=("JWT",))
-    no_type = Profile(ISSUER, (AUDIENCE,), token_types=("absent",))
+    jwt_type = TokenProfile(ISSUER, (AUDIENCE,), token_types=("JWT",))
+    no_type = TokenProfile(ISSUER, (AUDIENCE,), token_types=("absent",))
     bare = token(ec_private(), without(header(), "typ"), claims())
     assert (await judge(tmp_path, ec(claims(), typ="jwt"), profile=jwt_type)).subject == "alice"
     assert (await judge(tmp_path, bare, profile=no_type)).subject == "alice"
@@ -421,7 +421,7 @@ async def test_configured_token_types(tmp_path: Path) -> None:
 
 async def test_lifetime_limit(tmp_path: Path) -> None:
     """With a limit a token needs iat, and may not be valid for longer than it."""
-    profile = Profile(ISSUER, (AUDIENCE,), max_lifetime_s=3600)
+    profile = TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=3600)
     assert (await judge(tmp_path, ec(claims(iat=NOW)), profile=profile)).expires == NOW + 3600
     assert await refusal(tmp_path, ec(claims(iat=NOW - 1)), profile=profile) is BAD
     assert await refusal(tmp_path, ec(without(claims(), "iat")), profile=profile) is BAD
@@ -455,7 +455,7 @@ async def test_one_of_several_audiences_suffices(
     tmp_path: Path, claim: object, accepted: bool
 ) -> None:
     """An identity provider may name the same application by a URI and by a GUID."""
-    profile = Profile(ISSUER, (AUDIENCE, "guid"))
+    profile = TokenProfile(ISSUER, (AUDIENCE, "guid"))
     text = ec(claims(aud=claim))
     if accepted:
         await judge(tmp_path, text, profile=profile)
@@ -473,13 +473,13 @@ def test_an_empty_profile_is_refused(missing: str) -> None:
         "token_types": (ISSUER, (AUDIENCE,), ()),
     }
     with pytest.raises(ValueError, match="needs an issuer"):
-        Profile(*empty[missing])
+        TokenProfile(*empty[missing])
 
 
 def test_claims_are_checked_against_their_own_issuer() -> None:
     """Given another issuer's profile by mistake, the claims are refused all the same."""
     with pytest.raises(Rejected) as refused:
-        check_claims(parse(good()), Profile("https://other.example", (AUDIENCE,)), NOW)
+        check_claims(parse(good()), TokenProfile("https://other.example", (AUDIENCE,)), NOW)
     assert refused.value.reason is Reason.UNKNOWN_ISSUER
 
 

@@ -104,7 +104,7 @@ def test_keys_of_no_use_are_skipped_with_a_note(make: Callable[[], dict[str, obj
     """
     found = load_key_set(key_set(make(), jwk(ec_private(which=5), "good")))
     assert [key.kid for key in found.keys] == ["good"]
-    assert len(found.notes) == 1 and found.notes[0].startswith("keys[0] skipped: ")
+    assert len(found.warnings) == 1 and found.warnings[0].startswith("keys[0] skipped: ")
     with pytest.raises(KeySetError, match="no usable key"):
         load_key_set(key_set(make()))
 
@@ -176,10 +176,10 @@ def test_a_set_lacks_what_is_gone_or_changed() -> None:
     """
     a, b = jwk(ec_private(), "a"), jwk(rsa_private(), "b")
     both, only_a = load_key_set(key_set(a, b)), load_key_set(key_set(a))
-    assert not both.lacks(only_a) and not both.lacks(both)
-    assert only_a.lacks(both)
-    assert load_key_set(key_set(jwk(ec_private(which=1), "a"))).lacks(only_a)
-    assert load_key_set(key_set(a, jwk(rsa_private(), "b", alg="PS256"))).lacks(both)
+    assert not both.dropped_keys_of(only_a) and not both.dropped_keys_of(both)
+    assert only_a.dropped_keys_of(both)
+    assert load_key_set(key_set(jwk(ec_private(which=1), "a"))).dropped_keys_of(only_a)
+    assert load_key_set(key_set(a, jwk(rsa_private(), "b", alg="PS256"))).dropped_keys_of(both)
 
 
 MEMBERS = st.sampled_from(["keys", "kty", "crv", "n", "e", "x", "y", "kid", "alg", "use"])
@@ -213,8 +213,8 @@ def test_leading_zero_of_a_modulus_is_let_pass() -> None:
     modulus = private.public_key().public_numbers().n
     padded = jwk(private, "a") | {"n": b64(b"\0" + modulus.to_bytes(256))}
     assert (
-        load_key_set(key_set(padded)).keys[0].identity
-        == load_key_set(key_set(jwk(private, "a"))).keys[0].identity
+        load_key_set(key_set(padded)).keys[0].spki
+        == load_key_set(key_set(jwk(private, "a"))).keys[0].spki
     )
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import Rejected
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.jwks_file import KeyFile
+from proxy.identity.jwks_file import JwksFile
 from proxy.model import Reason
 from tests.support.tokens import AUDIENCE, ISSUER, ec_private, jwk, key_set
 
@@ -15,7 +15,7 @@ async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
     """A new file in the old one's place is taken, whatever its times say."""
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
-    source = KeyFile(path)
+    source = JwksFile(path)
     await source.start()
     times = path.stat()
     fresh = tmp_path / "fresh"
@@ -36,7 +36,7 @@ async def test_a_file_replaced_while_it_is_read_is_read_again(
     path, fresh = tmp_path / "keys.json", tmp_path / "fresh"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
     fresh.write_bytes(key_set(jwk(ec_private(), "b")))
-    source = KeyFile(path)
+    source = JwksFile(path)
     opened = Path.open
 
     def open_and_lose(self: Path, mode: str) -> object:
@@ -56,10 +56,10 @@ async def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     """As long as the file stays the same, the very same keys stay in use."""
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
-    source = KeyFile(path)
+    source = JwksFile(path)
     source.poll()
     first = source.keys
-    await source.missed()
+    await source.on_unknown_kid()
     assert source.keys is first
 
 
@@ -70,7 +70,7 @@ async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
     """A file that is removed, damaged or refused leaves the last good keys in use, and says why."""
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
-    source = KeyFile(path)
+    source = JwksFile(path)
     source.poll()
     path.write_bytes(data)
     source.poll()
@@ -87,11 +87,11 @@ async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
 async def test_a_file_that_comes_later_is_found(tmp_path: Path) -> None:
     """Before there is a file the issuer is unavailable; as soon as there is one its keys serve."""
     path = tmp_path / "keys.json"
-    issuer = Issuer("idp", Profile(ISSUER, (AUDIENCE,)), KeyFile(path))
+    issuer = Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))
     await issuer.source.start()
     with pytest.raises(Rejected) as refused:
-        await issuer.key_or_look_again("a")
+        await issuer.resolve_key("a")
     assert refused.value.reason is Reason.ISSUER_UNAVAILABLE and refused.value.retry_after == 1
     path.write_bytes(key_set(jwk(ec_private(), "a")))
-    assert (await issuer.key_or_look_again("a")).kid == "a"
+    assert (await issuer.resolve_key("a")).kid == "a"
     await issuer.source.close()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import ConfigError, Rejected
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwk import load_key_set
-from proxy.identity.jwks_file import KeyFile
-from proxy.identity.local_issuer import LONGEST_S, LocalIssuer
+from proxy.identity.jwks_file import JwksFile
+from proxy.identity.local_issuer import MAX_LIFETIME_SECONDS, LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Credentials, Principal, Reason
 from tests.support.tokens import NOW, bearer, viewer
@@ -21,7 +21,8 @@ from tests.support.tokens import NOW, bearer, viewer
 def gate(local: LocalIssuer) -> Verifier:
     """A verifier of `local`'s tokens, on the default settings."""
     return Verifier(
-        [Issuer("local", Profile(local.issuer, (local.audience,)), KeyFile(local.key_set))], viewer
+        [Issuer("local", TokenProfile(local.issuer, (local.audience,)), JwksFile(local.key_set))],
+        viewer,
     )
 
 
@@ -133,7 +134,7 @@ def test_rotations_are_bounded_by_what_the_gate_reads(tmp_path: Path) -> None:
     assert 10 < len(kids(local)) <= 50
 
 
-@pytest.mark.parametrize("ttl", [0, -1, LONGEST_S + 1])
+@pytest.mark.parametrize("ttl", [0, -1, MAX_LIFETIME_SECONDS + 1])
 def test_lifetimes_are_bounded(tmp_path: Path, ttl: int) -> None:
     """No token without a lifetime, and none for more than a year."""
     with pytest.raises(ValueError, match="lifetime"):
@@ -142,11 +143,11 @@ def test_lifetimes_are_bounded(tmp_path: Path, ttl: int) -> None:
 
 def test_the_settings_can_bound_lifetimes_further(tmp_path: Path) -> None:
     """A shorter maximum holds; a longer one than 366 days does not."""
-    assert LocalIssuer(tmp_path, longest_s=60).issue("a", [], 60, NOW)
+    assert LocalIssuer(tmp_path, max_lifetime_seconds=60).issue("a", [], 60, NOW)
     with pytest.raises(ValueError, match="lifetime"):
-        LocalIssuer(tmp_path, longest_s=60).issue("a", [], 61, NOW)
+        LocalIssuer(tmp_path, max_lifetime_seconds=60).issue("a", [], 61, NOW)
     with pytest.raises(ValueError, match="lifetime"):
-        LocalIssuer(tmp_path, longest_s=1e12).issue("a", [], LONGEST_S + 1, NOW)
+        LocalIssuer(tmp_path, max_lifetime_seconds=1e12).issue("a", [], MAX_LIFETIME_SECONDS + 1, NOW)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from proxy.errors import Rejected, Unavailable
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.oidc_discovery import DiscoveredKeys
+from proxy.identity.oidc_discovery import OidcKeys
 from proxy.identity.verifier import Verifier
 from proxy.model import Credentials, Reason
 from tests.support.tokens import (
@@ -58,12 +58,12 @@ class Provider:
         return self.asked.count(CONFIGURATION_URL)
 
 
-def gate(provider: Provider, clock: Clock) -> tuple[DiscoveredKeys, Verifier]:
+def gate(provider: Provider, clock: Clock) -> tuple[OidcKeys, Verifier]:
     """A verifier of tokens whose keys come from `provider`, on the default settings but for the
     clock.
     """
-    source = DiscoveredKeys(ISSUER, provider.fetch, clock=clock)
-    return source, Verifier([Issuer("idp", Profile(ISSUER, (AUDIENCE,)), source)], viewer)
+    source = OidcKeys(ISSUER, provider.fetch, clock=clock)
+    return source, Verifier([Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), source)], viewer)
 
 
 async def refusal(call: Awaitable[object]) -> Rejected:
@@ -304,7 +304,7 @@ def test_issuers_that_cannot_be_discovered(issuer: str) -> None:
     not.
     """
     with pytest.raises(ValueError, match="https URL"):
-        DiscoveredKeys(issuer, Provider().fetch)
+        OidcKeys(issuer, Provider().fetch)
 
 
 async def test_a_final_slash_is_not_doubled() -> None:
@@ -312,7 +312,7 @@ async def test_a_final_slash_is_not_doubled() -> None:
     says.
     """
     provider = Provider()
-    await DiscoveredKeys(ISSUER + "/", provider.fetch, clock=Clock()).refresh()
+    await OidcKeys(ISSUER + "/", provider.fetch, clock=Clock()).refresh()
     assert provider.asked == [CONFIGURATION_URL]
 
 
@@ -320,7 +320,7 @@ async def test_an_issuer_that_never_answers_is_given_up() -> None:
     """A refresh that hangs ends at its deadline and is noted as such."""
     provider = Provider()
     provider.hold = asyncio.Event()
-    source = DiscoveredKeys(ISSUER, provider.fetch, clock=Clock(), timeout_s=0.01)
+    source = OidcKeys(ISSUER, provider.fetch, clock=Clock(), timeout_seconds=0.01)
     await source.refresh()
     assert source.problem == "the issuer did not answer in time"
 
@@ -348,7 +348,7 @@ async def test_keys_are_refreshed_in_the_background() -> None:
     keeper survives failures.
     """
     provider, clock, sleeper = Provider(), Clock(), Sleeper()
-    source = DiscoveredKeys(ISSUER, provider.fetch, clock=clock, sleep=sleeper)
+    source = OidcKeys(ISSUER, provider.fetch, clock=clock, sleep=sleeper)
     await source.start()
     await until(lambda: sleeper.slept == [600.0])
     provider.down = RuntimeError("any failure at all")
@@ -369,7 +369,7 @@ async def test_keys_are_refreshed_in_the_background() -> None:
 async def test_closing_ends_the_background_work() -> None:
     """After `close` nothing is left running, though a refresh was under way."""
     provider = Provider()
-    source = DiscoveredKeys(ISSUER, provider.fetch, clock=Clock())
+    source = OidcKeys(ISSUER, provider.fetch, clock=Clock())
     await source.start()
     provider.hold = asyncio.Event()
     waiting = asyncio.create_task(source.refresh())

@@ -23,9 +23,9 @@ from cryptography.x509.oid import NameOID
 
 from proxy.edge.https_fetch import make_fetcher
 from proxy.errors import Rejected
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.oidc_discovery import DiscoveredKeys
+from proxy.identity.oidc_discovery import OidcKeys
 from proxy.identity.verifier import Verifier
 from proxy.model import Credentials, Reason
 from tests.support.tokens import Clock, bearer, viewer
@@ -125,12 +125,12 @@ async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
         await running.stop()
 
 
-def gate(
-    provider: Provider, clock: Clock, audience: str = AUDIENCE
-) -> tuple[DiscoveredKeys, Verifier]:
+def gate(provider: Provider, clock: Clock, audience: str = AUDIENCE) -> tuple[OidcKeys, Verifier]:
     """A verifier of the provider's tokens, on the default settings, with the edge's own fetch."""
-    source = DiscoveredKeys(provider.issuer, make_fetcher(provider.ca), clock=clock)
-    return source, Verifier([Issuer("idp", Profile(provider.issuer, (audience,)), source)], viewer)
+    source = OidcKeys(provider.issuer, make_fetcher(provider.ca), clock=clock)
+    return source, Verifier(
+        [Issuer("idp", TokenProfile(provider.issuer, (audience,)), source)], viewer
+    )
 
 
 async def reason(verifier: Verifier, text: str) -> Reason:
@@ -199,8 +199,8 @@ async def test_a_provider_that_was_never_reached(provider: Provider) -> None:
     nothing is taken on trust.
     """
     text = await provider.token()
-    source = DiscoveredKeys(provider.issuer, make_fetcher(), clock=Clock())
-    verifier = Verifier([Issuer("idp", Profile(provider.issuer, (AUDIENCE,)), source)], viewer)
+    source = OidcKeys(provider.issuer, make_fetcher(), clock=Clock())
+    verifier = Verifier([Issuer("idp", TokenProfile(provider.issuer, (AUDIENCE,)), source)], viewer)
     assert await reason(verifier, text) is Reason.ISSUER_UNAVAILABLE
     assert source.problem is not None and "certificate" in source.problem
     await provider.stop()

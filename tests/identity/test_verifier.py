@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import Rejected
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.jwks_file import KeyFile
+from proxy.identity.jwks_file import JwksFile
 from proxy.identity.verifier import Verifier
 from proxy.model import Credentials, Principal, Reason
 from tests.support.tokens import (
@@ -124,7 +124,7 @@ async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
     """Beyond either bound the oldest credentials go, and only those."""
     path = tmp_path / "keys.json"
     path.write_bytes(all_keys())
-    issuers = [Issuer("idp", Profile(ISSUER, (AUDIENCE,)), KeyFile(path))]
+    issuers = [Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))]
     values = [bearer(good(sub=f"user-{number}")) for number in range(5)]
     few = Verifier(issuers, viewer, entries=3)
     small = Verifier(issuers, viewer, header_bytes=len(values[0]) * 2)
@@ -170,8 +170,8 @@ async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
     other = "https://other.example"
     gate = Verifier(
         [
-            Issuer("a", Profile(ISSUER, (AUDIENCE,)), KeyFile(tmp_path / "a.json")),
-            Issuer("b", Profile(other, ("api://b",)), KeyFile(tmp_path / "b.json")),
+            Issuer("a", TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(tmp_path / "a.json")),
+            Issuer("b", TokenProfile(other, ("api://b",)), JwksFile(tmp_path / "b.json")),
         ],
         viewer,
     )
@@ -230,13 +230,13 @@ async def test_set_back_clock_still_looks_for_changes(tmp_path: Path) -> None:
 
 def test_no_issuers_or_equal_ones_are_refused(tmp_path: Path) -> None:
     """A verifier without issuers, or with two of one name or URL, is not made."""
-    source = KeyFile(tmp_path / "keys.json")
-    one = Issuer("a", Profile(ISSUER, (AUDIENCE,)), source)
+    source = JwksFile(tmp_path / "keys.json")
+    one = Issuer("a", TokenProfile(ISSUER, (AUDIENCE,)), source)
     for issuers in (
         [],
         [one, one],
         [one, Issuer("b", one.profile, source)],
-        [one, Issuer("a", Profile("https://b", ("b",)), source)],
+        [one, Issuer("a", TokenProfile("https://b", ("b",)), source)],
     ):
         with pytest.raises(ValueError, match="issuer"):
             Verifier(issuers, viewer)
@@ -246,7 +246,7 @@ def test_no_issuers_or_equal_ones_are_refused(tmp_path: Path) -> None:
 def test_issuer_names(name: str, tmp_path: Path) -> None:
     """A name that could blur where issuer ends and subject begins is refused."""
     with pytest.raises(ValueError, match="name"):
-        Issuer(name, Profile(ISSUER, (AUDIENCE,)), KeyFile(tmp_path / "keys.json"))
+        Issuer(name, TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(tmp_path / "keys.json"))
 
 
 JSON = st.recursive(
@@ -321,7 +321,7 @@ async def test_expiry_of_one_entry_frees_its_bytes(tmp_path: Path) -> None:
     assert gate._held_bytes == 0
 
 
-class Fetched(KeyFile):
+class Fetched(JwksFile):
     """Keys that are looked for again over a network: all who ask wait for the same answer."""
 
     def __init__(self, path: Path) -> None:
@@ -330,7 +330,7 @@ class Fetched(KeyFile):
         self.all_there = asyncio.Event()
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def missed(self) -> None:
+    async def on_unknown_kid(self) -> None:
         """Wait until the answer is there."""
         self.asked += 1
         if self.asked == 3:
@@ -345,7 +345,7 @@ async def test_those_who_wait_for_keys_do_not_disturb_each_other(tmp_path: Path)
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private())))
     source = Fetched(path)
-    gate = Verifier([Issuer("idp", Profile(ISSUER, (AUDIENCE,)), source)], viewer)
+    gate = Verifier([Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), source)], viewer)
     head = {"alg": "ES256", "typ": "at+jwt"}
     forged = [
         bearer(token(ec_private(which=1), head, claims(sub=f"u{number}"))) for number in range(3)

@@ -2,7 +2,7 @@ import cedarpy
 import pytest
 
 from proxy.catalog.loading import Argument, Method
-from proxy.policy.context_reads import TASK, Look, looks
+from proxy.policy.context_reads import TASK_KEY, ContextRead, reads_of
 from proxy.policy.schema import Action
 
 ACTION = Action(
@@ -19,12 +19,12 @@ ACTION = Action(
 )
 
 
-def looked(condition: str, action: str = "action") -> tuple[Look, ...]:
+def looked(condition: str, action: str = "action") -> tuple[ContextRead, ...]:
     """Collect the looks of a permit with one condition."""
     found = cedarpy.policies_to_pst(
         f'@id("x") permit (principal, {action}, resource) when {{ {condition} }};'
     )
-    return looks(list(found.static_policies.values()), "m", ACTION)
+    return reads_of(list(found.static_policies.values()), "m", ACTION)
 
 
 @pytest.mark.parametrize(
@@ -34,42 +34,54 @@ def looked(condition: str, action: str = "action") -> tuple[Look, ...]:
         ("context.agent", []),
         ("context has agent && context has args", []),
         ('principal.issuer == "x" && principal.groups.contains("g")', []),
-        ("context has task", [Look(TASK, "given")]),
-        ("context.args has family", [Look("family", "given")]),
-        ("context has args.family", [Look("family", "given")]),
-        ('context has task && context.task like "e*"', [Look(TASK, "like", ("e", None))]),
-        ('context has task && context["task"] like "e\\*"', [Look(TASK, "like", ("e", "*"))]),
-        ('context.task == "x"', [Look(TASK, "equals", text="x")]),
-        ('"x" != context.task', [Look(TASK, "equals", text="x")]),
+        ("context has task", [ContextRead(TASK_KEY, "given")]),
+        ("context.args has family", [ContextRead("family", "given")]),
+        ("context has args.family", [ContextRead("family", "given")]),
+        (
+            'context has task && context.task like "e*"',
+            [ContextRead(TASK_KEY, "like", ("e", None))],
+        ),
+        (
+            'context has task && context["task"] like "e\\*"',
+            [ContextRead(TASK_KEY, "like", ("e", "*"))],
+        ),
+        ('context.task == "x"', [ContextRead(TASK_KEY, "equals", text="x")]),
+        ('"x" != context.task', [ContextRead(TASK_KEY, "equals", text="x")]),
         (
             'context.task == "x" && context.task == "y"',
-            [Look(TASK, "equals", text="x"), Look(TASK, "equals", text="y")],
+            [ContextRead(TASK_KEY, "equals", text="x"), ContextRead(TASK_KEY, "equals", text="y")],
         ),
-        ('["x"].contains(context.task)', [Look(TASK, "value")]),
-        ('context.task == "x" && ["x"].contains(context.task)', [Look(TASK, "value")]),
-        ("context.task == principal.subject", [Look(TASK, "value")]),
-        ("context.args.n > 3", [Look("n", "value")]),
-        ("context.args.n == 3", [Look("n", "value")]),
+        ('["x"].contains(context.task)', [ContextRead(TASK_KEY, "value")]),
+        ('context.task == "x" && ["x"].contains(context.task)', [ContextRead(TASK_KEY, "value")]),
+        ("context.task == principal.subject", [ContextRead(TASK_KEY, "value")]),
+        ("context.args.n > 3", [ContextRead("n", "value")]),
+        ("context.args.n == 3", [ContextRead("n", "value")]),
         (
             "if context.args.on then context.args.n > 3 else false",
-            [Look("n", "value"), Look("on", "value")],
+            [ContextRead("n", "value"), ContextRead("on", "value")],
         ),
-        ('context.args.deps.contains("x")', [Look("deps", "value")]),
+        ('context.args.deps.contains("x")', [ContextRead("deps", "value")]),
         ("context.args has other && context.args.other", []),
-        ('{"a": context.args.n} == {"a": 1}', [Look("n", "value")]),
+        ('{"a": context.args.n} == {"a": 1}', [ContextRead("n", "value")]),
         (
             'context.args == {"n": 1}',
-            [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")],
+            [ContextRead(at, "value") for at in (TASK_KEY, "deps", "family", "n", "on")],
         ),
-        ("[context].isEmpty()", [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")]),
+        (
+            "[context].isEmpty()",
+            [ContextRead(at, "value") for at in (TASK_KEY, "deps", "family", "n", "on")],
+        ),
         (
             "(if context.agent then context else context) has task",
-            [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")],
+            [ContextRead(at, "value") for at in (TASK_KEY, "deps", "family", "n", "on")],
         ),
-        ('context.other == "x"', [Look(at, "value") for at in (TASK, "deps", "family", "n", "on")]),
+        (
+            'context.other == "x"',
+            [ContextRead(at, "value") for at in (TASK_KEY, "deps", "family", "n", "on")],
+        ),
     ],
 )
-def test_what_a_condition_looks_at_is_found(condition: str, expected: list[Look]) -> None:
+def test_what_a_condition_looks_at_is_found(condition: str, expected: list[ContextRead]) -> None:
     """Every use of the context is found, no finer than it is, and what cannot be followed counts as
     everything.
     """

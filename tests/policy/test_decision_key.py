@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 
 from proxy.catalog.loading import Argument, Method
 from proxy.model import Call, Value
-from proxy.policy.context_reads import TASK, Look
-from proxy.policy.decision_key import MAX_ITEMS, MAX_TEXT, TooLong, key_of, matcher, task_view_of
+from proxy.policy.context_reads import TASK_KEY, ContextRead
+from proxy.policy.decision_key import (
+    MAX_ITEMS,
+    MAX_TEXT,
+    NotCacheable,
+    compile_key,
+    matcher,
+    task_projection,
+)
 from proxy.policy.schema import Action
 
 ACTION = Action(
@@ -68,7 +75,7 @@ LOOK = st.one_of(
 )
 
 
-def seen_by(look: Look, text: str | None) -> Hashable:
+def seen_by(look: ContextRead, text: str | None) -> Hashable:
     """What one look sees of a text, by its definition."""
     if text is None:
         return None
@@ -84,9 +91,9 @@ def test_looks_taken_together_are_as_fine_as_one_by_one(
     """Two calls have the same key, and two tasks the same view, if and only if every single look at
     them comes out the same.
     """
-    for at in (TASK, "family"):
+    for at in (TASK_KEY, "family"):
         looks = [
-            Look(
+            ContextRead(
                 at,
                 how,
                 pattern=what if isinstance(what, tuple) else (),
@@ -94,32 +101,32 @@ def test_looks_taken_together_are_as_fine_as_one_by_one(
             )  # type: ignore[arg-type]  # one of the three
             for how, what in sorted(sorts, key=repr)
         ]
-        key, view = key_of(looks, ACTION), task_view_of(looks, ACTION)
+        key, view = compile_key(looks, ACTION), task_projection(looks, ACTION)
         assert (key is None) == (not looks)
         for one in texts:
             for other in texts:
                 same = [seen_by(look, one) for look in looks] == [
                     seen_by(look, other) for look in looks
                 ]
-                if key is not None and at == TASK:
+                if key is not None and at == TASK_KEY:
                     assert (key(call({}, one), one) == key(call({}, other), other)) == same
                 if key is not None and at == "family":
                     assert (
                         key(call({"family": one}), None) == key(call({"family": other}), None)
                     ) == same
-                if view is not None and at == TASK and one is not None and other is not None:
+                if view is not None and at == TASK_KEY and one is not None and other is not None:
                     assert (view(one) == view(other)) == same
 
 
 def test_each_place_has_its_own_part() -> None:
     """What is not there is not the same as what is there and not looked for, at whichever place."""
     looks = [
-        Look(TASK, "like", ("e", None)),
-        Look("family", "equals", text="a"),
-        Look("family", "equals", text="b"),
-        Look("on", "given"),
+        ContextRead(TASK_KEY, "like", ("e", None)),
+        ContextRead("family", "equals", text="a"),
+        ContextRead("family", "equals", text="b"),
+        ContextRead("on", "given"),
     ]
-    key = key_of(looks, ACTION)
+    key = compile_key(looks, ACTION)
     assert key is not None
     made: list[dict[str, Value]] = [
         {},
@@ -138,7 +145,7 @@ def test_values_are_told_apart_up_to_a_length() -> None:
     """A value that is looked at as it is stands in the key as it is; one that is too long is
     decided on and not remembered.
     """
-    key = key_of([Look(at, "value") for at in ("deps", "family", "n", "on")], ACTION)
+    key = compile_key([ContextRead(at, "value") for at in ("deps", "family", "n", "on")], ACTION)
     assert key is not None
     made: list[dict[str, Value]] = [
         {}, {"n": 0}, {"n": 1}, {"on": True}, {"on": False}, {"family": ""}, {"family": "a"},
@@ -150,9 +157,9 @@ def test_values_are_told_apart_up_to_a_length() -> None:
         {"deps": ["x" * (MAX_TEXT + 1)]},
         {"deps": ["x"] * (MAX_ITEMS + 1)},
     ):
-        with pytest.raises(TooLong):
+        with pytest.raises(NotCacheable):
             key(call(args), None)  # type: ignore[arg-type]  # mypy does not see these as Values
-    view = task_view_of([Look(TASK, "value")], ACTION)
+    view = task_projection([ContextRead(TASK_KEY, "value")], ACTION)
     assert view is not None and view("etl.A") == "etl.A"
 
 
@@ -161,7 +168,7 @@ def test_values_are_told_apart_up_to_a_length() -> None:
 )
 def test_a_value_of_another_type_has_no_key(args: dict[str, Value]) -> None:
     """Cedar would not take it for what the schema says it is, and the call is denied."""
-    key = key_of([Look(at, "value") for at in args], ACTION)
+    key = compile_key([ContextRead(at, "value") for at in args], ACTION)
     assert key is not None
     with pytest.raises(TypeError):
         key(call(args), None)

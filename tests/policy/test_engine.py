@@ -244,7 +244,7 @@ def test_calls_that_a_policy_tells_apart_are_not_mixed_up(
         ' when { context.args has search && (context.args.search == "" || context.args.search == "y") };'
     )
     calls = [call("task_list", first), call("task_list", second)]
-    slowly = policies.decide_slowly(who("viewer"), calls)
+    slowly = policies.decide_uncached(who("viewer"), calls)
     assert [policies.decide(who("viewer"), c) for c in calls * 2] == slowly * 2
     assert slowly[0] != slowly[1]
 
@@ -349,7 +349,7 @@ def test_the_slow_evaluator_gives_the_same_reasons(shipped: PolicySet, call: Mak
     """Unknown methods and missing roles are decided alike by the slow evaluator."""
     calls = [call("eval"), call("task_list"), call("pause")]
     for principal in (who(), who("viewer"), who("admin")):
-        assert shipped.decide_slowly(principal, calls) == [
+        assert shipped.decide_uncached(principal, calls) == [
             shipped.decide(principal, c) for c in calls
         ]
 
@@ -368,7 +368,7 @@ def test_a_scope_bounds_every_task_that_a_call_reaches(load: Load, call: Make) -
         asked = call("add_task", task="etl.a", others=others)
         decision = policies.decide(who("worker"), asked)
         assert decision.allowed is allowed
-        assert policies.decide_slowly(who("worker"), [asked]) == [decision]
+        assert policies.decide_uncached(who("worker"), [asked]) == [decision]
     assert (
         policies.decide(who("worker"), call("add_task", task="prod.a", others=("etl.a",))).reason
         is Reason.NO_POLICY_ALLOWS
@@ -387,7 +387,7 @@ def test_the_first_other_task_that_is_denied_gives_the_decision(load: Load, call
         asked = call("add_task", task="a", others=others)
         decision = policies.decide(who("worker"), asked)
         assert (decision.reason, decision.policies) == (Reason.POLICY_FORBIDS, (by,))
-        assert policies.decide_slowly(who("worker"), [asked]) == [decision]
+        assert policies.decide_uncached(who("worker"), [asked]) == [decision]
 
 
 @pytest.mark.parametrize(
@@ -421,14 +421,14 @@ def test_other_tasks_that_are_told_apart_one_by_one_are_bounded(
         WORK
         + '@id("z") forbid (principal, action, resource) when { context has task && ["z"].contains(context.task) };'
     )
-    others = tuple(f"t{number}" for number in range(engine.MAX_VIEWS))
+    others = tuple(f"t{number}" for number in range(engine.MAX_DISTINCT_TASKS))
     assert policies.decide(who("worker"), call("add_task", task="a", others=others[:-1])).allowed
-    assert len(evaluations) == engine.MAX_VIEWS
+    assert len(evaluations) == engine.MAX_DISTINCT_TASKS
     assert (
         policies.decide(who("worker"), call("add_task", task="a", others=others)).reason
         is Reason.POLICY_ERROR
     )
-    assert len(evaluations) == engine.MAX_VIEWS
+    assert len(evaluations) == engine.MAX_DISTINCT_TASKS
     assert policies.decide(
         who("worker"), call("add_task", task="a", others=("t1", "z"))
     ).policies == ("z",)

@@ -132,7 +132,12 @@ class Policies:
         dice = self.dice
         name, plain = dice.choice(
             sorted(
-                {(a.name, a.plain) for m in self.methods.values() for a in m.arguments if a.plain}
+                {
+                    (a.name, a.policy_type)
+                    for m in self.methods.values()
+                    for a in m.arguments
+                    if a.policy_type
+                }
             )
         )
         at = f"context.args.{name}"
@@ -197,7 +202,7 @@ def generated_call(dice: random.Random, upstream: str, catalog: Catalog, method:
     args: dict[str, Value] = {}
     for argument in method.arguments:
         if dice.random() < 0.6:
-            args[argument.name] = None if dice.random() < 0.1 else value(dice, argument.plain)
+            args[argument.name] = None if dice.random() < 0.1 else value(dice, argument.policy_type)
     if dice.random() < 0.1:
         args["family" if "family" not in args else "unheard_of"] = dice.choice(TEXTS)
     task = dice.choice([None, *TEXTS])
@@ -278,7 +283,7 @@ def test_remembered_and_slow_decisions_agree(
                 for (p, call), decision in zip(asked, remembered, strict=True)
                 if p is principal
             ]
-            slowly = policies.decide_slowly(principal, [call for call, _ in own])
+            slowly = policies.decide_uncached(principal, [call for call, _ in own])
             for (call, decision), slow in zip(own, slowly, strict=True):
                 assert decision == slow, (principal, call)
                 assert not slow.allowed or policies.may_call(principal, call.upstream, call.method)

@@ -1,7 +1,7 @@
 import cedarpy
 import pytest
 
-from proxy.policy.statements import Statement, invisible, split
+from proxy.policy.statements import Statement, invisible_characters, split_statements
 
 ONE = "permit (principal, action, resource);"
 
@@ -26,7 +26,7 @@ def test_policies_are_cut_at_their_ends(text: str, expected: list[Statement]) ->
     """A semicolon ends a policy unless it stands in a string or a comment; each policy knows its
     first line.
     """
-    assert split(text) == expected
+    assert split_statements(text) == expected
 
 
 def test_the_pieces_are_what_cedar_reads() -> None:
@@ -38,7 +38,7 @@ def test_the_pieces_are_what_cedar_reads() -> None:
     when { context.x like "*\\*;" && "//" == "\\u{2f}/" };
     @id("two") forbid (principal, action, resource) when { 1 == 1 }; @id("three") permit (principal, action, resource);
     """
-    pieces = split(text)
+    pieces = split_statements(text)
     assert [piece.line for piece in pieces] == [3, 6, 6]
     whole = cedarpy.policies_to_pst(text).static_policies
     cut = cedarpy.policies_to_pst("\n".join(piece.text for piece in pieces)).static_policies
@@ -48,4 +48,4 @@ def test_the_pieces_are_what_cedar_reads() -> None:
 @pytest.mark.parametrize("character", ["\u202e", "\u200b", "\x00", "\ufeff", "\u2066"])
 def test_invisible_characters_are_found(character: str) -> None:
     """Characters that let a policy read other than it is are found with their line."""
-    assert invisible(f"one\r\n\ttwo {character}\nthree é") == [2]
+    assert invisible_characters(f"one\r\n\ttwo {character}\nthree é") == [2]

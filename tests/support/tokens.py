@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from proxy.identity.access_token import Profile
+from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
-from proxy.identity.jwks_file import KeyFile
+from proxy.identity.jwks_file import JwksFile
 from proxy.identity.verifier import Verifier
 
 NOW = 1_800_000_000.0
@@ -181,13 +181,13 @@ def viewer(
 def verifier(
     path: Path,
     keys: bytes | None = None,
-    profile: Profile | None = None,
+    profile: TokenProfile | None = None,
     roles_of: RolesOf = viewer,
 ) -> Verifier:
     """A verifier with one issuer, whose keys stand in the file at `path`."""
     path.write_bytes(all_keys() if keys is None else keys)
     return Verifier(
-        [Issuer("idp", profile or Profile(ISSUER, (AUDIENCE,)), KeyFile(path))], roles_of
+        [Issuer("idp", profile or TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))], roles_of
     )
 
 

@@ -20,7 +20,7 @@ from proxy.catalog.loading import Catalog, load_catalog
 from proxy.errors import ConfigError, Problem
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import UPSTREAMS, load_policies
-from proxy.policy.reachability import Known, possible
+from proxy.policy.reachability import PartialCall, may_be_allowed
 from proxy.policy.roles import Matcher
 from proxy.policy.schema import actions_of
 
@@ -67,7 +67,9 @@ def rights(found: PolicyActivation) -> Rights:
         roles, agent = tuple(principal.get("roles", ())), bool(principal.get("agent"))
         for upstream, catalog in catalogs.items() if roles else ():
             for method, made in catalog.methods.items():
-                if possible(trees, Known(name, roles, agent, upstream, method, actions[method])):
+                if may_be_allowed(
+                    trees, PartialCall(name, roles, agent, upstream, method, actions[method])
+                ):
                     held[upstream, made.permission].append(method)
         return held
 

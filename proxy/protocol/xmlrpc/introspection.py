@@ -130,5 +130,5 @@ def _argument_help(argument: Argument) -> str:
 def _type(argument: Argument) -> str:
     if argument.type in _OF_TYPE:
         return _OF_TYPE[argument.type]
-    plain = TYPES[argument.type].plain
+    plain = TYPES[argument.type].policy_type
     return _OF_PLAIN[plain] if plain is not None else _UNKNOWN_TYPE
