@@ -143,7 +143,9 @@ class OidcKeys(KeySource):
         """Refresh for as long as the gate runs."""
         while True:
             await self._sleep(
-                min(self._interval_seconds, self._backoff_seconds()) if self._failures else self._interval_seconds
+                min(self._interval_seconds, self._backoff_seconds())
+                if self._failures
+                else self._interval_seconds
             )
             await self.refresh()
 

@@ -90,7 +90,9 @@ class Verifier:
         return self._cached(authorization, now)
 
     def _cached(self, authorization: bytes, now: float) -> Principal | None:
-        if not self._polled <= now < self._polled + _POLL_SECONDS:  # also when the clock was set back
+        if (
+            not self._polled <= now < self._polled + _POLL_SECONDS
+        ):  # also when the clock was set back
             self._polled = now
             for issuer in self.issuers:
                 issuer.source.poll()

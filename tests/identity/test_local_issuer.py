@@ -147,7 +147,9 @@ def test_the_settings_can_bound_lifetimes_further(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lifetime"):
         LocalIssuer(tmp_path, max_lifetime_seconds=60).issue("a", [], 61, NOW)
     with pytest.raises(ValueError, match="lifetime"):
-        LocalIssuer(tmp_path, max_lifetime_seconds=1e12).issue("a", [], MAX_LIFETIME_SECONDS + 1, NOW)
+        LocalIssuer(tmp_path, max_lifetime_seconds=1e12).issue(
+            "a", [], MAX_LIFETIME_SECONDS + 1, NOW
+        )
 
 
 @pytest.mark.parametrize(
