@@ -20,12 +20,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from proxy.audit.checking.chain import Chain
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, segment_name, segments
 from proxy.audit.format.merkle import leaf_hash
 from proxy.audit.format.policy_snapshots import DIRECTORY as POLICY_SETS
-from proxy.audit.reading.reader import last_entries_of_segment, parse, readable
+from proxy.audit.format.segment_file import open_readable
+from proxy.audit.reading.reader import last_entries_of_segment, parse
 from proxy.audit.redaction.redactor import Json
 from proxy.audit.writing.compression import compress
-from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, segment_name, segments
 from proxy.audit.writing.keys import PUBLIC_KEYS
 from proxy.common.durable_files import make_directory, replace_atomically, sync_directory
 
@@ -65,7 +66,7 @@ def plan(directory: Path, before: str) -> Plan | None:
             item.time >= before for item in last_entries_of_segment(directory.name, number, path, 1)
         ):
             break
-        with readable(following) as lines:
+        with open_readable(following) as lines:
             header = lines.readline().rstrip(b"\n")
         movable.append(number)
         edge = Chain()
@@ -131,7 +132,7 @@ def _goes_on(planned: Plan, target: Path) -> None:
     if not there:
         return
     number, path = max(there.items())
-    with readable(segments(planned.directory)[planned.first]) as lines:
+    with open_readable(segments(planned.directory)[planned.first]) as lines:
         follows = parse(lines.readline()).get("prev")
     last = list(last_entries_of_segment(target.name, number, path, 1))
     if number != planned.first - 1 or not last or leaf_hash(last[0].raw)[:8].hex() != follows:

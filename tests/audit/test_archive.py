@@ -5,10 +5,10 @@ import pytest
 from proxy.audit.archive import Plan, copy, plan, remove
 from proxy.audit.checking.chain import Defect
 from proxy.audit.checking.verify import verify_directory
+from proxy.audit.format.layout import segments
 from proxy.audit.format.policy_snapshots import kept_policy_set
 from proxy.audit.reading.reader import read_all, read_log
 from proxy.audit.reporting.controls import policy_activations
-from proxy.audit.writing.disk import segments
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from tests.support.audit import HASH, Clock, one, open_journal, raw_lines
 

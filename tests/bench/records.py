@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.audit.writing.disk import Disk, segments
+from proxy.audit.format.layout import segments
+from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.journal import Journal
 from proxy.model import Call, Decision
 from tests.bench.calls import task, worker_name

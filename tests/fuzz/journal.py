@@ -14,15 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxy.audit.checking.verify import LogReport, verify_directory
-from proxy.audit.reading.reader import (
-    DAMAGED,
-    LogEntry,
-    LogFollower,
-    last_entries,
-    open_segment,
-    read_all,
-)
-from proxy.audit.writing.disk import segments
+from proxy.audit.format.layout import segments
+from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS, open_segment
+from proxy.audit.reading.reader import LogEntry, LogFollower, last_entries, read_all
 from proxy.audit.writing.recovery import State, recover
 from proxy.errors import ConfigError
 from tests.fuzz.kit import SEEDS
@@ -64,7 +58,7 @@ def one(data: bytes) -> None:
         if state is None:
             return
         again = _recover(log)
-        if again is None:  # what is left ends with a segment that does not unpack
+        if again is None:  # what is left ends with a segment that does not decompress
             assert any(path.name.endswith(".gz") for path in segments(log).values()), (
                 "what was recovered once is recovered again"
             )
@@ -91,7 +85,7 @@ def _read(directory: Path) -> None:
             assert all(isinstance(item.record, dict) for item in items()), (
                 "every line gives a record"
             )
-        except (*DAMAGED, ConfigError):
+        except (*CORRUPT_GZIP_ERRORS, ConfigError):
             assert any(path.name.endswith(".gz") for path in segments(directory / "gate").values())
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import orjson
 
-from proxy.audit.reading.reader import open_segment
-from proxy.audit.writing.disk import Disk, segments
+from proxy.audit.format.layout import segments
+from proxy.audit.format.segment_file import open_segment
+from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.writer import Timing
 from proxy.model import Call, Decision, Peer, Permission, Principal, Reason, Value

@@ -14,8 +14,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlencode
 
+from proxy.audit.format.layout import logs
 from proxy.audit.reading.reader import Position, read_log
-from proxy.audit.writing.disk import logs
 from tests.support.stack import Gate, Record
 from tests.support.stage import FORM, ROOT, clean_environment
 

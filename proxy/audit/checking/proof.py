@@ -17,6 +17,7 @@ import orjson
 from proxy.audit.checking.chain import Chain, VerificationError
 from proxy.audit.checking.verify import Keys, checkpoint_signed_by
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, segment_name
 from proxy.audit.format.merkle import (
     Subtree,
     inclusion_path,
@@ -24,8 +25,8 @@ from proxy.audit.format.merkle import (
     node_hash,
     root_from_inclusion,
 )
-from proxy.audit.reading.reader import LogEntry, readable
-from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, segment_name
+from proxy.audit.format.segment_file import open_readable
+from proxy.audit.reading.reader import LogEntry
 
 FORMAT = "callgate-proof-1"
 
@@ -124,7 +125,7 @@ def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
     )
     leaves: list[bytes] = []
     chain = Chain()
-    with readable(path) as lines:
+    with open_readable(path) as lines:
         for raw in lines:
             if not leaves:
                 try:

@@ -21,9 +21,9 @@ from typing import Any
 
 from proxy.audit.checking.chain import Chain, Defect, VerificationError
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, check, split
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, logs, segment_name, segments
 from proxy.audit.format.merkle import leaf_hash
-from proxy.audit.reading.reader import DAMAGED, open_segment
-from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs, segment_name, segments
+from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS, open_segment
 
 Progress = Callable[[int], None]
 """Called with the number of records checked since it was last called."""
@@ -415,7 +415,7 @@ def _pairs(path: Path) -> Iterator[tuple[bytes, bytes | None, bool]]:
                     whole,
                 )
                 held = following
-        except DAMAGED as error:
+        except CORRUPT_GZIP_ERRORS as error:
             raise _unreadable(path, error) from None
 
 
@@ -424,7 +424,7 @@ def _first_line(path: Path) -> bytes:
     try:
         with open_segment(path) as lines:
             return lines.readline().rstrip(b"\n")
-    except DAMAGED as error:
+    except CORRUPT_GZIP_ERRORS as error:
         raise _unreadable(path, error) from None
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _ED25519 = b"\x01"
 _NAME = re.compile(r"[^\s+]+")
@@ -49,6 +49,11 @@ def key_id(name: str, public: bytes) -> bytes:
     return sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
 
 
+def is_key_name(name: str) -> bool:
+    """Return whether a key, and so a log, may have this name: no white space and no plus sign."""
+    return _NAME.fullmatch(name) is not None
+
+
 def format_key(name: str, public: bytes) -> str:
     """Return a public key in the form other tools read."""
     return f"{name}+{key_id(name, public).hex()}+{b64encode(_ED25519 + public).decode()}"
@@ -72,24 +77,6 @@ def parse_keys(text: str) -> list[tuple[str, bytes]]:
     return keys
 
 
-class Signer:
-    """Signs the checkpoints of one log."""
-
-    def __init__(self, origin: str, key: Ed25519PrivateKey) -> None:
-        """Sign as `origin`, which is both the log's and the key's name."""
-        if not _NAME.fullmatch(origin):
-            raise ValueError("an origin name has no space and no plus sign")
-        self.origin = origin
-        self._key = key
-        self._id = key_id(origin, key.public_key().public_bytes_raw())
-
-    def sign(self, size: int, root: bytes) -> bytes:
-        """Return the signed note for a tree."""
-        text = f"{self.origin}\n{size}\n{b64encode(root).decode()}\n".encode()
-        signature = b64encode(self._id + self._key.sign(text))
-        return text + b"\n\xe2\x80\x94 " + self.origin.encode() + b" " + signature + b"\n"
-
-
 def parse(note: bytes) -> Checkpoint:
     """Read a note as a checkpoint without looking at its signatures; raise BadCheckpointError when
     it is none.
@@ -100,7 +87,7 @@ def parse(note: bytes) -> Checkpoint:
     try:
         origin, size, root = found["text"].decode().split("\n")[:3]
         if (
-            not _NAME.fullmatch(origin)
+            not is_key_name(origin)
             or not size.isascii()
             or not size.isdigit()
             or str(int(size)) != size

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxy.audit.format.layout import logs
 from proxy.audit.format.policy_snapshots import digest, kept_policy_set
 from proxy.audit.reading.query import CallRecord
 from proxy.audit.reading.reader import LogEntry, parse, read_log
-from proxy.audit.writing.disk import logs
 
 NEIGHBOURS = 3
 

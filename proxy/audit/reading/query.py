@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
-from proxy.audit.reading.reader import LogEntry, Position, parse, read_log, readable
-from proxy.audit.writing.disk import logs, segments
+from proxy.audit.format.layout import logs, segments
+from proxy.audit.format.segment_file import open_readable
+from proxy.audit.reading.reader import LogEntry, Position, parse, read_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _since(directory: Path, since: str | None, sift: Callable[[bytes], bool]) ->
     start = Position()
     if since is not None:
         for number, path in segments(directory).items():
-            with readable(path) as lines:
+            with open_readable(path) as lines:
                 if str(parse(lines.readline()).get("time", "")) > since:
                     break
             start = Position(number, 0)

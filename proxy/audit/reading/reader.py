@@ -6,26 +6,16 @@ delivered and starts there again. A last line without LF is still being written 
 later. The reader believes what it reads: `callgate audit verify` is what checks it.
 """
 
-import gzip
 import heapq
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import orjson
 
-from proxy.audit.writing.disk import SEALED_SUFFIX, SEGMENT_SUFFIX, logs, segments
-from proxy.errors import ConfigError, Problem
-
-DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
-"""What reading a compressed segment that does not unpack may raise; a file that cannot be read at
-all is another matter.
-"""
-
-_TAIL_STEP = 256 * 1024  # bytes; a record is at most about 70 KiB, so a step holds several
+from proxy.audit.format.layout import logs, segments
+from proxy.audit.format.segment_file import last_lines, open_readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +47,6 @@ class LogEntry:
         return str(self.record.get("time", ""))
 
 
-def open_segment(path: Path) -> BinaryIO:
-    """Open a segment as its lines, compressed or not, also if it was compressed a moment ago."""
-    if not path.name.endswith(SEALED_SUFFIX):
-        try:
-            return path.open("rb")
-        except FileNotFoundError:
-            path = path.with_name(path.name.removesuffix(SEGMENT_SUFFIX) + SEALED_SUFFIX)
-    return cast(BinaryIO, gzip.open(path, "rb"))
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[BinaryIO]:
-    """Open a segment to read from; raise ConfigError when it turns out not to unpack."""
-    with open_segment(path) as lines:
-        try:
-            yield lines
-        except DAMAGED as error:
-            what = f"the compressed segment does not unpack: {type(error).__name__}"
-            raise ConfigError(
-                [
-                    Problem(
-                        str(path),
-                        what,
-                        "callgate audit verify names the damage; restore it from a backup",
-                    )
-                ]
-            ) from None
-
-
 def parse(raw: bytes) -> dict[str, Any]:
     """Return a line's members."""
     try:
@@ -106,7 +67,7 @@ def read_log(
         if number < start.segment:
             continue
         offset = start.offset if number == start.segment else 0
-        with readable(path) as lines:
+        with open_readable(path) as lines:
             lines.seek(offset)
             for raw in lines:
                 if not raw.endswith(b"\n"):
@@ -183,23 +144,7 @@ def _last_of(directory: Path, count: int) -> list[LogEntry]:
 
 def last_entries_of_segment(log: str, number: int, path: Path, count: int) -> list[LogEntry]:
     """Return up to `count` whole lines from the end of a segment."""
-    with readable(path) as file:
-        size = (
-            file.seek(0, 2)
-            if not path.name.endswith(SEALED_SUFFIX)
-            else sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
-        )
-        begin = size
-        data = b""
-        while begin > 0 and data.count(b"\n") <= count:
-            begin = max(0, begin - _TAIL_STEP)
-            file.seek(begin)
-            data = file.read(size - begin)
-    lines = data.split(b"\n")
-    offset = begin
-    items = []
-    for index, text in enumerate(lines[:-1]):  # after the last LF comes what is still being written
-        offset += len(text) + 1
-        if index or begin == 0:  # the first line may lack its beginning
-            items.append(LogEntry(log, Position(number, offset), text, parse(text)))
-    return items[-count:] if count > 0 else []
+    return [
+        LogEntry(log, Position(number, offset), text, parse(text))
+        for offset, text in last_lines(path, count)
+    ]

@@ -15,8 +15,8 @@ from html import escape
 from pathlib import Path
 
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, logs
 from proxy.audit.reading.query import CallRecord
-from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
 from proxy.common.text import escape_controls
 
 

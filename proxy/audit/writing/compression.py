@@ -16,8 +16,8 @@ from typing import BinaryIO, Final
 
 from isal import isal_zlib
 
-from proxy.audit.reading.reader import DAMAGED
-from proxy.audit.writing.disk import SEALED_SUFFIX, SEGMENT_SUFFIX, segments
+from proxy.audit.format.layout import SEALED_SUFFIX, SEGMENT_SUFFIX, segments
+from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS
 from proxy.common.durable_files import sync_directory
 
 _LEVEL: Final = 1
@@ -82,7 +82,7 @@ def _same(path: Path, compressed: Path) -> bool:
             try:
                 if packed.read(len(part) or 1) != part:
                     return False
-            except DAMAGED:
+            except CORRUPT_GZIP_ERRORS:
                 return False
     return True
 

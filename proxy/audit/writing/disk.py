@@ -10,16 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
-
-SEGMENT_SUFFIX: Final = ".jsonl"
-SEALED_SUFFIX: Final = ".jsonl.gz"
-CHECKPOINT_SUFFIX: Final = ".checkpoints"
-
-OPERATOR: Final = "operator"
-"""The log in which acts on the other logs are recorded, such as archiving: those have a writer
-already.
-"""
+from typing import Protocol
 
 
 class Flusher(Protocol):
@@ -50,36 +41,6 @@ class Disk:
     write: Callable[[int, bytes | memoryview], int] = os.write
     fdatasync: Callable[[int], None] = os.fdatasync
     flusher: Callable[[int], Flusher | None] = lambda _fd: None
-
-
-def segment_name(number: int) -> str:
-    """Return the name without suffix of segment `number` (from 1)."""
-    return f"{number:08d}"
-
-
-def segments(directory: Path) -> dict[int, Path]:
-    """Return the segments of one log by number, in order. A plain file counts before its compressed
-    copy.
-    """
-    found: dict[int, Path] = {}
-    for path in sorted(directory.iterdir()):
-        stem, _, suffix = path.name.partition(".")
-        if len(stem) >= 8 and stem.isascii() and stem.isdigit() and suffix in ("jsonl", "jsonl.gz"):
-            found.setdefault(int(stem), path)  # "….jsonl" sorts before "….jsonl.gz"
-    return dict(sorted(found.items()))
-
-
-def logs(directory: Path) -> dict[str, Path]:
-    """Return the logs of an audit directory by instance name; a directory that is a log itself is
-    its only one.
-    """
-    if segments(directory):
-        return {directory.name: directory}
-    return {
-        path.name: path
-        for path in sorted(directory.iterdir())
-        if path.is_dir() and not path.is_symlink() and segments(path)
-    }
 
 
 def open_append(path: Path) -> int:

@@ -12,7 +12,6 @@ from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from proxy.audit.format.checkpoint import Signer
 from proxy.audit.format.policy_snapshots import keep_policy_set
 from proxy.audit.format.record import Bodies, Stamps, completed, dumps, note
 from proxy.audit.redaction.redactor import Json, Withholder
@@ -30,6 +29,7 @@ from proxy.audit.writing.kernel_fdatasync import REAL_DISK
 from proxy.audit.writing.keys import load_hmac_key, load_signing_key
 from proxy.audit.writing.recovery import State, recover
 from proxy.audit.writing.rejection_summaries import Rejections
+from proxy.audit.writing.signer import Signer
 from proxy.audit.writing.writer import IN_FORCE, Entry, Timing, Writer, now_ns
 from proxy.common.durable_files import make_directory
 from proxy.errors import ConfigError, Problem, Unavailable

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import orjson
 import structlog
 
-from proxy.audit.reading.reader import last_entries
-from proxy.audit.writing.disk import logs
+from proxy.audit.format.layout import logs, segments
+from proxy.audit.format.segment_file import last_lines
 from proxy.audit.writing.journal import Journal, LogInUse
 from proxy.errors import ConfigError
 
@@ -54,8 +55,7 @@ def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None
         if name not in found:
             continue
         try:
-            last = last_entries(found[name], 1)
-            if last and last[0].record.get("stage") == "closed":
+            if _ended_in_order(found[name]):
                 continue
             with contextlib.suppress(LogInUse):
                 asyncio.run(_end(name, opened))
@@ -67,6 +67,17 @@ def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None
                     what=problem.message,
                     remedy=problem.hint,
                 )
+
+
+def _ended_in_order(log: Path) -> bool:
+    """Return whether the last record of a log is ``closed``."""
+    for path in reversed(segments(log).values()):
+        for _, line in last_lines(path, 1):
+            try:
+                return bool(orjson.loads(line)["stage"] == "closed")
+            except (ValueError, KeyError, TypeError):
+                return False
+    return False
 
 
 async def _end(name: str, opened: Open) -> None:

@@ -18,16 +18,11 @@ from pathlib import Path
 import orjson
 
 from proxy.audit.format.checkpoint import BadCheckpointError, parse, split, whole_length
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, SEALED_SUFFIX, segment_name, segments
 from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.format.record import FIRST_PREV
-from proxy.audit.reading.reader import DAMAGED
-from proxy.audit.writing.disk import (
-    CHECKPOINT_SUFFIX,
-    SEALED_SUFFIX,
-    open_append,
-    segment_name,
-    segments,
-)
+from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS
+from proxy.audit.writing.disk import open_append
 from proxy.common.durable_files import sync_directory
 from proxy.errors import ConfigError, Problem
 
@@ -62,10 +57,10 @@ def recover(directory: Path) -> State:
         size = path.stat().st_size
         try:
             scanned = scan(path, number)
-        except DAMAGED as error:
+        except CORRUPT_GZIP_ERRORS as error:
             if not path.name.endswith(SEALED_SUFFIX):
                 raise
-            what = f"the compressed segment does not unpack: {type(error).__name__}"
+            what = f"the compressed segment does not decompress: {type(error).__name__}"
             raise ConfigError([Problem(str(path), what, _REMEDY)]) from None
         if scanned is None:  # not even its first record was finished: the segment never began
             cuts.append((number, path, 0))

@@ -22,20 +22,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
-from proxy.audit.format.checkpoint import Signer
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, segment_name
 from proxy.audit.format.merkle import Tree
 from proxy.audit.format.record import Stamps, line, note
 from proxy.audit.writing.compression import Compressor
-from proxy.audit.writing.disk import (
-    CHECKPOINT_SUFFIX,
-    SEGMENT_SUFFIX,
-    Disk,
-    open_append,
-    segment_name,
-    write_all,
-    write_whole,
-)
+from proxy.audit.writing.disk import Disk, open_append, write_all, write_whole
 from proxy.audit.writing.recovery import State, scan
+from proxy.audit.writing.signer import Signer
 from proxy.common.durable_files import sync_directory
 
 Entry: TypeAlias = tuple[int, bytes, str | None, int]

@@ -33,11 +33,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal
 
-from proxy.audit.format.checkpoint import Signer
 from proxy.audit.format.record import note
 from proxy.audit.writing.disk import Disk, Flusher
 from proxy.audit.writing.recovery import State
 from proxy.audit.writing.segment_appender import IN_FORCE, Appender, Entry, Prepared
+from proxy.audit.writing.signer import Signer
 
 __all__ = ["IN_FORCE", "Batch", "Entry", "Timing", "Writer", "now_ns"]
 

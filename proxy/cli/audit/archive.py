@@ -8,7 +8,7 @@ import typer
 
 from proxy.audit.archive import Plan, copy, plan, remove
 from proxy.audit.checking.chain import VerificationError
-from proxy.audit.writing.disk import OPERATOR, logs
+from proxy.audit.format.layout import OPERATOR, logs
 from proxy.audit.writing.journal import Journal
 from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, instant, verb
 from proxy.common.text import escape_controls

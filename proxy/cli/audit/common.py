@@ -12,8 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from proxy.audit.format.layout import logs
 from proxy.audit.reading.rows import COLUMNS
-from proxy.audit.writing.disk import logs
 from proxy.cli.audit.renamed import Verb, VerbGroup
 from proxy.common.durations import DURATION, parse_duration
 from proxy.common.text import escape_controls

@@ -10,9 +10,9 @@ import typer
 
 from proxy.audit.checking.proof import BadProofError, check_proof
 from proxy.audit.checking.proof import prove as make_proof
+from proxy.audit.format.layout import logs
 from proxy.audit.reading.call_details import call_details
 from proxy.audit.reading.rows import principal_name
-from proxy.audit.writing.disk import logs
 from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, verb
 from proxy.cli.audit.verify import named_keys
 from proxy.common.text import escape_controls

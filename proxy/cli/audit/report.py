@@ -11,6 +11,7 @@ import typer
 
 from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, logs
 from proxy.audit.reading.query import Filter, find_calls
 from proxy.audit.reading.reader import LogEntry, read_all
 from proxy.audit.reporting import controls
@@ -22,7 +23,6 @@ from proxy.audit.reporting.report import (
     covered_by,
     last_checkpoints,
 )
-from proxy.audit.writing.disk import CHECKPOINT_SUFFIX, logs
 from proxy.cli.audit.common import Config, Directory, app, directory_with_logs, fail, instant, verb
 from proxy.cli.audit.query import Since, Until
 from proxy.cli.audit.renamed import VerbGroup

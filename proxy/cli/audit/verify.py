@@ -28,9 +28,9 @@ from proxy.audit.format.checkpoint import (
     parse_keys,
     split,
 )
+from proxy.audit.format.layout import OPERATOR, logs, segments
 from proxy.audit.format.record import dumps
 from proxy.audit.reading.reader import last_entries
-from proxy.audit.writing.disk import OPERATOR, logs, segments
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.cli.audit.common import AsJson, Config, Directory, audit_directory, fail, verb
 from proxy.common.text import escape_controls

@@ -14,11 +14,12 @@ from proxy.audit.checking.verify import (
     verify_directory,
     verify_log,
 )
-from proxy.audit.format.checkpoint import Signer, parse, split
+from proxy.audit.format.checkpoint import parse, split
+from proxy.audit.format.layout import segments
 from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.writing.compression import compress
-from proxy.audit.writing.disk import segments
 from proxy.audit.writing.keys import PUBLIC_KEYS, load_signing_key, public_keys
+from proxy.audit.writing.signer import Signer
 from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal
 
 

@@ -81,7 +81,7 @@ def test_a_directory_that_is_not_there_yet_can_be_followed(tmp_path: Path) -> No
     assert LogFollower(tmp_path / "none").poll() == [] and Position() == Position(0, 0)
 
 
-async def test_a_compressed_segment_that_does_not_unpack_is_named(tmp_path: Path) -> None:
+async def test_a_compressed_segment_that_does_not_decompress_is_named(tmp_path: Path) -> None:
     """A reader of a damaged archive is told which file is damaged, after the records that could be
     read.
     """
@@ -90,8 +90,8 @@ async def test_a_compressed_segment_that_does_not_unpack_is_named(tmp_path: Path
     data = packed.read_bytes()
     packed.write_bytes(data[: len(data) // 2])
     with pytest.raises(
-        ConfigError, match=r"00000001\.jsonl\.gz: the compressed segment does not unpack"
+        ConfigError, match=r"00000001\.jsonl\.gz: the compressed segment does not decompress"
     ):
         list(read_log(tmp_path / "gate"))
-    with pytest.raises(ConfigError, match="unpack"):
+    with pytest.raises(ConfigError, match="decompress"):
         last_entries(tmp_path, 3)

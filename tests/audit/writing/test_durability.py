@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.checking.verify import verify_directory
+from proxy.audit.format.layout import logs
 from proxy.audit.reading.reader import read_log
-from proxy.audit.writing.disk import logs
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.errors import Unavailable
 from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal, records
