@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pathspec import GitIgnoreSpec
 
-from proxy.audit.redaction.redactor import Withholder
+from proxy.audit.redaction.redactor import Redactor
 from proxy.model import Value
 from proxy.protocol.xmlrpc.codec import encode_call, encode_response
 from proxy.runtime import process as app
@@ -112,13 +112,13 @@ def test_large_integers_leave_nothing_behind(value: int) -> None:
     """What str() or an f-string makes of an integer of 63 bits leaks in mypyc 2.4: callers could
     fill the memory with them.
     """
-    withholder = Withholder(b"k" * 32)
+    redactor = Redactor(b"k" * 32)
     arguments: dict[str, Value] = {"n": value, "m": value * 2**70}
 
     def use() -> None:
         encode_call("m", [value])
         encode_response(value)
-        withholder.encode(arguments)
+        redactor.encode(arguments)
 
     use()
     before = sys.getallocatedblocks()

@@ -21,7 +21,7 @@ import structlog
 
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import load_hmac_key
-from proxy.audit.writing.log_instances import close_abandoned, lane_names, open_first_free
+from proxy.audit.writing.log_instances import instance_names, open_first_unlocked, recover_abandoned
 from proxy.catalog.loading import Catalog, load_catalog
 from proxy.config.loading import Settings
 from proxy.config.model import Upstream
@@ -110,8 +110,8 @@ async def run(
 
     meter = Metrics()
     processes = settings.listen.processes if slot is None else slot.processes
-    lanes = lane_names(settings.audit.name, processes)
-    journal = open_first_free(lanes, partial(_open_journal, settings))
+    instances = instance_names(settings.audit.name, processes)
+    journal = open_first_unlocked(instances, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
     legs = [ConnectionPool(make_target(upstream)) for upstream in settings.upstreams]
     shared += [CoalescingUpstream(leg, now=leg.now, seconds=0.0) for leg in legs]
@@ -173,7 +173,11 @@ async def run(
         if ready is not None:
             ready()
         ended = loop.run_in_executor(
-            None, close_abandoned, settings.audit.directory, lanes, partial(_open_journal, settings)
+            None,
+            recover_abandoned,
+            settings.audit.directory,
+            instances,
+            partial(_open_journal, settings),
         )
         await stop.wait()
         _log.info("handing over" if handing_over else "draining", in_flight=gate.in_flight)
@@ -223,10 +227,10 @@ def _open_journal(settings: Settings, name: str) -> Journal:
     return Journal.open(
         audit.directory,
         name=name,
-        site=audit.origin_prefix,
+        origin_prefix=audit.origin_prefix,
         signing_key=None if audit.signing_key is None else audit.signing_key.reveal().encode(),
-        secret_names=audit.redact_arguments,
-        text_limit=audit.max_text_bytes,
+        redact_arguments=audit.redact_arguments,
+        max_text_bytes=audit.max_text_bytes,
         segment_bytes=audit.segment_bytes,
     )
 

@@ -6,7 +6,7 @@ from proxy.audit.archive import Plan, copy, plan, remove
 from proxy.audit.checking.chain import Defect
 from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.layout import segments
-from proxy.audit.format.policy_snapshots import kept_policy_set
+from proxy.audit.format.policy_snapshots import load_snapshot
 from proxy.audit.reading.reader import read_all, read_log
 from proxy.audit.reporting.controls import policy_activations
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
@@ -50,7 +50,7 @@ async def test_what_remains_and_what_was_moved_both_verify(days: Path, tmp_path:
     assert found is not None
     files = copy(found, tmp_path / "archive")
     operator = open_journal(days, "operator")
-    operator.noted("archived", found.record(tmp_path / "archive" / "gate"))
+    operator.record_event("archived", found.record(tmp_path / "archive" / "gate"))
     await operator.close()
     remove(files)
     reports = {report.log: report for report in verify_directory(days, keys)}
@@ -82,7 +82,7 @@ async def test_a_beginning_that_is_gone_without_a_record_is_missing(
     [report] = verify_directory(days, keys)
     assert report.broken is not None and report.broken.defect is Defect.MISSING
     operator = open_journal(days, "operator")
-    operator.noted("archived", found.record(tmp_path / "archive"))
+    operator.record_event("archived", found.record(tmp_path / "archive"))
     await operator.close()
     assert all(report.broken is None for report in verify_directory(days, keys))
     more = plan(log, "2026-01-03T12:00:00.000000Z")
@@ -97,7 +97,7 @@ async def test_the_gate_goes_on_after_its_beginning_was_moved(days: Path, tmp_pa
     found = plan(days / "gate", "2099-01-01T00:00:00.000000Z")
     assert found is not None
     operator = open_journal(days, "operator")
-    operator.noted("archived", found.record(tmp_path))
+    operator.record_event("archived", found.record(tmp_path))
     await operator.close()
     remove(copy(found, tmp_path / "archive"))
     clock = Clock()
@@ -158,7 +158,7 @@ async def test_an_archive_has_all_keys_and_policies(days: Path, tmp_path: Path) 
         copy(planned(log, "2026-01-02T00:00:00.000000Z"), archive)
     reports = verify_directory(archive, public_keys(archive / PUBLIC_KEYS))
     assert [report.log for report in reports if report.broken is None] == ["gate", "other"]
-    assert kept_policy_set(archive, HASH) == {"base.cedar": "y"}
+    assert load_snapshot(archive, HASH) == {"base.cedar": "y"}
 
 
 async def test_what_remains_says_which_policies_were_in_force(days: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from proxy.audit.checking.verify import LogReport, verify_directory
 from proxy.audit.format.layout import segments
 from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS, open_segment
 from proxy.audit.reading.reader import LogEntry, LogFollower, last_entries, read_all
-from proxy.audit.writing.recovery import State, recover
+from proxy.audit.writing.recovery import LogState, recover
 from proxy.errors import ConfigError
 from tests.fuzz.kit import SEEDS
 
@@ -63,7 +63,7 @@ def one(data: bytes) -> None:
                 "what was recovered once is recovered again"
             )
             return
-        assert (again.tree.size, again.tree.root(), again.cut) == (
+        assert (again.tree.size, again.tree.root(), again.torn_bytes) == (
             state.tree.size,
             state.tree.root(),
             0,
@@ -109,7 +109,7 @@ def _check(log: Path) -> LogReport | None:
     return report
 
 
-def _recover(log: Path) -> State | None:
+def _recover(log: Path) -> LogState | None:
     try:
         return recover(log)
     except ConfigError:

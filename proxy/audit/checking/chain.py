@@ -220,7 +220,7 @@ class Chain:
             self.segment + 1,
             seq,
             self.tree.root().hex(),
-            [part.hex() for part in self.tree.edge],
+            [part.hex() for part in self.tree.frontier],
             self.open,
         )
         if said != known:

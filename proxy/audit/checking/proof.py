@@ -139,7 +139,7 @@ def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
     known: dict[tuple[int, int], bytes] = {}
     at = 0
     # largest first: the place of each follows from the bits of the size
-    for part in chain.tree.edge:
+    for part in chain.tree.frontier:
         width = 1 << (start - at).bit_length() - 1
         known[at, at + width] = part
         at += width

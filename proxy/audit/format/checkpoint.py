@@ -143,7 +143,7 @@ def split(data: bytes) -> Iterator[bytes]:
         at = found.end()
 
 
-def whole_length(data: bytes) -> int:
+def complete_length(data: bytes) -> int:
     """Return how many bytes of a checkpoints file are whole notes: what a crash in the middle of
     one leaves.
     """

@@ -31,7 +31,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
-def fold(edge: Sequence[bytes]) -> bytes:
+def root_of_frontier(edge: Sequence[bytes]) -> bytes:
     """Return the root of the tree that has this edge (largest subtree first)."""
     if not edge:
         return EMPTY_ROOT
@@ -44,24 +44,24 @@ def fold(edge: Sequence[bytes]) -> bytes:
 class Tree:
     """A growing tree, held as its edge: at most 64 hashes whatever its size."""
 
-    __slots__ = ("edge", "size")
+    __slots__ = ("frontier", "size")
 
     def __init__(self, size: int = 0, edge: Iterable[bytes] = ()) -> None:
         """Go on from a known edge; raise ValueError when it cannot belong to a tree of `size`
         leaves.
         """
         self.size = size
-        self.edge = list(edge)
+        self.frontier = list(edge)
         if (
             size < 0
-            or len(self.edge) != size.bit_count()
-            or any(len(part) != 32 for part in self.edge)
+            or len(self.frontier) != size.bit_count()
+            or any(len(part) != 32 for part in self.frontier)
         ):
             raise ValueError("edge does not fit the size")
 
     def copy(self) -> "Tree":
         """Return an independent copy: what a batch is computed on before it is known to be durable."""
-        return Tree(self.size, self.edge)
+        return Tree(self.size, self.frontier)
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash."""
@@ -71,7 +71,7 @@ class Tree:
         """Add leaf hashes in order. Every trailing one bit of the size is a complete subtree to
         merge with (hot: twice a call).
         """
-        size, edge = self.size, self.edge
+        size, edge = self.size, self.frontier
         for node in leaves:
             ones = size
             while ones & 1:
@@ -83,7 +83,7 @@ class Tree:
 
     def root(self) -> bytes:
         """Return the Merkle tree hash of all leaves so far."""
-        return fold(self.edge)
+        return root_of_frontier(self.frontier)
 
 
 def inclusion_path(index: int, size: int, subtree: Subtree) -> list[bytes]:

@@ -21,20 +21,20 @@ DIRECTORY: Final = "policies"
 _HASH = re.compile(r"[a-z0-9-]{1,16}:([0-9a-f]{16,128})")
 
 
-def keep_policy_set(directory: Path, policy_hash: str, files: Mapping[str, str]) -> str:
+def save_snapshot(directory: Path, policy_hash: str, files: Mapping[str, str]) -> str:
     """Keep a policy set under the audit `directory` and return its texts' digest, for the log.
     Raise ValueError on a bad hash.
     """
     path = _path(directory, policy_hash)
     texts = dict(sorted(files.items()))
-    if kept_policy_set(directory, policy_hash) != texts:
+    if load_snapshot(directory, policy_hash) != texts:
         make_directory(path.parent)
         kept = {"hash": policy_hash, "files": texts}
         replace_atomically(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
     return digest(texts)
 
 
-def kept_policy_set(directory: Path, policy_hash: str) -> dict[str, str] | None:
+def load_snapshot(directory: Path, policy_hash: str) -> dict[str, str] | None:
     """Return the texts of a policy set by file name, None when it is not kept. `digest` of them
     must be what the log says.
     """

@@ -59,7 +59,7 @@ from typing import Final
 
 import orjson
 
-from proxy.audit.redaction.redactor import Json, Withholder
+from proxy.audit.redaction.redactor import Json, Redactor
 from proxy.model import Call, Decision, Peer, Principal, Reason, Target
 
 VERSION: Final = 1
@@ -139,10 +139,10 @@ class Bodies:
     bytes, of which 3 are its arguments.
     """
 
-    def __init__(self, withholder: Withholder) -> None:
-        self._args = withholder.encode
-        self._unknown = withholder.withheld
-        self._text = withholder.text
+    def __init__(self, redactor: Redactor) -> None:
+        self._args = redactor.encode
+        self._unknown = redactor.redact_all
+        self._text = redactor.text
         self._kept: dict[int, tuple[object, bytes]] = {}
         self._targets: dict[tuple[str, str, str, str], bytes] = {}
 

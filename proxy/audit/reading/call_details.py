@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.audit.format.layout import logs
-from proxy.audit.format.policy_snapshots import digest, kept_policy_set
+from proxy.audit.format.policy_snapshots import digest, load_snapshot
 from proxy.audit.reading.query import CallRecord
 from proxy.audit.reading.reader import LogEntry, parse, read_log
 
@@ -105,7 +105,7 @@ def _policies(directory: Path, whole: CallDetails, digests: dict[str, str]) -> N
     if not ids:
         return
     try:
-        texts = kept_policy_set(
+        texts = load_snapshot(
             directory if (directory / "policies").is_dir() else directory.parent, policy_hash
         )
     except ValueError:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from proxy.audit.reading.reader import LogEntry, read_all
-from proxy.audit.redaction.redactor import Withholder
+from proxy.audit.redaction.redactor import Redactor
 
 
 def find_secret(directory: Path, key: bytes, value: str) -> Iterator[tuple[LogEntry, str]]:
     """Give each record with an argument whose keyed hash is that of `value`, and the argument's
     name (dotted).
     """
-    wanted = Withholder(key).keyed(value)
+    wanted = Redactor(key).keyed_hash(value)
     for item in read_all(directory, sift=lambda raw: wanted.encode() in raw):
         for name in _places(item.record.get("args"), wanted, ""):
             yield item, name

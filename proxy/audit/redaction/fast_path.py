@@ -40,7 +40,7 @@ _NAME_LENGTH = 256  # longer ones are cut in a record
 _KEPT = 1024
 
 
-class Harmless:
+class FastPath:
     """Finds what can be recorded as it is. `withheld` says whether a name is a secret's, `limit` is
     in bytes of JSON.
 
@@ -54,7 +54,7 @@ class Harmless:
         self._outer: set[tuple[str, ...]] = set()
         self._inner: set[tuple[str, ...]] = set()  # without RESERVED ones
 
-    def dumps(self, args: Mapping[str, Value]) -> bytes | None:
+    def encode(self, args: Mapping[str, Value]) -> bytes | None:
         """Return `args` as JSON when nothing in them has to be withheld, shortened or rewritten,
         else None.
         """

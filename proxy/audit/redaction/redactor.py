@@ -40,8 +40,8 @@ from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
-from proxy.audit.redaction.fast_path import RESERVED, Harmless
-from proxy.audit.redaction.sizes import count_parts, joined_texts
+from proxy.audit.redaction.fast_path import RESERVED, FastPath
+from proxy.audit.redaction.sizes import count_nodes, joined_texts
 from proxy.model import DateTime, Value
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -63,12 +63,12 @@ _FEW = 64  # arguments of a call that are worth looking at one by one when there
 _NAMES_KEPT = 4096
 
 
-def names_secret(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     """Say whether a value under this name is withheld, by its words alone."""
     return any(word.lower() in SECRET_WORDS for word in _WORDS.findall(name))
 
 
-def secret_bytes(value: Value) -> bytes:
+def hash_input(value: Value) -> bytes:
     """Return the bytes of a value that its keyed hash is taken over: a text's UTF-8, anything
     else's JSON.
     """
@@ -81,10 +81,10 @@ def secret_bytes(value: Value) -> bytes:
 
 def _plain(value: Value) -> Json:
     """Make a value JSON can hold, nothing shortened or withheld."""
-    return Withholder(b"", text_limit=2**62)._value(value, (), frozenset())
+    return Redactor(b"", max_text_bytes=2**62)._value(value, (), frozenset())
 
 
-class Withholder:
+class Redactor:
     """Makes arguments fit to be recorded. One per journal; holds the HMAC key, which it never gives
     out.
     """
@@ -93,29 +93,29 @@ class Withholder:
         self,
         key: bytes,
         *,
-        text_limit: int = 1024,
-        total_limit: int = 16_384,
-        extra_names: Iterable[str] = (),
+        max_text_bytes: int = 1024,
+        max_total_bytes: int = 16_384,
+        extra_secret_names: Iterable[str] = (),
     ) -> None:
         """Take the key and the limits in bytes: of one text, and of all arguments together.
-        `extra_names` are withheld too.
+        `extra_secret_names` are withheld too.
         """
         self._key = key
-        self._text_limit = text_limit
-        self._total_limit = total_limit
-        self._extra = frozenset(extra_names)
+        self._max_text_bytes = max_text_bytes
+        self._max_total_bytes = max_total_bytes
+        self._extra = frozenset(extra_secret_names)
         self._known: dict[str, bool] = {}
-        self._harmless = Harmless(self._learn, text_limit)
+        self._fast_path = FastPath(self._learn, max_text_bytes)
 
-    def keyed(self, value: Value) -> str:
+    def keyed_hash(self, value: Value) -> str:
         """Return the keyed hash of a value in hex."""
-        return hmac.digest(self._key, secret_bytes(value), "sha256").hex()
+        return hmac.digest(self._key, hash_input(value), "sha256").hex()
 
     def encode(self, args: Mapping[str, Value], secret: tuple[tuple[str, ...], ...] = ()) -> bytes:
         """Return the recorded form of `args` as JSON, bounded: when all is too long, large
         arguments become length and hash.
         """
-        text = None if secret else self._harmless.dumps(args)
+        text = None if secret else self._fast_path.encode(args)
         return self._looked_through(args, frozenset(secret)) if text is None else text
 
     def _looked_through(
@@ -126,7 +126,7 @@ class Withholder:
         shown = self._shown({**args, **dict.fromkeys(pinned)} if pinned else args, secret)
         if not pinned:
             text = orjson.dumps(shown)
-            if len(text) <= self._total_limit:
+            if len(text) <= self._max_total_bytes:
                 return text
         shown.update(pinned)
         for name, value in shown.items():
@@ -134,7 +134,7 @@ class Withholder:
             if len(part) > 256:
                 shown[name] = {"length": len(part), "sha256": sha256(part).hexdigest()}
         shorter = orjson.dumps(shown)
-        if len(shorter) <= self._total_limit:
+        if len(shorter) <= self._max_total_bytes:
             return shorter
         text = orjson.dumps(self._shown(args, secret))
         return orjson.dumps({"length": len(text), "sha256": sha256(text).hexdigest()})
@@ -146,14 +146,14 @@ class Withholder:
         of those that have few.
         """
         # a part takes two bytes at least: what has more of them cannot be recorded whole
-        room = self._total_limit // 2
-        if count_parts(args, room) <= room:
+        room = self._max_total_bytes // 2
+        if count_nodes(args, room) <= room:
             return self._members(args, (), secret)
         few = (
             {
                 name: value
                 for name, value in args.items()
-                if count_parts(value, room // 64) <= room // 64
+                if count_nodes(value, room // 64) <= room // 64
             }
             if len(args) <= _FEW
             else {}
@@ -178,7 +178,9 @@ class Withholder:
         if len(args) > _FEW:
             return pinned
         for name, value in args.items():
-            if type(value) is not list or len(value) < self._total_limit // (self._text_limit + 8):
+            if type(value) is not list or len(value) < self._max_total_bytes // (
+                self._max_text_bytes + 8
+            ):
                 continue
             # a name that is known has no other spelling in a record
             if (name,) in secret or self._known.get(name, True):
@@ -186,21 +188,21 @@ class Withholder:
             joined = joined_texts(value)
             if (
                 joined is not None
-                and len(joined) + 3 * len(value) > self._total_limit
+                and len(joined) + 3 * len(value) > self._max_total_bytes
                 and self._are_short(value, joined)
             ):
                 data = orjson.dumps(value)
                 pinned[name] = {"length": len(data), "sha256": sha256(data).hexdigest()}
         return pinned
 
-    def withheld(self, args: Mapping[str, Value]) -> bytes:
+    def redact_all(self, args: Mapping[str, Value]) -> bytes:
         """Return the arguments of a method that no catalog describes, as JSON of at most 1 KiB:
         keyed hashes alone.
         """
         if (
             len(args) <= 16
             and all(len(name) <= 64 for name in args)
-            and count_parts(args, 256) <= 256
+            and count_nodes(args, 256) <= 256
         ):
             text = orjson.dumps(
                 {
@@ -221,16 +223,16 @@ class Withholder:
 
     def text(self, value: str) -> Json:
         """Return one text as it may stand in a record."""
-        if len(value) * 4 > self._text_limit or not value.isascii():
+        if len(value) * 4 > self._max_text_bytes or not value.isascii():
             try:
                 data = value.encode()
             except UnicodeEncodeError:
                 return {
-                    "escaped": value[: self._text_limit]
+                    "escaped": value[: self._max_text_bytes]
                     .encode("utf-8", "backslashreplace")
                     .decode()
                 }
-            if len(data) > self._text_limit:
+            if len(data) > self._max_text_bytes:
                 return {"length": len(data), "sha256": sha256(data).hexdigest()}
         return value
 
@@ -240,7 +242,7 @@ class Withholder:
         """Return an object's members as they may be recorded. Hot: the usual text or number under a
         known name takes no call.
         """
-        known, short = self._known, self._text_limit // 4
+        known, short = self._known, self._max_text_bytes // 4
         shown: dict[str, Json] = {}
         for name, value in args.items():
             withheld = known.get(name)
@@ -268,7 +270,7 @@ class Withholder:
         return withheld
 
     def _names(self, name: str) -> bool:
-        return name in self._extra or len(name) > 1024 or names_secret(name)
+        return name in self._extra or len(name) > 1024 or is_secret_name(name)
 
     def _member(
         self,
@@ -283,7 +285,7 @@ class Withholder:
         if path[:1] == ("param_visibilities",) and value in (0, 1, 2):
             return value
         return (
-            {"hmac-sha256": self.keyed(value)}
+            {"hmac-sha256": self.keyed_hash(value)}
             if withheld or path in secret
             else self._value(value, path, secret)
         )
@@ -316,7 +318,7 @@ class Withholder:
                 }
             )
         if isinstance(value, bytes):
-            if len(value) > self._text_limit:
+            if len(value) > self._max_text_bytes:
                 return {"length": len(value), "sha256": sha256(value).hexdigest()}
             return {"bytes": b64encode(value).decode()}
         if isinstance(value, DateTime):
@@ -343,7 +345,8 @@ class Withholder:
         can name thousands.
         """
         return joined.isascii() and (
-            len(joined) * 4 <= self._text_limit or max(map(len, texts)) * 4 <= self._text_limit
+            len(joined) * 4 <= self._max_text_bytes
+            or max(map(len, texts)) * 4 <= self._max_text_bytes
         )
 
     def _integer(self, value: int) -> Json:

@@ -8,7 +8,7 @@ from typing import Any
 _LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
 
 
-def count_parts(value: object, enough: int) -> int:
+def count_nodes(value: object, enough: int) -> int:
     """Count the parts that recording a value would look at one by one, up to a little more than
     `enough`.
 

@@ -15,7 +15,7 @@ from typing import Any
 from proxy.audit.checking.verify import Keys, LogReport
 from proxy.audit.format.checkpoint import Checkpoint, format_key
 from proxy.audit.format.policy_snapshots import DIRECTORY as POLICY_SETS
-from proxy.audit.format.policy_snapshots import digest, kept_policy_set
+from proxy.audit.format.policy_snapshots import digest, load_snapshot
 from proxy.audit.reading.query import CallRecord
 from proxy.audit.reading.reader import LogEntry
 from proxy.audit.reading.rows import principal_name
@@ -142,7 +142,7 @@ def policy_activations(items: Iterable[LogEntry], directory: Path) -> Iterator[P
             continue
         begun.add(item.log)
         policy_hash = str(said.get("hash"))
-        kept = kept_policy_set(home, policy_hash)
+        kept = load_snapshot(home, policy_hash)
         if kept is None:
             doubt = "its texts are not kept beside the log"
         elif digest(kept) != said.get("texts_sha256"):

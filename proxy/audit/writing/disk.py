@@ -61,7 +61,7 @@ def write_all(disk: Disk, fd: int, data: bytes) -> None:
         written += disk.write(fd, memoryview(data)[written:])
 
 
-def write_whole(disk: Disk, fd: int, data: bytes) -> None:
+def write_durably(disk: Disk, fd: int, data: bytes) -> None:
     """Write all of `data` and make it durable."""
     write_all(disk, fd, data)
     disk.fdatasync(fd)

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from proxy.audit.writing.writer import Batch, Entry, Writer
 
-LINGER: Final = 0.05
+MAX_DELAY_SECONDS: Final = 0.05
 """Seconds a record that nobody waits for may wait for company; `audit tail -f` still feels live."""
 
 _TURNS: Final = 16
@@ -28,7 +28,7 @@ Ids: TypeAlias = list[str | None]
 _Waiter: TypeAlias = tuple["Future[int]", int, Ids]
 
 
-class Commits:
+class GroupCommit:
     """The way of entries to the writer. `unwritable` makes the error that a waiter gets when its
     batch failed.
     """
@@ -45,7 +45,7 @@ class Commits:
         self._gathered = self._turns = self._loop_thread = 0
         self._idle: Future[None] | None = None
         self._abandoned: Callable[[int, Ids], None]
-        self.went_on: Callable[[], None] = lambda: None
+        self.on_resumed: Callable[[], None] = lambda: None
 
     def attach(self, writer: Writer, abandoned: Callable[[int, Ids], None]) -> None:
         """Set the writer, and what is called with first seq and ids when a waiter had left before
@@ -63,7 +63,7 @@ class Commits:
                 self.loop.add_reader(self._writer.flusher.fileno(), self._writer.flushed)
         return self.loop
 
-    def durable(self, entries: Sequence[Entry], ids: Ids) -> "Future[int]":
+    def submit(self, entries: Sequence[Entry], ids: Ids) -> "Future[int]":
         """Gather entries, one for each of `ids`; the future gives the seq of the first once all are
         durable.
         """
@@ -76,16 +76,16 @@ class Commits:
             loop.call_soon(self._gather)
         return future
 
-    def add(self, entry: Entry) -> None:
+    def submit_lazily(self, entry: Entry) -> None:
         """Gather an entry that nobody waits for: it goes with the next batch, or on its own after a
         moment.
         """
         self.entries.append(entry)
         if not self._lingering and not self._busy:
             self._lingering = True
-            (self.loop or self.running_loop()).call_later(LINGER, self._linger)
+            (self.loop or self.running_loop()).call_later(MAX_DELAY_SECONDS, self._linger)
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Wait until the writer has taken all that is gathered, or has failed."""
         loop = self.running_loop()
         while self._writer.failure is None and (self._busy or self.entries):
@@ -95,7 +95,7 @@ class Commits:
                 self._idle = loop.create_future()
                 await self._idle
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Stop looking at the writer's flushes: the journal ends."""
         if self.loop is not None and self._writer.flusher is not None:
             # uvloop's answers None where asyncio's says whether it was there
@@ -116,7 +116,7 @@ class Commits:
             self.loop.call_soon_threadsafe(self._go_on)
 
     def _go_on(self) -> None:
-        self.went_on()
+        self.on_resumed()
         self._linger()
 
     def _linger(self) -> None:
@@ -172,7 +172,7 @@ class Commits:
             loop.call_soon(self._gather)
         elif self.entries and not self._lingering:
             self._lingering = True
-            loop.call_later(LINGER, self._linger)
+            loop.call_later(MAX_DELAY_SECONDS, self._linger)
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 

@@ -3,7 +3,7 @@
 A worker pings every second. The first ping is decided and recorded like any call and opens a window
 for its principal, worker id, upstream, method and address. Later pings are decided as ever; while
 the decision is the same one (effect, reason, policies, policy set, roles) they ride: nothing is
-written before they go on. The window ends after `SECONDS`, or at once when a call is decided
+written before they go on. The window ends after `WINDOW_SECONDS`, or at once when a call is decided
 differently. Its ``completed`` record, written when the last call inside has its answer, counts
 calls and outcomes. A process that is killed loses at most the counts of the windows open then.
 
@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from proxy.model import Call, Decision, Peer, Principal
 
-SECONDS: Final = 60.0
+WINDOW_SECONDS: Final = 60.0
 """The longest a window stays open."""
 
 Key: TypeAlias = tuple[str, str, str, str, str, str]
@@ -30,23 +30,23 @@ class Window:
 
     key: Key
     call_id: str
-    sequence: int
-    standing: tuple[object, ...]
+    seq: int
+    fingerprint: tuple[object, ...]
     ends: float
     first: int
     last: int
     calls: int = 1
-    inside: int = 1  # decided, not completed
+    in_flight: int = 1  # decided, not completed
     ended: bool = False
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
-def key_of(principal: Principal, worker: str, call: Call, origin: Peer) -> Key:
+def window_key(principal: Principal, worker: str, call: Call, origin: Peer) -> Key:
     """Return what a window is for."""
     return (principal.issuer, principal.subject, worker, call.upstream, call.method, origin.address)
 
 
-def standing_of(principal: Principal, decision: Decision) -> tuple[object, ...]:
+def decision_fingerprint(principal: Principal, decision: Decision) -> tuple[object, ...]:
     """Return all that must stay as it is while the window stands."""
     return (
         decision.allowed,
@@ -58,17 +58,17 @@ def standing_of(principal: Principal, decision: Decision) -> tuple[object, ...]:
     )
 
 
-class Windows:
+class HeartbeatWindows:
     """The open windows, and the ended ones that still have a call inside."""
 
     def __init__(self) -> None:
         self._open: dict[Key, Window] = {}
-        self.by_sequence: dict[int, Window] = {}
+        self.by_seq: dict[int, Window] = {}
 
     def __len__(self) -> int:
-        return len(self.by_sequence)
+        return len(self.by_seq)
 
-    def ride(
+    def join(
         self, key: Key, standing: tuple[object, ...], now: float, moment: int
     ) -> Window | None:
         """Let one call ride, if a window for it is open and the decision is the same; else end that
@@ -77,11 +77,11 @@ class Windows:
         window = self._open.get(key)
         if window is None:
             return None
-        if window.standing != standing or now >= window.ends:
+        if window.fingerprint != standing or now >= window.ends:
             self._end(window)
             return None
         window.calls += 1
-        window.inside += 1
+        window.in_flight += 1
         if moment > window.last:
             window.last = moment
         return window
@@ -92,33 +92,33 @@ class Windows:
         """
         if (other := self._open.get(window.key)) is not None:
             self._end(other)
-        self._open[window.key] = self.by_sequence[window.sequence] = window
+        self._open[window.key] = self.by_seq[window.seq] = window
 
     def completed(self, sequence: int, outcome: str) -> bool:
         """Count an outcome; say whether `sequence` is a window's at all."""
-        window = self.by_sequence.get(sequence)
+        window = self.by_seq.get(sequence)
         if window is None:
             return False
-        window.inside -= 1
+        window.in_flight -= 1
         window.outcomes[outcome] += 1
         return True
 
-    def due(self, now: float, *, all_of_them: bool = False) -> list[Window]:
+    def expired(self, now: float, *, force: bool = False) -> list[Window]:
         """Return the windows to be written down now, and forget them: ended, with nobody inside (or
         all).
         """
         for window in list(self._open.values()):
-            if all_of_them or now >= window.ends:
+            if force or now >= window.ends:
                 self._end(window)
         done = [
             window
-            for window in self.by_sequence.values()
-            if window.ended and (all_of_them or window.inside == 0)
+            for window in self.by_seq.values()
+            if window.ended and (force or window.in_flight == 0)
         ]
         for window in done:
-            del self.by_sequence[window.sequence]
-            if window.inside:
-                window.outcomes["unknown"] += window.inside
+            del self.by_seq[window.seq]
+            if window.in_flight:
+                window.outcomes["unknown"] += window.in_flight
         return done
 
     def _end(self, window: Window) -> None:
@@ -127,7 +127,7 @@ class Windows:
             del self._open[window.key]
 
 
-def outcome_of(outcomes: Counter[str]) -> str:
+def worst_outcome(outcomes: Counter[str]) -> str:
     """Return the outcome of a window as a whole: the worst there was."""
     if not outcomes or "unknown" in outcomes:
         return "unknown"

@@ -2,7 +2,7 @@
 
 `decide` is the only maker of a `Receipt`. While the log cannot be written it raises Unavailable at
 once; what is known about calls already under way is kept and written when the writer has recovered.
-`Commits` gathers, `Writer` writes.
+`GroupCommit` gathers, `Writer` writes.
 """
 
 import fcntl
@@ -12,23 +12,23 @@ from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from proxy.audit.format.policy_snapshots import keep_policy_set
+from proxy.audit.format.policy_snapshots import save_snapshot
 from proxy.audit.format.record import Bodies, Stamps, completed, dumps, note
-from proxy.audit.redaction.redactor import Json, Withholder
+from proxy.audit.redaction.redactor import Json, Redactor
 from proxy.audit.writing.disk import Disk
-from proxy.audit.writing.group_commit import Commits, Ids
+from proxy.audit.writing.group_commit import GroupCommit, Ids
 from proxy.audit.writing.heartbeat_windows import (
-    SECONDS,
+    WINDOW_SECONDS,
+    HeartbeatWindows,
     Window,
-    Windows,
-    key_of,
-    outcome_of,
-    standing_of,
+    decision_fingerprint,
+    window_key,
+    worst_outcome,
 )
 from proxy.audit.writing.kernel_fdatasync import REAL_DISK
 from proxy.audit.writing.keys import load_hmac_key, load_signing_key
-from proxy.audit.writing.recovery import State, recover
-from proxy.audit.writing.rejection_summaries import Rejections
+from proxy.audit.writing.recovery import LogState, recover
+from proxy.audit.writing.rejection_summaries import RejectionSummaries
 from proxy.audit.writing.signer import Signer
 from proxy.audit.writing.writer import IN_FORCE, Entry, Timing, Writer, now_ns
 from proxy.common.durable_files import make_directory
@@ -42,7 +42,7 @@ _BACKLOG = 20_000
 _BACK_US = 1_000_000  # a clock that goes back by more than this is worth a record
 
 
-class LogInUse(ConfigError):  # noqa: N818  (it says what is the case; ConfigError is the class of error)
+class LogInUseError(ConfigError):  # noqa: N818  (it says what is the case; ConfigError is the class of error)
     """Another process writes this log; a log of another name in the same directory would be free."""
 
 
@@ -51,7 +51,7 @@ class Journal:
     with `close`.
     """
 
-    def __init__(self, directory: Path, lock: int, writer: Writer, commits: Commits, bodies: Bodies, rejections: Rejections,
+    def __init__(self, directory: Path, lock: int, writer: Writer, commits: GroupCommit, bodies: Bodies, rejections: RejectionSummaries,
                  clock: Callable[[], int]) -> None:  # fmt: skip
         """Wired by `open`."""
         self.directory = directory
@@ -60,13 +60,13 @@ class Journal:
         self._commits = commits
         self._bodies = bodies
         self._rejections = rejections
-        self._windows = Windows()
+        self._windows = HeartbeatWindows()
         self._clock = clock
         self._stamp = Stamps()
         self._last = writer.last_time
         self._behind = self._sweeping = self._closed = self._ended = False
         commits.attach(writer, self._abandoned)
-        commits.went_on = self._tell_the_rest
+        commits.on_resumed = self._tell_the_rest
 
     @classmethod
     def open(
@@ -74,32 +74,32 @@ class Journal:
         directory: Path,
         *,
         name: str,
-        site: str = "callgate",
+        origin_prefix: str = "callgate",
         software: str = "callgate",
         signing_key: bytes | None = None,
         segment_bytes: int = 64 * 1024 * 1024,
         compress: bool = True,
-        text_limit: int = 1024,
-        secret_names: Sequence[str] = (),
+        max_text_bytes: int = 1024,
+        redact_arguments: Sequence[str] = (),
         clock: Callable[[], int] = now_ns,
         disk: Disk = REAL_DISK,
         timing: Timing | None = None,
-        rejections: Rejections | None = None,
+        rejections: RejectionSummaries | None = None,
     ) -> "Journal":
         """Open the log of instance `name` under the audit `directory`, recover it, and record that
         a process writes it now.
 
-        `site` and `name` make the log's origin name, ``site/name``; a log keeps the site it began
+        `origin_prefix` and `name` make the log's origin name, ``origin_prefix/name``; a log keeps the origin_prefix it began
         with. `signing_key` is a PEM; without it the key beside the log signs. Sealed segments are
         compressed in the background if `compress`. `clock` gives nanoseconds since 1970. Blocks;
         raises ConfigError when the log cannot be used.
         """
-        if not _NAME.fullmatch(name) or not _SITE.fullmatch(site):
+        if not _NAME.fullmatch(name) or not _SITE.fullmatch(origin_prefix):
             raise ConfigError(
                 [
                     Problem(
                         "audit",
-                        f"{site!r}/{name!r} is no name of a log",
+                        f"{origin_prefix!r}/{name!r} is no name of a log",
                         "use letters, digits, '.', '_' and '-'",
                     )
                 ]
@@ -109,13 +109,18 @@ class Journal:
             make_directory(log)
             lock = _lock(log)
             try:
-                withholder = Withholder(
-                    load_hmac_key(directory), text_limit=text_limit, extra_names=secret_names
+                redactor = Redactor(
+                    load_hmac_key(directory),
+                    max_text_bytes=max_text_bytes,
+                    extra_secret_names=redact_arguments,
                 )
                 state = recover(log)
-                site = state.origin.rpartition("/")[0] or site
-                signer = Signer(f"{site}/{name}", load_signing_key(directory, site, signing_key))
-                commits = Commits(lambda: journal._unwritable())
+                origin_prefix = state.origin.rpartition("/")[0] or origin_prefix
+                signer = Signer(
+                    f"{origin_prefix}/{name}",
+                    load_signing_key(directory, origin_prefix, signing_key),
+                )
+                commits = GroupCommit(lambda: journal._unwritable())
                 writer = Writer(log, signer, state, disk=disk, clock=clock, segment_bytes=segment_bytes, compress=compress,
                                 timing=timing or Timing(), resumed=commits.resumed)  # fmt: skip
                 journal = cls(
@@ -123,8 +128,8 @@ class Journal:
                     lock,
                     writer,
                     commits,
-                    Bodies(withholder),
-                    rejections or Rejections(),
+                    Bodies(redactor),
+                    rejections or RejectionSummaries(),
                     clock,
                 )
                 writer.start(_opening(state, software, max(clock() // 1000, state.time)))
@@ -187,7 +192,9 @@ class Journal:
             if receipt is not None:
                 return [receipt]
             if decided[0][1].allowed:
-                window = b',"window":' + dumps({"seconds": SECONDS, "worker": heartbeat[:256]})
+                window = b',"window":' + dumps(
+                    {"seconds": WINDOW_SECONDS, "worker": heartbeat[:256]}
+                )
         ids: Ids
         if len(decided) == 1:
             call, decision = decided[0]
@@ -204,7 +211,7 @@ class Journal:
                 entries.append(
                     (moment, body(call_id, principal, origin, call, decision), ids[-1], -1)
                 )
-        future = self._commits.durable(entries, ids)
+        future = self._commits.submit(entries, ids)
         try:
             first = await future
         except CancelledError:
@@ -230,12 +237,10 @@ class Journal:
         """
         if self._ended:
             return
-        if receipt.seq in self._windows.by_sequence and self._windows.completed(
-            receipt.seq, outcome
-        ):
+        if receipt.seq in self._windows.by_seq and self._windows.completed(receipt.seq, outcome):
             return
         body = completed(receipt.call_id, receipt.seq, outcome, status, sent, duration_us)
-        self._commits.add((self._now(), body, None, receipt.seq))
+        self._commits.submit_lazily((self._now(), body, None, receipt.seq))
 
     def rejected(self, request_id: str, origin: Peer, reason: Reason, detail: str = "", *, principal: Principal | None = None,
                  upstream: str | None = None) -> None:  # fmt: skip
@@ -262,7 +267,7 @@ class Journal:
         into force.
         """
         try:
-            texts = keep_policy_set(self.directory.parent, policy_hash, files)
+            texts = save_snapshot(self.directory.parent, policy_hash, files)
         except OSError:
             raise Unavailable(
                 Reason.AUDIT_UNWRITABLE,
@@ -275,7 +280,7 @@ class Journal:
             closes=IN_FORCE,
         )
 
-    def noted(self, stage: str, members: Mapping[str, Json]) -> None:
+    def record_event(self, stage: str, members: Mapping[str, Json]) -> None:
         """Record something about the log itself, such as that segments were archived."""
         self._add(note(stage, members))
 
@@ -288,10 +293,10 @@ class Journal:
         self._closed = True
         loop = self._commits.running_loop()
         self._tell_the_rest()
-        await self._commits.settle()
+        await self._commits.flush()
         # From here to `_ended` nobody else has a turn: who completes a call later comes too late,
         # and its record would be a second one.
-        self._sum_up(loop.time(), all_of_them=True)
+        self._sum_up(loop.time(), force=True)
         # the windows', and what a full disk has kept back
         known = {closes for _, _, _, closes in self._commits.entries}
         for seq, call_id in sorted(self._writer.open_calls().items()):
@@ -299,8 +304,8 @@ class Journal:
                 self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
         self._add(note("closed", {}))
         self._ended = True
-        await self._commits.settle()
-        self._commits.leave()
+        await self._commits.flush()
+        self._commits.detach()
         self._writer.put(None)
         await loop.run_in_executor(None, self._writer.join)
         os.close(self._lock)
@@ -315,7 +320,7 @@ class Journal:
             self._behind = False
         elif not self._behind and self._last - moment > _BACK_US:
             self._behind = True
-            self._commits.add(
+            self._commits.submit_lazily(
                 (self._last, note("clock", {"behind_us": self._last - moment}), None, -1)
             )
         return self._last
@@ -323,7 +328,7 @@ class Journal:
     def _add(self, body: bytes, closes: int = -1) -> None:
         if self._ended:
             return
-        self._commits.add((self._now(), body, None, closes))
+        self._commits.submit_lazily((self._now(), body, None, closes))
 
     def _ride(
         self,
@@ -335,14 +340,20 @@ class Journal:
         moment: int,
         now_ns: int,
     ) -> Receipt | None:
-        key, standing = key_of(principal, worker, call, origin), standing_of(principal, decision)
-        window = self._windows.ride(key, standing, self._commits.running_loop().time(), moment)
-        return None if window is None else Receipt(window.call_id, window.sequence, now_ns)
+        key, standing = (
+            window_key(principal, worker, call, origin),
+            decision_fingerprint(principal, decision),
+        )
+        window = self._windows.join(key, standing, self._commits.running_loop().time(), moment)
+        return None if window is None else Receipt(window.call_id, window.seq, now_ns)
 
     def _open_window(self, seq: int, call_id: str, worker: str, principal: Principal, origin: Peer, call: Call, decision: Decision,
                      moment: int) -> None:  # fmt: skip
-        ends = self._commits.running_loop().time() + SECONDS
-        key, standing = key_of(principal, worker, call, origin), standing_of(principal, decision)
+        ends = self._commits.running_loop().time() + WINDOW_SECONDS
+        key, standing = (
+            window_key(principal, worker, call, origin),
+            decision_fingerprint(principal, decision),
+        )
         self._windows.open(Window(key, call_id, seq, standing, ends, moment, moment))
         self._watch()
 
@@ -396,17 +407,17 @@ class Journal:
         if self._sweeping:
             loop.call_later(1.0, self._sweep)
 
-    def _sum_up(self, now: float, *, all_of_them: bool = False) -> None:
-        for summary in self._rejections.due(now, all_of_them=all_of_them):
+    def _sum_up(self, now: float, *, force: bool = False) -> None:
+        for summary in self._rejections.expired(now, force=force):
             self._add(note("rejected", {"summary": summary}))
-        for window in self._windows.due(now, all_of_them=all_of_them):
+        for window in self._windows.expired(now, force=force):
             outcomes: dict[str, Json] = dict(sorted(window.outcomes.items()))
             first, last = self._stamp(window.first).decode(), self._stamp(window.last).decode()
             members: dict[str, Json] = {
-                "id": window.call_id, "decided": window.sequence, "outcome": outcome_of(window.outcomes),
+                "id": window.call_id, "decided": window.seq, "outcome": worst_outcome(window.outcomes),
                 "window": {"calls": window.calls, "first": first, "last": last, "outcomes": outcomes},
             }  # fmt: skip
-            self._add(note("completed", members), closes=window.sequence)
+            self._add(note("completed", members), closes=window.seq)
 
 
 def _lock(log: Path) -> int:
@@ -417,16 +428,20 @@ def _lock(log: Path) -> int:
     except BlockingIOError:
         os.close(fd)
         remedy = "give each process an instance name of its own"
-        raise LogInUse([Problem(str(log), "another process is writing this log", remedy)]) from None
+        raise LogInUseError(
+            [Problem(str(log), "another process is writing this log", remedy)]
+        ) from None
     return fd
 
 
-def _opening(state: State, software: str, moment: int) -> list[Entry]:
+def _opening(state: LogState, software: str, moment: int) -> list[Entry]:
     """Return what a process writes first: that it is here, what it found, and the end of the calls
     its predecessor left open.
     """
     recovered: Json = (
-        {"cut": state.cut, "unknown": len(state.open)} if state.cut or state.open else None
+        {"cut": state.torn_bytes, "unknown": len(state.open)}
+        if state.torn_bytes or state.open
+        else None
     )
     opened = note("opened", {"software": software, "pid": os.getpid(), "recovered": recovered})
     closing: list[Entry] = [

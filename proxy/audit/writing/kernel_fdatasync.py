@@ -8,7 +8,7 @@ with the event loop for the interpreter: handing over a batch and being woken co
 
 The result is that of fdatasync, errors included. Containers' and systemd's usual system call
 filters let it through; a kernel or a filter that does not (or a machine whose call numbers are not
-known here) makes `open_flusher` return None, and the journal's own thread calls fdatasync instead.
+known here) makes `open_kernel_flusher` return None, and the journal's own thread calls fdatasync instead.
 """
 
 import ctypes
@@ -125,7 +125,7 @@ class KernelFlusher:
         return result
 
 
-def open_flusher(fd: int) -> Flusher | None:
+def open_kernel_flusher(fd: int) -> Flusher | None:
     """Return a flusher that has flushed `fd` once to show that it can, or None. Waits for that one
     flush.
     """
@@ -144,5 +144,5 @@ def open_flusher(fd: int) -> Flusher | None:
     return flusher
 
 
-REAL_DISK: Final = Disk(flusher=open_flusher)
+REAL_DISK: Final = Disk(flusher=open_kernel_flusher)
 """The disk of this machine, flushed by its kernel where that can be had."""

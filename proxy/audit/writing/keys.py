@@ -54,7 +54,9 @@ def new_signing_key() -> bytes:
     )
 
 
-def load_signing_key(directory: Path, site: str, pem: bytes | None = None) -> Ed25519PrivateKey:
+def load_signing_key(
+    directory: Path, origin_prefix: str, pem: bytes | None = None
+) -> Ed25519PrivateKey:
     """Return the key that signs here: the one given, else the one beside the log, made if there is
     none; note its public part.
     """
@@ -76,7 +78,7 @@ def load_signing_key(directory: Path, site: str, pem: bytes | None = None) -> Ed
                 )
             ]
         )
-    _publish(directory, site, key.public_key().public_bytes_raw())
+    _publish(directory, origin_prefix, key.public_key().public_bytes_raw())
     return key
 
 
@@ -88,9 +90,9 @@ def public_keys(path: Path) -> list[tuple[str, bytes]]:
         raise _unusable(path, error) from None
 
 
-def _publish(directory: Path, site: str, public: bytes) -> None:
+def _publish(directory: Path, origin_prefix: str, public: bytes) -> None:
     path = directory / PUBLIC_KEYS
-    line = format_key(site, public)
+    line = format_key(origin_prefix, public)
     known = path.read_text(encoding="ascii").split() if path.exists() else []
     if line not in known:
         replace_atomically(path, "".join(f"{key}\n" for key in [*known, line]).encode())

@@ -18,35 +18,35 @@ import structlog
 
 from proxy.audit.format.layout import logs, segments
 from proxy.audit.format.segment_file import last_lines
-from proxy.audit.writing.journal import Journal, LogInUse
+from proxy.audit.writing.journal import Journal, LogInUseError
 from proxy.errors import ConfigError
 
-_MORE = 3  # names beyond two for each process, for old processes that are slow to end
+SPARE_INSTANCES = 3  # names beyond two for each process, for old processes that are slow to end
 
 Open: TypeAlias = Callable[[str], Journal]
-"""Opens the log of a name. Raises `LogInUse` when another process writes it, and `ConfigError`."""
+"""Opens the log of a name. Raises `LogInUseError` when another process writes it, and `ConfigError`."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-def lane_names(name: str, processes: int) -> list[str]:
+def instance_names(name: str, processes: int) -> list[str]:
     """The names that the processes of the gate `name` may take, in the order in which they are
     tried.
     """
-    return [name, *(f"{name}-{number}" for number in range(2, 2 * processes + _MORE + 1))]
+    return [name, *(f"{name}-{number}" for number in range(2, 2 * processes + SPARE_INSTANCES + 1))]
 
 
-def open_first_free(names: Sequence[str], opened: Open) -> Journal:
-    """The log of this process alone. Raises `ConfigError`; `LogInUse` when all of `names` are
+def open_first_unlocked(names: Sequence[str], opened: Open) -> Journal:
+    """The log of this process alone. Raises `ConfigError`; `LogInUseError` when all of `names` are
     taken.
     """
     for name in names[:-1]:
-        with contextlib.suppress(LogInUse):
+        with contextlib.suppress(LogInUseError):
             return opened(name)
     return opened(names[-1])
 
 
-def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None:
+def recover_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None:
     """End every log in `directory` of those names that nobody writes and that was not ended in
     order. Blocks; for a thread of its own.
     """
@@ -57,7 +57,7 @@ def close_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None
         try:
             if _ended_in_order(found[name]):
                 continue
-            with contextlib.suppress(LogInUse):
+            with contextlib.suppress(LogInUseError):
                 asyncio.run(_end(name, opened))
         except ConfigError as error:
             for problem in error.problems:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import orjson
 
-from proxy.audit.format.checkpoint import BadCheckpointError, parse, split, whole_length
+from proxy.audit.format.checkpoint import BadCheckpointError, complete_length, parse, split
 from proxy.audit.format.layout import CHECKPOINT_SUFFIX, SEALED_SUFFIX, segment_name, segments
 from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.format.record import FIRST_PREV
@@ -30,7 +30,7 @@ _REMEDY = "callgate audit verify names the damage; keep the directory as evidenc
 
 
 @dataclass(slots=True)
-class State:
+class LogState:
     """Where a log stands: all that its writer must know to go on. `number` is 0 for a log without
     segments.
     """
@@ -43,20 +43,20 @@ class State:
     open: dict[int, str] = field(default_factory=dict)
     sealed: bool = False
     origin: str = ""
-    cut: int = 0
+    torn_bytes: int = 0
 
 
-def recover(directory: Path) -> State:
+def recover(directory: Path) -> LogState:
     """Return the state of the log in `directory`, with any torn tail cut off."""
     found = list(segments(directory).items())
     signed_size = _signed_size(directory)
-    state = State()
+    state = LogState()
     cuts: list[tuple[int, Path, int]] = []
     while found:
         number, path = found.pop()
         size = path.stat().st_size
         try:
-            scanned = scan(path, number)
+            scanned = scan_segment(path, number)
         except CORRUPT_GZIP_ERRORS as error:
             if not path.name.endswith(SEALED_SUFFIX):
                 raise
@@ -77,13 +77,13 @@ def recover(directory: Path) -> State:
         what = f"the log ends before record {state.tree.size}, but a signed checkpoint covers {signed_size} records"
         raise ConfigError([Problem(str(directory), what, _REMEDY)])
     for number, path, offset in cuts:
-        state.cut += _cut(directory, number, path, offset)
+        state.torn_bytes += _truncate_tail(directory, number, path, offset)
     return state
 
 
-def scan(path: Path, number: int) -> State | None:
+def scan_segment(path: Path, number: int) -> LogState | None:
     """Read one segment up to its last good record; None when there is not one."""
-    state = State(number=number, sealed=path.name.endswith(SEALED_SUFFIX))
+    state = LogState(number=number, sealed=path.name.endswith(SEALED_SUFFIX))
     begun = False
     with gzip.open(path, "rb") if state.sealed else path.open("rb") as lines:
         for raw in lines:
@@ -106,7 +106,7 @@ def scan(path: Path, number: int) -> State | None:
                         break
                 if record["seq"] != state.tree.size or record["prev"] != state.prev.decode():
                     break
-                _take(state, record)
+                _apply(state, record)
             except (ValueError, KeyError, TypeError, AttributeError):
                 break
             leaf = leaf_hash(text)
@@ -122,7 +122,7 @@ def _signed_size(directory: Path) -> int:
     size = 0
     for path in sorted(directory.glob(f"*{CHECKPOINT_SUFFIX}"))[-2:]:
         data = path.read_bytes()
-        whole = whole_length(data)
+        whole = complete_length(data)
         if whole < len(data):
             os.truncate(path, whole)
         for note in split(data[:whole]):
@@ -137,7 +137,7 @@ def micros(text: str) -> int:
     return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
 
 
-def _take(state: State, record: dict[str, object]) -> None:
+def _apply(state: LogState, record: dict[str, object]) -> None:
     stage = record["stage"]
     if stage == "decided" and record["decision"] == "allow":
         state.open[state.tree.size] = str(record["id"])
@@ -146,7 +146,7 @@ def _take(state: State, record: dict[str, object]) -> None:
     state.time = micros(str(record["time"]))
 
 
-def _cut(directory: Path, number: int, path: Path, offset: int) -> int:
+def _truncate_tail(directory: Path, number: int, path: Path, offset: int) -> int:
     """Cut a file at `offset` and keep what was cut beside it; return how much that was."""
     with path.open("rb") as torn:
         torn.seek(offset)

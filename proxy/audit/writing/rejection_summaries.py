@@ -1,7 +1,7 @@
 """Keeps floods of refused requests out of the log without keeping silent about them.
 
 The first rejections of an address in a window are written one by one; the rest are counted, and one
-summary says how many there were when the window ends. Memory is bounded: when `ADDRESSES` are being
+summary says how many there were when the window ends. Memory is bounded: when `MAX_ADDRESSES` are being
 watched, all others share one window. An IPv6 address stands for its /64, since whoever has one
 address of it has all of them.
 
@@ -15,7 +15,7 @@ from typing import Final
 from proxy.audit.redaction.redactor import Json
 from proxy.common.address import address_key
 
-ADDRESSES: Final = 4096
+MAX_ADDRESSES: Final = 4096
 OTHERS: Final = ""
 
 
@@ -26,7 +26,7 @@ class _Window:
     counted: Counter[str] = field(default_factory=Counter)
 
 
-class Rejections:
+class RejectionSummaries:
     """Decides which rejections are written one by one, and sums up the others."""
 
     def __init__(self, *, each: int = 10, seconds: float = 10.0, total: int = 1000) -> None:
@@ -46,7 +46,7 @@ class Rejections:
         key = address_key(address)
         window = self._windows.get(key)
         if window is None:
-            if len(self._windows) >= ADDRESSES:
+            if len(self._windows) >= MAX_ADDRESSES:
                 key = OTHERS
             window = self._windows.setdefault(key, _Window(now + self._seconds))
         if room and window.written < self._each and self._written < self._total:
@@ -56,9 +56,9 @@ class Rejections:
         window.counted[reason] += 1
         return False
 
-    def due(self, now: float, *, all_of_them: bool = False) -> list[dict[str, Json]]:
+    def expired(self, now: float, *, force: bool = False) -> list[dict[str, Json]]:
         """Return the summaries of windows that have ended, and forget those windows."""
-        ended = [key for key, window in self._windows.items() if all_of_them or window.ends <= now]
+        ended = [key for key, window in self._windows.items() if force or window.ends <= now]
         summaries: list[dict[str, Json]] = []
         for key in ended:
             window = self._windows.pop(key)

@@ -26,8 +26,8 @@ from proxy.audit.format.layout import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, segment
 from proxy.audit.format.merkle import Tree
 from proxy.audit.format.record import Stamps, line, note
 from proxy.audit.writing.compression import Compressor
-from proxy.audit.writing.disk import Disk, open_append, write_all, write_whole
-from proxy.audit.writing.recovery import State, scan
+from proxy.audit.writing.disk import Disk, open_append, write_all, write_durably
+from proxy.audit.writing.recovery import LogState, scan_segment
 from proxy.audit.writing.signer import Signer
 from proxy.common.durable_files import sync_directory
 
@@ -64,7 +64,7 @@ class Appender:
         self,
         directory: Path,
         signer: Signer,
-        state: State,
+        state: LogState,
         *,
         disk: Disk,
         segment_bytes: int,
@@ -162,7 +162,7 @@ class Appender:
         try:
             end = os.fstat(fd).st_size
             try:
-                write_whole(
+                write_durably(
                     self._disk, fd, self._signer.sign(state.tree.size, state.tree.root()) + b"\n"
                 )
             except OSError:
@@ -190,7 +190,7 @@ class Appender:
 
     def _append(self, fd: int, offset: int, entries: list[Entry]) -> None:
         prepared = self.prepare(entries)
-        write_whole(self._disk, fd, prepared.data)
+        write_durably(self._disk, fd, prepared.data)
         self.accept(prepared, offset)
 
     def _begin_segment(self, moment: int, more: tuple[Entry, ...] = ()) -> None:
@@ -203,7 +203,7 @@ class Appender:
         tree = {
             "size": state.tree.size,
             "root": state.tree.root().hex(),
-            "edge": [part.hex() for part in state.tree.edge],
+            "edge": [part.hex() for part in state.tree.frontier],
         }
         head = note(
             "segment",
@@ -245,7 +245,7 @@ class Appender:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
-        found = scan(path, state.number)
+        found = scan_segment(path, state.number)
         if (
             found is None
             or found.tree.size != state.tree.size

@@ -35,7 +35,7 @@ from typing import Final, Literal
 
 from proxy.audit.format.record import note
 from proxy.audit.writing.disk import Disk, Flusher
-from proxy.audit.writing.recovery import State
+from proxy.audit.writing.recovery import LogState
 from proxy.audit.writing.segment_appender import IN_FORCE, Appender, Entry, Prepared
 from proxy.audit.writing.signer import Signer
 
@@ -72,7 +72,7 @@ class Writer:
         self,
         directory: Path,
         signer: Signer,
-        state: State,
+        state: LogState,
         *,
         disk: Disk,
         segment_bytes: int,

@@ -81,11 +81,14 @@ def _move(directory: Path, plans: list[Plan], to: Path, signing_key: bytes | Non
 async def _record(directory: Path, plans: list[Plan], to: Path, signing_key: bytes | None) -> None:
     """Write and sign the ``archived`` records; return when they are durable."""
     journal = Journal.open(
-        directory, name=OPERATOR, site=plans[0].origin.rpartition("/")[0], signing_key=signing_key
+        directory,
+        name=OPERATOR,
+        origin_prefix=plans[0].origin.rpartition("/")[0],
+        signing_key=signing_key,
     )
     before = journal.size
     for planned in plans:
-        journal.noted("archived", planned.record(to / planned.directory.name))
+        journal.record_event("archived", planned.record(to / planned.directory.name))
     await journal.close()
     if journal.failure is not None or journal.size < before + len(plans):
         raise OSError("the archived record could not be written")

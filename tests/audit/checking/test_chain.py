@@ -106,7 +106,7 @@ def test_a_chain_can_be_taken_up_at_a_header() -> None:
     said: dict[str, Json] = {
         "size": 3,
         "root": tree.root().hex(),
-        "edge": [part.hex() for part in tree.edge],
+        "edge": [part.hex() for part in tree.frontier],
     }
     header = line(
         3,

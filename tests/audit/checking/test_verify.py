@@ -200,7 +200,7 @@ def rewritten(log: Path, change: bytes, to: bytes) -> None:
         for raw in lines:
             line = raw.rstrip(b"\n").replace(change, to)
             line = re.sub(rb'"prev":"[0-9a-f]{16}"', b'"prev":"' + prev + b'"', line, count=1)
-            edge = b",".join(b'"' + part.hex().encode() + b'"' for part in tree.edge)
+            edge = b",".join(b'"' + part.hex().encode() + b'"' for part in tree.frontier)
             line = re.sub(
                 rb'"root":"[0-9a-f]{64}","edge":\[[^]]*\]',
                 b'"root":"' + tree.root().hex().encode() + b'","edge":[' + edge + b"]",

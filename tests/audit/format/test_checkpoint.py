@@ -6,12 +6,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from proxy.audit.format.checkpoint import (
     BadCheckpointError,
     check,
+    complete_length,
     format_key,
     key_id,
     parse,
     parse_keys,
     split,
-    whole_length,
 )
 from proxy.audit.writing.signer import Signer
 
@@ -114,6 +114,6 @@ def test_files_of_notes_split_whole() -> None:
     """Notes come back one by one; of a torn last one it is known where it begins."""
     two = Signer("callgate/gate", KEY).sign(13, b"s" * 32)
     data = NOTE + b"\n" + two + b"\n"
-    assert list(split(data)) == [NOTE, two] and whole_length(data) == len(data)
+    assert list(split(data)) == [NOTE, two] and complete_length(data) == len(data)
     for at in range(len(NOTE) + 2, len(data)):
-        assert next(iter(split(data[:at]))) == NOTE and whole_length(data[:at]) == len(NOTE) + 1
+        assert next(iter(split(data[:at]))) == NOTE and complete_length(data[:at]) == len(NOTE) + 1

@@ -7,11 +7,11 @@ from proxy.audit.format.merkle import (
     Tree,
     consistency_path,
     consistent,
-    fold,
     inclusion_path,
     leaf_hash,
     node_hash,
     root_from_inclusion,
+    root_of_frontier,
 )
 
 LEAVES = [leaf_hash(bytes([n])) for n in range(40)]
@@ -66,8 +66,8 @@ def test_the_edge_is_the_tree() -> None:
     """
     tree = Tree()
     for size in range(41):
-        assert tree.root() == root(0, size) == fold(tree.edge)
-        assert Tree(size, tree.edge).root() == tree.root()
+        assert tree.root() == root(0, size) == root_of_frontier(tree.frontier)
+        assert Tree(size, tree.frontier).root() == tree.root()
         if size < 40:
             tree.append(LEAVES[size])
 

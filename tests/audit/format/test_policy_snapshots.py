@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.format.policy_snapshots import digest, keep_policy_set, kept_policy_set
+from proxy.audit.format.policy_snapshots import digest, load_snapshot, save_snapshot
 
 HASH = "sha256:" + "ab" * 32
 
@@ -13,17 +13,15 @@ def test_sets_are_kept_by_hash(tmp_path: Path) -> None:
     """
     files = {"b.cedar": "x", "a.toml": "ü\n"}
     assert (
-        keep_policy_set(tmp_path, HASH, files)
-        == digest(files)
-        == digest(dict(sorted(files.items())))
+        save_snapshot(tmp_path, HASH, files) == digest(files) == digest(dict(sorted(files.items())))
     )
-    assert kept_policy_set(tmp_path, HASH) == files
+    assert load_snapshot(tmp_path, HASH) == files
     [path] = (tmp_path / "policies").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
-    keep_policy_set(tmp_path, HASH, files)
+    save_snapshot(tmp_path, HASH, files)
     assert (
-        kept_policy_set(tmp_path, HASH) == files
-        and kept_policy_set(tmp_path, "sha256:" + "cd" * 32) is None
+        load_snapshot(tmp_path, HASH) == files
+        and load_snapshot(tmp_path, "sha256:" + "cd" * 32) is None
     )
 
 
@@ -33,14 +31,14 @@ def test_sets_are_kept_by_hash(tmp_path: Path) -> None:
 def test_a_hash_is_no_path(tmp_path: Path, policy_hash: str) -> None:
     """What is no hash is refused before it becomes a file name."""
     with pytest.raises(ValueError, match="hash"):
-        keep_policy_set(tmp_path, policy_hash, {})
+        save_snapshot(tmp_path, policy_hash, {})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_broken_file_is_not_kept(tmp_path: Path) -> None:
     """A file that is not one of ours counts as not there."""
-    keep_policy_set(tmp_path, HASH, {"a": "b"})
+    save_snapshot(tmp_path, HASH, {"a": "b"})
     [path] = (tmp_path / "policies").iterdir()
     for text in ("", "[]", '{"files": 3}'):
         path.write_text(text)
-        assert kept_policy_set(tmp_path, HASH) is None
+        assert load_snapshot(tmp_path, HASH) is None

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.audit.format.record import Bodies, Stamps, completed, dumps, line, note, principal_json
-from proxy.audit.redaction.redactor import Withholder
+from proxy.audit.redaction.redactor import Redactor
 from proxy.model import Call, Peer, Principal, Reason
 from tests.support.audit import ALICE, ALLOW, DENY, HASH, HERE, call
 
-BODIES = Bodies(Withholder(b"k" * 32))
+BODIES = Bodies(Redactor(b"k" * 32))
 LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
@@ -106,7 +106,7 @@ def test_no_text_can_make_one_record_two(
     reads back as JSON.
     """
     principal = Principal("https://i/", "i", subject, ("r",))
-    bodies = Bodies(Withholder(b"k" * 32))
+    bodies = Bodies(Redactor(b"k" * 32))
     target = Call("luigi", "luigi", method, "work", args, in_catalog=False, task=subject)
     text = line(
         1,
@@ -146,7 +146,7 @@ def test_stamps(micros: int, text: bytes) -> None:
 
 def test_fragments_are_bounded_and_right_after_being_dropped() -> None:
     """The memory of encoded fragments is bounded, and a fragment made again is the same."""
-    bodies = Bodies(Withholder(b"k" * 32))
+    bodies = Bodies(Redactor(b"k" * 32))
     first = bodies.decided("R", ALICE, HERE, call(), ALLOW)
     for port in range(9000):
         bodies.decided("R", ALICE, Peer("10.0.0.1", port, None, "x"), call(), ALLOW)
@@ -158,7 +158,7 @@ def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
     """A connection's origin is kept encoded: a thousand of them take their bytes, not the 4 kB in
     which each was written.
     """
-    bodies = Bodies(Withholder(b"k" * 32))
+    bodies = Bodies(Redactor(b"k" * 32))
     origins = [Peer("10.0.0.7", port, None, "") for port in range(1000)]
     tracemalloc.start()
     try:
@@ -173,7 +173,7 @@ def test_an_unknown_method_is_never_taken_for_a_known_one() -> None:
     """Two calls that differ only in whether the catalog has the method are told apart, whichever
     comes first.
     """
-    bodies = Bodies(Withholder(b"k" * 32))
+    bodies = Bodies(Redactor(b"k" * 32))
     known, unknown = (
         Call("luigi", "luigi", "page.metrics", "admin", {}, in_catalog=known)
         for known in (True, False)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.redaction.redactor import Json, Withholder, names_secret, secret_bytes
+from proxy.audit.redaction.redactor import Json, Redactor, hash_input, is_secret_name
 from proxy.model import DateTime, Value
 
 KEY = b"k" * 32
-W = Withholder(KEY)
+W = Redactor(KEY)
 
 
 def keyed(data: bytes) -> dict[str, str]:
@@ -43,7 +43,7 @@ def shown(args: dict[str, Value], *secret: tuple[str, ...]) -> dict[str, object]
 )
 def test_names_that_are_withheld(name: str) -> None:
     """A name with a secret's word in it, in any usual spelling, is a secret's."""
-    assert names_secret(name)
+    assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_names_that_are_withheld(name: str) -> None:
 )
 def test_names_that_are_not(name: str) -> None:
     """A word that only contains one of the words is none."""
-    assert not names_secret(name)
+    assert not is_secret_name(name)
 
 
 def test_secrets_are_keyed_at_any_depth() -> None:
@@ -86,7 +86,7 @@ def test_nothing_and_truth_values_are_no_secrets() -> None:
 
 def test_settings_can_name_more() -> None:
     """A name from the settings is withheld exactly."""
-    assert orjson.loads(Withholder(KEY, extra_names=["ssn"]).encode({"ssn": "1", "SSN": "2"}))[
+    assert orjson.loads(Redactor(KEY, extra_secret_names=["ssn"]).encode({"ssn": "1", "SSN": "2"}))[
         "ssn"
     ] == keyed(b"1")
 
@@ -150,9 +150,9 @@ def test_pairs_are_judged_by_their_name() -> None:
         "info": [["workers", 2], ["api_token", keyed(b"X")], ["password", keyed(b'["a"]')], ["token", None]], "ssn": [["id", "1"]],
     }  # fmt: skip
     assert shown({"info": [["zone", "X"]]}, ("info", "zone")) == {"info": [["zone", keyed(b"X")]]}
-    assert orjson.loads(Withholder(KEY, extra_names=["zone"]).encode({"i": [["zone", "X"]]})) == {
-        "i": [["zone", keyed(b"X")]]
-    }
+    assert orjson.loads(
+        Redactor(KEY, extra_secret_names=["zone"]).encode({"i": [["zone", "X"]]})
+    ) == {"i": [["zone", keyed(b"X")]]}
     assert shown({"deps": ["etl.RotateKeys_1", "etl.B_2"]}) == {
         "deps": ["etl.RotateKeys_1", "etl.B_2"]
     }
@@ -174,7 +174,9 @@ def test_what_nobody_knows_is_withheld() -> None:
     """Arguments of unknown methods are keyed hashes, so that a suspected one can still be tested
     for, and take 1 KiB at most.
     """
-    found = orjson.loads(W.withheld({"0": "db", "1": "hunter2", "2": {"a": "hunter2"}, "3": None}))
+    found = orjson.loads(
+        W.redact_all({"0": "db", "1": "hunter2", "2": {"a": "hunter2"}, "3": None})
+    )
     assert found == {
         "0": keyed(b"db"),
         "1": keyed(b"hunter2"),
@@ -187,7 +189,7 @@ def test_what_nobody_knows_is_withheld() -> None:
         {"x": ["hunter2"] * 1000},
         {"x": [[["hunter2"]]] * 1000},
     ):
-        text = W.withheld(args)  # type: ignore[arg-type]  # mypy does not see these as Values
+        text = W.redact_all(args)  # type: ignore[arg-type]  # mypy does not see these as Values
         assert len(text) <= 1024 and b"hunter2" not in text
 
 
@@ -203,9 +205,9 @@ def test_many_parts_are_not_looked_at_each(bulk: Value, monkeypatch: pytest.Monk
     into a record; the others stay readable.
     """
     looked = 0
-    value_of = Withholder._value
+    value_of = Redactor._value
 
-    def counting(self: Withholder, *args: object) -> object:
+    def counting(self: Redactor, *args: object) -> object:
         nonlocal looked
         looked += 1
         return value_of(self, *args)  # type: ignore[arg-type]  # passed on as they came
@@ -214,7 +216,7 @@ def test_many_parts_are_not_looked_at_each(bulk: Value, monkeypatch: pytest.Monk
         isinstance(bulk, dict) and isinstance(bulk.get("a"), list) and bulk["a"][0] == [10**5000]
     )  # type: ignore[index]  # tested before
     with monkeypatch.context() as patched:
-        patched.setattr(Withholder, "_value", counting)
+        patched.setattr(Redactor, "_value", counting)
         text = W.encode({"task_id": "etl.A", "password": "hunter2", "bulk": bulk})
     found = orjson.loads(text)
     assert (
@@ -244,8 +246,8 @@ def test_any_arguments_can_be_recorded(args: dict[str, Value]) -> None:
     assert isinstance(orjson.loads(W.encode(args)), dict)
 
 
-class Slow(Withholder):
-    """A withholder without its two short roads: every value is looked at on its own."""
+class Slow(Redactor):
+    """A redactor without its two short roads: every value is looked at on its own."""
 
     def encode(self, args: Mapping[str, Value], secret: tuple[tuple[str, ...], ...] = ()) -> bytes:
         return self._looked_through(args, frozenset(secret))
@@ -311,9 +313,19 @@ def test_short_roads_give_what_the_long_one_gives(
     """What is recorded does not depend on how quickly it was found: the same bytes, twice, with
     memory and without.
     """
-    text_limit, total_limit = limits
-    quick = Withholder(KEY, text_limit=text_limit, total_limit=total_limit, extra_names=["é"])
-    slow = Slow(KEY, text_limit=text_limit, total_limit=total_limit, extra_names=["é"])
+    max_text_bytes, max_total_bytes = limits
+    quick = Redactor(
+        KEY,
+        max_text_bytes=max_text_bytes,
+        max_total_bytes=max_total_bytes,
+        extra_secret_names=["é"],
+    )
+    slow = Slow(
+        KEY,
+        max_text_bytes=max_text_bytes,
+        max_total_bytes=max_total_bytes,
+        extra_secret_names=["é"],
+    )
     assert [quick.encode(args, secret), quick.encode(args, secret)] == [
         slow.encode(args, secret)
     ] * 2
@@ -348,21 +360,21 @@ def test_names_are_forgotten_when_they_are_too_many() -> None:
     """Callers choose names: what is remembered of them is bounded, and the usual ones are learnt
     again.
     """
-    withholder = Withholder(KEY)
+    redactor = Redactor(KEY)
     for number in range(10_000):
-        assert withholder.encode({f"a{number}": {f"b{number}": 1}}) == b'{"a%d":{"b%d":1}}' % (
+        assert redactor.encode({f"a{number}": {f"b{number}": 1}}) == b'{"a%d":{"b%d":1}}' % (
             number,
             number,
         )
-    assert len(withholder._known) <= 4096
-    assert len(withholder._harmless._outer) <= 1024 and len(withholder._harmless._inner) <= 1024
-    assert withholder.encode({"password": "hunter2"}) == W.encode({"password": "hunter2"})
+    assert len(redactor._known) <= 4096
+    assert len(redactor._fast_path._outer) <= 1024 and len(redactor._fast_path._inner) <= 1024
+    assert redactor.encode({"password": "hunter2"}) == W.encode({"password": "hunter2"})
 
 
 def test_secret_bytes_of_text_is_its_utf8() -> None:
     """An auditor who types a value gets the hash in the record: texts by their UTF-8, numbers as
     they are written.
     """
-    assert (secret_bytes("é"), secret_bytes(12), secret_bytes(b"x"), secret_bytes({"b": 1, "a": inf})) == (
+    assert (hash_input("é"), hash_input(12), hash_input(b"x"), hash_input({"b": 1, "a": inf})) == (
         "é".encode(), b"12", b"x", b'{"a":{"number":"Infinity"},"b":1}',
     )  # fmt: skip

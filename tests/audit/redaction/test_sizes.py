@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.redaction.sizes import count_parts, joined_texts
+from proxy.audit.redaction.sizes import count_nodes, joined_texts
 from proxy.model import DateTime
 
 VALUES = st.recursive(
@@ -33,7 +33,7 @@ def slowly(value: object) -> int:
 @given(VALUES, st.integers(0, 40))
 def test_parts_are_counted_as_far_as_asked(value: object, enough: int) -> None:
     """The count is exact up to `enough`, and above it whenever the value has more."""
-    found, whole = count_parts(value, enough), slowly(value)
+    found, whole = count_nodes(value, enough), slowly(value)
     assert found == whole if whole <= enough else enough < found <= whole
 
 
@@ -42,8 +42,8 @@ def test_counting_stops_early() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    assert 10 < count_parts(deep, 10) <= 12
-    assert count_parts(MappingProxyType({"a": [1, 2], "b": DateTime("20260101T00:00:00")}), 10) == 5
+    assert 10 < count_nodes(deep, 10) <= 12
+    assert count_nodes(MappingProxyType({"a": [1, 2], "b": DateTime("20260101T00:00:00")}), 10) == 5
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit.writing.disk import Disk, open_append, write_whole
+from proxy.audit.writing.disk import Disk, open_append, write_durably
 
 
 def test_short_writes_are_continued(tmp_path: Path) -> None:
@@ -13,7 +13,7 @@ def test_short_writes_are_continued(tmp_path: Path) -> None:
     syncs: list[int] = []
     disk = Disk(lambda fd, data: os.write(fd, data[:3]), syncs.append)
     fd = open_append(tmp_path / "x")
-    write_whole(disk, fd, b"0123456789")
+    write_durably(disk, fd, b"0123456789")
     os.close(fd)
     assert (tmp_path / "x").read_bytes() == b"0123456789" and syncs == [fd]
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from proxy.audit.writing.group_commit import Commits
+from proxy.audit.writing.group_commit import GroupCommit
 from proxy.audit.writing.writer import Batch, Entry
 
 pytestmark = pytest.mark.interpreted  # a hand in the place of the writer
@@ -25,10 +25,10 @@ class Hand:
         self.batches.append(batch)
 
 
-def made() -> tuple[Commits, Hand, list[tuple[int, list[str | None]]]]:
+def made() -> tuple[GroupCommit, Hand, list[tuple[int, list[str | None]]]]:
     """Commits with a writer by hand, and what was reported as abandoned."""
     hand, left = Hand(), []
-    commits = Commits(lambda: RuntimeError("unwritable"))
+    commits = GroupCommit(lambda: RuntimeError("unwritable"))
     commits.attach(hand, lambda first, ids: left.append((first, ids)))  # type: ignore[arg-type]  # the hand stands in for a writer
     return commits, hand, left
 
@@ -55,13 +55,13 @@ async def test_one_batch_at_a_time() -> None:
     """
     commits, hand, _ = made()
     first = [
-        commits.durable([entry("a")], ["a"]),
-        commits.durable([entry("b"), entry("c")], ["b", None]),
+        commits.submit([entry("a")], ["a"]),
+        commits.submit([entry("b"), entry("c")], ["b", None]),
     ]
-    commits.add(entry("d"))
+    commits.submit_lazily(entry("d"))
     await turns()
     assert [names(b) for b in hand.batches] == [["a", "b", "c", "d"]]
-    later = commits.durable([entry("e")], ["e"])
+    later = commits.submit([entry("e")], ["e"])
     await turns()
     assert len(hand.batches) == 1 and not first[0].done()
     commits.done(hand.batches[0], 100)
@@ -77,11 +77,11 @@ async def test_a_failure_refuses_who_waits_and_keeps_what_nobody_waits_for() -> 
     first when it works again.
     """
     commits, hand, _ = made()
-    waiting = commits.durable([entry("a")], ["a"])
-    commits.add(entry("b"))
+    waiting = commits.submit([entry("a")], ["a"])
+    commits.submit_lazily(entry("b"))
     await turns()
-    also = commits.durable([entry("c")], ["c"])
-    commits.add(entry("d"))
+    also = commits.submit([entry("c")], ["c"])
+    commits.submit_lazily(entry("d"))
     hand.failure = "made to fail"
     commits.done(hand.batches[0], None)
     for future in (waiting, also):
@@ -96,7 +96,7 @@ async def test_a_failure_refuses_who_waits_and_keeps_what_nobody_waits_for() -> 
 async def test_who_left_is_reported_when_the_record_is_durable() -> None:
     """A cancelled waiter's calls are named once they are on disk, so that they can be closed."""
     commits, hand, left = made()
-    future = commits.durable([entry("a"), entry("b")], ["a", None])
+    future = commits.submit([entry("a"), entry("b")], ["a", None])
     await turns()
     future.cancel()
     commits.done(hand.batches[0], 7)

@@ -6,12 +6,12 @@ import pytest
 
 from proxy.audit.checking.verify import verify_log
 from proxy.audit.writing.heartbeat_windows import (
-    SECONDS,
+    WINDOW_SECONDS,
+    HeartbeatWindows,
     Window,
-    Windows,
-    key_of,
-    outcome_of,
-    standing_of,
+    decision_fingerprint,
+    window_key,
+    worst_outcome,
 )
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
@@ -19,8 +19,8 @@ from proxy.model import Decision, Peer, Principal, Reason, Receipt
 from tests.support.audit import ALICE, ALLOW, DENY, HASH, HERE, WORKER, call, open_journal, records
 
 PING = call("ping", "work", worker="w1")
-KEY = key_of(WORKER, "w1", PING, HERE)
-STANDING = standing_of(WORKER, ALLOW)
+KEY = window_key(WORKER, "w1", PING, HERE)
+STANDING = decision_fingerprint(WORKER, ALLOW)
 
 
 def opened(sequence: int = 5, ends: float = 60.0) -> Window:
@@ -32,48 +32,48 @@ def test_calls_ride_until_the_end() -> None:
     """Equal calls ride while the window is open, and none afterwards; no window lasts longer than a
     minute.
     """
-    windows = Windows()
+    windows = HeartbeatWindows()
     windows.open(opened())
-    assert windows.ride(KEY, STANDING, 59.9, 2000) is not None
-    assert windows.ride(KEY, STANDING, 60.0, 3000) is None
-    assert SECONDS <= 60
+    assert windows.join(KEY, STANDING, 59.9, 2000) is not None
+    assert windows.join(KEY, STANDING, 60.0, 3000) is None
+    assert WINDOW_SECONDS <= 60
 
 
 @pytest.mark.parametrize(
     "standing",
-    [standing_of(WORKER, DENY), standing_of(WORKER, Decision("allow", Reason.ALLOWED, ("other",), HASH)),
-     standing_of(WORKER, Decision("allow", Reason.ALLOWED, ALLOW.policies, "sha256:cd")),
-     standing_of(Principal(WORKER.issuer, WORKER.issuer_name, WORKER.subject, ("other",)), ALLOW)],
+    [decision_fingerprint(WORKER, DENY), decision_fingerprint(WORKER, Decision("allow", Reason.ALLOWED, ("other",), HASH)),
+     decision_fingerprint(WORKER, Decision("allow", Reason.ALLOWED, ALLOW.policies, "sha256:cd")),
+     decision_fingerprint(Principal(WORKER.issuer, WORKER.issuer_name, WORKER.subject, ("other",)), ALLOW)],
 )  # fmt: skip
 def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> None:
     """A denial, another deciding policy, another policy set or other roles end the window: nobody
     rides on the old decision.
     """
-    windows = Windows()
+    windows = HeartbeatWindows()
     windows.open(opened())
     assert (
-        windows.ride(KEY, standing, 1.0, 2000) is None
-        and windows.ride(KEY, STANDING, 1.0, 2000) is None
+        windows.join(KEY, standing, 1.0, 2000) is None
+        and windows.join(KEY, STANDING, 1.0, 2000) is None
     )
 
 
 def test_what_a_window_is_for() -> None:
     """Another principal, worker, method, upstream or address has a window of its own."""
     other = Peer("10.0.0.8", 1, None, "")
-    keys = [KEY, key_of(ALICE, "w1", PING, HERE), key_of(WORKER, "w2", PING, HERE), key_of(WORKER, "w1", call("x"), HERE),
-            key_of(WORKER, "w1", replace(PING, upstream="b"), HERE), key_of(WORKER, "w1", PING, other)]  # fmt: skip
+    keys = [KEY, window_key(ALICE, "w1", PING, HERE), window_key(WORKER, "w2", PING, HERE), window_key(WORKER, "w1", call("x"), HERE),
+            window_key(WORKER, "w1", replace(PING, upstream="b"), HERE), window_key(WORKER, "w1", PING, other)]  # fmt: skip
     assert len(set(keys)) == len(keys)
 
 
 def test_every_call_is_counted() -> None:
     """A window is written down when the last call inside has its answer, with all outcomes."""
-    windows = Windows()
+    windows = HeartbeatWindows()
     windows.open(opened())
-    windows.ride(KEY, STANDING, 1.0, 2000)
+    windows.join(KEY, STANDING, 1.0, 2000)
     assert windows.completed(5, "ok") and not windows.completed(6, "ok")
-    assert windows.due(61.0) == [] and len(windows) == 1
+    assert windows.expired(61.0) == [] and len(windows) == 1
     windows.completed(5, "upstream-timeout")
-    [window] = windows.due(61.0)
+    [window] = windows.expired(61.0)
     assert (window.calls, window.first, window.last, window.outcomes) == (
         2,
         1000,
@@ -85,9 +85,9 @@ def test_every_call_is_counted() -> None:
 
 def test_at_the_end_calls_without_answer_are_unknown() -> None:
     """Closing writes every window down; calls still inside count as unknown."""
-    windows = Windows()
+    windows = HeartbeatWindows()
     windows.open(opened())
-    [window] = windows.due(0.0, all_of_them=True)
+    [window] = windows.expired(0.0, force=True)
     assert window.outcomes == {"unknown": 1}
 
 
@@ -95,13 +95,13 @@ def test_two_opened_at_once() -> None:
     """Of two windows opened at the same time for the same key the first ends, and both are written
     down.
     """
-    windows = Windows()
+    windows = HeartbeatWindows()
     windows.open(opened(5))
     windows.open(opened(6))
     for sequence in (5, 6):
         windows.completed(sequence, "ok")
-    assert [w.sequence for w in windows.due(1.0)] == [5] and [
-        w.sequence for w in windows.due(60.0)
+    assert [w.seq for w in windows.expired(1.0)] == [5] and [
+        w.seq for w in windows.expired(60.0)
     ] == [6]
 
 
@@ -112,7 +112,7 @@ def test_two_opened_at_once() -> None:
 )  # fmt: skip
 def test_outcome_of_the_whole(outcomes: dict[str, int], whole: str) -> None:
     """A window's outcome is its worst call's."""
-    assert outcome_of(Counter(outcomes)) == whole
+    assert worst_outcome(Counter(outcomes)) == whole
 
 
 async def ping(journal: Journal, number: int, decision: Decision = ALLOW) -> Receipt | None:

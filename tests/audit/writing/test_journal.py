@@ -9,10 +9,10 @@ import pytest
 
 from proxy.audit.checking.verify import verify_log
 from proxy.audit.format.merkle import Tree, leaf_hash
-from proxy.audit.format.policy_snapshots import digest, kept_policy_set
+from proxy.audit.format.policy_snapshots import digest, load_snapshot
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.keys import PUBLIC_KEYS, new_signing_key, public_keys
-from proxy.audit.writing.rejection_summaries import Rejections
+from proxy.audit.writing.rejection_summaries import RejectionSummaries
 from proxy.errors import ConfigError, Unavailable
 from proxy.model import Reason
 from tests.support.audit import (
@@ -353,7 +353,7 @@ async def test_a_new_day_is_a_new_segment(tmp_path: Path) -> None:
 
 async def test_floods_are_summed_up(tmp_path: Path) -> None:
     """A flood of rejections is ten records and a summary that counts the rest; closing loses none."""
-    journal = open_journal(tmp_path, rejections=Rejections(each=10))
+    journal = open_journal(tmp_path, rejections=RejectionSummaries(each=10))
     for n in range(422):
         journal.rejected(f"R{n}", HERE, Reason.NO_CREDENTIAL)
     await journal.close()
@@ -365,7 +365,7 @@ async def test_rejections_of_a_known_caller_are_not_summed_up(tmp_path: Path) ->
     """Whoever was identified answers for each request, also for those of which no call could be
     made.
     """
-    journal = open_journal(tmp_path, rejections=Rejections(each=10))
+    journal = open_journal(tmp_path, rejections=RejectionSummaries(each=10))
     for n in range(30):
         journal.rejected(f"R{n}", HERE, Reason.MALFORMED_CALL, principal=ALICE)
     await journal.close()
@@ -439,7 +439,7 @@ async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -
     journal.policy_in_force(HASH, {"roles.toml": "x", "base.cedar": "y"})
     await journal.close()
     [found] = [r for r in records(tmp_path / "gate") if r["stage"] == "policy"]
-    assert kept_policy_set(tmp_path, HASH) == {"roles.toml": "x", "base.cedar": "y"}
+    assert load_snapshot(tmp_path, HASH) == {"roles.toml": "x", "base.cedar": "y"}
     assert found["texts_sha256"] == digest({"base.cedar": "y", "roles.toml": "x"})
     assert (found["hash"], found["files"]) == (HASH, ["base.cedar", "roles.toml"])
 
@@ -468,8 +468,8 @@ async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
     """A log goes on under the origin name it began with, though the settings name another site now:
     else no check could follow it.
     """
-    await open_journal(tmp_path, site="callgate.example/one").close()
-    await open_journal(tmp_path, site="callgate.example/two").close()
+    await open_journal(tmp_path, origin_prefix="callgate.example/one").close()
+    await open_journal(tmp_path, origin_prefix="callgate.example/two").close()
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
     assert report.broken is None and report.origin == "callgate.example/one/gate"
 

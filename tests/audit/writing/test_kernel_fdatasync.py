@@ -9,7 +9,7 @@ import pytest
 from proxy.audit.checking.verify import verify_log
 from proxy.audit.writing import kernel_fdatasync as flush
 from proxy.audit.writing.disk import Disk
-from proxy.audit.writing.kernel_fdatasync import REAL_DISK, KernelFlusher, open_flusher
+from proxy.audit.writing.kernel_fdatasync import REAL_DISK, KernelFlusher, open_kernel_flusher
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.errors import Unavailable
 from tests.audit.writing.test_writer import until
@@ -29,7 +29,7 @@ def test_the_kernel_flushes_and_says_so(tmp_path: Path) -> None:
     can follow.
     """
     fd = os.open(tmp_path / "f", os.O_CREAT | os.O_WRONLY)
-    flusher = open_flusher(fd)
+    flusher = open_kernel_flusher(fd)
     assert flusher is not None, "this kernel has asynchronous fdatasync"
     for _ in range(3):
         os.write(fd, b"x")
@@ -67,7 +67,7 @@ def test_where_the_kernel_cannot_the_thread_does(
     """
     monkeypatch.setattr(flush.platform, "machine", lambda: machine)
     fd = os.open(tmp_path / "f", os.O_CREAT | os.O_WRONLY)
-    assert open_flusher(fd) is None
+    assert open_kernel_flusher(fd) is None
     os.close(fd)
 
     async def write() -> None:
@@ -82,7 +82,7 @@ def test_where_the_kernel_cannot_the_thread_does(
 def test_a_flusher_that_fails_when_tried_is_not_used(tmp_path: Path) -> None:
     """What cannot flush the log's own file is found out before a call depends on it."""
     read, write = os.pipe()
-    assert open_flusher(write) is None
+    assert open_kernel_flusher(write) is None
     os.close(read)
     os.close(write)
 
@@ -122,7 +122,7 @@ async def test_no_thread_takes_part_in_an_ordinary_batch(tmp_path: Path) -> None
         syncs.append(fd)
         os.fdatasync(fd)
 
-    journal = open_journal(tmp_path, disk=Disk(fdatasync=fdatasync, flusher=open_flusher))
+    journal = open_journal(tmp_path, disk=Disk(fdatasync=fdatasync, flusher=open_kernel_flusher))
     before, commits = len(syncs), journal.commits
     for n in range(5):
         await one(journal, n)

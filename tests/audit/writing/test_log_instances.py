@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.checking.verify import verify_directory
-from proxy.audit.writing.journal import Journal, LogInUse
+from proxy.audit.writing.journal import Journal, LogInUseError
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
-from proxy.audit.writing.log_instances import close_abandoned, lane_names, open_first_free
+from proxy.audit.writing.log_instances import instance_names, open_first_unlocked, recover_abandoned
 from tests.support.audit import ALLOW, HERE, WORKER, call, open_journal, records
 
-NAMES = lane_names("gate", 2)
+NAMES = instance_names("gate", 2)
 
 
 def take(directory: Path) -> Journal:
     """Take a log as a serving process does."""
-    return open_first_free(NAMES, partial(open_journal, directory))
+    return open_first_unlocked(NAMES, partial(open_journal, directory))
 
 
 def end_abandoned(directory: Path) -> None:
     """End logs as a serving process does."""
-    close_abandoned(directory, NAMES, partial(open_journal, directory))
+    recover_abandoned(directory, NAMES, partial(open_journal, directory))
 
 
 async def decide(journal: Journal) -> None:
@@ -50,7 +50,7 @@ def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None
         "gate-2",
         "gate-3",
     ]
-    with pytest.raises(LogInUse):
+    with pytest.raises(LogInUseError):
         take(tmp_path)
     asyncio.run(journals.pop(1).close())
     again = take(tmp_path)

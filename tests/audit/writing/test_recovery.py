@@ -55,9 +55,9 @@ async def test_a_log_cut_at_every_byte_recovers(tmp_path: Path) -> None:
         whole = left[:at].rpartition(b"\n")[0]
         state = recover(log)
         assert state.tree.size == (whole.count(b"\n") + 1 if whole else 0)
-        assert state.cut == at - (len(whole) + 1 if whole else 0)
-        if state.cut:
-            assert (log / "00000001.cut").read_bytes() == left[at - state.cut : at]
+        assert state.torn_bytes == at - (len(whole) + 1 if whole else 0)
+        if state.torn_bytes:
+            assert (log / "00000001.cut").read_bytes() == left[at - state.torn_bytes : at]
         await open_journal(tmp_path).close()
         found = records(log)
         assert [r["seq"] for r in found] == list(range(len(found)))
@@ -78,7 +78,7 @@ async def test_garbage_after_the_last_record_is_cut(tmp_path: Path, tail: bytes)
     segment = tmp_path / "gate" / "00000001.jsonl"
     segment.write_bytes(left + tail)
     state = recover(tmp_path / "gate")
-    assert state.cut == len(tail) and segment.read_bytes() == left
+    assert state.torn_bytes == len(tail) and segment.read_bytes() == left
 
 
 async def test_missing_signed_records_are_damage_not_a_torn_tail(tmp_path: Path) -> None:

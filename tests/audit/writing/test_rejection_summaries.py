@@ -1,19 +1,19 @@
 import pytest
 
-from proxy.audit.writing.rejection_summaries import ADDRESSES, Rejections
+from proxy.audit.writing.rejection_summaries import MAX_ADDRESSES, RejectionSummaries
 from proxy.common.address import address_key
 
 
 def test_first_ones_are_written_the_rest_are_summed_up() -> None:
     """412 rejections beyond the first ten are one summary with their number, span and reasons."""
-    rejections = Rejections(each=10, seconds=10)
+    rejections = RejectionSummaries(each=10, seconds=10)
     written = [
         rejections.admit("10.0.0.1", "no-credential" if n % 2 else "bad-credential", 100.0)
         for n in range(422)
     ]
     assert written == [True] * 10 + [False] * 412
-    assert rejections.due(109.9) == []
-    assert rejections.due(110.0) == [
+    assert rejections.expired(109.9) == []
+    assert rejections.expired(110.0) == [
         {
             "address": "10.0.0.1",
             "count": 412,
@@ -26,7 +26,7 @@ def test_first_ones_are_written_the_rest_are_summed_up() -> None:
 
 def test_addresses_do_not_hide_each_other() -> None:
     """A flood from one address leaves another's rejections written."""
-    rejections = Rejections(each=2)
+    rejections = RejectionSummaries(each=2)
     for _ in range(50):
         rejections.admit("10.0.0.1", "x", 0.0)
     assert rejections.admit("10.0.0.2", "x", 0.0)
@@ -36,13 +36,13 @@ def test_memory_is_bounded_and_nothing_goes_uncounted() -> None:
     """Beyond the watched addresses all others share one window; every rejection is written or
     counted.
     """
-    rejections = Rejections(each=1, total=100)
-    count = ADDRESSES + 5000
+    rejections = RejectionSummaries(each=1, total=100)
+    count = MAX_ADDRESSES + 5000
     written = sum(
         rejections.admit(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", "x", 0.0) for n in range(count)
     )
-    assert len(rejections._windows) <= ADDRESSES + 1
-    summaries = rejections.due(11.0)
+    assert len(rejections._windows) <= MAX_ADDRESSES + 1
+    summaries = rejections.expired(11.0)
     counts = [s["count"] for s in summaries]
     assert written == 100 and written + sum(n for n in counts if isinstance(n, int)) == count
     assert [s["count"] for s in summaries if s["address"] is None] == [5000]
@@ -50,9 +50,9 @@ def test_memory_is_bounded_and_nothing_goes_uncounted() -> None:
 
 def test_no_room_counts_instead_of_writing() -> None:
     """While the log cannot take more, rejections are counted."""
-    rejections = Rejections()
+    rejections = RejectionSummaries()
     assert not rejections.admit("10.0.0.1", "x", 0.0, room=False)
-    assert rejections.due(0.0, all_of_them=True)[0]["count"] == 1
+    assert rejections.expired(0.0, force=True)[0]["count"] == 1
 
 
 @pytest.mark.parametrize(
