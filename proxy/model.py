@@ -109,6 +109,14 @@ XML-RPC has them all.
 
 
 @dataclass(frozen=True, slots=True)
+class RoleGrant:
+    """The roles of a verified subject, sorted, and whether one of them marks it as an agent."""
+
+    roles: tuple[str, ...]
+    agent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is calling. Identity is issuer and subject, never a display name or an e-mail address.
 

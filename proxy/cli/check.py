@@ -245,10 +245,10 @@ def _check_policies(tables: Mapping[str, Any], place: str) -> Iterator[Problem]:
         return  # a policy that names a method of a broken catalog would be blamed for it
     used = {upstream.catalog for upstream in tables["upstreams"] if upstream}
     unused = [catalog for name, catalog in known.items() if catalog and name not in used]
-    claims = {issuer.name: issuer.groups_claim for issuer in tables["issuers"] if issuer}
+    issuers = {issuer.name for issuer in tables["issuers"] if issuer}
     if tables["local_issuer"]:
-        claims["local"] = "groups"
+        issuers.add("local")
     try:
-        load_policies(directory, catalogs, unused=unused, groups_claims=claims)
+        load_policies(directory, catalogs, unused=unused, issuers=issuers)
     except ConfigError as error:
         yield from error.problems

@@ -24,12 +24,10 @@ from proxy.errors import Rejected
 from proxy.identity.access_token import Unverified, check_claims, check_signature, check_type, parse
 from proxy.identity.credentials import read_credential
 from proxy.identity.issuer import Issuer, KeySource, index_by_issuer
-from proxy.model import Credentials, Principal, Reason
+from proxy.model import Credentials, Principal, Reason, RoleGrant
 
-RolesOf: TypeAlias = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
-"""(issuer name, subject, claims) to (roles, whether it is an agent). Implemented by `policy`,
-injected by the wiring.
-"""
+RoleResolver: TypeAlias = Callable[[str, str, tuple[str, ...], Mapping[str, object]], RoleGrant]
+"""From issuer name, subject, verified groups and claims to roles; `proxy.policy.roles.Roles.of`."""
 
 _POLL_SECONDS = 1.0
 
@@ -52,7 +50,7 @@ class Verifier:
     def __init__(
         self,
         issuers: Sequence[Issuer],
-        roles_of: RolesOf,
+        resolve_roles: RoleResolver,
         *,
         entries: int = 10_000,
         header_bytes: int = 32 * 2**20,
@@ -60,7 +58,7 @@ class Verifier:
         """Take the issuers as configured; start them with `start`."""
         self.issuers = tuple(issuers)
         self._by_url = index_by_issuer(self.issuers)
-        self._roles_of = roles_of
+        self._resolve_roles = resolve_roles
         self._entries = entries
         self._header_bytes = header_bytes
         self._memory: dict[bytes, _Remembered] = {}
@@ -121,15 +119,17 @@ class Verifier:
         check_type(unverified, issuer.profile)  # 3
         generation = await self._check_signature(unverified, issuer)  # 4
         verified = check_claims(unverified, issuer.profile, now)  # 5
-        roles, agent = self._roles_of(issuer.name, verified.subject, verified.claims)  # 6
+        granted = self._resolve_roles(  # 6
+            issuer.name, verified.subject, verified.groups, verified.claims
+        )
         principal = Principal(
             issuer=issuer.profile.issuer,
             issuer_name=issuer.name,
             subject=verified.subject,
-            roles=roles,
+            roles=granted.roles,
             groups=verified.groups,
             # RFC 8693 section 4.1: a token with an `act` claim is used by someone else
-            agent=agent or verified.actor,
+            agent=granted.agent or verified.actor,
             expires=verified.expires,
         )
         self._remember(authorization, _Remembered(principal, issuer.source, generation))

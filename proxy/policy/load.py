@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cedarpy
@@ -28,6 +28,7 @@ from proxy.catalog.loading import Catalog
 from proxy.errors import ConfigError, Problem
 from proxy.policy.context_reads import applies, attribute_paths
 from proxy.policy.engine import Policy, PolicySet
+from proxy.policy.roles import FILE as ROLES
 from proxy.policy.roles import Roles, parse_roles
 from proxy.policy.schema import (
     ATTRIBUTES,
@@ -52,22 +53,22 @@ def load_policies(
     catalogs: Mapping[str, Catalog],
     *,
     unused: Iterable[Catalog] = (),
-    groups_claims: Mapping[str, str] | None = None,
+    issuers: Collection[str] | None = None,
 ) -> PolicySet:
     """Load and validate the policies of `directory` for the upstreams of `catalogs` (upstream name
     to catalog).
 
     `unused` are catalogs that no upstream has: policies may name their methods, so that one
-    directory serves several gates. `groups_claims` is as in `parse_roles`. Raises `ConfigError`
+    directory serves several gates. `issuers` is as in `parse_roles`. Raises `ConfigError`
     with every problem found.
     """
     problems: list[Problem] = []
     files = _read(directory, problems)
-    roles = _roles(files.get("roles.toml"), groups_claims, problems)
+    roles = _roles(files.get(ROLES), issuers, problems)
     policies = [
         policy
         for name, text in files.items()
-        if name != "roles.toml"
+        if name != ROLES
         for policy in _parse(name, text, problems)
     ]
     if not policies and not problems:
@@ -79,7 +80,7 @@ def load_policies(
             )
         )
     problems += _repeated(policies)
-    problems += _unknown_names(policies, roles, catalogs, groups_claims)
+    problems += _unknown_names(policies, roles, catalogs, issuers)
     every = [*catalogs.values(), *unused]
     problems += _same_name(every)
     try:
@@ -117,9 +118,7 @@ def _same_name(catalogs: Iterable[Catalog]) -> list[Problem]:
 def _read(directory: Path, problems: list[Problem]) -> dict[str, str]:
     """Read roles.toml and every ``*.cedar`` file, in the order of their names."""
     texts: dict[str, str] = {}
-    paths = sorted(
-        [*directory.glob("*.cedar"), directory / "roles.toml"], key=lambda path: path.name
-    )
+    paths = sorted([*directory.glob("*.cedar"), directory / ROLES], key=lambda path: path.name)
     for path in paths:
         try:
             texts[path.name] = path.read_bytes().decode()
@@ -137,12 +136,12 @@ def _read(directory: Path, problems: list[Problem]) -> dict[str, str]:
 
 
 def _roles(
-    text: str | None, groups_claims: Mapping[str, str] | None, problems: list[Problem]
+    text: str | None, issuers: Collection[str] | None, problems: list[Problem]
 ) -> Roles | None:
     if text is None:
         return None
     try:
-        return parse_roles(text, groups_claims)
+        return parse_roles(text, issuers)
     except ConfigError as error:
         problems += error.problems
         return None

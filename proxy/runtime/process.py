@@ -100,7 +100,7 @@ async def run(
         settings.policy.directory,
         catalogs,
         unused=_unused(settings),
-        groups_claims=groups_claims(settings),
+        issuers=issuer_names(settings),
     )
     certificate = _certificate(settings)
     limits = settings.limits
@@ -245,10 +245,10 @@ def _unused(settings: Settings) -> list[Catalog]:
     ]
 
 
-def groups_claims(settings: Settings) -> dict[str, str]:
-    """Where the groups stand in the tokens of each issuer, by the issuer's name."""
-    claims = {issuer.name: issuer.groups_claim for issuer in settings.issuers}
-    return claims if settings.local_issuer is None else {**claims, "local": "groups"}
+def issuer_names(settings: Settings) -> set[str]:
+    """Return the names by which roles.toml may call an issuer."""
+    names = {issuer.name for issuer in settings.issuers}
+    return names if settings.local_issuer is None else names | {"local"}
 
 
 def make_issuers(settings: Settings) -> list[Issuer]:

@@ -15,7 +15,7 @@ from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import JwksFile
 from proxy.identity.verifier import Verifier
-from proxy.model import Credentials, Principal, Reason
+from proxy.model import Credentials, Principal, Reason, RoleGrant
 from tests.support.tokens import (
     AUDIENCE,
     ISSUER,
@@ -197,25 +197,27 @@ async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
 )
 async def test_who_is_an_agent(tmp_path: Path, actor: bool, by_role: bool, agent: bool) -> None:
     """An `act` claim makes an agent whatever the roles say, and the roles make one without it."""
-    gate = verifier(tmp_path / "keys.json", roles_of=lambda _i, _s, _c: (("viewer",), by_role))
+    gate = verifier(
+        tmp_path / "keys.json", resolve_roles=lambda *_: RoleGrant(("viewer",), by_role)
+    )
     text = good(act={"sub": "assistant"}) if actor else good()
     assert (await gate.authenticate(Credentials(bearer(text)), NOW)).agent is agent
 
 
-async def test_roles_are_asked_with_issuer_subject_and_claims(tmp_path: Path) -> None:
-    """Roles are given by issuer name, subject and the verified claims."""
-    asked: list[tuple[str, str, object]] = []
+async def test_roles_are_resolved_by_issuer_subject_groups_and_claims(tmp_path: Path) -> None:
+    """The resolver gets the verified groups, so that no second reading of the claim exists."""
+    asked: list[tuple[str, str, tuple[str, ...], object]] = []
 
-    def roles_of(
-        issuer: str, subject: str, found: Mapping[str, object]
-    ) -> tuple[tuple[str, ...], bool]:
-        asked.append((issuer, subject, found["department"]))
-        return (), False
+    def resolve_roles(
+        issuer: str, subject: str, groups: tuple[str, ...], found: Mapping[str, object]
+    ) -> RoleGrant:
+        asked.append((issuer, subject, groups, found["department"]))
+        return RoleGrant(())
 
-    await verifier(tmp_path / "keys.json", roles_of=roles_of).authenticate(
+    await verifier(tmp_path / "keys.json", resolve_roles=resolve_roles).authenticate(
         Credentials(bearer(good(department="ops"))), NOW
     )
-    assert asked == [("idp", "alice", "ops")]
+    assert asked == [("idp", "alice", ("dev", "etl"), "ops")]
 
 
 async def test_set_back_clock_still_looks_for_changes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from proxy.catalog.loading import Catalog
 from proxy.errors import ConfigError
+from proxy.model import RoleGrant
 from proxy.policy.load import load_policies
 
 ROLES = '[[roles.viewer]]\nissuer = "local"\ngroup = "viewer"\n'
@@ -144,7 +145,7 @@ def test_all_mistakes_of_all_files_are_told_at_once(
         "b.cedar:1",
         "b.cedar:3",
         "d.cedar",
-        "roles.toml: roles.other",
+        "roles.toml:4: roles.other",
     }
     (directory / "roles.toml").write_text(ROLES)
     assert {place for place, _ in problems(directory, catalogs)} == {
@@ -183,7 +184,7 @@ def test_an_issuer_that_the_settings_lack_is_told(
 ) -> None:
     """Roles are checked against the issuers of the settings when those are given."""
     with pytest.raises(ConfigError, match="local is no issuer of the settings"):
-        load_policies(directory, catalogs, groups_claims={"okta": "groups"})
+        load_policies(directory, catalogs, issuers={"okta"})
 
 
 @pytest.mark.parametrize(
@@ -210,14 +211,14 @@ def test_a_user_whom_no_issuer_can_name_is_told(
     """A forbid on a mistyped issuer would forbid nothing."""
     (directory / "b.cedar").write_text(f'@id("x") {policy}')
     with pytest.raises(ConfigError) as caught:
-        load_policies(directory, catalogs, groups_claims={"local": "groups"})
+        load_policies(directory, catalogs, issuers={"local"})
     assert [
         (problem.location, problem.message[: len(what)]) for problem in caught.value.problems
     ] == [("b.cedar:1", what)]
     (directory / "b.cedar").write_text(
         '@id("x") forbid (principal == User::"local|locl|bob", action, resource);'
     )
-    assert load_policies(directory, catalogs, groups_claims={"local": "groups"}).texts["x"]
+    assert load_policies(directory, catalogs, issuers={"local"}).texts["x"]
 
 
 def test_policies_may_name_methods_of_catalogs_that_no_upstream_uses(
@@ -294,7 +295,6 @@ def test_the_set_holds_all_texts_that_its_hash_names(
 
 def test_the_roles_come_with_the_set(directory: Path, catalogs: dict[str, Catalog]) -> None:
     """Policies and roles are loaded and replaced together."""
-    assert load_policies(directory, catalogs).roles.of("local", "s", {"groups": ["viewer"]}) == (
-        ("viewer",),
-        False,
+    assert load_policies(directory, catalogs).roles.of("local", "s", ("viewer",), {}) == RoleGrant(
+        ("viewer",)
     )

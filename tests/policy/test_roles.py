@@ -1,6 +1,7 @@
 import pytest
 
 from proxy.errors import ConfigError
+from proxy.model import RoleGrant
 from proxy.policy.roles import parse_roles
 from tests.support.paths import ROOT
 
@@ -13,49 +14,49 @@ def matcher(*lines: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("line", "subject", "claims", "holds"),
+    ("line", "subject", "groups", "claims", "holds"),
     [
-        ('group = "g"', "s", {"groups": ["f", "g"]}, True),
-        ('group = "g"', "s", {"groups": "g"}, True),
-        ('group = "g"', "s", {"groups": ["gg", "G"]}, False),
-        ('group = "g"', "s", {"groups": [["g"], 7]}, False),
-        ('group = "g"', "s", {"groups": {"g": 1}}, False),
-        ('group = "g"', "s", {}, False),
-        ('subject = "s"', "s", {}, True),
-        ('subject = "s"', "S", {}, False),
-        ('subject = "s"', "x", {"sub": "s", "groups": ["s"]}, False),
-        ('claim = { name = "d", equals = "a" }', "s", {"d": "a"}, True),
-        ('claim = { name = "d", equals = "a" }', "s", {"d": ["a"]}, False),
-        ('claim = { name = "d", equals = "a" }', "s", {}, False),
-        ('claim = { name = "d", equals = 1 }', "s", {"d": 1}, True),
-        ('claim = { name = "d", equals = 1 }', "s", {"d": True}, False),
-        ('claim = { name = "d", equals = 1 }', "s", {"d": 1.0}, False),
-        ('claim = { name = "d", equals = true }', "s", {"d": True}, True),
-        ('claim = { name = "d", equals = true }', "s", {"d": 1}, False),
-        ('claim = { name = "d", equals = false }', "s", {}, False),
-        ('claim = { name = "d", contains = "a" }', "s", {"d": ["b", "a"]}, True),
-        ('claim = { name = "d", contains = "a" }', "s", {"d": "abc"}, False),
-        ('claim = { name = "d", contains = "a" }', "s", {"d": {"a": 1}}, False),
-        ('group = "g"\nsubject = "s"', "s", {"groups": ["g"]}, True),
-        ('group = "g"\nsubject = "s"', "t", {"groups": ["g"]}, False),
-        ('group = "g"\nsubject = "s"', "s", {"groups": []}, False),
-        ("anyone = true", "s", {}, True),
+        ('group = "g"', "s", ("f", "g"), {}, True),
+        ('group = "g"', "s", ("gg", "G"), {}, False),
+        ('group = "g"', "s", (), {}, False),
+        ('group = "g"', "s", (), {"groups": ["g"]}, False),
+        ('subject = "s"', "s", (), {}, True),
+        ('subject = "s"', "S", (), {}, False),
+        ('subject = "s"', "x", ("s",), {"sub": "s"}, False),
+        ('claim = { name = "d", equals = "a" }', "s", (), {"d": "a"}, True),
+        ('claim = { name = "d", equals = "a" }', "s", (), {"d": ["a"]}, False),
+        ('claim = { name = "d", equals = "a" }', "s", (), {}, False),
+        ('claim = { name = "d", equals = "" }', "s", (), {"d": ""}, True),
+        ('claim = { name = "d", equals = 1 }', "s", (), {"d": 1}, True),
+        ('claim = { name = "d", equals = 1 }', "s", (), {"d": True}, False),
+        ('claim = { name = "d", equals = 1 }', "s", (), {"d": 1.0}, False),
+        ('claim = { name = "d", equals = true }', "s", (), {"d": True}, True),
+        ('claim = { name = "d", equals = true }', "s", (), {"d": 1}, False),
+        ('claim = { name = "d", equals = false }', "s", (), {}, False),
+        ('claim = { name = "d", equals = false }', "s", (), {"d": False}, True),
+        ('claim = { name = "d", contains = "a" }', "s", (), {"d": ["b", "a"]}, True),
+        ('claim = { name = "d", contains = "a" }', "s", (), {"d": "abc"}, False),
+        ('claim = { name = "d", contains = "a" }', "s", (), {"d": {"a": 1}}, False),
+        ('group = "g"\nsubject = "s"', "s", ("g",), {}, True),
+        ('group = "g"\nsubject = "s"', "t", ("g",), {}, False),
+        ('group = "g"\nsubject = "s"', "s", (), {}, False),
+        ("anyone = true", "s", (), {}, True),
     ],
 )
 def test_a_matcher_holds_exactly_when_all_its_conditions_do(
-    line: str, subject: str, claims: dict[str, object], holds: bool
+    line: str, subject: str, groups: tuple[str, ...], claims: dict[str, object], holds: bool
 ) -> None:
     """Each kind of condition, with the claim types that could be confused: a list is no text, true
     is not 1.
     """
     roles = parse_roles(matcher('issuer = "a"', line))
-    assert roles.of("a", subject, claims) == ((("x",) if holds else ()), False)
+    assert roles.of("a", subject, groups, claims) == RoleGrant(("x",) if holds else ())
 
 
-def test_another_issuer_says_nothing() -> None:
-    """The same group or subject from an issuer that the matcher does not name gives no role."""
+def test_a_matcher_speaks_for_its_own_issuer_only() -> None:
+    """The same group or subject from another issuer gives no role."""
     roles = parse_roles(matcher('issuer = "a"', 'group = "g"'))
-    assert roles.of("b", "s", {"groups": ["g"], "iss": "a"}) == ((), False)
+    assert roles.of("b", "s", ("g",), {"iss": "a"}) == RoleGrant(())
 
 
 def test_roles_come_sorted_and_once() -> None:
@@ -64,17 +65,10 @@ def test_roles_come_sorted_and_once() -> None:
         matcher('issuer = "a"', 'group = "g"')
         + "\n"
         + matcher('issuer = "a"', 'subject = "s"', "agent = true")
-        + '\n[[roles.b]]\nissuer = "a"\ngroup = "g"\n'
+        + '\n[[roles.b]]\nissuer = "a"\ngroup = "g"\nagent = false\n'
     )
-    assert parse_roles(text).of("a", "s", {"groups": ["g"]}) == (("b", "x"), True)
-    assert parse_roles(text).of("a", "t", {"groups": ["g"]}) == (("b", "x"), False)
-
-
-def test_groups_are_read_from_the_claim_that_the_settings_name() -> None:
-    """An issuer's groups can stand in another claim; the usual one then says nothing."""
-    roles = parse_roles(matcher('issuer = "a"', 'group = "g"'), {"a": "roles"})
-    assert roles.of("a", "s", {"roles": ["g"]}) == (("x",), False)
-    assert roles.of("a", "s", {"groups": ["g"]}) == ((), False)
+    assert parse_roles(text).of("a", "s", ("g",), {}) == RoleGrant(("b", "x"), agent=True)
+    assert parse_roles(text).of("a", "t", ("g",), {}) == RoleGrant(("b", "x"), agent=False)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +86,9 @@ def test_groups_are_read_from_the_claim_that_the_settings_name() -> None:
         (
             matcher('issuer = "a"', "anyone = true", 'group = "g"'),
             "roles.x[0].anyone",
-            "stands beside another condition",
+            "cannot be combined with another condition",
         ),
-        (matcher('issuer = "a"', 'group = ""'), "roles.x[0].group", "must be text"),
+        (matcher('issuer = "a"', 'group = ""'), "roles.x[0].group", "must not be empty"),
         (matcher('issuer = "a"', 'group = ["g"]'), "roles.x[0].group", "must be text"),
         (matcher('issuer = "a"', 'groups = "g"'), "roles.x[0].groups", "is not a known key"),
         (matcher('issuer = "a"', 'claim = "d"'), "roles.x[0].claim", "must be a table"),
@@ -126,18 +120,18 @@ def test_groups_are_read_from_the_claim_that_the_settings_name() -> None:
         (
             matcher('issuer = "a"', 'claim = { name = "email", equals = "a@b" }'),
             "roles.x[0].claim.name",
-            "names no one for certain",
+            "does not identify a person for certain",
         ),
         (
             matcher('issuer = "a"', 'claim = { name = "preferred_username", equals = "a" }'),
             "roles.x[0].claim.name",
-            "no one for certain",
+            "does not identify a person for certain",
         ),
         *(
             (
                 matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "a" }}'),
                 "roles.x[0].claim.name",
-                "names no one for certain",
+                "does not identify a person for certain",
             )
             for name in (
                 *(
@@ -157,10 +151,11 @@ def test_groups_are_read_from_the_claim_that_the_settings_name() -> None:
                 ),
             )
         ),
-        ('[roles.x]\nissuer = "a"\ngroup = "g"', "roles.x", "must be a list of tables"),
+        ('[roles.x]\nissuer = "a"\ngroup = "g"', "roles.x", "must be a list"),
         ('[[roles."X y"]]\nissuer = "a"\ngroup = "g"', "roles.X y", "is not a role name"),
         ("[roles]\nx = [1]", "roles.x[0]", "must be a table"),
-        ("", "roles", "has no role"),
+        ("", "roles", "is missing"),
+        ("[roles]", "roles", "has no role"),
         (
             'colour = "red"\n' + matcher('issuer = "a"', 'group = "g"'),
             "colour",
@@ -168,12 +163,13 @@ def test_groups_are_read_from_the_claim_that_the_settings_name() -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_place(text: str, place: str, what: str) -> None:
-    """What is wrong stops the load: never a matcher that silently matches everyone, or no one."""
+def test_a_mistake_is_reported_with_its_place(text: str, place: str, what: str) -> None:
+    """A mistake stops the load: no matcher silently matches every subject, or none."""
     with pytest.raises(ConfigError) as caught:
-        parse_roles(text, {"a": "groups"})
-    assert (f"roles.toml: {place}", True) in [
-        (problem.location, what in problem.message) for problem in caught.value.problems
+        parse_roles(text, {"a"})
+    assert (place, True) in [
+        (problem.location.partition(": ")[2], what in problem.message)
+        for problem in caught.value.problems
     ]
     assert all(problem.hint for problem in caught.value.problems)
 
@@ -187,23 +183,40 @@ def test_a_claim_that_merely_resembles_a_name_is_a_condition(name: str) -> None:
     the word in it.
     """
     roles = parse_roles(
-        matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "d" }}'), {"a": "groups"}
+        matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "d" }}'), {"a"}
     )
-    assert roles.of("a", "s", {name: "d"}) == (("x",), False)
+    assert roles.of("a", "s", (), {name: "d"}) == RoleGrant(("x",))
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    """One error holds every problem of the file."""
+def test_all_mistakes_are_reported_at_once_with_their_lines() -> None:
+    """One error holds every problem of the file. The conditions of a matcher are looked at together
+    once each key of it is right.
+    """
     with pytest.raises(ConfigError) as caught:
         parse_roles(
-            matcher('group = "g"', "agent = 1") + "\n" + matcher('issuer = "b"'), {"a": "groups"}
+            matcher('group = "g"', "agent = 1")
+            + "\n"
+            + matcher('issuer = "b"')
+            + "\n"
+            + matcher('issuer = "a"'),
+            {"a"},
         )
-    assert len(caught.value.problems) == 4
+    assert [(one.location, one.message) for one in caught.value.problems] == [
+        ("roles.toml:1: roles.x[0].issuer", "is missing"),
+        ("roles.toml:3: roles.x[0].agent", "must be true or false"),
+        ("roles.toml:5: roles.x[1].issuer", "b is no issuer of the settings"),
+        ("roles.toml:6: roles.x[2]", "has no condition"),
+    ]
 
 
-def test_what_is_no_toml_is_a_config_error() -> None:
-    """It names the file."""
-    with pytest.raises(ConfigError, match=r"roles\.toml: is not TOML"):
+def test_issuers_are_unchecked_without_the_settings() -> None:
+    """The sets kept beside a log are read without the settings of their day."""
+    assert parse_roles(matcher('issuer = "any"', "anyone = true")).names == {"x"}
+
+
+def test_text_that_is_no_toml_is_reported_with_its_line() -> None:
+    """The file is named too."""
+    with pytest.raises(ConfigError, match=r"roles\.toml:1: is not valid TOML"):
         parse_roles("[[roles.x]")
 
 
@@ -212,6 +225,6 @@ def test_the_shipped_roles_are_the_local_groups(group: str) -> None:
     """The local issuer's groups are the roles of the same name, and only the group agent marks an
     agent.
     """
-    roles = parse_roles(SHIPPED.read_text(), {"local": "groups"})
-    assert roles.of("local", "s", {"groups": [group]}) == ((group,), group == "agent")
-    assert roles.of("okta", "s", {"groups": [group]}) == ((), False)
+    roles = parse_roles(SHIPPED.read_text(), {"local"})
+    assert roles.of("local", "s", (group,), {}) == RoleGrant((group,), group == "agent")
+    assert roles.of("okta", "s", (group,), {}) == RoleGrant(())

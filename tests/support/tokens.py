@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import JwksFile
-from proxy.identity.verifier import Verifier
+from proxy.identity.verifier import RoleResolver, Verifier
+from proxy.model import RoleGrant
 
 NOW = 1_800_000_000.0
 ISSUER = "https://idp.example/tenant"
@@ -168,26 +169,21 @@ def all_keys() -> bytes:
     )
 
 
-RolesOf = Callable[[str, str, Mapping[str, object]], tuple[tuple[str, ...], bool]]
-
-
-def viewer(
-    _issuer: str, _subject: str, _claims: Mapping[str, object]
-) -> tuple[tuple[str, ...], bool]:
-    """Everybody views, nobody is an agent."""
-    return ("viewer",), False
+def viewer(_issuer: str, _subject: str, _groups: tuple[str, ...], _claims: Json) -> RoleGrant:
+    """Make every subject a viewer and none an agent."""
+    return RoleGrant(("viewer",))
 
 
 def verifier(
     path: Path,
     keys: bytes | None = None,
     profile: TokenProfile | None = None,
-    roles_of: RolesOf = viewer,
+    resolve_roles: RoleResolver = viewer,
 ) -> Verifier:
     """A verifier with one issuer, whose keys stand in the file at `path`."""
     path.write_bytes(all_keys() if keys is None else keys)
     return Verifier(
-        [Issuer("idp", profile or TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))], roles_of
+        [Issuer("idp", profile or TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))], resolve_roles
     )
 
 

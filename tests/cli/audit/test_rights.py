@@ -49,7 +49,7 @@ def load(directory: Path) -> PolicySet:
     return load_policies(
         directory,
         {"up": load_catalog(directory / "catalogs" / "small.toml")},
-        groups_claims={"i": "groups"},
+        issuers={"i"},
     )
 
 
