@@ -29,7 +29,7 @@ from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import ConfigError, Problem
 from proxy.identity.jwks_file import JwksFile
 from proxy.policy.load import load_policies
-from proxy.runtime.connectivity import ask
+from proxy.runtime.connectivity import check_connectivity
 from proxy.telemetry.logging import configure_logging
 
 ONLINE = typer.Option(
@@ -64,7 +64,9 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
         problems += _check_files(tables, config.name)
         problems += _check_policies(tables, config.name)
         if online:
-            problems += asyncio.run(ask(config.name, tables["issuers"], tables["upstreams"]))
+            problems += asyncio.run(
+                check_connectivity(config.name, tables["issuers"], tables["upstreams"])
+            )
     if as_json:
         rows = [
             {"place": problem.location, "what": problem.message, "remedy": problem.hint}

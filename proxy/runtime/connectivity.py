@@ -1,9 +1,10 @@
-"""What ``callgate check --online`` asks of the world: do the issuers give keys, and do the
-upstreams speak their protocol.
+"""Checks that the issuers publish keys and that the upstreams speak their protocol.
 
-Each issuer is asked as the running gate would ask it, each upstream one question that changes
-nothing. An upstream that answers HTML where JSON or XML is due is named as such: that is a login
-page, a load balancer or another program.
+``callgate check --online`` runs it.
+
+Keys are fetched from each issuer as a serving process fetches them. Each upstream gets one call
+that changes nothing. An upstream that answers HTML instead of JSON or XML gets a problem of its
+own: that is a login page, a load balancer or another program.
 """
 
 import asyncio
@@ -24,82 +25,76 @@ TOTAL_SECONDS = 15.0
 _FORM = "application/x-www-form-urlencoded"
 
 
-async def ask(
-    place: str, issuers: Sequence[Issuer | None], upstreams: Sequence[Upstream | None]
+async def check_connectivity(
+    location: str, issuers: Sequence[Issuer | None], upstreams: Sequence[Upstream | None]
 ) -> list[Problem]:
-    """Ask all of them at once; `place` names the settings file in the problems found. None stands
-    for a row that could not be read.
+    """Check all issuers and upstreams at once; return the problems.
+
+    `location` names the settings file in a problem. None is a table that could not be read.
     """
-    questions = [
-        _ask_issuer(f"{place}: issuers[{number}].issuer", issuer)
+    checks = [
+        _check_issuer(f"{location}: issuers[{number}].issuer", issuer)
         for number, issuer in enumerate(issuers)
         if issuer and not issuer.jwks_file
     ]
-    questions += [
-        _ask_upstream(f"{place}: upstreams[{number}].url", upstream)
+    checks += [
+        _check_upstream(f"{location}: upstreams[{number}].url", upstream)
         for number, upstream in enumerate(upstreams)
         if upstream
     ]
-    return [problem for found in await asyncio.gather(*questions) for problem in found]
+    return [problem for found in await asyncio.gather(*checks) for problem in found]
 
 
-async def _ask_issuer(place: str, issuer: Issuer) -> list[Problem]:
+async def _check_issuer(location: str, issuer: Issuer) -> list[Problem]:
     try:
         keys = OidcKeys(issuer.issuer, make_fetcher(issuer.ca_file))
     except ConfigError:
-        return []  # the CA file is no good, which is reported without asking anybody
+        return []  # an unusable CA file is a problem that `check` reports by itself
     try:
         await keys.refresh()
     finally:
         await keys.close()
     if keys.problem is None:
         return []
-    remedy = "Check the URL, the network and ca_file; or give the keys in jwks_file."
-    return [Problem(place, f"the issuer {issuer.name} gives no keys: {keys.problem}", remedy)]
+    hint = "Check the URL, the network and ca_file, or give the keys in jwks_file."
+    message = f"the issuer {issuer.name} publishes no keys: {keys.problem}"
+    return [Problem(location, message, hint)]
 
 
-async def _ask_upstream(place: str, upstream: Upstream) -> list[Problem]:
+async def _check_upstream(location: str, upstream: Upstream) -> list[Problem]:
     try:
         status, kind, body = await _post(upstream)
     except ConfigError:
-        return []  # its certificates are no good, which is reported without asking anybody
+        return []  # unusable certificates are a problem that `check` reports by itself
     except TimeoutError:
-        return [
-            Problem(
-                place,
-                f"the upstream {upstream.name} does not answer",
-                "Check that it runs and is not stuck.",
-            )
-        ]
+        message = f"the upstream {upstream.name} did not answer within {TOTAL_SECONDS:g} seconds"
+        return [Problem(location, message, "Check that it runs and is not stuck.")]
     except (aiohttp.ClientError, OSError) as error:
-        return [
-            Problem(
-                place,
-                f"the upstream {upstream.name} cannot be reached: {describe_error(error)}",
-                "Check that it runs, and the URL.",
-            )
-        ]
-    due = "JSON" if upstream.protocol == "luigi" else "XML"
+        message = f"the upstream {upstream.name} cannot be reached: {describe_error(error)}"
+        return [Problem(location, message, "Check that it runs, and check the URL.")]
+    expected = "JSON" if upstream.protocol == "luigi" else "XML"
     if status in (401, 403):
-        what = f"the upstream {upstream.name} asks for a password of its own (status {status})"
-        return [Problem(place, what, 'Set basic_auth = { file = "path" } with user:password.')]
-    if "html" in kind or body.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-        what = f"the upstream {upstream.name} answers HTML where {due} is due (status {status})"
+        message = f"the upstream {upstream.name} requires a password of its own (status {status})"
         return [
-            Problem(
-                place,
-                what,
-                f"Something else listens there; name the {_server(upstream)} itself, and its path.",
-            )
+            Problem(location, message, 'Set basic_auth = { file = "path" } with user:password.')
         ]
+    if "html" in kind or body.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        message = (
+            f"the upstream {upstream.name} answers HTML, expected {expected} (status {status})"
+        )
+        hint = f"Another program listens there. Name the {_server(upstream)} itself, and its path."
+        return [Problem(location, message, hint)]
     if status != 200 or not _is_answer(upstream, body):
-        what = f"the upstream {upstream.name} does not answer like a {_server(upstream)} (status {status})"
-        return [Problem(place, what, "Check protocol, url and path.")]
+        message = (
+            f"the upstream {upstream.name} does not answer like a {_server(upstream)}"
+            f" (status {status})"
+        )
+        return [Problem(location, message, "Check protocol, url and upstream_path.")]
     return []
 
 
 async def _post(upstream: Upstream) -> tuple[int, str, bytes]:
-    """Put one question; returns status, media type and the beginning of the answer."""
+    """Make one call; return status, media type and the first `MAX_BYTES` of the answer."""
     target = make_target(upstream)
     headers = {"Content-Type": _FORM if upstream.protocol == "luigi" else "text/xml"}
     if target.authorization:

@@ -1,10 +1,8 @@
-"""File descriptors: as many as the system lets this process have, and enough of them kept back from
-clients.
+"""File descriptors: takes as many as the system permits, and reserves enough for the proxy itself.
 
-A client costs one. Were all of them clients', the journal could not begin a segment or write a
-checkpoint, so that nothing would be forwarded, and no call would find a connection to its upstream:
-a few hundred idle connections would do what the limits on connections are there to prevent. So
-there are never more places for clients than the process has to spare.
+A client connection costs one. If clients had all of them, the journal could not begin a segment or
+write a checkpoint, and no call would get a connection to its upstream. A few hundred idle
+connections would then stop all calls. So clients never get more than the process can spare.
 """
 
 import resource
@@ -14,44 +12,40 @@ import structlog
 
 from proxy.errors import ConfigError, Problem
 
-# for the journal, keys, logs, metrics and whatever a library opens for a moment; at rest it has
-# about 20
-_OWN = 64
-_LEAST = 16  # places for clients below which it makes no sense to serve
+# Descriptors reserved for the journal, keys, logs, metrics and libraries; an idle process has 20.
+_RESERVED = 64
+# Client connections below which serving makes no sense.
+_MIN_CLIENTS = 16
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-def places_for_clients(wanted: int, upstreams: Iterable[int]) -> int:
-    """How many clients may be connected at once: `wanted`, or as many as there are descriptors for.
+def max_clients(wanted: int, upstreams: Iterable[int]) -> int:
+    """Return how many clients may be connected at once: `wanted`, or fewer if descriptors are short.
 
-    `upstreams` are the most connections to each upstream. The soft limit of this process is raised
-    to the hard one, if that may be. Raises `ConfigError` when too few are left for clients.
+    `upstreams` holds the limit of connections to each upstream. The soft limit of this process is
+    raised to the hard limit where that is permitted.
+
+    Raises:
+        ConfigError: too few descriptors are left for clients.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # a filter of system calls, or more than the kernel gives any process
+    # A filter of system calls forbids it, or the kernel gives no process that many.
     except (OSError, ValueError):
         hard = soft
     if hard == resource.RLIM_INFINITY:
         return wanted
-    kept = _OWN + sum(upstreams)
-    if hard - kept < _LEAST:
-        what = f"the system allows this process {hard} open files, and {kept} are needed beside those of clients"
-        raise ConfigError(
-            [
-                Problem(
-                    "open files",
-                    what,
-                    "Raise LimitNOFILE= of the unit (ulimit -n), or lower upstreams.max_connections.",
-                )
-            ]
-        )
-    if hard - kept < wanted:
+    reserved = _RESERVED + sum(upstreams)
+    if hard - reserved < _MIN_CLIENTS:
+        message = f"the limit is {hard}, and the proxy itself needs {reserved}"
+        hint = "Raise LimitNOFILE= of the unit (ulimit -n), or lower upstreams.max_connections."
+        raise ConfigError([Problem("open files", message, hint)])
+    if hard - reserved < wanted:
         _log.warning(
-            "fewer clients than limits.max_connections: open files are limited",
+            "fewer client connections than limits.max_connections: open files are limited",
             open_files=hard,
-            clients=hard - kept,
+            clients=hard - reserved,
         )
-    return min(wanted, hard - kept)
+    return min(wanted, hard - reserved)

@@ -44,7 +44,7 @@ from proxy.identity.oidc_discovery import OidcKeys
 from proxy.identity.verifier import Verifier
 from proxy.policy.load import load_policies
 from proxy.protocol.luigi.batch_ids import derive_batch_key
-from proxy.runtime.file_descriptors import places_for_clients
+from proxy.runtime.file_descriptors import max_clients
 from proxy.runtime.metrics_endpoint import serve_metrics
 from proxy.runtime.worker_process import WorkerSlot
 from proxy.telemetry.event_log import EventLog
@@ -104,7 +104,7 @@ async def run(
     )
     certificate = _certificate(settings)
     limits = settings.limits
-    places = places_for_clients(
+    places = max_clients(
         limits.max_connections, [upstream.max_connections for upstream in settings.upstreams]
     )
 

@@ -1,13 +1,16 @@
-"""The file by which `callgate reload` finds a running gate and learns what became of its wish.
+"""The supervisor's status file, for `callgate reload`.
 
-One line of JSON, written in place by the supervisor, which holds a lock on the file for as long as
-it serves. The lock, not the number in it, says that a gate runs: after kill -9 the number may be
-another process's by now. Writing in place needs no room on a full disk, and a change is never in
-doubt: `begun` counts the reloads that were begun, `done` those that were finished, so a wish made
-when `begun` was n is answered once `done` is above n.
+It holds the supervisor's pid, the generation in service and the result of the last reload.
 
-Whoever reads holds a shared lock for a moment, to see whether the file is held. A supervisor that
-begins in that moment tries again, since a reader must not keep a gate from starting.
+The content is one line of JSON, written in place: that needs no room on a full disk. The
+supervisor holds an exclusive lock on the file while it serves. The lock, not the pid, proves that
+a supervisor runs: after kill -9 the pid may be another process's.
+
+`reloads_started` and `reloads_finished` count. A reload that was requested when `reloads_started`
+was n is over once `reloads_finished` is above n.
+
+A reader takes a shared lock for a moment, to test the exclusive one. A supervisor that starts in
+that moment tries again, so a reader does not keep it from starting.
 """
 
 import fcntl
@@ -17,19 +20,19 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# bytes; less than a block, so that what is read is one version, not a half of each of two
+# Bytes: less than a block, so that a reader never sees halves of two versions.
 _SIZE = 256
-_TRIES = 50  # readers hold the file for microseconds, a supervisor for as long as it serves
+# Attempts to lock. A reader holds its lock for microseconds, a supervisor while it serves.
+_TRIES = 50
 _TRY_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the supervisor says: its process id, the generation that serves, reloads begun and done,
-    and why the last was refused.
+    """The state of a supervisor.
 
-    `refused` is the exit code of a process of the last reload that could not start, 0 when all of
-    them serve.
+    `last_exit_code` is that of a process which could not start in the last reload, and 0 after a
+    reload that succeeded.
     """
 
     pid: int
@@ -39,15 +42,20 @@ class Status:
     last_exit_code: int = 0
 
 
-class StatusInUse(OSError):  # noqa: N818  (it says what is the case)
-    """Another supervisor with these settings serves."""
+class StatusFileLockedError(OSError):
+    """Another supervisor with these settings is running."""
 
 
 class StatusFile:
-    """The supervisor's end of the file."""
+    """The file as its supervisor uses it."""
 
     def __init__(self, path: Path) -> None:
-        """Take the file for this process. Raises `StatusInUse` when another has it, and `OSError`."""
+        """Lock the file for this process.
+
+        Raises:
+            StatusFileLockedError: another supervisor has it.
+            OSError: it cannot be opened.
+        """
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         for _ in range(_TRIES):
             try:
@@ -55,35 +63,33 @@ class StatusFile:
             except BlockingIOError:
                 time.sleep(_TRY_SECONDS)
             else:
-                # what a killed one left must not be taken for what this one says
+                # A killed supervisor left its state behind.
                 os.ftruncate(self._fd, 0)
                 return
         os.close(self._fd)
-        raise StatusInUse("a gate with these settings is running already")
+        raise StatusFileLockedError("callgate is already running with these settings")
 
     def write(self, status: Status) -> None:
-        """Say what is the case now. Raises `OSError`."""
+        """Publish a state. Raises `OSError`."""
         os.pwrite(self._fd, json.dumps(asdict(status)).ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
 
     def release(self) -> None:
-        """Let the file go, so that the next supervisor may begin. It stays, empty. May be called
-        twice.
-        """
+        """Empty and unlock the file, so that the next supervisor can start. Safe to call twice."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             self.close()
 
     def close(self) -> None:
-        """Forget the file, in a process that got it from the supervisor: the lock is the
-        supervisor's.
-        """
+        """Close an inherited descriptor: the lock stays with the supervisor."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
 
 def read_status(path: Path) -> Status | None:
-    """What the supervisor that holds the file says; None when no gate with these settings serves.
-    Raises `PermissionError`.
+    """Return the state that a running supervisor published, or None when none is running.
+
+    Raises:
+        PermissionError: the file belongs to another user.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -95,7 +101,7 @@ def read_status(path: Path) -> Status | None:
         except BlockingIOError:
             text = os.pread(fd, _SIZE, 0)
         else:
-            return None  # nobody holds it: whoever wrote it has been killed
+            return None  # unlocked: its supervisor was killed
     finally:
         os.close(fd)
     try:

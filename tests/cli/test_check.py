@@ -327,12 +327,12 @@ def test_an_issuer_that_is_dead_and_a_page_in_the_upstreams_place_are_told_clear
     assert problems == [
         {
             "place": "callgate.toml: issuers[0].issuer",
-            "what": "the issuer idp gives no keys: no connection (Connection refused)",
-            "remedy": "Check the URL, the network and ca_file; or give the keys in jwks_file.",
+            "what": "the issuer idp publishes no keys: no connection (Connection refused)",
+            "remedy": "Check the URL, the network and ca_file, or give the keys in jwks_file.",
         },
         {
             "place": "callgate.toml: upstreams[0].url",
-            "what": "the upstream luigi answers HTML where JSON is due (status 200)",
+            "what": "the upstream luigi answers HTML, expected JSON (status 200)",
             "remedy": "Something else listens there; name the luigid itself, and its path.",
         },
     ]

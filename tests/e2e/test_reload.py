@@ -658,7 +658,7 @@ def test_reload_without_a_gate(gate: Gate) -> None:
     """
     second = callgate("serve", "--config", str(gate.settings))
     assert second.returncode == 2
-    assert "running already" in second.stderr
+    assert "already running" in second.stderr
     children = serving(gate)
     gate.process.kill()
     done = callgate("reload", "--config", str(gate.settings))

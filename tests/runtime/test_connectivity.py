@@ -11,7 +11,7 @@ from proxy.config.loading import Issuer, Secret, Upstream
 from proxy.edge.tls import server_context
 from proxy.errors import Problem
 from proxy.protocol.xmlrpc.codec import encode_fault, encode_response
-from proxy.runtime.connectivity import ask
+from proxy.runtime.connectivity import check_connectivity
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -59,7 +59,7 @@ async def problems_of(url: str, protocol: str = "luigi", **more: object) -> list
             **more,
         }
     )
-    return await ask("callgate.toml", [], [upstream])
+    return await check_connectivity("callgate.toml", [], [upstream])
 
 
 async def test_a_luigid_that_answers_is_no_problem() -> None:
@@ -106,7 +106,7 @@ async def test_html_is_named_as_such(
 
     async with serving(page) as url:
         (problem,) = await problems_of(url, protocol)
-    assert f"answers HTML where {due} is due (status {status})" in problem.message
+    assert f"answers HTML, expected {due} (status {status})" in problem.message
     assert problem.location == "callgate.toml: upstreams[0].url"
 
 
@@ -201,10 +201,13 @@ async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> No
         )
 
     async with serving(configuration, certificates=tmp_path) as url:
-        (wrong,) = await ask("callgate.toml", [issuer(url, ca_file=made.ca)], [])
-        (unknown,) = await ask("callgate.toml", [None, issuer(url)], [None])
+        (wrong,) = await check_connectivity("callgate.toml", [issuer(url, ca_file=made.ca)], [])
+        (unknown,) = await check_connectivity("callgate.toml", [None, issuer(url)], [None])
         assert (
-            await ask("callgate.toml", [issuer("https://127.0.0.1:1", jwks_file=made.ca)], []) == []
+            await check_connectivity(
+                "callgate.toml", [issuer("https://127.0.0.1:1", jwks_file=made.ca)], []
+            )
+            == []
         )
     assert "names another issuer" in wrong.message
     assert "certificate" in unknown.message

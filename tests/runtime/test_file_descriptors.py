@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from proxy.errors import ConfigError
 from proxy.runtime import file_descriptors as descriptors
-from proxy.runtime.file_descriptors import places_for_clients
+from proxy.runtime.file_descriptors import max_clients
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(limits: list[int]) -> None:
     depend on it.
     """
     with capture_logs() as logs:
-        assert places_for_clients(10_000, [64, 64]) == 10_000
+        assert max_clients(10_000, [64, 64]) == 10_000
     assert (limits, logs) == ([65536, 65536], [])
 
 
@@ -41,22 +41,22 @@ def test_where_the_limit_cannot_be_raised_it_is_counted_with(
         raise PermissionError(1, "made to fail")
 
     monkeypatch.setattr(descriptors.resource, "setrlimit", forbidden)
-    assert places_for_clients(10_000, [64]) == 1024 - 64 - 64
+    assert max_clients(10_000, [64]) == 1024 - 64 - 64
     assert limits == [1024, 65536]
 
 
 def test_an_unlimited_process_has_all_the_places_it_wants(limits: list[int]) -> None:
     """No limit is no bound."""
     limits[1] = resource.RLIM_INFINITY
-    assert places_for_clients(10_000, [64]) == 10_000
+    assert max_clients(10_000, [64]) == 10_000
 
 
 def test_clients_get_what_is_left_and_the_operator_is_told(limits: list[int]) -> None:
     """The journal and each upstream have theirs first."""
     limits[1] = 1024
     with capture_logs() as logs:
-        assert places_for_clients(10_000, [64, 100]) == 1024 - 64 - 164
-        assert places_for_clients(100, [64, 100]) == 100
+        assert max_clients(10_000, [64, 100]) == 1024 - 64 - 164
+        assert max_clients(100, [64, 100]) == 100
     assert [(line["log_level"], line["open_files"], line["clients"]) for line in logs] == [
         ("warning", 1024, 796)
     ]
@@ -66,7 +66,7 @@ def test_a_process_with_too_few_does_not_start(limits: list[int]) -> None:
     """A gate that would serve nobody says what to change."""
     limits[1] = 140
     with pytest.raises(ConfigError) as caught:
-        places_for_clients(10_000, [64])
+        max_clients(10_000, [64])
     [problem] = caught.value.problems
-    assert "140 open files" in problem.message
+    assert "the limit is 140" in problem.message
     assert "LimitNOFILE" in problem.hint

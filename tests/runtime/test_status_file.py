@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.runtime.status_file import Status, StatusFile, StatusInUse, read_status
+from proxy.runtime.status_file import Status, StatusFile, StatusFileLockedError, read_status
 from tests.support.paths import ROOT
 
 
@@ -55,7 +55,7 @@ def test_what_a_killed_gate_wrote_is_not_said_by_the_next(tmp_path: Path) -> Non
 def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
     """A second one is refused, until the first has left."""
     first = StatusFile(tmp_path / "status")
-    with pytest.raises(StatusInUse):
+    with pytest.raises(StatusFileLockedError):
         StatusFile(tmp_path / "status")
     first.release()
     StatusFile(tmp_path / "status").release()
