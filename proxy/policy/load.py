@@ -25,6 +25,7 @@ import cedarpy
 from cedarpy import pst
 
 from proxy.catalog.loading import Catalog
+from proxy.common.cedar_statements import Statement, invisible_characters, split_statements
 from proxy.errors import ConfigError, Problem
 from proxy.policy.context_reads import applies, attribute_paths
 from proxy.policy.engine import Policy, PolicySet
@@ -37,7 +38,6 @@ from proxy.policy.schema import (
     actions_of,
     cedar_schema,
 )
-from proxy.policy.statements import Statement, invisible_characters, split_statements
 
 UPSTREAMS = "upstreams.toml"
 """The name among a set's files of the one that no file on disk has: which catalog each upstream

@@ -5,7 +5,6 @@ The texts come from the policy sets kept beside the log; each is held against th
 log itself has of it.
 """
 
-import re
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from proxy.audit.format.layout import logs
 from proxy.audit.format.policy_snapshots import digest, load_snapshot
 from proxy.audit.reading.query import CallRecord
 from proxy.audit.reading.reader import LogEntry, parse, read_log
+from proxy.common.cedar_statements import split_statements
 
 NEIGHBOURS = 3
 
@@ -43,15 +43,11 @@ def call_details(directory: Path, call_id: str) -> list[CallDetails]:
 
 
 def policy_text(texts: dict[str, str], policy_id: str) -> str | None:
-    """Return the statement of one policy out of a set's files, with its annotation and up to its
-    semicolon.
-    """
+    """Return the statement of one policy out of a set's files, from its first annotation on."""
     for name, text in texts.items():
-        if (
-            name.endswith(".cedar")
-            and (found := re.search(rf'@id\(\s*"{re.escape(policy_id)}"\s*\)', text)) is not None
-        ):
-            return text[found.start() : _statement_end(text, found.end())]
+        for statement in split_statements(text) if name.endswith(".cedar") else ():
+            if statement.id == policy_id:
+                return statement.text
     return None
 
 
@@ -127,13 +123,3 @@ def _policies(directory: Path, whole: CallDetails, digests: dict[str, str]) -> N
             whole.caveats.append(f"the set has no policy {policy_id}")
         else:
             whole.policies[policy_id] = text
-
-
-def _statement_end(text: str, at: int) -> int:
-    """Return the place after the semicolon that ends a Cedar statement: not one in a string or a
-    comment.
-    """
-    for found in re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;').finditer(text, at):
-        if found[0] == ";":
-            return found.end()
-    return len(text)

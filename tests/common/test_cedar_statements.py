@@ -1,7 +1,7 @@
 import cedarpy
 import pytest
 
-from proxy.policy.statements import Statement, invisible_characters, split_statements
+from proxy.common.cedar_statements import Statement, invisible_characters, split_statements
 
 ONE = "permit (principal, action, resource);"
 
@@ -36,7 +36,8 @@ def test_the_pieces_are_what_cedar_reads() -> None:
     @id("one") @why("a;b // c \\" d")
     permit (principal, action, resource) // ; end
     when { context.x like "*\\*;" && "//" == "\\u{2f}/" };
-    @id("two") forbid (principal, action, resource) when { 1 == 1 }; @id("three") permit (principal, action, resource);
+    @id("two") forbid (principal, action, resource) when { 1 == 1 }; @id("three")
+    permit (principal, action, resource);
     """
     pieces = split_statements(text)
     assert [piece.line for piece in pieces] == [3, 6, 6]
@@ -49,3 +50,23 @@ def test_the_pieces_are_what_cedar_reads() -> None:
 def test_invisible_characters_are_found(character: str) -> None:
     """Characters that let a policy read other than it is are found with their line."""
     assert invisible_characters(f"one\r\n\ttwo {character}\nthree é") == [2]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f'@id("one") {ONE}', "one"),
+        (f'@why("x") // c @id("no")\n@ id ( "two" ) {ONE}', "two"),
+        (f'@lone @id("three")\n{ONE}', "three"),
+        (f"@id {ONE}", None),
+        (ONE, None),
+        ('permit (principal, action, resource) when { "@id(" == "x" }; // @id("four")', None),
+        ('permit // @id("five")\n(principal, action, resource);', None),
+    ],
+)
+def test_the_id_is_read_from_the_annotations_only(text: str, expected: str | None) -> None:
+    """A text or a comment that looks like an annotation names no policy; Cedar reads the same."""
+    (statement,) = split_statements(text)
+    assert statement.id == expected
+    (tree,) = cedarpy.policies_to_pst(statement.text).static_policies.values()
+    assert (tree.annotations.get("id") or None) == expected
