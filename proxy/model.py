@@ -329,10 +329,9 @@ class Request:
     """One HTTP request, read within limits by the edge; nothing of it is decoded yet.
 
     `path` is the raw path as sent, `query` the raw query (None when there was no ``?``). `headers`
-    have lower-case names; headers that may stand once only (credentials, length, type, host) are
-    refused by the edge when repeated. `whole` is False while the body has yet to be read: large
-    bodies are read only once the caller is identified. `received` is a monotonic time in
-    nanoseconds.
+    have lower-case names; headers that may occur only once (credentials, length, type, host) are
+    refused by the edge when repeated. `body_complete` is False while the body has yet to be read:
+    large bodies are read only once the caller is identified.
     """
 
     id: str
@@ -342,5 +341,4 @@ class Request:
     headers: Mapping[bytes, bytes]
     body: bytes
     peer: Peer
-    received: int = 0
     body_complete: bool = True

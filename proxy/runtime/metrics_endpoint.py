@@ -11,8 +11,10 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from proxy.edge.server.connection_limit import ConnectionLimit
+from proxy.edge.server.limits import Limits
 from proxy.edge.server.listener import Listener, bind
-from proxy.edge.server.server import Limits, Server, new_request_id_source
+from proxy.edge.server.request_ids import new_request_id_source
+from proxy.edge.server.server import Server
 from proxy.errors import Rejected
 from proxy.model import Peer, Request, Response
 from proxy.telemetry.metrics import Metrics
@@ -66,7 +68,7 @@ class MetricsEndpoint:
             None,
             limit=ConnectionLimit(_MAX_CONNECTIONS, _MAX_CONNECTIONS),
             handshake_seconds=1.0,
-            closed=lambda _: None,
+            on_rejected=lambda _: None,
         )
         return None
 

@@ -28,8 +28,10 @@ from proxy.config.model import Upstream
 from proxy.config.values import split_url
 from proxy.edge.health import HealthEndpoints
 from proxy.edge.server.connection_limit import ConnectionLimit
-from proxy.edge.server.listener import Listener, bind, turn_away
-from proxy.edge.server.server import Limits, Server, new_request_id_source
+from proxy.edge.server.limits import Limits
+from proxy.edge.server.listener import Listener, bind, record_rejected_connection
+from proxy.edge.server.request_ids import new_request_id_source
+from proxy.edge.server.server import Server
 from proxy.edge.tls import ReloadingCertificate, upstream_context
 from proxy.edge.upstream.coalescing import CoalescingUpstream
 from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
@@ -61,7 +63,7 @@ _LAST_SECONDS = 1.0  # for calls to hear that their upstream is gone
 # by mypyc: `make compiled`
 _COMPILED = not str(sys.modules[Gate.__module__].__file__).endswith(".py")
 # of a kept connection before it is closed, when nobody takes over: every moment is one of outage
-_REST_SECONDS = 0.5
+_DRAIN_IDLE_SECONDS = 0.5
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -157,7 +159,7 @@ async def run(
             None if certificate is None else certificate.context,
             limit=ConnectionLimit(places, limits.connections_per_address),
             handshake_seconds=limits.handshake_seconds,
-            closed=lambda address: turn_away(server, address),
+            on_rejected=lambda address: record_rejected_connection(server, address),
         )
         watch = loop.create_task(_watch(certificate, journal))
         gc.collect()
@@ -187,7 +189,9 @@ async def run(
             await runner.close()
         listener.close()
         ends = loop.time() + limits.drain_seconds
-        await server.drain(limits.drain_seconds, rest=None if handing_over else _REST_SECONDS)
+        await server.drain(
+            limits.drain_seconds, idle_seconds=None if handing_over else _DRAIN_IDLE_SECONDS
+        )
         await gate.wait_idle(max(0.0, ends - loop.time()))  # calls go on whose callers have left
         watch.cancel()
         await ended

@@ -1,6 +1,4 @@
-"""Shared by the edge's tests: both event loops, a check of the loop after each test, and frequent
-sweeps, so that a test of a deadline does not take half a second.
-"""
+"""Shared by the edge's tests: both event loops, and a check of the loop after each test."""
 
 from collections.abc import Mapping
 
@@ -20,8 +18,4 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(autouse=True)
 def _quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.edge.server.server._SWEEP_SECONDS", 0.02)
     monkeypatch.setattr("proxy.edge.upstream.pool._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr("proxy.edge.server.connection._LINGER_SECONDS", 5.0)
-    monkeypatch.setattr("proxy.edge.server.connection._CLOSE_SECONDS", 0.2)
-    monkeypatch.setattr("proxy.edge.server.server.REST_SECONDS", 0.2)

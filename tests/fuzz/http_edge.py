@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from proxy.edge.server.connection import Connection
-from proxy.edge.server.request_parser import Limits
+from proxy.edge.server.limits import Limits
 from proxy.edge.server.server import Server
 from proxy.errors import Rejected
 from proxy.model import Peer, Request, Response
@@ -117,7 +117,7 @@ class Bench:
         self.loop.run_until_complete(self._drive(connection, transport, data, size))
         assert not self.problems, self.problems
         assert not self.server.connections, "a connection that is gone is not counted"
-        assert connection._task is None, "the task has ended"
+        assert connection.task is None, "the task has ended"
         _check_replies(
             bytes(transport.sent).replace(INTERIM, b""), handler.answers, closed=transport.closing
         )

@@ -15,7 +15,7 @@ from proxy.audit.reading.reader import read_all
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.journal import Journal
 from proxy.catalog.loading import load_catalog
-from proxy.edge.server.server import new_request_id_source
+from proxy.edge.server.request_ids import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.pipeline import Gate
 from proxy.gate.routing import Routes, Upstream, make_route

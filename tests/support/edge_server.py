@@ -16,8 +16,10 @@ import uvloop
 
 from proxy.cli.demo.certificate import SelfSigned, make_self_signed
 from proxy.edge.server.connection_limit import ConnectionLimit
-from proxy.edge.server.listener import Listener, bind, turn_away
-from proxy.edge.server.server import Limits, Server, new_request_id_source
+from proxy.edge.server.limits import Limits, Timing
+from proxy.edge.server.listener import Listener, bind, record_rejected_connection
+from proxy.edge.server.request_ids import new_request_id_source
+from proxy.edge.server.server import Server
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason, Request, Response
 
@@ -30,6 +32,8 @@ LOOPS: list[NewLoop] = [asyncio.new_event_loop, uvloop.new_event_loop]
 LOOP_NAMES = ["asyncio", "uvloop"]
 # seconds after which a test that waits for an event has failed; no test is meant to come near it
 WAIT = 20.0
+# A server that checks deadlines often, so that a test of one does not take half a second.
+QUICK = Timing(sweep=0.02, linger=5.0, close=0.2, drain_idle=0.2)
 
 
 def run(main: Coroutine[Any, Any, T], new_loop: NewLoop = asyncio.new_event_loop) -> T:
@@ -127,13 +131,14 @@ async def edge(
     double: Double,
     limits: Limits | None = None,
     *,
+    timing: Timing = QUICK,
     tls: ssl.SSLContext | None = None,
     connections: int = 1000,
     per_address: int = 1000,
     handshake_seconds: float = 5.0,
 ) -> AsyncIterator[Edge]:
     """An edge on 127.0.0.1, closed at the end with everything it has open."""
-    server = Server(double, limits or Limits(), new_request_id_source())
+    server = Server(double, limits or Limits(), new_request_id_source(), timing)
     listening = bind("127.0.0.1", 0)
     listener = Listener(
         listening,
@@ -141,7 +146,7 @@ async def edge(
         tls,
         limit=ConnectionLimit(connections, per_address),
         handshake_seconds=handshake_seconds,
-        closed=lambda address: turn_away(server, address),
+        on_rejected=lambda address: record_rejected_connection(server, address),
     )
     try:
         yield Edge(double, server, listener, listening.getsockname()[1])

@@ -1,117 +1,62 @@
-"""One client's connection: requests in, one at a time to the handler, replies out, and a deadline
-for every phase.
+"""One client connection: requests in, one at a time to the handler, responses out.
 
-=====================  ==================================================
-======================================= phase                  ends
-when its time is up =====================  ==================================================
-======================================= first bytes, silence   with the first byte of a request
-closed without a word head                   with the empty line
-408, closed body                   with its last byte; unwatched until it is wanted    408, closed,
-unless it moves on answer                 when the handler is done                            (the
-handler has deadlines of its own) write                  when the client has taken enough
-cut, unless it moves on lingering              with the client's end
-cut, unless it moves on =====================  ==================================================
-=======================================
+Every phase has a deadline:
 
-"Moves on" is `PROGRESS` bytes in the phase's time: neither a body on a slow line nor a slow reader
-is cut off, and neither can a trickle hold a connection for long.
+===========  ======================================  ==========================================
+phase        ends with                               at its deadline
+===========  ======================================  ==========================================
+idle         the first byte of a request             close, without a response
+head         the empty line                          408, close
+body         its last byte                           408, close, unless it progresses
+handling     the handler's response                  none: the handler has deadlines of its own
+writing      enough bytes taken by the client        abort, unless it progresses
+lingering    the end of the client's bytes           abort, unless it progresses
+===========  ======================================  ==========================================
 
-A large body is left in the socket until the handler asks for it, which it does once it knows the
-caller. While a request is in hand, the next one is read and then the socket is left alone. Bytes
-that are no request are refused once, after what came before them has been answered, and nothing
-behind them is read. A client that is still sending when it is refused is listened to for a while
-(RFC 9112 section 9.6), since closing at once would reset the connection and take the answer away
-with it.
+Progress is `MIN_PROGRESS_BYTES` in the time of the deadline: a slow line is served, and a trickle
+cannot hold a connection for long.
+
+A large body stays in the socket, without a deadline, until the handler asks for it. It asks once
+the caller is identified. While a request is handled, the next one is read and queued, and then the
+socket is left alone.
+
+Bytes that are no request are refused once, after the responses to earlier requests. Nothing behind
+them is read. A client that is still sending when it is refused lingers (RFC 9112 section 9.6): an
+immediate close would reset the connection, and the client would lose the response.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from collections.abc import Callable
+from enum import IntEnum
+from typing import cast
 
-from proxy.edge.server.arrival import Arrival
-from proxy.edge.server.request_parser import BETWEEN, BODY, Limits, RequestReader
-from proxy.edge.server.response_writer import PROGRESS, ReplyWriter
+from proxy.edge.server.context import ServerContext
+from proxy.edge.server.pending_body import PendingBody
+from proxy.edge.server.request_parser import BODY, IDLE, RequestParser
+from proxy.edge.server.response_writer import MIN_PROGRESS_BYTES, ResponseWriter
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason, Request, Response
 
-_AHEAD = 64  # requests that a client may send before it has read the answer to the first
-_LINGER_SECONDS = 2.0
-# of rest, after which a client's heads are forgotten: a worker says every second that it lives
-_FORGET_SECONDS = 10.0
-_CLOSE_SECONDS = 2.0  # for the peer's half of a TLS goodbye
-# for the first bytes of a client that came just before the gate began to shut down
-_FIRST_SECONDS = 1.0
+# Requests that a client may send before it has read the response to the first. Bounds the memory
+# that one packet of tiny requests takes.
+MAX_PIPELINED_REQUESTS = 64
+# Seconds of idleness after which the cached heads are evicted. A worker pings every second, and
+# thousands of idle connections should cost little each.
+HEAD_CACHE_IDLE_SECONDS = 10.0
 
 
-class Handler(Protocol):
-    """What answers requests: the gate."""
+class State(IntEnum):
+    """The life of a connection. The order is the order in time; states may be skipped."""
 
-    def handle(
-        self, request: Request, read_body: Callable[[], Awaitable[bytes]]
-    ) -> Awaitable[Response]:
-        """The reply to `request`; `read_body` gives the body when `request` is not `whole`. Never
-        raises.
-        """
-
-    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
-        """The reply to bytes that are no request; records the rejection."""
+    NEW = 0  # no request has come yet
+    OPEN = 1
+    REFUSED = 2  # no request can follow; incoming bytes are discarded
+    LINGERING = 3  # the last response is written; incoming bytes are discarded
+    CLOSED = 4
 
 
-class Host(Protocol):
-    """What connections share: the server."""
-
-    handler: Handler
-    limits: Limits
-    loop: asyncio.AbstractEventLoop
-    draining: bool
-    rest_seconds: float
-    date: bytes
-    next_id: Callable[[], str]
-
-    def now(self) -> float:
-        """The loop's time."""
-
-    def opened(self, connection: "Connection") -> None:
-        """`connection` is to be watched."""
-
-    def gone(self, connection: "Connection") -> None:
-        """`connection` is closed."""
-
-
-class _Incoming:
-    """The body of a request that was handed over before all of it had arrived."""
-
-    __slots__ = ("_connection", "_expects", "rest", "wanted")
-
-    def __init__(
-        self, connection: "Connection", rest: "asyncio.Future[bytes | Rejected]", *, expects: bool
-    ) -> None:
-        self._connection = connection
-        self._expects = expects
-        self.rest = rest
-        self.wanted = False
-
-    async def read(self) -> bytes:
-        """The body. Raises `Rejected` when it is too large, malformed, late, or its sender has
-        left.
-        """
-        if not self.wanted:
-            self.wanted = True
-            if not self.rest.done():
-                self._connection.want_body(expects=self._expects)
-        rest = await self.rest
-        if isinstance(rest, Rejected):
-            raise rest
-        return rest
-
-    @property
-    def complete(self) -> bool:
-        return self.rest.done() and not isinstance(self.rest.result(), Rejected)
-
-    def settle(self, rest: bytes | Rejected) -> None:
-        if not self.rest.done():
-            self.rest.set_result(rest)
+NEW, OPEN, REFUSED, LINGERING, CLOSED = State
 
 
 async def _no_body() -> bytes:
@@ -123,83 +68,91 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        host: Host,
+        context: ServerContext,
         address: str,
         port: int,
         *,
         tls: bool,
-        released: Callable[[], None] = lambda: None,
+        on_released: Callable[[], None] = lambda: None,
     ) -> None:
-        """`released` is called once, when the connection no longer counts."""
-        self._host = host
-        self._limits = host.limits
+        """`on_released` is called once, when the connection no longer counts."""
+        self._context = context
+        self._limits = context.limits
+        self._timing = context.timing
         self._address = address
         self._port = port
         self._tls: str | None = "TLS" if tls else None
-        self._released: Callable[[], None] | None = released
-        self._transport: asyncio.Transport
-        self._reader: RequestReader
-        self._writer: ReplyWriter
-        self._task: asyncio.Task[None] | None = None
-        self._origin: tuple[bytes, Peer] | None = None
-        self._queue: deque[tuple[Request, _Incoming | None] | Rejected] = deque()
-        self._arrival = Arrival(host.loop)
-        # the body that is arriving, if its request is in the queue or in hand
-        self._incoming: _Incoming | None = None
-        self._phase = BETWEEN
-        self._fresh = True  # no request has come yet
-        self._busy = False  # a request is in hand
+        self._on_released: Callable[[], None] | None = on_released
+        self.transport: asyncio.Transport
+        self.parser: RequestParser
+        self._writer: ResponseWriter
+        self.task: asyncio.Task[None] | None = None
+        # What the task awaits between two requests.
+        self._wakeup: asyncio.Future[None] | None = None
+        # The peer, and the user agent that it was made for.
+        self._peer: tuple[bytes, Peer] | None = None
+        self.queue: deque[tuple[Request, PendingBody | None] | Rejected] = deque()
+        # The body that is arriving, if its request is queued or being handled.
+        self._pending_body: PendingBody | None = None
+        self.state = NEW
+        # The phase that the read deadline is for.
+        self.phase = IDLE
+        # Whether a request is being handled.
+        self._busy = False
+        # Whether reading is paused.
         self._paused = False
-        self._refused = False  # no request can follow
-        self._ended = False  # the client has sent all it will
-        self._lingering = False
-        self._closed = False
-        self._deadline = 0.0  # of what is awaited from the client; 0 for none
-        self._moved = 0  # bytes, in or out, at the time the deadline was set
-        self._discarded = 0
+        # Whether the client has half-closed the connection.
+        self._eof = False
+        # Loop time until which the client has to act; 0 for none.
+        self.deadline = 0.0
+        # Bytes of the phase when its deadline was set.
+        self._bytes_at_deadline = 0
+        self._discarded_bytes = 0
 
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none by inheritance
+        # uvloop's transports do not inherit from asyncio's.
         transport = cast(asyncio.Transport, transport)
-        self._transport = transport
+        context = self._context
+        self.transport = transport
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             self._tls = ssl_object.version()
-        self.next_id = self._host.next_id
-        self._writer = ReplyWriter(transport, self._host.loop, self._limits.write_seconds)
-        self._reader = RequestReader(self, self._limits)
-        self._deadline = self._host.now() + self._limits.header_seconds
-        self._host.opened(self)
-        self._task = self._host.loop.create_task(self._serve())
+        self.next_id = context.next_id
+        self._writer = ResponseWriter(transport, context.loop, self._limits.write_seconds)
+        self.parser = RequestParser(self, self._limits)
+        self.deadline = context.now() + self._limits.header_seconds
+        context.connection_opened(self)
+        self.task = context.loop.create_task(self._serve())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
-        self._host.loop.call_soon(self._arrival.fire)
+        self.state = CLOSED
+        self._wake()
         self._writer.close()
-        if self._incoming is not None:
-            self._incoming.settle(Rejected(Reason.CLIENT_GONE))
-        if self._writer.streaming and self._task is not None:
-            self._task.cancel()  # nobody is left to read: let the upstream go
-        self._host.gone(self)
+        if self._pending_body is not None:
+            self._pending_body.resolve(Rejected(Reason.CLIENT_GONE))
+        if self._writer.streaming and self.task is not None:
+            self.task.cancel()  # no client reads the stream: release the upstream
+        self._context.connection_closed(self)
         self.release()
-        self._reader.close()
+        self.parser.close()
 
     def release(self) -> None:
-        """Give the place among the counted connections back."""
-        if self._released is not None:
-            released, self._released = self._released, None
-            released()
+        """Stop counting this connection."""
+        if self._on_released is not None:
+            on_released, self._on_released = self._on_released, None
+            on_released()
 
     def eof_received(self) -> bool:
-        """A client that has said all may still be waiting for its answer; TLS has no such
-        half-closed state.
+        """Keep a half-closed connection while a request is unanswered.
+
+        TLS has no half-closed state.
         """
-        self._ended = True
-        if self._incoming is not None:
-            self._incoming.settle(Rejected(Reason.CLIENT_GONE))
-        return self._tls is None and not self._lingering and (self._busy or bool(self._queue))
+        self._eof = True
+        if self._pending_body is not None:
+            self._pending_body.resolve(Rejected(Reason.CLIENT_GONE))
+        return self._tls is None and self.state is not LINGERING and self._has_work
 
     def pause_writing(self) -> None:
         self._writer.pause()
@@ -208,227 +161,242 @@ class Connection(asyncio.Protocol):
         self._writer.resume()
 
     def data_received(self, data: bytes) -> None:
-        if self._refused or self._lingering:
-            self._discarded += len(data)
+        if self.state >= REFUSED:
+            self._discarded_bytes += len(data)
             return
-        reader = self._reader
+        parser = self.parser
         try:
-            reader.feed(data)
+            parser.feed(data)
         except Rejected as error:
             self._refuse(error)
         else:
-            if reader.phase != self._phase:
-                self._phase = reader.phase
-                self._watch_read()
-        if self._queue and not self._busy:
-            self._arrival.fire()
+            if parser.phase is not self.phase:
+                self.phase = parser.phase
+                self._reset_read_deadline()
+        if self.queue and not self._busy:
+            self._wake()
 
-    # -- told by the reader
+    # -- RequestSink
 
-    def origin(self, user_agent: bytes) -> Peer:
-        """Where this connection comes from; made once, since a client seldom changes its name."""
-        if self._origin is None or self._origin[0] != user_agent:
-            self._origin = (
-                user_agent,
-                Peer(self._address, self._port, self._tls, user_agent[:256].decode("latin-1")),
-            )
-        return self._origin[1]
+    def peer(self, user_agent: bytes) -> Peer:
+        """Return the peer; the same object as long as the user agent stays the same.
 
-    def on_request(self, request: Request, *, expects: bool) -> None:
+        The audit log caches what it writes of a peer by the object's identity.
+        """
+        if self._peer is None or self._peer[0] != user_agent:
+            name = user_agent[:256].decode("latin-1")
+            self._peer = (user_agent, Peer(self._address, self._port, self._tls, name))
+        return self._peer[1]
+
+    def on_request(self, request: Request, *, expect_continue: bool) -> None:
         """Queue `request`."""
-        if len(self._queue) >= _AHEAD:
-            raise Rejected(Reason.BAD_REQUEST, "too many requests were sent ahead of their answers")
+        if len(self.queue) >= MAX_PIPELINED_REQUESTS:
+            detail = f"more than {MAX_PIPELINED_REQUESTS} pipelined requests"
+            raise Rejected(Reason.BAD_REQUEST, detail)
         if request.body_complete:
             self._enqueue((request, None))
         else:
-            self._incoming = _Incoming(self, self._host.loop.create_future(), expects=expects)
-            self._enqueue((request, self._incoming))
-            if not expects:
+            body = self._context.loop.create_future()
+            self._pending_body = PendingBody(body, lambda: self._request_body(expect_continue))
+            self._enqueue((request, self._pending_body))
+            if not expect_continue:
                 self._pause_reading()
 
-    def on_rest(self, body: bytes) -> None:
-        """Give the body to whoever waits for it."""
-        assert self._incoming is not None
-        self._incoming.settle(body)
-        self._incoming = None
+    def on_body(self, body: bytes) -> None:
+        """Give the handler the body that it asked for."""
+        assert self._pending_body is not None
+        self._pending_body.resolve(body)
+        self._pending_body = None
 
-    # -- between reader and task
+    # -- between parser and task
 
-    def _enqueue(self, item: tuple[Request, _Incoming | None] | Rejected) -> None:
-        self._queue.append(item)
-        self._phase = BETWEEN  # what follows in the same bytes starts with a deadline of its own
-        self._deadline = 0.0
+    def _wake(self) -> None:
+        """Wake the task, if it awaits a request."""
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    def _enqueue(self, item: tuple[Request, PendingBody | None] | Rejected) -> None:
+        self.queue.append(item)
+        self.phase = IDLE  # the next request in the same bytes gets a deadline of its own
+        self.deadline = 0.0
         if self._busy:
-            self._pause_reading()  # the next request waits in the socket while this one is served
+            self._pause_reading()  # further requests wait in the socket
 
     def _refuse(self, error: Rejected) -> None:
-        """The bytes are no request: say so once, after what came before them, and read no more."""
-        self._refused = True
-        self._deadline = 0.0
+        """Refuse bytes that are no request, after earlier requests; read no more."""
+        self.state = REFUSED
+        self.deadline = 0.0
         self._pause_reading()
-        if self._incoming is not None:
-            self._incoming.settle(error)  # whoever reads the body answers
+        if self._pending_body is not None:
+            self._pending_body.resolve(error)  # the handler of its request answers
         else:
             self._enqueue(error)
 
-    def want_body(self, *, expects: bool) -> None:
-        """Read on: the caller is known."""
-        if expects and not self._closed:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 section 10.1.1
+    def _request_body(self, expect_continue: bool) -> None:
+        """Read on: the handler asks for the body."""
+        if expect_continue and self.state is not CLOSED:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 section 10.1.1
         self._resume_reading()
-        self._watch_read()
+        self._reset_read_deadline()
 
     def _pause_reading(self) -> None:
-        if not self._paused and not self._closed:
+        if not self._paused and self.state is not CLOSED:
             self._paused = True
-            self._transport.pause_reading()
-        self._deadline = 0.0
+            self.transport.pause_reading()
+        self.deadline = 0.0
 
     def _resume_reading(self) -> None:
-        if self._paused and not self._closed:
+        if self._paused and self.state is not CLOSED:
             self._paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     # -- deadlines
 
-    def _watch_read(self) -> None:
-        """Set the deadline of the phase that the reader is in, if it is the client whom all wait
-        for.
-        """
-        phase, limits, incoming = self._phase, self._limits, self._incoming
-        if self._paused or (phase == BODY and incoming is not None and not incoming.wanted):
-            self._deadline = 0.0
-        elif phase == BETWEEN:
-            self._deadline = (
-                0.0 if self._busy or self._queue else self._host.now() + limits.idle_seconds
-            )
+    @property
+    def _has_work(self) -> bool:
+        """Whether a request is unanswered."""
+        return self._busy or bool(self.queue)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection waits for another request; the first one does not count."""
+        return self.state is OPEN and self.phase is IDLE and not self._has_work
+
+    def _reset_read_deadline(self) -> None:
+        """Set the deadline of the current phase, if it is the client's turn."""
+        phase, limits, pending = self.phase, self._limits, self._pending_body
+        if self._paused or (phase is BODY and pending is not None and not pending.requested):
+            self.deadline = 0.0
+        elif phase is IDLE:
+            self.deadline = 0.0 if self._has_work else self._context.now() + limits.idle_seconds
         else:
-            self._deadline = self._host.now() + (
-                limits.body_seconds if phase == BODY else limits.header_seconds
-            )
-            self._moved = self._reader.body_size
+            seconds = limits.body_seconds if phase is BODY else limits.header_seconds
+            self.deadline = self._context.now() + seconds
+            self._bytes_at_deadline = self.parser.body_size
 
-    @property
-    def _waited_for(self) -> bool:
-        """Whether it is the gate's turn."""
-        return self._busy or bool(self._queue)
-
-    @property
-    def _idle(self) -> bool:
-        """Whether nothing is under way; the first request of a new connection is."""
-        return self._phase == BETWEEN and not self._fresh and not self._waited_for
-
-    def expire(self, now: float) -> None:
-        """Called by the sweep: end a phase that has taken too long."""
-        if self._closed:
+    def check_deadlines(self, now: float) -> None:
+        """End a phase that has taken too long. The server calls this periodically."""
+        if self.state is CLOSED:
             return
         if self._writer.overdue(now):
             self.abort()
-        elif not self._deadline or now < self._deadline:
-            if self._idle and self._deadline - now < self._limits.idle_seconds - _FORGET_SECONDS:
-                self._reader.forget()  # thousands of idle connections should cost little each
-        elif self._lingering:
-            if (
-                self._discarded - self._moved < PROGRESS
-                or self._discarded > self._limits.body_bytes
-            ):
+        elif not self.deadline or now < self.deadline:
+            idle_seconds = self._limits.idle_seconds - (self.deadline - now)
+            if self.idle and idle_seconds > HEAD_CACHE_IDLE_SECONDS:
+                self.parser.clear_cache()
+        elif self.state is LINGERING:
+            progress = self._discarded_bytes - self._bytes_at_deadline
+            if progress < MIN_PROGRESS_BYTES or self._discarded_bytes > self._limits.body_bytes:
                 self.abort()
             else:
-                self._deadline, self._moved = now + _LINGER_SECONDS, self._discarded
-        elif self._transport.is_closing():
+                self._start_linger_deadline(now)
+        elif self.transport.is_closing():
             self.abort()
-        elif self._phase == BETWEEN:
-            self._close(
-                min(_CLOSE_SECONDS, self._host.rest_seconds)
-                if self._host.draining
-                else _CLOSE_SECONDS
-            )
-        elif self._phase == BODY and self._reader.body_size - self._moved >= PROGRESS:
-            self._watch_read()
+        elif self.phase is IDLE:
+            seconds = self._timing.close
+            if self._context.draining:
+                seconds = min(seconds, self._context.drain_idle_seconds)
+            self._close(seconds)
+        elif (
+            self.phase is BODY
+            and self.parser.body_size - self._bytes_at_deadline >= MIN_PROGRESS_BYTES
+        ):
+            self._reset_read_deadline()
         else:
             self._refuse(Rejected(Reason.REQUEST_TIMEOUT))
-            self._host.loop.call_soon(self._arrival.fire)
+            self._wake()
 
     # -- the task
 
     async def _serve(self) -> None:
         """Serve one request after the other until either side closes."""
-        host, queue, writer = self._host, self._queue, self._writer
-        handler = host.handler
+        context, queue, writer = self._context, self.queue, self._writer
+        handler = context.handler
         try:
-            while not self._closed:
+            while self.state is not CLOSED:
                 if not queue:
-                    if self._ended or self._refused:
+                    if self._eof or self.state >= REFUSED:
                         break
-                    await self._arrival
+                    self._wakeup = context.loop.create_future()
+                    await self._wakeup
+                    self._wakeup = None
                     continue
                 item = queue.popleft()
                 if isinstance(item, Rejected):
-                    reply = handler.refuse(host.next_id(), self.origin(b""), item)
-                    sending = writer.send(reply, host.date, head_only=False, close=True)
-                    if sending is not None:
-                        await sending
+                    response = handler.refuse(context.next_id(), self.peer(b""), item)
+                    writing = writer.send(response, context.date, head_only=False, close=True)
+                    if writing is not None:
+                        await writing
                     break
-                self._busy, self._fresh = True, False
-                request, incoming = item
-                reply = await handler.handle(
-                    request, _no_body if incoming is None else incoming.read
+                self._busy = True
+                if self.state is NEW:
+                    self.state = OPEN
+                request, pending = item
+                response = await handler.handle(
+                    request, _no_body if pending is None else pending.read
                 )
-                connection = request.headers.get(b"connection")
-                close = (
-                    reply.close
-                    or host.draining
-                    or (incoming is not None and not incoming.complete)
-                    or (connection is not None and b"close" in connection.lower())
-                )
-                sending = writer.send(
-                    reply, host.date, head_only=request.http_method == "HEAD", close=close
-                )
-                if (sending is not None and not await sending) or close:
+                close = self._closes(request, pending, response)
+                head_only = request.http_method == "HEAD"
+                writing = writer.send(response, context.date, head_only=head_only, close=close)
+                if (writing is not None and not await writing) or close:
                     break
                 self._busy = False
                 if not queue:
                     if self._paused:
                         self._resume_reading()
-                    self._watch_read()
+                    self._reset_read_deadline()
         finally:
-            self._task = None  # its error, when it is cancelled, holds on to this
+            self.task = None  # a cancelled task's exception refers to this connection
             self._busy = False
-            if not self._closed:
-                self._end()
+            if self.state is not CLOSED:
+                self._finish()
 
-    def _end(self) -> None:
-        """Close, with time for the client to take the answer."""
-        if not self._ended and (self._refused or self._incoming is not None):
-            self._lingering = True
+    def _closes(self, request: Request, pending: PendingBody | None, response: Response) -> bool:
+        """Return whether `response` is the last one of this connection."""
+        connection = request.headers.get(b"connection")
+        return (
+            response.close
+            or self._context.draining
+            or (pending is not None and not pending.complete)
+            or (connection is not None and b"close" in connection.lower())
+        )
+
+    # -- closing
+
+    def _finish(self) -> None:
+        """Close, with time for the client to take the response."""
+        if not self._eof and (self.state is REFUSED or self._pending_body is not None):
+            self.state = LINGERING
             if self._tls is None:
-                self._transport.write_eof()
+                self.transport.write_eof()
             self._resume_reading()
-            self._deadline, self._moved = self._host.now() + _LINGER_SECONDS, self._discarded
+            self._start_linger_deadline(self._context.now())
         else:
             self._close(self._limits.write_seconds)
 
+    def _start_linger_deadline(self, now: float) -> None:
+        self.deadline = now + self._timing.linger
+        self._bytes_at_deadline = self._discarded_bytes
+
     def _close(self, seconds: float) -> None:
-        self._deadline = self._host.now() + seconds
-        self._transport.close()
+        self.deadline = self._context.now() + seconds
+        self.transport.close()
 
     def stop(self) -> None:
-        """Close soon if idle; a request that is in hand or begins to arrive until then is answered
-        first.
+        """Close soon if idle; a request that is unanswered or begins to arrive is answered first.
 
-        Not at once: a client that sends its next request at this moment would find the connection
-        cut, and could not know whether the call was made.
+        An immediate close could cut off a request that is on its way, and its client could not know
+        whether the call was made.
         """
-        if self._closed or self._waited_for or self._lingering or self._transport.is_closing():
+        if self._has_work or self.state >= LINGERING or self.transport.is_closing():
             return
-        if self._idle:
-            self._deadline = min(self._deadline, self._host.now() + self._host.rest_seconds)
-        elif self._fresh:
-            self._deadline = min(self._deadline, self._host.now() + _FIRST_SECONDS)
+        context = self._context
+        if self.idle:
+            self.deadline = min(self.deadline, context.now() + context.drain_idle_seconds)
+        elif self.state is NEW:
+            self.deadline = min(self.deadline, context.now() + self._timing.first_byte)
 
     def abort(self) -> "asyncio.Task[None] | None":
-        """Cut the connection. The task that was sending a long answer, if there is one: it ends as
-        soon as it hears of it.
-        """
-        self._transport.abort()
-        return self._task if self._writer.streaming else None
+        """Close at once; return the task if it was sending a stream, since it ends soon after."""
+        self.transport.abort()
+        return self.task if self._writer.streaming else None

@@ -1,14 +1,16 @@
-"""Heads of requests that one connection has sent before: a client repeats them byte for byte, but
-for the length of the body.
+"""A cache of the request heads of one connection.
 
-What a head says is a function of its bytes, so one that the strict parser has read and accepted on
-this connection need not be read again. Only the plainest are remembered: HTTP/1.1 that keeps the
-connection, whose body ends where a ``Content-Length`` says or that has none (RFC 9112 section 6.3).
-What is chunked, expects ``100 Continue``, asks for another protocol or says more of the connection
-than "keep-alive" is read anew each time, and so is what differs by a single byte.
+Clients repeat their heads byte for byte, except for the length of the body. What a head means is a
+function of its bytes. So a head that the strict parser has accepted on this connection need not be
+parsed again.
 
-The length's digits may differ: they are cut out of the head, looked at for themselves, and the
-bytes around them compared.
+Only plain heads are cached: HTTP/1.1 with keep-alive, whose body has a ``Content-Length`` or is
+absent (RFC 9112 section 6.3). A head is parsed each time if it is chunked, expects
+``100 Continue``, upgrades the protocol, or has a ``Connection`` other than "keep-alive". A head
+that differs by a single byte is another head.
+
+The digits of the length may differ: they are cut out of the head and checked by themselves, and the
+bytes around them are compared.
 """
 
 import re
@@ -16,64 +18,69 @@ from collections.abc import Mapping
 
 from proxy.model import Peer
 
-_HEADS = 4  # of one connection: a worker adds tasks, asks for work and says that it lives
-_LONGEST = 4096  # bytes of one
-_DIGITS = 8  # of a length
-# heads remembered since one was last met again: a client that never repeats itself need not be
-# listened to
-_VAIN = 16
+# Heads a connection: a worker sends add_task, get_work and ping in turn.
+_MAX_ENTRIES = 4
+# Bytes of a head.
+_MAX_HEAD_BYTES = 4096
+# Digits of a length.
+_MAX_DIGITS = 8
+# Heads cached since the last hit, after which the connection caches no more: its client never
+# repeats itself.
+MAX_MISSES = 16
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,8})\r\n", re.IGNORECASE)
-_NEVER = (b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection")
+_UNCACHED = (b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection")
 
 
-class Head:
-    """One head. `length` and `headers` are those of the bytes that `ends` saw last; who gets the
-    headers must not change them.
+class CachedHead:
+    """One head.
+
+    `length` and `headers` are those of the bytes that `match` saw last. The headers are shared by
+    requests and must not be changed.
     """
 
     __slots__ = (
+        "_after",
         "_before",
-        "_behind",
         "_digits",
         "headers",
+        "http_method",
         "length",
-        "origin",
         "path",
+        "peer",
         "query",
-        "verb",
     )
 
     def __init__(
         self,
         head: bytes,
         digits: tuple[int, int],
-        verb: str,
+        http_method: str,
         path: str,
         query: str | None,
         headers: Mapping[bytes, bytes],
-        origin: Peer,
+        peer: Peer,
     ) -> None:
-        """`digits` is where the length stands in `head`; the same place twice when there is none."""
+        """`digits` is the slice of `head` with the length, and empty if there is none."""
         start, end = digits
         self._before = head[:start]
         self._digits = head[start:end]
-        self._behind = head[end:]
+        self._after = head[end:]
         self.length = int(self._digits or b"0")
-        self.verb = verb
+        self.http_method = http_method
         self.path = path
         self.query = query
         self.headers = headers
-        self.origin = origin
+        self.peer = peer
 
-    def ends(self, data: bytes) -> int:
-        """Where in `data` this head, with any length, ends; 0 when `data` begins with another."""
+    def match(self, data: bytes) -> int:
+        """Return where this head, with any length, ends in `data`; 0 if `data` has another."""
         if not data.startswith(self._before):
             return 0
         start = len(self._before)
-        if not self._behind:
+        if not self._after:
             return start
-        end = data.find(b"\r", start, start + _DIGITS + 1)
-        if end < 0 or not data.startswith(self._behind, end):
+        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        if end < 0 or not data.startswith(self._after, end):
             return 0
         digits = data[start:end]
         if digits != self._digits:
@@ -81,60 +88,61 @@ class Head:
                 return 0
             self._digits, self.length = digits, int(digits)
             self.headers = {**self.headers, b"content-length": digits}
-        return end + len(self._behind)
+        return end + len(self._after)
 
 
-class Heads:
-    """The heads of one connection."""
+class RequestHeadCache:
+    """The heads of one connection, the oldest first."""
 
-    def __init__(self, longest: int) -> None:
-        """`longest` is what a head may have at all, in bytes."""
-        self.known: list[Head] = []  # oldest first
-        self._longest = min(longest, _LONGEST) - _DIGITS
-        self._vain = 0
+    def __init__(self, max_head_bytes: int) -> None:
+        self.entries: list[CachedHead] = []
+        self._max_head_bytes = min(max_head_bytes, _MAX_HEAD_BYTES) - _MAX_DIGITS
+        self._misses = 0
 
-    def find(self, data: bytes) -> tuple[Head, int] | None:
-        """The head that `data` begins with, and where it ends."""
-        for head in self.known:
-            end = head.ends(data)
+    def find(self, data: bytes) -> tuple[CachedHead, int] | None:
+        """Return the head that `data` begins with, and where it ends."""
+        for head in self.entries:
+            end = head.match(data)
             if end:
-                self._vain = 0
+                self._misses = 0
                 return head, end
         return None
 
-    def forget(self) -> None:
-        """Remember none of them: the connection does something else now."""
-        self.known.clear()
+    def clear(self) -> None:
+        """Evict every head."""
+        self.entries.clear()
 
-    def remember(
+    def cache(
         self,
         data: bytes,
-        verb: str,
+        http_method: str,
         path: str,
         query: str | None,
         headers: Mapping[bytes, bytes],
-        origin: Peer,
+        peer: Peer,
     ) -> None:
-        """Note what was read from `data`, which came first where a request may begin and whose head
-        was accepted.
+        """Cache the head of `data`, if it is plain enough.
+
+        The parser was idle before `data`, and has accepted its head as the other arguments.
         """
         end = data.find(b"\r\n\r\n") + 4
-        # blank lines may come before
-        if end > self._longest or self._vain >= _VAIN or not data.startswith(verb.encode("ascii")):
+        if end > self._max_head_bytes or self._misses >= MAX_MISSES:
             return
+        if not data.startswith(http_method.encode("ascii")):
+            return  # blank lines may come first
         if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive" or any(
-            name in headers for name in _NEVER
+            name in headers for name in _UNCACHED
         ):
             return
         head = data[:end]
         if b"content-length" in headers:
             match = _LENGTH.search(head)
             if match is None:
-                return  # spelled in some other way
+                return  # in another spelling
             digits = match.span(1)
         else:
             digits = (end, end)
-        if len(self.known) >= _HEADS:
-            del self.known[0]
-        self._vain += 1
-        self.known.append(Head(head, digits, verb, path, query, headers, origin))
+        if len(self.entries) >= _MAX_ENTRIES:
+            del self.entries[0]
+        self._misses += 1
+        self.entries.append(CachedHead(head, digits, http_method, path, query, headers, peer))

@@ -1,33 +1,43 @@
-"""Reading strict HTTP/1.1 (RFC 9112) from a client. No sockets: bytes in, requests out.
+"""A strict HTTP/1.1 request parser (RFC 9112). No sockets: bytes in, requests out.
 
-httptools' llhttp, without any of its lenient modes, refuses differing, repeated or malformed
-lengths, Content-Length beside Transfer-Encoding, folded headers, bare line feeds and carriage
-returns, control characters, and white space before a colon. Refused here, since what follows could
-be read in two ways or is never needed: HTTP other than 1.1, a missing or second Host, a target that
-is not a plain path, a second credential, type, encoding or length header, a transfer coding other
-than ``chunked``, trailers, and upgrades. After a refusal a reader must not be fed again: where the
-next request would start is no longer known.
+httptools' llhttp, without its lenient modes, refuses differing, repeated or malformed lengths,
+Content-Length beside Transfer-Encoding, folded headers, bare line feeds and carriage returns,
+control characters, and white space before a colon.
 
-A head that was read and accepted before on the same connection
-(`proxy.edge.server.request_head_cache`) is not read again, and neither is the body behind it, which
-ends where the head says: the parser, which costs more than the rest of the reader, sees neither of
-them and waits between two requests. A test holds that both roads say the same of any bytes.
+The parser also refuses what two readers could read differently, or what no client needs: HTTP other
+than 1.1, a missing or second Host, a target that is not a plain path, a second credential, type,
+encoding or length header, a transfer coding other than ``chunked``, trailers, and upgrades. After a
+refusal the start of the next request is unknown, so the parser must not be fed again.
+
+A head that was accepted before on the same connection (`proxy.edge.server.request_head_cache`) is
+not parsed again. Neither is the body behind it, which ends where the head says. llhttp sees neither
+and stays between two requests. A property test holds that both paths read any bytes alike.
 """
 
 import re
-import time
-from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import httptools
 
-from proxy.edge.server.request_head_cache import Head, Heads
+from proxy.edge.server.limits import Limits
+from proxy.edge.server.request_head_cache import CachedHead, RequestHeadCache
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason, Request
 
-BETWEEN, HEAD, BODY = range(3)  # where in the stream of requests a reader is
 
-# headers, and as many repeated lines: each costs far more memory, or copying, than its bytes
+class Phase(IntEnum):
+    """The place of a parser in the stream of requests."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+
+
+IDLE, HEAD, BODY = Phase
+
+# Headers of a request, and also repeated header lines. Each costs far more memory, or copying, than
+# its bytes.
 _MAX_HEADERS = 128
 _SINGLE = frozenset(
     {
@@ -44,105 +54,100 @@ _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\
 _PATH = re.compile(rb"/[!-\"$-~]*")  # printable ASCII without "#"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may take, in bytes and seconds. The defaults are those of the settings.
-
-    Up to `early_bytes` of a body are gathered before the caller is identified, the rest is left in
-    the socket until then.
-    """
-
-    header_bytes: int = 65_536
-    body_bytes: int = 16_777_216
-    early_bytes: int = 65_536
-    header_seconds: float = 10.0
-    body_seconds: float = 30.0
-    idle_seconds: float = 75.0
-    write_seconds: float = 30.0
-
-
-class Sink(Protocol):
-    """What a reader tells of: the connection."""
+class RequestSink(Protocol):
+    """The receiver of parsed requests: a connection."""
 
     def next_id(self) -> str:
-        """An id for a request."""
+        """Return an id for a request."""
 
-    def origin(self, user_agent: bytes) -> Peer:
-        """Where the requests of this connection come from."""
+    def peer(self, user_agent: bytes) -> Peer:
+        """Return the peer of this connection; equal arguments give one and the same object."""
 
-    def on_request(self, request: Request, *, expects: bool) -> None:
-        """A request is here, with its body; or without, when it is not `whole`. `expects`: it
-        awaits ``100 Continue``.
+    def on_request(self, request: Request, *, expect_continue: bool) -> None:
+        """Take a request, and its body if `body_complete`.
+
+        `expect_continue`: the client waits for ``100 Continue``.
         """
 
-    def on_rest(self, body: bytes) -> None:
-        """The body of the last request that was not whole is here."""
+    def on_body(self, body: bytes) -> None:
+        """Take the body of the last request, which came without it."""
 
 
-class RequestReader:
-    """Reads one client's bytes into requests; the callbacks are httptools'."""
+class RequestParser:
+    """The parser of one connection. The callbacks are httptools'."""
 
-    __deletable__ = ("_parser", "_sink")  # by `close`; mypyc wants to know
+    __deletable__ = ("_parser", "_sink")  # `close` deletes them; mypyc needs to know
 
-    def __init__(self, sink: Sink, limits: Limits) -> None:
+    def __init__(self, sink: RequestSink, limits: Limits) -> None:
         self._sink = sink
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
-        self._heads = Heads(limits.header_bytes)
-        self._head: Head | None = None  # the remembered head whose body is arriving
-        self._missing = 0  # bytes of that body
-        self.phase = BETWEEN
-        self.body_size = 0  # bytes of the current body so far
-        self._begun = 0  # heads in the bytes that are being read
-        self._head_size = 0  # bytes of an unfinished head since its first packet
-        self._fed = 0  # bytes of all packets that the head is in
+        self.head_cache = RequestHeadCache(limits.header_bytes)
+        self.phase = IDLE
+        # Bytes of the current body so far.
+        self.body_size = 0
+        # The cached head whose body is arriving, and the missing bytes of that body.
+        self._cached_head: CachedHead | None = None
+        self._missing = 0
+        # Heads that began in the bytes being parsed.
+        self._heads_begun = 0
+        # Bytes of an unfinished head after its first packet.
+        self._later_head_bytes = 0
+        # Bytes of all packets with a part of the head.
+        self._packet_bytes = 0
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._repeats = 0
         self._repeated = b""
-        self._expects = False
-        self._path: tuple[str, str | None] = ("", None)
-        self._received = 0
+        self._expect_continue = False
+        self._target: tuple[str, str | None] = ("", None)
         self._body: bytes | bytearray = b""
-        self._given = False  # the request whose body is arriving is with the sink already
+        # Whether the sink has the request whose body is arriving.
+        self._delivered = False
 
     def feed(self, data: bytes) -> None:
-        """Read `data`. Raises `Rejected`, after which nothing more may be fed."""
-        if self._head is not None:
-            data = self._take(self._head, data)
-        while data and self.phase == BETWEEN:
-            found = self._heads.find(data)
+        """Parse `data`. Raises `Rejected`, after which nothing more may be fed."""
+        if self._cached_head is not None:
+            data = self._read_body(self._cached_head, data)
+        while data and self.phase is IDLE:
+            found = self.head_cache.find(data)
             if found is None or found[0].length > self._limits.body_bytes:
                 break
-            data = self._begin(*found, data)
+            data = self._read_request(*found, data)
         if data:
             self._parse(data)
 
-    def forget(self) -> None:
-        """Let go of the remembered heads: a client at rest may rest for long."""
-        self._heads.forget()
+    def clear_cache(self) -> None:
+        """Evict the cached heads: an idle connection may stay idle for long."""
+        self.head_cache.clear()
 
-    # -- what follows a remembered head
+    def close(self) -> None:
+        """Break the reference cycles with httptools and the sink.
 
-    def _begin(self, head: Head, end: int, data: bytes) -> bytes:
-        """Read the request whose `head` ends at `end`; what is behind it, if it is all here."""
-        self._received = time.monotonic_ns()
+        Without them a closed connection is freed at once, without the garbage collector.
+        """
+        del self._parser, self._sink
+
+    # -- requests with a cached head
+
+    def _read_request(self, head: CachedHead, end: int, data: bytes) -> bytes:
+        """Read the request whose `head` ends at `end`; return what follows it in `data`."""
         behind = end + head.length
         if behind <= len(data) and head.length <= self._limits.early_bytes:
-            self._sink.on_request(
-                self._request_of(head, data[end:behind], whole=True), expects=False
-            )
+            request = self._make_cached_request(head, data[end:behind], complete=True)
+            self._sink.on_request(request, expect_continue=False)
             return data[behind:]
         self.phase = BODY
-        self._head, self._missing = head, head.length
+        self._cached_head, self._missing = head, head.length
         self.body_size, self._body = 0, b""
-        self._given = head.length > self._limits.early_bytes
-        if self._given:
-            self._sink.on_request(self._request_of(head, b"", whole=False), expects=False)
-        return self._take(head, data[end:])
+        self._delivered = head.length > self._limits.early_bytes
+        if self._delivered:
+            request = self._make_cached_request(head, b"", complete=False)
+            self._sink.on_request(request, expect_continue=False)
+        return self._read_body(head, data[end:])
 
-    def _take(self, head: Head, data: bytes) -> bytes:
-        """Read more of the body of `head`; what is behind it."""
+    def _read_body(self, head: CachedHead, data: bytes) -> bytes:
+        """Read more of the body of `head`; return what follows the body in `data`."""
         part = data[: self._missing]
         self._missing -= len(part)
         self.body_size += len(part)
@@ -151,33 +156,33 @@ class RequestReader:
             return b""
         body = b"".join((self._body, part)) if self._body else part
         self._body = b""
-        self._head = None
-        self.phase = BETWEEN
-        if self._given:
-            self._sink.on_rest(body)
+        self._cached_head = None
+        self.phase = IDLE
+        if self._delivered:
+            self._sink.on_body(body)
         else:
-            self._sink.on_request(self._request_of(head, body, whole=True), expects=False)
+            request = self._make_cached_request(head, body, complete=True)
+            self._sink.on_request(request, expect_continue=False)
         return data[len(part) :]
 
-    def _request_of(self, head: Head, body: bytes, *, whole: bool) -> Request:
+    def _make_cached_request(self, head: CachedHead, body: bytes, *, complete: bool) -> Request:
         return Request(
             self._sink.next_id(),
-            head.verb,
+            head.http_method,
             head.path,
             head.query,
             head.headers,
             body,
-            head.origin,
-            self._received,
-            whole,
+            head.peer,
+            complete,
         )
 
-    # -- what the parser reads
+    # -- requests for llhttp
 
     def _parse(self, data: bytes) -> None:
         before = self.phase
-        self._begun = 0
-        self._fed = self._fed + len(data) if before == HEAD else len(data)
+        self._heads_begun = 0
+        self._packet_bytes = self._packet_bytes + len(data) if before is HEAD else len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -185,38 +190,32 @@ class RequestReader:
             raise cause if isinstance(cause, Rejected) else Rejected(Reason.BAD_REQUEST) from None
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             raise Rejected(Reason.BAD_REQUEST, "the framing is not strict HTTP/1.1") from None
-        if self.phase == HEAD and before == HEAD:
-            self._head_size += len(data)
-            if self._head_size > self._limits.header_bytes:
+        if self.phase is HEAD and before is HEAD:
+            self._later_head_bytes += len(data)
+            if self._later_head_bytes > self._limits.header_bytes:
                 raise Rejected(Reason.HEADERS_TOO_LARGE)
-        elif self.phase == BODY and self._expects and not self._given:
-            self._give()
-        if before == BETWEEN and self._begun == 1 and self.phase != HEAD:
-            origin = self._sink.origin(self._headers.get(b"user-agent", b""))
-            self._heads.remember(data, self._verb(), *self._path, self._headers, origin)
-
-    def close(self) -> None:
-        """Let go of parser and sink, which hold on to this: what ends with its connection need not
-        wait for the collector.
-        """
-        del self._parser, self._sink
+        elif self.phase is BODY and self._expect_continue and not self._delivered:
+            self._deliver_head()
+        if before is IDLE and self._heads_begun == 1 and self.phase is not HEAD:
+            peer = self._sink.peer(self._headers.get(b"user-agent", b""))
+            self.head_cache.cache(data, self._http_method(), *self._target, self._headers, peer)
 
     # -- httptools callbacks
 
     def on_message_begin(self) -> None:
         self.phase = HEAD
-        self._begun += 1
-        self.body_size = self._head_size = self._repeats = 0
+        self._heads_begun += 1
+        self.body_size = self._later_head_bytes = self._repeats = 0
         self._url = self._repeated = self._body = b""
         self._headers = {}
-        self._given = False
+        self._delivered = False
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.phase == BODY:
-            raise Rejected(Reason.BAD_REQUEST, "trailers are not read")
+        if self.phase is BODY:
+            raise Rejected(Reason.BAD_REQUEST, "trailers are not supported")
         headers = self._headers
         name = name.lower()
         if name in headers:
@@ -229,80 +228,83 @@ class RequestReader:
         headers[name] = value.rstrip(b" \t")
 
     def on_headers_complete(self) -> None:
-        headers, parser = self._headers, self._parser
-        if self._fed > self._limits.header_bytes and self._size() > self._limits.header_bytes:
+        headers, parser, limits = self._headers, self._parser, self._limits
+        if self._packet_bytes > limits.header_bytes and self._head_bytes() > limits.header_bytes:
             raise Rejected(Reason.HEADERS_TOO_LARGE)
         if len(headers) > _MAX_HEADERS:
             raise Rejected(Reason.HEADERS_TOO_LARGE, "too many headers")
         if self._repeated == b"authorization":
             raise Rejected(Reason.TWO_CREDENTIALS)
         if self._repeated:
-            raise Rejected(
-                Reason.BAD_REQUEST, f"the header {self._repeated.decode('ascii')} stands twice"
-            )
+            name = self._repeated.decode("ascii")
+            raise Rejected(Reason.BAD_REQUEST, f"duplicate {name} header")
         if parser.get_http_version() != "1.1":
-            raise Rejected(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here")
+            raise Rejected(Reason.BAD_REQUEST, "only HTTP/1.1 is supported")
         host = headers.get(b"host")
         if host is None or _HOST.fullmatch(host) is None:
-            raise Rejected(Reason.BAD_REQUEST, "one valid Host header is needed")
+            raise Rejected(Reason.BAD_REQUEST, "expected one valid Host header")
         if parser.should_upgrade():
-            raise Rejected(Reason.BAD_REQUEST, "no other protocol is spoken here")
+            raise Rejected(Reason.BAD_REQUEST, "protocol upgrades are not supported")
         if _PATH.fullmatch(self._url) is None:
-            raise Rejected(Reason.BAD_REQUEST, "the target must be a plain path")
+            raise Rejected(Reason.BAD_REQUEST, "the request target must be a plain path")
         length = int(headers.get(b"content-length", 0))
-        if length > self._limits.body_bytes:
+        if length > limits.body_bytes:
             raise Rejected(Reason.BODY_TOO_LARGE)
         if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
-            raise Rejected(Reason.BAD_REQUEST, "the only transfer coding read here is chunked")
+            raise Rejected(Reason.BAD_REQUEST, "chunked is the only supported transfer coding")
         path, mark, query = self._url.decode("ascii").partition("?")
-        self._path = (path, query if mark else None)
-        self._received = time.monotonic_ns()
+        self._target = (path, query if mark else None)
         if not parser.should_keep_alive():
-            # the parser reads nothing behind this request, so nothing may be read without it
-            self._heads.forget()
-        self._expects = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
+            # llhttp reads nothing behind this request, so the cache must not read on either.
+            self.head_cache.clear()
+        self._expect_continue = (
+            b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
+        )
         self.phase = BODY
-        if length > self._limits.early_bytes:
-            self._give()
+        if length > limits.early_bytes:
+            self._deliver_head()
 
     def on_body(self, body: bytes) -> None:
         self.body_size += len(body)
         if self.body_size > self._limits.body_bytes:
             raise Rejected(Reason.BODY_TOO_LARGE)
         self._append(body)
-        if self.body_size > self._limits.early_bytes and not self._given:
-            self._give()
+        if self.body_size > self._limits.early_bytes and not self._delivered:
+            self._deliver_head()
 
     def on_message_complete(self) -> None:
-        self.phase = BETWEEN
+        self.phase = IDLE
         body, self._body = bytes(self._body), b""
-        if self._given:
-            self._sink.on_rest(body)
+        if self._delivered:
+            self._sink.on_body(body)
         else:
-            self._sink.on_request(self._request(body, whole=True), expects=False)
+            self._sink.on_request(self._make_request(body, complete=True), expect_continue=False)
+
+    # -- parts
 
     def _append(self, part: bytes) -> None:
         if not self._body:
             self._body = part
         else:
             if isinstance(self._body, bytes):
-                # not a list of parts: two-byte chunks would cost thirty times their size
+                # Not a list of parts: chunks of two bytes would take thirty times their size.
                 self._body = bytearray(self._body)
             self._body += part
 
-    def _size(self) -> int:
+    def _head_bytes(self) -> int:
         return len(self._url) + sum(map(len, self._headers)) + sum(map(len, self._headers.values()))
 
-    def _give(self) -> None:
-        self._given = True
-        self._sink.on_request(self._request(b"", whole=False), expects=self._expects)
+    def _deliver_head(self) -> None:
+        self._delivered = True
+        request = self._make_request(b"", complete=False)
+        self._sink.on_request(request, expect_continue=self._expect_continue)
 
-    def _request(self, body: bytes, *, whole: bool) -> Request:
+    def _make_request(self, body: bytes, *, complete: bool) -> Request:
         sink, headers = self._sink, self._headers
-        origin = sink.origin(headers.get(b"user-agent", b""))
+        peer = sink.peer(headers.get(b"user-agent", b""))
         return Request(
-            sink.next_id(), self._verb(), *self._path, headers, body, origin, self._received, whole
+            sink.next_id(), self._http_method(), *self._target, headers, body, peer, complete
         )
 
-    def _verb(self) -> str:
+    def _http_method(self) -> str:
         return self._parser.get_method().decode("ascii")

@@ -1,10 +1,11 @@
-"""Writing replies to one client: never faster than it reads, and never longer than it deserves.
+"""Writes responses with back-pressure, and disconnects a client that does not read.
 
-A reply is whole, or a stream that is asked for its next part only when the client has taken the
-last ones. Of a part no more is written at once than a piece: TLS holds what is written at once
-three times over. A client that takes less than `PROGRESS` bytes in the write deadline is cut off:
-who reads one byte a minute holds no answer for long. A stream that fails in the middle ends in a
-cut connection, never in something that looks complete.
+A response has a complete body or a stream. The next part of a stream is read only when the client
+has taken the last one. A part is written in pieces, because TLS copies each write three times.
+
+The connection is aborted if the client takes less than `MIN_PROGRESS_BYTES` in a write deadline, so
+a client that reads a byte a minute cannot hold a response for long. A stream that fails ends in an
+aborted connection, never in a response that looks complete.
 """
 
 import asyncio
@@ -16,16 +17,19 @@ from proxy.edge.upstream.uncompiled import closing
 from proxy.errors import Rejected
 from proxy.model import Response, Stream
 
-PROGRESS = 65_536  # bytes in the time of a deadline
-_HIGH_WATER = 262_144  # bytes of answer that may wait in the transport
-_SLICE = 131_072  # bytes of a long answer written at once
-# bytes of a stream written at once; its first part is all that was gathered before it became one
-_PIECE = 65_536
+# Bytes that a slow client must move, in either direction, in the time of a deadline.
+MIN_PROGRESS_BYTES = 65_536
+# Bytes in the transport above which writing pauses.
+_HIGH_WATER_BYTES = 262_144
+# Bytes of a complete body in one write.
+_SLICE_BYTES = 131_072
+# Bytes of a stream in one write. Its first part can be long: the body buffered so far.
+_PIECE_BYTES = 65_536
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 _BODILESS = frozenset({204, 304})  # RFC 9112 section 6.3
 
 
-class ReplyWriter:
+class ResponseWriter:
     """The writing half of a connection."""
 
     def __init__(
@@ -35,99 +39,103 @@ class ReplyWriter:
         self._transport = transport
         self._loop = loop
         self._seconds = seconds
-        self._drained: asyncio.Future[None] | None = None  # while the client does not keep up
+        # Set while the transport has paused writing.
+        self._drained: asyncio.Future[None] | None = None
         self._deadline = 0.0
-        self._unsent = 0
+        self._buffered = 0
         self.closed = False
         self.streaming = False
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
 
-    # -- told by the connection
+    # -- flow control
 
     def pause(self) -> None:
-        """The client does not keep up."""
+        """Start the write deadline: the client does not keep up."""
         self._drained = self._loop.create_future()
-        self._watch()
+        self._start_deadline()
 
     def resume(self) -> None:
-        """The client has caught up."""
+        """Go on writing: the client has caught up."""
         self._deadline = 0.0
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._drained = None
 
     def close(self) -> None:
-        """The connection is gone."""
+        """Stop writing: the connection is closed."""
         self.closed = True
         self.resume()
 
-    def _watch(self) -> None:
+    def _start_deadline(self) -> None:
         self._deadline = self._loop.time() + self._seconds
-        self._unsent = self._transport.get_write_buffer_size()
+        self._buffered = self._transport.get_write_buffer_size()
 
     def overdue(self, now: float) -> bool:
-        """Whether the client has had its time and taken too little."""
+        """Return whether the client took too little in a write deadline; else start another."""
         if not self._deadline or now < self._deadline:
             return False
-        if self._unsent - self._transport.get_write_buffer_size() < PROGRESS:
+        if self._buffered - self._transport.get_write_buffer_size() < MIN_PROGRESS_BYTES:
             return True
-        self._watch()
+        self._start_deadline()
         return False
 
-    # -- replies
+    # -- responses
 
     def send(
-        self, reply: Response, date: bytes, *, head_only: bool, close: bool
+        self, response: Response, date: bytes, *, head_only: bool, close: bool
     ) -> Awaitable[bool] | None:
-        """Send `reply`. None when that is done; else what is to be awaited, which says whether
-        another reply can follow.
+        """Send `response`; return None, or an awaitable if that takes time.
 
-        Nearly every reply is one write that waits for nobody, and so no coroutine. `head_only`
-        answers a HEAD.
+        The awaitable's result is whether another response can follow. `head_only` answers a HEAD.
+
+        PERF: a small response is one write and no coroutine; saves 1 us of 104 (Luigi add_task,
+        900 B).
         """
-        if reply.stream is not None:
-            return self._send_stream(reply, reply.stream, date, head_only=head_only, close=close)
+        if response.stream is not None:
+            return self._send_stream(
+                response, response.stream, date, head_only=head_only, close=close
+            )
         if self.closed:
-            return self._taken()
-        body = b"" if head_only or reply.status in _BODILESS else reply.body
-        head = encode_head(reply, date, head_only=head_only, close=close)
-        if len(body) <= _SLICE:
+            return self._wait_writable()
+        body = b"" if head_only or response.status in _BODILESS else response.body
+        head = encode_head(response, date, head_only=head_only, close=close)
+        if len(body) <= _SLICE_BYTES:
             self._transport.write(head + body)
-            return None if self._drained is None else self._taken()
+            return None if self._drained is None else self._wait_writable()
         self._transport.write(head)
         return self._send_slices(body)
 
     async def _send_slices(self, body: bytes) -> bool:
         rest = memoryview(body)
-        while rest and await self._write(rest[:_SLICE]):
-            rest = rest[_SLICE:]
+        while rest and await self._write(rest[:_SLICE_BYTES]):
+            rest = rest[_SLICE_BYTES:]
         return not self.closed
 
-    async def _taken(self) -> bool:
-        """Wait until the client has taken enough; False when it has gone."""
+    async def _wait_writable(self) -> bool:
+        """Wait until the client has taken enough; return False if it is gone."""
         if self._drained is not None:
             await self._drained
         return not self.closed
 
     async def _send_stream(
-        self, reply: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
+        self, response: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
     ) -> bool:
         return await closing(
-            self._stream(reply, stream, date, head_only=head_only, close=close), stream
+            self._stream(response, stream, date, head_only=head_only, close=close), stream
         )
 
     async def _stream(
-        self, reply: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
+        self, response: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
     ) -> bool:
-        chunked = reply.length is None
+        chunked = response.length is None
         complete = False
         self.streaming = True
         try:
             if not self.closed:
-                self._transport.write(encode_head(reply, date, head_only=head_only, close=close))
+                self._transport.write(encode_head(response, date, head_only=head_only, close=close))
                 complete = head_only or await self._relay(stream, chunked=chunked)
         except Rejected:
-            pass  # the upstream failed in the middle; its record says so
+            pass  # the upstream failed; its audit record has the reason
         finally:
             self.streaming = False
             if not complete:
@@ -136,9 +144,9 @@ class ReplyWriter:
 
     async def _relay(self, stream: Stream, *, chunked: bool) -> bool:
         async for part in stream:
-            # an empty part has none: an empty chunk would end the body
-            for begin in range(0, len(part), _PIECE):
-                piece = part[begin : begin + _PIECE]
+            # An empty part is skipped: an empty chunk would end the body.
+            for begin in range(0, len(part), _PIECE_BYTES):
+                piece = part[begin : begin + _PIECE_BYTES]
                 if not await self._write(
                     b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
                 ):
@@ -146,43 +154,43 @@ class ReplyWriter:
         return not chunked or await self._write(b"0\r\n\r\n")
 
     async def _write(self, data: bytes | memoryview) -> bool:
-        """Write, and wait until the client has taken enough; False when it has gone."""
+        """Write, and wait until the client has taken enough; return False if it is gone."""
         if self.closed:
             return False
         self._transport.write(data)
-        return await self._taken()
+        return await self._wait_writable()
 
 
-def encode_head(reply: Response, date: bytes, *, head_only: bool, close: bool) -> bytes:
-    """The status line and headers of `reply`. `head_only` is for answers to HEAD, whose length may
-    be unknown.
+def encode_head(response: Response, date: bytes, *, head_only: bool, close: bool) -> bytes:
+    """Return the status line and headers of `response`.
+
+    `head_only` is for responses to HEAD, whose length may be unknown.
     """
-    before, kind, behind = _around(
-        reply.status, reply.phrase, reply.content_type, reply.headers, close
+    before, content_type, after = _head_parts(
+        response.status, response.phrase, response.content_type, response.headers, close
     )
-    if reply.status in _BODILESS:
+    if response.status in _BODILESS:
         framing = b""
-    elif reply.stream is None and (reply.body or not head_only):
-        framing = b"Content-Length: %d\r\n" % len(reply.body)
-    elif reply.length is not None:
-        framing = b"Content-Length: %d\r\n" % reply.length
+    elif response.stream is None and (response.body or not head_only):
+        framing = b"Content-Length: %d\r\n" % len(response.body)
+    elif response.length is not None:
+        framing = b"Content-Length: %d\r\n" % response.length
     else:
         framing = b"" if head_only else b"Transfer-Encoding: chunked\r\n"
-    return b"%b%b%b%b%b" % (before, date, kind, framing, behind)
+    return b"%b%b%b%b%b" % (before, date, content_type, framing, after)
 
 
-# what differs between replies of one kind is their date and length; putting the rest together takes
-# 2 us
+# PERF: caching all parts but date and length saves 2 us of 104 (Luigi add_task, 900 B).
 @lru_cache(maxsize=256)
-def _around(
+def _head_parts(
     status: int,
     phrase: bytes,
     content_type: bytes,
     headers: tuple[tuple[bytes, bytes], ...],
     close: bool,
 ) -> tuple[bytes, bytes, bytes]:
-    """What stands in a head before the date, between date and length, and behind."""
+    """Return the parts of a head before the date, between date and length, and after the length."""
     before = b"HTTP/1.1 %d %b\r\nDate: " % (status, phrase or _PHRASES.get(status, b""))
-    kind = b"\r\n" if status in _BODILESS else b"\r\nContent-Type: %b\r\n" % content_type
+    type_line = b"\r\n" if status in _BODILESS else b"\r\nContent-Type: %b\r\n" % content_type
     lines = [b"%b: %b\r\n" % header for header in headers]
-    return before, kind, b"".join(lines) + (b"Connection: close\r\n\r\n" if close else b"\r\n")
+    return before, type_line, b"".join(lines) + (b"Connection: close\r\n\r\n" if close else b"\r\n")

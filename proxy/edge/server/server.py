@@ -1,98 +1,73 @@
-"""What all connections of one process share: the handler, the limits, request ids, the date, one
-sweep, and the way out.
+"""The server: what all connections of one process share, the check of their deadlines, the drain.
 
-Deadlines are checked by one sweep every half second over all connections, which costs less than
-timers for each request.
+One sweep checks the deadlines of all connections periodically. That costs less than timers for each
+request.
 """
 
 import asyncio
-import base64
-import itertools
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from proxy.edge.server.connection import Connection, Handler
-from proxy.edge.server.request_parser import Limits
-
-_SWEEP_SECONDS = 0.5
-_CUT_SECONDS = 1.0  # for those who were sending a long answer to hear that the connection is cut
-# of rest, before a kept connection is closed by a process that another one has replaced
-REST_SECONDS = 2.0
-_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-
-__all__ = ["Connection", "Handler", "Limits", "Server", "new_request_id_source"]
-
-
-def new_request_id_source() -> Callable[[], str]:
-    """Make ids of 16 characters, unique across processes and restarts, in the order of arrival
-    within one process.
-
-    The first 8 characters are the process's own random bits, the rest counts: reading random bytes
-    for every request would cost more than the rest of the id.
-    """
-    start = base64.b32encode(os.urandom(5)).decode("ascii")
-    pairs = [a + b for a in _ALPHABET for b in _ALPHABET]
-    counter = int.from_bytes(os.urandom(3), "big")
-
-    def ids() -> Iterator[str]:
-        # of blocks of 1024 ids, which have all but their last two characters in common
-        for count in itertools.count(counter):
-            block = (
-                start + pairs[count >> 20 & 1023] + pairs[count >> 10 & 1023] + pairs[count & 1023]
-            )
-            for pair in pairs:
-                yield block + pair
-
-    return ids().__next__
+from proxy.edge.server.connection import Connection
+from proxy.edge.server.handler import Handler
+from proxy.edge.server.limits import Limits, Timing
 
 
 class Server:
-    """The listening side, whatever sockets it listens on."""
+    """The connections of all listeners of one process."""
 
-    def __init__(self, handler: Handler, limits: Limits, next_id: Callable[[], str]) -> None:
-        """Must be created inside the running loop."""
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits,
+        next_id: Callable[[], str],
+        timing: Timing | None = None,
+    ) -> None:
+        """Start the sweep on the running loop."""
         self.handler = handler
         self.limits = limits
+        self.timing = timing or Timing()
         self.next_id = next_id
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.draining = False
-        self.rest_seconds = REST_SECONDS
+        self.drain_idle_seconds = self.timing.drain_idle
         self.date = b""
         self.connections: set[Connection] = set()
-        self._coming = 0  # clients that were accepted and whose handshake is under way
-        self._empty: asyncio.Future[None] | None = None  # awaited while draining
+        # Accepted clients whose handshake is not finished.
+        self._handshakes = 0
+        # Set while draining.
+        self._empty: asyncio.Future[None] | None = None
         self._sweep()
 
-    def opened(self, connection: Connection) -> None:
-        """`connection` is to be watched."""
+    def connection_opened(self, connection: Connection) -> None:
+        """Check the deadlines of `connection` from now on."""
         self.connections.add(connection)
 
-    def gone(self, connection: Connection) -> None:
-        """`connection` is closed."""
+    def connection_closed(self, connection: Connection) -> None:
+        """Check `connection` no more."""
         self.connections.discard(connection)
-        self._look_if_empty()
+        self._notify_if_empty()
 
-    def expect(self) -> None:
-        """A client was accepted; `arrived` says that its handshake is over, with a connection or
-        without.
-        """
-        self._coming += 1
+    def handshake_started(self) -> None:
+        """Count an accepted client; a drain waits for its handshake."""
+        self._handshakes += 1
 
-    def arrived(self) -> None:
-        """The handshake of a client that was expected is over."""
-        self._coming -= 1
-        self._look_if_empty()
+    def handshake_finished(self) -> None:
+        """Take off a client whose handshake succeeded or failed."""
+        self._handshakes -= 1
+        self._notify_if_empty()
 
-    def _look_if_empty(self) -> None:
-        if (
-            self._empty is not None
-            and not self.connections
-            and not self._coming
-            and not self._empty.done()
-        ):
-            self._empty.set_result(None)
+    @property
+    def handshakes(self) -> int:
+        """The number of accepted clients whose handshake is not finished."""
+        return self._handshakes
+
+    def _notify_if_empty(self) -> None:
+        empty = self._empty
+        if empty is None or empty.done() or self.connections or self._handshakes:
+            return
+        empty.set_result(None)
 
     def _sweep(self) -> None:
         self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode("ascii")
@@ -100,28 +75,29 @@ class Server:
         for connection in list(self.connections):
             if self.draining:
                 connection.stop()
-            connection.expire(now)
-        self._timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+            connection.check_deadlines(now)
+        self._timer = self.loop.call_later(self.timing.sweep, self._sweep)
 
-    async def drain(self, seconds: float, *, rest: float | None = None) -> None:
-        """Let requests in hand and handshakes under way end and connections go, for at most
-        `seconds`; then cut what is left.
+    async def drain(self, seconds: float, *, idle_seconds: float | None = None) -> None:
+        """Wait up to `seconds` until all requests are answered, then abort the rest.
 
-        What comes on a kept connection is answered once more, with ``Connection: close``; one that
-        has rested for `rest` seconds is closed, since a client may be about to use it.
+        Idle connections are closed after `idle_seconds` (by default `Timing.drain_idle`). Until
+        then one more request is answered on each, with ``Connection: close``: its client may be
+        about to use it.
         """
-        self.rest_seconds = REST_SECONDS if rest is None else rest
+        if idle_seconds is not None:
+            self.drain_idle_seconds = idle_seconds
         self.draining = True
         for connection in list(self.connections):
             connection.stop()
-        if self.connections or self._coming:
+        if self.connections or self._handshakes:
             self._empty = self.loop.create_future()
             await asyncio.wait([self._empty], timeout=seconds)
-        cut = [
+        aborted = [
             task
             for connection in list(self.connections)
             if (task := connection.abort()) is not None
         ]
-        if cut:  # each has a call to complete
-            await asyncio.wait(cut, timeout=_CUT_SECONDS)
+        if aborted:  # each has a call to complete
+            await asyncio.wait(aborted, timeout=self.timing.abort)
         self._timer.cancel()

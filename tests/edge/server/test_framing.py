@@ -6,13 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.edge.server.server import Limits
+from proxy.edge.server.limits import Limits
 from proxy.model import Reason, Request, Response
 from tests.support.edge_server import (
-    LOOP_NAMES,
-    LOOPS,
     Double,
-    NewLoop,
     ReadBody,
     Seen,
     echo,
@@ -20,8 +17,8 @@ from tests.support.edge_server import (
     get,
     parse_replies,
     post,
-    run,
 )
+from tests.support.loops import both_loops
 
 H = b"Host: gate\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -145,109 +142,91 @@ ACCEPTED: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@both_loops
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_two_parsers_could_read_differently_is_refused(name: str, new_loop: NewLoop) -> None:
+async def test_what_two_parsers_could_read_differently_is_refused(name: str) -> None:
     """One refusal, recorded; then the end: a request behind the bad one is neither handled nor
     answered.
     """
     data, status = REFUSED[name]
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, Limits(body_bytes=2_000_000)) as gate:
-            replies = parse_replies(await gate.talk(data + AFTER))
-            assert [reply.status for reply in replies] == [status]
-            assert replies[0].headers["connection"] == "close"
-            assert [error.status for error in double.refusals] == [status]
-            assert all(not request.body_complete for request in double.requests)
-
-    run(main(), new_loop)
+    double = Double()
+    async with edge(double, Limits(body_bytes=2_000_000)) as gate:
+        replies = parse_replies(await gate.talk(data + AFTER))
+        assert [reply.status for reply in replies] == [status]
+        assert replies[0].headers["connection"] == "close"
+        assert [error.status for error in double.refusals] == [status]
+        assert all(not request.body_complete for request in double.requests)
 
 
-def test_a_header_that_never_ends_is_refused_before_it_does() -> None:
+async def test_a_header_that_never_ends_is_refused_before_it_does() -> None:
     """What is held of an unfinished head has a bound of its own."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            client = await gate.connect()
-            await client.send(b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 600_000)
-            assert (await client.reply()).status == 431
-            assert double.reasons == [Reason.HEADERS_TOO_LARGE]
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        client = await gate.connect()
+        await client.send(b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 600_000)
+        assert (await client.reply()).status == 431
+        assert double.reasons == [Reason.HEADERS_TOO_LARGE]
 
 
-def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
+async def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
     """A handler that answers without the body ends the connection, since what follows is that body."""
 
     async def heedless(request: Request, read_body: ReadBody) -> Response:
         return Response(200, b"done")
 
-    async def main() -> None:
-        double = Double(heedless)
-        async with edge(double, Limits(early_bytes=10)) as gate:
-            client = await gate.connect()
-            await client.send(post(AFTER * 10)[:-1])
-            reply = await client.reply()
-            assert (reply.status, reply.headers["connection"]) == (200, "close")
-            await client.send(AFTER[-1:] + AFTER)
-            assert await client.rest() == b""
-            assert [request.path for request in double.requests] == ["/"]
-
-    run(main())
+    double = Double(heedless)
+    async with edge(double, Limits(early_bytes=10)) as gate:
+        client = await gate.connect()
+        await client.send(post(AFTER * 10)[:-1])
+        reply = await client.reply()
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        await client.send(AFTER[-1:] + AFTER)
+        assert await client.rest() == b""
+        assert [request.path for request in double.requests] == ["/"]
 
 
-def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
+async def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
     """An error behind the part that was handed over reaches whoever reads the body, and ends the
     connection.
     """
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            replies = parse_replies(
-                await gate.talk(CHUNKED + b"20000\r\n" + b"a" * 0x20000 + b"\r\nzz\r\n" + AFTER)
-            )
-            assert [reply.status for reply in replies] == [400]
-            assert double.reasons == [Reason.BAD_REQUEST]
-            assert [request.path for request in double.requests] == ["/"]
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        replies = parse_replies(
+            await gate.talk(CHUNKED + b"20000\r\n" + b"a" * 0x20000 + b"\r\nzz\r\n" + AFTER)
+        )
+        assert [reply.status for reply in replies] == [400]
+        assert double.reasons == [Reason.BAD_REQUEST]
+        assert [request.path for request in double.requests] == ["/"]
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_what_has_one_reading_is_served(name: str) -> None:
+async def test_what_has_one_reading_is_served(name: str) -> None:
     """Odd but clear requests reach the handler as they stand, and the next one on the connection is
     served too.
     """
     data, body = ACCEPTED[name]
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            replies = parse_replies(await gate.talk(data + get("/next")))
-            assert [reply.body for reply in replies] == [body, b"GET /next "]
-            assert not double.refusals
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        replies = parse_replies(await gate.talk(data + get("/next")))
+        assert [reply.body for reply in replies] == [body, b"GET /next "]
+        assert not double.refusals
 
 
-def test_a_credential_given_twice_is_named_as_such() -> None:
+async def test_a_credential_given_twice_is_named_as_such() -> None:
     """Two Authorization headers have a reason of their own."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            await gate.talk(REFUSED["two credentials"][0])
-            assert double.reasons == [Reason.TWO_CREDENTIALS]
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        await gate.talk(REFUSED["two credentials"][0])
+        assert double.reasons == [Reason.TWO_CREDENTIALS]
 
 
-@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
-def test_requests_cut_at_every_byte_give_the_same_answers(new_loop: NewLoop) -> None:
+@both_loops
+async def test_requests_cut_at_every_byte_give_the_same_answers() -> None:
     """How bytes fall into packets changes nothing: pipelined requests are answered in order, whole
     and once.
     """
@@ -271,112 +250,94 @@ def test_requests_cut_at_every_byte_give_the_same_answers(new_loop: NewLoop) -> 
         b"GET /5 ",
     ]
 
-    async def main() -> None:
-        double = Double()
-        # the large one is handed over before its body
-        async with edge(double, Limits(early_bytes=200)) as gate:
+    double = Double()
+    # the large one is handed over before its body
+    async with edge(double, Limits(early_bytes=200)) as gate:
 
-            async def cut(at: int) -> list[Seen]:
-                client = await gate.connect()
-                await client.send(data[:at])
-                if at < len(data):
-                    sent = len(double.requests)
-                    await client.send(data[at:])
-                    assert len(double.requests) >= sent
-                client.writer.write_eof()
-                return parse_replies(await client.rest())
+        async def cut(at: int) -> list[Seen]:
+            client = await gate.connect()
+            await client.send(data[:at])
+            if at < len(data):
+                sent = len(double.requests)
+                await client.send(data[at:])
+                assert len(double.requests) >= sent
+            client.writer.write_eof()
+            return parse_replies(await client.rest())
 
-            for at in range(1, len(data) + 1):
-                assert [reply.body for reply in await cut(at)] == expected, at
-            assert not double.refusals
-
-    run(main(), new_loop)
+        for at in range(1, len(data) + 1):
+            assert [reply.body for reply in await cut(at)] == expected, at
+        assert not double.refusals
 
 
-def test_requests_sent_byte_by_byte_give_the_same_answers() -> None:
+async def test_requests_sent_byte_by_byte_give_the_same_answers() -> None:
     """The reader holds no state that a packet's end could disturb."""
     data = get("/1", "X: y") + CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + post(b"abcdef", path="/2")
 
-    async def main() -> None:
-        async with edge(Double(), Limits(early_bytes=4)) as gate:
-            client = await gate.connect()
-            for at in range(len(data)):
-                await client.send(data[at : at + 1])
-                await asyncio.sleep(0)
-            client.writer.write_eof()
-            assert [reply.body for reply in parse_replies(await client.rest())] == [
-                b"GET /1 ",
-                b"POST / abc",
-                b"POST /2 abcdef",
-            ]
-
-    run(main())
+    async with edge(Double(), Limits(early_bytes=4)) as gate:
+        client = await gate.connect()
+        for at in range(len(data)):
+            await client.send(data[at : at + 1])
+            await asyncio.sleep(0)
+        client.writer.write_eof()
+        assert [reply.body for reply in parse_replies(await client.rest())] == [
+            b"GET /1 ",
+            b"POST / abc",
+            b"POST /2 abcdef",
+        ]
 
 
-def test_each_of_two_large_bodies_reaches_its_own_request() -> None:
+async def test_each_of_two_large_bodies_reaches_its_own_request() -> None:
     """A body that arrives together with the next request's beginning is not taken for that one's."""
 
-    async def main() -> None:
-        held = asyncio.Event()
+    held = asyncio.Event()
 
-        async def slow(request: Request, read_body: ReadBody) -> Response:
-            await held.wait()
-            return await echo(request, read_body)
+    async def slow(request: Request, read_body: ReadBody) -> Response:
+        await held.wait()
+        return await echo(request, read_body)
 
-        double = Double(slow)
-        async with edge(double, Limits(early_bytes=10)) as gate:
-            client = await gate.connect()
-            await client.send(post(b"a" * 100, path="/a") + post(b"b" * 100, path="/b")[:-50])
-            held.set()
-            first = await client.reply()
-            await client.send(b"b" * 50)
-            second = await client.reply()
-            assert (first.body, second.body) == (b"POST /a " + b"a" * 100, b"POST /b " + b"b" * 100)
-
-    run(main())
+    double = Double(slow)
+    async with edge(double, Limits(early_bytes=10)) as gate:
+        client = await gate.connect()
+        await client.send(post(b"a" * 100, path="/a") + post(b"b" * 100, path="/b")[:-50])
+        held.set()
+        first = await client.reply()
+        await client.send(b"b" * 50)
+        second = await client.reply()
+        assert (first.body, second.body) == (b"POST /a " + b"a" * 100, b"POST /b " + b"b" * 100)
 
 
-def test_what_came_before_the_bad_bytes_is_answered() -> None:
+async def test_what_came_before_the_bad_bytes_is_answered() -> None:
     """A good request is answered even when garbage follows it, and the garbage is refused after it."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            replies = parse_replies(await gate.talk(get("/good") + b"garbage\r\n\r\n" + AFTER))
-            assert [(reply.status, reply.body) for reply in replies] == [
-                (200, b"GET /good "),
-                (400, b"bad-request"),
-            ]
-            assert double.reasons == [Reason.BAD_REQUEST]
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        replies = parse_replies(await gate.talk(get("/good") + b"garbage\r\n\r\n" + AFTER))
+        assert [(reply.status, reply.body) for reply in replies] == [
+            (200, b"GET /good "),
+            (400, b"bad-request"),
+        ]
+        assert double.reasons == [Reason.BAD_REQUEST]
 
 
-def test_a_flood_of_requests_ahead_of_their_answers_is_refused() -> None:
+async def test_a_flood_of_requests_ahead_of_their_answers_is_refused() -> None:
     """Small requests cost more memory than their bytes: only so many may wait on one connection."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            replies = parse_replies(await gate.talk(get() * 5000))
-            assert replies[-1].status == 400
-            assert len(replies) < 500
-            assert double.reasons == [Reason.BAD_REQUEST]
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        replies = parse_replies(await gate.talk(get() * 5000))
+        assert replies[-1].status == 400
+        assert len(replies) < 500
+        assert double.reasons == [Reason.BAD_REQUEST]
 
 
-def test_a_head_request_gets_no_body() -> None:
+async def test_a_head_request_gets_no_body() -> None:
     """The length is that of the body a GET would have had, and the next reply follows at once."""
 
-    async def main() -> None:
-        async with edge(Double()) as gate:
-            data = await gate.talk(b"HEAD /a HTTP/1.1\r\n" + H + b"\r\n" + get("/b"))
-            head, _, rest = data.partition(b"\r\n\r\n")
-            assert b"Content-Length: 8" in head
-            assert [reply.body for reply in parse_replies(rest)] == [b"GET /b "]
-
-    run(main())
+    async with edge(Double()) as gate:
+        data = await gate.talk(b"HEAD /a HTTP/1.1\r\n" + H + b"\r\n" + get("/b"))
+        head, _, rest = data.partition(b"\r\n\r\n")
+        assert b"Content-Length: 8" in head
+        assert [reply.body for reply in parse_replies(rest)] == [b"GET /b "]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -391,7 +352,7 @@ def test_a_head_request_gets_no_body() -> None:
     ),
     st.data(),
 )
-def test_any_bytes_give_replies_or_the_end(pieces: list[bytes], data: st.DataObject) -> None:
+async def test_any_bytes_give_replies_or_the_end(pieces: list[bytes], data: st.DataObject) -> None:
     """Whatever is sent, in whatever packets: replies with a status, then a close; no error is left
     for the loop to log.
     """
@@ -401,18 +362,15 @@ def test_any_bytes_give_replies_or_the_end(pieces: list[bytes], data: st.DataObj
             sent[at] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(sent)))
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, Limits(early_bytes=16)) as gate:
-            client = await gate.connect()
-            await client.send(bytes(sent[:cut]))
-            await client.send(bytes(sent[cut:]))
-            client.writer.write_eof()
-            statuses = _statuses(await client.rest())
-            assert all(status in (200, 400, 408, 413, 431, 499) for status in statuses)
-            assert len(statuses) <= len(double.requests) + len(double.refusals)
-
-    run(main())
+    double = Double()
+    async with edge(double, Limits(early_bytes=16)) as gate:
+        client = await gate.connect()
+        await client.send(bytes(sent[:cut]))
+        await client.send(bytes(sent[cut:]))
+        client.writer.write_eof()
+        statuses = _statuses(await client.rest())
+        assert all(status in (200, 400, 408, 413, 431, 499) for status in statuses)
+        assert len(statuses) <= len(double.requests) + len(double.refusals)
 
 
 def _statuses(data: bytes) -> list[int]:

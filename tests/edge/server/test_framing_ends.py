@@ -6,19 +6,16 @@ import asyncio
 
 import pytest
 
-from proxy.edge.server.server import Limits
+from proxy.edge.server.limits import Limits
 from tests.edge.server.test_framing import AFTER, CHUNKED, REFUSED, H
 from tests.support.edge_server import (
-    LOOP_NAMES,
-    LOOPS,
     Double,
-    NewLoop,
     edge,
     get,
     parse_replies,
     post,
-    run,
 )
+from tests.support.loops import both_loops
 
 MORE: dict[str, tuple[bytes, int]] = {
     # targets (RFC 9112 section 3.2)
@@ -58,47 +55,39 @@ SMALL = {name: (data, status) for name, (data, status) in BAD.items() if len(dat
 LIMITS = Limits(body_bytes=2_000_000)
 
 
-@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+@both_loops
 @pytest.mark.parametrize("name", MORE)
-def test_more_that_two_parsers_could_read_differently_is_refused(
-    name: str, new_loop: NewLoop
-) -> None:
+async def test_more_that_two_parsers_could_read_differently_is_refused(name: str) -> None:
     """One refusal, recorded; then the end."""
     data, status = MORE[name]
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, LIMITS) as gate:
-            replies = parse_replies(await gate.talk(data + AFTER))
-            assert [reply.status for reply in replies] == [status]
-            assert [error.status for error in double.refusals] == [status]
-            assert all(not request.body_complete for request in double.requests)
-
-    run(main(), new_loop)
+    double = Double()
+    async with edge(double, LIMITS) as gate:
+        replies = parse_replies(await gate.talk(data + AFTER))
+        assert [reply.status for reply in replies] == [status]
+        assert [error.status for error in double.refusals] == [status]
+        assert all(not request.body_complete for request in double.requests)
 
 
-@pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
-def test_the_edge_closes_though_the_client_does_not(new_loop: NewLoop) -> None:
+@both_loops
+async def test_the_edge_closes_though_the_client_does_not() -> None:
     """After every kind of framing error the end of the connection comes from the edge, and what is
     sent then is not heard.
     """
 
-    async def main() -> None:
-        async def one(name: str, data: bytes, status: int) -> None:
-            double = Double()
-            async with edge(double, LIMITS) as gate:
-                client = await gate.connect()
-                await client.send(data)
-                reply = await client.reply()
-                assert (reply.status, reply.headers["connection"]) == (status, "close"), name
-                assert await client.reader.read(1) == b"", name
-                await client.send(AFTER)
-                assert await client.rest() == b""
-                assert all(not request.body_complete for request in double.requests), name
+    async def one(name: str, data: bytes, status: int) -> None:
+        double = Double()
+        async with edge(double, LIMITS) as gate:
+            client = await gate.connect()
+            await client.send(data)
+            reply = await client.reply()
+            assert (reply.status, reply.headers["connection"]) == (status, "close"), name
+            assert await client.reader.read(1) == b"", name
+            await client.send(AFTER)
+            assert await client.rest() == b""
+            assert all(not request.body_complete for request in double.requests), name
 
-        await asyncio.gather(*(one(name, data, status) for name, (data, status) in BAD.items()))
-
-    run(main(), new_loop)
+    await asyncio.gather(*(one(name, data, status) for name, (data, status) in BAD.items()))
 
 
 @pytest.mark.parametrize(
@@ -109,67 +98,58 @@ def test_the_edge_closes_though_the_client_does_not(new_loop: NewLoop) -> None:
         CHUNKED.replace(b"/ ", b"/good ") + b"3\r\nabc\r\n0\r\n\r\n",
     ],
 )
-def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
+async def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
     """Whatever follows it in the same packet: the good one is answered first, the bad one refused,
     and no third thing happens.
     """
 
-    async def main() -> None:
-        async def one(name: str, data: bytes, status: int) -> None:
-            double = Double()
-            async with edge(double, LIMITS) as gate:
-                replies = parse_replies(await gate.talk(good + data + AFTER))
-                assert [reply.status for reply in replies] == [200, status], name
-                assert replies[0].body.split()[1] == b"/good", name
-                assert [request.path for request in double.requests if request.body_complete] == [
-                    "/good"
-                ], name
-                assert len(double.refusals) == 1, name
+    async def one(name: str, data: bytes, status: int) -> None:
+        double = Double()
+        async with edge(double, LIMITS) as gate:
+            replies = parse_replies(await gate.talk(good + data + AFTER))
+            assert [reply.status for reply in replies] == [200, status], name
+            assert replies[0].body.split()[1] == b"/good", name
+            assert [request.path for request in double.requests if request.body_complete] == [
+                "/good"
+            ], name
+            assert len(double.refusals) == 1, name
 
-        await asyncio.gather(*(one(name, data, status) for name, (data, status) in SMALL.items()))
-
-    run(main())
+    await asyncio.gather(*(one(name, data, status) for name, (data, status) in SMALL.items()))
 
 
 @pytest.mark.parametrize(
     "garbage",
     [b"\x00", b"\xff" * 10, b"garbage\r\n", b"\r\r\n", b"GET", b"\x16\x03\x01", b"}", b"0\r\n\r\n"],
 )
-def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> None:
+async def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> None:
     """Bytes behind a body are never taken into it, and never into a request of their own."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, LIMITS) as gate:
-            replies = parse_replies(await gate.talk(post(b"abc", path="/good") + garbage))
-            assert replies[0].body == b"POST /good abc"
-            assert [reply.status for reply in replies[1:]] in ([], [400])
-            assert [request.path for request in double.requests] == ["/good"]
-
-    run(main())
+    double = Double()
+    async with edge(double, LIMITS) as gate:
+        replies = parse_replies(await gate.talk(post(b"abc", path="/good") + garbage))
+        assert replies[0].body == b"POST /good abc"
+        assert [reply.status for reply in replies[1:]] in ([], [400])
+        assert [request.path for request in double.requests] == ["/good"]
 
 
-def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
+async def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
     """How bytes fall into packets decides nothing: one refusal, with the same status, and no
     request.
     """
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, LIMITS) as gate:
+    double = Double()
+    async with edge(double, LIMITS) as gate:
 
-            async def one(name: str, data: bytes, status: int) -> None:
-                for at in range(1, len(data)):
-                    client = await gate.connect()
-                    await client.send(data[:at])
-                    await asyncio.sleep(0)
-                    await client.send(data[at:])
-                    client.writer.write_eof()
-                    replies = parse_replies(await client.rest())
-                    assert [reply.status for reply in replies] == [status], (name, at)
+        async def one(name: str, data: bytes, status: int) -> None:
+            for at in range(1, len(data)):
+                client = await gate.connect()
+                await client.send(data[:at])
+                await asyncio.sleep(0)
+                await client.send(data[at:])
+                client.writer.write_eof()
+                replies = parse_replies(await client.rest())
+                assert [reply.status for reply in replies] == [status], (name, at)
 
-            for name, (data, status) in SMALL.items():
-                await one(name, data, status)
-            assert all(not request.body_complete for request in double.requests)
-
-    run(main(), LOOPS[1])
+        for name, (data, status) in SMALL.items():
+            await one(name, data, status)
+        assert all(not request.body_complete for request in double.requests)

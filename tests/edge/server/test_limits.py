@@ -4,22 +4,22 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from proxy.edge.server.connection import Connection
-from proxy.edge.server.server import Limits
+from proxy.edge.server.connection import REFUSED, Connection
+from proxy.edge.server.limits import Limits, Timing
+from proxy.edge.server.request_parser import IDLE
 from proxy.edge.tls import server_context, upstream_context
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Reason, Request, Response
 from tests.support.edge_server import (
-    LOOP_NAMES,
-    LOOPS,
+    QUICK,
     Client,
     Double,
     Edge,
-    NewLoop,
     ReadBody,
     certificate,
     echo,
@@ -27,14 +27,13 @@ from tests.support.edge_server import (
     get,
     parse_replies,
     post,
-    run,
     silent_socket,
     until,
 )
+from tests.support.loops import both_loops
 
 SHORT = 0.05  # seconds; a deadline that is meant to pass
 HOUR = 3600.0
-both_loops = pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
 
 
 def only(gate: Edge) -> Connection:
@@ -82,7 +81,9 @@ def streaming(stream: Parts, length: int | None = None) -> Double:
 
 
 @contextlib.asynccontextmanager
-async def held(limits: Limits | None = None) -> AsyncIterator[tuple[Edge, asyncio.Event]]:
+async def held(
+    limits: Limits | None = None, timing: Timing = QUICK
+) -> AsyncIterator[tuple[Edge, asyncio.Event]]:
     """An edge whose handler waits for the event before it echoes."""
     go = asyncio.Event()
 
@@ -90,7 +91,7 @@ async def held(limits: Limits | None = None) -> AsyncIterator[tuple[Edge, asynci
         await go.wait()
         return await echo(request, read_body)
 
-    async with edge(Double(answer), limits) as gate:
+    async with edge(Double(answer), limits, timing=timing) as gate:
         yield gate, go
 
 
@@ -98,18 +99,15 @@ async def held(limits: Limits | None = None) -> AsyncIterator[tuple[Edge, asynci
 
 
 @pytest.mark.parametrize("said", [b"", b"\r\n\r\n"], ids=["nothing", "blank lines"])
-def test_a_client_that_says_nothing_is_closed_without_a_word(said: bytes) -> None:
+async def test_a_client_that_says_nothing_is_closed_without_a_word(said: bytes) -> None:
     """Opening a connection is no request: nothing is answered or recorded."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, Limits(header_seconds=SHORT)) as gate:
-            client = await gate.connect()
-            await client.send(said)
-            assert await client.rest() == b""
-            assert not double.refusals
-
-    run(main())
+    double = Double()
+    async with edge(double, Limits(header_seconds=SHORT)) as gate:
+        client = await gate.connect()
+        await client.send(said)
+        assert await client.rest() == b""
+        assert not double.refusals
 
 
 @both_loops
@@ -124,148 +122,127 @@ def test_a_client_that_says_nothing_is_closed_without_a_word(said: bytes) -> Non
     ],
     ids=["one byte", "head", "body", "large body", "chunk"],
 )
-def test_a_request_that_does_not_arrive_is_refused(begun: bytes, new_loop: NewLoop) -> None:
+async def test_a_request_that_does_not_arrive_is_refused(begun: bytes) -> None:
     """Head, small body, large body and chunked body each have a deadline; its passing is answered
     and recorded once.
     """
 
-    async def main() -> None:
-        double = Double()
-        async with edge(
-            double, Limits(header_seconds=SHORT, body_seconds=SHORT, early_bytes=500)
-        ) as gate:
-            client = await gate.connect()
-            await client.send(begun)
-            assert [reply.status for reply in parse_replies(await client.rest())] == [408]
-            assert double.reasons == [Reason.REQUEST_TIMEOUT]
-
-    run(main(), new_loop)
+    double = Double()
+    async with edge(
+        double, Limits(header_seconds=SHORT, body_seconds=SHORT, early_bytes=500)
+    ) as gate:
+        client = await gate.connect()
+        await client.send(begun)
+        assert [reply.status for reply in parse_replies(await client.rest())] == [408]
+        assert double.reasons == [Reason.REQUEST_TIMEOUT]
 
 
 @pytest.mark.parametrize("begun", [b"GET /", post(b"a" * 100_000)[:90]], ids=["head", "body"])
-def test_a_trickle_does_not_extend_the_deadline(begun: bytes) -> None:
+async def test_a_trickle_does_not_extend_the_deadline(begun: bytes) -> None:
     """One byte at a time is as late as none."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, Limits(header_seconds=SHORT, body_seconds=SHORT)) as gate:
-            client = await gate.connect()
-            await client.send(begun)
+    double = Double()
+    async with edge(double, Limits(header_seconds=SHORT, body_seconds=SHORT)) as gate:
+        client = await gate.connect()
+        await client.send(begun)
 
-            async def trickle() -> None:
-                while not double.refusals:
-                    await client.send(b"a")
-                    await asyncio.sleep(0.001)
+        async def trickle() -> None:
+            while not double.refusals:
+                await client.send(b"a")
+                await asyncio.sleep(0.001)
 
-            await asyncio.wait_for(trickle(), 10)
-            assert double.reasons == [Reason.REQUEST_TIMEOUT]
-            assert b" 408 " in await client.rest()
-
-    run(main())
+        await asyncio.wait_for(trickle(), 10)
+        assert double.reasons == [Reason.REQUEST_TIMEOUT]
+        assert b" 408 " in await client.rest()
 
 
-def test_an_idle_connection_is_closed() -> None:
+async def test_an_idle_connection_is_closed() -> None:
     """A kept-alive client that says no more is let go without a word."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, Limits(idle_seconds=SHORT)) as gate:
-            client = await gate.connect()
-            await client.send(get())
-            assert (await client.reply()).status == 200
-            assert await client.rest() == b""
-            assert not double.refusals
-
-    run(main())
+    double = Double()
+    async with edge(double, Limits(idle_seconds=SHORT)) as gate:
+        client = await gate.connect()
+        await client.send(get())
+        assert (await client.reply()).status == 200
+        assert await client.rest() == b""
+        assert not double.refusals
 
 
-def test_nobody_is_late_while_the_gate_works() -> None:
+async def test_nobody_is_late_while_the_gate_works() -> None:
     """While a request is in hand, neither idle time nor the next request's body is the client's
     fault.
     """
 
-    async def main() -> None:
-        async with held(Limits(early_bytes=10)) as (gate, go):
-            client = await gate.connect()
-            await client.send(get("/1") + post(b"b" * 1000, path="/2")[:-500])
-            await until(lambda: gate.double.requests)
-            only(gate).expire(gate.server.now() + HOUR)
-            await client.send(b"b" * 500)
-            go.set()
-            assert (await client.reply()).body == b"GET /1 "
-            assert (await client.reply()).body == b"POST /2 " + b"b" * 1000
-            assert not gate.double.refusals
-
-    run(main())
+    async with held(Limits(early_bytes=10)) as (gate, go):
+        client = await gate.connect()
+        await client.send(get("/1") + post(b"b" * 1000, path="/2")[:-500])
+        await until(lambda: gate.double.requests)
+        only(gate).check_deadlines(gate.server.now() + HOUR)
+        await client.send(b"b" * 500)
+        go.set()
+        assert (await client.reply()).body == b"GET /1 "
+        assert (await client.reply()).body == b"POST /2 " + b"b" * 1000
+        assert not gate.double.refusals
 
 
 @pytest.mark.parametrize("header", ["Accept: */*", "Expect: 100-continue"])
-def test_a_large_body_has_its_deadline_only_once_it_is_asked_for(header: str) -> None:
+async def test_a_large_body_has_its_deadline_only_once_it_is_asked_for(header: str) -> None:
     """The time it takes to learn who is calling is not taken from the client's."""
 
-    async def main() -> None:
-        async with held(Limits(early_bytes=100 if "Expect" in header else 10)) as (gate, go):
-            client = await gate.connect()
-            await client.send(post(b"b" * 50, header)[:-50])
-            await until(lambda: gate.double.requests)
-            only(gate).expire(gate.server.now() + HOUR)
-            assert not only(gate)._refused
-            go.set()
-            await until(lambda: only(gate)._deadline)
-            only(gate).expire(gate.server.now() + HOUR)
-            if "Expect" in header:
-                await client.reader.readuntil(b"\r\n\r\n")
-            assert (await client.reply()).status == 408
-            assert gate.double.reasons == [Reason.REQUEST_TIMEOUT]
-
-    run(main())
+    async with held(Limits(early_bytes=100 if "Expect" in header else 10)) as (gate, go):
+        client = await gate.connect()
+        await client.send(post(b"b" * 50, header)[:-50])
+        await until(lambda: gate.double.requests)
+        only(gate).check_deadlines(gate.server.now() + HOUR)
+        assert only(gate).state < REFUSED
+        go.set()
+        await until(lambda: only(gate).deadline)
+        only(gate).check_deadlines(gate.server.now() + HOUR)
+        if "Expect" in header:
+            await client.reader.readuntil(b"\r\n\r\n")
+        assert (await client.reply()).status == 408
+        assert gate.double.reasons == [Reason.REQUEST_TIMEOUT]
 
 
-def test_an_answer_may_take_longer_than_any_deadline_of_the_clients() -> None:
+async def test_an_answer_may_take_longer_than_any_deadline_of_the_clients() -> None:
     """Once a large body is here, the connection waits for the handler alone."""
 
-    async def main() -> None:
-        go = asyncio.Event()
-        read = asyncio.Event()
+    go = asyncio.Event()
+    read = asyncio.Event()
 
-        async def answer(request: Request, read_body: ReadBody) -> Response:
-            body = await read_body()
-            read.set()
-            await go.wait()
-            return Response(200, b"%d" % len(body))
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        body = await read_body()
+        read.set()
+        await go.wait()
+        return Response(200, b"%d" % len(body))
 
-        async with edge(Double(answer), Limits(early_bytes=10)) as gate:
-            client = await gate.connect()
-            await client.send(post(b"b" * 1000)[:-1000])
-            await until(lambda: gate.double.requests and only(gate)._deadline)
-            await client.send(b"b" * 1000)
-            await read.wait()
-            only(gate).expire(gate.server.now() + HOUR)
-            go.set()
-            assert (await client.reply()).body == b"1000"
-
-    run(main())
+    async with edge(Double(answer), Limits(early_bytes=10)) as gate:
+        client = await gate.connect()
+        await client.send(post(b"b" * 1000)[:-1000])
+        await until(lambda: gate.double.requests and only(gate).deadline)
+        await client.send(b"b" * 1000)
+        await read.wait()
+        only(gate).check_deadlines(gate.server.now() + HOUR)
+        go.set()
+        assert (await client.reply()).body == b"1000"
 
 
-def test_a_body_on_a_slow_line_may_take_as_long_as_it_moves_on() -> None:
+async def test_a_body_on_a_slow_line_may_take_as_long_as_it_moves_on() -> None:
     """At each deadline enough of it must have come since the last."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            client = await gate.connect()
-            await client.send(post(b"a" * 400_000)[:-300_000])
-            await until(lambda: double.requests and only(gate)._deadline)
-            await client.send(b"a" * 100_000)
-            await until(lambda: only(gate)._reader.body_size == 200_000)
-            only(gate).expire(gate.server.now() + HOUR)
-            assert not only(gate)._refused
-            only(gate).expire(gate.server.now() + HOUR)
-            await double.refused.wait()
-            assert double.reasons == [Reason.REQUEST_TIMEOUT]
-            assert (await client.reply()).status == 408
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        client = await gate.connect()
+        await client.send(post(b"a" * 400_000)[:-300_000])
+        await until(lambda: double.requests and only(gate).deadline)
+        await client.send(b"a" * 100_000)
+        await until(lambda: only(gate).parser.body_size == 200_000)
+        only(gate).check_deadlines(gate.server.now() + HOUR)
+        assert only(gate).state < REFUSED
+        only(gate).check_deadlines(gate.server.now() + HOUR)
+        await double.refused.wait()
+        assert double.reasons == [Reason.REQUEST_TIMEOUT]
+        assert (await client.reply()).status == 408
 
 
 # -- readers that do not read
@@ -273,7 +250,7 @@ def test_a_body_on_a_slow_line_may_take_as_long_as_it_moves_on() -> None:
 
 @both_loops
 @pytest.mark.parametrize("kind", ["whole", "stream"])
-def test_a_reader_that_never_reads_is_cut(kind: str, new_loop: NewLoop) -> None:
+async def test_a_reader_that_never_reads_is_cut(kind: str) -> None:
     """Its answer waits for the write deadline and no longer, and a streamed body is let go."""
     part = b"a" * 65_536
     stream = Parts(part, endless=True)
@@ -281,216 +258,183 @@ def test_a_reader_that_never_reads_is_cut(kind: str, new_loop: NewLoop) -> None:
     async def answer(request: Request, read_body: ReadBody) -> Response:
         return Response(200, stream=stream) if kind == "stream" else Response(200, part * 400)
 
-    async def main() -> None:
-        async with edge(Double(answer), Limits(write_seconds=SHORT)) as gate:
-            with silent_socket(gate.port, receive_buffer=4096) as client:
-                client.sendall(get())
-                await until(lambda: gate.double.requests)
-                await until(lambda: not gate.server.connections)
-            if kind == "stream":
-                await stream.closed.wait()
-
-    run(main(), new_loop)
+    async with edge(Double(answer), Limits(write_seconds=SHORT)) as gate:
+        with silent_socket(gate.port, receive_buffer=4096) as client:
+            client.sendall(get())
+            await until(lambda: gate.double.requests)
+            await until(lambda: not gate.server.connections)
+        if kind == "stream":
+            await stream.closed.wait()
 
 
 @both_loops
-def test_a_reader_that_never_reads_is_cut_behind_tls_too(tmp_path: Path, new_loop: NewLoop) -> None:
+async def test_a_reader_that_never_reads_is_cut_behind_tls_too(tmp_path: Path) -> None:
     """What TLS has encrypted and cannot send counts as unsent."""
     files = certificate(tmp_path)
     stream = Parts(b"a" * 65_536, endless=True)
 
-    async def main() -> None:
-        double = streaming(stream)
-        async with edge(
-            double, Limits(write_seconds=SHORT), tls=server_context(files.certificate, files.key)
-        ) as gate:
-            client = await gate.connect(upstream_context(files.ca))
-            client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
-            client.writer.write(get())
-            await stream.closed.wait()
-            await until(lambda: not gate.server.connections)
-            client.writer.transport.abort()
-
-    run(main(), new_loop)
+    double = streaming(stream)
+    async with edge(
+        double, Limits(write_seconds=SHORT), tls=server_context(files.certificate, files.key)
+    ) as gate:
+        client = await gate.connect(upstream_context(files.ca))
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
+        client.writer.write(get())
+        await stream.closed.wait()
+        await until(lambda: not gate.server.connections)
+        client.writer.transport.abort()
 
 
 # -- bytes
 
 
 @both_loops
-def test_a_strangers_large_body_is_not_read(new_loop: NewLoop) -> None:
+async def test_a_strangers_large_body_is_not_read() -> None:
     """The refusal comes before the body, and reaches a client that is still sending it."""
 
-    async def main() -> None:
-        double = Double(refuse_all)
-        async with edge(double, Limits(early_bytes=1000)) as gate:
-            client = await gate.connect()
-            sending = asyncio.ensure_future(client.send(post(b"a" * 10_000_000)))
-            reply = await client.reply()
-            assert (reply.status, reply.headers["connection"]) == (401, "close")
-            assert not double.requests[0].body_complete
-            await sending
-            await client.rest()
-
-    run(main(), new_loop)
+    double = Double(refuse_all)
+    async with edge(double, Limits(early_bytes=1000)) as gate:
+        client = await gate.connect()
+        sending = asyncio.ensure_future(client.send(post(b"a" * 10_000_000)))
+        reply = await client.reply()
+        assert (reply.status, reply.headers["connection"]) == (401, "close")
+        assert not double.requests[0].body_complete
+        await sending
+        await client.rest()
 
 
-def test_a_large_body_stays_in_the_socket_until_it_is_asked_for() -> None:
+async def test_a_large_body_stays_in_the_socket_until_it_is_asked_for() -> None:
     """What is read of it before its sender is known is one packet more than the limit."""
 
-    async def main() -> None:
-        async with held(Limits(early_bytes=1000)) as (gate, go):
-            client = await gate.connect()
-            sending = asyncio.ensure_future(client.send(post(b"a" * 10_000_000)))
-            await until(lambda: gate.double.requests)
-            for _ in range(1000):
-                await asyncio.sleep(0)
-            assert only(gate)._reader.body_size <= 1000 + 262_144
-            assert gate.double.requests[0].body == b""
-            go.set()
-            assert len((await client.reply()).body) == 10_000_007
-            await sending
-
-    run(main())
+    async with held(Limits(early_bytes=1000)) as (gate, go):
+        client = await gate.connect()
+        sending = asyncio.ensure_future(client.send(post(b"a" * 10_000_000)))
+        await until(lambda: gate.double.requests)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert only(gate).parser.body_size <= 1000 + 262_144
+        assert gate.double.requests[0].body == b""
+        go.set()
+        assert len((await client.reply()).body) == 10_000_007
+        await sending
 
 
-def test_a_refused_client_that_never_stops_sending_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_client_that_never_stops_sending_is_cut() -> None:
     """Listening to the rest of a refused body has an end, in time and in bytes."""
-    monkeypatch.setattr("proxy.edge.server.connection._LINGER_SECONDS", 0.2)
-
-    async def main() -> None:
-        async with edge(
-            Double(refuse_all), Limits(early_bytes=1000, body_bytes=50_000_000)
-        ) as gate:
-            client = await gate.connect()
-            await client.send(post(b"a" * 40_000_000)[:100_000])
-            assert (await client.reply()).status == 401
-            await until(lambda: not gate.server.connections)
-
-    run(main())
+    async with edge(
+        Double(refuse_all),
+        Limits(early_bytes=1000, body_bytes=50_000_000),
+        timing=replace(QUICK, linger=0.2),
+    ) as gate:
+        client = await gate.connect()
+        await client.send(post(b"a" * 40_000_000)[:100_000])
+        assert (await client.reply()).status == 401
+        await until(lambda: not gate.server.connections)
 
 
-def test_the_next_request_waits_in_the_socket() -> None:
+async def test_the_next_request_waits_in_the_socket() -> None:
     """A client cannot make the edge hold more than one request beside the one in hand."""
 
-    async def main() -> None:
-        async with held() as (gate, go):
-            client = await gate.connect()
-            await client.send(get("/1"))
-            await until(lambda: gate.double.requests)
-            for number in range(2, 40):
-                await client.send(get(f"/{number}"))
-                await asyncio.sleep(0.001)
-            assert len(only(gate)._queue) <= 2
-            go.set()
-            assert [(await client.reply()).body for _ in range(39)] == [
-                b"GET /%d " % n for n in range(1, 40)
-            ]
-
-    run(main())
+    async with held() as (gate, go):
+        client = await gate.connect()
+        await client.send(get("/1"))
+        await until(lambda: gate.double.requests)
+        for number in range(2, 40):
+            await client.send(get(f"/{number}"))
+            await asyncio.sleep(0.001)
+        assert len(only(gate).queue) <= 2
+        go.set()
+        assert [(await client.reply()).body for _ in range(39)] == [
+            b"GET /%d " % n for n in range(1, 40)
+        ]
 
 
 # -- Expect
 
 
 @both_loops
-def test_100_continue_is_said_when_the_body_is_wanted(new_loop: NewLoop) -> None:
+async def test_100_continue_is_said_when_the_body_is_wanted() -> None:
     """A client that asks first sends its body once the caller is known, and only then."""
 
-    async def main() -> None:
-        async with edge(Double()) as gate:
-            client = await gate.connect()
-            request = post(b"abc", "Expect: 100-continue")
-            await client.send(request[:-3])
-            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-            await client.send(b"abc")
-            assert (await client.reply()).body == b"POST / abc"
-            await client.send(request)  # a client that does not wait for its leave needs none
-            assert (await client.reply()).body == b"POST / abc"
-
-    run(main(), new_loop)
+    async with edge(Double()) as gate:
+        client = await gate.connect()
+        request = post(b"abc", "Expect: 100-continue")
+        await client.send(request[:-3])
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"abc")
+        assert (await client.reply()).body == b"POST / abc"
+        await client.send(request)  # a client that does not wait for its leave needs none
+        assert (await client.reply()).body == b"POST / abc"
 
 
-def test_a_refused_body_is_not_asked_for() -> None:
+async def test_a_refused_body_is_not_asked_for() -> None:
     """A stranger gets the refusal in place of ``100 Continue``."""
 
-    async def main() -> None:
-        async with edge(Double(refuse_all)) as gate:
-            client = await gate.connect()
-            await client.send(post(b"abc", "Expect: 100-continue")[:-3])
-            assert (await client.reply()).status == 401
-            assert await client.rest() == b""
-
-    run(main())
+    async with edge(Double(refuse_all)) as gate:
+        client = await gate.connect()
+        await client.send(post(b"abc", "Expect: 100-continue")[:-3])
+        assert (await client.reply()).status == 401
+        assert await client.rest() == b""
 
 
 # -- clients that leave
 
 
 @both_loops
-def test_a_client_that_leaves_does_not_stop_its_call(new_loop: NewLoop) -> None:
+async def test_a_client_that_leaves_does_not_stop_its_call() -> None:
     """A call that may have acted runs to its end, so that its record is true."""
 
-    async def main() -> None:
-        done = asyncio.Event()
-        go = asyncio.Event()
+    done = asyncio.Event()
+    go = asyncio.Event()
 
-        async def answer(request: Request, read_body: ReadBody) -> Response:
-            await go.wait()
-            done.set()
-            return Response(200, b"late")
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        await go.wait()
+        done.set()
+        return Response(200, b"late")
 
-        async with edge(Double(answer)) as gate:
-            client = await gate.connect()
-            await client.send(get())
-            await until(lambda: gate.double.requests)
-            client.writer.transport.abort()
-            go.set()
-            await done.wait()
-            await until(lambda: not gate.server.connections)
-
-    run(main(), new_loop)
+    async with edge(Double(answer)) as gate:
+        client = await gate.connect()
+        await client.send(get())
+        await until(lambda: gate.double.requests)
+        client.writer.transport.abort()
+        go.set()
+        await done.wait()
+        await until(lambda: not gate.server.connections)
 
 
-def test_a_client_that_leaves_in_its_body_is_gone() -> None:
+async def test_a_client_that_leaves_in_its_body_is_gone() -> None:
     """Half a body is never handed on."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, Limits(early_bytes=10)) as gate:
-            client = await gate.connect()
-            await client.send(post(b"a" * 100)[:-50])
-            await until(lambda: double.requests)
-            client.writer.close()
-            await double.refused.wait()
-            assert double.reasons == [Reason.CLIENT_GONE]
-
-    run(main())
+    double = Double()
+    async with edge(double, Limits(early_bytes=10)) as gate:
+        client = await gate.connect()
+        await client.send(post(b"a" * 100)[:-50])
+        await until(lambda: double.requests)
+        client.writer.close()
+        await double.refused.wait()
+        assert double.reasons == [Reason.CLIENT_GONE]
 
 
 @both_loops
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_stream_ends_with_its_reader(tls: bool, tmp_path: Path, new_loop: NewLoop) -> None:
+async def test_a_stream_ends_with_its_reader(tls: bool, tmp_path: Path) -> None:
     """A client that leaves in the middle of a body lets the upstream go."""
     files = certificate(tmp_path)
 
-    async def main() -> None:
-        stream = Parts(b"a" * 1000, endless=True)
-        context = server_context(files.certificate, files.key) if tls else None
-        async with edge(streaming(stream), tls=context) as gate:
-            client = await gate.connect(upstream_context(files.ca) if tls else None)
-            await client.send(get())
-            await client.reader.readuntil(b"\r\n\r\n")
-            client.writer.transport.abort()
-            await stream.closed.wait()
-            await until(lambda: not gate.server.connections)
-
-    run(main(), new_loop)
+    stream = Parts(b"a" * 1000, endless=True)
+    context = server_context(files.certificate, files.key) if tls else None
+    async with edge(streaming(stream), tls=context) as gate:
+        client = await gate.connect(upstream_context(files.ca) if tls else None)
+        await client.send(get())
+        await client.reader.readuntil(b"\r\n\r\n")
+        client.writer.transport.abort()
+        await stream.closed.wait()
+        await until(lambda: not gate.server.connections)
 
 
 @both_loops
-def test_a_stream_ends_with_its_reader_even_while_the_upstream_is_silent(
-    tmp_path: Path, new_loop: NewLoop
+async def test_a_stream_ends_with_its_reader_even_while_the_upstream_is_silent(
+    tmp_path: Path,
 ) -> None:
     """A client known to have gone is reason enough to let the upstream go; it need not say anything
     more first.
@@ -503,365 +447,299 @@ def test_a_stream_ends_with_its_reader_even_while_the_upstream_is_silent(
                 await asyncio.Event().wait()
             return await super().__anext__()
 
-    async def main() -> None:
-        stream = Silent(b"a" * 1000)
-        async with edge(
-            streaming(stream), tls=server_context(files.certificate, files.key)
-        ) as gate:
-            client = await gate.connect(upstream_context(files.ca))
-            await client.send(get())
-            await client.reader.readuntil(b"\r\n\r\n")
-            client.writer.transport.abort()
-            await stream.closed.wait()
-            await until(lambda: not gate.server.connections)
-
-    run(main(), new_loop)
+    stream = Silent(b"a" * 1000)
+    async with edge(streaming(stream), tls=server_context(files.certificate, files.key)) as gate:
+        client = await gate.connect(upstream_context(files.ca))
+        await client.send(get())
+        await client.reader.readuntil(b"\r\n\r\n")
+        client.writer.transport.abort()
+        await stream.closed.wait()
+        await until(lambda: not gate.server.connections)
 
 
 # -- streams
 
 
 @both_loops
-def test_a_stream_without_length_is_chunked(new_loop: NewLoop) -> None:
+async def test_a_stream_without_length_is_chunked() -> None:
     """Parts arrive in order, an empty one ends nothing, and the connection serves the next request."""
 
-    async def main() -> None:
-        async with edge(streaming(Parts(b"ab", b"", b"c" * 300_000))) as gate:
-            replies = parse_replies(await gate.talk(get() + get()))
-            assert [reply.body for reply in replies] == [b"ab" + b"c" * 300_000, b""]
-            assert [reply.headers["transfer-encoding"] for reply in replies] == [
-                "chunked",
-                "chunked",
-            ]
-
-    run(main(), new_loop)
+    async with edge(streaming(Parts(b"ab", b"", b"c" * 300_000))) as gate:
+        replies = parse_replies(await gate.talk(get() + get()))
+        assert [reply.body for reply in replies] == [b"ab" + b"c" * 300_000, b""]
+        assert [reply.headers["transfer-encoding"] for reply in replies] == [
+            "chunked",
+            "chunked",
+        ]
 
 
-def test_a_stream_with_length_is_sent_as_it_is() -> None:
+async def test_a_stream_with_length_is_sent_as_it_is() -> None:
     """A length that is known is announced."""
 
-    async def main() -> None:
-        async with edge(streaming(Parts(b"ab", b"", b"cd"), 4)) as gate:
-            [reply] = parse_replies(await gate.talk(get()))
-            assert (reply.body, reply.headers["content-length"]) == (b"abcd", "4")
-
-    run(main())
+    async with edge(streaming(Parts(b"ab", b"", b"cd"), 4)) as gate:
+        [reply] = parse_replies(await gate.talk(get()))
+        assert (reply.body, reply.headers["content-length"]) == (b"abcd", "4")
 
 
 @both_loops
 @pytest.mark.parametrize("length", [None, 9], ids=["chunked", "length"])
-def test_a_stream_that_breaks_cuts_the_connection(length: int | None, new_loop: NewLoop) -> None:
+async def test_a_stream_that_breaks_cuts_the_connection(length: int | None) -> None:
     """A body that the upstream did not finish never looks whole, and nothing more is answered."""
 
-    async def main() -> None:
-        stream = Parts(b"abc", Unavailable(Reason.UPSTREAM_CLOSED))
-        async with edge(streaming(stream, length)) as gate:
-            data = await gate.talk(get() + get())
-            assert data.count(b"HTTP/1.1 ") <= 1
-            assert not data.endswith(b"0\r\n\r\n")
-            assert stream.closed.is_set()
-
-    run(main(), new_loop)
+    stream = Parts(b"abc", Unavailable(Reason.UPSTREAM_CLOSED))
+    async with edge(streaming(stream, length)) as gate:
+        data = await gate.talk(get() + get())
+        assert data.count(b"HTTP/1.1 ") <= 1
+        assert not data.endswith(b"0\r\n\r\n")
+        assert stream.closed.is_set()
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_that_has_no_body_has_no_length(status: int) -> None:
+async def test_an_answer_that_has_no_body_has_no_length(status: int) -> None:
     """RFC 9112 section 6.3: the next answer starts after the headers."""
 
     async def answer(request: Request, read_body: ReadBody) -> Response:
         return Response(status, b"never sent")
 
-    async def main() -> None:
-        async with edge(Double(answer)) as gate:
-            replies = parse_replies(await gate.talk(get() + get()))
-            assert [
-                (reply.status, reply.body, "content-length" in reply.headers) for reply in replies
-            ] == [(status, b"", False)] * 2
-
-    run(main())
+    async with edge(Double(answer)) as gate:
+        replies = parse_replies(await gate.talk(get() + get()))
+        assert [
+            (reply.status, reply.body, "content-length" in reply.headers) for reply in replies
+        ] == [(status, b"", False)] * 2
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 131_072, 131_073, 5_000_000])
-def test_a_whole_answer_of_any_size_arrives(size: int) -> None:
+async def test_a_whole_answer_of_any_size_arrives(size: int) -> None:
     """Long answers are written in slices, which nobody sees."""
     body = bytes(index % 251 for index in range(1000)) * (size // 1000 + 1)
 
     async def answer(request: Request, read_body: ReadBody) -> Response:
         return Response(200, body[:size])
 
-    async def main() -> None:
-        async with edge(Double(answer)) as gate:
-            assert [reply.body for reply in parse_replies(await gate.talk(get() + get()))] == [
-                body[:size]
-            ] * 2
-
-    run(main())
+    async with edge(Double(answer)) as gate:
+        assert [reply.body for reply in parse_replies(await gate.talk(get() + get()))] == [
+            body[:size]
+        ] * 2
 
 
 # -- keeping alive, and the end
 
 
 @pytest.mark.parametrize("value", ["close", "Close", "keep-alive, close"])
-def test_a_client_that_wants_to_close_is_let_go(value: str) -> None:
+async def test_a_client_that_wants_to_close_is_let_go(value: str) -> None:
     """The reply says so too, and what follows is not served."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            client = await gate.connect()
-            await client.send(get("/1", f"Connection: {value}") + get("/2"))
-            [reply] = parse_replies(await client.rest())
-            assert reply.headers["connection"] == "close"
-            assert [request.path for request in double.requests] == ["/1"]
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        client = await gate.connect()
+        await client.send(get("/1", f"Connection: {value}") + get("/2"))
+        [reply] = parse_replies(await client.rest())
+        assert reply.headers["connection"] == "close"
+        assert [request.path for request in double.requests] == ["/1"]
 
 
 @both_loops
-def test_a_client_at_rest_is_remembered_for_a_while_only(new_loop: NewLoop) -> None:
+async def test_a_client_at_rest_is_remembered_for_a_while_only() -> None:
     """The heads that it repeats are let go while it rests, and it is served as before when it comes
     back.
     """
 
-    async def main() -> None:
-        async with edge(Double()) as gate:
-            client = await gate.connect()
-            for _ in range(3):
-                await client.send(post(b"abc"))
-                assert (await client.reply()).body == b"POST / abc"
-                await until(lambda: only(gate)._idle)
-                assert len(only(gate)._reader._heads.known) == 1
-                only(gate).expire(gate.server.now() + 9.0)
-                assert len(only(gate)._reader._heads.known) == 1
-                only(gate).expire(gate.server.now() + 11.0)
-                assert not only(gate)._reader._heads.known
-
-    run(main(), new_loop)
+    async with edge(Double()) as gate:
+        client = await gate.connect()
+        for _ in range(3):
+            await client.send(post(b"abc"))
+            assert (await client.reply()).body == b"POST / abc"
+            await until(lambda: only(gate).idle)
+            assert len(only(gate).parser.head_cache.entries) == 1
+            only(gate).check_deadlines(gate.server.now() + 9.0)
+            assert len(only(gate).parser.head_cache.entries) == 1
+            only(gate).check_deadlines(gate.server.now() + 11.0)
+            assert not only(gate).parser.head_cache.entries
 
 
 @both_loops
 @pytest.mark.parametrize("at", ["rest", "work"])
-def test_a_connection_ends_with_its_loop(at: str, new_loop: NewLoop) -> None:
+async def test_a_connection_ends_with_its_loop(at: str) -> None:
     """A task that waits for a request can be cancelled like any other, and so can one that has a
     request in hand.
     """
 
-    async def main() -> None:
-        async with held() as (gate, _):
-            client = await gate.connect()
-            await until(lambda: gate.server.connections)
-            if at == "work":
-                await client.send(get())
-                await until(lambda: gate.double.requests)
-            task = only(gate)._task
-            assert task is not None
-            await asyncio.sleep(0)
-            assert task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
-            assert await client.rest() == b""
-
-    run(main(), new_loop)
+    async with held() as (gate, _):
+        client = await gate.connect()
+        await until(lambda: gate.server.connections)
+        if at == "work":
+            await client.send(get())
+            await until(lambda: gate.double.requests)
+        task = only(gate).task
+        assert task is not None
+        await asyncio.sleep(0)
+        assert task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert await client.rest() == b""
 
 
-def test_an_answer_can_be_written_before_the_next_bytes_are_looked_at() -> None:
-    """The handler begins while the loop is still telling of the bytes: a request costs no turn of
-    the loop before its work.
-    """
+async def test_one_wakeup_serves_all_requests_of_a_packet() -> None:
+    """Pipelined requests cost no further iterations of the loop."""
     order = []
 
     async def answer(request: Request, read_body: ReadBody) -> Response:
         order.append(request.path)
         return Response(200)
 
-    async def main() -> None:
-        async with edge(Double(answer)) as gate:
-            client = await gate.connect()
-            await client.send(get("/1"))
-            await client.reply()
-            connection = only(gate)
-            await until(lambda: connection._idle)
+    async with edge(Double(answer)) as gate:
+        client = await gate.connect()
+        await client.send(get("/1"))
+        await client.reply()
+        connection = only(gate)
+        await until(lambda: connection.idle)
 
-            def arrive() -> None:
-                connection.data_received(get("/2") + get("/3"))
-                order.append("told")
+        def arrive() -> None:
+            connection.data_received(get("/2") + get("/3"))
+            order.append("received")
+            gate.server.loop.call_soon(order.append, "next iteration")
 
-            gate.server.loop.call_soon(arrive)
-            assert [(await client.reply()).status for _ in range(2)] == [200, 200]
-            assert order == ["/1", "/2", "/3", "told"]
-
-    run(main())
+        gate.server.loop.call_soon(arrive)
+        assert [(await client.reply()).status for _ in range(2)] == [200, 200]
+        assert order == ["/1", "received", "/2", "/3", "next iteration"]
 
 
 @both_loops
-def test_draining_answers_what_has_begun(
-    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_draining_answers_what_has_begun() -> None:
     """Idle connections close after a moment; a request in hand, one half sent, and a client that
     has just come are answered.
     """
-    monkeypatch.setattr("proxy.edge.server.connection._FIRST_SECONDS", 20.0)
-
-    async def main() -> None:
-        async with held() as (gate, go):
-            idle, busy, begun, fresh = [await gate.connect() for _ in range(4)]
-            go.set()
-            for client in (idle, begun):
-                await client.send(get("/0"))
-                await client.reply()
-            go.clear()
-            await busy.send(get("/1"))
-            await begun.send(get("/2")[:10])
-            await until(
-                lambda: (
-                    len(gate.double.requests) == 3
-                    and sum(c._phase != 0 for c in gate.server.connections) == 1
-                )
+    async with held(timing=replace(QUICK, first_byte=20.0)) as (gate, go):
+        idle, busy, begun, fresh = [await gate.connect() for _ in range(4)]
+        go.set()
+        for client in (idle, begun):
+            await client.send(get("/0"))
+            await client.reply()
+        go.clear()
+        await busy.send(get("/1"))
+        await begun.send(get("/2")[:10])
+        await until(
+            lambda: (
+                len(gate.double.requests) == 3
+                and sum(c.phase is not IDLE for c in gate.server.connections) == 1
             )
-            draining = asyncio.ensure_future(gate.server.drain(20.0))
-            assert await idle.rest() == b""
-            await begun.send(get("/2")[10:])
-            await fresh.send(get("/3"))
-            await until(lambda: len(gate.double.requests) == 5)
-            go.set()
-            for client, path in ((busy, b"/1"), (begun, b"/2"), (fresh, b"/3")):
-                [reply] = parse_replies(await client.rest())
-                assert (reply.body, reply.headers["connection"]) == (b"GET %b " % path, "close")
-            await draining
-            assert not gate.server.connections
-
-    run(main(), new_loop)
+        )
+        draining = asyncio.ensure_future(gate.server.drain(20.0))
+        assert await idle.rest() == b""
+        await begun.send(get("/2")[10:])
+        await fresh.send(get("/3"))
+        await until(lambda: len(gate.double.requests) == 5)
+        go.set()
+        for client, path in ((busy, b"/1"), (begun, b"/2"), (fresh, b"/3")):
+            [reply] = parse_replies(await client.rest())
+            assert (reply.body, reply.headers["connection"]) == (b"GET %b " % path, "close")
+        await draining
+        assert not gate.server.connections
 
 
 @both_loops
-def test_draining_answers_once_more_on_a_kept_connection(
-    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_draining_answers_once_more_on_a_kept_connection() -> None:
     """A client that uses its idle connection at the moment of a hand-over is answered, told to
     close, and loses no call.
     """
-    monkeypatch.setattr("proxy.edge.server.server.REST_SECONDS", 20.0)
-
-    async def main() -> None:
-        async with edge(Double()) as gate:
-            client = await gate.connect()
-            await client.send(get("/0"))
-            await client.reply()
-            draining = asyncio.ensure_future(gate.server.drain(20.0))
-            await until(lambda: gate.server.draining)
-            await client.send(get("/1"))
-            [reply] = parse_replies(await client.rest())
-            assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
-            await draining
-
-    run(main(), new_loop)
+    async with edge(Double(), timing=replace(QUICK, drain_idle=20.0)) as gate:
+        client = await gate.connect()
+        await client.send(get("/0"))
+        await client.reply()
+        draining = asyncio.ensure_future(gate.server.drain(20.0))
+        await until(lambda: gate.server.draining)
+        await client.send(get("/1"))
+        [reply] = parse_replies(await client.rest())
+        assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
+        await draining
 
 
 @both_loops
-def test_draining_waits_for_a_handshake_under_way(tmp_path: Path, new_loop: NewLoop) -> None:
+async def test_draining_waits_for_a_handshake_under_way(tmp_path: Path) -> None:
     """A client that was accepted just before is served, though its connection does not stand yet."""
     files = certificate(tmp_path)
 
-    async def main() -> None:
-        async with edge(Double(), tls=server_context(files.certificate, files.key)) as gate:
-            half = await gate.connect()
-            await until(lambda: gate.server._coming == 1)
-            gate.listener.close()
-            draining = asyncio.ensure_future(gate.server.drain(20.0))
-            await until(lambda: gate.server.draining)
-            await half.writer.start_tls(upstream_context(files.ca), server_hostname="localhost")
-            await half.send(get("/1"))
-            [reply] = parse_replies(await half.rest())
-            assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
-            await draining
-            assert not gate.server.connections
-
-    run(main(), new_loop)
+    async with edge(Double(), tls=server_context(files.certificate, files.key)) as gate:
+        half = await gate.connect()
+        await until(lambda: gate.server.handshakes == 1)
+        gate.listener.close()
+        draining = asyncio.ensure_future(gate.server.drain(20.0))
+        await until(lambda: gate.server.draining)
+        await half.writer.start_tls(upstream_context(files.ca), server_hostname="localhost")
+        await half.send(get("/1"))
+        [reply] = parse_replies(await half.rest())
+        assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
+        await draining
+        assert not gate.server.connections
 
 
-def test_draining_does_not_wait_for_a_client_that_says_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_draining_does_not_wait_for_a_client_that_says_nothing() -> None:
     """A client that has just come gets a moment for its first bytes, and not the whole time of a
     head.
     """
-    monkeypatch.setattr("proxy.edge.server.connection._FIRST_SECONDS", SHORT)
-
-    async def main() -> None:
-        async with edge(Double(), Limits(header_seconds=HOUR)) as gate:
-            client = await gate.connect()
-            await until(lambda: gate.server.connections)
-            await gate.server.drain(HOUR)
-            assert await client.rest() == b""
-
-    run(main())
+    timing = replace(QUICK, first_byte=SHORT)
+    async with edge(Double(), Limits(header_seconds=HOUR), timing=timing) as gate:
+        client = await gate.connect()
+        await until(lambda: gate.server.connections)
+        await gate.server.drain(HOUR)
+        assert await client.rest() == b""
 
 
-def test_draining_has_an_end() -> None:
+async def test_draining_has_an_end() -> None:
     """What is not done in time is cut."""
 
-    async def main() -> None:
-        async with held() as (gate, go):
-            client = await gate.connect()
-            await client.send(get())
-            await until(lambda: gate.double.requests)
-            await gate.server.drain(SHORT)
-            assert await client.rest() == b""
-            go.set()
-
-    run(main())
+    async with held() as (gate, go):
+        client = await gate.connect()
+        await client.send(get())
+        await until(lambda: gate.double.requests)
+        await gate.server.drain(SHORT)
+        assert await client.rest() == b""
+        go.set()
 
 
-def test_a_client_is_named_by_its_socket() -> None:
+async def test_a_client_is_named_by_its_socket() -> None:
     """Where a call came from is read from the connection; what headers claim of it stays a header."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double) as gate:
-            client = await gate.connect()
-            await client.send(
-                get("/", "X-Forwarded-For: 6.6.6.6", "User-Agent: one")
-                + get("/", "User-Agent: " + "two" * 100)
-            )
-            await client.reply()
-            await client.reply()
-            port = client.writer.get_extra_info("sockname")[1]
-            origins = [request.peer for request in double.requests]
-            assert [(origin.address, origin.port, origin.tls) for origin in origins] == [
-                ("127.0.0.1", port, None)
-            ] * 2
-            assert [origin.user_agent for origin in origins] == ["one", ("two" * 100)[:256]]
-            ids = [request.id for request in double.requests]
-            assert len(set(ids)) == 2
-            assert all(len(name) == 16 for name in ids)
-
-    run(main())
+    double = Double()
+    async with edge(double) as gate:
+        client = await gate.connect()
+        await client.send(
+            get("/", "X-Forwarded-For: 6.6.6.6", "User-Agent: one")
+            + get("/", "User-Agent: " + "two" * 100)
+        )
+        await client.reply()
+        await client.reply()
+        port = client.writer.get_extra_info("sockname")[1]
+        origins = [request.peer for request in double.requests]
+        assert [(origin.address, origin.port, origin.tls) for origin in origins] == [
+            ("127.0.0.1", port, None)
+        ] * 2
+        assert [origin.user_agent for origin in origins] == ["one", ("two" * 100)[:256]]
+        ids = [request.id for request in double.requests]
+        assert len(set(ids)) == 2
+        assert all(len(name) == 16 for name in ids)
 
 
 @both_loops
-def test_tls_clients_are_served_alike(
-    tmp_path: Path, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_tls_clients_are_served_alike(tmp_path: Path) -> None:
     """Keep-alive, large bodies both ways, refusals and closing work behind TLS as in front of it."""
-    monkeypatch.setattr("proxy.edge.server.connection._LINGER_SECONDS", 0.5)
     files = certificate(tmp_path)
-
-    async def main() -> None:
-        double = Double()
-        async with edge(
-            double, Limits(early_bytes=1000), tls=server_context(files.certificate, files.key)
-        ) as gate:
-            trusted: ssl.SSLContext = upstream_context(files.ca)
-            client = await gate.connect(trusted)
-            for size in (0, 10, 3_000_000):
-                sending = asyncio.ensure_future(client.send(post(b"a" * size)))
-                assert (await client.reply()).body == b"POST / " + b"a" * size
-                await sending
-            assert {request.peer.tls for request in double.requests} == {"TLSv1.3"}
-            await client.send(get("/", "Connection: close"))
-            assert [reply.status for reply in parse_replies(await client.rest())] == [200]
-            other: Client = await gate.connect(trusted)
-            await other.send(b"garbage\r\n\r\n")
-            assert [reply.status for reply in parse_replies(await other.rest())] == [400]
-
-    run(main(), new_loop)
+    double = Double()
+    async with edge(
+        double,
+        Limits(early_bytes=1000),
+        tls=server_context(files.certificate, files.key),
+        timing=replace(QUICK, linger=0.5),
+    ) as gate:
+        trusted: ssl.SSLContext = upstream_context(files.ca)
+        client = await gate.connect(trusted)
+        for size in (0, 10, 3_000_000):
+            sending = asyncio.ensure_future(client.send(post(b"a" * size)))
+            assert (await client.reply()).body == b"POST / " + b"a" * size
+            await sending
+        assert {request.peer.tls for request in double.requests} == {"TLSv1.3"}
+        await client.send(get("/", "Connection: close"))
+        assert [reply.status for reply in parse_replies(await client.rest())] == [200]
+        other: Client = await gate.connect(trusted)
+        await other.send(b"garbage\r\n\r\n")
+        assert [reply.status for reply in parse_replies(await other.rest())] == [400]

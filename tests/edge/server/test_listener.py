@@ -15,44 +15,34 @@ from proxy.edge.server.listener import _peer_address, bind
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.model import Reason
 from tests.support.edge_server import (
-    LOOP_NAMES,
-    LOOPS,
     Double,
-    NewLoop,
     certificate,
     edge,
     get,
-    run,
     until,
 )
-
-both_loops = pytest.mark.parametrize("new_loop", LOOPS, ids=LOOP_NAMES)
+from tests.support.loops import both_loops
 
 
 @both_loops
-def test_a_handshake_that_never_ends_is_counted_and_ended(
-    tmp_path: Path, new_loop: NewLoop
-) -> None:
+async def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path) -> None:
     """Who says nothing holds a place until the handshake's deadline, and gives it back then."""
     files = certificate(tmp_path)
 
-    async def main() -> None:
-        double = Double()
-        context = server_context(files.certificate, files.key)
-        async with edge(double, tls=context, per_address=1, handshake_seconds=0.5) as gate:
-            silent = await gate.connect()
-            await until(lambda: gate.listener.limit.open == 1)
-            refused = await gate.connect()
-            assert await refused.rest() == b""
-            assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
-            assert await silent.rest() == b""
-            await until(lambda: gate.listener.limit.open == 0)
-            gate.listener._handshake_seconds = 20.0  # for one that is meant to succeed
-            client = await gate.connect(upstream_context(files.ca))
-            await client.send(get())
-            assert (await client.reply()).status == 200
-
-    run(main(), new_loop)
+    double = Double()
+    context = server_context(files.certificate, files.key)
+    async with edge(double, tls=context, per_address=1, handshake_seconds=0.5) as gate:
+        silent = await gate.connect()
+        await until(lambda: gate.listener.limit.open == 1)
+        refused = await gate.connect()
+        assert await refused.rest() == b""
+        assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
+        assert await silent.rest() == b""
+        await until(lambda: gate.listener.limit.open == 0)
+        gate.listener._handshake_seconds = 20.0  # for one that is meant to succeed
+        client = await gate.connect(upstream_context(files.ca))
+        await client.send(get())
+        assert (await client.reply()).status == 200
 
 
 @both_loops
@@ -61,157 +51,131 @@ def test_a_handshake_that_never_ends_is_counted_and_ended(
     [get(), b"\x16\x03\x01\x00\x05hello", os.urandom(300)],
     ids=["http", "bad hello", "noise"],
 )
-def test_a_handshake_that_fails_gives_its_place_back(
-    hello: bytes, tmp_path: Path, new_loop: NewLoop
-) -> None:
+async def test_a_handshake_that_fails_gives_its_place_back(hello: bytes, tmp_path: Path) -> None:
     """What is no TLS is closed at once, and nothing is logged about it by the loop."""
     files = certificate(tmp_path)
 
-    async def main() -> None:
-        double = Double()
-        async with edge(
-            double, tls=server_context(files.certificate, files.key), per_address=1
-        ) as gate:
-            for _ in range(3):
-                client = await gate.connect()
-                await client.send(hello)
-                client.writer.write_eof()
-                assert b"HTTP" not in await client.rest()
-                await until(lambda: gate.listener.limit.open == 0)
-            assert not double.requests
-            assert not double.refusals
-
-    run(main(), new_loop)
+    double = Double()
+    async with edge(
+        double, tls=server_context(files.certificate, files.key), per_address=1
+    ) as gate:
+        for _ in range(3):
+            client = await gate.connect()
+            await client.send(hello)
+            client.writer.write_eof()
+            assert b"HTTP" not in await client.rest()
+            await until(lambda: gate.listener.limit.open == 0)
+        assert not double.requests
+        assert not double.refusals
 
 
 @both_loops
 @pytest.mark.parametrize("caps", [(2, 100), (100, 2)], ids=["total", "per address"])
-def test_connections_are_capped(caps: tuple[int, int], new_loop: NewLoop) -> None:
+async def test_connections_are_capped(caps: tuple[int, int]) -> None:
     """One too many is closed unanswered and recorded; those that are in are served; a place that is
     left is free.
     """
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, connections=caps[0], per_address=caps[1]) as gate:
-            first, second = await gate.connect(), await gate.connect()
-            third = await gate.connect()
-            assert await third.rest() == b""
-            assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
-            for client in (first, second):
-                await client.send(get())
-                assert (await client.reply()).status == 200
-            first.writer.close()
-            await until(lambda: gate.listener.limit.open == 1)
-            fourth = await gate.connect()
-            await fourth.send(get())
-            assert (await fourth.reply()).status == 200
-            assert len(double.refusals) == 1
-
-    run(main(), new_loop)
+    double = Double()
+    async with edge(double, connections=caps[0], per_address=caps[1]) as gate:
+        first, second = await gate.connect(), await gate.connect()
+        third = await gate.connect()
+        assert await third.rest() == b""
+        assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
+        for client in (first, second):
+            await client.send(get())
+            assert (await client.reply()).status == 200
+        first.writer.close()
+        await until(lambda: gate.listener.limit.open == 1)
+        fourth = await gate.connect()
+        await fourth.send(get())
+        assert (await fourth.reply()).status == 200
+        assert len(double.refusals) == 1
 
 
 @both_loops
-def test_a_flood_at_the_door_does_not_stop_those_inside(new_loop: NewLoop) -> None:
+async def test_a_flood_at_the_door_does_not_stop_those_inside() -> None:
     """While thousands are turned away, a client that is in is answered, call after call."""
 
-    async def main() -> None:
-        double = Double()
-        async with edge(double, per_address=1) as gate:
-            inside = await gate.connect()
-            await inside.send(get())
-            await inside.reply()
-            turned_away = 0
-            for _ in range(10):
-                with contextlib.ExitStack() as flood:
-                    for _ in range(100):
-                        client = flood.enter_context(socket.socket())
-                        client.setblocking(False)
-                        client.connect_ex(("127.0.0.1", gate.port))
-                    await inside.send(get())
-                    assert (await inside.reply()).status == 200
-                    turned_away += 100
-                    await until(lambda: len(double.refusals) == turned_away)  # noqa: B023  (it is called before the next round)
-
-    run(main(), new_loop)
+    double = Double()
+    async with edge(double, per_address=1) as gate:
+        inside = await gate.connect()
+        await inside.send(get())
+        await inside.reply()
+        turned_away = 0
+        for _ in range(10):
+            with contextlib.ExitStack() as flood:
+                for _ in range(100):
+                    client = flood.enter_context(socket.socket())
+                    client.setblocking(False)
+                    client.connect_ex(("127.0.0.1", gate.port))
+                await inside.send(get())
+                assert (await inside.reply()).status == 200
+                turned_away += 100
+                await until(lambda: len(double.refusals) == turned_away)  # noqa: B023  (it is called before the next round)
 
 
 @both_loops
-def test_a_new_certificate_is_used_without_dropping_a_connection(
-    tmp_path: Path, new_loop: NewLoop
-) -> None:
+async def test_a_new_certificate_is_used_without_dropping_a_connection(tmp_path: Path) -> None:
     """New handshakes get the new certificate; a connection made under the old one goes on."""
     files = certificate(tmp_path / "live")
     old = upstream_context(files.ca)
     watched = ReloadingCertificate(files.certificate, files.key)
 
-    async def main() -> None:
-        async with edge(Double(), tls=watched.context) as gate:
-            before = await gate.connect(old)
-            await before.send(get("/1"))
-            assert (await before.reply()).body == b"GET /1 "
-            fresh = certificate(tmp_path / "live")
-            assert watched.reload_if_changed()
-            after = await gate.connect(upstream_context(fresh.ca))
-            for client in (before, after):
-                await client.send(get("/2"))
-                assert (await client.reply()).body == b"GET /2 "
-            with pytest.raises(OSError):
-                await gate.connect(old)
-
-    run(main(), new_loop)
+    async with edge(Double(), tls=watched.context) as gate:
+        before = await gate.connect(old)
+        await before.send(get("/1"))
+        assert (await before.reply()).body == b"GET /1 "
+        fresh = certificate(tmp_path / "live")
+        assert watched.reload_if_changed()
+        after = await gate.connect(upstream_context(fresh.ca))
+        for client in (before, after):
+            await client.send(get("/2"))
+            assert (await client.reply()).body == b"GET /2 "
+        with pytest.raises(OSError):
+            await gate.connect(old)
 
 
 @both_loops
-def test_a_closed_door_lets_nobody_in(new_loop: NewLoop) -> None:
+async def test_a_closed_door_lets_nobody_in() -> None:
     """Once closed, new clients are refused by the kernel; who is in stays in."""
 
-    async def main() -> None:
-        async with edge(Double()) as gate:
-            inside = await gate.connect()
-            await inside.send(get())
-            await inside.reply()
-            gate.listener.close()
-            with pytest.raises(OSError):
-                await gate.connect()
-            await inside.send(get())
-            assert (await inside.reply()).status == 200
-
-    run(main(), new_loop)
+    async with edge(Double()) as gate:
+        inside = await gate.connect()
+        await inside.send(get())
+        await inside.reply()
+        gate.listener.close()
+        with pytest.raises(OSError):
+            await gate.connect()
+        await inside.send(get())
+        assert (await inside.reply()).status == 200
 
 
 @both_loops
-def test_accepted_sockets_do_not_hold_back(new_loop: NewLoop) -> None:
+async def test_accepted_sockets_do_not_hold_back() -> None:
     """Small answers leave at once, and the kernel keeps little of a long one: both come from the
     listening socket.
     """
 
-    async def main() -> None:
-        async with edge(Double()) as gate:
-            await gate.connect()
-            await until(lambda: gate.server.connections)
-            [connection] = gate.server.connections
-            accepted = connection._transport.get_extra_info("socket")
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 131_072
-
-    run(main(), new_loop)
+    async with edge(Double()) as gate:
+        await gate.connect()
+        await until(lambda: gate.server.connections)
+        [connection] = gate.server.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 131_072
 
 
 @both_loops
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_closed_connection_leaves_nothing_behind(
-    tls: bool, tmp_path: Path, new_loop: NewLoop
-) -> None:
-    """A worker makes one connection a call: what they leave must not wait for the garbage
-    collector.
-    """
+async def test_a_closed_connection_is_freed_at_once(tls: bool, tmp_path: Path) -> None:
+    """Workers make one connection a call; its memory must not wait for the garbage collector."""
     files = certificate(tmp_path)
-
-    async def main() -> None:
-        async with edge(
-            Double(), tls=server_context(files.certificate, files.key) if tls else None
-        ) as gate:
+    context = server_context(files.certificate, files.key) if tls else None
+    gc.collect()
+    gc.disable()
+    try:
+        async with edge(Double(), tls=context) as gate:
             for _ in range(5):
                 client = await gate.connect(upstream_context(files.ca) if tls else None)
                 await client.send(get("/", "Connection: close"))
@@ -221,11 +185,6 @@ def test_a_closed_connection_leaves_nothing_behind(
             await until(
                 lambda: not any(isinstance(thing, Connection) for thing in gc.get_objects())
             )
-
-    gc.collect()
-    gc.disable()
-    try:
-        run(main(), new_loop)
     finally:
         gc.enable()
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.edge.server.request_parser import BODY, Limits, RequestReader
+from proxy.edge.server.limits import Limits
+from proxy.edge.server.request_parser import BODY, RequestParser
 from proxy.errors import Rejected
 from proxy.model import Peer, Request
 from tests.support.edge_server import get, post
@@ -28,10 +29,10 @@ class Told:
         self._ids += 1
         return str(self._ids)
 
-    def origin(self, user_agent: bytes) -> Peer:
+    def peer(self, user_agent: bytes) -> Peer:
         return Peer("127.0.0.1", 4711, None, user_agent.decode("latin-1"))
 
-    def on_request(self, request: Request, *, expects: bool) -> None:
+    def on_request(self, request: Request, *, expect_continue: bool) -> None:
         self.requests.append(request)
         heads = list(request.headers.items())  # their order too
         self.events.append(
@@ -44,24 +45,24 @@ class Told:
                 request.body,
                 request.peer,
                 request.body_complete,
-                expects,
+                expect_continue,
             )
         )
 
-    def on_rest(self, body: bytes) -> None:
+    def on_body(self, body: bytes) -> None:
         self.events.append(body)
 
 
 def read(
     packets: list[bytes], *, anew: bool, limits: Limits = LIMITS
-) -> tuple[list[object], RequestReader, Told]:
+) -> tuple[list[object], RequestParser, Told]:
     """What a reader tells of `packets`, and how it stands after each of them."""
     told = Told()
-    reader = RequestReader(told, limits)
+    reader = RequestParser(told, limits)
     for packet in packets:
         if anew:
             # the strict road alone: a head is looked for in the beginning of a packet
-            reader.forget()
+            reader.clear_cache()
         try:
             reader.feed(packet)
         except Rejected as error:
@@ -129,9 +130,9 @@ def test_a_head_that_comes_again_is_read_from_memory(
     headers are the same object.
     """
     told = Told()
-    reader = RequestReader(told, LIMITS)
+    reader = RequestParser(told, LIMITS)
     reader.feed(request_)
-    assert len(reader._heads.known) == 1
+    assert len(reader.head_cache.entries) == 1
     monkeypatch.setattr(reader, "_parse", None)
     head = request_.index(b"\r\n\r\n") + 4
     for packets in (
@@ -151,7 +152,7 @@ def test_lengths_may_differ() -> None:
     """
     bodies = [b"a" * size for size in (1, 22, 3, 57, 0, 58)]
     _, reader, told = read([post(body) for body in bodies], anew=False)
-    assert len(reader._heads.known) == 1
+    assert len(reader.head_cache.entries) == 1
     assert [request.body for request in told.requests] == bodies
     assert [request.headers[b"content-length"] for request in told.requests] == [
         b"%d" % len(body) for body in bodies
@@ -231,29 +232,29 @@ def test_a_client_that_never_repeats_itself_is_not_listened_to_for_ever() -> Non
     """Heads that nobody sends again cost a moment each, and few bytes."""
     _, reader, told = read([get(f"/{number}") for number in range(100)], anew=False)
     assert len(told.requests) == 100
-    assert [head.path for head in reader._heads.known] == ["/12", "/13", "/14", "/15"]
+    assert [head.path for head in reader.head_cache.entries] == ["/12", "/13", "/14", "/15"]
 
 
 def test_long_heads_are_not_remembered() -> None:
     """What an idle connection holds is bounded."""
     _, reader, _ = read([get("/", "X: " + "x" * 4100)] * 2, anew=False, limits=Limits())
-    assert not reader._heads.known
+    assert not reader.head_cache.entries
 
 
 def test_nothing_is_remembered_behind_the_last_request() -> None:
     """After ``Connection: close`` no request can follow, known or not."""
     events, reader, told = read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=False)
     assert len(told.requests) == 3
-    assert not reader._heads.known
+    assert not reader.head_cache.entries
     assert events[-1] == read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=True)[0][-1]
 
 
 def test_a_client_at_rest_is_forgotten_and_known_again() -> None:
     """Forgetting changes nothing that is told."""
     told = Told()
-    reader = RequestReader(told, LIMITS)
+    reader = RequestParser(told, LIMITS)
     for _ in range(3):
         reader.feed(PLAIN[2])
-        reader.forget()
-        assert not reader._heads.known
+        reader.clear_cache()
+        assert not reader.head_cache.entries
     assert [request.body for request in told.requests] == [b"abc"] * 3

@@ -6,7 +6,12 @@ from typing import cast
 
 import pytest
 
-from proxy.edge.server.response_writer import PROGRESS, ReplyWriter, _around, encode_head
+from proxy.edge.server.response_writer import (
+    MIN_PROGRESS_BYTES,
+    ResponseWriter,
+    _head_parts,
+    encode_head,
+)
 from proxy.model import Response
 
 
@@ -40,18 +45,18 @@ class Clogged:
         return asyncio.get_running_loop().create_future()
 
 
-def free_writer() -> tuple[ReplyWriter, Clogged]:
+def free_writer() -> tuple[ResponseWriter, Clogged]:
     """A writer whose client keeps up."""
     clog = Clogged()
-    return ReplyWriter(
+    return ResponseWriter(
         cast(asyncio.Transport, clog), cast(asyncio.AbstractEventLoop, clog), 30.0
     ), clog
 
 
-def clogged_writer() -> tuple[ReplyWriter, Clogged]:
+def clogged_writer() -> tuple[ResponseWriter, Clogged]:
     """A writer with a write deadline of 30 seconds, whose client has stopped to keep up at time 0."""
     writer, clog = free_writer()
-    clog.unsent = 10 * PROGRESS
+    clog.unsent = 10 * MIN_PROGRESS_BYTES
     writer.pause()
     return writer, clog
 
@@ -66,7 +71,7 @@ async def test_a_reader_that_takes_nothing_is_overdue_after_the_deadline() -> No
     """Not before it, and not by a little that it took."""
     writer, clog = clogged_writer()
     assert not writer.overdue(at(clog, 29.9))
-    clog.unsent -= PROGRESS - 1
+    clog.unsent -= MIN_PROGRESS_BYTES - 1
     assert writer.overdue(at(clog, 30.1))
 
 
@@ -74,7 +79,7 @@ async def test_a_slow_reader_may_take_as_long_as_it_moves_on() -> None:
     """Each deadline that finds progress starts another; one that finds none ends it."""
     writer, clog = clogged_writer()
     for period in range(1, 9):
-        clog.unsent -= PROGRESS
+        clog.unsent -= MIN_PROGRESS_BYTES
         assert not writer.overdue(at(clog, period * 31.0))
     assert writer.overdue(at(clog, 9 * 31.0))
 
@@ -263,8 +268,8 @@ def test_what_heads_have_in_common_is_remembered_in_bounds() -> None:
     """
     for number in range(1000):
         encode_head(Response(403, b"", phrase=b"%d" % number), b"D", head_only=False, close=False)
-    info = _around.cache_info()
+    info = _head_parts.cache_info()
     assert info.currsize == info.maxsize == 256
     dated = [encode_head(SMALL, date, head_only=False, close=False) for date in (b"1", b"2")]
     assert dated[0].replace(b"Date: 1", b"Date: 2") == dated[1] != dated[0]
-    assert _around.cache_info().misses == info.misses + 1
+    assert _head_parts.cache_info().misses == info.misses + 1

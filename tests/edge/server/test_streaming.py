@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.edge.tls import upstream_context
-from tests.support.edge_server import LOOP_NAMES, Client, certificate, get, parse_head, run
+from tests.support.edge_server import LOOP_NAMES, Client, certificate, get, parse_head
 from tests.support.paths import ROOT
 from tests.support.scripted_upstream import Conversation, upstream
 
@@ -20,7 +20,7 @@ PART = bytes(range(256)) * 256
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 @pytest.mark.parametrize("loop", LOOP_NAMES)
-def test_a_long_answer_costs_little_memory(
+async def test_a_long_answer_costs_little_memory(
     loop: str, framing: str, tls: bool, tmp_path: Path
 ) -> None:
     """50 MB to a client that reads only once everything in between is full: whole, and the process
@@ -67,57 +67,53 @@ def test_a_long_answer_costs_little_memory(
             await client.reader.readexactly(2)
         return digest.digest()
 
-    async def main() -> None:
-        nonlocal length, sent
-        async with upstream(script) as seen:
-            names = [str(files.certificate), str(files.key)] if tls else []
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.edge.server.streamer",
-                loop,
-                str(seen.port),
-                *names,
-                stdin=-1,
-                stdout=-1,
-                cwd=ROOT,
-            )
+    async with upstream(script) as seen:
+        names = [str(files.certificate), str(files.key)] if tls else []
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.edge.server.streamer",
+            loop,
+            str(seen.port),
+            *names,
+            stdin=-1,
+            stdout=-1,
+            cwd=ROOT,
+        )
+        assert process.stdin
+        assert process.stdout
+        port = int(await process.stdout.readline())
+
+        async def memory() -> int:
             assert process.stdin
             assert process.stdout
-            port = int(await process.stdout.readline())
+            process.stdin.write(b"\n")
+            return int(await process.stdout.readline())
 
-            async def memory() -> int:
-                assert process.stdin
-                assert process.stdout
-                process.stdin.write(b"\n")
-                return int(await process.stdout.readline())
-
-            context = upstream_context(files.ca) if tls else None
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", port, ssl=context, server_hostname="localhost" if tls else None
-            )
-            client = Client(reader, writer)
-            # what every process needs once: code, buffers of the loop and of TLS
-            for size in (1000, 400_000):
-                length = size
-                await client.send(get())
-                await answer(client)
-            before = await memory()
-            length, sent = SIZE, 0
+        context = upstream_context(files.ca) if tls else None
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=context, server_hostname="localhost" if tls else None
+        )
+        client = Client(reader, writer)
+        # what every process needs once: code, buffers of the loop and of TLS
+        for size in (1000, 400_000):
+            length = size
             await client.send(get())
-            stalled = 0
-            while stalled != sent or not sent:
-                stalled = sent
-                await memory()  # a turn of the other process's loop, and one of ours
-                for _ in range(50):
-                    await asyncio.sleep(0)
-            assert sent < SIZE
-            expected = hashlib.sha256((PART * (SIZE // len(PART) + 1))[:SIZE]).digest()
-            assert await answer(client) == expected
-            grown = await memory() - before
-            writer.close()
-            process.stdin.close()
-            assert await process.wait() == 0
-            assert grown <= ALLOWED, f"it grew by {grown} bytes"
-
-    run(main())
+            await answer(client)
+        before = await memory()
+        length, sent = SIZE, 0
+        await client.send(get())
+        stalled = 0
+        while stalled != sent or not sent:
+            stalled = sent
+            await memory()  # a turn of the other process's loop, and one of ours
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert sent < SIZE
+        expected = hashlib.sha256((PART * (SIZE // len(PART) + 1))[:SIZE]).digest()
+        assert await answer(client) == expected
+        grown = await memory() - before
+        writer.close()
+        process.stdin.close()
+        assert await process.wait() == 0
+        assert grown <= ALLOWED, f"it grew by {grown} bytes"

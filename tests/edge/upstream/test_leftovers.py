@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.edge.server.connection import Connection
-from proxy.edge.server.request_parser import Limits
+from proxy.edge.server.limits import Limits
 from proxy.edge.upstream.body import ResponseBody
 from proxy.edge.upstream.connection import UpstreamConnection
 from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress

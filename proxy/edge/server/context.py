@@ -1,0 +1,36 @@
+"""The interface of a server to its connections."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.edge.server.handler import Handler
+from proxy.edge.server.limits import Limits, Timing
+
+if TYPE_CHECKING:
+    from proxy.edge.server.connection import Connection
+
+
+class ServerContext(Protocol):
+    """The state that a server shares with its connections.
+
+    `date` is the current Date header. `drain_idle_seconds` is the idle timeout while `draining`.
+    """
+
+    handler: Handler
+    limits: Limits
+    timing: Timing
+    loop: asyncio.AbstractEventLoop
+    draining: bool
+    drain_idle_seconds: float
+    date: bytes
+    next_id: Callable[[], str]
+
+    def now(self) -> float:
+        """Return the loop's time, in seconds."""
+
+    def connection_opened(self, connection: "Connection") -> None:
+        """Check the deadlines of `connection` from now on."""
+
+    def connection_closed(self, connection: "Connection") -> None:
+        """Check `connection` no more."""
