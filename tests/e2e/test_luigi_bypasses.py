@@ -571,9 +571,18 @@ def test_an_assistant_is_told_the_module(gate: Gate, guarded: Luigid) -> None:
 
 
 SCOPE = """
-@id("etl-workers-work-on-etl")
+@id("etl-workers-tasks")
 permit (principal in Role::"etl-worker", action in Action::"work", resource)
-unless { context has task && !(context.task like "etl.*" || context.task like "Days_*" || context.task like "Batched*") };
+when {
+  context has task
+  && (context.task like "etl.*" || context.task like "Days_*" || context.task like "Batched*")
+};
+@id("etl-workers-alive")
+permit (
+  principal in Role::"etl-worker",
+  action in [Action::"ping", Action::"get_work", Action::"add_worker", Action::"count_pending"],
+  resource
+);
 """
 ETL_WORKERS = """
 [[roles.etl-worker]]

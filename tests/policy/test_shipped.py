@@ -1,5 +1,6 @@
 """The tables in policies/tests against the shipped policies."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from proxy.catalog.loading import Catalog
 from proxy.model import Call, Principal, Reason
 from proxy.policy.engine import PolicySet
+from proxy.policy.load import load_policies
 from tests.support.paths import ROOT
 
 TABLES = sorted((ROOT / "policies" / "tests").glob("*.toml"))
@@ -101,3 +103,66 @@ def test_the_shipped_policies_are_twenty_readable_lines() -> None:
     text = (TABLES[0].parents[1] / "roles.cedar").read_text()
     code = [line for line in text.splitlines() if line.strip() and not line.startswith("//")]
     assert len(code) <= 20
+
+
+def shown_policies() -> list[str]:
+    """Return the policies that comments and the README show, without the comment marks."""
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"```cedar\n(.*?)```", readme, re.DOTALL)
+    for path in (ROOT / "policies").rglob("*"):
+        if path.suffix in (".cedar", ".toml"):
+            comments = re.sub(r"^(//|#) ?", "", path.read_text(), flags=re.MULTILINE)
+            shown += re.findall(r"^ +(@id\(.*?;)$", comments, re.DOTALL | re.MULTILINE)
+    return shown
+
+
+def test_the_policies_that_documents_show_are_valid(
+    tmp_path: Path, catalogs: dict[str, Catalog]
+) -> None:
+    """A reader copies them: each loads as it is, with a role of its own."""
+    shown = shown_policies()
+    assert len(shown) >= 4
+    roles = (ROOT / "policies" / "roles.toml").read_text()
+    (tmp_path / "roles.toml").write_text(
+        roles + '\n[[roles.etl-worker]]\nissuer = "local"\ngroup = "etl-worker"\n'
+    )
+    for text in shown:
+        (tmp_path / "shown.cedar").write_text(text)
+        assert load_policies(tmp_path, catalogs).texts
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "allowed"),
+    [
+        ("add_task", "etl.Load_1", True),
+        ("add_task", "prod.Load_1", False),
+        ("add_task", None, False),
+        ("ping", None, True),
+        ("get_work", None, True),
+        ("task_list", None, False),
+    ],
+)
+def test_the_scope_that_documents_show_fails_closed(
+    tmp_path: Path, catalogs: dict[str, Catalog], method: str, task: str | None, allowed: bool
+) -> None:
+    """A method without a task is allowed by its name only, so a call that leaves its task out is
+    denied.
+    """
+    scope = next(text for text in shown_policies() if "```" not in text and "etl-workers" in text)
+    (tmp_path / "shown.cedar").write_text(scope)
+    (tmp_path / "roles.toml").write_text('[[roles.etl-worker]]\nissuer = "local"\nanyone = true\n')
+    policies = load_policies(tmp_path, catalogs)
+    principal = Principal("https://callgate.local/issuer", "local", "someone", ("etl-worker",))
+    asked = make_call(catalogs, "luigi", method, {} if task is None else {"task_id": task})
+    assert policies.decide(principal, asked).allowed is allowed
+
+
+def test_no_document_shows_a_scope_that_lets_calls_without_a_task_through() -> None:
+    """``unless { context has task && !(...) }`` permits every call that names no task."""
+    paths = [ROOT / "README.md", *(ROOT / "policies").rglob("*"), *(ROOT / "deploy").rglob("*")]
+    offenders = [
+        path.name
+        for path in paths
+        if path.is_file() and re.search(r"unless\s*\{\s*context has task", path.read_text())
+    ]
+    assert not offenders
