@@ -1,10 +1,10 @@
-"""The gate's own lines in the operator's log. Refusals are thinned: one caller, or one dead
-upstream, can cause thousands a second.
+"""The gate's events in the operator's log, limited in rate.
 
-Of requests rejected, of calls denied to one principal, of calls that one upstream failed to answer
-for one reason, and of errors of the gate's own from one place, a few lines a second are written,
-the first ones, then a count of the rest. The audit journal has what happened: every call denied or
-failed has a record of its own there.
+One caller, or one unreachable upstream, can cause thousands of refusals a second. So each kind of
+event has a limit on its lines a second, in total and for each key: the principal of a denied call,
+upstream and reason of a failed one, class and place of an internal error. The first events of a
+second are written, the others are counted, and one line has their number. The audit journal has a
+record of every call that was denied or failed.
 """
 
 import asyncio
@@ -15,41 +15,95 @@ from typing import TypeAlias
 
 import structlog
 
-# lines about rejected requests a second; the audit journal sums the rest up by address
-_PER_SECOND = 20
-_PER_PRINCIPAL = 5  # lines about calls denied to one principal a second
-_DENIED_PER_SECOND = 50  # of all principals
-_PER_FAILURE = 2  # lines about calls that one upstream failed for one reason a second
-_FAILED_PER_SECOND = 20  # of all upstreams
-# lines a second about errors of one kind from one place in the gate: a caller who found one can
-# repeat it
-_PER_ERROR = 2
-_ERRORS_PER_SECOND = 20  # of all kinds and places
+# Lines a second about rejected requests. The audit journal summarises the others by address.
+_REJECTED = 20
+# Lines a second about denied calls, for each principal and in total.
+_DENIED_PER_PRINCIPAL = 5
+_DENIED = 50
+# Lines a second about failed calls, for each upstream and reason and in total.
+_FAILED_PER_UPSTREAM_AND_REASON = 2
+_FAILED = 20
+# Lines a second about internal errors, for each class and place and in total. A caller that has
+# found one can repeat it.
+_ERRORS_PER_PLACE = 2
+_ERRORS = 20
 
-Later: TypeAlias = Callable[[float, Callable[[], None]], object]
-"""Calls a function after so many seconds."""
+CallLater: TypeAlias = Callable[[float, Callable[[], None]], object]
+"""Calls a function after a delay in seconds, as `loop.call_later` does."""
 
 
-def _later(seconds: float, function: Callable[[], None]) -> object:
+def _call_later(seconds: float, function: Callable[[], None]) -> object:
     return asyncio.get_running_loop().call_later(seconds, function)
 
 
-class EventLog:
-    """A structlog logger with bounded lines about refusals. `clock` is monotonic, in seconds."""
+class RateLimiter:
+    """A limit of events in windows of one second, `per_key` for one key and `total` for all.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, later: Later = _later) -> None:
+    `summarize` is called at the end of a window with the number of further events by key.
+    """
+
+    def __init__(
+        self,
+        per_key: int,
+        total: int,
+        clock: Callable[[], float],
+        call_later: CallLater,
+        summarize: Callable[[Counter[str]], object],
+    ) -> None:
+        self._per_key = per_key
+        self._total = total
+        self._clock = clock
+        self._call_later = call_later
+        self._summarize = summarize
+        self._window_start = float("-inf")
+        self._admitted: Counter[str] = Counter()
+        self._suppressed: Counter[str] = Counter()
+
+    def admit(self, key: str) -> bool:
+        """Return whether an event is within the limit; count it otherwise."""
+        now = self._clock()
+        if now - self._window_start >= 1.0:
+            self._flush_summary()
+            self._window_start = now
+        if self._admitted[key] < self._per_key and self._admitted.total() < self._total:
+            self._admitted[key] += 1
+            return True
+        if not self._suppressed:
+            # The summary is due even if no event follows.
+            self._call_later(1.0, self._flush_summary)
+        self._suppressed[key] += 1
+        return False
+
+    def _flush_summary(self) -> None:
+        suppressed, self._suppressed = self._suppressed, Counter()
+        self._admitted.clear()
+        self._window_start = float("-inf")
+        if suppressed:
+            self._summarize(suppressed)
+
+
+class EventLog:
+    """A structlog logger for the gate's events. `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, call_later: CallLater = _call_later
+    ) -> None:
         self._log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy.gate.pipeline")
-        self._rejected = RateLimiter(_PER_SECOND, _PER_SECOND, clock, later, self._more_rejected)
+        self._rejected = RateLimiter(
+            _REJECTED, _REJECTED, clock, call_later, self._summarize_rejected
+        )
         self._denied = RateLimiter(
-            _PER_PRINCIPAL, _DENIED_PER_SECOND, clock, later, self._more_denied
+            _DENIED_PER_PRINCIPAL, _DENIED, clock, call_later, self._summarize_denied
         )
         self._failed = RateLimiter(
-            _PER_FAILURE, _FAILED_PER_SECOND, clock, later, self._more_failed
+            _FAILED_PER_UPSTREAM_AND_REASON, _FAILED, clock, call_later, self._summarize_failed
         )
-        self._broken = RateLimiter(_PER_ERROR, _ERRORS_PER_SECOND, clock, later, self._more_broken)
+        self._errors = RateLimiter(
+            _ERRORS_PER_PLACE, _ERRORS, clock, call_later, self._summarize_errors
+        )
 
     def denied(self, ref: str, principal: str, upstream: str, method: str, reason: str) -> None:
-        """Write a line about a call that policy denied, or count it with those of its principal."""
+        """Log a call that policy denied."""
         if self._denied.admit(principal):
             self._log.info(
                 "denied",
@@ -61,87 +115,41 @@ class EventLog:
             )
 
     def internal_error(self, ref: str, error: str, at: Sequence[str]) -> None:
-        """Write a line about an unexpected exception, or count it with those of its class `error`
-        from the same place (the last of `at`).
-        """
-        if self._broken.admit(f"internal error: {error} {' '.join(at[-1:])}".rstrip()):
+        """Log an unexpected exception of class `error`, raised at the last place of `at`."""
+        if self._errors.admit(f"internal error: {error} {' '.join(at[-1:])}".rstrip()):
             self._log.error("internal error", ref=ref, error=error, at=at)
 
     def rejected(self, ref: str, address: str, reason: str) -> None:
-        """Write a line about a request that never became a call, or count it among those there was
-        no line for.
-        """
+        """Log a request that never became a call."""
         if self._rejected.admit(""):
             self._log.info("rejected", ref=ref, address=address, reason=reason)
 
     def upstream_failed(self, ref: str, upstream: str, method: str, reason: str) -> None:
-        """Write a line about an allowed call that its upstream did not answer, or count it with
-        those of its upstream.
-        """
+        """Log an allowed call that its upstream did not answer."""
         if self._failed.admit(f"{upstream}: {reason}"):
             self._log.warning(
                 "upstream failed", ref=ref, upstream=upstream, method=method, reason=reason
             )
 
-    def _more_rejected(self, counted: Counter[str]) -> None:
-        self._log.info("more requests rejected", count=counted.total())
+    def _summarize_rejected(self, suppressed: Counter[str]) -> None:
+        self._log.info("more requests rejected", count=suppressed.total())
 
-    def _more_denied(self, counted: Counter[str]) -> None:
-        [(most, _)] = counted.most_common(1)
+    def _summarize_denied(self, suppressed: Counter[str]) -> None:
         self._log.info(
-            "more calls denied", count=counted.total(), principals=len(counted), most_of=most
+            "more calls denied",
+            count=suppressed.total(),
+            principals=len(suppressed),
+            top_key=_top_key(suppressed),
         )
 
-    def _more_failed(self, counted: Counter[str]) -> None:
-        [(most, _)] = counted.most_common(1)
-        self._log.warning("more calls failed", count=counted.total(), most_of=most)
-
-    def _more_broken(self, counted: Counter[str]) -> None:
-        [(most, _)] = counted.most_common(1)
-        self._log.error("more errors", count=counted.total(), most_of=most)
-
-
-class RateLimiter:
-    """Admits `each` lines a second for one key and `total` for all; tells `more` how many there
-    were beside, once the second is over.
-    """
-
-    def __init__(
-        self,
-        each: int,
-        total: int,
-        clock: Callable[[], float],
-        later: Later,
-        more: Callable[[Counter[str]], object],
-    ) -> None:
-        self._each, self._total, self._clock, self._later, self._more = (
-            each,
-            total,
-            clock,
-            later,
-            more,
+    def _summarize_failed(self, suppressed: Counter[str]) -> None:
+        self._log.warning(
+            "more calls failed", count=suppressed.total(), top_key=_top_key(suppressed)
         )
-        self._begun = float("-inf")
-        self._written: Counter[str] = Counter()
-        self._counted: Counter[str] = Counter()
 
-    def admit(self, key: str) -> bool:
-        """Say whether there is a line for this one; count it if not."""
-        now = self._clock()
-        if now - self._begun >= 1.0:
-            self._tell()
-            self._begun = now
-        if self._written[key] < self._each and self._written.total() < self._total:
-            self._written[key] += 1
-            return True
-        if not self._counted:
-            self._later(1.0, self._tell)  # the count is due even when nothing follows
-        self._counted[key] += 1
-        return False
+    def _summarize_errors(self, suppressed: Counter[str]) -> None:
+        self._log.error("more errors", count=suppressed.total(), top_key=_top_key(suppressed))
 
-    def _tell(self) -> None:
-        counted, self._counted = self._counted, Counter()
-        self._written.clear()
-        self._begun = float("-inf")
-        if counted:
-            self._more(counted)
+
+def _top_key(counts: Counter[str]) -> str:
+    return counts.most_common(1)[0][0]

@@ -71,7 +71,7 @@ def test_a_flood_of_denied_calls_has_a_bounded_number_of_lines_and_a_count(
         assert len(lines(written, "denied")) == 5 * (second + 1)
         hand.move(1.0)
     more = lines(written, "more calls denied")
-    assert [(line["count"], line["principals"], line["most_of"]) for line in more] == [
+    assert [(line["count"], line["principals"], line["top_key"]) for line in more] == [
         (27_995, 1, "local|loud")
     ] * 3
     assert not hand.waiting
@@ -125,7 +125,7 @@ def test_a_dead_upstream_does_not_flood_the_log(written: io.StringIO) -> None:
         ("warning", "processes", "upstream-unreachable"),
     ]
     [more] = lines(written, "more calls failed")
-    assert (more["level"], more["count"], more["most_of"]) == (
+    assert (more["level"], more["count"], more["top_key"]) == (
         "warning",
         9998,
         "luigi: upstream-unreachable",
@@ -161,7 +161,7 @@ def test_an_error_that_a_caller_can_repeat_does_not_flood_the_log(written: io.St
     ]
     assert lines(written, "internal error")[0]["at"] == ["handle:100", "decode:7"]
     [more] = lines(written, "more errors")
-    assert (more["level"], more["count"], more["most_of"]) == (
+    assert (more["level"], more["count"], more["top_key"]) == (
         "error",
         9998,
         "internal error: KeyError decode:7",

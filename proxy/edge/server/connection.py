@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        context: ServerContext,
+        context: "ServerContext[Connection]",
         address: str,
         port: int,
         *,

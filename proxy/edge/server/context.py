@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from proxy.edge.server.handler import Handler
 from proxy.edge.server.limits import Limits, Timing
 
-if TYPE_CHECKING:
-    from proxy.edge.server.connection import Connection
+ConnectionT = TypeVar("ConnectionT", contravariant=True)
 
 
-class ServerContext(Protocol):
+class ServerContext(Protocol[ConnectionT]):
     """The state that a server shares with its connections.
 
     `date` is the current Date header. `drain_idle_seconds` is the idle timeout while `draining`.
@@ -29,8 +28,8 @@ class ServerContext(Protocol):
     def now(self) -> float:
         """Return the loop's time, in seconds."""
 
-    def connection_opened(self, connection: "Connection") -> None:
+    def connection_opened(self, connection: ConnectionT) -> None:
         """Check the deadlines of `connection` from now on."""
 
-    def connection_closed(self, connection: "Connection") -> None:
+    def connection_closed(self, connection: ConnectionT) -> None:
         """Check `connection` no more."""
