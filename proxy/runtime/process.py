@@ -33,8 +33,9 @@ from proxy.edge.server.listener import Listener, bind, record_rejected_connectio
 from proxy.edge.server.request_ids import new_request_id_source
 from proxy.edge.server.server import Server
 from proxy.edge.tls import ReloadingCertificate, upstream_context
+from proxy.edge.upstream.address import UpstreamAddress
 from proxy.edge.upstream.coalescing import CoalescingUpstream
-from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
+from proxy.edge.upstream.pool import ConnectionPool, UpstreamOptions
 from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.errors import ConfigError, Problem
 from proxy.gate.pipeline import Gate
@@ -115,8 +116,11 @@ async def run(
     instances = instance_names(settings.audit.name, processes)
     journal = open_first_unlocked(instances, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
-    legs = [ConnectionPool(make_target(upstream)) for upstream in settings.upstreams]
-    shared += [CoalescingUpstream(leg, now=leg.now, seconds=0.0) for leg in legs]
+    legs = [
+        ConnectionPool(make_target(upstream), make_options(upstream))
+        for upstream in settings.upstreams
+    ]
+    shared += [CoalescingUpstream(leg, now=leg.now, cache_ttl=0.0) for leg in legs]
 
     def cache() -> None:
         """Let views be given again for a moment, where no act can go past that cache."""
@@ -289,14 +293,7 @@ def make_target(upstream: Upstream) -> UpstreamAddress:
     authorization = b""
     if upstream.basic_auth is not None:
         authorization = b"Basic " + base64.b64encode(upstream.basic_auth.reveal().strip().encode())
-    target = UpstreamAddress(
-        upstream.name,
-        authorization=authorization,
-        connect_seconds=upstream.connect_timeout_seconds,
-        first_byte_seconds=upstream.response_timeout_seconds,
-        idle_seconds=upstream.read_timeout_seconds,
-        connections=upstream.max_connections,
-    )
+    target = UpstreamAddress(authorization=authorization)
     if upstream.socket_path is not None:
         return replace(target, socket=str(upstream.socket_path))
     url = split_url(upstream.url)
@@ -310,6 +307,16 @@ def make_target(upstream: Upstream) -> UpstreamAddress:
     )
     tls = upstream_context(upstream.ca_file, upstream.client_certificate, key)
     return replace(target, host=host, port=url.port or 443, tls=tls, server_hostname=host)
+
+
+def make_options(upstream: Upstream) -> UpstreamOptions:
+    """Return the limits of the connections to `upstream`."""
+    return UpstreamOptions(
+        connect_timeout=upstream.connect_timeout_seconds,
+        response_timeout=upstream.response_timeout_seconds,
+        read_timeout=upstream.read_timeout_seconds,
+        max_connections=upstream.max_connections,
+    )
 
 
 def _route(

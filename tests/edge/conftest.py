@@ -14,8 +14,3 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, LoopFactory]:
     """Run a test on asyncio's loop, and on uvloop's too if it is marked with `both_loops`."""
     return loop_factories(item)
-
-
-@pytest.fixture(autouse=True)
-def _quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.edge.upstream.pool._SWEEP_SECONDS", 0.02)

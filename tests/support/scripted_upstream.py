@@ -1,5 +1,5 @@
-"""A scripted upstream: it reads requests as they come, and does with each connection what a test
-tells it to.
+"""A scripted upstream: a script says what each connection answers, and the upstream records what it
+received.
 """
 
 import asyncio
@@ -9,17 +9,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
+from proxy.edge.upstream.address import UpstreamAddress
+from proxy.edge.upstream.pool import ConnectionPool, UpstreamOptions
 from proxy.model import Receipt, UpstreamRequest, UpstreamResponse
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-VIEW = UpstreamRequest(
+HEAD_200 = b"HTTP/1.1 200 OK\r\n"
+READ = UpstreamRequest(
     "POST", b"/api/task_list", b"application/x-www-form-urlencoded", b"data=%7B%7D", kind="read"
 )
-ACT = UpstreamRequest(
+WRITE = UpstreamRequest(
     "POST", b"/api/add_task", b"application/x-www-form-urlencoded", b"data=%7B%7D"
 )
+HEARTBEAT = replace(WRITE, path=b"/api/ping", kind="heartbeat")
 RECEIPT = Receipt("id", 1, 0)
+# Sweeps that do not make a test of a deadline wait.
+QUICK = UpstreamOptions(sweep_interval=0.02)
+# For responses that are meant to time out.
+IMPATIENT = replace(QUICK, response_timeout=0.1, read_timeout=0.1)
 
 
 @dataclass
@@ -29,10 +36,10 @@ class Conversation:
     number: int
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    upstream: "Upstream"
+    upstream: "ScriptedUpstream"
 
-    async def request(self) -> bytes:
-        """The next request, head and body. Raises `EOFError` when there is none."""
+    async def read_request(self) -> bytes:
+        """Return the next request, head and body. Raise `EOFError` when there is none."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = 0
         for line in head.split(b"\r\n"):
@@ -42,13 +49,13 @@ class Conversation:
         self.upstream.requests.append(request)
         return request
 
-    async def say(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         """Send `data`."""
         self.writer.write(data)
         await self.writer.drain()
 
-    async def gone(self) -> None:
-        """Wait until the gate has closed."""
+    async def wait_closed(self) -> None:
+        """Wait until the proxy has closed the connection."""
         with contextlib.suppress(OSError):
             while await self.reader.read(65_536):
                 pass
@@ -58,8 +65,8 @@ Script = Callable[[Conversation], Awaitable[None]]
 
 
 @dataclass
-class Upstream:
-    """What the upstream has seen."""
+class ScriptedUpstream:
+    """What the upstream has received."""
 
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -68,20 +75,20 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def upstream(
+async def scripted_upstream(
     script: Script, *, tls: ssl.SSLContext | None = None, path: Path | None = None
-) -> AsyncIterator[Upstream]:
-    """Run `script` for every connection, then close that connection. With `path` on a Unix socket."""
-    seen = Upstream()
+) -> AsyncIterator[ScriptedUpstream]:
+    """Run `script` for each connection, then close it. Listen on a Unix socket at `path`, if any."""
+    scripted = ScriptedUpstream()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.connections += 1
+        scripted.connections += 1
         task = asyncio.current_task()
         assert task is not None
-        seen.conversations.append(task)
+        scripted.conversations.append(task)
         try:
             with contextlib.suppress(EOFError, OSError, asyncio.CancelledError):
-                await script(Conversation(seen.connections, reader, writer, seen))
+                await script(Conversation(scripted.connections, reader, writer, scripted))
         finally:
             writer.close()
 
@@ -89,65 +96,65 @@ async def upstream(
         server: asyncio.Server = await asyncio.start_unix_server(converse, path)
     else:
         server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=tls)
-        seen.port = server.sockets[0].getsockname()[1]
+        scripted.port = server.sockets[0].getsockname()[1]
     try:
-        yield seen
+        yield scripted
     finally:
         server.close()
-        for task in seen.conversations:
+        for task in scripted.conversations:
             task.cancel()
-        await asyncio.gather(*seen.conversations, return_exceptions=True)
+        await asyncio.gather(*scripted.conversations, return_exceptions=True)
 
 
 async def serve_all(conversation: Conversation) -> None:
-    """A well-behaved upstream."""
+    """Answer every request with `OK`."""
     while True:
-        await conversation.request()
-        await conversation.say(OK)
+        await conversation.read_request()
+        await conversation.send(OK)
 
 
-def saying(*data: bytes, stay: bool = False) -> Script:
-    """An upstream that answers the first request of each connection with `data`, and then closes or
-    stays silent.
-    """
+def responding(*data: bytes, stay: bool = False) -> Script:
+    """Answer the first request of each connection with `data`; then close it, or `stay` silent."""
 
     async def script(conversation: Conversation) -> None:
-        await conversation.request()
+        await conversation.read_request()
         for part in data:
-            await conversation.say(part)
+            await conversation.send(part)
             await asyncio.sleep(0)
         if stay:
-            await conversation.gone()
+            await conversation.wait_closed()
 
     return script
 
 
 @contextlib.asynccontextmanager
-async def leg_to(target: UpstreamAddress) -> AsyncIterator[ConnectionPool]:
-    """A leg, closed at the end."""
-    leg = ConnectionPool(target)
+async def pool_to(
+    address: UpstreamAddress, options: UpstreamOptions = QUICK
+) -> AsyncIterator[ConnectionPool]:
+    """A pool, closed at the end."""
+    pool = ConnectionPool(address, options)
     try:
-        yield leg
+        yield pool
     finally:
-        leg.close()
+        pool.close()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager
-async def both(
-    script: Script, target: UpstreamAddress | None = None
-) -> AsyncIterator[tuple[ConnectionPool, Upstream]]:
-    """An upstream and a leg to it; `target` gives the leg's limits."""
+async def pool_and_upstream(
+    script: Script, options: UpstreamOptions = QUICK, *, address: UpstreamAddress | None = None
+) -> AsyncIterator[tuple[ConnectionPool, ScriptedUpstream]]:
+    """An upstream and a pool to it. `address` needs no port."""
     async with (
-        upstream(script) as seen,
-        leg_to(replace(target or UpstreamAddress("test"), port=seen.port)) as leg,
+        scripted_upstream(script) as scripted,
+        pool_to(replace(address or UpstreamAddress(), port=scripted.port), options) as pool,
     ):
-        yield leg, seen
+        yield pool, scripted
 
 
-async def body_of(answer: UpstreamResponse) -> bytes:
-    """The body, whole or streamed."""
-    if answer.stream is None:
-        return answer.body
-    return b"".join([part async for part in answer.stream])
+async def body_of(response: UpstreamResponse) -> bytes:
+    """The body, complete or streamed."""
+    if response.stream is None:
+        return response.body
+    return b"".join([part async for part in response.stream])

@@ -1,1 +1,1 @@
-"""The upstream side: connections to one scheduler, who waits for them, and what is shared."""
+"""The upstream side: connections to one upstream, the queue for them, and what calls share."""

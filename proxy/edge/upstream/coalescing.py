@@ -1,29 +1,27 @@
-"""Views that are the same for the upstream share one upstream call, and wait in a short line of
-their own.
+"""Reads that are equal for the upstream share one upstream call, and queue apart from the rest.
 
 A dashboard that loads over 10,000 tasks keeps luigid's one thread busy for a second, while every
-worker's ping waits. So, after a view has been authorised and recorded like any other call:
+worker's ping waits. So, after a read has been authorised and recorded like any other call:
 
-* **Single flight.** Callers whose encoded call is byte for byte the same get one answer. Nobody is
-given an answer that was
-  asked for before a call that acted through this process had ended: who arrives after it joins a
-  *next* flight, which is sent later. So everyone sees their own writes, and at most one flight of a
-  kind runs and one waits.
-* **Cache.** An answer is given again for `seconds`, unless a call that acts has been sent or
-answered meanwhile, or the
-  catalog calls the method fresh. Where several processes share the port there is none: another may
-  have acted.
-* **A bound.** At most `views` of them are at the upstream at once, so that workers' calls do not
-queue behind them. Those who
-  wait have their turns principal by principal (`proxy.edge.upstream.fair_semaphore`); a flight that
-  several wait for comes with the first of them.
+* **Single flight.** Calls whose encoded requests are equal byte for byte get one response. A call
+  never gets a response that was requested before a write through this process had ended: it joins
+  a *next* flight, which is sent later. So callers see their own writes, and at most one flight of a
+  request runs and one waits.
+* **Cache.** A response is used again for the cache's time to live, unless a write was sent or
+  answered meanwhile, or the catalog marks the method ``no_cache``. Where several processes share
+  the port the time to live is 0, since another process may have written.
+* **Concurrency limit.** At most `max_reads` of them are at the upstream at once, so that workers'
+  calls do not queue behind them. The others wait fairly by principal
+  (`proxy.edge.upstream.fair_semaphore`); a flight that several principals wait for is served with
+  the first of them.
 
-Answers up to `SHARED_BYTES` are shared; a longer one goes to the first caller as a stream, and the
-others ask for themselves. Calls that act and heartbeats pass straight through.
+Responses up to `MAX_SHARED_BYTES` are shared. A longer one goes to the first call as a stream, and
+the others are sent on their own. Writes and heartbeats pass straight through.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from proxy.edge.upstream.fair_semaphore import FairSemaphore, Waiter
@@ -31,155 +29,195 @@ from proxy.edge.upstream.uncompiled import await_shared_answer, discard
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
-SHARED_BYTES = 1_048_576  # bytes of one answer; 10,000 tasks take a third of it, compressed
-_CACHED_BYTES = 8_388_608  # bytes of all cached answers of one upstream, with the calls they answer
-_ENTRY = 1024  # bytes that one of them takes beside: headers, a dictionary's entry
-_WAITING = 256  # flights that may wait for a place, half of them for one principal
-# seconds they may wait: longer than a whole page of a dashboard over 10,000 tasks takes
-_PATIENCE = 10.0
+# Bytes of a response that is shared. 10,000 tasks take a third of it, compressed.
+MAX_SHARED_BYTES = 1_048_576
+# Bytes of all cached responses of one upstream, with the requests they answer.
+MAX_CACHED_BYTES = 8_388_608
+# Bytes that a cached response takes besides its body and key: headers, a dictionary's entry.
+_ENTRY_OVERHEAD = 1024
+# Flights that may wait for a permit, half of them for one principal.
+MAX_WAITERS = 256
+# Seconds that a flight may wait: longer than a page of a dashboard over 10,000 tasks takes to load.
+QUEUE_TIMEOUT = 10.0
 _NOT_SENT = -1
 
 _Key: TypeAlias = tuple[str, bytes, bytes, bool]
 
 
 class Upstream(Protocol):
-    """The leg underneath (`proxy.edge.upstream.pool`)."""
+    """The upstream underneath (`proxy.edge.upstream.pool`)."""
 
-    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
-        """Send the call; the upstream's answer. Raises `Unavailable`."""
+    def forward(self, receipt: Receipt, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
+        """Send the call and return the upstream's response. Raise `Unavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoalescingStats:
+    """How much was shared: `hits` are reads answered without a call of their own."""
+
+    hits: int
+    flights: int
+    cached_responses: int
+    cached_bytes: int
 
 
 class Flight:
-    """One upstream call and those who wait for its answer. `turn` is its own, `epoch` the count of
-    acts when it was sent.
+    """One upstream call, and the callers that wait for its response.
+
+    `waiter` is its request for a permit, `epoch` the count of writes when it was sent.
     """
 
-    __slots__ = ("callers", "epoch", "task", "turn")
+    __slots__ = ("callers", "epoch", "task", "waiter")
     task: "asyncio.Task[None]"
 
-    def __init__(self, turn: Waiter) -> None:
-        self.turn = turn
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
         self.epoch = _NOT_SENT
         self.callers: list[asyncio.Future[UpstreamResponse | None]] = []
 
-    def land(self, answer: UpstreamResponse) -> bool:
-        """Give the answer to all; a stream to the first, and None to those who have to ask for
-        themselves. False when all have left.
+    def resolve(self, response: UpstreamResponse) -> bool:
+        """Give the response to all callers; return False when all have left.
+
+        A stream goes to the first of them. The others get None, and send a call of their own.
         """
-        given: UpstreamResponse | None = answer
+        given: UpstreamResponse | None = response
         for caller in self.callers:
             if not caller.done():
                 caller.set_result(given)
-                if answer.stream is not None:
+                if response.stream is not None:
                     given = None
-        return answer.stream is None or given is None
+        return response.stream is None or given is None
 
     def fail(self, error: BaseException) -> None:
-        """Tell all why there is no answer."""
+        """Raise the error in all callers."""
         for caller in self.callers:
             if not caller.done():
                 caller.set_exception(error)
-        self.callers.clear()  # or the error would hold the flight's frame, and that the error
+        # The error holds this flight's frame. Without this the frame would hold the error.
+        self.callers.clear()
 
 
 class CoalescingUpstream:
-    """A leg whose views are shared. `now` is a monotonic clock in seconds."""
+    """An upstream whose reads are shared."""
 
     def __init__(
-        self, leg: Upstream, *, now: Callable[[], float], views: int = 2, seconds: float = 1.0
+        self,
+        upstream: Upstream,
+        *,
+        now: Callable[[], float],
+        max_reads: int = 2,
+        cache_ttl: float = 1.0,
     ) -> None:
-        self._leg = leg
-        self._places = FairSemaphore(
-            views, each=views, room=_WAITING, patience=_PATIENCE, refusal=_overloaded
+        """Cache nothing yet.
+
+        Args:
+            upstream: The upstream underneath.
+            now: A monotonic clock in seconds.
+            max_reads: Reads that are at the upstream at once.
+            cache_ttl: Seconds for which a response is used again.
+
+        """
+        self._upstream = upstream
+        self._permits = FairSemaphore(
+            max_reads,
+            per_principal=max_reads,
+            max_waiters=MAX_WAITERS,
+            timeout=QUEUE_TIMEOUT,
+            refusal=_overloaded,
         )
-        self._seconds = seconds
+        self._cache_ttl = cache_ttl
         self._now = now
-        self._epoch = 0  # grows whenever a call that acts is sent or answered
+        # Grows whenever a write is sent or answered.
+        self._epoch = 0
         self._flights: dict[_Key, list[Flight]] = {}
+        # In the order in which the entries expire.
         self._cache: dict[_Key, tuple[float, UpstreamResponse]] = {}
         self._cached_bytes = 0
-        self.hits = 0  # views answered without a call of their own
+        self._hits = 0
 
-    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
-        """The upstream's answer to `outbound`, perhaps one that another caller asked for. Raises
-        `Unavailable`.
+    def stats(self) -> CoalescingStats:
+        """Return how many reads were shared, and what is cached."""
+        flights = sum(len(flights) for flights in self._flights.values())
+        return CoalescingStats(self._hits, flights, len(self._cache), self._cached_bytes)
+
+    def forward(self, receipt: Receipt, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
+        """Return the upstream's response, perhaps one that another call requested.
+
+        Raises:
+            Unavailable: as the upstream does; ``overloaded`` when too many reads wait.
+
         """
-        if outbound.kind == "write":
-            return self._act(receipt, outbound)
-        if outbound.kind == "heartbeat":
-            return self._leg.forward(receipt, outbound)
-        return self._view(receipt, outbound)
+        if request.kind == "write":
+            return self._write(receipt, request)
+        if request.kind == "heartbeat":
+            return self._upstream.forward(receipt, request)
+        return self._read(receipt, request)
 
-    async def _act(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
-        """What is asked from here on, and again once this is answered, is asked anew."""
+    async def _write(self, receipt: Receipt, request: UpstreamRequest) -> UpstreamResponse:
+        """Send a write. Reads from here on, and again from its end on, are sent anew."""
         self._epoch += 1
-        if self._cache:
-            self._forget()
+        self._clear_cache()
         try:
-            return await self._leg.forward(receipt, outbound)
+            return await self._upstream.forward(receipt, request)
         finally:
             self._epoch += 1
-            if self._cache:
-                self._forget()
+            self._clear_cache()
 
-    async def _view(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
-        key = (outbound.http_method, outbound.path, outbound.body, outbound.accept_gzip)
+    async def _read(self, receipt: Receipt, request: UpstreamRequest) -> UpstreamResponse:
+        key = (request.http_method, request.path, request.body, request.accept_gzip)
         cached = self._cache.get(key)
         if cached is not None and self._now() < cached[0]:
-            self.hits += 1
+            self._hits += 1
             return cached[1]
-        flight = self._join(key)
+        flight = self._joinable(key)
         joined = flight is not None
         if flight is None:
-            flight = self._start(key, receipt, outbound)
+            flight = self._start(key, receipt, request)
         else:
-            self._places.join(flight.turn, outbound.fairness_key)
-        landed: asyncio.Future[UpstreamResponse | None] = asyncio.get_running_loop().create_future()
-        flight.callers.append(landed)
+            self._permits.share(flight.waiter, request.fairness_key)
+        answer: asyncio.Future[UpstreamResponse | None] = asyncio.get_running_loop().create_future()
+        flight.callers.append(answer)
         try:
-            answer = await await_shared_answer(landed)
+            response = await await_shared_answer(answer)
         finally:
-            del landed  # as in `_Flight.fail`
-        if answer is None:
-            # the stream is another caller's
-            return await self._send(
-                Flight(self._places.ask(outbound.fairness_key)), receipt, outbound
-            )
-        self.hits += joined
-        return answer
+            del answer  # as in `Flight.fail`
+        if response is None:
+            # The stream is another call's.
+            flight = Flight(self._permits.request(request.fairness_key))
+            return await self._send(flight, receipt, request)
+        self._hits += joined
+        return response
 
-    def _join(self, key: _Key) -> Flight | None:
-        """A flight that will not be, or was not, sent before the last call that acted."""
+    def _joinable(self, key: _Key) -> Flight | None:
+        """Return a flight that is not sent yet, or was sent after the last write."""
         for flight in self._flights.get(key, ()):
             if flight.epoch in (_NOT_SENT, self._epoch):
                 return flight
         return None
 
-    def _start(self, key: _Key, receipt: Receipt, outbound: UpstreamRequest) -> Flight:
-        flight = Flight(self._places.ask(outbound.fairness_key))
-        # whoever leaves, it goes on
-        flight.task = asyncio.create_task(self._fly(key, flight, receipt, outbound))
+    def _start(self, key: _Key, receipt: Receipt, request: UpstreamRequest) -> Flight:
+        flight = Flight(self._permits.request(request.fairness_key))
+        # A task of its own: it goes on when the call that started it leaves.
+        flight.task = asyncio.create_task(self._run(key, flight, receipt, request))
         self._flights.setdefault(key, []).append(flight)
         return flight
 
-    async def _fly(
-        self, key: _Key, flight: Flight, receipt: Receipt, asked: UpstreamRequest
+    async def _run(
+        self, key: _Key, flight: Flight, receipt: Receipt, request: UpstreamRequest
     ) -> None:
-        """One flight from start to landing; its answer is kept when nothing has acted since it was
-        sent.
-        """
-        outbound = UpstreamRequest(
-            asked.http_method,
-            asked.path,
-            asked.content_type,
-            asked.body,
-            asked.accept_gzip,
-            asked.kind,
-            asked.cacheable,
-            max(SHARED_BYTES, asked.max_buffered),
+        """Send a flight and resolve it; cache its response unless a write came meanwhile."""
+        shared = UpstreamRequest(
+            request.http_method,
+            request.path,
+            request.content_type,
+            request.body,
+            request.accept_gzip,
+            request.kind,
+            request.cacheable,
+            max(MAX_SHARED_BYTES, request.max_buffered),
         )
         try:
-            answer = await self._send(flight, receipt, outbound)
+            response = await self._send(flight, receipt, shared)
         except (Exception, asyncio.CancelledError) as error:
             flight.fail(error)
             return
@@ -188,63 +226,62 @@ class CoalescingUpstream:
             flights.remove(flight)
             if not flights:
                 del self._flights[key]
-        if not flight.land(answer):
-            await discard(answer)
+        if not flight.resolve(response):
+            await discard(response)
         elif (
-            asked.cacheable
-            and answer.stream is None
-            and answer.status == 200
+            request.cacheable
+            and response.stream is None
+            and response.status == 200
             and flight.epoch == self._epoch
         ):
-            self._keep(key, answer)
+            self._store(key, response)
 
     async def _send(
-        self, flight: Flight, receipt: Receipt, outbound: UpstreamRequest
+        self, flight: Flight, receipt: Receipt, request: UpstreamRequest
     ) -> UpstreamResponse:
-        """Wait for a place and ask. The place is free again at the answer's first bytes: luigid's
-        work is done by then.
+        """Send the call once it has a permit.
+
+        The permit is released at the response's first bytes, since luigid's work is done by then.
         """
-        holder = await self._places.wait(flight.turn)
+        holder = await self._permits.acquire(flight.waiter)
         try:
             flight.epoch = self._epoch
-            return await self._leg.forward(receipt, outbound)
+            return await self._upstream.forward(receipt, request)
         finally:
-            self._places.give_back(holder)
+            self._permits.release(holder)
 
     def set_cache_ttl(self, seconds: float) -> None:
-        """Give an answer again for so long from now on, 0 for not at all. What is kept is
-        forgotten.
-        """
-        self._seconds = seconds
-        self._forget()
+        """Clear the cache, and use responses again for `seconds` from now on, 0 for not at all."""
+        self._cache_ttl = seconds
+        self._clear_cache()
 
-    def _forget(self) -> None:
-        self._cache.clear()
-        self._cached_bytes = 0
+    def _clear_cache(self) -> None:
+        if self._cache:
+            self._cache.clear()
+            self._cached_bytes = 0
 
-    def _keep(self, key: _Key, answer: UpstreamResponse) -> None:
-        """Keep an answer for `seconds`. All are kept for as long, so the oldest stand first and are
-        the first to end.
-        """
-        size = _size(key, answer)
-        if not self._seconds or size > _CACHED_BYTES:
+    def _store(self, key: _Key, response: UpstreamResponse) -> None:
+        """Cache a response; evict what has expired, and the oldest while there is no room."""
+        size = _size(key, response)
+        if not self._cache_ttl or size > MAX_CACHED_BYTES:
             return
         now = self._now()
         old = self._cache.pop(key, None)
         if old is not None:
             self._cached_bytes -= _size(key, old[1])
         while self._cache and (
-            self._cached_bytes + size > _CACHED_BYTES or next(iter(self._cache.values()))[0] <= now
+            self._cached_bytes + size > MAX_CACHED_BYTES
+            or next(iter(self._cache.values()))[0] <= now
         ):
             oldest = next(iter(self._cache))
             self._cached_bytes -= _size(oldest, self._cache.pop(oldest)[1])
-        self._cache[key] = (now + self._seconds, answer)
+        self._cache[key] = (now + self._cache_ttl, response)
         self._cached_bytes += size
 
 
 def _overloaded() -> Unavailable:
-    return Unavailable(Reason.OVERLOADED, "too many views wait for this upstream", retry_after=1)
+    return Unavailable(Reason.OVERLOADED, "too many reads wait for this upstream", retry_after=1)
 
 
-def _size(key: _Key, answer: UpstreamResponse) -> int:
-    return _ENTRY + len(key[1]) + len(key[2]) + len(answer.body)
+def _size(key: _Key, response: UpstreamResponse) -> int:
+    return _ENTRY_OVERHEAD + len(key[1]) + len(key[2]) + len(response.body)

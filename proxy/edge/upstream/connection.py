@@ -1,344 +1,376 @@
-"""One connection to a scheduler, which carries one call after the other, read with httptools.
+"""One connection to an upstream, which carries one call after another.
 
-The upstream is trusted with what it answers, not with how: an answer that ends early, is malformed,
-says more than it should, or stops coming ends its connection, and its caller gets a reason
-(``upstream-closed``, ``-invalid``, ``-timeout``). A connection is used again only after a clean
-answer to a request that it has read to the end.
+Response content is trusted, framing is not: a truncated, malformed, over-long or stalled response
+closes the connection, and its caller gets a reason (``upstream-closed``, ``-invalid``,
+``-timeout``). The connection is used again only after a clean response to a request that it has
+sent completely.
 
-Interim answers (RFC 9110 section 15.2) are skipped; an upgrade is refused. A body without a length
-ends with the connection (RFC 9112 section 6.3). Answers up to `whole` bytes are handed over whole;
-longer ones as a stream, for which the socket is read on only while the caller takes.
+A response of up to `max_buffered` bytes is returned complete. A longer one is returned as a stream,
+and the socket is read only as fast as the stream's reader takes.
 
-An answer in one piece whose head is known (`proxy.edge.upstream.response_head_cache`) needs no
-parser, which is half of what an exchange costs beside its system calls. What only a parser needs is
-therefore set up when one is made, not for each exchange.
+Phases::
+
+    IDLE       no call. Data that arrives now is unsolicited and closes the connection.
+    AWAITING   a request was sent, and no byte of the response has arrived.
+    READING    the response arrives and is gathered.
+    STREAMING  the response was returned as a stream, and its body arrives.
+    COMPLETE   the body has arrived, and the stream's reader has not taken all of it.
+    FAILED     the exchange ended with an error. The connection is closed.
+
+IDLE leads to AWAITING, which leads to READING and back to IDLE. READING leads to STREAMING when the
+body is long, that to COMPLETE, and that to IDLE. AWAITING, READING and STREAMING lead to FAILED.
 """
 
 import asyncio
-from typing import Protocol, cast
+import enum
+from typing import Final, Protocol, cast
 
-import httptools
-
-from proxy.edge.upstream.body import ResponseBody
-from proxy.edge.upstream.response_head_cache import ResponseHeadCache
+from proxy.edge.upstream.response_head_cache import CachedHead, ResponseHeadCache
+from proxy.edge.upstream.response_parser import ResponseParser
 from proxy.errors import Unavailable
 from proxy.model import Reason, UpstreamResponse
 
-# bytes an upstream may send without saying anything: headers, interim answers, chunk extensions
-HEAD_LIMIT = 65_536
-# bytes that are joined, and no more: a stream begins with a megabyte, of which no second copy is
-# wanted
-_PART = 65_536
-# bytes of a stream that may wait for its reader before the socket is left alone
-_BUFFERED = 131_072
+# Bytes up to which parts of a stream are joined. A stream begins with a megabyte, of which a second
+# copy would cost more than it saves.
+JOIN_PARTS_BELOW = 65_536
+# Bytes of a stream that may wait for its reader before the socket is no longer read.
+MAX_STREAM_BUFFER = 131_072
+
+
+class Phase(enum.Enum):
+    """What a connection does now."""
+
+    IDLE = enum.auto()
+    AWAITING = enum.auto()
+    READING = enum.auto()
+    STREAMING = enum.auto()
+    COMPLETE = enum.auto()
+    FAILED = enum.auto()
+
+
+# Names of the module, which are found faster than members of an enum.
+_IDLE: Final = Phase.IDLE
+_AWAITING: Final = Phase.AWAITING
+_READING: Final = Phase.READING
+_STREAMING: Final = Phase.STREAMING
+_COMPLETE: Final = Phase.COMPLETE
+_FAILED: Final = Phase.FAILED
 
 
 class Pool(Protocol):
-    """Whose connection it is: the leg."""
+    """What a connection needs of its pool."""
 
     loop: asyncio.AbstractEventLoop
-    heads: ResponseHeadCache
+    response_heads: ResponseHeadCache
 
-    def finished(self, connection: "UpstreamConnection", reusable: bool) -> None:
-        """The exchange on `connection` ended cleanly."""
+    def on_idle(self, connection: "UpstreamConnection") -> None:
+        """Take `connection` back: its exchange ended cleanly."""
 
-    def gone(self, connection: "UpstreamConnection") -> None:
-        """`connection` is closed, whoever closed it."""
+    def on_closed(self, connection: "UpstreamConnection") -> None:
+        """Forget `connection`, which is closed. May be called twice."""
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """A connection, and the exchange that it carries now. Seconds: until the first byte, of silence
-    within an answer, at rest.
-    """
+    """A connection, and the exchange that it carries now."""
 
     def __init__(
-        self, pool: Pool, first_byte_seconds: float, idle_seconds: float, keep_seconds: float
+        self, pool: Pool, response_timeout: float, read_timeout: float, keepalive_timeout: float
     ) -> None:
+        """Timeouts are in seconds.
+
+        Args:
+            pool: The owner of the connection.
+            response_timeout: From the request to the first byte of the response.
+            read_timeout: Between two pieces of a response.
+            keepalive_timeout: Without a call.
+
+        """
         self._pool = pool
-        self._heads = pool.heads
-        self._seconds = (first_byte_seconds, idle_seconds, keep_seconds)
+        self._cached_heads: dict[int, CachedHead] = pool.response_heads.entries
+        self._timeouts = (response_timeout, read_timeout, keepalive_timeout)
         self._transport: asyncio.Transport
         self.closed = False
-        self.kept = False  # it has carried a call before
-        # a byte of the answer has arrived; of one that was known when it came nobody asks
-        self.heard = False
-        # from the request to the last of the answer, taken by its reader
-        self._answer: asyncio.Future[UpstreamResponse] | None = None
-        self._over = False  # nothing more of the answer will come
-        # loop time after which the connection is given up; 0 until the next sweep sets it
-        self._due = 0.0
-        self._error: Unavailable | None = None
+        # The connection has carried a call before the present one.
+        self.reused = False
+        # A byte of the present response has arrived. Not set for a cached head: its exchange cannot
+        # fail any more.
+        self.response_started = False
+        self._phase = _IDLE
+        # Set from the request until all of the response was taken.
+        self._response: asyncio.Future[UpstreamResponse] | None = None
+        self._parser: ResponseParser | None = None
         self._head_only = False
-        self._whole = 0
-        self._parser: httptools.HttpResponseParser | None = None  # of an answer that has begun
-        self._reset()
-
-    def _reset(self) -> None:
-        """Set up what belongs to the reading of one answer."""
-        self._status = 0
-        self._headers: dict[bytes, bytes] = {}
-        self._in_body = False
-        self._keep_alive = False
-        self._complete = False
-        self._surplus = False  # the upstream said more than its answer
-        self._silent = 0  # bytes since the last that were part of a body
-        self._parts: list[bytes] = []
-        self._size = 0  # bytes in `_parts`
-        self._streaming = False
+        self._max_buffered = 0
+        # Loop time after which the connection is closed; 0 until the next sweep sets it.
+        self._deadline = 0.0
+        # Of a stream: whether the connection is clean after it, whether reading is paused, the
+        # error that its reader is to see, and what its reader waits for.
+        self._reusable = False
         self._paused = False
-        self._wake: asyncio.Future[None] | None = None
+        self._error: Unavailable | None = None
+        self._reader_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of a body that have arrived and were not taken."""
+        return 0 if self._parser is None else self._parser.size
 
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none by inheritance
+        # uvloop's transports do not inherit from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._write = self._transport.write
         self._unsent = self._transport.get_write_buffer_size
 
     def data_received(self, data: bytes) -> None:
-        answer = self._answer
-        if answer is None or self._over:
-            self.abort(Reason.UPSTREAM_INVALID, "")  # out of turn: nobody asked
-        elif self._parser is not None:
+        phase = self._phase
+        if phase is _AWAITING:
+            cached = self._cached_heads.get(len(data))
+            if cached is None or not data.startswith(cached[0]) or self._head_only:
+                self._phase = _READING
+                self.response_started = True
+                self._parser = parser = ResponseParser(self._head_only)
+                self._read(parser, data, first=True)
+                return
+            head, status, headers = cached
+            response = self._response
+            if response is not None and not response.done():  # its caller may have left
+                response.set_result(UpstreamResponse(status, headers, data[len(head) :]))
+            # After an early response a part of the request may still be unsent.
+            self._return_to_pool(reusable=not self._unsent())
+        elif (phase is _READING or phase is _STREAMING) and self._parser is not None:
             self._read(self._parser, data)
         else:
-            known = self._heads.get(len(data))
-            if known is None or not data.startswith(known[0]) or self._head_only:
-                self._reset()
-                self._parser = httptools.HttpResponseParser(self)
-                self._read(self._parser, data, first=True)
-                return
-            head, status, headers = known
-            if not answer.done():  # its caller may have left
-                answer.set_result(UpstreamResponse(status, headers, data[len(head) :]))
-            self._rest(reusable=not self._unsent())  # an early answer leaves half a request behind
+            self.fail(Reason.UPSTREAM_INVALID, "")  # unsolicited data
 
-    def _read(
-        self, parser: httptools.HttpResponseParser, data: bytes, *, first: bool = False
-    ) -> None:
-        """More of an answer, or the `first` of it."""
-        self.heard = True
-        self._due = 0.0
-        self._silent += len(data)
+    def _read(self, parser: ResponseParser, data: bytes, *, first: bool = False) -> None:
+        """Parse more of a response, or the `first` piece of it."""
+        self._deadline = 0.0
         try:
-            parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            self.abort(
-                Reason.UPSTREAM_INVALID, cause.detail if isinstance(cause, Unavailable) else ""
-            )
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if self._complete:
-                self._surplus = True
-                self._finish()
-            else:
-                self.abort(Reason.UPSTREAM_INVALID, "the upstream's answer is not HTTP")
-        else:
-            if self._complete:
-                if first and self._keep_alive and not self._surplus and not self._head_only:
-                    self._heads.remember(data, self._status, self._headers, self._size)
-                self._finish()
-            elif self._silent > HEAD_LIMIT:
-                self.abort(Reason.UPSTREAM_INVALID, "the upstream's headers are too large")
-            elif self._in_body:
-                self._pass_body_on()
+            parser.feed(data)
+        except Unavailable as error:
+            self.fail(error.reason, error.detail)
+            return
+        if parser.complete:
+            if first and parser.keep_alive and not parser.extra_data and not self._head_only:
+                heads = self._pool.response_heads
+                heads.add(data, parser.status, parser.headers, parser.size)
+            self._finish(parser)
+        elif parser.in_body:
+            self._deliver_body(parser)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None and not self._over:
-            lengthless = (
-                b"content-length" not in self._headers and b"transfer-encoding" not in self._headers
-            )
-            if self._parser is not None and self._in_body and lengthless and exc is None:
-                self._finish()
-            else:
-                self._fail(Unavailable(Reason.UPSTREAM_CLOSED, sent=True))
+        parser = self._parser
+        if parser is not None and parser.ends_with_connection and exc is None and self._incomplete:
+            self._finish(parser)
+        elif self._incomplete:
+            self._fail(Unavailable(Reason.UPSTREAM_CLOSED, sent=True))
         self.closed = True
-        # it holds on to this: with what was gathered of an answer, it would wait for the garbage
-        # collector
-        self._parser = None
-        self._pool.gone(self)
-
-    # -- httptools callbacks
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            self._surplus = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._complete and not self._in_body:
-            self._headers[name.lower()] = value.rstrip(b" \t")
-
-    def on_headers_complete(self) -> None:
-        if self._complete:
-            return
-        assert self._parser is not None
-        status = self._parser.get_status_code()
-        if not 100 <= status <= 599 or status == 101:
-            raise Unavailable(
-                Reason.UPSTREAM_INVALID, f"the upstream answered with status {status}"
-            )
-        if self._headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            raise Unavailable(
-                Reason.UPSTREAM_INVALID,
-                "the upstream's answer has a transfer coding other than chunked",
-            )
-        self._status = status
-        self._keep_alive = self._parser.should_keep_alive()
-        self._in_body = status >= 200
-        self._complete = self._head_only and self._in_body
-
-    def on_body(self, body: bytes) -> None:
-        if self._complete:
-            self._surplus = True
-            return
-        self._parts.append(body)
-        self._size += len(body)
-        self._silent = 0
-
-    def on_message_complete(self) -> None:
-        if self._in_body:
-            self._complete = True
-        else:
-            self._headers = {}  # those of an interim answer
+        if parser is not None:
+            parser.close()
+        self._pool.on_closed(self)
 
     # -- one exchange
 
-    def ask(
-        self, request: bytes, body: bytes, whole: int, head_only: bool
-    ) -> asyncio.Future[UpstreamResponse]:
-        """Send a request, in two parts if it is long; its answer to come, whole or as a stream, or
-        `Unavailable`.
+    @property
+    def _incomplete(self) -> bool:
+        """Whether more of a response has to arrive."""
+        phase = self._phase
+        return phase is _AWAITING or phase is _READING or phase is _STREAMING
 
-        Whoever stops waiting for it says so (`give_up`).
+    def send(
+        self, request: bytes, body: bytes, max_buffered: int, head_only: bool
+    ) -> asyncio.Future[UpstreamResponse]:
+        """Send a request, in two parts if it is long; return its response to come.
+
+        A caller that stops waiting calls `cancel`. The future may fail with `Unavailable`.
+
+        Raises:
+            Unavailable: the connection was closed since it was acquired. Nothing was sent.
+
         """
         if self.closed:
-            raise Unavailable(Reason.UPSTREAM_CLOSED)  # between its turn and now; nothing was sent
-        self._answer = answer = self._pool.loop.create_future()
-        self._whole = whole
+            raise Unavailable(Reason.UPSTREAM_CLOSED)
+        self._response = response = self._pool.loop.create_future()
+        self._phase = _AWAITING
+        self._max_buffered = max_buffered
         self._head_only = head_only
-        self._due = 0.0
+        self._deadline = 0.0
         if body:
-            self._transport.writelines((request, body))  # two writes would be two system calls
+            # Two writes would be two system calls.
+            self._transport.writelines((request, body))
         else:
             self._write(request)
-        return answer
+        return response
 
-    def give_up(self, answer: asyncio.Future[UpstreamResponse]) -> None:
-        """The caller who waited for `answer` has left. Once that exchange is over, the connection
-        serves others.
+    def cancel(self, response: asyncio.Future[UpstreamResponse]) -> None:
+        """Close the connection because the caller that waited for `response` has left.
+
+        Does nothing once that exchange is over, since the connection then serves others.
         """
-        if self._answer is answer:
-            self.abort(Reason.CLIENT_GONE, "")
+        if self._response is response:
+            self.fail(Reason.CLIENT_GONE, "")
 
-    def abort(self, reason: Reason, detail: str) -> None:
-        """Give the connection up, and whoever waits for it the reason."""
-        if self._answer is not None and not self._over:
+    def fail(self, reason: Reason, detail: str) -> None:
+        """End the exchange with an error and close the connection."""
+        if self._incomplete:
             self._fail(Unavailable(reason, detail, sent=True))
-        self.drop()
+        self.abort()
 
-    def drop(self) -> None:
-        """Cut the connection; it counts no longer."""
+    def abort(self) -> None:
+        """Close the connection at once."""
         if not self.closed:
             self.closed = True
             self._transport.abort()
-            self._pool.gone(self)
+            self._pool.on_closed(self)
 
-    def _pass_body_on(self) -> None:
-        """More of a body has arrived: it becomes a stream, or its reader is told, or the socket
-        left alone.
+    def timed_out(self, now: float) -> bool:
+        """Return whether the present phase has taken too long at `now`, the time of a sweep.
+
+        The deadline counts from the first sweep after an event: no connection is closed early, and
+        no call reads the clock. A reader that does not take its stream is not the upstream's fault.
         """
-        if not self._streaming and self._size > self._whole:
-            self._start_stream()
-        if self._streaming:
-            if self._size > _BUFFERED and not self._paused:
-                self._paused = True
-                self._transport.pause_reading()
-            self._notify()
+        phase = self._phase
+        if self._deadline == 0.0:
+            response_timeout, read_timeout, keepalive_timeout = self._timeouts
+            if phase is _IDLE:
+                self._deadline = now + keepalive_timeout
+            else:
+                self._deadline = now + (response_timeout if phase is _AWAITING else read_timeout)
+        return now > self._deadline and not self._paused and phase is not _COMPLETE
 
-    def _start_stream(self) -> None:
-        self._streaming = True
-        length = self._headers.get(b"content-length")
-        self._resolve(b"", ResponseBody(self), None if length is None else int(length))
+    def _deliver_body(self, parser: ResponseParser) -> None:
+        """Pass on that more of a body has arrived; a body that is long becomes a stream."""
+        if self._phase is _READING:
+            if parser.size <= self._max_buffered:
+                return
+            self._phase = _STREAMING
+            self._resolve(parser, b"", ResponseBody(self), parser.content_length)
+        if parser.size > MAX_STREAM_BUFFER and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._notify_reader()
 
-    def _finish(self) -> None:
-        """The answer is here, all of it."""
-        clean = self._keep_alive and not self._surplus and not self._head_only and not self.closed
-        reusable = clean and not self._unsent()  # as in `data_received`
-        if self._streaming:
-            self._over = True
-            self._keep_alive = reusable  # not given back before the reader has taken the last part
-            self._notify()
+    def _finish(self, parser: ResponseParser) -> None:
+        """End a response that has arrived completely."""
+        reusable = (
+            parser.keep_alive
+            and not parser.extra_data
+            and not self._head_only
+            and not self.closed
+            and not self._unsent()  # as in `data_received`
+        )
+        if self._phase is _STREAMING:
+            self._phase = _COMPLETE
+            self._reusable = reusable  # returned once the reader has taken the last part
+            self._notify_reader()
             return
-        length = self._headers.get(b"content-length") if self._head_only else None
-        self._resolve(b"".join(self._parts), None, None if length is None else int(length))
-        self._parts = []
-        self._rest(reusable=reusable)
+        length = parser.content_length if self._head_only else None
+        self._resolve(parser, b"".join(parser.parts), None, length)
+        self._return_to_pool(reusable=reusable)
 
-    def _rest(self, *, reusable: bool) -> None:
-        """The exchange is over, and the connection for others to use."""
-        self._answer = self._parser = None
-        self._over = self.heard = False
-        self.kept = True
-        self._due = 0.0
-        self._pool.finished(self, reusable)
+    def _return_to_pool(self, *, reusable: bool) -> None:
+        """End the exchange and let other calls use the connection, or close it."""
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
+        self._response = None
+        self._phase = _IDLE
+        self.response_started = False
+        self.reused = True
+        self._deadline = 0.0
+        if self.closed:
+            return  # the pool knows already
+        if reusable:
+            self._pool.on_idle(self)
+        else:
+            self.abort()
 
-    def _resolve(self, body: bytes, stream: ResponseBody | None, length: int | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(
-                UpstreamResponse(self._status, self._headers, body, stream, length)
+    def _resolve(
+        self, parser: ResponseParser, body: bytes, stream: "ResponseBody | None", length: int | None
+    ) -> None:
+        if self._response is not None and not self._response.done():
+            self._response.set_result(
+                UpstreamResponse(parser.status, parser.headers, body, stream, length)
             )
 
     def _fail(self, error: Unavailable) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
-        else:
+        response, self._response = self._response, None
+        streaming = self._phase is _STREAMING
+        self._phase = _FAILED
+        if streaming:
             self._error = error
-            self._notify()
+            self._notify_reader()
+        elif response is not None and not response.done():
+            response.set_exception(error)
 
     # -- the stream
 
-    def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+    def _notify_reader(self) -> None:
+        if self._reader_waiter is not None and not self._reader_waiter.done():
+            self._reader_waiter.set_result(None)
 
     async def next_part(self) -> bytes:
-        """What has arrived of a streamed body since the last call; raises `StopAsyncIteration` at
-        its end.
+        """Return what has arrived of a streamed body since the last call.
+
+        Raises:
+            StopAsyncIteration: the body has ended.
+            Unavailable: it will not end.
+
         """
-        while not self._parts:
+        parser = self._parser
+        if parser is None:
+            raise StopAsyncIteration
+        while not parser.parts:
             if self._error is not None:
                 try:
                     raise self._error
                 finally:
                     self._error = None  # its traceback leads back here
-            if self._over:
-                self._rest(reusable=self._keep_alive)
+            if self._phase is _COMPLETE:
+                self._return_to_pool(reusable=self._reusable)
                 raise StopAsyncIteration
-            self._wake = self._pool.loop.create_future()
-            await self._wake
-        count, size = 1, len(self._parts[0])
-        while size < _PART and count < len(self._parts):
-            size += len(self._parts[count])
+            self._reader_waiter = self._pool.loop.create_future()
+            await self._reader_waiter
+        parts = parser.parts
+        count, size = 1, len(parts[0])
+        while size < JOIN_PARTS_BELOW and count < len(parts):
+            size += len(parts[count])
             count += 1
-        part = self._parts[0] if count == 1 else b"".join(self._parts[:count])
-        del self._parts[:count]
-        self._size -= size
-        if self._paused and not self._parts and not self.closed:
+        part = parts[0] if count == 1 else b"".join(parts[:count])
+        del parts[:count]
+        parser.size -= size
+        if self._paused and not parts and not self.closed:
             self._paused = False
-            self._due = 0.0
+            self._deadline = 0.0
             self._transport.resume_reading()
         return part
 
-    def overdue(self, now: float) -> bool:
-        """Whether the exchange, or the rest, has taken too long; `now` is the time of a sweep.
 
-        Time counts from the first sweep after something has happened: nothing is given up early,
-        and no call pays for a look at the clock. A reader who does not take is not the upstream's
-        fault.
-        """
-        if self._due == 0.0:
-            first_byte, idle, keep = self._seconds
-            self._due = now + (keep if self._answer is None else idle if self.heard else first_byte)
-        return now > self._due and not self._paused and not self._over
+class ResponseBody:
+    """The streamed body of one response, as its reader has it (`proxy.model.Stream`).
+
+    It is bound to its connection until the exchange is over; the connection then serves others.
+    """
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self._connection: UpstreamConnection | None = connection
+
+    def __aiter__(self) -> "ResponseBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._connection is None:
+            raise StopAsyncIteration
+        try:
+            return await self._connection.next_part()
+        except (StopAsyncIteration, Unavailable):
+            self._connection = None
+            raise
+
+    async def aclose(self) -> None:
+        """Read no further, and close the connection."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.fail(Reason.CLIENT_GONE, "")

@@ -1,119 +1,173 @@
-"""A few places that many want, shared out fairly between principals: nobody's crowd keeps another
-from having a turn.
+"""A semaphore with one FIFO queue per principal, served round-robin.
 
-Whoever asks has a place at once when one is free; else there is a line for each principal, and the
-lines are served in turn, so that who asks for one thing waits for one turn of everybody else and
-not for all that they have asked for. One principal may be kept from having all the places, and has
-at most half of the room to wait.
+A request waits for at most one request of each other principal, however many those have queued. One
+principal holds at most `per_principal` of the permits, and has at most half of the room to wait.
 """
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from proxy.edge.upstream.uncompiled import with_timeout
 from proxy.errors import Unavailable
 
 
-class Waiter(asyncio.Future[str]):
-    """What waits for a place: gives the name under which the place is held."""
+@dataclass(frozen=True, slots=True)
+class SemaphoreStats:
+    """What a semaphore holds at one moment.
 
-    names: tuple[str, ...] = ()  # the principals in whose lines it stands
+    `held` counts permits and `queued` requests, by principal. A request that several principals
+    share is in the queue of each, and counts once in `waiting`.
+    """
+
+    free: int
+    waiting: int
+    held: dict[str, int]
+    queued: dict[str, int]
+
+
+class Waiter:
+    """A request for a permit.
+
+    `holder` is the principal under whose name the permit is held, or None until it is granted.
+    `principals` are those in whose queues the request waits.
+    """
+
+    __slots__ = ("granted", "holder", "principals")
+
+    def __init__(self) -> None:
+        self.holder: str | None = None
+        self.principals: tuple[str, ...] = ()
+        # Made when the request has to wait.
+        self.granted: asyncio.Future[str] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the permit was granted, or the caller has left."""
+        return self.holder is not None or (self.granted is not None and self.granted.done())
 
 
 class FairSemaphore:
-    """`total` places, at most `each` of them for one principal; `room` may wait for one, and for
-    `patience` seconds.
+    """`permits` permits, which principals share fairly.
+
+    `request` queues and `acquire` waits, so that several calls can share one request in between
+    (`share`).
     """
 
     def __init__(
         self,
-        total: int,
+        permits: int,
         *,
-        each: int,
-        room: int,
-        patience: float,
+        per_principal: int,
+        max_waiters: int,
+        timeout: float,
         refusal: Callable[[], Unavailable],
     ) -> None:
-        """`refusal` makes the error for whoever would wait where there is no room, or has waited
-        too long.
+        """Grant nothing yet.
+
+        Args:
+            permits: Permits in total.
+            per_principal: Permits that one principal may hold.
+            max_waiters: Requests that may wait, half of them for one principal.
+            timeout: Seconds that a request may wait.
+            refusal: Makes the error of a request that finds no room or waits too long.
+
         """
-        self._free = total
-        self._each = each
-        self._room = room
-        self._patience = patience
+        self._free = permits
+        self._per_principal = per_principal
+        self._max_waiters = max_waiters
+        self._timeout = timeout
         self._refusal = refusal
         self._held: dict[str, int] = {}
-        # in the order of their turns: who was served last stands last
-        self._lines: dict[str, dict[Waiter, None]] = {}
+        # In the order in which principals are served: the one served last is at the end.
+        self._queues: dict[str, dict[Waiter, None]] = {}
         self._waiting = 0
 
-    def ask(self, name: str) -> Waiter:
-        """A turn, which is over at once when there is a place; pass it to `wait` in any case.
-        Raises `Unavailable`.
+    def stats(self) -> SemaphoreStats:
+        """Return which permits are held and which requests wait."""
+        queued = {principal: len(queue) for principal, queue in self._queues.items()}
+        return SemaphoreStats(self._free, self._waiting, dict(self._held), queued)
+
+    def request(self, principal: str) -> Waiter:
+        """Return a request, granted at once if a permit is free; pass it to `acquire` either way.
+
+        Raises:
+            Unavailable: there is no room to wait.
+
         """
-        turn = Waiter(loop=asyncio.get_running_loop())
-        if self._free and self._held.get(name, 0) < self._each:
-            # nobody is passed over: those who wait, if any, have all that they may have
-            self._give(turn, name)
-            return turn
-        if self._waiting >= self._room or len(self._lines.get(name, ())) >= max(1, self._room // 2):
+        waiter = Waiter()
+        if self._free and self._held.get(principal, 0) < self._per_principal:
+            # Passes no other request: those that wait, if any, are at their principal's limit.
+            self._grant(waiter, principal)
+            return waiter
+        queued = len(self._queues.get(principal, ()))
+        if self._waiting >= self._max_waiters or queued >= max(1, self._max_waiters // 2):
             raise self._refusal()
         self._waiting += 1
-        self.join(turn, name)
-        return turn
+        self.share(waiter, principal)
+        return waiter
 
-    def join(self, turn: Waiter, name: str) -> None:
-        """Let a turn that waits come as soon as one of `name`, too, who wants the same thing."""
-        if turn.done() or name in turn.names:
+    def share(self, waiter: Waiter, principal: str) -> None:
+        """Queue a waiting request for `principal` too, which then is served for whichever is first.
+
+        Does nothing for a request that is done.
+        """
+        if waiter.done or principal in waiter.principals:
             return
-        self._lines.setdefault(name, {})[turn] = None
-        turn.names += (name,)
+        self._queues.setdefault(principal, {})[waiter] = None
+        waiter.principals += (principal,)
 
-    async def wait(self, turn: Waiter) -> str:
-        """Wait for the turn to come; the name to give the place back under. Raises `Unavailable`."""
-        if turn.done():
-            return turn.result()
+    async def acquire(self, waiter: Waiter) -> str:
+        """Wait for the permit; return the principal to `release` it for.
+
+        Raises:
+            Unavailable: it was not granted in time.
+
+        """
+        if waiter.holder is not None:
+            return waiter.holder
+        waiter.granted = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._patience):
-                return await turn
+            return await with_timeout(self._timeout, waiter.granted)
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self.give_back(turn.result())  # it came in the moment of giving up
+            if waiter.holder is not None:
+                self.release(waiter.holder)  # granted in the moment of leaving
             else:
-                self._leave(turn)
+                self._remove(waiter)
             if isinstance(error, TimeoutError):
                 raise self._refusal() from None
             raise
 
-    def give_back(self, name: str) -> None:
-        """A place held under `name` is free again, and goes to whoever has waited longest for a
-        turn and may have one.
-        """
+    def release(self, principal: str) -> None:
+        """Give a permit back; the next request that may have one gets it."""
         self._free += 1
-        self._held[name] -= 1
-        if not self._held[name]:
-            del self._held[name]
-        for other, line in self._lines.items():
-            # one that is given up leaves by itself
-            turn = next((turn for turn in line if not turn.done()), None)
-            if turn is not None and self._held.get(other, 0) < self._each:
-                self._leave(turn)
-                if other in self._lines:
-                    self._lines[other] = self._lines.pop(other)
-                self._give(turn, other)
+        self._held[principal] -= 1
+        if not self._held[principal]:
+            del self._held[principal]
+        for other, queue in self._queues.items():
+            # A request whose caller has left removes itself.
+            waiter = next((waiter for waiter in queue if not waiter.done), None)
+            if waiter is not None and self._held.get(other, 0) < self._per_principal:
+                self._remove(waiter)
+                if other in self._queues:
+                    self._queues[other] = self._queues.pop(other)
+                self._grant(waiter, other)
                 return
 
-    def _give(self, turn: Waiter, name: str) -> None:
+    def _grant(self, waiter: Waiter, principal: str) -> None:
         self._free -= 1
-        self._held[name] = self._held.get(name, 0) + 1
-        turn.set_result(name)
+        self._held[principal] = self._held.get(principal, 0) + 1
+        waiter.holder = principal
+        if waiter.granted is not None:
+            waiter.granted.set_result(principal)
 
-    def _leave(self, turn: Waiter) -> None:
-        """Take the turn out of every line that it stands in."""
+    def _remove(self, waiter: Waiter) -> None:
+        """Take a request out of every queue in which it waits."""
         self._waiting -= 1
-        for name in turn.names:
-            line = self._lines.get(name)
-            if line is not None:
-                line.pop(turn, None)
-                if not line:
-                    del self._lines[name]
-        turn.names = ()
+        for principal in waiter.principals:
+            queue = self._queues.get(principal)
+            if queue is not None:
+                queue.pop(waiter, None)
+                if not queue:
+                    del self._queues[principal]
+        waiter.principals = ()

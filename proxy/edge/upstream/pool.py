@@ -1,26 +1,24 @@
-"""The upstream leg: a pool of kept-alive HTTP/1.1 connections to one scheduler.
+"""A pool of persistent HTTP/1.1 connections to one upstream.
 
-`Leg.forward` takes a `Receipt`: what was not decided and durably recorded cannot be sent. It sends
-our own bytes only: request line, Host, type and length, never a header of the caller's.
+`ConnectionPool.forward` takes a `Receipt`: a call that was not decided and durably recorded cannot
+be sent.
 
 Rules (RFC 9112 section 9; record first, then act once):
 
-* A call that may act is sent once. A view is sent a second time, once, when a kept connection turns
-out dead before a
-  single byte of the answer arrived.
-* A connection that is free goes to whoever has waited longest. Who comes when too many wait, or
-some for too long, is told
-  so at once. Heartbeats have a line of their own, which is served first, since luigid fails the
-  tasks of a worker that is not heard; they may wait longer and in greater number, and let another
-  call pass now and then.
-* An upstream that refuses connection after connection is left alone for a while
-(`proxy.edge.upstream.circuit_breaker`). That the gate itself
-  has no file or memory left for a connection says nothing about the upstream.
-* Every phase has its own deadline: connect, first byte, silence within an answer
-(`proxy.edge.upstream.connection`). They are checked
-  by a sweep over the connections every quarter of a second, and run from one sweep to another: what
-  is overdue ends up to half a second late and never early, and no call sets a timer or reads the
-  clock.
+* **Retries.** A write or heartbeat is sent once. A read is sent a second time when a connection
+  that was used before turns out closed before the first byte of the response.
+* **Queue.** A free connection goes to the call that has waited longest. A call that comes when too
+  many wait, or the first has waited too long, fails at once. Heartbeats have a queue of their own,
+  which is served first, since luigid fails the tasks of a worker that it does not hear from. That
+  queue is longer and slower to fail, and one other call passes after every
+  `MAX_HEARTBEATS_IN_A_ROW`.
+* **Circuit breaker.** An upstream to which connections keep failing is not tried for a while
+  (`proxy.edge.upstream.circuit_breaker`). A lack of file descriptors or memory in this process says
+  nothing about the upstream.
+* **Deadlines.** Connecting, the first byte of a response and a pause within it have deadlines of
+  their own. Those of open connections are checked by a sweep and count from one sweep to another: a
+  connection is closed up to two intervals late and never early, and no call sets a timer or reads
+  the clock.
 """
 
 import asyncio
@@ -30,156 +28,172 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from proxy.edge.upstream.address import UpstreamAddress
 from proxy.edge.upstream.circuit_breaker import CircuitBreaker
 from proxy.edge.upstream.connection import UpstreamConnection
+from proxy.edge.upstream.request_encoder import RequestEncoder
 from proxy.edge.upstream.response_head_cache import ResponseHeadCache
-from proxy.edge.upstream.uncompiled import Waiting, with_timeout
+from proxy.edge.upstream.uncompiled import with_timeout
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
-_SWEEP_SECONDS = 0.25
-_JOINED = 16_384  # bytes of a body up to which one string is as cheap to send as two
-# times as long and as many may heartbeats wait: one that is late still keeps a worker's tasks
-_HEARTBEATS = 2
-_IN_A_ROW = 8  # heartbeats that are served before another call that waits has its turn
-# what the gate, not the upstream, has run out of
-_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_PREFIXES = 512  # request heads remembered; paths of pages are unbounded, methods are few
+# Times as long and as many may heartbeats wait: one that is late still saves a worker's tasks.
+HEARTBEAT_QUEUE_FACTOR = 2
+# Heartbeats that are served before another call that waits has its turn.
+MAX_HEARTBEATS_IN_A_ROW = 8
+# What this process, not the upstream, has run out of.
+LOCAL_EXHAUSTION_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamAddress:
-    """Where a scheduler listens, and how patient to be with it (seconds).
+class UpstreamOptions:
+    """The limits of a pool. Times are in seconds.
 
-    `socket` is the path of a Unix socket, or empty for `host` and `port`. `authorization` is the
-    gate's own credential for this upstream (a whole header value), or empty. `connections` bounds
-    the pool, `waiting` those who wait for it; and once the first of them has waited for
-    `patience_seconds`, who comes then is turned away at once, so that the line does not grow into a
-    time in which callers give up (a luigi worker after 10 seconds). Heartbeats have twice of both.
+    `response_timeout` is for the first byte of a response, `read_timeout` for a pause within it,
+    `keepalive_timeout` for a connection without a call. Once the first of the waiting calls has
+    waited for `queue_timeout`, new ones fail at once, so that no call waits until its client gives
+    up (a luigi worker after 10 seconds). Heartbeats have twice that time and twice `max_waiters`.
     """
 
-    name: str
-    host: str = "127.0.0.1"
-    port: int = 80
-    socket: str = ""
-    tls: ssl.SSLContext | None = None
-    server_hostname: str | None = None
-    authorization: bytes = b""
-    connect_seconds: float = 5.0
-    first_byte_seconds: float = 60.0
-    idle_seconds: float = 30.0
-    keep_seconds: float = 15.0
-    patience_seconds: float = 5.0
-    connections: int = 64
-    waiting: int = 1024
-
-    @property
-    def authority(self) -> bytes:
-        """The Host header's value."""
-        if self.socket:
-            return b"localhost"
-        return (
-            f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        ).encode("ascii")
+    connect_timeout: float = 5.0
+    response_timeout: float = 60.0
+    read_timeout: float = 30.0
+    keepalive_timeout: float = 15.0
+    queue_timeout: float = 5.0
+    max_connections: int = 64
+    max_waiters: int = 1024
+    sweep_interval: float = 0.25
 
 
-class ConnectionPool:
-    """The pool of connections to one upstream."""
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool holds at one moment.
 
-    def __init__(self, target: UpstreamAddress) -> None:
-        """Nothing is connected before the first call. Must be created inside the running loop."""
-        self.target = target
-        self.loop = asyncio.get_running_loop()
-        self.now: Callable[[], float] = self.loop.time
-        self._open: set[UpstreamConnection] = set()  # every connection of the pool, in use or idle
-        # the one used last is used next, so that a small load leaves the rest to age
-        self._idle: list[UpstreamConnection] = []
-        self._connecting = 0
-        self._waiting: deque[Waiting] = deque()
-        self._heartbeats: deque[Waiting] = deque()  # a line of their own, served before the other
-        self._in_a_row = 0  # heartbeats served since another call was
-        self._prefixes: dict[tuple[str, bytes, bytes, bool], bytes] = {}
-        self.heads = ResponseHeadCache()
-        self.breaker = CircuitBreaker()
-        self._closed = False
-        self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+    `open` connections include the `idle` ones. `waiting` calls do not include
+    `waiting_heartbeats`. `buffered` is the bytes of bodies that their readers have not taken.
+    """
+
+    open: int
+    idle: int
+    connecting: int
+    waiting: int
+    waiting_heartbeats: int
+    buffered: int
 
     @property
     def in_use(self) -> int:
-        """Connections that carry a call now."""
-        return len(self._open) - len(self._idle)
+        """Connections that carry a call."""
+        return self.open - self.idle
 
-    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
-        """Send one call that has its receipt; the upstream's answer.
 
-        Raises `Unavailable` with ``upstream-unreachable``, ``-timeout``, ``-closed``, ``-invalid``
-        or ``overloaded``; its `sent` says whether the upstream may have acted.
+class Waiter:
+    """A call that waits for a connection.
+
+    `granted` gives one, or None for the right to open one. `enqueued_at` is in loop time.
+    """
+
+    __slots__ = ("enqueued_at", "granted")
+
+    def __init__(
+        self, granted: "asyncio.Future[UpstreamConnection | None]", enqueued_at: float
+    ) -> None:
+        self.granted = granted
+        self.enqueued_at = enqueued_at
+
+
+class ConnectionPool:
+    """The connections to one upstream."""
+
+    def __init__(
+        self,
+        address: UpstreamAddress,
+        options: UpstreamOptions | None = None,
+        *,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """Connect nothing before the first call. Must be called inside the running loop.
+
+        Args:
+            address: The upstream.
+            options: Limits and timeouts.
+            now: A monotonic clock in seconds; the loop's unless given.
+
+        """
+        self.address = address
+        self.options = options or UpstreamOptions()
+        self.loop = asyncio.get_running_loop()
+        self.now: Callable[[], float] = now or self.loop.time
+        self.response_heads = ResponseHeadCache()
+        self.breaker = CircuitBreaker()
+        # All connections of the pool, in use or idle.
+        self._connections: set[UpstreamConnection] = set()
+        # The one used last is used next, so that under a small load the others expire.
+        self._idle: list[UpstreamConnection] = []
+        self._connecting = 0
+        self._waiters: deque[Waiter] = deque()
+        self._heartbeat_waiters: deque[Waiter] = deque()
+        self._heartbeats_in_a_row = 0
+        self._encoder = RequestEncoder(address)
+        self._closed = False
+        self._sweeper = self.loop.call_later(self.options.sweep_interval, self._sweep)
+
+    def stats(self) -> PoolStats:
+        """Return how many connections are open and how many calls wait."""
+        return PoolStats(
+            len(self._connections),
+            len(self._idle),
+            self._connecting,
+            len(self._waiters),
+            len(self._heartbeat_waiters),
+            sum(connection.buffered for connection in self._connections),
+        )
+
+    def forward(self, receipt: Receipt, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
+        """Send one call that has its receipt, and return the upstream's response.
+
+        Raises:
+            Unavailable: with ``upstream-unreachable``, ``-timeout``, ``-closed``, ``-invalid`` or
+                ``overloaded``. Its `sent` says whether the upstream may have acted.
+
         """
         assert receipt.seq >= 0
-        return self._send(outbound)
+        return self._send(request)
 
-    async def _send(self, outbound: UpstreamRequest) -> UpstreamResponse:
-        """As `forward`. The one coroutine of a call that finds a connection idle."""
-        request, body = self._encode(outbound)
+    async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
+        head, body = self._encoder.encode(request)
         connection = (
-            self._idle.pop() if self._idle else await self._take(alive=outbound.kind == "heartbeat")
+            self._idle.pop()
+            if self._idle
+            else await self._acquire(heartbeat=request.kind == "heartbeat")
         )
-        again = False
+        retried = False
         while True:
             try:
-                answer = connection.ask(
-                    request, body, outbound.max_buffered, outbound.http_method == "HEAD"
+                response = connection.send(
+                    head, body, request.max_buffered, request.http_method == "HEAD"
                 )
-                return await answer
+                return await response
             except asyncio.CancelledError:
-                connection.give_up(answer)
+                connection.cancel(response)
                 raise
             except Unavailable as error:
-                answer = None
-                dead = (
+                response = None
+                stale = (
                     error.reason is Reason.UPSTREAM_CLOSED
-                    and connection.kept
-                    and not connection.heard
+                    and connection.reused
+                    and not connection.response_started
                 )
-                if again or not dead or (error.sent and not outbound.idempotent):
+                if retried or not stale or (error.sent and not request.idempotent):
                     raise
-            again = True
-            connection = await self._take(fresh=True)
+            retried = True
+            connection = await self._acquire(fresh=True)
 
-    def _encode(self, outbound: UpstreamRequest) -> tuple[bytes, bytes]:
-        """The request, with the body apart if it is long."""
-        key = (outbound.http_method, outbound.path, outbound.content_type, outbound.accept_gzip)
-        prefix = self._prefixes.get(key)
-        if prefix is None:
-            lines = [
-                f"{outbound.http_method} ".encode() + outbound.path + b" HTTP/1.1",
-                b"Host: " + self.target.authority,
-            ]
-            if outbound.content_type:
-                lines.append(b"Content-Type: " + outbound.content_type)
-            if outbound.accept_gzip:
-                lines.append(b"Accept-Encoding: gzip")
-            if self.target.authorization:
-                lines.append(b"Authorization: " + self.target.authorization)
-            prefix = b"\r\n".join(
-                [*lines, b"Content-Length: " if outbound.http_method == "POST" else b"\r\n"]
-            )
-            if len(self._prefixes) < _PREFIXES:
-                self._prefixes[key] = prefix
-        if outbound.http_method != "POST":
-            return prefix, b""
-        body = outbound.body
-        if len(body) > _JOINED:
-            return b"%b%d\r\n\r\n" % (prefix, len(body)), body
-        return b"%b%d\r\n\r\n%b" % (prefix, len(body), body), b""
+    # -- acquire and release
 
-    # -- the pool
+    async def _acquire(self, *, heartbeat: bool = False, fresh: bool = False) -> UpstreamConnection:
+        """Return an idle connection, a new one, or the next to become free.
 
-    async def _take(self, *, alive: bool = False, fresh: bool = False) -> UpstreamConnection:
-        """A connection to use: an idle one, a new one, or the next to become free; for a heartbeat
-        (`alive`) before others.
-
-        A `fresh` one is new if it can be.
+        A `fresh` one is new if possible. A `heartbeat` waits in the queue that is served first.
         """
         if self._closed:
             raise Unavailable(Reason.DRAINING)
@@ -187,150 +201,167 @@ class ConnectionPool:
             connection = self._idle.pop()
             if not fresh:
                 return connection
-            # as old as the one that was dead; makes room for the new one
-            connection.abort(Reason.UPSTREAM_CLOSED, "")
-        if len(self._open) + self._connecting < self.target.connections:
+            # It is as old as the one that was closed, and makes room for a new one.
+            connection.abort()
+        if self._has_room:
             self._connecting += 1
             return await self._connect()
-        line, times = (self._heartbeats, _HEARTBEATS) if alive else (self._waiting, 1)
-        patience = times * self.target.patience_seconds
-        now = self.now()
-        if len(line) >= times * self.target.waiting or (line and now - line[0].since > patience):
-            raise Unavailable(
-                Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1
-            )
-        turn = Waiting(loop=self.loop)
-        turn.since = now
-        line.append(turn)
+        waiter = self._enqueue(heartbeat)
+        queue = self._heartbeat_waiters if heartbeat else self._waiters
+        factor = HEARTBEAT_QUEUE_FACTOR if heartbeat else 1
         try:
-            given = await with_timeout(2 * patience, turn)
+            acquired = await with_timeout(2 * factor * self.options.queue_timeout, waiter.granted)
         except BaseException as error:
-            if turn in line:
-                line.remove(turn)
-            elif turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._give_back(turn.result())  # it came in the moment of giving up
+            granted = waiter.granted
+            if waiter in queue:
+                queue.remove(waiter)
+            elif granted.done() and not granted.cancelled() and granted.exception() is None:
+                self._release(granted.result())  # granted in the moment of leaving
             if isinstance(error, TimeoutError):
                 raise Unavailable(
                     Reason.OVERLOADED, "no connection became free in time", retry_after=5
                 ) from None
             raise
-        return await self._connect() if given is None else given
+        return await self._connect() if acquired is None else acquired
 
-    def _give_back(self, given: UpstreamConnection | None) -> None:
-        if given is None:
+    def _enqueue(self, heartbeat: bool) -> Waiter:
+        """Add a call to its queue. Raise `Unavailable` if that is full or does not move."""
+        queue = self._heartbeat_waiters if heartbeat else self._waiters
+        factor = HEARTBEAT_QUEUE_FACTOR if heartbeat else 1
+        now = self.now()
+        if len(queue) >= factor * self.options.max_waiters or (
+            queue and now - queue[0].enqueued_at > factor * self.options.queue_timeout
+        ):
+            raise Unavailable(
+                Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1
+            )
+        waiter = Waiter(self.loop.create_future(), now)
+        queue.append(waiter)
+        return waiter
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more connection may be opened."""
+        return len(self._connections) + self._connecting < self.options.max_connections
+
+    def _release(self, granted: UpstreamConnection | None) -> None:
+        """Give back what a waiter was granted and does not use."""
+        if granted is None:
             self._connecting -= 1
-        elif not given.closed:
-            self._idle.append(given)
-        self._pass_on()
+        elif not granted.closed:
+            self._idle.append(granted)
+        self._wake_next_waiter()
 
-    def _pass_on(self) -> None:
-        """Give what is free, a connection or the room for one, to whoever has waited longest,
-        heartbeats first.
-        """
-        while self._heartbeats or self._waiting:
-            heartbeat = bool(self._heartbeats) and (self._in_a_row < _IN_A_ROW or not self._waiting)
-            line = self._heartbeats if heartbeat else self._waiting
-            if line[0].done():
-                line.popleft()
+    def _wake_next_waiter(self) -> None:
+        """Grant what is free to the calls that have waited longest, heartbeats first."""
+        while self._heartbeat_waiters or self._waiters:
+            heartbeat = bool(self._heartbeat_waiters) and (
+                self._heartbeats_in_a_row < MAX_HEARTBEATS_IN_A_ROW or not self._waiters
+            )
+            queue = self._heartbeat_waiters if heartbeat else self._waiters
+            if queue[0].granted.done():
+                queue.popleft()
                 continue
+            granted: UpstreamConnection | None = None
             if self._idle:
-                given = self._idle.pop()
-            elif len(self._open) + self._connecting < self.target.connections:
+                granted = self._idle.pop()
+            elif self._has_room:
                 self._connecting += 1
-                given = None
             else:
                 return
-            self._in_a_row = self._in_a_row + 1 if heartbeat else 0
-            line.popleft().set_result(given)
+            self._heartbeats_in_a_row = self._heartbeats_in_a_row + 1 if heartbeat else 0
+            queue.popleft().granted.set_result(granted)
 
     async def _connect(self) -> UpstreamConnection:
         """Open a connection, for which `_connecting` has been counted up."""
-        target = self.target
+        address, seconds = self.address, self.options.connect_timeout
         try:
-            self.breaker.admit(self.now())
-            if target.socket:
+            self.breaker.before_connect(self.now())
+            if address.socket:
                 _, connection = await with_timeout(
-                    target.connect_seconds,
-                    self.loop.create_unix_connection(self._exchange, target.socket),
+                    seconds, self.loop.create_unix_connection(self._new_connection, address.socket)
                 )
             else:
                 connecting = self.loop.create_connection(
-                    self._exchange,
-                    target.host,
-                    target.port,
-                    ssl=target.tls,
-                    server_hostname=target.server_hostname,
+                    self._new_connection,
+                    address.host,
+                    address.port,
+                    ssl=address.tls,
+                    server_hostname=address.server_hostname,
                 )
-                _, connection = await with_timeout(target.connect_seconds, connecting)
+                _, connection = await with_timeout(seconds, connecting)
             self.breaker.succeeded()
             if not connection.closed:
-                self._open.add(connection)
+                self._connections.add(connection)
         except TimeoutError:
             raise self._unreachable("the connection took too long") from None
         except ssl.SSLError:
             raise self._unreachable("the TLS handshake with the upstream failed") from None
         except OSError as error:
-            if error.errno in _OUR_OWN:
-                self.breaker.abandoned()
+            if error.errno in LOCAL_EXHAUSTION_ERRNOS:
+                self.breaker.inconclusive()
                 raise Unavailable(
-                    Reason.OVERLOADED, "the gate has no room for another connection", retry_after=1
+                    Reason.OVERLOADED,
+                    "the proxy has no file or memory for another connection",
+                    retry_after=1,
                 ) from None
             raise self._unreachable("the connection was refused") from None
         except asyncio.CancelledError:
-            self.breaker.abandoned()
+            self.breaker.inconclusive()
             raise
         finally:
             self._connecting -= 1
-            self._pass_on()
+            self._wake_next_waiter()
         return connection
 
-    def _exchange(self) -> UpstreamConnection:
-        target = self.target
+    def _new_connection(self) -> UpstreamConnection:
+        options = self.options
         return UpstreamConnection(
-            self, target.first_byte_seconds, target.idle_seconds, target.keep_seconds
+            self, options.response_timeout, options.read_timeout, options.keepalive_timeout
         )
 
     def _unreachable(self, detail: str) -> Unavailable:
         self.breaker.failed(self.now())
         return Unavailable(Reason.UPSTREAM_UNREACHABLE, detail, retry_after=5)
 
-    # -- told by connections
+    # -- called by connections
 
-    def finished(self, connection: UpstreamConnection, reusable: bool) -> None:
-        """The exchange on `connection` ended cleanly."""
-        if connection.closed:
-            return  # and counted off already
-        if reusable:
-            self._idle.append(connection)
-            if self._waiting or self._heartbeats:
-                self._pass_on()
-        else:
-            connection.drop()
+    def on_idle(self, connection: UpstreamConnection) -> None:
+        """Take `connection` back: its exchange ended cleanly."""
+        self._idle.append(connection)
+        if self._waiters or self._heartbeat_waiters:
+            self._wake_next_waiter()
 
-    def gone(self, connection: UpstreamConnection) -> None:
-        """`connection` is closed, whoever closed it. May be told twice."""
-        if connection in self._open:
-            self._open.discard(connection)
+    def on_closed(self, connection: UpstreamConnection) -> None:
+        """Forget `connection`, which is closed. May be called twice."""
+        if connection in self._connections:
+            self._connections.discard(connection)
             if connection in self._idle:
                 self._idle.remove(connection)
-            self._pass_on()
+            self._wake_next_waiter()
+
+    # -- deadlines and the end
 
     def _sweep(self) -> None:
+        self.check_deadlines()
+        self._sweeper = self.loop.call_later(self.options.sweep_interval, self._sweep)
+
+    def check_deadlines(self) -> None:
+        """Close the connections that have timed out."""
         now = self.now()
-        for connection in list(self._open):
-            if connection.overdue(now):
-                # which nobody hears of one that is idle
-                connection.abort(Reason.UPSTREAM_TIMEOUT, "")
-        self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+        for connection in list(self._connections):
+            if connection.timed_out(now):
+                # An idle connection has no call to fail.
+                connection.fail(Reason.UPSTREAM_TIMEOUT, "")
 
     def close(self) -> None:
-        """Drop every connection and stop sweeping."""
+        """Close every connection, and fail every call that waits."""
         self._closed = True
         self._sweeper.cancel()
-        for line in (self._heartbeats, self._waiting):
-            while line:
-                turn = line.popleft()
-                if not turn.done():
-                    turn.set_exception(Unavailable(Reason.DRAINING))
-        for connection in list(self._open):
-            connection.abort(Reason.DRAINING, "")
+        for queue in (self._heartbeat_waiters, self._waiters):
+            while queue:
+                granted = queue.popleft().granted
+                if not granted.done():
+                    granted.set_exception(Unavailable(Reason.DRAINING))
+        for connection in list(self._connections):
+            connection.fail(Reason.DRAINING, "")

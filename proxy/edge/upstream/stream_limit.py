@@ -1,14 +1,14 @@
-"""A bound on the long answers of one upstream that are on their way to their readers.
+"""Limits the long responses of one upstream that are on their way to their readers.
 
-A long answer is passed on at its reader's pace, and holds its upstream connection until the reader
-has all of it. The deadlines of a slow reader let it take an hour for what others take in a second,
-so as many of them as there are connections would keep every worker waiting. Hence only some of the
-connections may carry streams of views. Who asks for one more waits a moment for a place, which is
-long for readers that read, and is then refused: at the answer's first bytes, when its length shows.
-Calls that act pass straight through: by then they have acted.
+A long response is sent at its reader's pace, and holds its upstream connection until the reader has
+all of it. A slow reader may take an hour for what others take in a second. As many of them as there
+are connections would keep every worker waiting, so only some of the connections may carry streams
+of reads. One response more waits a moment for a permit, which is long for readers that read, and is
+then refused: at its first bytes, when its length shows. Writes and heartbeats are not limited,
+since by then they have had their effect.
 
-One principal has at most half of the places, and of the room to wait for one: whoever reads slowly,
-or does not read at all, keeps others from nothing.
+One principal has at most half of the permits, and half of the room to wait for one, so that its
+slow readers keep no other principal from reading.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,56 +16,66 @@ from functools import partial
 
 from proxy.edge.upstream.coalescing import Upstream
 from proxy.edge.upstream.fair_semaphore import FairSemaphore
+from proxy.edge.upstream.uncompiled import closing_on_error
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, Stream, UpstreamRequest, UpstreamResponse
 
-_PATIENCE = 2.0  # seconds to wait for a place
+# Seconds that a long response waits for a permit.
+TIMEOUT = 2.0
 
 
 class StreamLimit:
-    """A leg of whose answers at most `streams` are streams of views at any time; `waiting` more may
-    wait to become one.
+    """An upstream of which at most `max_streams` responses to reads are streams at any time.
 
-    Half of both are for one principal, or the only one there is.
+    `max_waiters` more may wait to become one. One principal has half of both, or the only one.
     """
 
     def __init__(
-        self, leg: Upstream, streams: int, waiting: int, *, patience: float = _PATIENCE
+        self, upstream: Upstream, max_streams: int, max_waiters: int, *, timeout: float = TIMEOUT
     ) -> None:
-        self._leg = leg
-        self._places = FairSemaphore(
-            streams, each=max(1, streams // 2), room=waiting, patience=patience, refusal=_overloaded
+        self._upstream = upstream
+        self._permits = FairSemaphore(
+            max_streams,
+            per_principal=max(1, max_streams // 2),
+            max_waiters=max_waiters,
+            timeout=timeout,
+            refusal=_overloaded,
         )
 
-    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
-        """The upstream's answer. Raises `Unavailable`, with ``overloaded`` for a long answer that
-        is one too many.
-        """
-        if outbound.kind != "read":
-            return self._leg.forward(receipt, outbound)
-        return self._view(receipt, outbound)
+    def forward(self, receipt: Receipt, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
+        """Return the upstream's response.
 
-    async def _view(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
-        answer = await self._leg.forward(receipt, outbound)
-        if answer.stream is None:
-            return answer
-        try:
-            holder = await self._places.wait(self._places.ask(outbound.fairness_key))
-        except BaseException:
-            await answer.stream.aclose()
-            raise
-        counted = _LimitedStream(answer.stream, partial(self._places.give_back, holder))
-        return UpstreamResponse(answer.status, answer.headers, answer.body, counted, answer.length)
+        Raises:
+            Unavailable: as the upstream does; ``overloaded`` for one long response too many.
+
+        """
+        if request.kind != "read":
+            return self._upstream.forward(receipt, request)
+        return self._read(receipt, request)
+
+    async def _read(self, receipt: Receipt, request: UpstreamRequest) -> UpstreamResponse:
+        response = await self._upstream.forward(receipt, request)
+        stream = response.stream
+        if stream is None:
+            return response
+        holder = await closing_on_error(self._acquire(request.fairness_key), stream)
+        limited = _LimitedStream(stream, partial(self._permits.release, holder))
+        return UpstreamResponse(
+            response.status, response.headers, response.body, limited, response.length
+        )
+
+    async def _acquire(self, principal: str) -> str:
+        return await self._permits.acquire(self._permits.request(principal))
 
 
 class _LimitedStream:
-    """A stream that gives its place back when it ends, however it ends."""
+    """A stream that releases its permit when it ends, however it ends."""
 
-    __slots__ = ("_give_back", "_stream")
+    __slots__ = ("_release", "_stream")
 
-    def __init__(self, stream: Stream, give_back: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, release: Callable[[], None]) -> None:
         self._stream = stream
-        self._give_back: Callable[[], None] | None = give_back
+        self._release: Callable[[], None] | None = release
 
     def __aiter__(self) -> "_LimitedStream":
         return self
@@ -82,12 +92,12 @@ class _LimitedStream:
         await self._stream.aclose()
 
     def _end(self) -> None:
-        if self._give_back is not None:
-            give_back, self._give_back = self._give_back, None
-            give_back()
+        if self._release is not None:
+            release, self._release = self._release, None
+            release()
 
 
 def _overloaded() -> Unavailable:
     return Unavailable(
-        Reason.OVERLOADED, "too many long answers are being read", retry_after=1, sent=True
+        Reason.OVERLOADED, "too many long responses are being read", retry_after=1, sent=True
     )

@@ -11,18 +11,19 @@ import sys
 from pathlib import Path
 
 from proxy.edge.tls import server_context
-from proxy.edge.upstream.pool import ConnectionPool, UpstreamAddress
+from proxy.edge.upstream.address import UpstreamAddress
+from proxy.edge.upstream.pool import ConnectionPool
 from proxy.model import Request, Response
 from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, ReadBody, edge
-from tests.support.scripted_upstream import RECEIPT, VIEW
+from tests.support.scripted_upstream import READ, RECEIPT
 
 
 async def main(upstream_port: int, files: list[Path]) -> None:
     """Relay until standard input ends."""
-    leg = ConnectionPool(UpstreamAddress("test", port=upstream_port))
+    leg = ConnectionPool(UpstreamAddress(port=upstream_port))
 
     async def relay(request: Request, read_body: ReadBody) -> Response:
-        answer = await leg.forward(RECEIPT, VIEW)
+        answer = await leg.forward(RECEIPT, READ)
         return Response(answer.status, answer.body, stream=answer.stream, length=answer.length)
 
     async with edge(Double(relay), tls=server_context(*files) if files else None) as gate:

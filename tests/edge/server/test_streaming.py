@@ -10,7 +10,7 @@ import pytest
 from proxy.edge.tls import upstream_context
 from tests.support.edge_server import LOOP_NAMES, Client, certificate, get, parse_head
 from tests.support.paths import ROOT
-from tests.support.scripted_upstream import Conversation, upstream
+from tests.support.scripted_upstream import Conversation, scripted_upstream
 
 SIZE = 50_000_000
 ALLOWED = 2_500_000  # bytes of memory that one such answer may cost
@@ -33,22 +33,22 @@ async def test_a_long_answer_costs_little_memory(
     async def script(conversation: Conversation) -> None:
         nonlocal sent
         while True:
-            await conversation.request()
+            await conversation.read_request()
             head = (
                 b"Content-Length: %d" % length
                 if framing == "length"
                 else b"Transfer-Encoding: chunked"
             )
-            await conversation.say(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
+            await conversation.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
             sent = 0
             while sent < length:
                 part = PART[: length - sent]
-                await conversation.say(
+                await conversation.send(
                     part if framing == "length" else b"%x\r\n%b\r\n" % (len(part), part)
                 )
                 sent += len(part)
             if framing == "chunks":
-                await conversation.say(b"0\r\n\r\n")
+                await conversation.send(b"0\r\n\r\n")
 
     async def answer(client: Client) -> bytes:
         """The hash of the next answer's body."""
@@ -67,7 +67,7 @@ async def test_a_long_answer_costs_little_memory(
             await client.reader.readexactly(2)
         return digest.digest()
 
-    async with upstream(script) as seen:
+    async with scripted_upstream(script) as seen:
         names = [str(files.certificate), str(files.key)] if tls else []
         process = await asyncio.create_subprocess_exec(
             sys.executable,

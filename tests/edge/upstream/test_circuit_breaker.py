@@ -10,7 +10,7 @@ from proxy.model import Reason
 def failed(breaker: CircuitBreaker, times: int, now: float) -> None:
     """Try and fail."""
     for _ in range(times):
-        breaker.admit(now)
+        breaker.before_connect(now)
         breaker.failed(now)
 
 
@@ -30,7 +30,7 @@ def test_open_circuit_refuses_at_once_and_says_when_to_come_back() -> None:
     breaker = CircuitBreaker()
     failed(breaker, FAILURES, 100.0)
     with pytest.raises(Unavailable) as caught:
-        breaker.admit(100.0)
+        breaker.before_connect(100.0)
     assert (caught.value.reason, caught.value.retry_after, caught.value.sent) == (
         Reason.UPSTREAM_UNREACHABLE,
         1,
@@ -44,11 +44,11 @@ def test_one_probe_decides() -> None:
     """
     breaker = CircuitBreaker()
     failed(breaker, FAILURES, 0.0)
-    breaker.admit(INITIAL_PAUSE)
+    breaker.before_connect(INITIAL_PAUSE)
     with pytest.raises(Unavailable):
-        breaker.admit(INITIAL_PAUSE)
+        breaker.before_connect(INITIAL_PAUSE)
     breaker.succeeded()
-    breaker.admit(INITIAL_PAUSE)
+    breaker.before_connect(INITIAL_PAUSE)
     assert not breaker.open
 
 
@@ -59,11 +59,11 @@ def test_pause_doubles_up_to_a_bound() -> None:
     now, pause = 0.0, INITIAL_PAUSE
     for _ in range(10):
         now += pause
-        breaker.admit(now)
+        breaker.before_connect(now)
         breaker.failed(now)
         pause = min(2 * pause, MAX_PAUSE)
         with pytest.raises(Unavailable):
-            breaker.admit(now + pause - 0.01)
+            breaker.before_connect(now + pause - 0.01)
     assert pause == MAX_PAUSE
 
 
@@ -71,6 +71,6 @@ def test_probe_whose_caller_leaves_does_not_block_the_next() -> None:
     """A probe that was cancelled found nothing out; the next caller probes."""
     breaker = CircuitBreaker()
     failed(breaker, FAILURES, 0.0)
-    breaker.admit(INITIAL_PAUSE)
-    breaker.abandoned()
-    breaker.admit(INITIAL_PAUSE)
+    breaker.before_connect(INITIAL_PAUSE)
+    breaker.inconclusive()
+    breaker.before_connect(INITIAL_PAUSE)

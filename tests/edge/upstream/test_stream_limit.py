@@ -15,9 +15,9 @@ from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
 RECEIPT = Receipt("id", 1, 0)
-VIEW = UpstreamRequest("POST", b"/api/task_list", b"form", b"data={}", kind="read")
-ACT = UpstreamRequest("POST", b"/api/pause", b"form", b"data={}")
-PING = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", kind="heartbeat")
+READ = UpstreamRequest("POST", b"/api/task_list", b"form", b"data={}", kind="read")
+WRITE = UpstreamRequest("POST", b"/api/pause", b"form", b"data={}")
+HEARTBEAT = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", kind="heartbeat")
 
 
 class Parts:
@@ -46,13 +46,13 @@ class Parts:
         self.closed += 1
 
 
-class StreamingLeg:
-    """A leg that answers with whatever it is given next."""
+class StreamingUpstream:
+    """A upstream that answers with whatever it is given next."""
 
     def __init__(self, *answers: UpstreamResponse) -> None:
         self.answers = list(answers)
 
-    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
+    def forward(self, receipt: Receipt, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         return self._answer()
 
     async def _answer(self) -> UpstreamResponse:
@@ -64,15 +64,15 @@ def long(parts: Parts) -> UpstreamResponse:
     return UpstreamResponse(200, {b"x": b"y"}, stream=parts, length=2)
 
 
-def view_of(name: str) -> UpstreamRequest:
+def read_by(name: str) -> UpstreamRequest:
     """A view that `name` asks for."""
-    return replace(VIEW, fairness_key=name)
+    return replace(READ, fairness_key=name)
 
 
-async def refused(bound: StreamLimit, outbound: UpstreamRequest = VIEW) -> None:
+async def refused(limited: StreamLimit, request: UpstreamRequest = READ) -> None:
     """Hold that one more long answer is one too many."""
     with pytest.raises(Unavailable) as caught:
-        await bound.forward(RECEIPT, outbound)
+        await limited.forward(RECEIPT, request)
     assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1)
 
 
@@ -82,18 +82,18 @@ async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> 
     """
     first, second, third = Parts(), Parts(), Parts()
     short = UpstreamResponse(200, {}, b"short")
-    bound = StreamLimit(
-        StreamingLeg(long(first), long(second), long(third), short, short, long(Parts())),
+    limited = StreamLimit(
+        StreamingUpstream(long(first), long(second), long(third), short, short, long(Parts())),
         2,
         1,
-        patience=0.0,
+        timeout=0.0,
     )
-    answers = [await bound.forward(RECEIPT, view_of(name)) for name in ("a", "b")]
-    await refused(bound)
+    answers = [await limited.forward(RECEIPT, read_by(name)) for name in ("a", "b")]
+    await refused(limited)
     assert (first.closed, second.closed, third.closed) == (0, 0, 1)
-    for outbound in (VIEW, PING):
-        assert await bound.forward(RECEIPT, outbound) is short
-    assert (await bound.forward(RECEIPT, ACT)).stream is not None
+    for request in (READ, HEARTBEAT):
+        assert await limited.forward(RECEIPT, request) is short
+    assert (await limited.forward(RECEIPT, WRITE)).stream is not None
     for answer in answers:
         assert answer.stream is not None
         assert [part async for part in answer.stream] == [b"a", b"b"]
@@ -105,14 +105,14 @@ async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() ->
     refused at once.
     """
     waiting, third = Parts(), Parts()
-    bound = StreamLimit(
-        StreamingLeg(long(Parts()), long(waiting), long(third)), 1, 1, patience=60.0
+    limited = StreamLimit(
+        StreamingUpstream(long(Parts()), long(waiting), long(third)), 1, 1, timeout=60.0
     )
-    reading = (await bound.forward(RECEIPT, VIEW)).stream
+    reading = (await limited.forward(RECEIPT, READ)).stream
     assert reading is not None
-    next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
+    next_one = asyncio.ensure_future(limited.forward(RECEIPT, READ))
     await asyncio.sleep(0)
-    await refused(bound)
+    await refused(limited)
     assert (third.closed, waiting.closed, next_one.done()) == (1, 0, False)
     await reading.aclose()
     stream = (await next_one).stream
@@ -120,19 +120,19 @@ async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() ->
     assert [part async for part in stream] == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("patience", [0.0, 60.0], ids=["after waiting", "at once"])
-async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
+@pytest.mark.parametrize("timeout", [0.0, 60.0], ids=["after waiting", "at once"])
+async def test_a_refused_answer_leaves_nothing_behind(timeout: float) -> None:
     """What was gathered of it must not wait for the garbage collector, which seldom comes."""
     first = Parts()
-    bound = StreamLimit(
-        StreamingLeg(long(first), long(Parts())), 1, 0 if patience else 1, patience=patience
+    limited = StreamLimit(
+        StreamingUpstream(long(first), long(Parts())), 1, 0 if timeout else 1, timeout=timeout
     )
-    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+    assert (await limited.forward(RECEIPT, READ)).stream is not None
     gc.collect()
     gc.disable()
     try:
         with contextlib.suppress(Unavailable):  # pytest.raises would keep the error
-            await bound.forward(RECEIPT, VIEW)
+            await limited.forward(RECEIPT, READ)
         assert [thing for thing in gc.get_objects() if isinstance(thing, Parts)] == [first]
     finally:
         gc.enable()
@@ -141,27 +141,29 @@ async def test_a_refused_answer_leaves_nothing_behind(patience: float) -> None:
 async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
     """A caller that gives up takes no place, and its answer's connection is not kept for it."""
     waiting = Parts()
-    bound = StreamLimit(
-        StreamingLeg(long(Parts()), long(waiting), long(Parts())), 1, 1, patience=60.0
+    limited = StreamLimit(
+        StreamingUpstream(long(Parts()), long(waiting), long(Parts())), 1, 1, timeout=60.0
     )
-    reading = (await bound.forward(RECEIPT, VIEW)).stream
+    reading = (await limited.forward(RECEIPT, READ)).stream
     assert reading is not None
-    next_one = asyncio.ensure_future(bound.forward(RECEIPT, VIEW))
+    next_one = asyncio.ensure_future(limited.forward(RECEIPT, READ))
     await asyncio.sleep(0)
     next_one.cancel()
     with pytest.raises(asyncio.CancelledError):
         await next_one
     assert waiting.closed == 1
     await reading.aclose()
-    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
+    assert (await limited.forward(RECEIPT, READ)).stream is not None
 
 
 @pytest.mark.parametrize("end", ["read", "closed", "closed twice", "failed", "cancelled"])
 async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: str) -> None:
     """However a long answer ends, the next one has its place, and no more than one has."""
     parts = Parts(end)
-    bound = StreamLimit(StreamingLeg(long(parts), long(Parts()), long(Parts())), 1, 1, patience=0.0)
-    stream = (await bound.forward(RECEIPT, VIEW)).stream
+    limited = StreamLimit(
+        StreamingUpstream(long(parts), long(Parts()), long(Parts())), 1, 1, timeout=0.0
+    )
+    stream = (await limited.forward(RECEIPT, READ)).stream
     assert stream is not None
     assert await anext(stream) == b"a"
     if end == "read":
@@ -178,21 +180,21 @@ async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: 
     for _ in range(2 if end == "closed twice" else 1):
         await stream.aclose()
     assert parts.closed
-    assert (await bound.forward(RECEIPT, VIEW)).stream is not None
-    await refused(bound)
+    assert (await limited.forward(RECEIPT, READ)).stream is not None
+    await refused(limited)
 
 
 async def test_one_principal_has_half_of_the_places_and_half_of_the_room() -> None:
     """Whoever reads as slowly as can be leaves places to others, and they have them at once."""
     parts = [Parts() for _ in range(11)]
-    bound = StreamLimit(StreamingLeg(*map(long, parts)), 4, 4, patience=60.0)
-    mine = [await bound.forward(RECEIPT, view_of("loud")) for _ in range(2)]
-    waiting = [asyncio.ensure_future(bound.forward(RECEIPT, view_of("loud"))) for _ in range(2)]
+    limited = StreamLimit(StreamingUpstream(*map(long, parts)), 4, 4, timeout=60.0)
+    mine = [await limited.forward(RECEIPT, read_by("loud")) for _ in range(2)]
+    waiting = [asyncio.ensure_future(limited.forward(RECEIPT, read_by("loud"))) for _ in range(2)]
     await asyncio.sleep(0)
-    await asyncio.wait_for(refused(bound, view_of("loud")), 20)
-    others = [await bound.forward(RECEIPT, view_of(name)) for name in ("quiet", "other")]
+    await asyncio.wait_for(refused(limited, read_by("loud")), 20)
+    others = [await limited.forward(RECEIPT, read_by(name)) for name in ("quiet", "other")]
     assert all(answer.stream is not None for answer in mine + others)
-    late = asyncio.ensure_future(bound.forward(RECEIPT, view_of("late")))
+    late = asyncio.ensure_future(limited.forward(RECEIPT, read_by("late")))
     await asyncio.sleep(0)
     assert not any(call.done() for call in [*waiting, late])
     assert others[0].stream is not None
