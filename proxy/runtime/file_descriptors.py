@@ -21,7 +21,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def max_clients(wanted: int, upstreams: Iterable[int]) -> int:
-    """Return how many clients may be connected at once: `wanted`, or fewer if descriptors are short.
+    """Return how many clients may be connected: `wanted`, or fewer if descriptors are short.
 
     `upstreams` holds the limit of connections to each upstream. The soft limit of this process is
     raised to the hard limit where that is permitted.

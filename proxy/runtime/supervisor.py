@@ -1,8 +1,8 @@
 """The supervisor of `callgate serve`: starts the serving processes and replaces them.
 
-It owns the listening sockets. Each slot has sockets of its own on the shared ports (SO_REUSEPORT), so the kernel spreads
-connections over the processes. The sockets belong to the supervisor and outlive any process: while
-a process is replaced, clients wait in the socket's queue instead of being refused.
+It owns the listening sockets. Each slot has sockets of its own on the shared ports (SO_REUSEPORT),
+so the kernel spreads connections over the processes. The sockets outlive any process: while one is
+replaced, clients wait in the socket's queue instead of being refused.
 
 * A process that dies is started again at once, or after a pause when it died young. A process that
   cannot start (its settings were broken meanwhile) is tried again every second. Until then its

@@ -333,7 +333,7 @@ def test_an_issuer_that_is_dead_and_a_page_in_the_upstreams_place_are_told_clear
         {
             "place": "callgate.toml: upstreams[0].url",
             "what": "the upstream luigi answers HTML, expected JSON (status 200)",
-            "remedy": "Something else listens there; name the luigid itself, and its path.",
+            "remedy": "Another program listens there. Name the luigid itself, and its path.",
         },
     ]
 

@@ -1,13 +1,12 @@
-"""A certificate for the demo and for trying things out: a CA of its own and an ECDSA P-256 leaf.
+"""A self-signed CA with one ECDSA P-256 leaf, for the demo and for tests.
 
-P-256, because a urllib worker makes one handshake a call and ECDSA costs the server a tenth of RSA.
-The CA's key is thrown away as soon as the leaf is signed, so trusting ``ca.pem`` trusts this one
-certificate and nothing that could follow.
+P-256, because a worker without `requests` makes one handshake a call, and ECDSA costs the server a
+tenth of RSA. The CA's key is discarded once the leaf is signed: trusting ``ca.pem`` trusts this one
+certificate.
 """
 
 import datetime
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from proxy.common.durable_files import replace_atomically
+
 VALID = datetime.timedelta(days=90)
-_KEY_USAGES = (  # x509.KeyUsage wants every one of them, said or denied
+# x509.KeyUsage requires every one of them, true or false.
+_KEY_USAGES = (
     "digital_signature",
     "content_commitment",
     "key_encipherment",
@@ -33,7 +35,7 @@ _KEY_USAGES = (  # x509.KeyUsage wants every one of them, said or denied
 
 @dataclass(frozen=True, slots=True)
 class SelfSigned:
-    """Where the files are: the CA to trust (0644), the leaf's chain (0644), the leaf's key (0600)."""
+    """Paths of the CA to trust (0644), the leaf's certificate (0644) and the leaf's key (0600)."""
 
     ca: Path
     certificate: Path
@@ -41,12 +43,12 @@ class SelfSigned:
 
 
 def make_self_signed(hostnames: Sequence[str], directory: Path, *, now: float) -> SelfSigned:
-    """Write ``ca.pem``, ``tls.crt`` and ``tls.key`` into `directory`, valid for 90 days from `now`
-    (Unix seconds).
+    """Write ``ca.pem``, ``tls.crt`` and ``tls.key`` into `directory`; existing files are replaced.
 
-    `hostnames` are DNS names and IP addresses. Existing files are replaced.
+    `hostnames` are DNS names and IP addresses. The certificates are valid for 90 days from `now`
+    (Unix seconds).
     """
-    # clocks differ
+    # An hour earlier: clocks differ.
     start = datetime.datetime.fromtimestamp(now, datetime.UTC) - datetime.timedelta(hours=1)
     ca_key, leaf_key = (
         ec.generate_private_key(ec.SECP256R1()),
@@ -97,9 +99,9 @@ def make_self_signed(hostnames: Sequence[str], directory: Path, *, now: float) -
     private = leaf_key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _replace(made.key, private, 0o600)
-    _replace(made.certificate, leaf.public_bytes(pem), 0o644)
-    _replace(made.ca, ca.public_bytes(pem), 0o644)
+    replace_atomically(made.key, private, 0o600)
+    replace_atomically(made.certificate, leaf.public_bytes(pem), 0o644)
+    replace_atomically(made.ca, ca.public_bytes(pem), 0o644)
     return made
 
 
@@ -108,13 +110,3 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Put a whole file in place at once, with its mode from the first byte on."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        os.fchmod(file.fileno(), mode)  # whatever the umask
-        file.write(content)
-    fresh.replace(path)

@@ -1,8 +1,8 @@
-"""One process of the demo: it ends when the demo does, however the demo ends.
+"""One process of the demo. It ends when the demo does, however the demo ends.
 
-Run as a file of its own (``python -P demo_child.py luigid …``), so it imports nothing of Callgate.
-It asks the kernel for SIGTERM on the death of its parent (prctl(2), PR_SET_PDEATHSIG), so that even
-``kill -9`` of the demo leaves nothing behind.
+It runs as a file of its own (``python -P child.py luigid …``) and imports nothing of Callgate. It
+requests SIGTERM on the death of its parent (prctl(2), PR_SET_PDEATHSIG), so ``kill -9`` of the demo
+leaves no process.
 """
 
 import ctypes
@@ -15,9 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the process `parent` is gone; leave at once when it is gone
-    already.
-    """
+    """Request SIGTERM for the death of the process `parent`; exit if it is dead already."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
@@ -38,17 +36,15 @@ def supervisord(arguments: list[str]) -> None:
 
 
 def program(arguments: list[str]) -> None:
-    """Be a program for supervisord to look after: say once a minute that all is well, and do
-    nothing else.
-    """
-    end_with_parent(os.getppid())  # the parent is supervisord here
+    """Run as a program of supervisord: print a line once a minute."""
+    end_with_parent(os.getppid())  # supervisord
     while True:
         print(f"{arguments[0]}: nothing to do", flush=True)
         time.sleep(60)
 
 
 def main() -> None:
-    """Read what to be, and whose child."""
+    """Run the function that the first argument names; the second is the pid of the parent."""
     kind, *arguments = sys.argv[1:]
     if kind == "program":
         program(arguments)

@@ -1,5 +1,4 @@
-"""``callgate demo``: a gate with a real luigid and a real supervisord behind it, on this machine
-alone.
+"""``callgate demo``: the proxy with a real luigid and a real supervisord, on loopback only.
 
 What other programs may rely on: ``https://localhost:8443`` (``PORT`` and ``LUIGID_PORT`` override
 the ports), the files under the demo's directory, ``ready`` alone on a line once calls succeed, and
@@ -33,20 +32,20 @@ DIRECTORY = typer.Option(Path(".demo"), "--dir", help="Where the demo keeps its 
 def command(directory: Path = DIRECTORY) -> None:
     """Run a gate on https://localhost:8443 with a real luigid and supervisord behind it.
 
-    Writes settings, a certificate, policies to edit, tokens and a worker's configuration into a
-    directory, prints commands to try, and prints "ready" alone on a line when calls succeed. Ctrl-C
-    ends all of it. Another port: PORT=9443; another for luigid: LUIGID_PORT=9082. It listens on
-    this machine alone.
+    It writes settings, a certificate, policies to edit, tokens and a worker's configuration into a
+    directory. It prints commands to try, and "ready" alone on a line when calls succeed. Ctrl-C
+    stops everything. PORT and LUIGID_PORT choose other ports. It listens on loopback only.
     """
     import uvloop
 
     port, luigid_port = _port("PORT", 8443), _port("LUIGID_PORT", 8082)
     if port == luigid_port:
-        _give_up(f"PORT and LUIGID_PORT are both {port}. Choose two ports.")
+        _give_up(f"PORT and LUIGID_PORT are both {port}, expected two ports. Set one of them.")
     for name, number in (("PORT", port), ("LUIGID_PORT", luigid_port)):
         if not is_free(number):
             _give_up(
-                f"port {number} is in use by another program. Choose another: {name}={number + 1000} callgate demo"
+                f"port {number} is in use by another program."
+                f" Choose another: {name}={number + 1000} callgate demo"
             )
     absolute = directory.absolute()
     absolute.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,7 +54,8 @@ def command(directory: Path = DIRECTORY) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _give_up(
-                f"another demo runs in {directory}. Choose another directory: callgate demo --dir .demo2"
+                f"another demo runs in {directory}."
+                " Choose another directory: callgate demo --dir .demo2"
             )
         metrics_port = (
             port + 1 if port < 65535 and port + 1 != luigid_port and is_free(port + 1) else 0
@@ -67,7 +67,10 @@ def command(directory: Path = DIRECTORY) -> None:
 def _port(name: str, default: int) -> int:
     text = os.environ.get(name) or str(default)
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 65536:
-        _give_up(f"{name} is not a port number. Write, for example, {name}={default + 1000}.")
+        _give_up(
+            f"{name} is {text!r}, expected a port number from 1 to 65535."
+            f" Write, for example, {name}={default + 1000}."
+        )
     return int(text)
 
 
@@ -77,15 +80,18 @@ def _give_up(text: str) -> None:
 
 
 async def _demo(files: DemoFiles, shown: Path) -> int:
-    """Start everything, say so, wait, and end everything; returns the exit code."""
+    """Start everything, wait for a signal, and stop everything; return the exit code."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _progress(f"writing settings, policies, a certificate and tokens to {shown}/")
     write_files(files, now=time.time())
+    _progress(f"starting luigid on port {files.luigid_port}, and supervisord")
     children = [
         start_luigid(files.directory, files.luigid_port),
         start_supervisord(files.directory),
     ]
+    _progress(f"starting the proxy on https://localhost:{files.port}")
     gate = asyncio.create_task(_gate(files, stop))
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -99,7 +105,7 @@ async def _demo(files: DemoFiles, shown: Path) -> int:
         ready.cancel()
         stop.set()
         await gate
-    except _DidNotStart as error:
+    except _StartError as error:
         print(f"callgate demo: {error}", file=sys.stderr)
         return 2
     finally:
@@ -111,12 +117,16 @@ async def _demo(files: DemoFiles, shown: Path) -> int:
     return 0
 
 
-class _DidNotStart(Exception):  # noqa: N818  (it says what happened)
-    """Something of the demo did not come up."""
+def _progress(text: str) -> None:
+    print(text, flush=True)
+
+
+class _StartError(Exception):
+    """A part of the demo did not start."""
 
 
 async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
-    """Run the gate in this process; its log goes to ``gate.log``."""
+    """Run the proxy in this process; its log goes to ``gate.log``."""
     from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
     from proxy.runtime.process import run
@@ -124,21 +134,21 @@ async def _gate(files: DemoFiles, stop: asyncio.Event) -> None:
 
     settings = load_settings(files.settings, environ={})
     refuse_open(settings)
-    # open to the end: the loop may have last words
+    # Never closed: the loop may log while it ends.
     log = (files.directory / "gate.log").open("a", buffering=1, encoding="utf-8")
     configure_logging(settings.log.level, settings.log.format, log)
     await run(settings, stop=stop)
 
 
 async def _until_calls_succeed(files: DemoFiles, children: list[Child]) -> None:
-    """Make a call to each scheduler through the gate, as a client would, until both are answered."""
-    last = "nothing was tried"
+    """Call both schedulers through the proxy, as a client would, until both answer."""
+    last = "no call was made"
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         for child in children:
             if child.ended is not None:
-                raise _DidNotStart(
-                    f"{child.name} ended at once. The end of {child.log}:\n{child.last_words()}"
+                raise _StartError(
+                    f"{child.name} ended at once. Its log ends with:\n{child.log_tail()}"
                 )
         try:
             await asyncio.to_thread(_call_both, files)
@@ -147,13 +157,14 @@ async def _until_calls_succeed(files: DemoFiles, children: list[Child]) -> None:
             await asyncio.sleep(_PAUSE_SECONDS)
         else:
             return
-    raise _DidNotStart(
-        f"no call succeeded within {READY_SECONDS:g} seconds ({last}). See {files.directory / 'gate.log'}."
+    raise _StartError(
+        f"no call succeeded within {READY_SECONDS:g} seconds ({last})."
+        f" Read {files.directory / 'gate.log'}."
     )
 
 
 def _call_both(files: DemoFiles) -> None:
-    """Ask luigid and supervisord one question each; raises `OSError` unless both answer well."""
+    """Make one call to luigid and one to supervisord. Raises `OSError` unless both succeed."""
     from proxy.errors import Rejected
     from proxy.protocol.xmlrpc.codec import Fault, decode_response, encode_call
 

@@ -1,6 +1,4 @@
-"""What the demo prints: commands that work when they are pasted into another shell of the same
-directory.
-"""
+"""The instructions that the demo prints: commands to paste into another shell in this directory."""
 
 import os
 import shlex
@@ -12,16 +10,20 @@ from proxy.cli.demo.files import DemoFiles
 
 
 def what_to_try(files: DemoFiles, shown: Path) -> str:
-    """Make the text; `shown` is the demo's directory as its user wrote it."""
+    """Return the text; `shown` is the demo's directory as given on the command line."""
     here = shlex.quote(str(shown))
     url = f"https://localhost:{files.port}"
     python = _program("python")
-    callgate = _program("callgate") or f"{python} -m proxy.cli.main"
+    callgate = _program("callgate") or f"{python} -m proxy"
 
     def curl(who: str, rest: str) -> str:
-        return f'curl -sS --cacert {here}/ca.pem -H "Authorization: Bearer $(cat {here}/tokens/{who}.jwt)" {rest}'
+        bearer = f'-H "Authorization: Bearer $(cat {here}/tokens/{who}.jwt)"'
+        return f"curl -sS --cacert {here}/ca.pem {bearer} {rest}"
 
-    worker = f"PYTHONPATH={here} LUIGI_CONFIG_PATH={here}/luigi.cfg NETRC={here}/netrc REQUESTS_CA_BUNDLE={here}/ca.pem"
+    worker = (
+        f"PYTHONPATH={here} LUIGI_CONFIG_PATH={here}/luigi.cfg NETRC={here}/netrc"
+        f" REQUESTS_CA_BUNDLE={here}/ca.pem"
+    )
     xmlrpc = (
         "import ssl, xmlrpc.client as x; "
         f't = open("{shown}/tokens/viewer.jwt").read().strip(); '
@@ -42,7 +44,7 @@ def what_to_try(files: DemoFiles, shown: Path) -> str:
             curl("agent", f"-i {url}/api/forgive_failures {task}"),
         ),
         (
-            "A stranger has a good token and no role (403):",
+            "A stranger has a valid token and no role (403):",
             curl("stranger", f"-i {url}/api/task_list {form}"),
         ),
         ("No token (401):", f"curl -sS --cacert {here}/ca.pem -i {url}/api/task_list"),
@@ -55,10 +57,10 @@ def what_to_try(files: DemoFiles, shown: Path) -> str:
             curl("viewer", f"{url}/static/visualiser/index.html | head -5"),
         ),
         ("Ask supervisord over XML-RPC:", f"{python} -c {shlex.quote(xmlrpc)}"),
-        ("Read the audit journal:", f"{callgate} audit tail --dir {here}/audit"),
+        ("Read the audit log:", f"{callgate} audit tail --dir {here}/audit"),
     ]
     lines = [
-        f"Callgate on {url}, files in {shown}/, the gate's log in {shown}/gate.log. In another shell:",
+        f"Callgate on {url}, files in {shown}/, its log in {shown}/gate.log. In another shell:",
         "",
     ]
     for about, line in rows:
@@ -69,9 +71,7 @@ def what_to_try(files: DemoFiles, shown: Path) -> str:
 
 
 def _program(name: str) -> str:
-    """Spell a program of this installation as briefly as works from the current directory; empty
-    when there is none.
-    """
+    """Return the shortest command for a program of this installation, or an empty string."""
     path = Path(sys.executable).parent / name
     if not path.exists():
         return ""

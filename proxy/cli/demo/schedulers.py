@@ -1,7 +1,7 @@
-"""The schedulers that the demo starts: each in a process group of its own, and none left behind.
+"""The schedulers that the demo starts, each in a process group of its own.
 
-Their own group keeps a Ctrl-C at the terminal from reaching them: the demo ends them itself, after
-the gate has finished the calls it has in hand.
+The group keeps a Ctrl-C at the terminal from reaching them: the demo stops them itself, after the
+proxy has finished its calls. Stopping one kills its whole group.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ _LOG_LINES = 12
 
 
 class Child:
-    """One started process, which runs in the demo's directory; its output goes to `log`."""
+    """A started process. It runs in the directory of `log`, which gets its output."""
 
     def __init__(
         self, kind: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]
     ) -> None:
-        """Start it in the directory of its log."""
+        """Start ``child.py`` as `kind`, one of its functions."""
         self.name = kind
         self.log = log
         command = [sys.executable, "-P", demo_child.__file__, kind, str(os.getpid()), *arguments]
@@ -43,20 +43,20 @@ class Child:
 
     @property
     def ended(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """The exit code, negative for a signal; None while it is running."""
         return self._process.poll()
 
-    def last_words(self) -> str:
-        """The end of its log, to show when it would not start."""
+    def log_tail(self) -> str:
+        """Return the end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
 
     async def stop(self) -> None:
-        """Ask it to end, and make sure that its whole group has."""
+        """Send SIGTERM, then kill what is left of its group."""
         if self.ended is None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._process.wait, STOP_SECONDS)
-        with suppress(ProcessLookupError):  # that the group is empty is what should be
+        with suppress(ProcessLookupError):  # the group is empty already
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
@@ -79,7 +79,7 @@ def start_supervisord(directory: Path) -> Child:
 
 
 def is_free(port: int) -> bool:
-    """Say whether a server could listen on `port` of 127.0.0.1."""
+    """Return whether a server could listen on `port` of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

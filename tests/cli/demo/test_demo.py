@@ -127,7 +127,7 @@ class Demo:
         environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
             "PATH": self.path()
         }
-        if "proxy.cli.main" in self.printed[position + 1]:
+        if "-m proxy" in self.printed[position + 1]:
             environ["PYTHONPATH"] = str(ROOT)  # Callgate is run from its sources and not installed
         return subprocess.run(
             ["bash", "-c", self.printed[position + 1]],
@@ -212,7 +212,7 @@ def test_luigid_listens_on_this_machine_alone(demo: Demo) -> None:
         ("No token", "HTTP/1.1 401"),
         ("Load the dashboard's page", "<html"),
         ("Ask supervisord over XML-RPC", "RUNNING"),
-        ("Read the audit journal", "local|"),
+        ("Read the audit log", "local|"),
     ],
 )
 def test_every_printed_command_works_when_pasted(demo: Demo, about: str, shows: str) -> None:
@@ -308,7 +308,7 @@ def test_a_port_in_use_is_one_clear_line(demo: Demo, tmp_path: Path, name: str) 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "8443 "])
 def test_a_port_that_is_none_is_one_clear_line(tmp_path: Path, port: str) -> None:
     """A misspelt port is not silently another one."""
-    assert "PORT is not a port number" in start_and_fail(tmp_path, PORT=port)
+    assert "expected a port number from 1 to 65535" in start_and_fail(tmp_path, PORT=port)
 
 
 def start_and_fail(directory: Path, **environ: str) -> str:
@@ -365,7 +365,8 @@ def test_a_demo_refuses_policies_that_others_can_write(tmp_path: Path) -> None:
         timeout=PATIENCE,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert "ready" not in done.stdout
     assert f"Run: chmod go-w {policies / 'roles.toml'}" in done.stderr
     assert "Traceback" not in done.stderr
 
