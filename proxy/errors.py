@@ -65,21 +65,23 @@ REASONS: dict[Reason, ReasonInfo] = {
         "Send a token as Bearer, or as the password of Basic (netrc, URL).",
     ),
     Reason.TWO_CREDENTIALS: ReasonInfo(
-        400, "The request has more than one credential.", "Send exactly one."
+        400,
+        "The request has more than one credential.",
+        "Send exactly one.",
     ),
     Reason.BAD_CREDENTIAL: ReasonInfo(
         401,
-        "The credential is not a token this gate can read.",
-        "Get a new token; send it whole and unchanged.",
+        "The credential is not a token that Callgate can read.",
+        "Get a new token and send it complete and unchanged.",
     ),
     Reason.UNKNOWN_ISSUER: ReasonInfo(
         401,
-        "The token's issuer is not one of the gate's.",
+        "The token's issuer is not in the settings.",
         "Use a token of an issuer named in the settings.",
     ),
     Reason.UNKNOWN_KEY: ReasonInfo(
         401,
-        "The token names a key its issuer does not publish.",
+        "The token names a key that its issuer does not publish.",
         "Get a new token; the issuer may have rotated its keys.",
     ),
     Reason.BAD_SIGNATURE: ReasonInfo(
@@ -87,12 +89,19 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.TOKEN_EXPIRED: ReasonInfo(401, "The token has expired.", "Get a new token."),
     Reason.TOKEN_NOT_YET_VALID: ReasonInfo(
-        401, "The token is not valid yet.", "Wait, or check the clocks of issuer and gate."
+        401,
+        "The token is not valid yet.",
+        "Wait, or check the clocks of the issuer and of Callgate.",
+    ),
+    Reason.TOKEN_LIFETIME_TOO_LONG: ReasonInfo(
+        401,
+        "The token is valid for longer than its issuer may grant.",
+        "Get a token with a shorter lifetime, or raise issuers.max_lifetime_seconds.",
     ),
     Reason.WRONG_AUDIENCE: ReasonInfo(
         401,
         "The token is for another audience.",
-        "Ask the issuer for a token with the gate's audience.",
+        "Ask the issuer for a token with Callgate's audience; see issuers.audiences.",
     ),
     Reason.WRONG_TOKEN_TYPE: ReasonInfo(
         401,
@@ -142,7 +151,7 @@ REASONS: dict[Reason, ReasonInfo] = {
     Reason.POLICY_ERROR: ReasonInfo(
         403,
         "A policy failed while it was evaluated, so the call is denied.",
-        "The security team mends the policy the record names.",
+        "Ask the security team to fix the policy named in the audit record.",
     ),
     Reason.NOT_YOUR_WORKER: ReasonInfo(
         403,

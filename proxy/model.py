@@ -58,6 +58,7 @@ class Reason(StrEnum):
     BAD_SIGNATURE = "bad-signature"
     TOKEN_EXPIRED = "token-expired"  # noqa: S105  (a reason code, not a password)
     TOKEN_NOT_YET_VALID = "token-not-yet-valid"  # noqa: S105  (a reason code, not a password)
+    TOKEN_LIFETIME_TOO_LONG = "token-lifetime-too-long"  # noqa: S105  (a reason code)
     WRONG_AUDIENCE = "wrong-audience"
     WRONG_TOKEN_TYPE = "wrong-token-type"  # noqa: S105  (a reason code, not a password)
     ISSUER_UNAVAILABLE = "issuer-unavailable"

@@ -1,10 +1,10 @@
-"""One JSON Web Token against one profile: pure rules, no I/O, the time is given.
+"""One JSON Web Token against one profile: pure rules, no I/O, with the time as an argument.
 
 Implements signed compact JWTs (RFC 7515, RFC 7519) under the access-token profile of RFC 9068 and
-the advice of RFC 8725. Before the signature is checked, `iss` and `kid` choose issuer and key and
-nothing else is believed. Refuses: every serialisation but three strict base64url parts, duplicate
-names, header parameters that change how a token is read or bring a key along, an algorithm the key
-is not pinned to, and claims of the wrong type, even those not needed.
+the advice of RFC 8725. Before the signature is checked, `iss` and `kid` choose issuer and key, and
+nothing else is believed. Refuses every serialisation but three strict base64url parts, duplicate
+names, header parameters that change how a token is read or that bring a key, an algorithm that the
+key is not pinned to, and claims of the wrong type, even those that are not needed.
 
 The numbered plan, followed by `proxy.identity.verifier`:
 1. `parse`            bytes to header, claims and signature
@@ -12,16 +12,16 @@ The numbered plan, followed by `proxy.identity.verifier`:
 3. `check_signature`  with the key's algorithm
 4. `check_claims`     `iss`, `aud`, times, `sub`, groups
 
-No text of a refusal holds any part of the token.
+The text of a refusal holds no part of a token but its `typ` and `aud`, cut and in plain ASCII.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jwt.algorithms import get_default_algorithms
 from jwt.exceptions import PyJWTError
 
-from proxy.common.text import is_printable
+from proxy.common.text import is_printable, to_plain_ascii
 from proxy.errors import Rejected
 from proxy.identity.credentials import TOKEN_LIMIT
 from proxy.identity.encoding import base64url, json_object
@@ -30,33 +30,38 @@ from proxy.model import Reason
 
 _NAMES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _ALGORITHMS = {name: get_default_algorithms()[name] for name in _NAMES}
-_ALGORITHMS["Ed25519"] = _ALGORITHMS["EdDSA"]  # RFC 9864 gives the same operation a name of its own
+_ALGORITHMS["Ed25519"] = _ALGORITHMS["EdDSA"]  # its name since RFC 9864
 
-# They change what is signed (b64, crit, zip, enc) or bring or fetch a key that the issuer did not
-# publish.
+# Parameters that change what is signed (b64, crit, zip, enc), or that bring or name a key which the
+# issuer did not publish.
 _REFUSED_HEADERS = ("crit", "b64", "zip", "enc", "jwk", "jku", "x5c", "x5u")
 
-# Only ID tokens and logout tokens have these: for issuers whose access tokens carry no type of
-# their own to go by.
+# Claims that only ID tokens and logout tokens have. They tell the types apart where an issuer's
+# access tokens have no `typ` of their own.
 _OTHER_TOKENS = ("at_hash", "c_hash", "s_hash", "events")
 
-_LATEST = 10**12
-"""Unix seconds beyond any calendar in use; what is later is not a time."""
+# Unix seconds. A later NumericDate is refused: it lies beyond any calendar in use.
+_MAX_TIME = 10**12
 
+# The entry of `TokenProfile.token_types` that accepts tokens without a `typ`.
 NO_TYPE = "absent"
-"""Stands among a profile's token types for tokens that have no `typ` at all."""
+
+# Characters of a `typ` or `aud` in the text of a refusal, and how many of them it names.
+_SHOWN_CHARACTERS = 40
+_SHOWN_VALUES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TokenProfile:
-    """What a token of one issuer has to look like.
+    """The rules for the tokens of one issuer.
 
-    `issuer` and `audiences` are compared character by character; a token names at least one of the
-    audiences. `token_types` are the accepted `typ` headers, compared as media types (RFC 7515 section 4.1.9: without case, ``application/``
-    implied); ``absent`` accepts tokens without one. `leeway_seconds` (seconds) is granted to `nbf` and
-    `iat` alone, for clocks that differ; `exp` gets none: no token is accepted after the time its
-    issuer set. `max_lifetime_seconds` (seconds, None for no limit) bounds `exp - iat` and makes `iat`
-    required.
+    `issuer` and `audiences` are compared character by character. A token names at least one of the
+    audiences. `token_types` are the accepted `typ` headers, compared as media types (RFC 7515
+    section 4.1.9: without case, ``application/`` implied); ``absent`` accepts tokens without one.
+
+    `leeway_seconds` is granted to `nbf` and `iat` alone, for clocks that differ. `exp` gets none:
+    no token is accepted after the time that its issuer set. `max_lifetime_seconds` bounds
+    `exp - iat` and makes `iat` required; None sets no limit.
     """
 
     issuer: str
@@ -67,17 +72,16 @@ class TokenProfile:
     max_lifetime_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Absence is refusal: an empty issuer, audience or list of types would match what it should
-        not.
-        """
+        """Refuse empty rules, which would match tokens that they should not."""
         if not (self.issuer and self.audiences and all(self.audiences) and self.token_types):
             raise ValueError("a profile needs an issuer, an audience and at least one token type")
 
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A token taken apart, of which nothing is proved yet. `issuer` and `kid` may choose a key and
-    serve for nothing else.
+    """A token taken apart, of which nothing is proved yet.
+
+    `issuer` and `kid` may choose a key and serve for nothing else.
     """
 
     algorithm: str
@@ -91,8 +95,10 @@ class Unverified:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a token proves: `subject`, `groups` (sorted), whether software acts for it, and until
-    when (Unix seconds).
+    """The facts that a token proves.
+
+    `groups` are sorted. `actor` says that software acts for the subject (RFC 8693 section 4.1).
+    `expires` is in Unix seconds.
     """
 
     subject: str
@@ -103,23 +109,26 @@ class Verified:
 
 
 def parse(token: str) -> Unverified:
-    """Take `token` apart. Raises `Rejected` (BAD_CREDENTIAL) for anything that is not one strict
-    compact JWT.
+    """Take `token` apart.
+
+    Raises:
+        Rejected: BAD_CREDENTIAL, if it is not one strict compact JWT.
+
     """
     if len(token) > TOKEN_LIMIT:
-        raise _bad(f"the token is over {TOKEN_LIMIT} bytes")
+        raise _bad(f"The token is over {TOKEN_LIMIT} bytes")
     parts = token.split(".")
     if len(parts) != 3:
-        raise _bad("the token does not have three parts")
+        raise _bad("The token does not have three parts")
     try:
         header = json_object(base64url(parts[0]))
         claims = json_object(base64url(parts[1]))
         signature = base64url(parts[2])
     except ValueError as error:
-        raise _bad(f"a part of the token is refused: {error}") from None
+        raise _bad(f"A part of the token is not strict: {error}") from None
     for name in _REFUSED_HEADERS:
         if name in header:
-            raise _bad(f"the token's header has a {name}, which is not accepted")
+            raise _bad(f"The token's header has the parameter {name}, which is not accepted")
     algorithm, kid, kind, issuer = (
         header.get("alg"),
         header.get("kid"),
@@ -127,20 +136,23 @@ def parse(token: str) -> Unverified:
         claims.get("iss"),
     )
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise _bad("the token's alg is not a signature algorithm that is accepted")
+        raise _bad(f"The token's alg is not one of {', '.join(_NAMES)}")
     if kid is not None and not is_printable(kid):
-        raise _bad("the token's kid is not a printable string")
+        raise _bad("The token's kid is not a printable string")
     if not isinstance(kind, str | None) or (kind is None and "typ" in header):
-        raise _bad("the token's typ is not a string")
+        raise _bad("The token's typ is not a string")
     if not isinstance(issuer, str) or not issuer:
-        raise _bad("the token has no iss")
-    signed = token[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")  # all base64url by now
+        raise _bad("The token has no iss")
+    signed = token[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")  # all base64url
     return Unverified(algorithm, kid, kind, issuer, claims, signed, signature)
 
 
 def check_type(token: Unverified, profile: TokenProfile) -> None:
-    """The token says it is an access token (RFC 9068 section 2.1). Raises `Rejected`
-    (WRONG_TOKEN_TYPE).
+    """Check that `token` declares to be an access token (RFC 9068 section 2.1).
+
+    Raises:
+        Rejected: WRONG_TOKEN_TYPE.
+
     """
     if token.type is None:
         accepted = NO_TYPE in profile.token_types
@@ -149,35 +161,46 @@ def check_type(token: Unverified, profile: TokenProfile) -> None:
             _media_type(one) for one in profile.token_types if one != NO_TYPE
         }
     if not accepted:
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "its typ is not one of the issuer's token_types")
-    if any(name in token.claims for name in _OTHER_TOKENS):
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "it has claims that only ID and logout tokens have")
+        came = "It has no typ" if token.type is None else f"Its typ is {_shown([token.type])}"
+        expected = _shown(profile.token_types)
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, f"{came}; its issuer's token_types are {expected}")
+    if other := [name for name in _OTHER_TOKENS if name in token.claims]:
+        detail = f"It has the claim {other[0]}, which only ID tokens and logout tokens have"
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, detail)
 
 
 def check_signature(token: Unverified, key: Key) -> None:
-    """`key` signed the token, with an algorithm it is pinned to. Raises `Rejected` (BAD_SIGNATURE)."""
+    """Check that `key` signed the token, with an algorithm that the key is pinned to.
+
+    Raises:
+        Rejected: BAD_SIGNATURE.
+
+    """
     if token.algorithm not in key.algorithms:
-        raise Rejected(Reason.BAD_SIGNATURE, "its alg is not the one of the key it names")
+        raise Rejected(Reason.BAD_SIGNATURE, "Its alg is not that of the key it names")
     try:
         good = _ALGORITHMS[token.algorithm].verify(token.signed, key.public, token.signature)
-    except (ValueError, PyJWTError):  # a signature of a shape the library does not take
+    except (ValueError, PyJWTError):  # the library does not take its format
         good = False
     if not good:
         raise Rejected(Reason.BAD_SIGNATURE)
 
 
 def check_claims(token: Unverified, profile: TokenProfile, now: float) -> Verified:
-    """The claims of a token whose signature holds, at `now` (Unix seconds). Raises `Rejected` with
-    the claim's reason.
+    """Check the claims of a token whose signature holds, at `now` (Unix seconds).
+
+    Raises:
+        Rejected: with the reason of the first claim that fails.
+
     """
     claims = token.claims
     if token.issuer != profile.issuer:
         raise Rejected(Reason.UNKNOWN_ISSUER)
     if not _names_one_of(claims.get("aud"), profile.audiences):
-        raise Rejected(Reason.WRONG_AUDIENCE)
+        raise Rejected(Reason.WRONG_AUDIENCE, _audiences(claims.get("aud"), profile.audiences))
     expires, starts, issued = _time(claims, "exp"), _time(claims, "nbf"), _time(claims, "iat")
     if expires is None:
-        raise _bad("the token has no exp")
+        raise _bad("The token has no exp")
     if now >= expires:
         raise Rejected(Reason.TOKEN_EXPIRED)
     if any(
@@ -185,49 +208,70 @@ def check_claims(token: Unverified, profile: TokenProfile, now: float) -> Verifi
     ):
         raise Rejected(Reason.TOKEN_NOT_YET_VALID)
     if profile.max_lifetime_seconds is not None:
+        limit = f"the limit is {profile.max_lifetime_seconds:.0f} seconds"
         if issued is None:
-            raise _bad("the token has no iat, and its issuer has a max_lifetime")
+            raise Rejected(
+                Reason.TOKEN_LIFETIME_TOO_LONG, f"It has no iat to count from, and {limit}"
+            )
         if expires - issued > profile.max_lifetime_seconds:
-            raise _bad("the token is valid for longer than its issuer's max_lifetime")
+            lifetime = f"It is valid for {expires - issued:.0f} seconds, and {limit}"
+            raise Rejected(Reason.TOKEN_LIFETIME_TOO_LONG, lifetime)
     subject = claims.get("sub")
     if not is_printable(subject):
-        raise _bad("the token's sub is not a printable string of 1 to 255 characters")
+        raise _bad("The token's sub is not a printable string of 1 to 255 characters")
     return Verified(
         subject, _groups(claims.get(profile.groups_claim, [])), "act" in claims, expires, claims
     )
 
 
 def _media_type(name: str) -> str:
-    """`name` as it is compared."""
+    """Return `name` as it is compared."""
     return name.lower().removeprefix("application/")
 
 
 def _names_one_of(claim: object, audiences: tuple[str, ...]) -> bool:
-    """Return whether `aud`, a string or a list of strings (RFC 7519 4.1.3), has one of `audiences`."""
+    """Return whether `aud` (RFC 7519 section 4.1.3: a string, or a list) has one of `audiences`."""
     if isinstance(claim, list):
         return all(isinstance(one, str) for one in claim) and any(one in claim for one in audiences)
     return isinstance(claim, str) and claim in audiences
 
 
+def _audiences(claim: object, expected: tuple[str, ...]) -> str:
+    """Return what a refusal says of `aud`: the audiences that are expected, and those that came."""
+    listed = claim if isinstance(claim, list) else [claim]
+    found = [one for one in listed if isinstance(one, str)]
+    came = f"its aud is {_shown(found)}" if found else "it names none"
+    return f"Expected is {_shown(expected, 'or')}; {came}"
+
+
+def _shown(values: Sequence[str], conjunction: str = "and") -> str:
+    """Return the first of `values` in plain ASCII, and how many more there are."""
+    shown = [to_plain_ascii(one, _SHOWN_CHARACTERS) for one in values[:_SHOWN_VALUES]]
+    if len(values) > _SHOWN_VALUES:
+        shown.append(f"{len(values) - _SHOWN_VALUES} more")
+    *first, last = shown
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
+
+
 def _time(claims: Mapping[str, object], name: str) -> float | None:
-    """A NumericDate in Unix seconds (RFC 7519 section 2), None when the claim is absent."""
+    """Return a NumericDate in Unix seconds (RFC 7519 section 2), None when the claim is absent."""
     value = claims.get(name)
     if value is None and name not in claims:
         return None
-    # bool is an int in Python; a float can be infinite by its exponent alone (1e999).
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
-        raise _bad(f"the token's {name} is not a time in seconds")
+    # In Python bool is an int, and a float can be infinite by its exponent alone (1e999).
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_TIME:
+        raise _bad(f"The token's {name} is not a time in Unix seconds")
     return float(value)
 
 
 def _groups(claim: object) -> tuple[str, ...]:
-    """The groups: a list of strings, or one string that is a group. Sorted, each once."""
+    """Return the groups, sorted and each once. The claim is a list of strings, or one string."""
     groups = [claim] if isinstance(claim, str) else claim
     if not isinstance(groups, list) or not all(is_printable(group) for group in groups):
-        raise _bad("the token's groups are not a list of printable strings")
+        raise _bad("The token's groups are not a list of printable strings")
     return tuple(sorted(set(groups)))
 
 
 def _bad(detail: str) -> Rejected:
-    """A token that cannot be read."""
+    """Return the refusal of a token that cannot be read."""
     return Rejected(Reason.BAD_CREDENTIAL, detail)

@@ -33,6 +33,7 @@ from tests.support.tokens import (
 )
 
 BAD = Reason.BAD_CREDENTIAL
+PROFILE = TokenProfile(ISSUER, (AUDIENCE,))
 
 
 async def judge(
@@ -57,7 +58,7 @@ async def refusal(
     keys: bytes | None = None,
     now: float = NOW,
 ) -> Reason:
-    """Why `text` is refused. No text of the refusal may hold any piece of the token."""
+    """Return why `text` is refused; no text of the refusal holds a part of the token."""
     with pytest.raises(Rejected) as refused:
         await judge(path, text, profile=profile, keys=keys, now=now)
     said = f"{refused.value} {refused.value.detail} {refused.value!r}"
@@ -423,8 +424,64 @@ async def test_lifetime_limit(tmp_path: Path) -> None:
     """With a limit a token needs iat, and may not be valid for longer than it."""
     profile = TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=3600)
     assert (await judge(tmp_path, ec(claims(iat=NOW)), profile=profile)).expires == NOW + 3600
-    assert await refusal(tmp_path, ec(claims(iat=NOW - 1)), profile=profile) is BAD
-    assert await refusal(tmp_path, ec(without(claims(), "iat")), profile=profile) is BAD
+    too_long = Reason.TOKEN_LIFETIME_TOO_LONG
+    assert await refusal(tmp_path, ec(claims(iat=NOW - 1)), profile=profile) is too_long
+    assert await refusal(tmp_path, ec(without(claims(), "iat")), profile=profile) is too_long
+
+
+@pytest.mark.parametrize(
+    ("make", "profile", "detail"),
+    [
+        (
+            lambda: ec(claims(), typ="JWT"),
+            PROFILE,
+            "Its typ is JWT; its issuer's token_types are at+jwt",
+        ),
+        (
+            lambda: token(ec_private(), without(header(), "typ"), claims()),
+            TokenProfile(ISSUER, (AUDIENCE,), token_types=("JWT", "at+jwt")),
+            "It has no typ; its issuer's token_types are JWT and at+jwt",
+        ),
+        (
+            lambda: ec(claims(), typ="x\u00e9[" + "y" * 100),
+            TokenProfile(ISSUER, (AUDIENCE,), token_types=("a", "b", "c", "d")),
+            f"Its typ is x??{'y' * 37}; its issuer's token_types are a, b and 2 more",
+        ),
+        (
+            lambda: ec(claims(events={})),
+            PROFILE,
+            "It has the claim events, which only ID tokens and logout tokens have",
+        ),
+        (
+            lambda: ec(claims(aud="api://other")),
+            PROFILE,
+            "Expected is api://luigi; its aud is api://other",
+        ),
+        (
+            lambda: ec(claims(aud=["a", 7, "b", "c"])),
+            TokenProfile(ISSUER, (AUDIENCE, "guid")),
+            "Expected is api://luigi or guid; its aud is a, b and 1 more",
+        ),
+        (lambda: ec(without(claims(), "aud")), PROFILE, "Expected is api://luigi; it names none"),
+        (
+            lambda: ec(claims(iat=NOW)),
+            TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=60),
+            "It is valid for 3600 seconds, and the limit is 60 seconds",
+        ),
+        (
+            lambda: ec(without(claims(), "iat")),
+            TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=60),
+            "It has no iat to count from, and the limit is 60 seconds",
+        ),
+    ],
+)
+async def test_a_refusal_says_what_came_and_what_is_expected(
+    tmp_path: Path, make: Callable[[], str], profile: TokenProfile, detail: str
+) -> None:
+    """Types and audiences are named, cut and in plain ASCII; a lifetime is given with its limit."""
+    with pytest.raises(Rejected) as refused:
+        await judge(tmp_path, make(), profile=profile)
+    assert refused.value.detail == detail
 
 
 async def test_kid_may_be_absent_with_one_key(tmp_path: Path) -> None:
