@@ -1,3 +1,5 @@
+"""What the operator's log looks like, and what it never shows."""
+
 import io
 import json
 import logging
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def test_an_event_is_one_json_line_with_a_utc_time() -> None:
-    """What a collector of logs needs: one object a line, the level, and a time with its zone."""
+    """A line is one object with event, level and a timestamp in UTC."""
     stream = io.StringIO()
     configure_logging("info", "json", stream)
     structlog.get_logger("proxy").info("serving", port=8443, ref="7Q2M")
@@ -23,8 +25,8 @@ def test_an_event_is_one_json_line_with_a_utc_time() -> None:
     assert event == {"event": "serving", "level": "info", "port": 8443, "ref": "7Q2M"}
 
 
-def test_less_than_the_level_is_not_written() -> None:
-    """The setting log.level means what it says."""
+def test_events_below_the_level_are_not_written() -> None:
+    """The setting log.level is the lowest level that is written."""
     stream = io.StringIO()
     configure_logging("warning", "json", stream)
     structlog.get_logger().info("quiet")
@@ -32,14 +34,14 @@ def test_less_than_the_level_is_not_written() -> None:
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["loud"]
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize(
     "text", ['x\n{"event":"forged"}', "x\r\nforged", "x\x1b[2Jforged", "x\x00\x7f", "x\u2028forged"]
 )
-def test_a_value_cannot_forge_a_line(form: Format, text: str) -> None:
-    """A caller's user agent or subject stays one value on one line, and moves no terminal's cursor."""
+def test_a_value_cannot_forge_a_line(log_format: Format, text: str) -> None:
+    """A user agent or subject stays one value on one line, without control characters."""
     stream = io.StringIO()
-    configure_logging("info", form, stream)
+    configure_logging("info", log_format, stream)
     structlog.get_logger().info("rejected", user_agent=text)
     written = stream.getvalue()
     assert written.count("\n") == 1
@@ -47,12 +49,12 @@ def test_a_value_cannot_forge_a_line(form: Format, text: str) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", written)
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("key", ["authorization", "cookie", "token", "password", "secret"])
-def test_a_credential_is_withheld_by_its_key(form: Format, key: str) -> None:
-    """A last resort: nobody is meant to log one, and if somebody does it is not written."""
+def test_a_credential_is_redacted_by_its_key(log_format: Format, key: str) -> None:
+    """A last resort, for code that logs a credential by mistake."""
     stream = io.StringIO()
-    configure_logging("debug", form, stream)
+    configure_logging("debug", log_format, stream)
     structlog.get_logger().debug("called", **{key: "eyJhbGciOi"})
     assert "eyJ" not in stream.getvalue()
     assert "withheld" in stream.getvalue()
@@ -66,10 +68,8 @@ def test_a_credential_is_withheld_by_its_key(form: Format, key: str) -> None:
         ValueError("I/O operation on closed file"),
     ],
 )
-def test_a_line_that_cannot_be_written_stops_nobody(error: Exception | type[Exception]) -> None:
-    """Its reader has died, or its disk is full: ours and the libraries' lines are lost, and who
-    logs goes on.
-    """
+def test_a_line_that_cannot_be_written_is_dropped(error: Exception | type[Exception]) -> None:
+    """A dead reader or a full disk raises nothing, for our events and for those of libraries."""
 
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
@@ -86,8 +86,8 @@ def test_a_line_that_cannot_be_written_stops_nobody(error: Exception | type[Exce
     assert NonBlockingStream(stream).isatty() is False
 
 
-def test_what_libraries_log_has_the_same_form() -> None:
-    """asyncio's warning about a forgotten task is a JSON line too, its traceback inside."""
+def test_events_of_libraries_have_the_same_format() -> None:
+    """An error of asyncio is a JSON line too, with its traceback inside."""
     stream = io.StringIO()
     configure_logging("info", "json", stream)
     try:
@@ -101,8 +101,8 @@ def test_what_libraries_log_has_the_same_form() -> None:
     assert "ValueError: broken" in event["exception"]
 
 
-def test_an_exception_of_ours_is_one_line_and_shows_no_variables() -> None:
-    """Local variables can hold a token; a traceback is told without them."""
+def test_an_exception_is_one_line_without_local_variables() -> None:
+    """Local variables can hold a token, so tracebacks omit them."""
     stream = io.StringIO()
     configure_logging("info", "json", stream)
     bearer = "eyJ" + "hbGciOi"
@@ -115,8 +115,8 @@ def test_an_exception_of_ours_is_one_line_and_shows_no_variables() -> None:
     assert "ValueError: 10" in json.loads(line)["exception"]
 
 
-def test_the_console_form_shows_no_variables_either() -> None:
-    """Rich tracebacks would print them."""
+def test_the_console_format_shows_no_local_variables_either() -> None:
+    """Rich tracebacks would print them; the plain ones do not."""
     stream = io.StringIO()
     configure_logging("info", "console", stream)
     bearer = "eyJ" + "hbGciOi"

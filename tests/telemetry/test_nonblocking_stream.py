@@ -1,3 +1,5 @@
+"""A stream whose reader stalls, dies or never existed."""
+
 import fcntl
 import io
 import json
@@ -17,32 +19,32 @@ from proxy.telemetry.logging import configure_logging
 from proxy.telemetry.nonblocking_stream import NonBlockingStream
 
 Ends = tuple[int, int]
-"""What is read from, and what is written to."""
+"""The descriptors of the reading and the writing end."""
 
 
-def of_a_pipe() -> Ends:
-    """As `callgate serve 2>&1 | less` has it."""
+def make_pipe() -> Ends:
+    """A small pipe, as in `callgate serve 2>&1 | less`."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
     return reader, writer
 
 
-def of_a_socket() -> Ends:
-    """As systemd's journal has it."""
+def make_socket() -> Ends:
+    """A socket, as systemd's journal gives."""
     reader, writer = socket.socketpair()
     return reader.detach(), writer.detach()
 
 
-def of_a_terminal() -> Ends:
-    """As it is after Ctrl-S."""
+def make_terminal() -> Ends:
+    """A terminal, as after Ctrl-S."""
     reader, writer = pty.openpty()
     tty.setraw(writer)
     return reader, writer
 
 
-@pytest.fixture(params=[of_a_pipe, of_a_socket, of_a_terminal])
+@pytest.fixture(params=[make_pipe, make_socket, make_terminal])
 def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
-    """Two ends of which nobody reads the one."""
+    """Two ends, of which the reading one is never read."""
     make: Callable[[], Ends] = request.param
     reader, writer = make()
     os.set_blocking(reader, False)
@@ -55,7 +57,7 @@ pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def fill(stream: NonBlockingStream) -> list[str]:
-    """Write lines of different lengths until three in a row are lost; those that were not."""
+    """Write lines of different lengths until three in a row are dropped; return the others."""
     written = []
     for number in range(10_000):
         line = f"{number:05} {'.' * (number % 700)}"
@@ -64,20 +66,21 @@ def fill(stream: NonBlockingStream) -> list[str]:
             return written
         if not stream.dropped:
             written.append(line)
-    raise AssertionError("its reader cannot have taken all that")
+    raise AssertionError("no line was dropped")
 
 
 def read(fd: int) -> str:
-    """What is there to be read."""
+    """Return all that can be read now."""
     parts = []
-    while select.select([fd], [], [], 0.5)[0]:  # a terminal passes it on in its own time
+    while select.select([fd], [], [], 0.5)[0]:  # a terminal needs some time
         parts.append(os.read(fd, 65_536))
     return b"".join(parts).decode()
 
 
-def test_whose_reader_stands_still_is_not_waited_for(ends: Ends) -> None:
-    """Lines are lost whole, the line that was begun is ended before another, and how others write
-    to the same is not changed.
+def test_a_stalled_reader_does_not_block(ends: Ends) -> None:
+    """Complete lines are dropped, and a line that was begun is finished before another.
+
+    The blocking mode of the descriptor, which other processes share, does not change.
     """
     reader, writer = ends
     with os.fdopen(writer, "w", closefd=False) as given:
@@ -92,8 +95,8 @@ def test_whose_reader_stands_still_is_not_waited_for(ends: Ends) -> None:
         assert os.get_blocking(writer)
 
 
-def test_what_was_lost_is_said_once(ends: Ends) -> None:
-    """The first event that can be written again counts those that could not."""
+def test_the_number_of_dropped_lines_is_logged_once(ends: Ends) -> None:
+    """The first event that can be written again has the number as `lines_lost`."""
     reader, writer = ends
     with os.fdopen(writer, "w", closefd=False) as given:
         stream = NonBlockingStream(given)
@@ -112,17 +115,15 @@ def test_what_was_lost_is_said_once(ends: Ends) -> None:
     ]
 
 
-def test_what_cannot_be_opened_once_more_is_looked_at_first(
+def test_a_pipe_that_cannot_be_reopened_is_polled_before_each_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another user's pipe: nothing larger is written than what surely fits, and nothing where there
-    is no room.
-    """
+    """A pipe of another user gets at most PIPE_BUF bytes a write, and nothing while it is full."""
 
     def refuse(*_: object) -> int:
         raise PermissionError
 
-    reader, writer = of_a_pipe()
+    reader, writer = make_pipe()
     with os.fdopen(writer, "w") as given, monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
         stream = NonBlockingStream(given)
@@ -138,8 +139,8 @@ def test_what_cannot_be_opened_once_more_is_looked_at_first(
     os.close(reader)
 
 
-def test_a_dead_reader_is_a_loss_like_any_other() -> None:
-    """EPIPE ends nobody, also where there was no reader from the first."""
+def test_a_dead_reader_drops_lines() -> None:
+    """EPIPE raises nothing, also if there was no reader from the start."""
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as given:
         before = NonBlockingStream(given)
@@ -150,15 +151,13 @@ def test_a_dead_reader_is_a_loss_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("make", [io.StringIO, None])
-def test_files_are_written_as_ever(tmp_path: Path, make: Callable[[], TextIO] | None) -> None:
-    """A file, and what has no file descriptor, get every line in order, with what had been written
-    before.
-    """
+def test_files_get_every_line(tmp_path: Path, make: Callable[[], TextIO] | None) -> None:
+    """A file, and a stream without a descriptor, get every line after what was written before."""
     with (tmp_path / "log").open("w+") if make is None else make() as given:
         given.write("before\n")
         stream = NonBlockingStream(given)
         stream.write("line\n")
-        stream.write("\ud800\n")  # which no file can hold
+        stream.write("\ud800\n")  # not encodable
         stream.flush()
         assert stream.dropped == (make is None)
         given.seek(0)
