@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 
 from proxy.edge.health import HealthEndpoints
-from tests.support.edge_server import Double, edge, get, parse_replies, post
+from tests.support.edge_server import RecordingHandler, edge, get, parse_responses, post
 
 
 class _Gate:
-    def __init__(self, double: Double, draining: bool) -> None:
+    def __init__(self, handler: RecordingHandler, draining: bool) -> None:
         self.draining = draining
-        self.handle = double.handle
-        self.refuse = double.refuse
+        self.handle = handler.handle
+        self.refuse = handler.refuse
 
 
 def endpoints(
-    gate: Double, *, keys: object = "keys", writable: bool = True, draining: bool = False
+    gate: RecordingHandler, *, keys: object = "keys", writable: bool = True, draining: bool = False
 ) -> Any:
     """Return the endpoints of a gate that echoes, with what they read of journal and verifier."""
     journal = SimpleNamespace(writable=writable)
@@ -30,12 +30,12 @@ def endpoints(
     return HealthEndpoints(_Gate(gate, draining), journal, verifier)  # type: ignore[arg-type]  # doubles with the attributes that are read
 
 
-async def exchange(request: bytes, **state: Any) -> tuple[int, bytes, Double]:
+async def exchange(request: bytes, **state: Any) -> tuple[int, bytes, RecordingHandler]:
     """Send one request; return status, body, and what reached the gate."""
-    double = Double()
-    async with edge(endpoints(double, **state)) as gate:
-        [response] = parse_replies(await gate.talk(request))
-        return response.status, response.body, double
+    handler = RecordingHandler()
+    async with edge(endpoints(handler, **state)) as gate:
+        [response] = parse_responses(await gate.talk(request))
+        return response.status, response.body, handler
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ async def exchange(request: bytes, **state: Any) -> tuple[int, bytes, Double]:
 )
 async def test_a_running_process_is_alive(state: dict[str, Any]) -> None:
     """healthz answers ok without a credential, whatever else is wrong: a restart would not help."""
-    status, body, double = await exchange(get("/-/healthz"), **state)
+    status, body, handler = await exchange(get("/-/healthz"), **state)
     assert (status, body) == (200, b"ok\n")
-    assert not double.requests
+    assert not handler.requests
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ async def test_a_process_is_ready_when_a_call_could_be_served(
 
     The response does not reveal which one is missing.
     """
-    status, body, double = await exchange(get("/-/readyz"), **state)
+    status, body, handler = await exchange(get("/-/readyz"), **state)
     assert (status, body) == ((200, b"ready\n") if ready else (503, b"not ready\n"))
-    assert not double.requests
+    assert not handler.requests
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ async def test_a_process_is_ready_when_a_call_could_be_served(
 )
 async def test_everything_else_goes_to_the_gate(request_bytes: bytes) -> None:
     """No other path or HTTP method bypasses authentication: the raw path is compared."""
-    status, _, double = await exchange(request_bytes)
+    status, _, handler = await exchange(request_bytes)
     assert status == 200
-    assert len(double.requests) == 1
+    assert len(handler.requests) == 1
 
 
 async def test_the_response_to_head_has_no_body() -> None:
     """Load balancers that send HEAD get the status alone."""
-    async with edge(endpoints(Double())) as gate:
+    async with edge(endpoints(RecordingHandler())) as gate:
         data = await gate.talk(b"HEAD /-/readyz HTTP/1.1\r\nHost: gate\r\n\r\n")
         assert data.startswith(b"HTTP/1.1 200 OK\r\n")
         assert data.endswith(b"\r\n\r\n")

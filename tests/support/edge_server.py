@@ -71,13 +71,13 @@ async def echo(request: Request, read_body: ReadBody) -> Response:
 
 
 @dataclass
-class Double:
+class RecordingHandler:
     """Stands where the gate stands, and remembers what reached it and what was refused."""
 
     answer: Answering = echo
     requests: list[Request] = field(default_factory=list)
-    refusals: list[Rejected] = field(default_factory=list)
-    refused: asyncio.Event = field(default_factory=asyncio.Event)
+    rejections: list[Rejected] = field(default_factory=list)
+    rejected: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: Request, read_body: ReadBody) -> Response:
         """As the gate does: every refusal becomes a reply and is recorded."""
@@ -91,21 +91,21 @@ class Double:
         """Record the refusal."""
         assert request_id
         assert origin.address
-        self.refusals.append(error)
-        self.refused.set()
+        self.rejections.append(error)
+        self.rejected.set()
         return Response(error.status, error.reason.encode(), b"text/plain", close=True)
 
     @property
     def reasons(self) -> list[Reason]:
         """Why requests were refused."""
-        return [error.reason for error in self.refusals]
+        return [error.reason for error in self.rejections]
 
 
 @dataclass
 class Edge:
     """A listening edge and its handler."""
 
-    double: Double
+    handler: RecordingHandler
     server: Server
     listener: Listener
     port: int
@@ -128,7 +128,7 @@ class Edge:
 
 @contextlib.asynccontextmanager
 async def edge(
-    double: Double,
+    double: RecordingHandler,
     limits: Limits | None = None,
     *,
     timing: Timing = QUICK,
@@ -169,7 +169,7 @@ class Client:
             self.writer.write(data)
             await self.writer.drain()
 
-    async def reply(self) -> "Seen":
+    async def response(self) -> "SeenResponse":
         """The next reply, read by its own framing. Raises `EOFError` when there is none."""
         async with asyncio.timeout(WAIT):
             head = await self.reader.readuntil(b"\r\n\r\n")
@@ -196,7 +196,7 @@ class Client:
 
 
 @dataclass
-class Seen:
+class SeenResponse:
     """A reply as a client sees it. Header names are lower case."""
 
     status: int
@@ -205,7 +205,7 @@ class Seen:
     body: bytes = b""
 
 
-def parse_head(head: bytes) -> Seen:
+def parse_head(head: bytes) -> SeenResponse:
     """A status line and headers; asserts that they are well-formed."""
     first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     version, status, phrase = first.split(" ", 2)
@@ -216,10 +216,10 @@ def parse_head(head: bytes) -> Seen:
         assert colon
         assert name.lower() not in headers, f"{name} stands twice"
         headers[name.lower()] = value
-    return Seen(int(status), phrase, headers)
+    return SeenResponse(int(status), phrase, headers)
 
 
-def parse_replies(data: bytes) -> list[Seen]:
+def parse_responses(data: bytes) -> list[SeenResponse]:
     """All replies in `data`, which must hold nothing else. No reply may be cut short."""
     replies = []
     while data:

@@ -14,7 +14,7 @@ from proxy.edge.tls import server_context
 from proxy.edge.upstream.address import UpstreamAddress
 from proxy.edge.upstream.pool import ConnectionPool
 from proxy.model import Request, Response
-from tests.support.edge_server import LOOP_NAMES, LOOPS, Double, ReadBody, edge
+from tests.support.edge_server import LOOP_NAMES, LOOPS, ReadBody, RecordingHandler, edge
 from tests.support.scripted_upstream import READ, RECEIPT
 
 
@@ -26,7 +26,7 @@ async def main(upstream_port: int, files: list[Path]) -> None:
         answer = await leg.forward(RECEIPT, READ)
         return Response(answer.status, answer.body, stream=answer.stream, length=answer.length)
 
-    async with edge(Double(relay), tls=server_context(*files) if files else None) as gate:
+    async with edge(RecordingHandler(relay), tls=server_context(*files) if files else None) as gate:
         print(gate.port, flush=True)  # noqa: T201  (its output is what it is for)
         while await asyncio.to_thread(sys.stdin.readline):
             print(highest(), flush=True)  # noqa: T201  (as above)

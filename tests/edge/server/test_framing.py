@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from proxy.edge.server.limits import Limits
 from proxy.model import Reason, Request, Response
 from tests.support.edge_server import (
-    Double,
     ReadBody,
-    Seen,
+    RecordingHandler,
+    SeenResponse,
     echo,
     edge,
     get,
-    parse_replies,
+    parse_responses,
     post,
 )
 from tests.support.loops import both_loops
@@ -150,24 +150,24 @@ async def test_what_two_parsers_could_read_differently_is_refused(name: str) -> 
     """
     data, status = REFUSED[name]
 
-    double = Double()
-    async with edge(double, Limits(body_bytes=2_000_000)) as gate:
-        replies = parse_replies(await gate.talk(data + AFTER))
-        assert [reply.status for reply in replies] == [status]
-        assert replies[0].headers["connection"] == "close"
-        assert [error.status for error in double.refusals] == [status]
-        assert all(not request.body_complete for request in double.requests)
+    handler = RecordingHandler()
+    async with edge(handler, Limits(body_bytes=2_000_000)) as gate:
+        responses = parse_responses(await gate.talk(data + AFTER))
+        assert [response.status for response in responses] == [status]
+        assert responses[0].headers["connection"] == "close"
+        assert [error.status for error in handler.rejections] == [status]
+        assert all(not request.body_complete for request in handler.requests)
 
 
 async def test_a_header_that_never_ends_is_refused_before_it_does() -> None:
     """What is held of an unfinished head has a bound of its own."""
 
-    double = Double()
-    async with edge(double) as gate:
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
         client = await gate.connect()
         await client.send(b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 600_000)
-        assert (await client.reply()).status == 431
-        assert double.reasons == [Reason.HEADERS_TOO_LARGE]
+        assert (await client.response()).status == 431
+        assert handler.reasons == [Reason.HEADERS_TOO_LARGE]
 
 
 async def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
@@ -176,15 +176,15 @@ async def test_a_body_that_nobody_read_is_not_the_next_request() -> None:
     async def heedless(request: Request, read_body: ReadBody) -> Response:
         return Response(200, b"done")
 
-    double = Double(heedless)
-    async with edge(double, Limits(early_bytes=10)) as gate:
+    handler = RecordingHandler(heedless)
+    async with edge(handler, Limits(early_bytes=10)) as gate:
         client = await gate.connect()
         await client.send(post(AFTER * 10)[:-1])
-        reply = await client.reply()
-        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        response = await client.response()
+        assert (response.status, response.headers["connection"]) == (200, "close")
         await client.send(AFTER[-1:] + AFTER)
         assert await client.rest() == b""
-        assert [request.path for request in double.requests] == ["/"]
+        assert [request.path for request in handler.requests] == ["/"]
 
 
 async def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
@@ -192,14 +192,14 @@ async def test_a_large_body_that_breaks_its_framing_is_refused_once() -> None:
     connection.
     """
 
-    double = Double()
-    async with edge(double) as gate:
-        replies = parse_replies(
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
+        responses = parse_responses(
             await gate.talk(CHUNKED + b"20000\r\n" + b"a" * 0x20000 + b"\r\nzz\r\n" + AFTER)
         )
-        assert [reply.status for reply in replies] == [400]
-        assert double.reasons == [Reason.BAD_REQUEST]
-        assert [request.path for request in double.requests] == ["/"]
+        assert [response.status for response in responses] == [400]
+        assert handler.reasons == [Reason.BAD_REQUEST]
+        assert [request.path for request in handler.requests] == ["/"]
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -209,20 +209,20 @@ async def test_what_has_one_reading_is_served(name: str) -> None:
     """
     data, body = ACCEPTED[name]
 
-    double = Double()
-    async with edge(double) as gate:
-        replies = parse_replies(await gate.talk(data + get("/next")))
-        assert [reply.body for reply in replies] == [body, b"GET /next "]
-        assert not double.refusals
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
+        responses = parse_responses(await gate.talk(data + get("/next")))
+        assert [response.body for response in responses] == [body, b"GET /next "]
+        assert not handler.rejections
 
 
 async def test_a_credential_given_twice_is_named_as_such() -> None:
     """Two Authorization headers have a reason of their own."""
 
-    double = Double()
-    async with edge(double) as gate:
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
         await gate.talk(REFUSED["two credentials"][0])
-        assert double.reasons == [Reason.TWO_CREDENTIALS]
+        assert handler.reasons == [Reason.TWO_CREDENTIALS]
 
 
 @both_loops
@@ -250,36 +250,36 @@ async def test_requests_cut_at_every_byte_give_the_same_answers() -> None:
         b"GET /5 ",
     ]
 
-    double = Double()
+    handler = RecordingHandler()
     # the large one is handed over before its body
-    async with edge(double, Limits(early_bytes=200)) as gate:
+    async with edge(handler, Limits(early_bytes=200)) as gate:
 
-        async def cut(at: int) -> list[Seen]:
+        async def cut(at: int) -> list[SeenResponse]:
             client = await gate.connect()
             await client.send(data[:at])
             if at < len(data):
-                sent = len(double.requests)
+                sent = len(handler.requests)
                 await client.send(data[at:])
-                assert len(double.requests) >= sent
+                assert len(handler.requests) >= sent
             client.writer.write_eof()
-            return parse_replies(await client.rest())
+            return parse_responses(await client.rest())
 
         for at in range(1, len(data) + 1):
-            assert [reply.body for reply in await cut(at)] == expected, at
-        assert not double.refusals
+            assert [response.body for response in await cut(at)] == expected, at
+        assert not handler.rejections
 
 
 async def test_requests_sent_byte_by_byte_give_the_same_answers() -> None:
     """The reader holds no state that a packet's end could disturb."""
     data = get("/1", "X: y") + CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + post(b"abcdef", path="/2")
 
-    async with edge(Double(), Limits(early_bytes=4)) as gate:
+    async with edge(RecordingHandler(), Limits(early_bytes=4)) as gate:
         client = await gate.connect()
         for at in range(len(data)):
             await client.send(data[at : at + 1])
             await asyncio.sleep(0)
         client.writer.write_eof()
-        assert [reply.body for reply in parse_replies(await client.rest())] == [
+        assert [response.body for response in parse_responses(await client.rest())] == [
             b"GET /1 ",
             b"POST / abc",
             b"POST /2 abcdef",
@@ -295,49 +295,49 @@ async def test_each_of_two_large_bodies_reaches_its_own_request() -> None:
         await held.wait()
         return await echo(request, read_body)
 
-    double = Double(slow)
-    async with edge(double, Limits(early_bytes=10)) as gate:
+    handler = RecordingHandler(slow)
+    async with edge(handler, Limits(early_bytes=10)) as gate:
         client = await gate.connect()
         await client.send(post(b"a" * 100, path="/a") + post(b"b" * 100, path="/b")[:-50])
         held.set()
-        first = await client.reply()
+        first = await client.response()
         await client.send(b"b" * 50)
-        second = await client.reply()
+        second = await client.response()
         assert (first.body, second.body) == (b"POST /a " + b"a" * 100, b"POST /b " + b"b" * 100)
 
 
 async def test_what_came_before_the_bad_bytes_is_answered() -> None:
     """A good request is answered even when garbage follows it, and the garbage is refused after it."""
 
-    double = Double()
-    async with edge(double) as gate:
-        replies = parse_replies(await gate.talk(get("/good") + b"garbage\r\n\r\n" + AFTER))
-        assert [(reply.status, reply.body) for reply in replies] == [
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
+        responses = parse_responses(await gate.talk(get("/good") + b"garbage\r\n\r\n" + AFTER))
+        assert [(response.status, response.body) for response in responses] == [
             (200, b"GET /good "),
             (400, b"bad-request"),
         ]
-        assert double.reasons == [Reason.BAD_REQUEST]
+        assert handler.reasons == [Reason.BAD_REQUEST]
 
 
 async def test_a_flood_of_requests_ahead_of_their_answers_is_refused() -> None:
     """Small requests cost more memory than their bytes: only so many may wait on one connection."""
 
-    double = Double()
-    async with edge(double) as gate:
-        replies = parse_replies(await gate.talk(get() * 5000))
-        assert replies[-1].status == 400
-        assert len(replies) < 500
-        assert double.reasons == [Reason.BAD_REQUEST]
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
+        responses = parse_responses(await gate.talk(get() * 5000))
+        assert responses[-1].status == 400
+        assert len(responses) < 500
+        assert handler.reasons == [Reason.BAD_REQUEST]
 
 
 async def test_a_head_request_gets_no_body() -> None:
-    """The length is that of the body a GET would have had, and the next reply follows at once."""
+    """The length is that of the body a GET would have had, and the next response follows at once."""
 
-    async with edge(Double()) as gate:
+    async with edge(RecordingHandler()) as gate:
         data = await gate.talk(b"HEAD /a HTTP/1.1\r\n" + H + b"\r\n" + get("/b"))
         head, _, rest = data.partition(b"\r\n\r\n")
         assert b"Content-Length: 8" in head
-        assert [reply.body for reply in parse_replies(rest)] == [b"GET /b "]
+        assert [response.body for response in parse_responses(rest)] == [b"GET /b "]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -353,7 +353,7 @@ async def test_a_head_request_gets_no_body() -> None:
     st.data(),
 )
 async def test_any_bytes_give_replies_or_the_end(pieces: list[bytes], data: st.DataObject) -> None:
-    """Whatever is sent, in whatever packets: replies with a status, then a close; no error is left
+    """Whatever is sent, in whatever packets: responses with a status, then a close; no error is left
     for the loop to log.
     """
     sent = bytearray(b"".join(pieces))
@@ -362,17 +362,17 @@ async def test_any_bytes_give_replies_or_the_end(pieces: list[bytes], data: st.D
             sent[at] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(sent)))
 
-    double = Double()
-    async with edge(double, Limits(early_bytes=16)) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, Limits(early_bytes=16)) as gate:
         client = await gate.connect()
         await client.send(bytes(sent[:cut]))
         await client.send(bytes(sent[cut:]))
         client.writer.write_eof()
         statuses = _statuses(await client.rest())
         assert all(status in (200, 400, 408, 413, 431, 499) for status in statuses)
-        assert len(statuses) <= len(double.requests) + len(double.refusals)
+        assert len(statuses) <= len(handler.requests) + len(handler.rejections)
 
 
 def _statuses(data: bytes) -> list[int]:
-    """The statuses of replies whose bodies may be missing (HEAD) or hold anything."""
+    """The statuses of responses whose bodies may be missing (HEAD) or hold anything."""
     return [int(line[9:12]) for line in data.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]

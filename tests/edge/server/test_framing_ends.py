@@ -9,10 +9,10 @@ import pytest
 from proxy.edge.server.limits import Limits
 from tests.edge.server.test_framing import AFTER, CHUNKED, REFUSED, H
 from tests.support.edge_server import (
-    Double,
+    RecordingHandler,
     edge,
     get,
-    parse_replies,
+    parse_responses,
     post,
 )
 from tests.support.loops import both_loops
@@ -61,12 +61,12 @@ async def test_more_that_two_parsers_could_read_differently_is_refused(name: str
     """One refusal, recorded; then the end."""
     data, status = MORE[name]
 
-    double = Double()
-    async with edge(double, LIMITS) as gate:
-        replies = parse_replies(await gate.talk(data + AFTER))
-        assert [reply.status for reply in replies] == [status]
-        assert [error.status for error in double.refusals] == [status]
-        assert all(not request.body_complete for request in double.requests)
+    handler = RecordingHandler()
+    async with edge(handler, LIMITS) as gate:
+        responses = parse_responses(await gate.talk(data + AFTER))
+        assert [response.status for response in responses] == [status]
+        assert [error.status for error in handler.rejections] == [status]
+        assert all(not request.body_complete for request in handler.requests)
 
 
 @both_loops
@@ -76,16 +76,16 @@ async def test_the_edge_closes_though_the_client_does_not() -> None:
     """
 
     async def one(name: str, data: bytes, status: int) -> None:
-        double = Double()
-        async with edge(double, LIMITS) as gate:
+        handler = RecordingHandler()
+        async with edge(handler, LIMITS) as gate:
             client = await gate.connect()
             await client.send(data)
-            reply = await client.reply()
-            assert (reply.status, reply.headers["connection"]) == (status, "close"), name
+            response = await client.response()
+            assert (response.status, response.headers["connection"]) == (status, "close"), name
             assert await client.reader.read(1) == b"", name
             await client.send(AFTER)
             assert await client.rest() == b""
-            assert all(not request.body_complete for request in double.requests), name
+            assert all(not request.body_complete for request in handler.requests), name
 
     await asyncio.gather(*(one(name, data, status) for name, (data, status) in BAD.items()))
 
@@ -104,15 +104,15 @@ async def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> 
     """
 
     async def one(name: str, data: bytes, status: int) -> None:
-        double = Double()
-        async with edge(double, LIMITS) as gate:
-            replies = parse_replies(await gate.talk(good + data + AFTER))
-            assert [reply.status for reply in replies] == [200, status], name
-            assert replies[0].body.split()[1] == b"/good", name
-            assert [request.path for request in double.requests if request.body_complete] == [
+        handler = RecordingHandler()
+        async with edge(handler, LIMITS) as gate:
+            responses = parse_responses(await gate.talk(good + data + AFTER))
+            assert [response.status for response in responses] == [200, status], name
+            assert responses[0].body.split()[1] == b"/good", name
+            assert [request.path for request in handler.requests if request.body_complete] == [
                 "/good"
             ], name
-            assert len(double.refusals) == 1, name
+            assert len(handler.rejections) == 1, name
 
     await asyncio.gather(*(one(name, data, status) for name, (data, status) in SMALL.items()))
 
@@ -124,12 +124,12 @@ async def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> 
 async def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> None:
     """Bytes behind a body are never taken into it, and never into a request of their own."""
 
-    double = Double()
-    async with edge(double, LIMITS) as gate:
-        replies = parse_replies(await gate.talk(post(b"abc", path="/good") + garbage))
-        assert replies[0].body == b"POST /good abc"
-        assert [reply.status for reply in replies[1:]] in ([], [400])
-        assert [request.path for request in double.requests] == ["/good"]
+    handler = RecordingHandler()
+    async with edge(handler, LIMITS) as gate:
+        responses = parse_responses(await gate.talk(post(b"abc", path="/good") + garbage))
+        assert responses[0].body == b"POST /good abc"
+        assert [response.status for response in responses[1:]] in ([], [400])
+        assert [request.path for request in handler.requests] == ["/good"]
 
 
 async def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
@@ -137,8 +137,8 @@ async def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
     request.
     """
 
-    double = Double()
-    async with edge(double, LIMITS) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, LIMITS) as gate:
 
         async def one(name: str, data: bytes, status: int) -> None:
             for at in range(1, len(data)):
@@ -147,9 +147,9 @@ async def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
                 await asyncio.sleep(0)
                 await client.send(data[at:])
                 client.writer.write_eof()
-                replies = parse_replies(await client.rest())
-                assert [reply.status for reply in replies] == [status], (name, at)
+                responses = parse_responses(await client.rest())
+                assert [response.status for response in responses] == [status], (name, at)
 
         for name, (data, status) in SMALL.items():
             await one(name, data, status)
-        assert all(not request.body_complete for request in double.requests)
+        assert all(not request.body_complete for request in handler.requests)

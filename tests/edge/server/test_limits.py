@@ -18,14 +18,14 @@ from proxy.model import Reason, Request, Response
 from tests.support.edge_server import (
     QUICK,
     Client,
-    Double,
     Edge,
     ReadBody,
+    RecordingHandler,
     certificate,
     echo,
     edge,
     get,
-    parse_replies,
+    parse_responses,
     post,
     silent_socket,
     until,
@@ -71,13 +71,13 @@ class Parts:
         self.closed.set()
 
 
-def streaming(stream: Parts, length: int | None = None) -> Double:
+def streaming(stream: Parts, length: int | None = None) -> RecordingHandler:
     """A handler that answers with `stream`."""
 
     async def answer(request: Request, read_body: ReadBody) -> Response:
         return Response(200, stream=stream, length=length)
 
-    return Double(answer)
+    return RecordingHandler(answer)
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +91,7 @@ async def held(
         await go.wait()
         return await echo(request, read_body)
 
-    async with edge(Double(answer), limits, timing=timing) as gate:
+    async with edge(RecordingHandler(answer), limits, timing=timing) as gate:
         yield gate, go
 
 
@@ -102,12 +102,12 @@ async def held(
 async def test_a_client_that_says_nothing_is_closed_without_a_word(said: bytes) -> None:
     """Opening a connection is no request: nothing is answered or recorded."""
 
-    double = Double()
-    async with edge(double, Limits(header_seconds=SHORT)) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, Limits(header_seconds=SHORT)) as gate:
         client = await gate.connect()
         await client.send(said)
         assert await client.rest() == b""
-        assert not double.refusals
+        assert not handler.rejections
 
 
 @both_loops
@@ -127,45 +127,45 @@ async def test_a_request_that_does_not_arrive_is_refused(begun: bytes) -> None:
     and recorded once.
     """
 
-    double = Double()
+    handler = RecordingHandler()
     async with edge(
-        double, Limits(header_seconds=SHORT, body_seconds=SHORT, early_bytes=500)
+        handler, Limits(header_seconds=SHORT, body_seconds=SHORT, early_bytes=500)
     ) as gate:
         client = await gate.connect()
         await client.send(begun)
-        assert [reply.status for reply in parse_replies(await client.rest())] == [408]
-        assert double.reasons == [Reason.REQUEST_TIMEOUT]
+        assert [response.status for response in parse_responses(await client.rest())] == [408]
+        assert handler.reasons == [Reason.REQUEST_TIMEOUT]
 
 
 @pytest.mark.parametrize("begun", [b"GET /", post(b"a" * 100_000)[:90]], ids=["head", "body"])
 async def test_a_trickle_does_not_extend_the_deadline(begun: bytes) -> None:
     """One byte at a time is as late as none."""
 
-    double = Double()
-    async with edge(double, Limits(header_seconds=SHORT, body_seconds=SHORT)) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, Limits(header_seconds=SHORT, body_seconds=SHORT)) as gate:
         client = await gate.connect()
         await client.send(begun)
 
         async def trickle() -> None:
-            while not double.refusals:
+            while not handler.rejections:
                 await client.send(b"a")
                 await asyncio.sleep(0.001)
 
         await asyncio.wait_for(trickle(), 10)
-        assert double.reasons == [Reason.REQUEST_TIMEOUT]
+        assert handler.reasons == [Reason.REQUEST_TIMEOUT]
         assert b" 408 " in await client.rest()
 
 
 async def test_an_idle_connection_is_closed() -> None:
     """A kept-alive client that says no more is let go without a word."""
 
-    double = Double()
-    async with edge(double, Limits(idle_seconds=SHORT)) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, Limits(idle_seconds=SHORT)) as gate:
         client = await gate.connect()
         await client.send(get())
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         assert await client.rest() == b""
-        assert not double.refusals
+        assert not handler.rejections
 
 
 async def test_nobody_is_late_while_the_gate_works() -> None:
@@ -176,13 +176,13 @@ async def test_nobody_is_late_while_the_gate_works() -> None:
     async with held(Limits(early_bytes=10)) as (gate, go):
         client = await gate.connect()
         await client.send(get("/1") + post(b"b" * 1000, path="/2")[:-500])
-        await until(lambda: gate.double.requests)
+        await until(lambda: gate.handler.requests)
         only(gate).check_deadlines(gate.server.now() + HOUR)
         await client.send(b"b" * 500)
         go.set()
-        assert (await client.reply()).body == b"GET /1 "
-        assert (await client.reply()).body == b"POST /2 " + b"b" * 1000
-        assert not gate.double.refusals
+        assert (await client.response()).body == b"GET /1 "
+        assert (await client.response()).body == b"POST /2 " + b"b" * 1000
+        assert not gate.handler.rejections
 
 
 @pytest.mark.parametrize("header", ["Accept: */*", "Expect: 100-continue"])
@@ -192,7 +192,7 @@ async def test_a_large_body_has_its_deadline_only_once_it_is_asked_for(header: s
     async with held(Limits(early_bytes=100 if "Expect" in header else 10)) as (gate, go):
         client = await gate.connect()
         await client.send(post(b"b" * 50, header)[:-50])
-        await until(lambda: gate.double.requests)
+        await until(lambda: gate.handler.requests)
         only(gate).check_deadlines(gate.server.now() + HOUR)
         assert only(gate).state < REFUSED
         go.set()
@@ -200,8 +200,8 @@ async def test_a_large_body_has_its_deadline_only_once_it_is_asked_for(header: s
         only(gate).check_deadlines(gate.server.now() + HOUR)
         if "Expect" in header:
             await client.reader.readuntil(b"\r\n\r\n")
-        assert (await client.reply()).status == 408
-        assert gate.double.reasons == [Reason.REQUEST_TIMEOUT]
+        assert (await client.response()).status == 408
+        assert gate.handler.reasons == [Reason.REQUEST_TIMEOUT]
 
 
 async def test_an_answer_may_take_longer_than_any_deadline_of_the_clients() -> None:
@@ -216,33 +216,33 @@ async def test_an_answer_may_take_longer_than_any_deadline_of_the_clients() -> N
         await go.wait()
         return Response(200, b"%d" % len(body))
 
-    async with edge(Double(answer), Limits(early_bytes=10)) as gate:
+    async with edge(RecordingHandler(answer), Limits(early_bytes=10)) as gate:
         client = await gate.connect()
         await client.send(post(b"b" * 1000)[:-1000])
-        await until(lambda: gate.double.requests and only(gate).deadline)
+        await until(lambda: gate.handler.requests and only(gate).deadline)
         await client.send(b"b" * 1000)
         await read.wait()
         only(gate).check_deadlines(gate.server.now() + HOUR)
         go.set()
-        assert (await client.reply()).body == b"1000"
+        assert (await client.response()).body == b"1000"
 
 
 async def test_a_body_on_a_slow_line_may_take_as_long_as_it_moves_on() -> None:
     """At each deadline enough of it must have come since the last."""
 
-    double = Double()
-    async with edge(double) as gate:
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
         client = await gate.connect()
         await client.send(post(b"a" * 400_000)[:-300_000])
-        await until(lambda: double.requests and only(gate).deadline)
+        await until(lambda: handler.requests and only(gate).deadline)
         await client.send(b"a" * 100_000)
         await until(lambda: only(gate).parser.body_size == 200_000)
         only(gate).check_deadlines(gate.server.now() + HOUR)
         assert only(gate).state < REFUSED
         only(gate).check_deadlines(gate.server.now() + HOUR)
-        await double.refused.wait()
-        assert double.reasons == [Reason.REQUEST_TIMEOUT]
-        assert (await client.reply()).status == 408
+        await handler.rejected.wait()
+        assert handler.reasons == [Reason.REQUEST_TIMEOUT]
+        assert (await client.response()).status == 408
 
 
 # -- readers that do not read
@@ -258,10 +258,10 @@ async def test_a_reader_that_never_reads_is_cut(kind: str) -> None:
     async def answer(request: Request, read_body: ReadBody) -> Response:
         return Response(200, stream=stream) if kind == "stream" else Response(200, part * 400)
 
-    async with edge(Double(answer), Limits(write_seconds=SHORT)) as gate:
+    async with edge(RecordingHandler(answer), Limits(write_seconds=SHORT)) as gate:
         with silent_socket(gate.port, receive_buffer=4096) as client:
             client.sendall(get())
-            await until(lambda: gate.double.requests)
+            await until(lambda: gate.handler.requests)
             await until(lambda: not gate.server.connections)
         if kind == "stream":
             await stream.closed.wait()
@@ -273,9 +273,9 @@ async def test_a_reader_that_never_reads_is_cut_behind_tls_too(tmp_path: Path) -
     files = certificate(tmp_path)
     stream = Parts(b"a" * 65_536, endless=True)
 
-    double = streaming(stream)
+    handler = streaming(stream)
     async with edge(
-        double, Limits(write_seconds=SHORT), tls=server_context(files.certificate, files.key)
+        handler, Limits(write_seconds=SHORT), tls=server_context(files.certificate, files.key)
     ) as gate:
         client = await gate.connect(upstream_context(files.ca))
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
@@ -292,13 +292,13 @@ async def test_a_reader_that_never_reads_is_cut_behind_tls_too(tmp_path: Path) -
 async def test_a_strangers_large_body_is_not_read() -> None:
     """The refusal comes before the body, and reaches a client that is still sending it."""
 
-    double = Double(refuse_all)
-    async with edge(double, Limits(early_bytes=1000)) as gate:
+    handler = RecordingHandler(refuse_all)
+    async with edge(handler, Limits(early_bytes=1000)) as gate:
         client = await gate.connect()
         sending = asyncio.ensure_future(client.send(post(b"a" * 10_000_000)))
-        reply = await client.reply()
-        assert (reply.status, reply.headers["connection"]) == (401, "close")
-        assert not double.requests[0].body_complete
+        response = await client.response()
+        assert (response.status, response.headers["connection"]) == (401, "close")
+        assert not handler.requests[0].body_complete
         await sending
         await client.rest()
 
@@ -309,26 +309,26 @@ async def test_a_large_body_stays_in_the_socket_until_it_is_asked_for() -> None:
     async with held(Limits(early_bytes=1000)) as (gate, go):
         client = await gate.connect()
         sending = asyncio.ensure_future(client.send(post(b"a" * 10_000_000)))
-        await until(lambda: gate.double.requests)
+        await until(lambda: gate.handler.requests)
         for _ in range(1000):
             await asyncio.sleep(0)
         assert only(gate).parser.body_size <= 1000 + 262_144
-        assert gate.double.requests[0].body == b""
+        assert gate.handler.requests[0].body == b""
         go.set()
-        assert len((await client.reply()).body) == 10_000_007
+        assert len((await client.response()).body) == 10_000_007
         await sending
 
 
 async def test_a_refused_client_that_never_stops_sending_is_cut() -> None:
     """Listening to the rest of a refused body has an end, in time and in bytes."""
     async with edge(
-        Double(refuse_all),
+        RecordingHandler(refuse_all),
         Limits(early_bytes=1000, body_bytes=50_000_000),
         timing=replace(QUICK, linger=0.2),
     ) as gate:
         client = await gate.connect()
         await client.send(post(b"a" * 40_000_000)[:100_000])
-        assert (await client.reply()).status == 401
+        assert (await client.response()).status == 401
         await until(lambda: not gate.server.connections)
 
 
@@ -338,13 +338,13 @@ async def test_the_next_request_waits_in_the_socket() -> None:
     async with held() as (gate, go):
         client = await gate.connect()
         await client.send(get("/1"))
-        await until(lambda: gate.double.requests)
+        await until(lambda: gate.handler.requests)
         for number in range(2, 40):
             await client.send(get(f"/{number}"))
             await asyncio.sleep(0.001)
         assert len(only(gate).queue) <= 2
         go.set()
-        assert [(await client.reply()).body for _ in range(39)] == [
+        assert [(await client.response()).body for _ in range(39)] == [
             b"GET /%d " % n for n in range(1, 40)
         ]
 
@@ -356,24 +356,24 @@ async def test_the_next_request_waits_in_the_socket() -> None:
 async def test_100_continue_is_said_when_the_body_is_wanted() -> None:
     """A client that asks first sends its body once the caller is known, and only then."""
 
-    async with edge(Double()) as gate:
+    async with edge(RecordingHandler()) as gate:
         client = await gate.connect()
         request = post(b"abc", "Expect: 100-continue")
         await client.send(request[:-3])
         assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send(b"abc")
-        assert (await client.reply()).body == b"POST / abc"
+        assert (await client.response()).body == b"POST / abc"
         await client.send(request)  # a client that does not wait for its leave needs none
-        assert (await client.reply()).body == b"POST / abc"
+        assert (await client.response()).body == b"POST / abc"
 
 
 async def test_a_refused_body_is_not_asked_for() -> None:
     """A stranger gets the refusal in place of ``100 Continue``."""
 
-    async with edge(Double(refuse_all)) as gate:
+    async with edge(RecordingHandler(refuse_all)) as gate:
         client = await gate.connect()
         await client.send(post(b"abc", "Expect: 100-continue")[:-3])
-        assert (await client.reply()).status == 401
+        assert (await client.response()).status == 401
         assert await client.rest() == b""
 
 
@@ -392,10 +392,10 @@ async def test_a_client_that_leaves_does_not_stop_its_call() -> None:
         done.set()
         return Response(200, b"late")
 
-    async with edge(Double(answer)) as gate:
+    async with edge(RecordingHandler(answer)) as gate:
         client = await gate.connect()
         await client.send(get())
-        await until(lambda: gate.double.requests)
+        await until(lambda: gate.handler.requests)
         client.writer.transport.abort()
         go.set()
         await done.wait()
@@ -405,14 +405,14 @@ async def test_a_client_that_leaves_does_not_stop_its_call() -> None:
 async def test_a_client_that_leaves_in_its_body_is_gone() -> None:
     """Half a body is never handed on."""
 
-    double = Double()
-    async with edge(double, Limits(early_bytes=10)) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, Limits(early_bytes=10)) as gate:
         client = await gate.connect()
         await client.send(post(b"a" * 100)[:-50])
-        await until(lambda: double.requests)
+        await until(lambda: handler.requests)
         client.writer.close()
-        await double.refused.wait()
-        assert double.reasons == [Reason.CLIENT_GONE]
+        await handler.rejected.wait()
+        assert handler.reasons == [Reason.CLIENT_GONE]
 
 
 @both_loops
@@ -465,9 +465,9 @@ async def test_a_stream_without_length_is_chunked() -> None:
     """Parts arrive in order, an empty one ends nothing, and the connection serves the next request."""
 
     async with edge(streaming(Parts(b"ab", b"", b"c" * 300_000))) as gate:
-        replies = parse_replies(await gate.talk(get() + get()))
-        assert [reply.body for reply in replies] == [b"ab" + b"c" * 300_000, b""]
-        assert [reply.headers["transfer-encoding"] for reply in replies] == [
+        responses = parse_responses(await gate.talk(get() + get()))
+        assert [response.body for response in responses] == [b"ab" + b"c" * 300_000, b""]
+        assert [response.headers["transfer-encoding"] for response in responses] == [
             "chunked",
             "chunked",
         ]
@@ -477,8 +477,8 @@ async def test_a_stream_with_length_is_sent_as_it_is() -> None:
     """A length that is known is announced."""
 
     async with edge(streaming(Parts(b"ab", b"", b"cd"), 4)) as gate:
-        [reply] = parse_replies(await gate.talk(get()))
-        assert (reply.body, reply.headers["content-length"]) == (b"abcd", "4")
+        [response] = parse_responses(await gate.talk(get()))
+        assert (response.body, response.headers["content-length"]) == (b"abcd", "4")
 
 
 @both_loops
@@ -501,10 +501,11 @@ async def test_an_answer_that_has_no_body_has_no_length(status: int) -> None:
     async def answer(request: Request, read_body: ReadBody) -> Response:
         return Response(status, b"never sent")
 
-    async with edge(Double(answer)) as gate:
-        replies = parse_replies(await gate.talk(get() + get()))
+    async with edge(RecordingHandler(answer)) as gate:
+        responses = parse_responses(await gate.talk(get() + get()))
         assert [
-            (reply.status, reply.body, "content-length" in reply.headers) for reply in replies
+            (response.status, response.body, "content-length" in response.headers)
+            for response in responses
         ] == [(status, b"", False)] * 2
 
 
@@ -516,8 +517,8 @@ async def test_a_whole_answer_of_any_size_arrives(size: int) -> None:
     async def answer(request: Request, read_body: ReadBody) -> Response:
         return Response(200, body[:size])
 
-    async with edge(Double(answer)) as gate:
-        assert [reply.body for reply in parse_replies(await gate.talk(get() + get()))] == [
+    async with edge(RecordingHandler(answer)) as gate:
+        assert [response.body for response in parse_responses(await gate.talk(get() + get()))] == [
             body[:size]
         ] * 2
 
@@ -527,15 +528,15 @@ async def test_a_whole_answer_of_any_size_arrives(size: int) -> None:
 
 @pytest.mark.parametrize("value", ["close", "Close", "keep-alive, close"])
 async def test_a_client_that_wants_to_close_is_let_go(value: str) -> None:
-    """The reply says so too, and what follows is not served."""
+    """The response says so too, and what follows is not served."""
 
-    double = Double()
-    async with edge(double) as gate:
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
         client = await gate.connect()
         await client.send(get("/1", f"Connection: {value}") + get("/2"))
-        [reply] = parse_replies(await client.rest())
-        assert reply.headers["connection"] == "close"
-        assert [request.path for request in double.requests] == ["/1"]
+        [response] = parse_responses(await client.rest())
+        assert response.headers["connection"] == "close"
+        assert [request.path for request in handler.requests] == ["/1"]
 
 
 @both_loops
@@ -544,11 +545,11 @@ async def test_a_client_at_rest_is_remembered_for_a_while_only() -> None:
     back.
     """
 
-    async with edge(Double()) as gate:
+    async with edge(RecordingHandler()) as gate:
         client = await gate.connect()
         for _ in range(3):
             await client.send(post(b"abc"))
-            assert (await client.reply()).body == b"POST / abc"
+            assert (await client.response()).body == b"POST / abc"
             await until(lambda: only(gate).idle)
             assert len(only(gate).parser.head_cache.entries) == 1
             only(gate).check_deadlines(gate.server.now() + 9.0)
@@ -569,7 +570,7 @@ async def test_a_connection_ends_with_its_loop(at: str) -> None:
         await until(lambda: gate.server.connections)
         if at == "work":
             await client.send(get())
-            await until(lambda: gate.double.requests)
+            await until(lambda: gate.handler.requests)
         task = only(gate).task
         assert task is not None
         await asyncio.sleep(0)
@@ -587,10 +588,10 @@ async def test_one_wakeup_serves_all_requests_of_a_packet() -> None:
         order.append(request.path)
         return Response(200)
 
-    async with edge(Double(answer)) as gate:
+    async with edge(RecordingHandler(answer)) as gate:
         client = await gate.connect()
         await client.send(get("/1"))
-        await client.reply()
+        await client.response()
         connection = only(gate)
         await until(lambda: connection.idle)
 
@@ -600,7 +601,7 @@ async def test_one_wakeup_serves_all_requests_of_a_packet() -> None:
             gate.server.loop.call_soon(order.append, "next iteration")
 
         gate.server.loop.call_soon(arrive)
-        assert [(await client.reply()).status for _ in range(2)] == [200, 200]
+        assert [(await client.response()).status for _ in range(2)] == [200, 200]
         assert order == ["/1", "received", "/2", "/3", "next iteration"]
 
 
@@ -614,13 +615,13 @@ async def test_draining_answers_what_has_begun() -> None:
         go.set()
         for client in (idle, begun):
             await client.send(get("/0"))
-            await client.reply()
+            await client.response()
         go.clear()
         await busy.send(get("/1"))
         await begun.send(get("/2")[:10])
         await until(
             lambda: (
-                len(gate.double.requests) == 3
+                len(gate.handler.requests) == 3
                 and sum(c.phase is not IDLE for c in gate.server.connections) == 1
             )
         )
@@ -628,11 +629,11 @@ async def test_draining_answers_what_has_begun() -> None:
         assert await idle.rest() == b""
         await begun.send(get("/2")[10:])
         await fresh.send(get("/3"))
-        await until(lambda: len(gate.double.requests) == 5)
+        await until(lambda: len(gate.handler.requests) == 5)
         go.set()
         for client, path in ((busy, b"/1"), (begun, b"/2"), (fresh, b"/3")):
-            [reply] = parse_replies(await client.rest())
-            assert (reply.body, reply.headers["connection"]) == (b"GET %b " % path, "close")
+            [response] = parse_responses(await client.rest())
+            assert (response.body, response.headers["connection"]) == (b"GET %b " % path, "close")
         await draining
         assert not gate.server.connections
 
@@ -642,15 +643,15 @@ async def test_draining_answers_once_more_on_a_kept_connection() -> None:
     """A client that uses its idle connection at the moment of a hand-over is answered, told to
     close, and loses no call.
     """
-    async with edge(Double(), timing=replace(QUICK, drain_idle=20.0)) as gate:
+    async with edge(RecordingHandler(), timing=replace(QUICK, drain_idle=20.0)) as gate:
         client = await gate.connect()
         await client.send(get("/0"))
-        await client.reply()
+        await client.response()
         draining = asyncio.ensure_future(gate.server.drain(20.0))
         await until(lambda: gate.server.draining)
         await client.send(get("/1"))
-        [reply] = parse_replies(await client.rest())
-        assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
+        [response] = parse_responses(await client.rest())
+        assert (response.body, response.headers["connection"]) == (b"GET /1 ", "close")
         await draining
 
 
@@ -659,7 +660,7 @@ async def test_draining_waits_for_a_handshake_under_way(tmp_path: Path) -> None:
     """A client that was accepted just before is served, though its connection does not stand yet."""
     files = certificate(tmp_path)
 
-    async with edge(Double(), tls=server_context(files.certificate, files.key)) as gate:
+    async with edge(RecordingHandler(), tls=server_context(files.certificate, files.key)) as gate:
         half = await gate.connect()
         await until(lambda: gate.server.handshakes == 1)
         gate.listener.close()
@@ -667,8 +668,8 @@ async def test_draining_waits_for_a_handshake_under_way(tmp_path: Path) -> None:
         await until(lambda: gate.server.draining)
         await half.writer.start_tls(upstream_context(files.ca), server_hostname="localhost")
         await half.send(get("/1"))
-        [reply] = parse_replies(await half.rest())
-        assert (reply.body, reply.headers["connection"]) == (b"GET /1 ", "close")
+        [response] = parse_responses(await half.rest())
+        assert (response.body, response.headers["connection"]) == (b"GET /1 ", "close")
         await draining
         assert not gate.server.connections
 
@@ -678,7 +679,7 @@ async def test_draining_does_not_wait_for_a_client_that_says_nothing() -> None:
     head.
     """
     timing = replace(QUICK, first_byte=SHORT)
-    async with edge(Double(), Limits(header_seconds=HOUR), timing=timing) as gate:
+    async with edge(RecordingHandler(), Limits(header_seconds=HOUR), timing=timing) as gate:
         client = await gate.connect()
         await until(lambda: gate.server.connections)
         await gate.server.drain(HOUR)
@@ -691,7 +692,7 @@ async def test_draining_has_an_end() -> None:
     async with held() as (gate, go):
         client = await gate.connect()
         await client.send(get())
-        await until(lambda: gate.double.requests)
+        await until(lambda: gate.handler.requests)
         await gate.server.drain(SHORT)
         assert await client.rest() == b""
         go.set()
@@ -700,22 +701,22 @@ async def test_draining_has_an_end() -> None:
 async def test_a_client_is_named_by_its_socket() -> None:
     """Where a call came from is read from the connection; what headers claim of it stays a header."""
 
-    double = Double()
-    async with edge(double) as gate:
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
         client = await gate.connect()
         await client.send(
             get("/", "X-Forwarded-For: 6.6.6.6", "User-Agent: one")
             + get("/", "User-Agent: " + "two" * 100)
         )
-        await client.reply()
-        await client.reply()
+        await client.response()
+        await client.response()
         port = client.writer.get_extra_info("sockname")[1]
-        origins = [request.peer for request in double.requests]
+        origins = [request.peer for request in handler.requests]
         assert [(origin.address, origin.port, origin.tls) for origin in origins] == [
             ("127.0.0.1", port, None)
         ] * 2
         assert [origin.user_agent for origin in origins] == ["one", ("two" * 100)[:256]]
-        ids = [request.id for request in double.requests]
+        ids = [request.id for request in handler.requests]
         assert len(set(ids)) == 2
         assert all(len(name) == 16 for name in ids)
 
@@ -724,9 +725,9 @@ async def test_a_client_is_named_by_its_socket() -> None:
 async def test_tls_clients_are_served_alike(tmp_path: Path) -> None:
     """Keep-alive, large bodies both ways, refusals and closing work behind TLS as in front of it."""
     files = certificate(tmp_path)
-    double = Double()
+    handler = RecordingHandler()
     async with edge(
-        double,
+        handler,
         Limits(early_bytes=1000),
         tls=server_context(files.certificate, files.key),
         timing=replace(QUICK, linger=0.5),
@@ -735,11 +736,11 @@ async def test_tls_clients_are_served_alike(tmp_path: Path) -> None:
         client = await gate.connect(trusted)
         for size in (0, 10, 3_000_000):
             sending = asyncio.ensure_future(client.send(post(b"a" * size)))
-            assert (await client.reply()).body == b"POST / " + b"a" * size
+            assert (await client.response()).body == b"POST / " + b"a" * size
             await sending
-        assert {request.peer.tls for request in double.requests} == {"TLSv1.3"}
+        assert {request.peer.tls for request in handler.requests} == {"TLSv1.3"}
         await client.send(get("/", "Connection: close"))
-        assert [reply.status for reply in parse_replies(await client.rest())] == [200]
+        assert [response.status for response in parse_responses(await client.rest())] == [200]
         other: Client = await gate.connect(trusted)
         await other.send(b"garbage\r\n\r\n")
-        assert [reply.status for reply in parse_replies(await other.rest())] == [400]
+        assert [response.status for response in parse_responses(await other.rest())] == [400]

@@ -15,7 +15,7 @@ from proxy.edge.server.listener import _peer_address, bind
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.model import Reason
 from tests.support.edge_server import (
-    Double,
+    RecordingHandler,
     certificate,
     edge,
     get,
@@ -29,20 +29,20 @@ async def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path) 
     """Who says nothing holds a place until the handshake's deadline, and gives it back then."""
     files = certificate(tmp_path)
 
-    double = Double()
+    handler = RecordingHandler()
     context = server_context(files.certificate, files.key)
-    async with edge(double, tls=context, per_address=1, handshake_seconds=0.5) as gate:
+    async with edge(handler, tls=context, per_address=1, handshake_seconds=0.5) as gate:
         silent = await gate.connect()
         await until(lambda: gate.listener.limit.open == 1)
         refused = await gate.connect()
         assert await refused.rest() == b""
-        assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
+        assert handler.reasons == [Reason.TOO_MANY_CONNECTIONS]
         assert await silent.rest() == b""
         await until(lambda: gate.listener.limit.open == 0)
         gate.listener._handshake_seconds = 20.0  # for one that is meant to succeed
         client = await gate.connect(upstream_context(files.ca))
         await client.send(get())
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
 
 
 @both_loops
@@ -55,9 +55,9 @@ async def test_a_handshake_that_fails_gives_its_place_back(hello: bytes, tmp_pat
     """What is no TLS is closed at once, and nothing is logged about it by the loop."""
     files = certificate(tmp_path)
 
-    double = Double()
+    handler = RecordingHandler()
     async with edge(
-        double, tls=server_context(files.certificate, files.key), per_address=1
+        handler, tls=server_context(files.certificate, files.key), per_address=1
     ) as gate:
         for _ in range(3):
             client = await gate.connect()
@@ -65,8 +65,8 @@ async def test_a_handshake_that_fails_gives_its_place_back(hello: bytes, tmp_pat
             client.writer.write_eof()
             assert b"HTTP" not in await client.rest()
             await until(lambda: gate.listener.limit.open == 0)
-        assert not double.requests
-        assert not double.refusals
+        assert not handler.requests
+        assert not handler.rejections
 
 
 @both_loops
@@ -76,32 +76,32 @@ async def test_connections_are_capped(caps: tuple[int, int]) -> None:
     left is free.
     """
 
-    double = Double()
-    async with edge(double, connections=caps[0], per_address=caps[1]) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, connections=caps[0], per_address=caps[1]) as gate:
         first, second = await gate.connect(), await gate.connect()
         third = await gate.connect()
         assert await third.rest() == b""
-        assert double.reasons == [Reason.TOO_MANY_CONNECTIONS]
+        assert handler.reasons == [Reason.TOO_MANY_CONNECTIONS]
         for client in (first, second):
             await client.send(get())
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
         first.writer.close()
         await until(lambda: gate.listener.limit.open == 1)
         fourth = await gate.connect()
         await fourth.send(get())
-        assert (await fourth.reply()).status == 200
-        assert len(double.refusals) == 1
+        assert (await fourth.response()).status == 200
+        assert len(handler.rejections) == 1
 
 
 @both_loops
 async def test_a_flood_at_the_door_does_not_stop_those_inside() -> None:
     """While thousands are turned away, a client that is in is answered, call after call."""
 
-    double = Double()
-    async with edge(double, per_address=1) as gate:
+    handler = RecordingHandler()
+    async with edge(handler, per_address=1) as gate:
         inside = await gate.connect()
         await inside.send(get())
-        await inside.reply()
+        await inside.response()
         turned_away = 0
         for _ in range(10):
             with contextlib.ExitStack() as flood:
@@ -110,9 +110,9 @@ async def test_a_flood_at_the_door_does_not_stop_those_inside() -> None:
                     client.setblocking(False)
                     client.connect_ex(("127.0.0.1", gate.port))
                 await inside.send(get())
-                assert (await inside.reply()).status == 200
+                assert (await inside.response()).status == 200
                 turned_away += 100
-                await until(lambda: len(double.refusals) == turned_away)  # noqa: B023  (it is called before the next round)
+                await until(lambda: len(handler.rejections) == turned_away)  # noqa: B023  (it is called before the next round)
 
 
 @both_loops
@@ -122,16 +122,16 @@ async def test_a_new_certificate_is_used_without_dropping_a_connection(tmp_path:
     old = upstream_context(files.ca)
     watched = ReloadingCertificate(files.certificate, files.key)
 
-    async with edge(Double(), tls=watched.context) as gate:
+    async with edge(RecordingHandler(), tls=watched.context) as gate:
         before = await gate.connect(old)
         await before.send(get("/1"))
-        assert (await before.reply()).body == b"GET /1 "
+        assert (await before.response()).body == b"GET /1 "
         fresh = certificate(tmp_path / "live")
         assert watched.reload_if_changed()
         after = await gate.connect(upstream_context(fresh.ca))
         for client in (before, after):
             await client.send(get("/2"))
-            assert (await client.reply()).body == b"GET /2 "
+            assert (await client.response()).body == b"GET /2 "
         with pytest.raises(OSError):
             await gate.connect(old)
 
@@ -140,15 +140,15 @@ async def test_a_new_certificate_is_used_without_dropping_a_connection(tmp_path:
 async def test_a_closed_door_lets_nobody_in() -> None:
     """Once closed, new clients are refused by the kernel; who is in stays in."""
 
-    async with edge(Double()) as gate:
+    async with edge(RecordingHandler()) as gate:
         inside = await gate.connect()
         await inside.send(get())
-        await inside.reply()
+        await inside.response()
         gate.listener.close()
         with pytest.raises(OSError):
             await gate.connect()
         await inside.send(get())
-        assert (await inside.reply()).status == 200
+        assert (await inside.response()).status == 200
 
 
 @both_loops
@@ -157,7 +157,7 @@ async def test_accepted_sockets_do_not_hold_back() -> None:
     listening socket.
     """
 
-    async with edge(Double()) as gate:
+    async with edge(RecordingHandler()) as gate:
         await gate.connect()
         await until(lambda: gate.server.connections)
         [connection] = gate.server.connections
@@ -175,7 +175,7 @@ async def test_a_closed_connection_is_freed_at_once(tls: bool, tmp_path: Path) -
     gc.collect()
     gc.disable()
     try:
-        async with edge(Double(), tls=context) as gate:
+        async with edge(RecordingHandler(), tls=context) as gate:
             for _ in range(5):
                 client = await gate.connect(upstream_context(files.ca) if tls else None)
                 await client.send(get("/", "Connection: close"))

@@ -122,7 +122,7 @@ async def test_a_reply_that_the_client_does_not_take_is_waited_for(gone: bool) -
 
 @pytest.mark.parametrize("size", [3, 500_000])
 async def test_nothing_is_written_to_a_client_that_has_left(size: int) -> None:
-    """Nor does another reply follow."""
+    """Nor does another response follow."""
     writer, clog = free_writer()
     writer.close()
     sending = writer.send(Response(200, b"a" * size), b"D", head_only=False, close=False)
@@ -158,8 +158,8 @@ async def test_a_stream_is_written_in_small_pieces_as_the_client_takes_them(chun
     writer, clog = free_writer()
     whole = bytes(range(256)) * 1000
     parts = Parts(b"ab", b"", whole, b"end")
-    reply = Response(200, stream=parts, length=None if chunked else len(whole) + 5)
-    sending = writer.send(reply, b"D", head_only=False, close=False)
+    response = Response(200, stream=parts, length=None if chunked else len(whole) + 5)
+    sending = writer.send(response, b"D", head_only=False, close=False)
     assert sending is not None
     clog.wrote = writer.pause
     waiting = asyncio.ensure_future(sending)
@@ -257,9 +257,9 @@ HEADS: dict[str, tuple[Response, bool, bool, bytes]] = {
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_say_how_the_body_ends(name: str) -> None:
     """One length, or none where there is no body; the reason phrase is ours when there is one."""
-    reply, head_only, close, lines = HEADS[name]
+    response, head_only, close, lines = HEADS[name]
     expected = b"HTTP/1.1 " + lines.replace(b"|", b"\r\n") + b"\r\n\r\n"
-    assert encode_head(reply, b"D", head_only=head_only, close=close) == expected
+    assert encode_head(response, b"D", head_only=head_only, close=close) == expected
 
 
 def test_what_heads_have_in_common_is_remembered_in_bounds() -> None:

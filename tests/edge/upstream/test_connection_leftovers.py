@@ -20,7 +20,7 @@ from proxy.edge.upstream.pool import ConnectionPool
 from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.errors import Unavailable
 from proxy.model import Request, Response
-from tests.support.edge_server import Double, ReadBody, edge, get, silent_socket, until
+from tests.support.edge_server import ReadBody, RecordingHandler, edge, get, silent_socket, until
 from tests.support.loops import both_loops
 from tests.support.scripted_upstream import READ, RECEIPT, pool_to
 
@@ -80,7 +80,7 @@ async def test_a_long_response_that_breaks_off_leaves_nothing_behind(end: str) -
             return Response(response.status, stream=response.stream, length=response.length)
 
         seconds = SHORT if end == "never reads" else 30.0
-        async with edge(Double(relay), Limits(write_seconds=seconds)) as gate:
+        async with edge(RecordingHandler(relay), Limits(write_seconds=seconds)) as gate:
             for _ in range(3):
                 if end == "upstream hangs up":
                     assert len(await gate.talk(get())) < len(BODY) + 300
