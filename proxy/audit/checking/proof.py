@@ -1,9 +1,11 @@
 """Proofs that single records are in a log, to be checked without the log.
 
 A proof file is JSON: ``{"format": "callgate-proof-1", "proofs": [{"record", "index", "path",
-"checkpoint"}, …]}``. `record` is the record's line as text, `index` its number, `path` the RFC 6962
-audit path in hex, `checkpoint` the signed note whose root it leads to. To make one, a single
-segment is read: its first record has the edge of the tree before it, and it ends with a checkpoint.
+"checkpoint"}, …]}``. `record` is the record's line as text, `index` its sequence number, `path` the
+RFC 6962 audit path in hex, `checkpoint` the signed note whose root the path leads to.
+
+Making a proof reads one segment: its first record has the frontier of the tree before it, and a
+checkpoint covers its end.
 """
 
 from base64 import b64encode
@@ -17,7 +19,7 @@ import orjson
 from proxy.audit.checking.chain import Chain, VerificationError
 from proxy.audit.checking.verify import Keys, checkpoint_signed_by
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
-from proxy.audit.format.layout import CHECKPOINT_SUFFIX, segment_name
+from proxy.audit.format.layout import CHECKPOINT_SUFFIX, segment_name, segments
 from proxy.audit.format.merkle import (
     Subtree,
     inclusion_path,
@@ -26,7 +28,6 @@ from proxy.audit.format.merkle import (
     root_from_inclusion,
 )
 from proxy.audit.format.segment_file import open_readable
-from proxy.audit.reading.reader import LogEntry
 
 FORMAT = "callgate-proof-1"
 
@@ -36,44 +37,62 @@ class BadProofError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Provable:
+    """A record to make a proof of: its segment's number, its sequence number, its line."""
+
+    segment: int
+    index: int
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Proved:
-    """A record that is in the log `checkpoint.origin`, as number `index` of its first
-    `checkpoint.size` records.
+    """A record that is proved to be in the log `checkpoint.origin`.
+
+    It is number `index` of the log's first `checkpoint.size` records. `line` is its text.
     """
 
-    record: dict[str, Any]
+    line: bytes
     index: int
     checkpoint: Checkpoint
 
 
-def prove(directory: Path, items: Sequence[LogEntry]) -> bytes:
-    """Return the proof file for records of one log; raise BadProofError when one is not under a
-    checkpoint yet.
+def prove(directory: Path, records: Sequence[Provable]) -> bytes:
+    """Return the proof file for records of one log.
+
+    Raises:
+        BadProofError: no checkpoint covers one of them yet.
+
     """
     proofs = []
-    for item in items:
-        index = int(item.record["seq"])
-        checkpoint = _covering(directory, item.after.segment, index)
-        path = inclusion_path(
-            index, checkpoint.size, _subtrees(directory, item.after.segment, checkpoint.size)
-        )
-        note, hexes = checkpoint.note.decode(), [part.hex() for part in path]
+    for record in records:
+        checkpoint = _covering(directory, record.segment, record.index)
+        subtrees = _subtrees(directory, record.segment, checkpoint.size)
+        path = inclusion_path(record.index, checkpoint.size, subtrees)
         proofs.append(
-            {"record": item.raw.decode(), "index": index, "path": hexes, "checkpoint": note}
+            {
+                "record": record.line.decode(),
+                "index": record.index,
+                "path": [part.hex() for part in path],
+                "checkpoint": checkpoint.note.decode(),
+            }
         )
     return orjson.dumps({"format": FORMAT, "proofs": proofs}, option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def check_proof(data: bytes, keys: Keys) -> list[Proved]:
-    """Return what a proof file proves; raise BadProofError unless all of it holds under one of
-    `keys`.
+    """Return what a proof file proves.
+
+    Raises:
+        BadProofError: it is not a proof file, or a part of it does not hold under `keys`.
+
     """
     try:
         document = orjson.loads(data)
         proofs = document["proofs"]
         if document["format"] != FORMAT or not proofs:
             raise BadProofError("not a proof file of this format")
-        return [_checked(proof, keys) for proof in proofs]
+        return [_check_one(proof, keys) for proof in proofs]
     except BadCheckpointError as error:
         raise BadProofError(f"the checkpoint: {error}") from None
     except BadProofError:
@@ -82,63 +101,57 @@ def check_proof(data: bytes, keys: Keys) -> list[Proved]:
         raise BadProofError("not a proof file of this format") from None
 
 
-def _checked(proof: dict[str, Any], keys: Keys) -> Proved:
+def _check_one(proof: dict[str, Any], keys: Keys) -> Proved:
     line = proof["record"].encode()
     checkpoint = checkpoint_signed_by(proof["checkpoint"].encode(), keys)
     index = proof["index"]
-    record = orjson.loads(line)
-    if type(index) is not int or record["seq"] != index:
-        raise BadProofError("the record says another number than the proof")
+    if type(index) is not int or orjson.loads(line)["seq"] != index:
+        raise BadProofError("the record has another sequence number than the proof")
+    path = [bytes.fromhex(part) for part in proof["path"]]
     try:
-        root = root_from_inclusion(
-            leaf_hash(line), index, checkpoint.size, [bytes.fromhex(part) for part in proof["path"]]
-        )
+        root = root_from_inclusion(leaf_hash(line), index, checkpoint.size, path)
     except ValueError:
         raise BadProofError(f"the path of record {index} does not fit the checkpoint") from None
     if root != checkpoint.root:
         raise BadProofError(
-            f"record {index} is not in the log that the checkpoint signs (root {b64encode(root).decode()})"
+            f"record {index} is not in the log that the checkpoint signs (root"
+            f" {b64encode(root).decode()})"
         )
-    return Proved(record, index, checkpoint)
+    return Proved(line, index, checkpoint)
 
 
 def _covering(directory: Path, segment: int, index: int) -> Checkpoint:
-    """Return the first checkpoint beside the segment that covers the record."""
+    """Return the first checkpoint of the segment that covers the record."""
     path = directory / f"{segment_name(segment)}{CHECKPOINT_SUFFIX}"
     try:
-        notes = [parse(note) for note in split(path.read_bytes())]
+        checkpoints = [parse(note) for note in split(path.read_bytes())]
     except (OSError, BadCheckpointError):
-        notes = []
-    for found in notes:
+        checkpoints = []
+    for found in checkpoints:
         if found.size > index:
             return found
-    raise BadProofError(f"no checkpoint covers record {index} yet: try again in a second")
+    raise BadProofError(f"no checkpoint covers record {index} yet. Try again in a second.")
 
 
 def _subtrees(directory: Path, segment: int, size: int) -> Subtree:
-    """Return the hashes of subtrees, from the segment's lines and the edge in its first record."""
-    base = directory / segment_name(segment)
-    path = (
-        base.with_suffix(".jsonl")
-        if base.with_suffix(".jsonl").exists()
-        else base.with_suffix(".jsonl.gz")
-    )
-    leaves: list[bytes] = []
+    """Return the hashes of subtrees, from the segment's lines and the frontier before them."""
     chain = Chain()
-    with open_readable(path) as lines:
+    leaves: list[bytes] = []
+    with open_readable(segments(directory)[segment]) as lines:
         for raw in lines:
+            line = raw.removesuffix(b"\n")
             if not leaves:
                 try:
-                    chain.begin_at_header(raw.rstrip(b"\n"))
-                except VerificationError as broken:
-                    raise BadProofError(broken.text) from None
-            leaves.append(leaf_hash(raw.rstrip(b"\n")))
+                    chain.begin_at_header(line)
+                except VerificationError as error:
+                    raise BadProofError(error.text) from None
+            leaves.append(leaf_hash(line))
             if chain.tree.size + len(leaves) == size:
                 break
     start = chain.tree.size
     known: dict[tuple[int, int], bytes] = {}
     at = 0
-    # largest first: the place of each follows from the bits of the size
+    # Largest first: the place of each subtree follows from the bits of the size.
     for part in chain.tree.frontier:
         width = 1 << (start - at).bit_length() - 1
         known[at, at + width] = part

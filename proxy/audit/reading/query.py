@@ -1,66 +1,75 @@
-"""Finds calls: who, what, when, with the decision and what came of it, streaming.
+"""Finds calls and streams them: who, what, when, with the decision and the outcome.
 
-A call is its ``decided`` record joined with its ``completed`` one; a rejection is a call that never
-was. Only calls that match are held, and only until they are completed, so any number of records
-needs no memory to speak of. Lines are sifted by plain bytes before they are read as JSON.
+A call is its ``decided`` record joined with its ``completed`` record; a rejected request counts as
+a call with the result ``rejected``. Memory holds the calls that match and are not completed yet, so
+it does not grow with the log. Lines are filtered by plain bytes before they are decoded.
 """
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from proxy.audit.format.layout import logs, segments
 from proxy.audit.format.segment_file import open_readable
-from proxy.audit.reading.reader import LogEntry, Position, parse, read_log
+from proxy.audit.reading.reader import LogEntry, Position, read_log
+from proxy.audit.reading.records import (
+    CompletedRecord,
+    DecidedRecord,
+    RecordedPrincipal,
+    RejectedRecord,
+    parse_record,
+)
+
+STAGE_BYTES = slice(70, 110)
+"""Where ``"stage":"…"`` is in a line, whatever the length of its sequence number."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call, or one rejection: `decided` is its first record, `completed` None while (or if
-    never) completed.
+    """One call, or one rejected request.
+
+    `decided` is its first record, `completed` its second or None. `lines` are the records as
+    written.
     """
 
     log: str
-    decided: dict[str, Any]
-    completed: dict[str, Any] | None = None
+    decided: DecidedRecord | RejectedRecord
+    completed: CompletedRecord | None = None
+    lines: tuple[bytes, ...] = ()
 
     @property
     def calls(self) -> int:
-        """How many calls this stands for: one, unless it is a heartbeat window or the summary of a
-        flood.
-        """
-        for record, member, count in (
-            (self.completed, "window", "calls"),
-            (self.decided, "summary", "count"),
-        ):
-            inner = record.get(member) if record else None
-            if isinstance(inner, dict) and isinstance(inner.get(count), int):
-                return int(inner[count])
+        """How many calls it counts for: one, or those of a heartbeat window or a flood."""
+        if self.completed is not None and self.completed.window is not None:
+            return self.completed.window.calls
+        if isinstance(self.decided, RejectedRecord) and self.decided.summary is not None:
+            return self.decided.summary.count
         return 1
 
     @property
     def result(self) -> str:
-        """What came of it in one word: deny, rejected, ok, fault, failed, unknown, or open."""
-        if self.decided.get("stage") == "rejected":
+        """The outcome in one word: deny, rejected, ok, fault, failed, unknown, or open."""
+        if isinstance(self.decided, RejectedRecord):
             return "rejected"
-        if self.decided.get("decision") != "allow":
+        if not self.decided.allowed:
             return "deny"
-        return str(self.completed.get("outcome")) if self.completed else "open"
+        return "open" if self.completed is None else self.completed.outcome
 
     @property
     def reason(self) -> str:
-        """Why: the reason of a failure, else of the decision."""
-        return str((self.completed or {}).get("reason") or self.decided.get("reason") or "")
+        """The reason of a failure, or else of the decision."""
+        failure = None if self.completed is None else self.completed.reason
+        return failure or self.decided.reason or ""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to look for; None is anything. Times are RFC 3339 in UTC or a beginning of one; `task`
-    is a task id or a family.
+    """The conditions that a call must meet; None is no condition.
+
+    Times are RFC 3339 in UTC, or a prefix of one. `task` is a task id or a family.
     """
 
     since: str | None = None
@@ -77,116 +86,126 @@ class Filter:
     id: str | None = None
 
     def needles(self) -> list[bytes]:
-        """Return bytes that every matching first record holds: a cheap test before parsing."""
-        plain = (self.method, self.permission, self.upstream, self.address, self.role)
+        """Return bytes that every matching first record holds: a cheap test before decoding."""
+        texts = (self.method, self.permission, self.upstream, self.address, self.role)
         return [
             orjson.dumps(text)
-            for text in plain
+            for text in texts
             if text is not None and text.isascii() and text.isprintable()
         ]
 
-    def matches(self, record: dict[str, Any]) -> bool:
-        """Say whether a ``decided`` or ``rejected`` record matches, its reason aside (that may
-        stand in ``completed``).
+    def matches(self, record: DecidedRecord | RejectedRecord) -> bool:
+        """Return whether a first record meets every condition but `reason`.
+
+        The reason of a failed call is in its ``completed`` record.
         """
-        principal, origin = _inner(record, "principal"), _inner(record, "origin")
-        time = str(record.get("time", ""))
         return (
-            (self.since is None or time >= self.since)
-            and (self.until is None or time < self.until)
-            and (self.principal is None or self.principal in _names(principal))
-            and (self.role is None or self.role in principal.get("roles", ()))
-            and (self.method is None or record.get("method") == self.method)
-            and (self.permission is None or record.get("class") == self.permission)
-            and (self.upstream is None or record.get("upstream") == self.upstream)
-            and (self.decision is None or record.get("decision", "reject") == self.decision)
-            and (
-                self.address is None
-                or origin.get("address", _inner(record, "summary").get("address")) == self.address
+            (self.since is None or record.time >= self.since)
+            and (self.until is None or record.time < self.until)
+            and (self.principal is None or self.principal in _names(record.principal))
+            and (self.role is None or self.role in _roles(record.principal))
+            and (self.upstream is None or record.upstream == self.upstream)
+            and (self.address is None or address_of(record) == self.address)
+            and (self.id is None or belongs_to(record.id, self.id))
+            and self._matches_call(record)
+        )
+
+    def _matches_call(self, record: DecidedRecord | RejectedRecord) -> bool:
+        """Return whether the conditions hold that only a decided call can meet."""
+        if isinstance(record, RejectedRecord):
+            return self.decision in (None, "reject") and (
+                self.method is None and self.permission is None and self.task is None
             )
-            and (
-                self.id is None
-                or record.get("id") == self.id
-                or str(record.get("id", "")).startswith(f"{self.id}.")
-            )
-            and (self.task is None or _about(record, self.task))
+        return (
+            (self.decision is None or record.decision == self.decision)
+            and (self.method is None or record.method == self.method)
+            and (self.permission is None or record.permission == self.permission)
+            and (self.task is None or _is_about(record, self.task))
         )
 
 
 def find_calls(directory: Path, wanted: Filter, only: Iterable[str] = ()) -> Iterator[CallRecord]:
-    """Give the calls that match, of all logs by time; each is given once it is completed, open ones
-    last.
+    """Yield the calls that match, of all logs (or those in `only`), by time.
+
+    A call comes when it is completed; open calls come last.
     """
     names = set(only)
     streams = [
         _calls(path, wanted) for name, path in logs(directory).items() if not names or name in names
     ]
     for _, call in heapq.merge(*streams, key=lambda pair: pair[0]):
-        if (
-            wanted.reason is None
-            or call.reason == wanted.reason
-            or call.decided.get("reason") == wanted.reason
-        ):
+        if wanted.reason is None or wanted.reason in (call.reason, call.decided.reason):
             yield call
+
+
+def belongs_to(record_id: str | None, call_id: str) -> bool:
+    """Return whether a record is of the call `call_id`, or of a multicall with this request id."""
+    return record_id is not None and (record_id == call_id or record_id.startswith(f"{call_id}."))
+
+
+def address_of(record: DecidedRecord | RejectedRecord) -> str | None:
+    """Return the address that a call came from; None for the flood of several addresses."""
+    if isinstance(record, RejectedRecord) and record.summary is not None:
+        return record.summary.address
+    return record.peer.address or None
 
 
 def _calls(directory: Path, wanted: Filter) -> Iterator[tuple[str, CallRecord]]:
     needles = wanted.needles()
-    held: dict[int, dict[str, Any]] = {}
+    open_calls: dict[int, tuple[DecidedRecord, bytes]] = {}
 
-    def sift(raw: bytes) -> bool:
-        stage = raw[70:110]
+    def predicate(raw: bytes) -> bool:
+        stage = raw[STAGE_BYTES]
         if b'"decided"' in stage or b'"rejected"' in stage:
             return all(needle in raw for needle in needles)
-        return bool(held) and b'"completed"' in stage
+        return bool(open_calls) and b'"completed"' in stage
 
-    for item in _since(directory, wanted.since, sift):
-        record = item.record
-        stage = record.get("stage")
-        if stage == "completed":
-            first = held.pop(record.get("decided", -1), None)
+    for entry in _since(directory, wanted.since, predicate):
+        record = entry.record
+        if isinstance(record, CompletedRecord):
+            first = open_calls.pop(record.decided_seq, None)
             if first is not None:
-                yield item.time, CallRecord(item.log, first, record)
-        elif wanted.until is not None and item.time >= wanted.until and not held:
+                lines = (first[1], entry.raw)
+                yield record.time, CallRecord(entry.log, first[0], record, lines)
+        elif wanted.until is not None and record.time >= wanted.until and not open_calls:
             break
-        elif stage in ("decided", "rejected") and wanted.matches(record):
-            if record.get("decision") == "allow":
-                held[record.get("seq", -1)] = record
+        elif isinstance(record, DecidedRecord | RejectedRecord) and wanted.matches(record):
+            if isinstance(record, DecidedRecord) and record.allowed:
+                open_calls[record.seq] = (record, entry.raw)
             else:
-                yield item.time, CallRecord(item.log, record)
-    for first in held.values():
-        yield str(first.get("time")), CallRecord(directory.name, first)
+                yield record.time, CallRecord(entry.log, record, None, (entry.raw,))
+    for decided, raw in open_calls.values():
+        yield decided.time, CallRecord(directory.name, decided, None, (raw,))
 
 
-def _since(directory: Path, since: str | None, sift: Callable[[bytes], bool]) -> Iterator[LogEntry]:
+def _since(
+    directory: Path, since: str | None, predicate: Callable[[bytes], bool]
+) -> Iterator[LogEntry]:
     """Read a log from the segment in which `since` lies."""
     start = Position()
     if since is not None:
         for number, path in segments(directory).items():
             with open_readable(path) as lines:
-                if str(parse(lines.readline()).get("time", "")) > since:
+                if parse_record(lines.readline().removesuffix(b"\n")).time > since:
                     break
             start = Position(number, 0)
-    return read_log(directory, start, sift)
+    return read_log(directory, start, predicate)
 
 
-def _inner(record: dict[str, Any], name: str) -> dict[str, Any]:
-    value = record.get(name)
-    return value if isinstance(value, dict) else {}
+def _names(principal: RecordedPrincipal | None) -> tuple[str, ...]:
+    if principal is None:
+        return ()
+    return (principal.subject, principal.name, principal.url_name)
 
 
-def _names(principal: dict[str, Any]) -> tuple[str, ...]:
-    subject = str(principal.get("subject"))
-    return (
-        subject,
-        f"{principal.get('issuer_name')}|{subject}",
-        f"{principal.get('issuer')}|{subject}",
-    )
+def _roles(principal: RecordedPrincipal | None) -> tuple[str, ...]:
+    return () if principal is None else principal.roles
 
 
-def _about(record: dict[str, Any], task: str) -> bool:
-    found = record.get("task")
+def _is_about(record: DecidedRecord, task: str) -> bool:
+    """Return whether a call is about a task or a family, by its task or its arguments."""
+    found = record.task
     if isinstance(found, str) and (found == task or found.startswith(f"{task}_")):
         return True
-    args = _inner(record, "args")
+    args = record.arguments()
     return task in (args.get("task_id"), args.get("family"), args.get("task_family"))

@@ -1,149 +1,150 @@
-"""Turns records into what a person reads: one row of a table, and texts that cannot drive the
-terminal.
-"""
+"""Turns records and calls into rows of a table, with texts that cannot control the terminal."""
 
 from datetime import datetime
-from typing import Any
 
-from proxy.audit.reading.query import CallRecord
+from proxy.audit.reading.query import CallRecord, address_of
+from proxy.audit.reading.reader import LogEntry
+from proxy.audit.reading.records import (
+    CompletedRecord,
+    DecidedRecord,
+    RecordedPrincipal,
+    RejectedRecord,
+    members_of,
+)
 from proxy.common.text import escape_controls
 
 COLUMNS = ("time", "who", "call", "result", "reason", "ms", "from", "id")
 
+# Decided calls that a `RowFormatter` holds, so that the rows of their completed records name them;
+# about a kilobyte each.
+MAX_OPEN_CALLS = 10_000
+# Members of a record about the log that its row does not show.
+_HIDDEN = frozenset({"v", "seq", "prev", "time", "stage", "tree", "open"})
+_MANY = "(many)"
 
-def principal_name(record: dict[str, Any]) -> str:
+
+def principal_name(principal: RecordedPrincipal | None) -> str:
     """Return the principal in one word, with a mark when an agent acts for it."""
-    principal = record.get("principal")
-    if not isinstance(principal, dict):
+    if principal is None:
         return "-"
-    return f"{principal.get('issuer_name')}|{principal.get('subject')}" + (
-        " (agent)" if principal.get("agent") else ""
-    )
+    return principal.name + (" (agent)" if principal.agent else "")
 
 
 def call_row(call: CallRecord) -> tuple[str, ...]:
-    """Return the cells of `COLUMNS` for a whole call, safe to print."""
-    record, done = call.decided, call.completed or {}
-    summary = record.get("summary")
-    address = (
-        _address(record)
-        if not isinstance(summary, dict)
-        else str(summary.get("address") or "(many)")
-    )
-    result = f"{call.result} {done.get('status', '')}".strip() + (
-        f" x{call.calls}" if call.calls > 1 else ""
-    )
-    reason = f"{call.reason} {record.get('detail') or ''}".strip()
-    if isinstance(summary, dict):
-        reason = ", ".join(
-            f"{name} {count}" for name, count in dict(summary.get("reasons", {})).items()
-        )
+    """Return the cells of `COLUMNS` for a call with its outcome, safe to print."""
+    record, done = call.decided, call.completed
+    status = "" if done is None or done.status is None else str(done.status)
+    result = f"{call.result} {status}".strip() + (f" x{call.calls}" if call.calls > 1 else "")
+    reason = call.reason
+    if isinstance(record, RejectedRecord):
+        reason = _rejection(record)
+    return _row(record, record.time, result, reason, _milliseconds(done))
+
+
+class RowFormatter:
+    """Makes one row a record; rows of completed records name the call that they complete."""
+
+    def __init__(self, *, local_time: bool = False) -> None:
+        """Show times in UTC, or in the zone of this machine."""
+        self._local_time = local_time
+        self._open: dict[tuple[str, int], DecidedRecord] = {}
+
+    def row(self, entry: LogEntry) -> tuple[str, ...]:
+        """Return the cells of `COLUMNS`, safe to print."""
+        record = entry.record
+        time = self._time(record.time)
+        if isinstance(record, DecidedRecord):
+            if record.allowed:
+                self._remember((entry.log, record.seq), record)
+            return _row(record, time, record.decision, record.reason)
+        if isinstance(record, CompletedRecord):
+            decided = self._open.pop((entry.log, record.decided_seq), None)
+            if record.window is not None:
+                result = f"{record.outcome} x{record.window.calls}"
+            else:
+                status = "" if record.status is None else str(record.status)
+                result = f"{record.outcome} {status}".strip()
+            return _row(
+                decided, time, result, record.reason or "", _milliseconds(record), record.id
+            )
+        if isinstance(record, RejectedRecord):
+            result = "rejected"
+            if (flood := record.summary) is not None:
+                result = f"rejected, {flood.count} more in {flood.seconds} s"
+            return _row(record, time, result, _rejection(record))
+        return _row(None, time, f"[{record.stage}]", _other_members(entry.raw))
+
+    def _remember(self, key: tuple[str, int], record: DecidedRecord) -> None:
+        if len(self._open) >= MAX_OPEN_CALLS:
+            del self._open[next(iter(self._open))]
+        self._open[key] = record
+
+    def _time(self, text: str) -> str:
+        if not self._local_time:
+            return text
+        try:
+            moment = datetime.fromisoformat(text).astimezone()
+        except ValueError:
+            return text
+        return moment.isoformat(sep=" ", timespec="milliseconds")
+
+
+def _row(
+    record: DecidedRecord | RejectedRecord | None,
+    time: str,
+    result: str,
+    reason: str,
+    milliseconds: str = "",
+    call_id: str | None = None,
+) -> tuple[str, ...]:
+    """Return the cells for what `record` (if known) says of a call, and what came of it."""
     cells = (
-        record.get("time", ""),
-        principal_name(record),
+        time,
+        principal_name(None if record is None else record.principal),
         _target(record),
         result,
         reason,
-        _ms(done),
-        address,
-        record.get("id", ""),
+        milliseconds,
+        _address(record),
+        call_id or (None if record is None else record.id) or "",
     )
     return tuple(escape_controls(cell) for cell in cells)
 
 
-def _address(record: dict[str, Any]) -> str:
-    origin = record.get("origin")
-    return str(origin.get("address", "-")) if isinstance(origin, dict) else "-"
+def _address(record: DecidedRecord | RejectedRecord | None) -> str:
+    if record is None:
+        return "-"
+    flood = isinstance(record, RejectedRecord) and record.summary is not None
+    return address_of(record) or (_MANY if flood else "-")
 
 
-def _target(record: dict[str, Any]) -> str:
-    return (
-        " ".join(str(record[name]) for name in ("upstream", "method", "task") if record.get(name))
-        or "-"
+def _target(record: DecidedRecord | RejectedRecord | None) -> str:
+    if record is None:
+        return "-"
+    words: tuple[object, ...] = (record.upstream,)
+    if isinstance(record, DecidedRecord):
+        words = (record.upstream, record.method, record.task)
+    return " ".join(str(word) for word in words if word) or "-"
+
+
+def _rejection(record: RejectedRecord) -> str:
+    """Return why a request was rejected, or the reasons of a flood with their counts."""
+    if record.summary is not None:
+        return ", ".join(f"{name} {count}" for name, count in record.summary.reasons.items())
+    return f"{record.reason or ''} {record.detail or ''}".strip()
+
+
+def _milliseconds(record: CompletedRecord | None) -> str:
+    if record is None or record.duration_us is None:
+        return ""
+    return f"{record.duration_us / 1000:.1f}"
+
+
+def _other_members(line: bytes) -> str:
+    """Return the members of a record about the log, known or not, as text."""
+    members = members_of(line)
+    return " ".join(
+        f"{name}={value}"
+        for name, value in members.items()
+        if name not in _HIDDEN and value is not None
     )
-
-
-def _ms(record: dict[str, Any]) -> str:
-    return (
-        f"{record['duration_us'] / 1000:.1f}" if isinstance(record.get("duration_us"), int) else ""
-    )
-
-
-class RowFormatter:
-    """Makes rows. Remembers decided calls for as long as they are open, so that `completed` rows
-    can name them (at most 10,000).
-    """
-
-    def __init__(self, *, local_time: bool = False) -> None:
-        """Show times in UTC, or in the zone of this machine."""
-        self._local = local_time
-        self._open: dict[tuple[str, object], dict[str, Any]] = {}
-
-    def row(self, log: str, record: dict[str, Any]) -> tuple[str, ...]:
-        """Return the cells of `COLUMNS`, safe to print."""
-        stage = record.get("stage")
-        decided = record
-        if stage == "decided":
-            if record.get("decision") == "allow":
-                self._remember((log, record.get("seq")), record)
-            result = str(record.get("decision"))
-            reason = str(record.get("reason"))
-        elif stage == "completed":
-            decided = self._open.pop((log, record.get("decided")), {})
-            result, reason = (
-                f"{record.get('outcome')} {record.get('status', '')}".strip(),
-                str(record.get("reason", "")),
-            )
-            if isinstance(window := record.get("window"), dict):
-                result = f"{record.get('outcome')} x{window.get('calls')}"
-        elif stage == "rejected" and isinstance(summary := record.get("summary"), dict):
-            result = f"rejected, {summary.get('count')} more in {summary.get('seconds')} s"
-            reason = ", ".join(
-                f"{name} {count}" for name, count in dict(summary.get("reasons", {})).items()
-            )
-            decided = {"origin": {"address": summary.get("address") or "(many)"}}
-        elif stage == "rejected":
-            result, reason = (
-                "rejected",
-                f"{record.get('reason')} {record.get('detail', '')}".strip(),
-            )
-        else:
-            result, reason = f"[{stage}]", self._about(record)
-        time = self._time(record.get("time"))
-        cells = (
-            time,
-            principal_name(decided),
-            _target(decided),
-            result,
-            reason,
-            _ms(record),
-            _address(decided),
-            record.get("id", ""),
-        )
-        return tuple(escape_controls(cell) for cell in cells)
-
-    def _remember(self, key: tuple[str, object], record: dict[str, Any]) -> None:
-        if len(self._open) >= 10_000:
-            del self._open[next(iter(self._open))]
-        self._open[key] = record
-
-    def _time(self, text: object) -> str:
-        if not self._local or not isinstance(text, str):
-            return str(text or "")
-        try:
-            return (
-                datetime.fromisoformat(text)
-                .astimezone()
-                .isoformat(sep=" ", timespec="milliseconds")
-            )
-        except ValueError:
-            return text
-
-    @staticmethod
-    def _about(record: dict[str, Any]) -> str:
-        rest = {
-            name: value
-            for name, value in record.items()
-            if name not in ("v", "seq", "prev", "time", "stage", "tree", "open")
-        }
-        return " ".join(f"{name}={value}" for name, value in rest.items() if value is not None)

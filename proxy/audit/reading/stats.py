@@ -1,5 +1,6 @@
-"""Counts: who called what how often, and what was refused. Heartbeat windows and floods count as
-the calls they stand for.
+"""Counts calls by principal, method and result, and refusals by reason.
+
+Heartbeat windows and floods count as the calls that they cover.
 """
 
 from collections import Counter
@@ -7,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proxy.audit.reading.query import CallRecord
+from proxy.audit.reading.records import RejectedRecord
 from proxy.audit.reading.rows import principal_name
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counters over calls. `calls` counts what was decided, `rejected` what never became a call."""
+    """Counters over calls: `calls` counts what was decided, `rejected` what became no call."""
 
     calls: int = 0
     rejected: int = 0
@@ -26,24 +28,20 @@ class Stats:
     def add(self, call: CallRecord) -> None:
         """Count one call."""
         count, record = call.calls, call.decided
-        time = str(record.get("time", ""))
-        self.first = min(self.first or time, time)
-        self.last = max(self.last, time)
+        self.first = min(self.first or record.time, record.time)
+        self.last = max(self.last, record.time)
         self.results[call.result] += count
-        if call.result == "rejected":
+        if isinstance(record, RejectedRecord):
             self.rejected += count
-            inner = record.get("summary")
-            if isinstance(inner, dict):
-                self.refusals.update(
-                    {str(reason): int(n) for reason, n in dict(inner.get("reasons", {})).items()}
-                )
-            else:
+            if record.summary is None:
                 self.refusals[call.reason] += 1
+            else:
+                self.refusals.update(record.summary.reasons)
             return
         self.calls += count
-        self.principals[principal_name(record)] += count
-        self.methods[f"{record.get('upstream')} {record.get('method')}"] += count
-        if call.result == "deny":
+        self.principals[principal_name(record.principal)] += count
+        self.methods[f"{record.upstream} {record.method}"] += count
+        if not record.allowed:
             self.refusals[call.reason] += count
 
 
@@ -53,11 +51,3 @@ def count(calls: Iterable[CallRecord]) -> Stats:
     for call in calls:
         stats.add(call)
     return stats
-
-
-def bar(value: int, largest: int, width: int = 30) -> str:
-    """Return a bar of at most `width` cells, in eighths of a cell, at least a sliver for anything
-    above zero.
-    """
-    eighths = 0 if largest <= 0 else max(1 if value else 0, round(value * width * 8 / largest))
-    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")

@@ -1,252 +1,183 @@
-"""The reports for controls, computed: access, changes, refusals, completeness.
+"""The reports that controls ask for: access, refusals and completeness.
 
-Access compares what principals may do with what they did. What they may do is the policy layer's to
-say, so it comes in as a function; everything else is read from the log and the policy sets kept
-beside it.
+The report on access compares what principals may do with what they did. Only the policy layer can
+tell what they may do, so that comes in as a function; everything else is in the log.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import unified_diff
-from pathlib import Path
-from typing import Any
 
 from proxy.audit.checking.verify import Keys, LogReport
 from proxy.audit.format.checkpoint import Checkpoint, format_key
-from proxy.audit.format.policy_snapshots import DIRECTORY as POLICY_SETS
-from proxy.audit.format.policy_snapshots import digest, load_snapshot
-from proxy.audit.reading.query import CallRecord
+from proxy.audit.reading.query import CallRecord, address_of
 from proxy.audit.reading.reader import LogEntry
+from proxy.audit.reading.records import (
+    ClosedRecord,
+    DecidedRecord,
+    GapRecord,
+    OpenedRecord,
+    RecordedPrincipal,
+    Recovery,
+    RejectedRecord,
+)
 from proxy.audit.reading.rows import principal_name
 from proxy.audit.reporting.report import Report, Section
 
-RightsOf = Callable[[dict[str, Any]], Mapping[tuple[str, str], Sequence[str]]]
-"""Says for a recorded principal, by (upstream, class), which methods the policies could allow it.
-"""
+Right = tuple[str, str]
+"""An upstream and a permission."""
+
+RightsOf = Callable[[RecordedPrincipal], Mapping[Right, Sequence[str]]]
+"""Returns the methods that the policies could allow to a principal, by right."""
+
+GATE_PROTOCOL = "callgate"
+"""The protocol of calls that Callgate answers itself (system.listMethods)."""
+
+# Addresses that the report on refusals lists per row.
+MAX_ADDRESSES = 4
 
 
 @dataclass(slots=True)
-class _Used:
-    principal: dict[str, Any]
-    methods: dict[tuple[str, str], Counter[str]] = field(
-        default_factory=lambda: defaultdict(Counter)
-    )
-    last: dict[tuple[str, str], str] = field(default_factory=dict)
+class _Usage:
+    """What one principal did, by right. `principal` has the roles it last had in the period."""
+
+    principal: RecordedPrincipal
+    methods: dict[Right, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    last: dict[Right, str] = field(default_factory=dict)
 
 
 def access(
     calls: Iterable[CallRecord],
-    granted: RightsOf,
+    rights_of: RightsOf,
     roles: Sequence[tuple[str, str]],
     period: str,
     basis: Sequence[Checkpoint],
     notes: Sequence[str],
 ) -> Report:
-    """Return who holds which rights and what they used of them, unused rights first. `roles` are
-    (role, whom it is given to).
+    """Return the report on rights granted and rights used, unused ones first.
+
+    Args:
+        calls: the calls of the period.
+        rights_of: what the policies could allow to a principal.
+        roles: each role with the condition for having it.
+        period: the text of the period.
+        basis: the checkpoints that cover the calls.
+        notes: what the reader must know.
+
     """
-    used: dict[str, _Used] = {}
-    held: Counter[str] = Counter()
-    for call in calls:
-        principal = call.decided.get("principal")
-        if not isinstance(principal, dict):
-            continue
-        # A principal is taken with the roles it last had in the period.
-        entry = used.setdefault(
-            f"{principal.get('issuer')}|{principal.get('subject')}", _Used(principal)
-        )
-        entry.principal = principal
-        # Questions to the gate itself (system.listMethods) are nobody's right: whoever has a role
-        # may ask, and is told what is granted.
-        if call.decided.get("decision") == "allow" and call.decided.get("protocol") != "callgate":
-            key = (str(call.decided.get("upstream")), str(call.decided.get("class")))
-            entry.methods[key][str(call.decided.get("method"))] += call.calls
-            entry.last[key] = max(entry.last.get(key, ""), str(call.decided.get("time")))
+    usages = _usages(calls)
+    holders: Counter[str] = Counter()
     rows: list[tuple[int, tuple[str, ...]]] = []
-    for entry in used.values():
-        name, role = (
-            principal_name({"principal": entry.principal}),
-            " ".join(entry.principal.get("roles", ())),
-        )
-        held.update(entry.principal.get("roles", ()))
-        rights = granted(entry.principal)
-        for key in sorted({*rights, *entry.methods}):
-            may, did = set(rights.get(key, ())), entry.methods.get(key, Counter())
-            unused = sorted(may - did.keys())
-            shown = " ".join(unused) if unused else "-"
-            cells = (
-                name,
-                role or "-",
-                *key,
-                str(len(may)),
-                str(len(did)),
-                f"{did.total():,}",
-                entry.last.get(key, "never")[:19],
-                shown,
-            )
-            rows.append((0 if not did else 1 if unused else 2, cells))
+    for usage in usages:
+        holders.update(usage.principal.roles)
+        rows += _access_rows(usage, rights_of(usage.principal))
     rows.sort()
     columns = (
         "principal",
         "roles",
         "upstream",
-        "class",
+        "permission",
         "granted",
         "used",
         "calls",
         "last used (UTC)",
         "methods not used",
     )
-    grants = tuple((role, whom, str(held[role])) for role, whom in roles)
-    return Report("Access: rights granted against rights used", period, tuple(basis), (
-        Section("By principal, unused rights first", columns, tuple(cells for _, cells in rows)),
-        Section("Roles and to whom they are given", ("role", "given to", "principals seen with it"), grants),
-    ), tuple(notes))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyActivation:
-    """A policy set as the log says that it came into force. `texts` is None when they are not kept,
-    or not those of then.
-
-    `continued` says that it was in force already where the log begins, what came before being
-    archived.
-    """
-
-    time: str
-    log: str
-    hash: str
-    texts: dict[str, str] | None
-    caveat: str = ""
-    continued: bool = False
-
-
-def policy_activations(items: Iterable[LogEntry], directory: Path) -> Iterator[PolicyActivation]:
-    """Give what each ``policy`` record says, with the texts kept beside the log, which must be
-    those that the record vouches for.
-
-    Where the beginning of a log was archived, its first segment header says which set was in force
-    there.
-    """
-    home = directory if (directory / POLICY_SETS).is_dir() else directory.parent
-    begun: set[str] = set()
-    for item in items:
-        header = item.record.get("stage") == "segment"
-        said = item.record.get("policy") if header else item.record
-        if (
-            item.record.get("stage") not in ("policy", "segment")
-            or (header and item.log in begun)
-            or not isinstance(said, dict)
-        ):
-            continue
-        begun.add(item.log)
-        policy_hash = str(said.get("hash"))
-        kept = load_snapshot(home, policy_hash)
-        if kept is None:
-            doubt = "its texts are not kept beside the log"
-        elif digest(kept) != said.get("texts_sha256"):
-            kept, doubt = None, "the kept texts are not those that came into force"
-        else:
-            doubt = ""
-        yield PolicyActivation(item.time, item.log, policy_hash, kept, doubt, continued=header)
-
-
-def changes(
-    sets: Iterable[PolicyActivation],
-    since: str,
-    until: str,
-    period: str,
-    basis: Sequence[Checkpoint],
-) -> Report:
-    """Return every policy set that came into force in the period, when, by which hash, and how it
-    differs from the one before.
-
-    `sets` are those of all logs from their beginning, by time: a reload goes on in another log than
-    the one that it ends, and the first set of a period is held against what was in force before it.
-    """
-    rows: list[tuple[str, ...]] = []
-    texts: list[str] = []
-    before: PolicyActivation | None = None
-    for found in sets:
-        if since <= found.time < until:
-            what, difference = _change(before, found)
-            rows.append((found.time, found.log, found.hash, what))
-            texts += [difference] if difference else []
-        before = found
-    table = Section(
-        "Policy sets in force",
-        ("time (UTC)", "log", "hash", "what changed"),
-        tuple(rows),
-        tuple(texts),
+    by_principal = Section(
+        "By principal, unused rights first", columns, tuple(cells for _, cells in rows)
     )
-    return Report("Changes of policies and roles", period, tuple(basis), (table,))
+    grants = Section(
+        "Roles and to whom they are given",
+        ("role", "given to", "principals seen with it"),
+        tuple((role, given_to, str(holders[role])) for role, given_to in roles),
+    )
+    title = "Access: rights granted against rights used"
+    return Report(title, period, tuple(basis), (by_principal, grants), tuple(notes))
 
 
-def _change(before: PolicyActivation | None, found: PolicyActivation) -> tuple[str, str]:
-    """Say in a line what came with a set, and in a text how."""
-    if found.texts is None:
-        return found.caveat, ""
-    if before is None:
-        return ("in force where the log begins: " if found.continued else "first: ") + " ".join(
-            sorted(found.texts)
-        ), ""
-    if before.hash == found.hash and found.continued:
-        return "as before (in force where the log begins)", ""
-    if before.hash == found.hash:
-        return "as before (a process began with it)", ""
-    if before.texts is None:
-        return (
-            f"another than before; no difference can be shown: of the set before it, {before.caveat}",
-            "",
+def _usages(calls: Iterable[CallRecord]) -> Iterable[_Usage]:
+    found: dict[str, _Usage] = {}
+    for call in calls:
+        record = call.decided
+        if record.principal is None:
+            continue
+        usage = found.setdefault(record.principal.url_name, _Usage(record.principal))
+        usage.principal = record.principal
+        if not isinstance(record, DecidedRecord) or not record.allowed:
+            continue
+        # Calls that Callgate answers itself need a role and no right.
+        if record.protocol == GATE_PROTOCOL:
+            continue
+        right = (str(record.upstream), str(record.permission))
+        usage.methods[right][str(record.method)] += call.calls
+        usage.last[right] = max(usage.last.get(right, ""), record.time)
+    return found.values()
+
+
+def _access_rows(
+    usage: _Usage, rights: Mapping[Right, Sequence[str]]
+) -> Iterable[tuple[int, tuple[str, ...]]]:
+    """Yield the rows of one principal, each after its rank: unused, partly used, used."""
+    principal = usage.principal
+    for right in sorted({*rights, *usage.methods}):
+        granted = set(rights.get(right, ()))
+        used = usage.methods.get(right, Counter())
+        unused = sorted(granted - used.keys())
+        cells = (
+            principal_name(principal),
+            " ".join(principal.roles) or "-",
+            *right,
+            str(len(granted)),
+            str(len(used)),
+            f"{used.total():,}",
+            _to_second(usage.last.get(right, "never")),
+            " ".join(unused) or "-",
         )
-    old, new = before.texts, found.texts
-    changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    lines = [
-        f"{found.time}  {found.log}",
-        *(line for name in changed for line in _difference(name, old, new)),
-    ]
-    return "changed: " + " ".join(changed), "\n".join(lines)
+        yield 0 if not used else 1 if unused else 2, cells
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """How often one principal was refused one method for one reason."""
+
+    count: int = 0
+    first: str = ""
+    last: str = ""
+    addresses: set[str] = field(default_factory=set)
+
+    def add(self, count: int, time: str, address: str) -> None:
+        self.count += count
+        self.first = min(self.first or time, time)
+        self.last = max(self.last, time)
+        if len(self.addresses) < MAX_ADDRESSES:
+            self.addresses.add(address)
 
 
 def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoint]) -> Report:
-    """Return what was refused: by reason and principal, with how often, when first and last, and
-    from where.
-    """
-    counted: Counter[tuple[str, ...]] = Counter()
-    first: dict[tuple[str, ...], str] = {}
-    last: dict[tuple[str, ...], str] = {}
-    addresses: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    """Return the report on refusals, by reason, and by principal and method."""
     reasons: Counter[str] = Counter()
+    found: dict[tuple[str, ...], _Refusals] = defaultdict(_Refusals)
     for call in calls:
-        if call.result not in ("deny", "rejected"):
-            continue
         record = call.decided
-        summary = record.get("summary")
-        if isinstance(summary, dict):
-            shares, address = (
-                {str(r): int(n) for r, n in dict(summary.get("reasons", {})).items()},
-                summary.get("address"),
-            )
-        else:
-            shares, address = {call.reason: call.calls}, (record.get("origin") or {}).get("address")
-        for reason, share in shares.items():
+        if isinstance(record, DecidedRecord) and record.allowed:
+            continue
+        counts: Mapping[str, int] = {call.reason: call.calls}
+        if isinstance(record, RejectedRecord) and record.summary is not None:
+            counts = record.summary.reasons
+        method = record.method if isinstance(record, DecidedRecord) else None
+        for reason, count in counts.items():
             key = (
                 reason,
-                principal_name(record),
-                str(record.get("upstream") or "-"),
-                str(record.get("method") or "-"),
+                principal_name(record.principal),
+                record.upstream or "-",
+                method or "-",
             )
-            counted[key] += share
-            reasons[reason] += share
-            time = str(record.get("time"))
-            first[key] = min(first.get(key, time), time)
-            last[key] = max(last.get(key, time), time)
-            if len(addresses[key]) < 4:
-                addresses[key].add(str(address or "many"))
-    rows = tuple(
-        (*key, f"{n:,}", first[key][:19], last[key][:19], " ".join(sorted(addresses[key])))
-        for key, n in counted.most_common()
+            found[key].add(count, record.time, address_of(record) or "many")
+            reasons[reason] += count
+    by_reason = Section(
+        "By reason",
+        ("reason", "times"),
+        tuple((reason, f"{count:,}") for reason, count in reasons.most_common()),
     )
     columns = (
         "reason",
@@ -258,21 +189,33 @@ def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoin
         "last (UTC)",
         "from",
     )
-    return Report("Refusals", period, tuple(basis), (
-        Section("By reason", ("reason", "times"), tuple((reason, f"{n:,}") for reason, n in reasons.most_common())),
-        Section("By principal and method", columns, rows),
-    ))  # fmt: skip
+    most_first = sorted(found.items(), key=lambda item: -item[1].count)
+    by_principal = Section(
+        "By principal and method",
+        columns,
+        tuple(
+            (
+                *key,
+                f"{each.count:,}",
+                _to_second(each.first),
+                _to_second(each.last),
+                " ".join(sorted(each.addresses)),
+            )
+            for key, each in most_first
+        ),
+    )
+    return Report("Refusals", period, tuple(basis), (by_reason, by_principal))
 
 
-def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[LogEntry]) -> Report:
-    """Return what is there and what proves that it is all: segments, counts, checkpoints, gaps, and
-    the public key used.
+def completeness(reports: Sequence[LogReport], keys: Keys, entries: Iterable[LogEntry]) -> Report:
+    """Return the report on what is in the logs and what proves that nothing is missing.
+
+    Args:
+        reports: the result of checking each log.
+        keys: the public keys that it was checked with.
+        entries: the `disruptions` of the logs.
+
     """
-    logs = tuple(
-        (r.log, "broken: " + r.broken.text if r.broken else "intact", str(r.segments), f"{r.first:,}", f"{r.records:,}", f"{r.signed:,}",
-         str(r.unsigned), f"{r.checkpoints:,}", str(r.open), str(r.unknown), r.first_time[:19], r.last_time[:19])
-        for r in reports
-    )  # fmt: skip
     columns = (
         "log",
         "verdict",
@@ -287,59 +230,78 @@ def completeness(reports: Sequence[LogReport], keys: Keys, gaps: Iterable[LogEnt
         "from (UTC)",
         "to (UTC)",
     )
-    disturbed = tuple(_disturbance(item) for item in gaps)
-    begins, ends = (
-        min((r.first_time for r in reports), default=""),
-        max((r.last_time for r in reports), default=""),
+    logs = tuple(
+        (
+            each.log,
+            f"broken: {each.broken.text}" if each.broken else "intact",
+            str(each.segments),
+            f"{each.first:,}",
+            f"{each.records:,}",
+            f"{each.signed:,}",
+            str(each.unsigned),
+            f"{each.checkpoints:,}",
+            str(each.open),
+            str(each.unknown),
+            _to_second(each.first_time),
+            _to_second(each.last_time),
+        )
+        for each in reports
     )
-    return Report("Completeness of the audit log", f"{begins} to {ends}", tuple(r.last for r in reports if r.last is not None), (
-        Section("Logs", columns, logs),
-        Section("Gaps and disorderly ends", ("time (UTC)", "log", "what", "since", "why", "calls refused"), disturbed),
-        Section("Public keys used", ("key",), tuple((format_key(name, public),) for name, public in keys)),
-    ), tuple(f"{r.log}: {note}" for r in reports for note in r.notes))  # fmt: skip
+    begin = min((each.first_time for each in reports), default="")
+    end = max((each.last_time for each in reports), default="")
+    gaps = ("time (UTC)", "log", "what", "since", "why", "calls refused")
+    return Report(
+        "Completeness of the audit log",
+        f"{begin} to {end}",
+        tuple(each.last for each in reports if each.last is not None),
+        (
+            Section("Logs", columns, logs),
+            Section("Gaps and crashes", gaps, tuple(_disruption(entry) for entry in entries)),
+            Section(
+                "Public keys used",
+                ("key",),
+                tuple((format_key(name, public),) for name, public in keys),
+            ),
+        ),
+        tuple(f"{each.log}: {note}" for each in reports for note in each.notes),
+    )
 
 
-def disruptions(items: Iterable[LogEntry]) -> list[LogEntry]:
-    """Return, of the stages opened, closed and gap, the gaps and each process that began without
-    its predecessor having ended in order.
+def disruptions(entries: Iterable[LogEntry]) -> list[LogEntry]:
+    """Return the gaps, and each process that began after one that had not ended in order.
+
+    Needs the records of the stages opened, closed and gap.
     """
     found: list[LogEntry] = []
     running: set[str] = set()
-    for item in items:
-        stage = item.record.get("stage")
-        if stage == "gap" or (
-            stage == "opened" and (item.log in running or item.record.get("recovered"))
-        ):
-            found.append(item)
-        if stage == "opened":
-            running.add(item.log)
-        elif stage == "closed":
-            running.discard(item.log)
+    for entry in entries:
+        record = entry.record
+        if isinstance(record, GapRecord):
+            found.append(entry)
+        elif isinstance(record, OpenedRecord):
+            if entry.log in running or record.recovered is not None:
+                found.append(entry)
+            running.add(entry.log)
+        elif isinstance(record, ClosedRecord):
+            running.discard(entry.log)
     return found
 
 
-def _disturbance(item: LogEntry) -> tuple[str, ...]:
-    record = item.record
-    if record.get("stage") == "gap":
-        what = (
-            "not writable",
-            str(record.get("since", ""))[:19],
-            str(record.get("error") or ""),
-            str(record.get("refused", "")),
-        )
+def _disruption(entry: LogEntry) -> tuple[str, ...]:
+    record = entry.record
+    if isinstance(record, GapRecord):
+        what = ("not writable", _to_second(record.since), record.error, str(record.refused))
     else:
-        found = record.get("recovered") or {}
-        text = f"{found.get('unknown', 0)} calls closed as unknown, {found.get('cut', 0)} bytes of a torn record cut off"
-        what = ("the process before it ended without order", "", text, "")
-    return (item.time[:19], item.log, *what)
+        recovered = record.recovered if isinstance(record, OpenedRecord) else None
+        recovered = recovered or Recovery()
+        text = (
+            f"{recovered.unknown} calls closed as unknown,"
+            f" {recovered.torn_bytes} bytes of a torn record cut off"
+        )
+        what = ("the process before it did not end in order", "", text, "")
+    return (_to_second(entry.time), entry.log, *what)
 
 
-def _difference(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    lines = unified_diff(
-        old.get(name, "").splitlines(),
-        new.get(name, "").splitlines(),
-        f"before/{name}",
-        f"after/{name}",
-        lineterm="",
-    )
-    return list(lines)
+def _to_second(time: str) -> str:
+    """Return a record's time without its fraction and zone."""
+    return time[:19]

@@ -8,19 +8,21 @@ from contextlib import nullcontext
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from proxy.audit.format.record import dumps
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reporting.export import COLUMNS, flat, ocsf
-from proxy.audit.reporting.report import escape_formula
+from proxy.audit.reporting.rendering import escape_formula
 from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, instant, verb
 from proxy.cli.audit.query import Since, Until, Upstream
 from proxy.common.text import escape_controls
 
-_PART = 50_000  # rows of a Parquet row group
+# Rows of a Parquet row group, which are in memory at once.
+ROWS_PER_GROUP = 50_000
+INTEGER_COLUMNS = {"seq", "port", "status", "bytes", "duration_us", "calls"}
 
 
 class Format(StrEnum):
@@ -48,15 +50,13 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write calls for other systems; streams, however many there are."""
-    calls = find_calls(
-        directory_with_logs(dir_, config),
-        Filter(since=instant(since), until=instant(until), upstream=upstream),
-    )
+    """Write calls for other systems, streaming."""
+    wanted = Filter(since=instant(since), until=instant(until), upstream=upstream)
+    calls = find_calls(directory_with_logs(dir_, config), wanted)
     if format_ is Format.PARQUET:
         if out is None:
-            fail("Parquet needs --out FILE")
-        _parquet(calls, out)
+            fail("Parquet needs a file. Name it with --out FILE.")
+        _write_parquet(calls, out)
         return
     try:
         target = (
@@ -69,38 +69,27 @@ def export(
             for call in calls:
                 stream.write(dumps(ocsf(call)).decode() + "\n")
         else:
-            writer = csv.writer(stream)
-            writer.writerow(COLUMNS)
-            for call in calls:
-                row = flat(call)
-                writer.writerow(
-                    escape_formula(escape_controls(value))
-                    if isinstance(value := row[name], str)
-                    else value
-                    for name in COLUMNS
-                )
+            _write_csv(calls, stream)
 
 
-def _parquet(calls: Iterator[CallRecord], out: Path) -> None:
+def _write_csv(calls: Iterator[CallRecord], stream: TextIO) -> None:
+    writer = csv.writer(stream)
+    writer.writerow(COLUMNS)
+    for call in calls:
+        writer.writerow(
+            escape_formula(escape_controls(value)) if isinstance(value, str) else value
+            for value in flat(call).values()
+        )
+
+
+def _write_parquet(calls: Iterator[CallRecord], out: Path) -> None:
     try:
         arrow: Any = importlib.import_module("pyarrow")
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        fail("Parquet needs pyarrow: pip install callgate[parquet]")
-    whole = {"seq", "port", "status", "bytes", "duration_us", "calls"}
-    schema = arrow.schema(
-        [
-            (
-                name,
-                arrow.int64()
-                if name in whole
-                else arrow.bool_()
-                if name == "agent"
-                else arrow.string(),
-            )
-            for name in COLUMNS
-        ]
-    )
+        fail("Parquet needs pyarrow. Run: pip install callgate[parquet]")
+    kinds = {name: arrow.int64() for name in INTEGER_COLUMNS} | {"agent": arrow.bool_()}
+    schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
     with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
-        while part := [flat(call) for call in islice(calls, _PART)]:
+        while part := [flat(call) for call in islice(calls, ROWS_PER_GROUP)]:
             writer.write_table(arrow.Table.from_pylist(part, schema=schema))

@@ -1,6 +1,4 @@
-"""``callgate audit prove`` and ``verify-proof``: evidence of single records that stands without the
-log.
-"""
+"""``callgate audit prove`` and ``verify-proof``: evidence of single records, without the log."""
 
 import sys
 from pathlib import Path
@@ -8,10 +6,16 @@ from typing import Annotated
 
 import typer
 
-from proxy.audit.checking.proof import BadProofError, check_proof
+from proxy.audit.checking.proof import BadProofError, Provable, Proved, check_proof
 from proxy.audit.checking.proof import prove as make_proof
 from proxy.audit.format.layout import logs
 from proxy.audit.reading.call_details import call_details
+from proxy.audit.reading.records import (
+    CompletedRecord,
+    DecidedRecord,
+    RejectedRecord,
+    parse_record,
+)
 from proxy.audit.reading.rows import principal_name
 from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, verb
 from proxy.cli.audit.verify import named_keys
@@ -26,17 +30,21 @@ def prove(
     dir_: Directory = None,
     config: Config = None,
 ) -> None:
-    """Write a proof that a call's records are in the log, to be checked with the public key alone."""
-    where = directory_with_logs(dir_, config)
-    found = call_details(where, id_)
+    """Write a proof that a call is in the log, to be checked with the public key alone."""
+    directory = directory_with_logs(dir_, config)
+    found = call_details(directory, id_)
     if not found:
         fail(f"no record has the id {escape_controls(id_)}", 1)
-    names = {whole.call.log for whole in found}
+    names = {details.call.log for details in found}
     if len(names) != 1:
-        fail(f"the id is in several logs ({', '.join(sorted(names))}): name one with --dir", 2)
-    items = [item for whole in found for item in whole.entries]
+        fail(f"the id is in several logs ({', '.join(sorted(names))}). Name one with --dir.")
+    records = [
+        Provable(entry.after.segment, entry.record.seq, entry.raw)
+        for details in found
+        for entry in details.entries
+    ]
     try:
-        sys.stdout.write(make_proof(logs(where)[names.pop()], items).decode())
+        sys.stdout.write(make_proof(logs(directory)[names.pop()], records).decode())
     except BadProofError as error:
         fail(str(error), 1)
 
@@ -65,10 +73,22 @@ def verify_proof(
     except BadProofError as error:
         print(f"BROKEN  {escape_controls(error)}")
         raise typer.Exit(1) from None
-    for one in proved:
-        record = one.record
-        result = record.get("decision") or record.get("outcome") or ""
-        what = f"{record.get('stage')} {record.get('id', '')} {principal_name(record)} {record.get('method', '')} {result}"
+    for each in proved:
         print(
-            f"PROVED  record {one.index} of {escape_controls(one.checkpoint.origin)}, at {escape_controls(record.get('time'))}: {escape_controls(what)}"
+            f"PROVED  record {each.index} of {escape_controls(each.checkpoint.origin)},"
+            f" at {_describe(each)}"
         )
+
+
+def _describe(proved: Proved) -> str:
+    record = parse_record(proved.line)
+    words: tuple[str | None, ...] = ()
+    if isinstance(record, DecidedRecord):
+        name = principal_name(record.principal)
+        words = (record.id, name, record.method, record.decision)
+    elif isinstance(record, CompletedRecord):
+        words = (record.id, record.outcome)
+    elif isinstance(record, RejectedRecord):
+        words = (record.id, principal_name(record.principal), record.reason)
+    what = " ".join(word for word in (record.stage, *words) if word)
+    return escape_controls(f"{record.time}: {what}")

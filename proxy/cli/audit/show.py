@@ -1,19 +1,16 @@
-"""``callgate audit show`` and ``match``: one call whole, and whether records hold a suspected
-secret.
-"""
+"""``callgate audit show``: one call in full."""
 
-import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import orjson
 import typer
 
 from proxy.audit.format.record import dumps
-from proxy.audit.reading import secret_search
 from proxy.audit.reading.call_details import CallDetails, call_details
 from proxy.audit.reading.query import CallRecord
+from proxy.audit.reading.records import DecidedRecord, RecordedPeer, RecordedPrincipal, members_of
 from proxy.audit.reading.rows import RowFormatter, principal_name
-from proxy.audit.writing.keys import HMAC_KEY, load_hmac_key
 from proxy.cli.audit.common import (
     AsJson,
     Config,
@@ -24,7 +21,6 @@ from proxy.cli.audit.common import (
     verb,
 )
 from proxy.common.text import escape_controls
-from proxy.errors import ConfigError
 
 
 @verb("show", "7Q2M4K1X --dir /var/lib/callgate/audit")
@@ -36,115 +32,98 @@ def show(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one call whole: who, what, why by which policy in which text, what came of it, and its
-    neighbours.
-    """
+    """Show one call in full: who, what, by which policy in which text, the outcome, neighbours."""
     found = call_details(directory_with_logs(dir_, config), id_)
     if not found:
         fail(f"no record has the id {escape_controls(id_)}", 1)
-    for whole in found:
+    for details in found:
         if as_json:
-            document = {
-                "log": whole.call.log, "decided": whole.call.decided, "completed": whole.call.completed, "policies": whole.policies,
-                "doubts": whole.caveats, "before": whole.before, "after": whole.after,
-            }  # fmt: skip
-            print(dumps(document).decode())
+            print(dumps(_as_dict(details)).decode())
         else:
-            _print(whole)
+            _print(details)
 
 
-@verb("find-secret", "- --dir /var/lib/callgate/audit < suspected-password")
-def find_secret(
-    value: Annotated[
-        str,
-        typer.Argument(
-            metavar="VALUE",
-            help="The value to look for; - reads it from standard input, without a final line end.",
-        ),
-    ],
-    dir_: Directory = None,
-    config: Config = None,
-) -> None:
-    """Tell which records hold a value that was withheld. Exit code 1 when none does. Needs the HMAC
-    key beside the log.
-    """
-    where = directory_with_logs(dir_, config)
-    if value == "-":
-        value = sys.stdin.read().removesuffix("\n")
-    home = where if (where / HMAC_KEY).exists() else where.parent
-    try:
-        key = load_hmac_key(home, make=False)
-    except ConfigError as error:
-        fail(str(error))
-    rows = [
-        (item.time, item.log, escape_controls(item.record.get("id", "")), escape_controls(name))
-        for item, name in secret_search.find_secret(where, key, value)
-    ]
-    if not rows:
-        print("no record holds it")
-        raise typer.Exit(1)
-    print_table(rows, ("time", "log", "id", "argument"))
+def _as_dict(details: CallDetails) -> dict[str, object]:
+    decided, *completed = [members_of(line) for line in details.call.lines]
+    return {
+        "log": details.call.log,
+        "decided": decided,
+        "completed": completed[0] if completed else None,
+        "policies": details.policies,
+        "caveats": details.caveats,
+        "before": [members_of(entry.raw) for entry in details.before],
+        "after": [members_of(entry.raw) for entry in details.after],
+    }
 
 
-def _print(whole: CallDetails) -> None:
-    record, done = whole.call.decided, whole.call.completed
-    origin: dict[str, Any] = record.get("origin") or {}
-    principal: dict[str, Any] = record.get("principal") or {}
-    address = f"{origin.get('address')} port {origin.get('port')}, {origin.get('tls') or 'no TLS'}, {origin.get('user_agent') or 'no user agent'}"
-    lines = [
-        ("Call", f"{record.get('id')} (record {record.get('seq')} of log {whole.call.log})"),
-        ("Time", str(record.get("time"))),
-        (
-            "Who",
-            f"{principal_name(record)}, roles {', '.join(principal.get('roles', ())) or 'none'}, issuer {principal.get('issuer')}"
-            if principal
-            else "not known",
-        ),
-        ("From", address),
-        (
-            "What",
-            f"{record.get('upstream')} {record.get('method')} ({record.get('class')})"
-            if record.get("method")
-            else "no call could be read",
-        ),
-        ("Task", str(record.get("task") or "")),
-        (
-            "Decision",
-            f"{record.get('decision', 'rejected')}, {record.get('reason')} {record.get('detail') or ''}".strip(),
-        ),
-        ("Policy set", str(record.get("policy_hash") or "")),
-        ("Outcome", _outcome(whole.call)),
-    ]
-    for name, text in lines:
+def _print(details: CallDetails) -> None:
+    call = details.call
+    record, done = call.decided, call.completed
+    for name, text in _facts(call):
         if text:
             print(f"{name + ':':<12}{escape_controls(text)}")
-    if record.get("args"):
+    arguments = record.arguments() if isinstance(record, DecidedRecord) else {}
+    if arguments:
         print("Arguments:")
-    for name, value in (record.get("args") or {}).items():
+    for name, value in arguments.items():
         print(f"  {escape_controls(name)} = {escape_controls(orjson.dumps(value).decode())}")
-    for policy_id, text in whole.policies.items():
+    for policy_id, text in details.policies.items():
         print(f"\nPolicy {escape_controls(policy_id)}, as it was then:")
         print("\n".join(f"  {escape_controls(line)}" for line in text.splitlines()))
-    for doubt in whole.caveats:
-        print(f"\nNote: {escape_controls(doubt)}")
+    for caveat in details.caveats:
+        print(f"\nNote: {escape_controls(caveat)}")
     if done is not None:
-        print(f"\nCompleted: record {done.get('seq')} at {escape_controls(done.get('time'))}")
-    for title, records in (("Before it", whole.before), ("After it", whole.after)):
-        if records:
+        print(f"\nCompleted: record {done.seq} at {escape_controls(done.time)}")
+    for title, entries in (("Before it", details.before), ("After it", details.after)):
+        if entries:
             print(f"\n{title}:")
-            print_table([RowFormatter().row(whole.call.log, neighbour) for neighbour in records])
+            print_table([RowFormatter().row(entry) for entry in entries])
     print()
+
+
+def _facts(call: CallRecord) -> Iterator[tuple[str, str]]:
+    """Yield what is known of a call, each with its name; a text is empty if there is nothing."""
+    record = call.decided
+    yield "Call", f"{record.id or '-'} (record {record.seq} of log {call.log})"
+    yield "Time", record.time
+    yield "Who", _principal(record.principal)
+    yield "From", _peer(record.peer)
+    if isinstance(record, DecidedRecord):
+        yield "What", f"{record.upstream} {record.method} ({record.permission})"
+        yield "Task", "" if record.task is None else str(record.task)
+        yield "Decision", f"{record.decision}, {record.reason}"
+        yield "Policy set", record.policy_hash
+    else:
+        yield "What", "no call could be read"
+        yield "Decision", f"rejected, {record.reason} {record.detail or ''}".strip()
+    yield "Outcome", _outcome(call)
+
+
+def _principal(principal: RecordedPrincipal | None) -> str:
+    if principal is None:
+        return "not known"
+    roles = ", ".join(principal.roles) or "none"
+    return f"{principal_name(principal)}, roles {roles}, issuer {principal.issuer}"
+
+
+def _peer(peer: RecordedPeer) -> str:
+    tls = peer.tls or "no TLS"
+    user_agent = peer.user_agent or "no user agent"
+    return f"{peer.address or '-'} port {peer.port or '-'}, {tls}, {user_agent}"
 
 
 def _outcome(call: CallRecord) -> str:
     done = call.completed
     if done is None:
         return "still open, or the log ends here" if call.result == "open" else ""
-    if isinstance(window := done.get("window"), dict):
-        span = f"{window.get('first')} to {window.get('last')}"
-        outcomes = ", ".join(
-            f"{name} {count}" for name, count in dict(window.get("outcomes") or {}).items()
+    if (window := done.window) is not None:
+        outcomes = ", ".join(f"{name} {count}" for name, count in window.outcomes.items())
+        return (
+            f"{done.outcome}: {window.calls} calls from {window.first} to {window.last}"
+            f" ({outcomes})"
         )
-        return f"{done.get('outcome')}: {window.get('calls')} calls from {span} ({outcomes})"
-    text = f"{done.get('outcome')} {done.get('reason') or ''}".strip()
-    return f"{text}, status {done.get('status')}, {done.get('bytes')} bytes, {int(done.get('duration_us') or 0) / 1000:.1f} ms"
+    milliseconds = (done.duration_us or 0) / 1000
+    return (
+        f"{done.outcome} {done.reason or ''}".strip()
+        + f", status {done.status}, {done.bytes} bytes, {milliseconds:.1f} ms"
+    )

@@ -56,4 +56,4 @@ def _print(entries: list[LogEntry], rows: RowFormatter, *, as_json: bool) -> Non
         for entry in entries:
             sys.stdout.write(entry.raw.decode("utf-8", "backslashreplace") + "\n")
     elif entries:
-        print_table([rows.row(entry.log, entry.record) for entry in entries])
+        print_table([rows.row(entry) for entry in entries])

@@ -207,7 +207,7 @@ def progress(directory: Path, *, quiet: bool) -> Iterator[Count | None]:
         yield None
         return
     total = sum(
-        int(entry.record.get("seq", 0))
+        max(0, entry.record.seq)
         for path in logs(directory).values()
         for entry in last_entries(path, 1)
     )
