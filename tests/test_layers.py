@@ -45,7 +45,7 @@ AUDIT_ROOMS: dict[str, set[str]] = {
     "reading": {"format", "redaction"},
     "writing": {"format", "redaction"},
     "checking": {"format", "redaction"},
-    "reporting": {"reading", "format", "redaction"},
+    "reporting": {"checking", "reading", "format", "redaction"},
     "archive": {"writing", "checking", "reading", "format", "redaction"},
 }
 

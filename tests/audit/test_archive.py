@@ -8,7 +8,7 @@ from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.layout import segments
 from proxy.audit.format.policy_snapshots import load_snapshot
 from proxy.audit.reading.reader import read_all, read_log
-from proxy.audit.reporting.controls import policy_activations
+from proxy.audit.reporting.policy_activations import policy_activations
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from tests.support.audit import HASH, Clock, one, open_journal, raw_lines
 

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from proxy.audit.reading.reader import read_all
+from proxy.audit.reading.records import members_of
 from tests.cli.demo.test_demo import Demo, descendants, runs
 from tests.support.stage import ROOT, until
 
@@ -80,7 +81,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 def journal(demo: Demo) -> list[dict[str, Any]]:
     """The records of the demo's gate."""
-    return [item.record for item in read_all(demo.directory / ".demo" / "audit")]
+    return [members_of(item.raw) for item in read_all(demo.directory / ".demo" / "audit")]
 
 
 def paste(demo: Demo, language: str, text: str) -> subprocess.CompletedProcess[str]:

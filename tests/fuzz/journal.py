@@ -17,6 +17,7 @@ from proxy.audit.checking.verify import LogReport, verify_directory
 from proxy.audit.format.layout import segments
 from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS, open_segment
 from proxy.audit.reading.reader import LogEntry, LogFollower, last_entries, read_all
+from proxy.audit.reading.records import members_of
 from proxy.audit.writing.recovery import LogState, recover
 from proxy.errors import ConfigError
 from tests.fuzz.kit import SEEDS
@@ -82,7 +83,7 @@ def _read(directory: Path) -> None:
     ]
     for items in ways:
         try:
-            assert all(isinstance(item.record, dict) for item in items()), (
+            assert all(isinstance(members_of(item.raw), dict) for item in items()), (
                 "every line gives a record"
             )
         except (*CORRUPT_GZIP_ERRORS, ConfigError):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from proxy.audit.reading.reader import read_all
+from proxy.audit.reading.records import members_of
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.journal import Journal
 from proxy.catalog.loading import load_catalog
@@ -88,7 +89,7 @@ class SilentLog:
 
 def read_records(directory: Path) -> list[dict[str, Any]]:
     """Every record of every segment, in order."""
-    return [item.record for item in read_all(directory)]
+    return [members_of(item.raw) for item in read_all(directory)]
 
 
 def calls_of(directory: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from proxy.audit.reading.reader import read_all
+from proxy.audit.reading.records import members_of
 from proxy.catalog.loading import load_catalog
 from tests.soak.load import Notes
 from tests.soak.world import World
@@ -123,7 +124,7 @@ def add_up(directory: Path) -> Accounts:
     ids: set[str] = set()
     windows: set[tuple[str, int]] = set()
     for item in read_all(directory):
-        record, stage = item.record, item.record["stage"]
+        record, stage = members_of(item.raw), members_of(item.raw)["stage"]
         found.records += 1
         found.logs.add(item.log)
         if stage == "decided":

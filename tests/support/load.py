@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from proxy.audit.format.layout import logs
 from proxy.audit.reading.reader import Position, read_log
+from proxy.audit.reading.records import members_of
 from tests.support.stack import Gate, Record
 from tests.support.stage import FORM, ROOT, clean_environment
 
@@ -115,7 +116,7 @@ class Witness:
         for name, path in logs(self._directory).items():
             for item in read_log(path, self._at.get(name)):
                 self._at[name] = item.after
-                record = item.record
+                record = members_of(item.raw)
                 if (
                     record["stage"] == "decided"
                     and record["decision"] == "allow"
@@ -129,7 +130,8 @@ class Witness:
 def by_log(directory: Path) -> dict[str, list[Record]]:
     """Every record of each log, read anew from the beginning."""
     return {
-        name: [item.record for item in read_log(path)] for name, path in logs(directory).items()
+        name: [members_of(item.raw) for item in read_log(path)]
+        for name, path in logs(directory).items()
     }
 
 

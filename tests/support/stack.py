@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.audit.reading.reader import read_all
+from proxy.audit.reading.records import members_of
 from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
 from tests.support.stage import FORM, POLICIES, Client, Process, Response, free_port, until
@@ -166,7 +167,7 @@ class Gate(Client):
 
     def records(self) -> list[Record]:
         """The journal, read as an auditor's program would."""
-        return [item.record for item in read_all(self.audit)]
+        return [members_of(item.raw) for item in read_all(self.audit)]
 
     def _settled(self, since: int) -> list[Record] | None:
         """The records after the first `since`, when every allowed call among them is completed."""

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from proxy.audit.reading.reader import read_all
+from proxy.audit.reading.records import members_of
 from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
 from tests.support.paths import ROOT
@@ -379,7 +380,7 @@ class Gate(Client):
 
     def records(self) -> list[dict[str, Any]]:
         """The audit journal so far, without the records about the log itself."""
-        records = [item.record for item in read_all(self.directory / "audit")]
+        records = [members_of(item.raw) for item in read_all(self.directory / "audit")]
         return [
             record for record in records if record["stage"] in ("decided", "completed", "rejected")
         ]

@@ -3,11 +3,16 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.audit.checking.proof import BadProofError, check_proof, prove
+from proxy.audit.checking.proof import BadProofError, Provable, check_proof, prove
 from proxy.audit.reading.call_details import call_details
-from proxy.audit.reading.reader import read_log
+from proxy.audit.reading.reader import LogEntry, read_log
 from proxy.audit.writing.keys import PUBLIC_KEYS, load_signing_key, public_keys
 from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal
+
+
+def provable(entries: list[LogEntry]) -> list[Provable]:
+    """What the records of a log are proved by."""
+    return [Provable(each.after.segment, each.record.seq, each.raw) for each in entries]
 
 
 async def fill(directory: Path) -> None:
@@ -26,8 +31,10 @@ async def test_every_record_can_be_proved(tmp_path: Path) -> None:
     items = list(read_log(tmp_path / "gate"))
     for path in sorted((tmp_path / "gate").glob("*.jsonl"))[:-1]:
         assert path.exists()
-    proved = check_proof(prove(tmp_path / "gate", items), public_keys(tmp_path / PUBLIC_KEYS))
-    assert [p.record for p in proved] == [i.record for i in items] and {
+    proved = check_proof(
+        prove(tmp_path / "gate", provable(items)), public_keys(tmp_path / PUBLIC_KEYS)
+    )
+    assert [p.line for p in proved] == [i.raw for i in items] and {
         p.checkpoint.origin for p in proved
     } == {"callgate/gate"}
 
@@ -36,10 +43,10 @@ async def test_a_proof_needs_one_segment_only(tmp_path: Path) -> None:
     """With all earlier segments gone (archived) the proof is the same."""
     await fill(tmp_path)
     [whole] = call_details(tmp_path, "call-20")
-    before = prove(tmp_path / "gate", whole.entries)
+    before = prove(tmp_path / "gate", provable(whole.entries))
     for number in range(1, whole.entries[0].after.segment):
         (tmp_path / "gate" / f"{number:08d}.jsonl").unlink()
-    assert prove(tmp_path / "gate", whole.entries) == before
+    assert prove(tmp_path / "gate", provable(whole.entries)) == before
 
 
 async def test_no_changed_proof_holds(tmp_path: Path) -> None:
@@ -49,7 +56,7 @@ async def test_no_changed_proof_holds(tmp_path: Path) -> None:
     await fill(tmp_path)
     [whole] = call_details(tmp_path, "call-3")
     keys = public_keys(tmp_path / PUBLIC_KEYS)
-    document = orjson.loads(prove(tmp_path / "gate", whole.entries[:1]))
+    document = orjson.loads(prove(tmp_path / "gate", provable(whole.entries[:1])))
     [proof] = document["proofs"]
     for name in ("record", "checkpoint"):
         text = proof[name]
@@ -95,6 +102,6 @@ async def test_an_unsigned_record_has_no_proof_yet(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     await journal.decide("new", WORKER, HERE, [(call(), ALLOW)], 0)
     [whole] = call_details(tmp_path, "new")
-    with pytest.raises(BadProofError, match="try again"):
-        prove(tmp_path / "gate", whole.entries)
+    with pytest.raises(BadProofError, match="Try again"):
+        prove(tmp_path / "gate", provable(whole.entries))
     await journal.close()

@@ -45,12 +45,12 @@ async def test_a_call_is_shown_with_the_policy_of_its_time(tmp_path: Path) -> No
         == {"etl-workers-work": '@id("etl-workers-work") permit (principal, action, resource);'}
         and not whole.caveats
     )
-    assert whole.call.result == "ok" and [item.record["stage"] for item in whole.entries] == [
+    assert whole.call.result == "ok" and [item.record.stage for item in whole.entries] == [
         "decided",
         "completed",
     ]
-    assert [r["id"] for r in whole.before] == ["call-0", "call-1"] and [
-        r["id"] for r in whole.after
+    assert [r.record.id for r in whole.before] == ["call-0", "call-1"] and [
+        r.record.id for r in whole.after
     ] == ["call-3", "call-4"]
 
 
@@ -68,7 +68,10 @@ async def test_doubts_are_said(tmp_path: Path) -> None:
     )
     await journal.close()
     [unkept], [nameless] = call_details(tmp_path, "unkept"), call_details(tmp_path, "nameless")
-    assert "not kept" in unkept.caveats[0] and "no policy gone" in nameless.caveats[0]
+    assert (
+        "not in the audit directory" in unkept.caveats[0]
+        and "no policy gone" in nameless.caveats[0]
+    )
     kept = tmp_path / "policies" / ("ab" * 32 + ".json")
     kept.write_text(kept.read_text().replace("permit", "forbid"))
     [changed] = call_details(tmp_path, "call-1")
@@ -83,6 +86,6 @@ async def test_a_multicall_is_found_by_its_request(tmp_path: Path) -> None:
     await journal.decide("R1", WORKER, HERE, [(call("a"), ALLOW), (call("b"), ALLOW)], 0)
     await one(journal, 1)
     await journal.close()
-    assert [w.call.decided["method"] for w in call_details(tmp_path, "R1")] == ["a", "b"]
-    assert [w.call.decided["method"] for w in call_details(tmp_path, "R1.1")] == ["b"]
+    assert [w.call.decided.method for w in call_details(tmp_path, "R1")] == ["a", "b"]
+    assert [w.call.decided.method for w in call_details(tmp_path, "R1.1")] == ["b"]
     assert call_details(tmp_path, "R") == [] and call_details(tmp_path, "call") == []

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from proxy.audit.reading.records import members_of
 from proxy.audit.reading.secret_search import find_secret
 from proxy.audit.writing.keys import load_hmac_key
 from tests.support.audit import call, one, open_journal, raw_lines
@@ -19,9 +20,11 @@ async def test_a_suspected_value_is_found_where_it_is(tmp_path: Path) -> None:
     await journal.close()
     key = load_hmac_key(tmp_path)
     assert b"hunter2" not in b"".join(raw_lines(tmp_path / "gate"))
-    assert [(item.record["id"], place) for item, place in find_secret(tmp_path, key, "hunter2")] == [
+    assert [(members_of(item.raw)["id"], place) for item, place in find_secret(tmp_path, key, "hunter2")] == [
         ("call-1", "password"), ("call-1", "params.list[0].token"),
     ]  # fmt: skip
-    assert [item.record["id"] for item, _ in find_secret(tmp_path, key, "1234")] == ["call-2"]
+    assert [members_of(item.raw)["id"] for item, _ in find_secret(tmp_path, key, "1234")] == [
+        "call-2"
+    ]
     assert not list(find_secret(tmp_path, key, "hunter"))
     assert not list(find_secret(tmp_path, b"other key", "hunter2"))

@@ -1,7 +1,5 @@
-import pytest
-
-from proxy.audit.reading.query import CallRecord
-from proxy.audit.reading.stats import bar, count
+from proxy.audit.reading.stats import count
+from tests.support.audit_records import call_of
 
 ALICE = {"issuer_name": "okta", "subject": "alice"}
 
@@ -18,9 +16,8 @@ def test_windows_and_floods_count_for_what_they_stand_for() -> None:
     }
     found = count(
         [
-            CallRecord("a", allowed, {"outcome": "ok", "window": {"calls": 60}}),
-            CallRecord(
-                "a",
+            call_of(allowed, {"outcome": "ok", "window": {"calls": 60}}),
+            call_of(
                 {
                     **allowed,
                     "decision": "deny",
@@ -29,8 +26,7 @@ def test_windows_and_floods_count_for_what_they_stand_for() -> None:
                     "time": "a",
                 },
             ),
-            CallRecord(
-                "a",
+            call_of(
                 {
                     "stage": "rejected",
                     "time": "c",
@@ -40,7 +36,7 @@ def test_windows_and_floods_count_for_what_they_stand_for() -> None:
                     },
                 },
             ),
-            CallRecord("a", {"stage": "rejected", "time": "c", "reason": "no-credential"}),
+            call_of({"stage": "rejected", "time": "c", "reason": "no-credential"}),
         ]
     )
     assert (found.calls, found.rejected, found.first, found.last) == (61, 413, "a", "c")
@@ -49,12 +45,3 @@ def test_windows_and_floods_count_for_what_they_stand_for() -> None:
     }
     assert found.refusals == {"no-credential": 401, "bad-credential": 12, "no-role": 1}
     assert found.results == {"ok": 60, "deny": 1, "rejected": 413}
-
-
-@pytest.mark.parametrize(
-    ("value", "largest", "shown"),
-    [(0, 10, ""), (10, 10, "██"), (5, 10, "█"), (1, 1000, "▏"), (0, 0, ""), (9, 10, "█▊")],
-)
-def test_bars(value: int, largest: int, shown: str) -> None:
-    """A bar is as long as its share; nothing is nothing, and anything is at least a sliver."""
-    assert bar(value, largest, width=2) == shown

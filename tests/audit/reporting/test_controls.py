@@ -1,21 +1,21 @@
 from pathlib import Path
-from typing import Any
 
 from proxy.audit.checking.verify import verify_directory
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reading.reader import read_all
+from proxy.audit.reading.records import RecordedPrincipal
 from proxy.audit.reporting import controls
-from proxy.audit.reporting.report import Section
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.model import Reason
-from tests.support.audit import ALICE, DENY, HASH, HERE, Clock, call, one, open_journal
+from tests.support.audit import ALICE, DENY, HERE, call, one, open_journal
+from tests.support.audit_records import call_of
 
 
-def granted(principal: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+def granted(principal: RecordedPrincipal) -> dict[tuple[str, str], list[str]]:
     """Everybody may look at two things and trigger one."""
     return (
         {("luigi", "view"): ["graph", "task_list"], ("luigi", "trigger"): ["forgive_failures"]}
-        if principal.get("roles")
+        if principal.roles
         else {}
     )
 
@@ -27,19 +27,20 @@ def decided(
     roles: list[str],
     decision: str = "allow",
     time: str = "t",
+    protocol: str = "luigi",
 ) -> CallRecord:
     """One call."""
     principal = {"issuer": "https://i/", "issuer_name": "i", "subject": subject, "roles": roles}
-    return CallRecord(
-        "gate",
+    return call_of(
         {
             "principal": principal,
             "upstream": "luigi",
-            "class": permission,
+            "protocol": protocol,
+            "permission": permission,
             "method": method,
             "decision": decision,
             "time": time,
-        },
+        }
     )
 
 
@@ -82,88 +83,11 @@ def test_a_right_used_without_being_granted_now_shows() -> None:
     assert row[4:7] == ("0", "1", "1")
 
 
-OTHER = "sha256:" + "cd" * 32
-
-
-def changed(directory: Path, since: str = "", until: str = "~") -> Section:
-    """The one table of the report on changes."""
-    sets = controls.policy_activations(read_all(directory), directory)
-    [section] = controls.changes(sets, since, until, "p", ()).sections
-    return section
-
-
-async def test_changes_have_their_difference(tmp_path: Path) -> None:
-    """Each set in force is listed with hash and time; what changed in which file is shown; doctored
-    texts are called so.
-    """
-    journal = open_journal(tmp_path)
-    journal.policy_in_force(HASH, {"a.cedar": "one\ntwo\n", "roles.toml": "r\n"})
-    journal.policy_in_force(OTHER, {"a.cedar": "one\nthree\n", "roles.toml": "r\n"})
-    journal.policy_in_force(OTHER, {"a.cedar": "one\nthree\n", "roles.toml": "r\n"})
-    await journal.close()
-    section = changed(tmp_path)
-    assert [row[3] for row in section.rows] == [
-        "first: a.cedar roles.toml",
-        "changed: a.cedar",
-        "as before (a process began with it)",
-    ]
-    [text] = section.texts
-    assert "-two" in text and "+three" in text and "roles.toml" not in text
-    assert changed(tmp_path / "gate") == section
-    kept = tmp_path / "policies" / ("cd" * 32 + ".json")
-    kept.write_text(kept.read_text().replace("three", "four"))
-    assert "not those that came into force" in changed(tmp_path).rows[1][3]
-    kept.unlink()
-    assert "not kept" in changed(tmp_path).rows[1][3]
-
-
-async def test_changes_go_on_from_log_to_log(tmp_path: Path) -> None:
-    """A reload goes on in another log than it ends, and back: each set is held against the one in
-    force before it, wherever that stands.
-    """
-    sets = [(HASH, "one\n"), (OTHER, "two\n"), ("sha256:" + "ef" * 32, "three\n"), (HASH, "one\n")]
-    clock = Clock()
-    for number, (policy_hash, text) in enumerate(sets):
-        journal = open_journal(tmp_path, "gate" if number % 2 == 0 else "gate-2", clock=clock)
-        journal.policy_in_force(policy_hash, {"a.cedar": text})
-        await journal.close()
-    section = changed(tmp_path)
-    assert [row[1] for row in section.rows] == ["gate", "gate-2", "gate", "gate-2"]
-    assert [row[3] for row in section.rows] == ["first: a.cedar", *["changed: a.cedar"] * 3]
-    assert [[line for line in text.splitlines()[3:] if line[0] in "+-"] for text in section.texts] == [
-        ["-one", "+two"], ["-two", "+three"], ["-three", "+one"],
-    ]  # fmt: skip
-
-
-async def test_the_first_change_of_a_period_has_its_difference(tmp_path: Path) -> None:
-    """A period begins with what was in force before it; what came outside it is not listed."""
-    journal = open_journal(tmp_path, clock=Clock())
-    for policy_hash, text in ((HASH, "one\n"), (OTHER, "two\n"), (HASH, "one\n")):
-        journal.policy_in_force(policy_hash, {"a.cedar": text})
-    await journal.close()
-    times = [row[0] for row in changed(tmp_path).rows]
-    section = changed(tmp_path, times[1], times[2])
-    assert [row[3] for row in section.rows] == ["changed: a.cedar"] and "+two" in section.texts[0]
-
-
-async def test_a_set_after_a_lost_one_is_no_first_one(tmp_path: Path) -> None:
-    """Where the texts before a change are not there, the report says that it cannot show the
-    difference.
-    """
-    journal = open_journal(tmp_path)
-    journal.policy_in_force(HASH, {"a.cedar": "one\n"})
-    journal.policy_in_force(OTHER, {"a.cedar": "two\n"})
-    await journal.close()
-    (tmp_path / "policies" / ("ab" * 32 + ".json")).unlink()
-    assert "no difference can be shown" in changed(tmp_path).rows[1][3]
-
-
 def test_questions_to_the_gate_are_no_used_rights() -> None:
     """What the gate answers itself is in nobody's catalog: it neither counts as used nor stands
     beside what is granted.
     """
-    asked = decided("al", "system.listMethods", "view", ["viewer"])
-    asked.decided["protocol"] = "callgate"
+    asked = decided("al", "system.listMethods", "view", ["viewer"], protocol="callgate")
     rows = controls.access([asked], granted, [], "p", (), ()).sections[0].rows
     assert [row[4:7] for row in rows] == [("1", "0", "0"), ("2", "0", "0")]
 
@@ -176,11 +100,11 @@ async def test_disorderly_ends_are_found(tmp_path: Path) -> None:
     await open_journal(tmp_path).close()
     assert controls.disruptions(read_all(tmp_path)) == []
     [found] = controls.disruptions(
-        item for item in read_all(tmp_path) if item.record["stage"] != "closed"
+        item for item in read_all(tmp_path) if item.record.stage != "closed"
     )
-    assert found.record["stage"] == "opened"
+    assert found.record.stage == "opened"
     made = controls.completeness([], [], [found]).sections[1].rows[0]
-    assert made[2] == "the process before it ended without order" and "{" not in "".join(made)
+    assert made[2] == "the process before it did not end in order" and "{" not in "".join(made)
 
 
 async def test_refusals_are_counted_with_floods(tmp_path: Path) -> None:
@@ -212,7 +136,7 @@ async def test_completeness_says_what_was_checked(tmp_path: Path) -> None:
     made = controls.completeness(
         verify_directory(tmp_path, keys),
         keys,
-        [i for i in read_all(tmp_path) if i.record["stage"] == "opened"],
+        [i for i in read_all(tmp_path) if i.record.stage == "opened"],
     )
     logs, disturbed, listed = made.sections
     assert (

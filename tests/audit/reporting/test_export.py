@@ -4,6 +4,7 @@ import pytest
 
 from proxy.audit.reading.query import CallRecord
 from proxy.audit.reporting.export import COLUMNS, flat, ocsf
+from tests.support.audit_records import call_of
 
 DECIDED = {
     "seq": 4,
@@ -17,11 +18,11 @@ DECIDED = {
         "roles": ["viewer", "x"],
         "agent": True,
     },
-    "origin": {"address": "10.0.0.1", "port": 7, "tls": "TLSv1.3", "user_agent": "ua"},
+    "peer": {"address": "10.0.0.1", "port": 7, "tls": "TLSv1.3", "user_agent": "ua"},
     "upstream": "luigi",
     "protocol": "luigi",
     "method": "task_list",
-    "class": "view",
+    "permission": "view",
     "task": "A_1",
     "args": {"status": ""},
     "decision": "allow",
@@ -38,34 +39,29 @@ DONE = {
     "duration_us": 2500,
 }
 CALLS = [
-    CallRecord("gate", DECIDED, DONE),
-    CallRecord("gate", DECIDED),
-    CallRecord(
-        "gate",
-        {**DECIDED, "decision": "deny", "reason": "no-role", "policies": [], "class": "admin"},
+    call_of(DECIDED, DONE),
+    call_of(DECIDED),
+    call_of(
+        {**DECIDED, "decision": "deny", "reason": "no-role", "policies": [], "permission": "admin"},
     ),
-    CallRecord(
-        "gate",
+    call_of(
         {
             "seq": 6,
             "time": "x",
             "stage": "rejected",
             "id": "R2",
             "reason": "no-credential",
-            "origin": {"address": "10.0.0.1", "port": 7},
+            "peer": {"address": "10.0.0.1", "port": 7},
         },
     ),
-    CallRecord(
-        "gate",
+    call_of(
         {
             "seq": 7,
             "stage": "rejected",
             "summary": {"address": None, "count": 9, "reasons": {"no-credential": 9}},
         },
     ),
-    CallRecord(
-        "gate", DECIDED, {"outcome": "failed", "reason": "upstream-timeout", "window": {"calls": 5}}
-    ),
+    call_of(DECIDED, {"outcome": "failed", "reason": "upstream-timeout", "window": {"calls": 5}}),
 ]
 
 REQUIRED: dict[str, Any] = {

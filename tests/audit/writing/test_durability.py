@@ -16,6 +16,7 @@ import pytest
 from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.layout import logs
 from proxy.audit.reading.reader import read_log
+from proxy.audit.reading.records import members_of
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.errors import Unavailable
 from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal, records
@@ -61,9 +62,9 @@ def test_what_was_sent_is_decided_after_every_kill(tmp_path: Path) -> None:
             out, _ = process.communicate()
             sent[name] |= {line.decode() for line in out.split(b"\n")[:-1]}
             decided = {
-                item.record["id"]
+                members_of(item.raw)["id"]
                 for item in read_log(tmp_path / name)
-                if item.record["stage"] == "decided"
+                if members_of(item.raw)["stage"] == "decided"
             }
             assert sent[name] <= decided
     for name in sent:
@@ -74,10 +75,10 @@ def test_what_was_sent_is_decided_after_every_kill(tmp_path: Path) -> None:
         ("b", None, 0, 0),
     ]
     opened = [
-        item.record
+        members_of(item.raw)
         for name in logs(tmp_path)
         for item in read_log(tmp_path / name)
-        if item.record["stage"] == "opened"
+        if members_of(item.raw)["stage"] == "opened"
     ]
     assert (
         len(opened) == KILLS + 2

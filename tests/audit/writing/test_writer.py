@@ -8,6 +8,7 @@ import pytest
 from proxy.audit.checking.verify import verify_log
 from proxy.audit.format.checkpoint import parse, split
 from proxy.audit.reading.reader import read_log
+from proxy.audit.reading.records import members_of
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.writing.writer import Timing
@@ -66,7 +67,7 @@ async def test_checkpoints_at_start_rotation_and_end(tmp_path: Path) -> None:
     await journal.close()
     ends: dict[int, int] = {}
     for item in read_log(tmp_path / "gate"):
-        ends[item.after.segment] = item.record["seq"] + 1
+        ends[item.after.segment] = members_of(item.raw)["seq"] + 1
     assert len(ends) > 2 and sizes(tmp_path / "gate") == [2, *ends.values()]
 
 
@@ -75,7 +76,11 @@ async def test_silence_is_on_record(tmp_path: Path) -> None:
     journal = open_journal(tmp_path, timing=Timing(checkpoint=0.01, idle=0.02))
     await until(lambda: stages(tmp_path / "gate").count("idle") >= 3)
     await journal.close()
-    idle = [item.record for item in read_log(tmp_path / "gate") if item.record["stage"] == "idle"]
+    idle = [
+        members_of(item.raw)
+        for item in read_log(tmp_path / "gate")
+        if members_of(item.raw)["stage"] == "idle"
+    ]
     assert all(record["since"] <= record["time"] for record in idle)
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
     assert report.broken is None and report.unsigned == 0
@@ -137,7 +142,9 @@ async def test_open_calls_are_named_where_a_segment_begins(tmp_path: Path) -> No
     for n in range(10):
         await one(journal, n)
     headers = [
-        item.record for item in read_log(tmp_path / "gate") if item.record["stage"] == "segment"
+        members_of(item.raw)
+        for item in read_log(tmp_path / "gate")
+        if members_of(item.raw)["stage"] == "segment"
     ]
     assert len(headers) > 2 and all(
         [receipt.seq, "long"] in header["open"] for header in headers[1:]
