@@ -26,6 +26,7 @@ from proxy.common.cedar_statements import split_statements
 NEIGHBOURS: Final = 3
 """How many calls before and after a call are shown."""
 
+
 @dataclass(slots=True)
 class CallDetails:
     """A call with all that explains it.
