@@ -124,8 +124,10 @@ class FairSemaphore:
             Unavailable: it was not granted in time.
 
         """
-        if waiter.holder is not None:
-            return waiter.holder
+        # A local name: after `if waiter.holder is None`, mypyc would take it for None below as well.
+        holder = waiter.holder
+        if holder is not None:
+            return holder
         waiter.granted = asyncio.get_running_loop().create_future()
         try:
             return await with_timeout(self._timeout, waiter.granted)

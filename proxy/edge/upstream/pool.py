@@ -161,11 +161,7 @@ class ConnectionPool:
 
     async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
         head, body = self._encoder.encode(request)
-        connection = (
-            self._idle.pop()
-            if self._idle
-            else await self._acquire(heartbeat=request.kind == "heartbeat")
-        )
+        connection = await self._acquire(heartbeat=request.kind == "heartbeat")
         retried = False
         while True:
             try:

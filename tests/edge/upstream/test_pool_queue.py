@@ -256,8 +256,7 @@ async def test_a_connection_granted_in_the_moment_of_leaving_is_passed_on() -> N
             on_idle(connection)
             calls[1].cancel()
 
-        # The moment is between two turns of the loop.
-        pool.on_idle = return_and_cancel  # type: ignore[method-assign]
+        pool.on_idle = return_and_cancel  # type: ignore[method-assign]  # the moment is between two turns of the loop
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(result).__name__ for result in results] == [
             "UpstreamResponse",
