@@ -253,7 +253,7 @@ def test_the_example_settings_can_be_read(tmp_path: Path) -> None:
     settings = load_settings(
         deployed(tmp_path, (DEPLOY / "callgate.toml").read_text(encoding="utf-8")), environ={}
     )
-    assert (settings.listen.address, settings.listen.port) == ("0.0.0.0", 8443)
+    assert [(each.address, each.port) for each in settings.listeners] == [("0.0.0.0", 8443)]
     assert [issuer.name for issuer in settings.issuers] == ["okta"]
     assert [(upstream.name, upstream.protocol) for upstream in settings.upstreams] == [
         ("luigi", "luigi"),
@@ -268,13 +268,16 @@ def test_the_example_settings_with_every_default_written_out_are_the_same(tmp_pa
     plain = load_settings(deployed(tmp_path / "a", text), environ={})
     shutil.rmtree(tmp_path / "a")
     (tmp_path / "a").mkdir()
-    # it has no default: a key is made
-    lines = [line for line in text.splitlines() if not line.startswith("# signing_key")]
+    # keys without a default: a signing key is made, the others mean "no such thing"
+    bare = r"# (signing_key|public_url|\[state\]|directory = .*/state)"
+    lines = [line for line in text.splitlines() if not re.match(bare, line)]
     full = re.sub(r"(?m)^# (?=\[[a-z]|[a-z_]+ = )", "", "\n".join(lines))
     assert len(tomllib.loads(full)["limits"]) > 5
     written = load_settings(deployed(tmp_path / "a", full), environ={})
-    ignored = {"tls", "upstreams", "file"}
+    ignored = {"listeners", "upstreams"}
     assert written.model_dump(exclude=ignored) == plain.model_dump(exclude=ignored)
+    for mine, yours in zip(written.listeners, plain.listeners, strict=True):
+        assert mine.model_dump(exclude={"key"}) == yours.model_dump(exclude={"key"})
     for one, other in zip(written.upstreams, plain.upstreams, strict=True):
-        secrets = {"client_key", "authorization"}
+        secrets = {"client_key", "basic_auth"}
         assert one.model_dump(exclude=secrets) == other.model_dump(exclude=secrets)

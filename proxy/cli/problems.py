@@ -1,6 +1,4 @@
-"""How a command line shows what is wrong with settings, policies and files: place, what, and the
-mend, one after the other.
-"""
+"""How commands print problems: location and message on one line, the hint below."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +8,7 @@ from proxy.errors import Problem
 
 
 def print_problems(problems: Sequence[Problem], stream: TextIO | None = None) -> None:
-    """Print `problems` in the order they were found; to standard error unless told otherwise."""
+    """Print `problems` in the order they were found, to standard error by default."""
     stream = stream or sys.stderr
     for problem in problems:
         print(f"{problem.location}: {problem.message}\n    {problem.hint}", file=stream)

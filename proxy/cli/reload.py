@@ -10,7 +10,8 @@ from typing import NoReturn
 
 import typer
 
-from proxy.cli.serve import CONFIG, status_file
+from proxy.cli.options import CONFIG
+from proxy.cli.serve import status_file
 
 EXAMPLE = "callgate reload --config /etc/callgate/callgate.toml"
 _PATIENCE_SECONDS = 90.0

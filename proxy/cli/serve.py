@@ -16,16 +16,15 @@ if "rich" not in sys.modules:
 import structlog
 import typer
 
+from proxy.cli.options import CONFIG
 from proxy.cli.problems import print_problems
 from proxy.errors import ConfigError, Rejected
 
 if TYPE_CHECKING:
     from proxy.config.loading import Settings
+    from proxy.config.model import Listener
     from proxy.runtime.worker_process import WorkerSlot
 
-CONFIG = typer.Option(
-    Path("callgate.toml"), "--config", "-c", envvar="CALLGATE_CONFIG", help="The settings file."
-)
 EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
 # beyond limits.drain_seconds, for a process to close its journal before it is killed
 _CLOSING_SECONDS = 8.0
@@ -53,7 +52,6 @@ def command(config: Path = CONFIG) -> None:
     # from here on no line is worth ending or waiting for
     sys.stderr = cast(TextIO, NonBlockingStream(sys.stderr))
     configure_logging(settings.log.level, settings.log.format)
-    listen = settings.listen
     # for the processes: glibc keeps an arena for each thread otherwise
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     try:
@@ -65,17 +63,15 @@ def command(config: Path = CONFIG) -> None:
         raise typer.Exit(2) from error
     try:
         supervisor = Supervisor(
-            [(listen.address, listen.port)],
-            listen.processes,
+            [(listener.address, listener.port) for listener in settings.listeners],
+            settings.processes,
             lambda slot: _serve(config, slot, settings),
             status,
             shutdown_timeout=settings.limits.drain_seconds + _CLOSING_SECONDS,
         )
     except OSError as error:
-        typer.echo(
-            f"callgate: cannot serve on {listen.address} port {listen.port}: {error.strerror or error}",
-            err=True,
-        )
+        addresses = ", ".join(f"{each.address} port {each.port}" for each in settings.listeners)
+        typer.echo(f"callgate: cannot serve on {addresses}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from error
     _serve_imports()
     raise typer.Exit(supervisor.run())
@@ -113,8 +109,9 @@ def _serve(config: Path, slot: "WorkerSlot", first: "Settings") -> int:
         refuse_open(settings)
         configure_logging(settings.log.level, settings.log.format)
         if slot.slot == 0:
-            _tell_what_waits(first, settings)
+            _warn_of_restart(first, settings)
         shutdown_timeout = settings.limits.drain_seconds + _CLOSING_SECONDS
+        settings = settings.model_copy(update={"listeners": _on_open_sockets(first, settings)})
         uvloop.run(run(settings, ready=lambda: slot.ready(shutdown_timeout), slot=slot))
     except ConfigError as error:
         print_problems(error.problems)
@@ -126,15 +123,29 @@ def _serve(config: Path, slot: "WorkerSlot", first: "Settings") -> int:
     return 0
 
 
-def _tell_what_waits(first: "Settings", now: "Settings") -> None:
-    """Log which changes a reload cannot bring into force: the supervisor has the sockets, and is
-    found by its status file.
+def _on_open_sockets(first: "Settings", now: "Settings") -> "tuple[Listener, ...]":
+    """Return a listener for each of the supervisor's sockets, in their order.
+
+    A reload can change the certificate of an address, not the addresses. A socket whose address is
+    gone from the settings keeps the listener that it was bound for: served by another one's
+    settings, it might answer without TLS.
     """
-    waiting = [
-        f"listen.{key}"
-        for key in ("address", "port", "processes")
-        if getattr(first.listen, key) != getattr(now.listen, key)
-    ]
+    by_address = {(each.address, each.port): each for each in now.listeners}
+    return tuple(by_address.get((each.address, each.port), each) for each in first.listeners)
+
+
+def _warn_of_restart(first: "Settings", now: "Settings") -> None:
+    """Log which changed settings a reload cannot apply.
+
+    The supervisor holds the sockets, and `callgate reload` finds it by its status file.
+    """
+    waiting = []
+    if {(each.address, each.port) for each in first.listeners} != {
+        (each.address, each.port) for each in now.listeners
+    }:
+        waiting.append("listeners")
+    if first.processes != now.processes:
+        waiting.append("processes")
     waiting += [
         f"audit.{key}"
         for key in ("directory", "name")

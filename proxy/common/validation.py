@@ -112,15 +112,42 @@ def problems_of(
     """Return the errors of validating a table against `model`, one `Problem` each.
 
     `above` are the keys that lead to the table. `default_hint` is for errors of fields that have no
-    description.
+    description. A key that is missing because it was misspelt is one problem, not two.
     """
-    details = error.errors(include_input=False, include_url=False)
-    return [_problem(one, model, locate, above, default_hint) for one in details]
+    details = errors_of(error)
+    meant = {
+        (*one["loc"][:-1], near)
+        for one in details
+        if one["type"] == "extra_forbidden" and (near := nearest_key(model, one["loc"]))
+    }
+    return [
+        problem_of(one, model, locate, above=above, default_hint=default_hint)
+        for one in details
+        if one["type"] != "missing" or one["loc"] not in meant
+    ]
 
 
-def _problem(
-    error: ErrorDetails, model: type[BaseModel], locate: Locate, above: Loc, default_hint: str
+def errors_of(error: ValidationError) -> list[ErrorDetails]:
+    """Return the errors without the values that were refused.
+
+    A default that depends on a refused value is no error of its own.
+    """
+    return [
+        details
+        for details in error.errors(include_input=False, include_url=False)
+        if details["type"] != "default_factory_not_called"
+    ]
+
+
+def problem_of(
+    error: ErrorDetails,
+    model: type[BaseModel],
+    locate: Locate,
+    *,
+    above: Loc = (),
+    default_hint: str = "",
 ) -> Problem:
+    """Return one error as a problem; the arguments are those of `problems_of`."""
     inside = tuple(part for part in error["loc"] if part != _KEY)
     about = description_of(model, inside)
     hint = f"It is {about}." if about else default_hint
@@ -147,6 +174,13 @@ def hint_for_unknown(key: str, known: list[str]) -> str:
     """Return the hint for a key that is not one of `known`: the nearest name, or all of them."""
     near = difflib.get_close_matches(key, known, n=1)
     return f"Did you mean {near[0]}?" if near else f"Remove it; known here: {', '.join(known)}."
+
+
+def nearest_key(model: type[BaseModel], loc: Loc) -> str | None:
+    """Return the key of the table that the unknown key at `loc` may be a misspelling of."""
+    known = names_of(_model_at(model, loc[:-1]))
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    return near[0] if near else None
 
 
 def names_of(model: type[BaseModel] | None) -> list[str]:

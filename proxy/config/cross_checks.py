@@ -1,195 +1,190 @@
-"""What no single key of the settings can tell: whether the tables fit together.
+"""Rules across the tables of the settings.
 
-Works on whatever tables could be read, so that a mistake in one does not hide a clash between two
-others.
+They work on the tables that could be read, so that a mistake in one table hides no clash between
+two others.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator
 
-from proxy.config.model import Audit, Issuer, Listen, LocalIssuer, Metrics, Upstream
-from proxy.config.values import is_loopback
+from proxy.common.address import is_loopback
+from proxy.common.toml_lines import Loc
+from proxy.common.validation import Locate, dotted
+from proxy.config.model import Issuer, Listener, LocalIssuer, Upstream
+from proxy.config.partial import PartialSettings
 from proxy.errors import Problem
 
 _OPERATOR = "operator"  # the log in which `callgate audit archive` records what it does
 _LOCAL = "local"  # the name of the issuer that [local_issuer] adds
 _LAST_PORT = 65535
-# what a luigi upstream serves under its prefix
-_LUIGI_PLACES = ("api", "static", "tasklist", "history", "metrics", "RPC2")
+# What a luigi upstream serves below its path prefix.
+_LUIGI_PATHS = ("api", "static", "tasklist", "history", "metrics", "RPC2")
+_WANTED = {
+    "listeners": (
+        "no listener is configured",
+        "Add [[listeners]] with address, port, certificate and key.",
+    ),
+    "issuers": (
+        "no issuer is configured",
+        "Add [[issuers]], or [local_issuer] to issue tokens here.",
+    ),
+    "upstreams": (
+        "no upstream is configured",
+        "Add [[upstreams]] with name, protocol and url.",
+    ),
+}
 
 
-def cross_checks(
-    raw: Mapping[str, Any], parsed: Mapping[str, Any], place: str
-) -> Iterator[Problem]:
-    """Yield a problem for each clash between the tables in `parsed`; `raw` tells whether a table
-    that could not be read was there.
+def cross_checks(settings: PartialSettings, given: Collection[str]) -> Iterator[Problem]:
+    """Yield a problem for each clash between tables.
+
+    `given` names the tables that are there, readable or not.
     """
-    if isinstance(listen := parsed["listen"], Listen):
-        yield from _check_listen(listen, "tls" in raw, place)
-        if isinstance(metrics := parsed["metrics"], Metrics) and metrics.port:
-            yield from _check_metrics(metrics, listen, place)
-    if not raw.get("issuers") and "local_issuer" not in raw:
-        yield Problem(
-            f"{place}: issuers",
-            "no issuer is named, so nobody could sign in",
-            "Add [[issuers]], or [local_issuer] to issue tokens here.",
-        )
-    if not raw.get("upstreams"):
-        yield Problem(
-            f"{place}: upstreams",
-            "no upstream is named, so there is nothing to guard",
-            "Add [[upstreams]] with name, protocol and url.",
-        )
-    if isinstance(audit := parsed["audit"], Audit) and audit.name == _OPERATOR:
-        yield Problem(
-            f"{place}: audit.name",
-            f"{_OPERATOR} is the log of callgate audit archive",
-            "Choose another name for the gate.",
-        )
-    issuers: tuple[Issuer | None, ...] = parsed["issuers"]
-    upstreams: tuple[Upstream | None, ...] = parsed["upstreams"]
-    local: LocalIssuer | None = parsed["local_issuer"]
-    yield from _check_issuers(issuers, local, place)
-    yield from _check_upstreams(upstreams, place)
+    locate = settings.locate
+    for name, (message, hint) in _WANTED.items():
+        if name not in given and not (name == "issuers" and "local_issuer" in given):
+            yield Problem(locate((name,)), message, hint)
+    yield from _check_listeners(settings.listeners, locate)
+    yield from _check_metrics(settings)
+    if settings.audit is not None and settings.audit.name == _OPERATOR:
+        message = f"{_OPERATOR} is the log of callgate audit archive"
+        yield Problem(locate(("audit", "name")), message, "Choose another name.")
+    yield from _check_issuers(settings.issuers, settings.local_issuer, locate)
+    yield from _check_upstreams(settings.upstreams, locate)
 
 
-def _check_listen(listen: Listen, has_tls: bool, place: str) -> Iterator[Problem]:
-    if listen.plain_http and not is_loopback(listen.address):
-        yield Problem(
-            f"{place}: listen.plain_http",
-            "plain HTTP would carry tokens over the network",
-            'Listen on "127.0.0.1", or remove it and set up [tls].',
-        )
-    if listen.plain_http and has_tls:
-        yield Problem(f"{place}: listen.plain_http", "contradicts [tls]", "Remove one of the two.")
-    if not listen.plain_http and not has_tls:
-        yield Problem(
-            f"{place}: tls",
-            "is missing",
-            "Set tls.certificate and tls.key; or, on loopback only, listen.plain_http = true.",
-        )
+def _check_listeners(listeners: tuple[Listener | None, ...], locate: Locate) -> Iterator[Problem]:
+    for number, listener in enumerate(listeners):
+        if listener is None:
+            continue
+        row: Loc = ("listeners", number)
+        yield from _check_tls(listener, row, locate)
+        for earlier, other in enumerate(listeners[:number]):
+            if other and other.port == listener.port and _overlap(other.address, listener.address):
+                message = f"listeners[{earlier}] has this port already"
+                yield Problem(locate((*row, "port")), message, "Give each listener its own port.")
 
 
-def _check_metrics(metrics: Metrics, listen: Listen, place: str) -> Iterator[Problem]:
-    """Each process shows its numbers on a port of its own: `metrics.port` and those that follow it."""
-    last = metrics.port + listen.processes - 1
-    ports = f"the metrics of {listen.processes} processes take the ports {metrics.port} to {last}"
+def _check_tls(listener: Listener, row: Loc, locate: Locate) -> Iterator[Problem]:
+    missing = [name for name in ("certificate", "key") if getattr(listener, name) is None]
+    if not listener.plain_http:
+        if missing:
+            message = " and ".join(missing) + (" is" if len(missing) == 1 else " are") + " missing"
+            hint = "Set certificate and key; or, on loopback only, plain_http = true."
+            yield Problem(locate(row), message, hint)
+        return
+    if len(missing) < 2:
+        message = "cannot be combined with certificate and key"
+        yield Problem(locate((*row, "plain_http")), message, "Remove one of the two.")
+    if not is_loopback(listener.address):
+        message = "plain HTTP would carry tokens over the network"
+        hint = 'Listen on "127.0.0.1", or remove it and set certificate and key.'
+        yield Problem(locate((*row, "plain_http")), message, hint)
+
+
+def _check_metrics(settings: PartialSettings) -> Iterator[Problem]:
+    """Each process has a metrics port of its own: `metrics.port` and those that follow it."""
+    metrics, processes = settings.metrics, settings.processes
+    if metrics is None or processes is None or not metrics.port:
+        return
+    where = settings.locate(("metrics", "port"))
+    last = metrics.port + processes - 1
+    ports = f"the metrics of {processes} processes take the ports {metrics.port} to {last}"
     if last > _LAST_PORT:
-        most = _LAST_PORT - listen.processes + 1
-        yield Problem(
-            f"{place}: metrics.port",
-            f"{ports}, and there are none beyond {_LAST_PORT}",
-            f"Choose {most} or less, or 0 for none.",
-        )
-    if metrics.port <= listen.port <= last and _meet(listen.address, metrics.address):
-        what = f"{ports}, and {listen.port} is" if listen.processes > 1 else "is"
-        remedy = f"Choose another, such as {_free_of(listen)}, or 0 for none."
-        yield Problem(
-            f"{place}: metrics.port",
-            f"{what} the port of listen.port, where clients connect",
-            remedy,
-        )
+        hint = f"Choose {_LAST_PORT - processes + 1} or less, or 0 for none."
+        yield Problem(where, f"{ports}, and there are none beyond {_LAST_PORT}", hint)
+    taken = {each.port for each in settings.listeners if each}
+    for number, listener in enumerate(settings.listeners):
+        if listener is None or not _overlap(listener.address, metrics.address):
+            continue
+        if metrics.port <= listener.port <= last:
+            message = f"{ports}, and {listener.port} is" if processes > 1 else "is"
+            hint = f"Choose another, such as {_free_port(taken, processes)}, or 0 for none."
+            yield Problem(where, f"{message} the port of listeners[{number}]", hint)
 
 
-def _meet(address: str, loopback: str) -> bool:
-    """Say whether a port of `address` is one of `loopback` too: ``localhost`` may be any address of
-    the kind.
+def _overlap(one: str, other: str) -> bool:
+    """Return whether a port of one address is a port of the other address too.
+
+    A socket for ``::`` takes IPv4 clients as well. ``localhost`` may be any loopback address.
     """
-    if address == loopback or address in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+    if one == other or "::" in (one, other):
         return True
-    return is_loopback(address) and "localhost" in (address, loopback)
+    if "0.0.0.0" in (one, other):  # noqa: S104  (compared, not bound)
+        return not (":" in one or ":" in other)
+    return "localhost" in (one, other) and is_loopback(one) and is_loopback(other)
 
 
-def _free_of(listen: Listen) -> int:
-    """A metrics port from which those of all processes miss the listening port."""
-    return (
-        listen.port + 1
-        if listen.port + listen.processes <= _LAST_PORT
-        else listen.port - listen.processes
-    )
+def _free_port(taken: set[int], processes: int) -> int:
+    """Return a metrics port from which the ports of all processes miss the `taken` ones."""
+    above = max(taken) + 1
+    return above if above + processes - 1 <= _LAST_PORT else min(taken) - processes
 
 
 def _check_issuers(
-    issuers: tuple[Issuer | None, ...], local: LocalIssuer | None, place: str
+    issuers: tuple[Issuer | None, ...], local: LocalIssuer | None, locate: Locate
 ) -> Iterator[Problem]:
     names = {_LOCAL: "local_issuer"} if local else {}
     urls = {local.issuer: "local_issuer"} if local else {}
     for number, issuer in enumerate(issuers):
         if issuer is None:
             continue
-        here = f"issuers[{number}]"
+        row: Loc = ("issuers", number)
         if issuer.name == _LOCAL and not local:
-            yield Problem(
-                f"{place}: {here}.name",
-                "local is the name of the gate's own issuer",
-                "Choose another name.",
-            )
-        yield from _twice(names, issuer.name, f"{place}: {here}.name", "name", here)
-        yield from _twice(urls, issuer.issuer, f"{place}: {here}.issuer", "issuer", here)
+            message = f"{_LOCAL} is the name of the issuer of [local_issuer]"
+            yield Problem(locate((*row, "name")), message, "Choose another name.")
+        yield from _check_unique(names, issuer.name, (*row, "name"), locate)
+        yield from _check_unique(urls, issuer.issuer, (*row, "issuer"), locate)
 
 
-def _check_upstreams(upstreams: tuple[Upstream | None, ...], place: str) -> Iterator[Problem]:
+def _check_upstreams(upstreams: tuple[Upstream | None, ...], locate: Locate) -> Iterator[Problem]:
     names: dict[str, str] = {}
     prefixes: dict[str, str] = {}
     for number, upstream in enumerate(upstreams):
         if upstream is None:
             continue
-        here = f"upstreams[{number}]"
-        yield from _twice(names, upstream.name, f"{place}: {here}.name", "name", here)
-        yield from _twice(
-            prefixes, upstream.path_prefix, f"{place}: {here}.path_prefix", "path_prefix", here
-        )
+        row: Loc = ("upstreams", number)
+        yield from _check_unique(names, upstream.name, (*row, "name"), locate)
+        yield from _check_unique(prefixes, upstream.path_prefix, (*row, "path_prefix"), locate)
         if not upstream.catalog:
-            yield Problem(
-                f"{place}: {here}.catalog",
-                "is missing",
-                "Name the catalog of its methods, policies/catalogs/<name>.toml without .toml.",
-            )
+            hint = "Name the catalog of its methods, policies/catalogs/<name>.toml without .toml."
+            yield Problem(locate((*row, "catalog")), "is missing", hint)
         if (upstream.client_certificate is None) != (upstream.client_key is None):
-            yield Problem(
-                f"{place}: {here}.client_certificate",
-                "goes with client_key",
-                "Set both, or neither.",
-            )
-        if (upstream.client_certificate or upstream.ca_file) and not upstream.url.startswith(
-            "https://"
-        ):
-            yield Problem(
-                f"{place}: {here}.url",
-                "has a CA or client certificate but is not https",
-                "Use an https:// URL, or remove these keys.",
-            )
-    for number, upstream in enumerate(upstreams):
-        for other in upstreams:
-            if (
-                upstream
-                and other
-                and other.protocol == "luigi"
-                and (theirs := _shadowed(other.path_prefix, upstream.path_prefix))
-            ):
+            given, other = "client_certificate", "client_key"
+            if upstream.client_certificate is None:
+                given, other = other, given
+            yield Problem(locate((*row, given)), f"requires {other}", "Set both, or neither.")
+        https_only = upstream.client_certificate or upstream.ca_file
+        if https_only and not upstream.url.startswith("https://"):
+            message = "has a CA or client certificate but is not https"
+            hint = "Use an https:// URL, or remove these keys."
+            yield Problem(locate((*row, "url")), message, hint)
+        yield from _check_shadowing(upstream, upstreams, (*row, "path_prefix"), locate)
+
+
+def _check_shadowing(
+    upstream: Upstream, others: tuple[Upstream | None, ...], loc: Loc, locate: Locate
+) -> Iterator[Problem]:
+    for other in others:
+        if other and other.protocol == "luigi":
+            hidden = _shadowed(other.path_prefix, upstream.path_prefix)
+            if hidden:
+                message = f"would hide {hidden} of the upstream {other.name}"
                 yield Problem(
-                    f"{place}: upstreams[{number}].path_prefix",
-                    f"would hide {theirs} of the upstream {other.name}",
-                    "Choose another prefix, such as /processes.",
+                    locate(loc), message, "Choose another path prefix, such as /processes."
                 )
 
 
 def _shadowed(luigi_prefix: str, prefix: str) -> str:
+    """Return the path of a luigi upstream that an upstream at `prefix` would take, or nothing."""
     base = luigi_prefix.rstrip("/")
-    return next(
-        (
-            f"{base}/{name}"
-            for name in _LUIGI_PLACES
-            if (prefix + "/").startswith(f"{base}/{name}/")
-        ),
-        "",
-    )
+    paths = (f"{base}/{name}" for name in _LUIGI_PATHS)
+    return next((path for path in paths if f"{prefix}/".startswith(f"{path}/")), "")
 
 
-def _twice(seen: dict[str, str], value: str, place: str, kind: str, here: str) -> Iterator[Problem]:
+def _check_unique(seen: dict[str, str], value: str, loc: Loc, locate: Locate) -> Iterator[Problem]:
+    row, kind = dotted(loc[:-1]), loc[-1]
     if value in seen:
-        yield Problem(
-            place, f"is the same {kind} as that of {seen[value]}", f"Give each its own {kind}."
-        )
+        message = f"is the same {kind} as that of {seen[value]}"
+        yield Problem(locate(loc), message, f"Give each its own {kind}.")
     else:
-        seen[value] = here
+        seen[value] = row

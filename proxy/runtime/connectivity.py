@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import aiohttp
 import orjson
 
+from proxy.common.validation import Locate
 from proxy.config.loading import Issuer, Upstream
 from proxy.edge.https_fetch import describe_error, make_fetcher
 from proxy.errors import ConfigError, Problem, Rejected
@@ -26,19 +27,19 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 async def check_connectivity(
-    location: str, issuers: Sequence[Issuer | None], upstreams: Sequence[Upstream | None]
+    locate: Locate, issuers: Sequence[Issuer | None], upstreams: Sequence[Upstream | None]
 ) -> list[Problem]:
     """Check all issuers and upstreams at once; return the problems.
 
-    `location` names the settings file in a problem. None is a table that could not be read.
+    `locate` gives the location of a problem. None is a table that could not be read.
     """
     checks = [
-        _check_issuer(f"{location}: issuers[{number}].issuer", issuer)
+        _check_issuer(locate(("issuers", number, "issuer")), issuer)
         for number, issuer in enumerate(issuers)
         if issuer and not issuer.jwks_file
     ]
     checks += [
-        _check_upstream(f"{location}: upstreams[{number}].url", upstream)
+        _check_upstream(locate(("upstreams", number, "url")), upstream)
         for number, upstream in enumerate(upstreams)
         if upstream
     ]

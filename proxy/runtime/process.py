@@ -24,6 +24,7 @@ from proxy.audit.writing.keys import load_hmac_key
 from proxy.audit.writing.log_instances import instance_names, open_first_unlocked, recover_abandoned
 from proxy.catalog.loading import Catalog, load_catalog
 from proxy.config.loading import Settings
+from proxy.config.model import Listener as ListenerSettings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
 from proxy.edge.health import HealthEndpoints
@@ -105,14 +106,14 @@ async def run(
         unused=_unused(settings),
         issuers=issuer_names(settings),
     )
-    certificate = _certificate(settings)
+    certificates = _certificates(settings)
     limits = settings.limits
     places = max_clients(
         limits.max_connections, [upstream.max_connections for upstream in settings.upstreams]
     )
 
     meter = Metrics()
-    processes = settings.listen.processes if slot is None else slot.processes
+    processes = settings.processes if slot is None else slot.processes
     instances = instance_names(settings.audit.name, processes)
     journal = open_first_unlocked(instances, partial(_open_journal, settings))
     verifier = Verifier(make_issuers(settings), policy.roles.of)
@@ -155,23 +156,30 @@ async def run(
                 settings.metrics.address,
                 settings.metrics.port + (0 if slot is None else slot.slot),
             )
-        listener = Listener(
-            bind(settings.listen.address, settings.listen.port)
+        listening = (
+            [bind(each.address, each.port) for each in settings.listeners]
             if slot is None
-            else slot.listening[0],
-            server,
-            None if certificate is None else certificate.context,
-            limit=ConnectionLimit(places, limits.connections_per_address),
-            handshake_seconds=limits.handshake_seconds,
-            on_rejected=lambda address: record_rejected_connection(server, address),
+            else slot.listening
         )
-        watch = loop.create_task(_watch(certificate, journal))
+        connection_limit = ConnectionLimit(places, limits.connections_per_address)
+        listeners = [
+            Listener(
+                socket,
+                server,
+                None if certificate is None else certificate.context,
+                limit=connection_limit,
+                handshake_seconds=limits.handshake_seconds,
+                on_rejected=lambda address: record_rejected_connection(server, address),
+            )
+            for socket, certificate in zip(listening, certificates, strict=True)
+        ]
+        watch = loop.create_task(_watch([each for each in certificates if each], journal))
         gc.collect()
         gc.freeze()  # what stands now stays: the collector need not look at it again
         # a call makes no cycles; looking for them every 700 objects costs 1 % of it
         gc.set_threshold(20_000, 10, 10)
         _log.info(
-            "serving", address=settings.listen.address, port=settings.listen.port, tls=certificate is not None, policy=policy.hash,
+            "serving", listeners=[_described(each) for each in settings.listeners], policy=policy.hash,
             compiled=_COMPILED,
         )  # fmt: skip
         # While the process before this one drains, acts go through that, too.
@@ -191,7 +199,8 @@ async def run(
         gate.draining = not handing_over
         if runner is not None:
             await runner.close()
-        listener.close()
+        for listener in listeners:
+            listener.close()
         ends = loop.time() + limits.drain_seconds
         await server.drain(
             limits.drain_seconds, idle_seconds=None if handing_over else _DRAIN_IDLE_SECONDS
@@ -348,15 +357,23 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _certificate(settings: Settings) -> ReloadingCertificate | None:
-    if settings.tls is None:
-        return None
-    return ReloadingCertificate(
-        settings.tls.certificate, settings.tls.key.file or settings.tls.key.reveal()
-    )
+def _certificates(settings: Settings) -> list[ReloadingCertificate | None]:
+    """Return the certificate of each listener; None for plain HTTP."""
+    return [
+        None
+        if each.certificate is None or each.key is None
+        else ReloadingCertificate(each.certificate, each.key.file or each.key.reveal())
+        for each in settings.listeners
+    ]
 
 
-async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> None:
+def _described(listener: ListenerSettings) -> str:
+    """Return a listener for the log, such as ``https://0.0.0.0:8443``."""
+    host = f"[{listener.address}]" if ":" in listener.address else listener.address
+    return f"{'http' if listener.plain_http else 'https'}://{host}:{listener.port}"
+
+
+async def _watch(certificates: list[ReloadingCertificate], journal: Journal) -> None:
     """Once a second: has the certificate changed, has the journal stopped or resumed. More seldom:
     collect garbage.
 
@@ -368,7 +385,7 @@ async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> 
         await asyncio.sleep(1.0)
         if seconds % _COLLECT_SECONDS == 0:
             gc.collect()
-        if certificate is not None:
+        for certificate in certificates:
             try:
                 if certificate.reload_if_changed():
                     _log.info("certificate reloaded")
@@ -376,9 +393,9 @@ async def _watch(certificate: ReloadingCertificate | None, journal: Journal) -> 
                 for problem in error.problems:
                     _log.error(
                         "certificate not reloaded",
-                        place=problem.location,
-                        what=problem.message,
-                        remedy=problem.hint,
+                        location=problem.location,
+                        message=problem.message,
+                        hint=problem.hint,
                     )
         if journal.failure != failing:
             failing = journal.failure

@@ -62,9 +62,9 @@ def settings(
     disk.
     """
     certificate = (
-        f'[tls]\ncertificate = "{credentials.certificate}"\nkey = {{ file = "{credentials.key}" }}\n'
+        f'certificate = "{credentials.certificate}"\nkey = {{ file = "{credentials.key}" }}\n'
         if tls
-        else ""
+        else "plain_http = true\n"
     )
     upstreams = [
         ("luigi", "luigi", upstream, "/", ""),
@@ -79,7 +79,7 @@ def settings(
     several = f"processes = {processes}\n" if processes > 1 else ""
     path = directory / f"{name}.toml"
     path.write_text(
-        f'[listen]\naddress = "127.0.0.1"\nport = {port}\nplain_http = {"false" if tls else "true"}\n{several}{certificate}'
+        f'{several}[[listeners]]\naddress = "127.0.0.1"\nport = {port}\n{certificate}'
         f'[[issuers]]\nname = "bench"\nissuer = "{ISSUER}"\naudiences = ["{AUDIENCE}"]\njwks_file = "{credentials.jwks}"\n'
         f'{tables}[policy]\ndirectory = "{policies(directory)}"\n[audit]\ndirectory = "{directory / "audit"}"\nname = "{name}"\n'
         f"segment_bytes = {segment_bytes}\n[metrics]\nport = {free_port() if processes == 1 else 0}\n{more}"

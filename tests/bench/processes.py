@@ -33,9 +33,9 @@ class Processes:
 
 def processes(tools: Tools, directory: Path, *, rounds: int, seconds: int) -> Processes | None:
     """Measure both in turns. None where the gate cannot run several processes yet."""
-    from proxy.config.model import Listen
+    from proxy.config.model import Settings
 
-    if "processes" not in Listen.model_fields:
+    if "processes" not in Settings.model_fields:
         return None
     credentials = make_credentials(directory)
     client, proxy = cores()

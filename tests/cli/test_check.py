@@ -8,20 +8,19 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from proxy.audit.writing.keys import load_hmac_key, load_signing_key
 from proxy.cli.demo.certificate import make_self_signed
 from proxy.cli.file_modes import open_to_others, refuse_open
-from proxy.config.loading import Settings, read_tables
+from proxy.config.loading import PartialSettings, load_settings, read_settings
 from proxy.errors import ConfigError
 from proxy.identity.local_issuer import LocalIssuer
 from tests.support.paths import ROOT
 
-SETTINGS = """
-[tls]
+SETTINGS = """\
+[[listeners]]
 certificate = "tls.crt"
 key = { file = "tls.key" }
 [local_issuer]
@@ -95,10 +94,10 @@ def test_everything_wrong_is_said_at_once(good: Path) -> None:
     roles.write_text(roles.read_text() + '[[roles.viewer]]\nissuer = "local"\ngruop = "x"\n')
     code, problems = check(good)
     assert code == 1
-    text = "\n".join(f"{problem['place']} {problem['what']}" for problem in problems)
+    text = "\n".join(f"{problem['location']} {problem['message']}" for problem in problems)
     for part in ("limits.body_byte", "expired on", "extra.cedar", "explode", "gruop"):
         assert part in text, part
-    assert all(problem["remedy"] for problem in problems)
+    assert all(problem["hint"] for problem in problems)
 
 
 def test_a_broken_catalog_is_named_and_policies_are_not_blamed_for_it(good: Path) -> None:
@@ -106,7 +105,7 @@ def test_a_broken_catalog_is_named_and_policies_are_not_blamed_for_it(good: Path
     (good / "policies" / "catalogs" / "luigi.toml").write_text("methods = 3\n")
     _, problems = check(good)
     assert problems
-    assert all("luigi.toml" in problem["place"] for problem in problems)
+    assert all("luigi.toml" in problem["location"] for problem in problems)
 
 
 def test_a_catalog_that_does_not_exist_is_named_with_those_that_do(good: Path) -> None:
@@ -116,9 +115,11 @@ def test_a_catalog_that_does_not_exist_is_named_with_those_that_do(good: Path) -
     )
     _, problems = check(good)
     (problem,) = [
-        problem for problem in problems if problem["place"] == "callgate.toml: upstreams[0].catalog"
+        problem
+        for problem in problems
+        if problem["location"] == "callgate.toml:9: upstreams[0].catalog"
     ]
-    assert problem["remedy"] == "There are: luigi, supervisor."
+    assert problem["hint"] == "There are: luigi, supervisor."
 
 
 def test_a_catalog_of_the_other_protocol_is_refused(good: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_catalog_of_the_other_protocol_is_refused(good: Path) -> None:
         SETTINGS.replace('url = "http', 'catalog = "supervisor"\nurl = "http')
     )
     _, problems = check(good)
-    assert "is a catalog for xmlrpc, not for luigi" in [problem["what"] for problem in problems]
+    assert "is a catalog for xmlrpc, not for luigi" in [problem["message"] for problem in problems]
 
 
 def test_a_key_of_another_certificate_is_named(good: Path) -> None:
@@ -136,8 +137,8 @@ def test_a_key_of_another_certificate_is_named(good: Path) -> None:
     other.mkdir()
     make_self_signed(("localhost",), other, now=time.time()).key.rename(good / "tls.key")
     _, (problem,) = check(good)
-    assert problem["place"] == "callgate.toml: tls"
-    assert "cannot be used with its key" in problem["what"]
+    assert problem["location"] == "callgate.toml:2: listeners[0].certificate"
+    assert "cannot be used with its key" in problem["message"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_a_key_set_file_that_is_none_is_named(good: Path, content: str) -> None:
     issuer = '[[issuers]]\nname = "idp"\nissuer = "https://idp.example"\naudiences = ["x"]\njwks_file = "keys.json"\n'
     (good / "callgate.toml").write_text(SETTINGS + issuer)
     _, (problem,) = check(good)
-    assert problem["place"] == "callgate.toml: issuers[0].jwks_file"
+    assert problem["location"] == "callgate.toml:18: issuers[0].jwks_file"
 
 
 def test_online_asks_the_upstreams_too(good: Path) -> None:
@@ -157,7 +158,7 @@ def test_online_asks_the_upstreams_too(good: Path) -> None:
     assert check(good)[0] == 0
     code, (problem,) = check(good, "--online")
     assert code == 1
-    assert "cannot be reached" in problem["what"]
+    assert "cannot be reached" in problem["message"]
 
 
 IDP = '[[issuers]]\nname = "idp"\nissuer = "https://127.0.0.1:1"\naudiences = ["x"]\n'
@@ -203,11 +204,11 @@ def every_file(good: Path) -> Path:
     return good
 
 
-def tables_of(directory: Path) -> tuple[Path, dict[str, Any]]:
-    """Read the settings as far as they can be read."""
-    tables, problems = read_tables(directory / "callgate.toml", {})
+def settings_of(directory: Path) -> PartialSettings:
+    """Return the settings as far as they can be read."""
+    settings, problems = read_settings(directory / "callgate.toml", {})
     assert not problems
-    return directory / "callgate.toml", tables
+    return settings
 
 
 @pytest.mark.parametrize(
@@ -221,19 +222,19 @@ def test_what_is_open_to_others_is_named_with_its_mend(
     """A door that others could open is a problem of its own, with its path and the command that
     closes it, and that command does.
     """
-    file, tables = tables_of(every_file)
-    assert not list(open_to_others(file, tables))
+    settings = settings_of(every_file)
+    assert not list(open_to_others(settings))
     path = every_file / name
     path.chmod(mode)
-    (problem,) = open_to_others(file, tables)
+    (problem,) = open_to_others(settings)
     assert Path(problem.location) == path
     assert f"(mode {mode:04o})" in problem.message
     assert problem.hint == f"Run: {mend} {shlex.quote(problem.location)}"
     subprocess.run(shlex.split(problem.hint.removeprefix("Run: ")), check=True)
-    assert not list(open_to_others(file, tables))
+    assert not list(open_to_others(settings))
     with pytest.raises(ConfigError) as refused:
         path.chmod(mode)
-        refuse_open(Settings(file=file, **tables))
+        refuse_open(load_settings(every_file / "callgate.toml", {}))
     assert refused.value.problems == (problem,)
 
 
@@ -244,7 +245,7 @@ def test_all_of_them_are_named_at_once(every_file: Path) -> None:
         path.chmod(0o777)
     code, problems = check(every_file)
     assert code == 1
-    assert {Path(problem["place"]) for problem in problems} == paths
+    assert {Path(problem["location"]) for problem in problems} == paths
 
 
 @pytest.mark.parametrize("name", ["policies/roles.toml", "audit/hmac.key"])
@@ -265,7 +266,7 @@ def test_serve_refuses_what_the_check_names(good: Path, name: str) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == f"{problem['place']}: {problem['what']}\n    {problem['remedy']}\n"
+    assert done.stderr == f"{problem['location']}: {problem['message']}\n    {problem['hint']}\n"
 
 
 def test_a_directory_with_the_sticky_bit_may_hold_the_settings(good: Path) -> None:
@@ -289,14 +290,14 @@ def test_a_damaged_key_of_the_journal_is_named(good: Path, name: str, content: b
     (good / "audit" / name).write_bytes(content)
     code, (problem,) = check(good)
     assert code == 1
-    assert name in problem["what"]
+    assert name in problem["message"]
 
 
 def test_a_signing_key_of_another_kind_is_named(good: Path) -> None:
     """The key that the settings name is tried too."""
     (good / "callgate.toml").write_text(SETTINGS + 'signing_key = { file = "tls.key" }\n')
     code, (problem,) = check(good)
-    assert (code, problem["place"]) == (1, "callgate.toml: audit.signing_key")
+    assert (code, problem["location"]) == (1, "callgate.toml:14: audit.signing_key")
 
 
 def test_an_issuer_that_is_dead_and_a_page_in_the_upstreams_place_are_told_clearly(
@@ -326,14 +327,14 @@ def test_an_issuer_that_is_dead_and_a_page_in_the_upstreams_place_are_told_clear
     assert code == 1
     assert problems == [
         {
-            "place": "callgate.toml: issuers[0].issuer",
-            "what": "the issuer idp publishes no keys: no connection (Connection refused)",
-            "remedy": "Check the URL, the network and ca_file, or give the keys in jwks_file.",
+            "location": "callgate.toml:16: issuers[0].issuer",
+            "message": "the issuer idp publishes no keys: no connection (Connection refused)",
+            "hint": "Check the URL, the network and ca_file, or give the keys in jwks_file.",
         },
         {
-            "place": "callgate.toml: upstreams[0].url",
-            "what": "the upstream luigi answers HTML, expected JSON (status 200)",
-            "remedy": "Another program listens there. Name the luigid itself, and its path.",
+            "location": "callgate.toml:9: upstreams[0].url",
+            "message": "the upstream luigi answers HTML, expected JSON (status 200)",
+            "hint": "Another program listens there. Name the luigid itself, and its path.",
         },
     ]
 
@@ -358,7 +359,7 @@ def test_broken_toml_is_a_problem_like_any_other(good: Path) -> None:
     (good / "callgate.toml").write_text("[listen\n")
     code, (problem,) = check(good)
     assert code == 1
-    assert "line 1" in problem["what"]
+    assert problem["location"] == "callgate.toml:1"
 
 
 def test_people_get_place_what_and_remedy(good: Path) -> None:
@@ -376,5 +377,5 @@ def test_people_get_place_what_and_remedy(good: Path) -> None:
     assert done.returncode == 1
     assert (
         done.stdout
-        == "callgate.toml: limits.body_byte: is not a setting\n    Did you mean body_bytes?\n"
+        == "callgate.toml:15: limits.body_byte: is not a known key\n    Did you mean body_bytes?\n"
     )

@@ -108,11 +108,14 @@ def test_a_missing_settings_file_is_2_and_says_how_to_name_one(verb: str, tmp_pa
 
 def test_serve_lists_every_problem_of_its_settings(tmp_path: Path) -> None:
     """A gate that cannot start says all of why, with place and remedy, and no traceback."""
-    (tmp_path / "callgate.toml").write_text("[listen]\nprt = 1\n")
+    (tmp_path / "callgate.toml").write_text("[[listeners]]\nprt = 1\n")
     done = callgate("serve", cwd=tmp_path)
     assert done.returncode == 2
-    assert "callgate.toml: listen.prt: is not a setting\n    Did you mean port?" in done.stderr
-    assert "callgate.toml: upstreams: no upstream is named" in done.stderr
+    assert (
+        "callgate.toml:2: listeners[0].prt: is not a known key\n    Did you mean port?"
+        in done.stderr
+    )
+    assert "callgate.toml: upstreams: no upstream is configured" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -124,7 +127,7 @@ def test_serve_says_when_its_port_is_taken(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         (tmp_path / "callgate.toml").write_text(
             f"""
-            [listen]
+            [[listeners]]
             port = {port}
             plain_http = true
             [local_issuer]

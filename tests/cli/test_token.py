@@ -10,7 +10,7 @@ from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import JwksFile
 from proxy.identity.verifier import Verifier
-from proxy.model import Credentials
+from proxy.model import Credentials, RoleGrant
 
 
 def run(*arguments: str) -> Result:
@@ -23,7 +23,7 @@ async def subject_of(token: str, directory: Path) -> str:
     profile = TokenProfile("https://callgate.local/issuer", ("callgate",))
     verifier = Verifier(
         [Issuer("local", profile, JwksFile(directory / "jwks.json"))],
-        lambda _i, _s, _c: ((), False),
+        lambda *_: RoleGrant(()),
     )
     principal = await verifier.authenticate(Credentials(b"Bearer " + token.encode()), time.time())
     return f"{principal.name} in {','.join(principal.groups)}"
@@ -127,7 +127,7 @@ def test_help_shows_an_example(verb: list[str]) -> None:
 
 
 SETTINGS = """
-[listen]
+[[listeners]]
 address = "127.0.0.1"
 port = 8443
 plain_http = true

@@ -101,7 +101,9 @@ def gate(
     text = gate.settings.read_text().replace(
         'directory = "audit"', f"directory = {toml(gate.audit)}"
     )
-    gate.settings.write_text(text.replace("[listen]\n", f"[listen]\nprocesses = {request.param}\n"))
+    gate.settings.write_text(
+        text.replace("[[listeners]]\n", f"processes = {request.param}\n[[listeners]]\n")
+    )
     gate.start()
     yield gate
     if gate.process.running:

@@ -51,7 +51,9 @@ def gate(upstream: RecordingLuigid, tmp_path: Path) -> Iterator[Gate]:
         tls=False,
     )
     gate.settings.write_text(
-        gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {PROCESSES}\n")
+        gate.settings.read_text().replace(
+            "[[listeners]]\n", f"processes = {PROCESSES}\n[[listeners]]\n"
+        )
     )
     gate.start()
     yield gate

@@ -84,7 +84,9 @@ def gate(
     ]
     gate = Gate(tmp_path / "gate", upstreams, policies=tmp_path / "gate" / "policies")
     gate.settings.write_text(
-        gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n")
+        gate.settings.read_text().replace(
+            "[[listeners]]\n", f"processes = {processes}\n[[listeners]]\n"
+        )
     )
     gate.start()
     yield gate
@@ -537,7 +539,9 @@ def own_gate(
     ]
     gate = Gate(directory / "gate", upstreams, policies=policies, limits=limits, tls=False)
     gate.settings.write_text(
-        gate.settings.read_text().replace("[listen]\n", f"[listen]\nprocesses = {processes}\n")
+        gate.settings.read_text().replace(
+            "[[listeners]]\n", f"processes = {processes}\n[[listeners]]\n"
+        )
     )
     return gate.start() if start else gate
 

@@ -7,6 +7,8 @@ import pytest
 from aiohttp import web
 
 from proxy.cli.demo.certificate import make_self_signed
+from proxy.common.toml_lines import Loc
+from proxy.common.validation import dotted
 from proxy.config.loading import Issuer, Secret, Upstream
 from proxy.edge.tls import server_context
 from proxy.errors import Problem
@@ -46,6 +48,11 @@ async def serving(
         await runner.cleanup()
 
 
+def locate(loc: Loc) -> str:
+    """Return where a key is."""
+    return f"callgate.toml: {dotted(loc)}"
+
+
 async def problems_of(url: str, protocol: str = "luigi", **more: object) -> list[Problem]:
     """Ask one upstream."""
     path = "/RPC2" if protocol == "xmlrpc" else ""
@@ -59,7 +66,7 @@ async def problems_of(url: str, protocol: str = "luigi", **more: object) -> list
             **more,
         }
     )
-    return await check_connectivity("callgate.toml", [], [upstream])
+    return await check_connectivity(locate, [], [upstream])
 
 
 async def test_a_luigid_that_answers_is_no_problem() -> None:
@@ -201,12 +208,10 @@ async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> No
         )
 
     async with serving(configuration, certificates=tmp_path) as url:
-        (wrong,) = await check_connectivity("callgate.toml", [issuer(url, ca_file=made.ca)], [])
-        (unknown,) = await check_connectivity("callgate.toml", [None, issuer(url)], [None])
+        (wrong,) = await check_connectivity(locate, [issuer(url, ca_file=made.ca)], [])
+        (unknown,) = await check_connectivity(locate, [None, issuer(url)], [None])
         assert (
-            await check_connectivity(
-                "callgate.toml", [issuer("https://127.0.0.1:1", jwks_file=made.ca)], []
-            )
+            await check_connectivity(locate, [issuer("https://127.0.0.1:1", jwks_file=made.ca)], [])
             == []
         )
     assert "names another issuer" in wrong.message

@@ -157,9 +157,15 @@ class World:
             "audiences": [AUDIENCE],
             "ca_file": self.provider.ca,
         }
+        listener = {
+            "address": "127.0.0.1",
+            "port": self.port,
+            "certificate": "tls.crt",
+            "key": {"file": "tls.key"},
+        }
         parts = [
-            table("[listen]", {"address": "127.0.0.1", "port": self.port, "processes": PROCESSES}),
-            table("[tls]", {"certificate": "tls.crt", "key": {"file": "tls.key"}}),
+            f"processes = {PROCESSES}\n",
+            table("[[listeners]]", listener),
             table("[local_issuer]", {"directory": "issuer"}),
             table("[[issuers]]", provider),
             table(

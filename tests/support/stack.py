@@ -85,8 +85,11 @@ class Gate(Client):
         self.url = f"{'https' if tls else 'http'}://localhost:{self.port}"
         self.process: Process
         self._tokens: dict[str, str] = {}
+        transport: Mapping[str, object] = {"plain_http": True}
+        if tls:
+            transport = {"certificate": "tls.crt", "key": {"file": "tls.key"}}
         parts = [
-            table("[listen]", {"address": "127.0.0.1", "port": self.port, "plain_http": not tls}),
+            table("[[listeners]]", {"address": "127.0.0.1", "port": self.port, **transport}),
             table("[local_issuer]", {"directory": "issuer"}),
             *(table("[[upstreams]]", upstream) for upstream in upstreams),
             table("[policy]", {"directory": policies}),
@@ -94,8 +97,6 @@ class Gate(Client):
             table("[limits]", limits or {}),
             table("[metrics]", {"port": 0}),
         ]
-        if tls:
-            parts.append(table("[tls]", {"certificate": "tls.crt", "key": {"file": "tls.key"}}))
         self.settings.write_text("\n".join(parts), encoding="utf-8")
 
     def launch(self) -> None:

@@ -445,10 +445,9 @@ class Gate(Client):
 
 
 _SETTINGS = """\
-[listen]
+[[listeners]]
 address = "127.0.0.1"
 port = {port}
-[tls]
 certificate = "tls.crt"
 key = {{ file = "tls.key" }}
 [local_issuer]

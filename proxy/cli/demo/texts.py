@@ -2,11 +2,9 @@
 
 SETTINGS = """\
 # The demo's settings, written anew at each start. deploy/callgate.toml shows every key.
-[listen]
+[[listeners]]
 address = "127.0.0.1"
 port = {port}
-
-[tls]
 certificate = "tls.crt"
 key = {{ file = "tls.key" }}
 
