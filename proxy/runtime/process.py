@@ -19,6 +19,7 @@ from itertools import count
 
 import structlog
 
+from proxy import __version__
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import load_hmac_key
 from proxy.audit.writing.log_instances import instance_names, open_first_unlocked, recover_abandoned
@@ -245,6 +246,7 @@ def _open_journal(settings: Settings, name: str) -> Journal:
         audit.directory,
         name=name,
         origin_prefix=audit.origin_prefix,
+        software=f"callgate {__version__}",
         signing_key=None if audit.signing_key is None else audit.signing_key.reveal().encode(),
         redact_arguments=audit.redact_arguments,
         max_text_bytes=audit.max_text_bytes,

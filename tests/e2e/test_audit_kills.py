@@ -197,7 +197,7 @@ def test_fifty_times_kill_9_and_never_a_call_without_its_record(
         task_of = {r["seq"]: r["task"] for r in records if r.get("decision") == "allow"}
         completed = [r for r in records if r["stage"] == "completed"]
         outcomes.update(r["outcome"] for r in completed)
-        assert {task_of[r["decided"]] for r in completed if r["outcome"] == "ok"} <= set(sent)
+        assert {task_of[r["decided_seq"]] for r in completed if r["outcome"] == "ok"} <= set(sent)
     assert outcomes.keys() == {"ok", "unknown"}
     assert outcomes["unknown"] >= KILLS_OF_ALL / 2, "calls were in hand at most of the moments"
     verify(gate.audit)

@@ -97,10 +97,10 @@ def assert_whole(records: list[Record]) -> None:
     """The journal is one numbered sequence, and every allowed call in it is completed exactly once."""
     assert [r["seq"] for r in records] == list(range(len(records)))
     allowed = [r["seq"] for r in records if r.get("decision") == "allow"]
-    completed = [r["decided"] for r in records if r["stage"] == "completed"]
+    completed = [r["decided_seq"] for r in records if r["stage"] == "completed"]
     assert sorted(completed) == allowed
     seq_of = {r["seq"]: r["id"] for r in records if r["stage"] == "decided"}
-    assert all(seq_of[r["decided"]] == r["id"] for r in records if r["stage"] == "completed")
+    assert all(seq_of[r["decided_seq"]] == r["id"] for r in records if r["stage"] == "completed")
 
 
 def assert_verified(gate: Gate) -> None:

@@ -249,5 +249,5 @@ def test_ctrl_c_at_the_terminal_ends_it_in_peace(tmp_path: Path) -> None:
     records = journal(running)
     assert records[-1]["stage"] == "closed"
     assert {r["seq"] for r in records if r.get("decision") == "allow"} == {
-        r["decided"] for r in records if r["stage"] == "completed"
+        r["decided_seq"] for r in records if r["stage"] == "completed"
     }

@@ -319,7 +319,7 @@ def test_row_14_pages_are_calls_too(target: Luigid, gate: Gate, path: str) -> No
         method={"": "page.root"}.get(path.strip("/"), f"page.{path.split('/')[1]}"),
         decision="allow",
     )
-    assert (record["class"], record["args"]["path"]) == ("view", path)
+    assert (record["permission"], record["args"]["path"]) == ("view", path)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_page_is_recorded_like_a_call(gate: Gate) -> None:
     """Who looked at which page, and what came of it."""
     gate.get("/history/by_name/ns.%46amily", gate.token("curious", "viewer"))
     decided = gate.recorded(stage="decided", method="page.history")
-    assert (decided["principal"]["subject"], decided["class"], decided["args"]) == (
+    assert (decided["principal"]["subject"], decided["permission"], decided["args"]) == (
         "curious",
         "view",
         {"path": "/history/by_name/ns.Family", "verb": "GET"},

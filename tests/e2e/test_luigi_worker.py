@@ -184,7 +184,7 @@ def test_a_run_ends_as_without_the_gate(
     ]
     assert {record["stage"] for record in mine} == {"decided"}
     assert {(record["decision"], record["reason"]) for record in mine} == {("allow", "allowed")}
-    assert {record["origin"]["user_agent"].partition("/")[0] for record in mine} == {
+    assert {record["peer"]["user_agent"].partition("/")[0] for record in mine} == {
         "python-requests" if requests else "Python-urllib"
     }
     assert {record["upstream"] for record in mine} == {"luigi" if prefix == "/" else "luigi-1"}

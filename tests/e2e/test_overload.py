@@ -167,7 +167,7 @@ def most_waited(records: list[Record]) -> int:
         if record.get("decision") == "allow":
             since[record["seq"]] = completed
         elif record["stage"] == "completed" and "window" not in record:
-            most = max(most, completed - since[record["decided"]])
+            most = max(most, completed - since[record["decided_seq"]])
             completed += 1
     return most
 

@@ -135,12 +135,12 @@ def test_a_viewer_reads_its_state(gate: Gate, supervisord: Supervisord, door: st
     decided = only(records, method="supervisor.getState")
     assert decided["principal"]["subject"] == "viewer-1"
     assert decided["principal"]["roles"] == ["viewer"]
-    assert (decided["upstream"], decided["class"], decided["decision"]) == (
+    assert (decided["upstream"], decided["permission"], decided["decision"]) == (
         door.split("/")[1],
         "view",
         "allow",
     )
-    assert decided["origin"]["tls"] in ("TLSv1.2", "TLSv1.3")
+    assert decided["peer"]["tls"] in ("TLSv1.2", "TLSv1.3")
     assert decided["policies"] == ["viewers-look"]
     completed = only(records, stage="completed", id=decided["id"])
     assert (completed["outcome"], completed["status"]) == ("ok", 200)
@@ -177,7 +177,7 @@ def test_shutdown_is_refused_alone(gate: Gate, supervisord: Supervisord) -> None
         assert fault.faultCode == 403
         line = f"callgate: {role}-1 ({role}) may not supervisor.shutdown processes [no-policy-allows, ref {record['id']}]"
         assert fault.faultString == line
-        assert (record["stage"], record["decision"], record["class"]) == (
+        assert (record["stage"], record["decision"], record["permission"]) == (
             "decided",
             "deny",
             "admin",
@@ -234,7 +234,7 @@ def test_an_operator_starts_and_stops_a_process(gate: Gate, supervisord: Supervi
     assert operator.supervisor.stopProcess("spare", True) is True
     assert supervisord.state("spare") == "STOPPED"
     started, stopped = [r for r in gate.calls(since) if r["stage"] == "decided"]
-    assert (started["method"], started["args"], started["class"]) == (
+    assert (started["method"], started["args"], started["permission"]) == (
         "supervisor.startProcess",
         {"name": "spare"},
         "trigger",
@@ -417,7 +417,7 @@ def test_unknown_methods_are_refused_and_not_forwarded(gate: Gate) -> None:
     fault = faults(lambda: admin.supervisor.launchMissiles(3))
     assert "unknown-method" in fault.faultString
     record = only(gate.calls(since))
-    assert (record["decision"], record["reason"], record["known"]) == (
+    assert (record["decision"], record["reason"], record["in_catalog"]) == (
         "deny",
         "unknown-method",
         False,
@@ -494,7 +494,7 @@ def test_supervisorctl_works_over_a_plain_loopback_listener(
         assert "spare: stopped" in ctl("operator", "stop", "spare").stdout
         assert "Unknown protocol" in ctl("viewer", "status", scheme="https").stdout
         decided = [
-            (r["method"], r["decision"], r["origin"]["tls"])
+            (r["method"], r["decision"], r["peer"]["tls"])
             for r in gate.calls()
             if r["stage"] == "decided"
         ]

@@ -142,7 +142,7 @@ def add_up(directory: Path) -> Accounts:
             if isinstance(record.get("task"), str):
                 found.tasks.add(record["task"])
         elif stage == "completed":
-            place = (item.log, record["decided"])
+            place = (item.log, record["decided_seq"])
             del found.open[place]
             found.outcomes[
                 record["outcome"]

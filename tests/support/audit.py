@@ -4,6 +4,7 @@ that fails on demand.
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,15 @@ def records(directory: Path) -> list[dict[str, Any]]:
 def stages(directory: Path) -> list[str]:
     """The stages of one log's records, in order."""
     return [record["stage"] for record in records(directory)]
+
+
+V1 = Path(__file__).parents[1] / "audit" / "data" / "v1"
+"""An audit directory of format version 1 (see the README beside it)."""
+
+
+def copy_of_v1(target: Path) -> Path:
+    """Copy the audit directory of format version 1 to `target`, with private files."""
+    shutil.copytree(V1, target)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return target

@@ -140,9 +140,9 @@ def still_open(records: list[Record]) -> set[int]:
     here.
     """
     allowed = {r["seq"]: r["id"] for r in records if r.get("decision") == "allow"}
-    completed = Counter(r["decided"] for r in records if r["stage"] == "completed")
+    completed = Counter(r["decided_seq"] for r in records if r["stage"] == "completed")
     assert all(times == 1 for times in completed.values())
-    assert all(allowed[r["decided"]] == r["id"] for r in records if r["stage"] == "completed")
+    assert all(allowed[r["decided_seq"]] == r["id"] for r in records if r["stage"] == "completed")
     return set(allowed) - set(completed)
 
 

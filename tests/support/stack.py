@@ -174,7 +174,7 @@ class Gate(Client):
         """The records after the first `since`, when every allowed call among them is completed."""
         found = self.records()[since:]
         allowed = {r["seq"] for r in found if r.get("decision") == "allow" and "window" not in r}
-        done = {r["decided"] for r in found if r["stage"] == "completed"}
+        done = {r["decided_seq"] for r in found if r["stage"] == "completed"}
         return found if allowed <= done else None
 
     def mark(self) -> int:

@@ -423,7 +423,7 @@ class Gate(Client):
         assert (answer.status, answer.refused) == (403, reason)
         record = self.record(answer.json["error"]["ref"], "decided")
         assert (record["decision"], record["reason"], record["method"]) == ("deny", reason, method)
-        assert (record["principal"]["subject"], record["origin"]["address"]) == (
+        assert (record["principal"]["subject"], record["peer"]["address"]) == (
             principal,
             answer.source,
         )
@@ -434,7 +434,7 @@ class Gate(Client):
         """
         assert answer.refused == reason
         record = self.record(answer.json["error"]["ref"], "rejected")
-        assert (record["reason"], record["origin"]["address"]) == (reason, answer.source)
+        assert (record["reason"], record["peer"]["address"]) == (reason, answer.source)
         assert (record.get("principal") or {}).get("subject") == principal
 
     def stop(self) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 import orjson
 
 from proxy.audit.format.merkle import Tree, leaf_hash
+from proxy.audit.format.record import member_name
 
 _HEAD = re.compile(
-    rb'\{"v":1,"seq":(0|[1-9][0-9]*),"prev":"([0-9a-f]{16})","time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","stage":"[a-z-]+"[,}]'
+    rb'\{"v":[12],"seq":(0|[1-9][0-9]*),"prev":"([0-9a-f]{16})","time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","stage":"[a-z-]+"[,}]'
 )
 
 
@@ -75,7 +76,10 @@ class Chain:
         try:
             record = orjson.loads(header)
             self.log, self.segment = record["log"], record["segment"] - 1
-            self.tree = Tree(record["tree"]["size"], map(bytes.fromhex, record["tree"]["edge"]))
+            self.tree = Tree(
+                record["tree"]["size"],
+                map(bytes.fromhex, record["tree"][member_name("frontier", record["v"])]),
+            )
             self.open = dict(record["open"])
         except (ValueError, KeyError, TypeError) as error:
             raise VerificationError(
@@ -184,7 +188,7 @@ class Chain:
             if record["decision"] == "allow":
                 self.open[seq] = record["id"]
         elif stage == "completed":
-            if self.open.pop(record["decided"], None) != record["id"]:
+            if self.open.pop(record[member_name("decided_seq", record["v"])], None) != record["id"]:
                 raise VerificationError(
                     Defect.ALTERED,
                     seq,
@@ -212,7 +216,7 @@ class Chain:
             record["segment"],
             tree["size"],
             tree["root"],
-            tree["edge"],
+            tree[member_name("frontier", record["v"])],
             dict(record["open"]),
         )
         known = (

@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from proxy.audit.format.policy_snapshots import save_snapshot
-from proxy.audit.format.record import Bodies, Stamps, completed, dumps, note
+from proxy.audit.format.record import (
+    RecordEncoder,
+    TimestampEncoder,
+    encode_completed,
+    encode_event,
+    encode_json,
+)
 from proxy.audit.redaction.redactor import Json, Redactor
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.group_commit import GroupCommit, Ids
@@ -51,7 +57,7 @@ class Journal:
     with `close`.
     """
 
-    def __init__(self, directory: Path, lock: int, writer: Writer, commits: GroupCommit, bodies: Bodies, rejections: RejectionSummaries,
+    def __init__(self, directory: Path, lock: int, writer: Writer, commits: GroupCommit, bodies: RecordEncoder, rejections: RejectionSummaries,
                  clock: Callable[[], int]) -> None:  # fmt: skip
         """Wired by `open`."""
         self.directory = directory
@@ -62,7 +68,7 @@ class Journal:
         self._rejections = rejections
         self._windows = HeartbeatWindows()
         self._clock = clock
-        self._stamp = Stamps()
+        self._stamp = TimestampEncoder()
         self._last = writer.last_time
         self._behind = self._sweeping = self._closed = self._ended = False
         commits.attach(writer, self._abandoned)
@@ -128,7 +134,7 @@ class Journal:
                     lock,
                     writer,
                     commits,
-                    Bodies(redactor),
+                    RecordEncoder(redactor),
                     rejections or RejectionSummaries(),
                     clock,
                 )
@@ -192,7 +198,7 @@ class Journal:
             if receipt is not None:
                 return [receipt]
             if decided[0][1].allowed:
-                window = b',"window":' + dumps(
+                window = b',"window":' + encode_json(
                     {"seconds": WINDOW_SECONDS, "worker": heartbeat[:256]}
                 )
         ids: Ids
@@ -239,7 +245,7 @@ class Journal:
             return
         if receipt.seq in self._windows.by_seq and self._windows.completed(receipt.seq, outcome):
             return
-        body = completed(receipt.call_id, receipt.seq, outcome, status, sent, duration_us)
+        body = encode_completed(receipt.call_id, receipt.seq, outcome, status, sent, duration_us)
         self._commits.submit_lazily((self._now(), body, None, receipt.seq))
 
     def rejected(self, request_id: str, origin: Peer, reason: Reason, detail: str = "", *, principal: Principal | None = None,
@@ -276,13 +282,13 @@ class Journal:
             ) from None
         names: list[Json] = [*sorted(files)]
         self._add(
-            note("policy", {"hash": policy_hash, "files": names, "texts_sha256": texts}),
+            encode_event("policy", {"hash": policy_hash, "files": names, "texts_sha256": texts}),
             closes=IN_FORCE,
         )
 
     def record_event(self, stage: str, members: Mapping[str, Json]) -> None:
         """Record something about the log itself, such as that segments were archived."""
-        self._add(note(stage, members))
+        self._add(encode_event(stage, members))
 
     async def close(self) -> None:
         """Write all that is known, close calls still open as unknown, and end the log in order.
@@ -301,8 +307,8 @@ class Journal:
         known = {closes for _, _, _, closes in self._commits.entries}
         for seq, call_id in sorted(self._writer.open_calls().items()):
             if seq not in known:
-                self._add(completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
-        self._add(note("closed", {}))
+                self._add(encode_completed(call_id, seq, "unknown", 0, 0, 0), closes=seq)
+        self._add(encode_event("closed", {}))
         self._ended = True
         await self._commits.flush()
         self._commits.detach()
@@ -321,7 +327,7 @@ class Journal:
         elif not self._behind and self._last - moment > _BACK_US:
             self._behind = True
             self._commits.submit_lazily(
-                (self._last, note("clock", {"behind_us": self._last - moment}), None, -1)
+                (self._last, encode_event("clock", {"behind_us": self._last - moment}), None, -1)
             )
         return self._last
 
@@ -361,7 +367,7 @@ class Journal:
         for number, call_id in enumerate(ids):
             if call_id is not None:
                 self._add(
-                    completed(call_id, first + number, Reason.CLIENT_GONE, 0, 0, 0),
+                    encode_completed(call_id, first + number, Reason.CLIENT_GONE, 0, 0, 0),
                     closes=first + number,
                 )
 
@@ -380,7 +386,7 @@ class Journal:
         if rest and writer.failure is None:
             writer.told += rest
             self._add(
-                note(
+                encode_event(
                     "gap",
                     {
                         "since": "",
@@ -409,15 +415,15 @@ class Journal:
 
     def _sum_up(self, now: float, *, force: bool = False) -> None:
         for summary in self._rejections.expired(now, force=force):
-            self._add(note("rejected", {"summary": summary}))
+            self._add(encode_event("rejected", {"summary": summary}))
         for window in self._windows.expired(now, force=force):
             outcomes: dict[str, Json] = dict(sorted(window.outcomes.items()))
             first, last = self._stamp(window.first).decode(), self._stamp(window.last).decode()
             members: dict[str, Json] = {
-                "id": window.call_id, "decided": window.seq, "outcome": worst_outcome(window.outcomes),
+                "id": window.call_id, "decided_seq": window.seq, "outcome": worst_outcome(window.outcomes),
                 "window": {"calls": window.calls, "first": first, "last": last, "outcomes": outcomes},
             }  # fmt: skip
-            self._add(note("completed", members), closes=window.seq)
+            self._add(encode_event("completed", members), closes=window.seq)
 
 
 def _lock(log: Path) -> int:
@@ -439,13 +445,15 @@ def _opening(state: LogState, software: str, moment: int) -> list[Entry]:
     its predecessor left open.
     """
     recovered: Json = (
-        {"cut": state.torn_bytes, "unknown": len(state.open)}
+        {"torn_bytes": state.torn_bytes, "unknown": len(state.open)}
         if state.torn_bytes or state.open
         else None
     )
-    opened = note("opened", {"software": software, "pid": os.getpid(), "recovered": recovered})
+    opened = encode_event(
+        "opened", {"software": software, "pid": os.getpid(), "recovered": recovered}
+    )
     closing: list[Entry] = [
-        (moment, completed(call_id, seq, "unknown", 0, 0, 0), None, seq)
+        (moment, encode_completed(call_id, seq, "unknown", 0, 0, 0), None, seq)
         for seq, call_id in sorted(state.open.items())
     ]
     return [(moment, opened, None, -1), *closing]

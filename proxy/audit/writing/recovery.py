@@ -1,11 +1,12 @@
-"""Finds where a log ends after any kind of end: in order, by kill -9, by power loss.
+"""Finds the end of a log after a clean end, a kill -9 or a power loss.
 
-The last segment's first record holds the edge of the tree before it and the calls then open, so
-this one file is all that has to be read. Its lines are taken up to the first that does not follow
-from the one before (not whole, no JSON, wrong ``seq`` or ``prev``). What comes after was never
-acknowledged: an acknowledgement follows fdatasync, and fdatasync covers all bytes before it. That
-tail is kept aside in ``NNNNNNNN.cut`` and cut off. If records are missing that a signed checkpoint
-covers, then it is not a torn tail but damage: ConfigError, and nothing is changed.
+Only the last segment is read: its first record has the frontier of the tree before it and the calls
+open then. Its lines count up to the first that does not follow from the one before: incomplete, no
+JSON, wrong ``seq`` or ``prev``. The rest was never acknowledged, since an acknowledgement follows
+fdatasync, and fdatasync covers all bytes before it. That tail is moved to ``NNNNNNNN.cut``.
+
+Raises ConfigError, and changes nothing, where records are missing that a signed checkpoint covers:
+that is damage, not a torn tail. The same goes for a segment of a later format version.
 """
 
 import gzip
@@ -14,25 +15,33 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from proxy.audit.format.checkpoint import BadCheckpointError, complete_length, parse, split
 from proxy.audit.format.layout import CHECKPOINT_SUFFIX, SEALED_SUFFIX, segment_name, segments
 from proxy.audit.format.merkle import Tree, leaf_hash
-from proxy.audit.format.record import FIRST_PREV
+from proxy.audit.format.record import FIRST_PREV, VERSION, VERSIONS, member_name
 from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS
 from proxy.audit.writing.disk import open_append
 from proxy.common.durable_files import sync_directory
 from proxy.errors import ConfigError, Problem
 
-_REMEDY = "callgate audit verify names the damage; keep the directory as evidence and start with another instance name"
+_HINT = (
+    "Run callgate audit verify to locate the damage; keep the directory as evidence, and start"
+    " with another instance name."
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
 class LogState:
-    """Where a log stands: all that its writer must know to go on. `number` is 0 for a log without
-    segments.
+    """The end of a log: all that a writer needs to continue it.
+
+    `number`, `version` and `sealed` describe the last segment (`number` is 0 if there is none),
+    `offset` is the length of its valid lines. `open` has the ids of calls not completed yet, by seq.
+    `torn_bytes` counts the bytes that recovery cut off.
     """
 
     number: int = 0
@@ -42,16 +51,17 @@ class LogState:
     time: int = 0
     open: dict[int, str] = field(default_factory=dict)
     sealed: bool = False
+    version: int = VERSION
     origin: str = ""
     torn_bytes: int = 0
 
 
 def recover(directory: Path) -> LogState:
-    """Return the state of the log in `directory`, with any torn tail cut off."""
+    """Return the end of the log in `directory`; cut off its torn tail."""
     found = list(segments(directory).items())
     signed_size = _signed_size(directory)
     state = LogState()
-    cuts: list[tuple[int, Path, int]] = []
+    tails: list[tuple[int, Path, int]] = []
     while found:
         number, path = found.pop()
         size = path.stat().st_size
@@ -61,28 +71,32 @@ def recover(directory: Path) -> LogState:
             if not path.name.endswith(SEALED_SUFFIX):
                 raise
             what = f"the compressed segment does not decompress: {type(error).__name__}"
-            raise ConfigError([Problem(str(path), what, _REMEDY)]) from None
-        if scanned is None:  # not even its first record was finished: the segment never began
-            cuts.append((number, path, 0))
+            raise ConfigError([Problem(str(path), what, _HINT)]) from None
+        if scanned is None:  # its first record is incomplete: the segment never began
+            tails.append((number, path, 0))
             packed = path.with_name(segment_name(number) + SEALED_SUFFIX)
-            # it was sealed, and its compressed copy made: that one is as good
-            if path != packed and packed.exists():
+            if path != packed and packed.exists():  # the compressed copy of a sealed segment
                 found.append((number, packed))
             continue
         state = scanned
         if not state.sealed and state.offset < size:
-            cuts.append((number, path, state.offset))
+            tails.append((number, path, state.offset))
         break
     if state.tree.size < signed_size:
         what = f"the log ends before record {state.tree.size}, but a signed checkpoint covers {signed_size} records"
-        raise ConfigError([Problem(str(directory), what, _REMEDY)])
-    for number, path, offset in cuts:
+        raise ConfigError([Problem(str(directory), what, _HINT)])
+    for number, path, offset in tails:
         state.torn_bytes += _truncate_tail(directory, number, path, offset)
     return state
 
 
 def scan_segment(path: Path, number: int) -> LogState | None:
-    """Read one segment up to its last good record; None when there is not one."""
+    """Read one segment up to its last valid record; return None if it has none.
+
+    Raises:
+        ConfigError: its format version is later than this program.
+
+    """
     state = LogState(number=number, sealed=path.name.endswith(SEALED_SUFFIX))
     begun = False
     with gzip.open(path, "rb") if state.sealed else path.open("rb") as lines:
@@ -92,18 +106,8 @@ def scan_segment(path: Path, number: int) -> LogState | None:
             text = raw[:-1]
             try:
                 record = orjson.loads(text)
-                if not begun:
-                    tree = record["tree"]
-                    state.tree = Tree(tree["size"], map(bytes.fromhex, tree["edge"]))
-                    state.prev = record["prev"].encode()
-                    state.open = dict(record["open"])
-                    state.origin = str(record["log"])
-                    if (
-                        record["stage"] != "segment"
-                        or record["segment"] != number
-                        or state.tree.root().hex() != tree["root"]
-                    ):
-                        break
+                if not begun and not _read_header(state, path, record):
+                    break
                 if record["seq"] != state.tree.size or record["prev"] != state.prev.decode():
                     break
                 _apply(state, record)
@@ -117,47 +121,67 @@ def scan_segment(path: Path, number: int) -> LogState | None:
     return state if begun else None
 
 
+def parse_micros(text: str) -> int:
+    """Return a record's time in microseconds since 1970."""
+    return round((datetime.fromisoformat(text) - _EPOCH).total_seconds() * 1_000_000)
+
+
+def _read_header(state: LogState, path: Path, record: dict[str, Any]) -> bool:
+    """Take over the state before a segment from its first record; return whether it is valid."""
+    state.version = record["v"]
+    if type(state.version) is int and state.version > VERSIONS[-1]:
+        what = f"the segment has format version {state.version}; this program reads up to {VERSION}"
+        hint = "Start the version of Callgate that wrote the log, or a later one."
+        raise ConfigError([Problem(str(path), what, hint)])
+    tree = record["tree"]
+    frontier = tree[member_name("frontier", state.version)]
+    state.tree = Tree(tree["size"], map(bytes.fromhex, frontier))
+    state.prev = record["prev"].encode()
+    state.open = dict(record["open"])
+    state.origin = str(record["log"])
+    return bool(
+        record["stage"] == "segment"
+        and record["segment"] == state.number
+        and state.tree.root().hex() == tree["root"]
+    )
+
+
 def _signed_size(directory: Path) -> int:
-    """Return how many records the last checkpoints cover; a note torn by a crash is cut off."""
+    """Return how many records the last checkpoints cover; truncate a note torn by a crash."""
     size = 0
     for path in sorted(directory.glob(f"*{CHECKPOINT_SUFFIX}"))[-2:]:
         data = path.read_bytes()
-        whole = complete_length(data)
-        if whole < len(data):
-            os.truncate(path, whole)
-        for note in split(data[:whole]):
+        complete = complete_length(data)
+        if complete < len(data):
+            os.truncate(path, complete)
+        for note in split(data[:complete]):
             with suppress(BadCheckpointError):
                 size = max(size, parse(note).size)
     return size
 
 
-def micros(text: str) -> int:
-    """Return a record's time in microseconds since 1970."""
-    moment = datetime.fromisoformat(text)
-    return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
-
-
-def _apply(state: LogState, record: dict[str, object]) -> None:
+def _apply(state: LogState, record: dict[str, Any]) -> None:
+    """Apply one record to the open calls and the time."""
     stage = record["stage"]
     if stage == "decided" and record["decision"] == "allow":
         state.open[state.tree.size] = str(record["id"])
     elif stage == "completed":
-        state.open.pop(record["decided"], None)  # type: ignore[call-overload]  # a wrong type is simply not found
-    state.time = micros(str(record["time"]))
+        state.open.pop(record[member_name("decided_seq", state.version)], None)
+    state.time = parse_micros(str(record["time"]))
 
 
 def _truncate_tail(directory: Path, number: int, path: Path, offset: int) -> int:
-    """Cut a file at `offset` and keep what was cut beside it; return how much that was."""
+    """Move what follows `offset` in a segment to its ``.cut`` file; return its length."""
     with path.open("rb") as torn:
         torn.seek(offset)
         tail = torn.read()
     if tail:
-        kept = open_append(directory / f"{segment_name(number)}.cut")
+        cut = open_append(directory / f"{segment_name(number)}.cut")
         try:
-            os.write(kept, tail)
-            os.fsync(kept)
+            os.write(cut, tail)
+            os.fsync(cut)
         finally:
-            os.close(kept)
+            os.close(cut)
     if offset:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:

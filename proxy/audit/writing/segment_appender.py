@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 from proxy.audit.format.layout import CHECKPOINT_SUFFIX, SEGMENT_SUFFIX, segment_name
 from proxy.audit.format.merkle import Tree
-from proxy.audit.format.record import Stamps, line, note
+from proxy.audit.format.record import VERSION, TimestampEncoder, encode_event, encode_record
 from proxy.audit.writing.compression import Compressor
 from proxy.audit.writing.disk import Disk, open_append, write_all, write_durably
 from proxy.audit.writing.recovery import LogState, scan_segment
@@ -76,7 +76,7 @@ class Appender:
         self.commits = 0
         self.signed = -1  # size of the tree last signed
         self.signed_at = self.active_at = time.monotonic()
-        self.stamp = Stamps()
+        self.stamp = TimestampEncoder()
         self._directory = directory
         self._signer = signer
         self._disk = disk
@@ -84,7 +84,7 @@ class Appender:
         self._compressor = Compressor(directory) if compress else None
         self._policy = b""
         self._day = -1
-        if state.number and not state.sealed:
+        if state.number and not state.sealed and state.version == VERSION:
             self.fd = open_append(self._path(state.number))
             self._day = state.time // DAY_US
 
@@ -117,7 +117,7 @@ class Appender:
             if moment > last:
                 last = moment
                 at = stamp(last)
-            text = line(seq, prev, at, body)
+            text = encode_record(seq, prev, at, body)
             leaf = sha256(b"\x00" + text).digest()
             prev = b2a_hex(leaf[:8])
             leaves.append(leaf)
@@ -179,7 +179,9 @@ class Appender:
         Times in microseconds.
         """
         self._cut_back()
-        gap = note("gap", {"since": self.stamp(since).decode(), "error": error, "refused": refused})
+        gap = encode_event(
+            "gap", {"since": self.stamp(since).decode(), "error": error, "refused": refused}
+        )
         self._begin_segment(now, ((now, gap, None, -1),))
 
     def close(self) -> None:
@@ -203,9 +205,9 @@ class Appender:
         tree = {
             "size": state.tree.size,
             "root": state.tree.root().hex(),
-            "edge": [part.hex() for part in state.tree.frontier],
+            "frontier": [part.hex() for part in state.tree.frontier],
         }
-        head = note(
+        head = encode_event(
             "segment",
             {
                 "log": self._signer.origin,

@@ -33,7 +33,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal
 
-from proxy.audit.format.record import note
+from proxy.audit.format.record import encode_event
 from proxy.audit.writing.disk import Disk, Flusher
 from proxy.audit.writing.recovery import LogState
 from proxy.audit.writing.segment_appender import IN_FORCE, Appender, Entry, Prepared
@@ -257,7 +257,7 @@ class Writer:
                 if log.signed != log.state.tree.size:
                     log.sign()
                 elif time.monotonic() - log.active_at >= self._timing.idle:
-                    idle = note("idle", {"since": log.stamp(log.state.time).decode()})
+                    idle = encode_event("idle", {"since": log.stamp(log.state.time).decode()})
                     log.append([(self._clock() // 1000, idle, None, -1)])
                     log.sign()
             except Exception as error:

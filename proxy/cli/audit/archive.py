@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from proxy import __version__
 from proxy.audit.archive import Plan, copy, plan, remove
 from proxy.audit.checking.chain import VerificationError
 from proxy.audit.format.layout import OPERATOR, logs
@@ -84,6 +85,7 @@ async def _record(directory: Path, plans: list[Plan], to: Path, signing_key: byt
         directory,
         name=OPERATOR,
         origin_prefix=plans[0].origin.rpartition("/")[0],
+        software=f"callgate {__version__}",
         signing_key=signing_key,
     )
     before = journal.size

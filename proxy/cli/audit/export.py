@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from proxy.audit.format.record import dumps
+from proxy.audit.format.record import encode_json
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reporting.export import COLUMNS, flat, ocsf
 from proxy.audit.reporting.rendering import escape_formula
@@ -67,7 +67,7 @@ def export(
     with target as stream:
         if format_ is Format.OCSF:
             for call in calls:
-                stream.write(dumps(ocsf(call)).decode() + "\n")
+                stream.write(encode_json(ocsf(call)).decode() + "\n")
         else:
             _write_csv(calls, stream)
 

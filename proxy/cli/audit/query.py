@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from proxy.audit.format.record import dumps
+from proxy.audit.format.record import encode_json
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
 from proxy.audit.reading.records import members_of
 from proxy.audit.reading.rows import COLUMNS, call_row
@@ -139,7 +139,7 @@ def _print_json(calls: Iterator[CallRecord]) -> int:
             "decided": decided,
             "completed": completed[0] if completed else None,
         }
-        sys.stdout.write(dumps(document).decode() + "\n")
+        sys.stdout.write(encode_json(document).decode() + "\n")
         shown += 1
     return shown
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from proxy.audit.format.record import dumps
+from proxy.audit.format.record import encode_json
 from proxy.audit.reading.call_details import CallDetails, call_details
 from proxy.audit.reading.query import CallRecord
 from proxy.audit.reading.records import DecidedRecord, RecordedPeer, RecordedPrincipal, members_of
@@ -38,7 +38,7 @@ def show(
         fail(f"no record has the id {escape_controls(id_)}", 1)
     for details in found:
         if as_json:
-            print(dumps(_as_dict(details)).decode())
+            print(encode_json(_as_dict(details)).decode())
         else:
             _print(details)
 

@@ -8,7 +8,7 @@ import typer
 from rich.bar import Bar
 from rich.text import Text
 
-from proxy.audit.format.record import dumps
+from proxy.audit.format.record import encode_json
 from proxy.audit.reading.query import Filter, find_calls
 from proxy.audit.reading.stats import Stats, count
 from proxy.cli.audit.common import (
@@ -45,7 +45,7 @@ def stats(
     )
     found = count(find_calls(directory_with_logs(dir_, config), wanted))
     if as_json:
-        print(dumps(_as_dict(found)).decode())
+        print(encode_json(_as_dict(found)).decode())
     else:
         _print(found, top)
 

@@ -29,7 +29,7 @@ from proxy.audit.format.checkpoint import (
     split,
 )
 from proxy.audit.format.layout import OPERATOR, logs, segments
-from proxy.audit.format.record import dumps
+from proxy.audit.format.record import encode_json
 from proxy.audit.reading.reader import last_entries
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.cli.audit.common import AsJson, Config, Directory, audit_directory, fail, verb
@@ -109,7 +109,7 @@ def verify(
         origin = escape_controls(saved[0].origin)
         fail(f"the saved checkpoint is of the log {origin}, which is not here")
     for report in reports:
-        print(dumps(as_dict(report)).decode()) if as_json else _print(report)
+        print(encode_json(as_dict(report)).decode()) if as_json else _print(report)
     if segments(directory):
         absent = []  # one log alone: the others are not here to be checked
     for checkpoint in absent:
@@ -264,7 +264,7 @@ def _print_absent(checkpoint: Checkpoint, *, as_json: bool) -> None:
         f" {checkpoint.size:,} records, and the log is not here"
     )
     document = {"log": checkpoint.origin, "intact": False, "text": text}
-    print(dumps(document).decode() if as_json else f"BROKEN  {text}")
+    print(encode_json(document).decode() if as_json else f"BROKEN  {text}")
 
 
 def _print(report: LogReport) -> None:

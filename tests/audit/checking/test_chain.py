@@ -3,7 +3,7 @@ import pytest
 
 from proxy.audit.checking.chain import Chain, Defect, VerificationError
 from proxy.audit.format.merkle import Tree, leaf_hash
-from proxy.audit.format.record import completed, line, note
+from proxy.audit.format.record import encode_completed, encode_event, encode_record
 from proxy.audit.redaction.redactor import Json
 
 T = b"2026-01-01T00:00:00.000000Z"
@@ -12,17 +12,17 @@ T = b"2026-01-01T00:00:00.000000Z"
 def records(*bodies: bytes, times: tuple[bytes, ...] = ()) -> list[bytes]:
     """Make a chain of lines of record bodies, after a segment header."""
     tree, prev, lines = Tree(), b"0" * 16, []
-    head = note(
+    head = encode_event(
         "segment",
         {
             "log": "c/g",
             "segment": 1,
-            "tree": {"size": 0, "root": Tree().root().hex(), "edge": []},
+            "tree": {"size": 0, "root": Tree().root().hex(), "frontier": []},
             "open": [],
         },
     )
     for seq, body in enumerate((head, *bodies)):
-        text = line(seq, prev, times[seq - 1] if seq and times else T, body)
+        text = encode_record(seq, prev, times[seq - 1] if seq and times else T, body)
         tree.append(leaf_hash(text))
         prev = leaf_hash(text)[:8].hex().encode()
         lines.append(text)
@@ -31,7 +31,7 @@ def records(*bodies: bytes, times: tuple[bytes, ...] = ()) -> list[bytes]:
 
 def decided(call_id: str) -> bytes:
     """A body that opens a call."""
-    return note("decided", {"id": call_id, "decision": "allow"})
+    return encode_event("decided", {"id": call_id, "decision": "allow"})
 
 
 def first_wrong(lines: list[bytes]) -> tuple[Defect, int | None] | None:
@@ -48,24 +48,46 @@ def first_wrong(lines: list[bytes]) -> tuple[Defect, int | None] | None:
 @pytest.mark.parametrize(
     ("bodies", "wrong"),
     [
-        ((decided("a"), completed("a", 1, "ok", 200, 0, 0), note("closed", {})), None),
-        ((decided("a"),), None),
-        ((decided("a"), note("closed", {})), (Defect.OPEN, 1)),
         (
-            (decided("a"), decided("b"), completed("b", 2, "ok", 200, 0, 0), note("closed", {})),
+            (decided("a"), encode_completed("a", 1, "ok", 200, 0, 0), encode_event("closed", {})),
+            None,
+        ),
+        ((decided("a"),), None),
+        ((decided("a"), encode_event("closed", {})), (Defect.OPEN, 1)),
+        (
+            (
+                decided("a"),
+                decided("b"),
+                encode_completed("b", 2, "ok", 200, 0, 0),
+                encode_event("closed", {}),
+            ),
             (Defect.OPEN, 1),
         ),
-        ((completed("a", 1, "ok", 200, 0, 0),), (Defect.ALTERED, 1)),
-        ((decided("a"), completed("b", 1, "ok", 200, 0, 0)), (Defect.ALTERED, 2)),
+        ((encode_completed("a", 1, "ok", 200, 0, 0),), (Defect.ALTERED, 1)),
+        ((decided("a"), encode_completed("b", 1, "ok", 200, 0, 0)), (Defect.ALTERED, 2)),
         (
-            (decided("a"), completed("a", 1, "ok", 200, 0, 0), completed("a", 1, "ok", 200, 0, 0)),
+            (
+                decided("a"),
+                encode_completed("a", 1, "ok", 200, 0, 0),
+                encode_completed("a", 1, "ok", 200, 0, 0),
+            ),
             (Defect.ALTERED, 3),
         ),
-        ((decided("a"), note("opened", {}), completed("a", 1, "unknown", 0, 0, 0)), None),
-        ((decided("a"), note("opened", {}), note("idle", {})), (Defect.OPEN, 1)),
-        ((note("decided", {"id": "a", "decision": "deny"}), note("closed", {})), None),
-        ((note("decided", {"id": "a"}),), (Defect.ALTERED, 1)),
-        ((note("a-stage-to-come", {"x": 1}),), None),
+        (
+            (
+                decided("a"),
+                encode_event("opened", {}),
+                encode_completed("a", 1, "unknown", 0, 0, 0),
+            ),
+            None,
+        ),
+        ((decided("a"), encode_event("opened", {}), encode_event("idle", {})), (Defect.OPEN, 1)),
+        (
+            (encode_event("decided", {"id": "a", "decision": "deny"}), encode_event("closed", {})),
+            None,
+        ),
+        ((encode_event("decided", {"id": "a"}),), (Defect.ALTERED, 1)),
+        ((encode_event("a-stage-to-come", {"x": 1}),), None),
     ],
 )
 def test_what_records_say_of_each_other_has_to_fit(
@@ -80,7 +102,9 @@ def test_what_records_say_of_each_other_has_to_fit(
 def test_time_does_not_go_back() -> None:
     """A record earlier than the one before it is not one the journal wrote."""
     later = b"2026-01-01T00:00:01.000000Z"
-    assert first_wrong(records(note("idle", {}), note("idle", {}), times=(later, T))) == (
+    assert first_wrong(
+        records(encode_event("idle", {}), encode_event("idle", {}), times=(later, T))
+    ) == (
         Defect.ALTERED,
         2,
     )
@@ -88,7 +112,7 @@ def test_time_does_not_go_back() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{}", b"[]", b"\xff", b'{"v":2,"seq":0,"prev":"0000000000000000","time":"' + T + b'","stage":"x"}',
+    [b"", b"{}", b"[]", b"\xff", b'{"v":3,"seq":0,"prev":"0000000000000000","time":"' + T + b'","stage":"x"}',
      b'{"v":1,"seq":00,"prev":"0000000000000000","time":"' + T + b'","stage":"x"}',
      b'{"v":1,"seq":0,"prev":"0000000000000000","time":"yesterday","stage":"x"}'],
 )  # fmt: skip
@@ -99,25 +123,25 @@ def test_only_the_format_is_a_record(text: bytes) -> None:
 
 def test_a_chain_can_be_taken_up_at_a_header() -> None:
     """A segment header has all that is needed to check what follows without what came before."""
-    lines = records(decided("a"), note("idle", {}))
+    lines = records(decided("a"), encode_event("idle", {}))
     tree = Tree()
     for text in lines:
         tree.append(leaf_hash(text))
     said: dict[str, Json] = {
         "size": 3,
         "root": tree.root().hex(),
-        "edge": [part.hex() for part in tree.frontier],
+        "frontier": [part.hex() for part in tree.frontier],
     }
-    header = line(
+    header = encode_record(
         3,
         leaf_hash(lines[-1])[:8].hex().encode(),
         T,
-        note("segment", {"log": "c/g", "segment": 2, "tree": said, "open": [[1, "a"]]}),
+        encode_event("segment", {"log": "c/g", "segment": 2, "tree": said, "open": [[1, "a"]]}),
     )
     chain = Chain()
     chain.begin_at_header(header)
     chain.check_next(header, None)
-    done = line(4, chain.prev, T, completed("a", 1, "ok", 200, 0, 0))
+    done = encode_record(4, chain.prev, T, encode_completed("a", 1, "ok", 200, 0, 0))
     assert chain.check_next(done, None)["stage"] == "completed" and not chain.open
     for bad in (b"", b"{}", orjson.dumps({"log": "x"})):
         with pytest.raises(VerificationError):

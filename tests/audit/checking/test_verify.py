@@ -202,8 +202,8 @@ def rewritten(log: Path, change: bytes, to: bytes) -> None:
             line = re.sub(rb'"prev":"[0-9a-f]{16}"', b'"prev":"' + prev + b'"', line, count=1)
             edge = b",".join(b'"' + part.hex().encode() + b'"' for part in tree.frontier)
             line = re.sub(
-                rb'"root":"[0-9a-f]{64}","edge":\[[^]]*\]',
-                b'"root":"' + tree.root().hex().encode() + b'","edge":[' + edge + b"]",
+                rb'"root":"[0-9a-f]{64}","frontier":\[[^]]*\]',
+                b'"root":"' + tree.root().hex().encode() + b'","frontier":[' + edge + b"]",
                 line,
             )
             leaf = leaf_hash(line)

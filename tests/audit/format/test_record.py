@@ -5,19 +5,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.format.record import Bodies, Stamps, completed, dumps, line, note, principal_json
+from proxy.audit.format.record import (
+    RecordEncoder,
+    TimestampEncoder,
+    encode_completed,
+    encode_event,
+    encode_json,
+    encode_principal,
+    encode_record,
+)
 from proxy.audit.redaction.redactor import Redactor
 from proxy.model import Call, Peer, Principal, Reason
 from tests.support.audit import ALICE, ALLOW, DENY, HASH, HERE, call
 
-BODIES = Bodies(Redactor(b"k" * 32))
+BODIES = RecordEncoder(Redactor(b"k" * 32))
 LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 def read(body: bytes) -> dict[str, object]:
     """Make a record of a body and read it."""
     found: dict[str, object] = orjson.loads(
-        line(7, b"0" * 16, b"2026-01-01T00:00:00.000000Z", body)
+        encode_record(7, b"0" * 16, b"2026-01-01T00:00:00.000000Z", body)
     )
     return found
 
@@ -28,17 +36,17 @@ def test_decided_names_everything() -> None:
         BODIES.decided("R1", ALICE, HERE, call("add_task", task="etl.A_1", priority=3), ALLOW)
     )
     assert record == {
-        "v": 1, "seq": 7, "prev": "0" * 16, "time": "2026-01-01T00:00:00.000000Z", "stage": "decided", "id": "R1",
+        "v": 2, "seq": 7, "prev": "0" * 16, "time": "2026-01-01T00:00:00.000000Z", "stage": "decided", "id": "R1",
         "principal": {"issuer": "https://idp.example/", "issuer_name": "okta", "subject": "alice", "roles": ["viewer"], "agent": False},
-        "origin": {"address": "10.0.0.7", "port": 51234, "tls": "TLSv1.3", "user_agent": "python-requests/2.31"},
-        "upstream": "luigi", "protocol": "luigi", "method": "add_task", "class": "work", "task": "etl.A_1", "args": {"priority": 3},
+        "peer": {"address": "10.0.0.7", "port": 51234, "tls": "TLSv1.3", "user_agent": "python-requests/2.31"},
+        "upstream": "luigi", "protocol": "luigi", "method": "add_task", "permission": "work", "task": "etl.A_1", "args": {"priority": 3},
         "decision": "allow", "reason": "allowed", "policies": ["etl-workers-work"], "policy_hash": HASH,
     }  # fmt: skip
 
 
 def test_members_stand_in_the_order_of_the_specification() -> None:
     """A record begins with v, seq, prev, time, stage, so that a reader may look at its start alone."""
-    assert list(read(note("closed", {})))[:5] == ["v", "seq", "prev", "time", "stage"]
+    assert list(read(encode_event("closed", {})))[:5] == ["v", "seq", "prev", "time", "stage"]
 
 
 def test_denied_and_unknown_method() -> None:
@@ -53,7 +61,7 @@ def test_denied_and_unknown_method() -> None:
         )
     )
     assert "hunter2" not in str(record) and set(record["args"]["0"]) == {"hmac-sha256"}  # type: ignore[index]  # read as objects
-    assert (record["decision"], record["reason"], record["known"]) == (
+    assert (record["decision"], record["reason"], record["in_catalog"]) == (
         "deny",
         "no-policy-allows",
         False,
@@ -70,9 +78,9 @@ def test_denied_and_unknown_method() -> None:
 )
 def test_completed_outcomes(outcome: str, shown: tuple[str, str | None]) -> None:
     """An outcome is ok, fault or unknown; a reason code means failed, and stands beside it."""
-    record = read(completed("R1", 3, outcome, 502, 9, 12))
+    record = read(encode_completed("R1", 3, outcome, 502, 9, 12))
     assert (record["outcome"], record.get("reason")) == shown
-    assert (record["decided"], record["status"], record["bytes"], record["duration_us"]) == (
+    assert (record["decided_seq"], record["status"], record["bytes"], record["duration_us"]) == (
         3,
         502,
         9,
@@ -83,7 +91,7 @@ def test_completed_outcomes(outcome: str, shown: tuple[str, str | None]) -> None
 @pytest.mark.parametrize("call_id", ["7Q2MABCD", "7Q2MABCD.3", "", 'a"b', "\u2028", "é"])
 def test_completed_names_the_call_whatever_its_id(call_id: str) -> None:
     """An id that was read from a log, to close its call there, may be any text."""
-    assert read(completed(call_id, 3, "unknown", 0, 0, 0))["id"] == call_id
+    assert read(encode_completed(call_id, 3, "unknown", 0, 0, 0))["id"] == call_id
 
 
 def test_rejected_without_and_with_principal() -> None:
@@ -94,7 +102,7 @@ def test_rejected_without_and_with_principal() -> None:
     assert (full["detail"], full["upstream"], full["principal"]) == (
         "at byte 3",
         "luigi",
-        orjson.loads(principal_json(ALICE)),
+        orjson.loads(encode_principal(ALICE)),
     )
 
 
@@ -106,9 +114,9 @@ def test_no_text_can_make_one_record_two(
     reads back as JSON.
     """
     principal = Principal("https://i/", "i", subject, ("r",))
-    bodies = Bodies(Redactor(b"k" * 32))
+    bodies = RecordEncoder(Redactor(b"k" * 32))
     target = Call("luigi", "luigi", method, "work", args, in_catalog=False, task=subject)
-    text = line(
+    text = encode_record(
         1,
         b"0" * 16,
         b"t",
@@ -116,7 +124,7 @@ def test_no_text_can_make_one_record_two(
     )
     assert len(text.decode().splitlines()) == 1
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text.decode())
-    assert orjson.loads(text)["origin"]["user_agent"] == agent[:256]
+    assert orjson.loads(text)["peer"]["user_agent"] == agent[:256]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,7 @@ def test_hostile_texts_stay_one_safe_line(text: str) -> None:
     """Lone surrogates, every line end of Unicode, terminal controls and bidirectional overrides are
     written out.
     """
-    shown = dumps({"x": text, "list": [text], text: 1}).decode()
+    shown = encode_json({"x": text, "list": [text], text: 1}).decode()
     assert len(shown.splitlines()) == 1 and not set(shown) & set(LINE_ENDS + "\x7f\x9b\u202e\u2066")
     assert set(orjson.loads(shown)) >= {"x", "list"}
 
@@ -141,16 +149,16 @@ def test_hostile_texts_stay_one_safe_line(text: str) -> None:
 )
 def test_stamps(micros: int, text: bytes) -> None:
     """Times are RFC 3339, UTC, with all six decimals."""
-    assert Stamps()(micros) == text
+    assert TimestampEncoder()(micros) == text
 
 
 def test_fragments_are_bounded_and_right_after_being_dropped() -> None:
     """The memory of encoded fragments is bounded, and a fragment made again is the same."""
-    bodies = Bodies(Redactor(b"k" * 32))
+    bodies = RecordEncoder(Redactor(b"k" * 32))
     first = bodies.decided("R", ALICE, HERE, call(), ALLOW)
     for port in range(9000):
         bodies.decided("R", ALICE, Peer("10.0.0.1", port, None, "x"), call(), ALLOW)
-    assert len(bodies._kept) <= 4096
+    assert len(bodies._fragments) <= 4096
     assert bodies.decided("R", ALICE, HERE, call(), ALLOW) == first
 
 
@@ -158,7 +166,7 @@ def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
     """A connection's origin is kept encoded: a thousand of them take their bytes, not the 4 kB in
     which each was written.
     """
-    bodies = Bodies(Redactor(b"k" * 32))
+    bodies = RecordEncoder(Redactor(b"k" * 32))
     origins = [Peer("10.0.0.7", port, None, "") for port in range(1000)]
     tracemalloc.start()
     try:
@@ -173,12 +181,12 @@ def test_an_unknown_method_is_never_taken_for_a_known_one() -> None:
     """Two calls that differ only in whether the catalog has the method are told apart, whichever
     comes first.
     """
-    bodies = Bodies(Redactor(b"k" * 32))
+    bodies = RecordEncoder(Redactor(b"k" * 32))
     known, unknown = (
         Call("luigi", "luigi", "page.metrics", "admin", {}, in_catalog=known)
         for known in (True, False)
     )
     assert [
-        "known" in read(bodies.decided("R1", ALICE, HERE, call, DENY))
+        "in_catalog" in read(bodies.decided("R1", ALICE, HERE, call, DENY))
         for call in (known, unknown, known)
     ] == [False, True, False]

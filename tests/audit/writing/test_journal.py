@@ -104,9 +104,9 @@ async def test_many_calls_share_commits(tmp_path: Path) -> None:
     await journal.close()
     found = records(tmp_path / "gate")
     decided = {r["seq"]: r["id"] for r in found if r["stage"] == "decided"}
-    assert {r["decided"]: r["id"] for r in found if r["stage"] == "completed"} == decided and len(
-        decided
-    ) == 200
+    assert {
+        r["decided_seq"]: r["id"] for r in found if r["stage"] == "completed"
+    } == decided and len(decided) == 200
 
 
 async def test_every_line_is_a_leaf_and_names_the_one_before(tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ async def test_a_call_that_ends_while_the_log_does_is_closed_once(
     await closing
     journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
     found = records(tmp_path / "gate")
-    assert [r["decided"] for r in found if r["stage"] == "completed"] == [receipt.seq]
+    assert [r["decided_seq"] for r in found if r["stage"] == "completed"] == [receipt.seq]
     assert found[-1]["stage"] == "closed"
     assert verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS)).broken is None
 

@@ -2,10 +2,22 @@ from pathlib import Path
 
 import pytest
 
+from proxy.audit.checking.verify import verify_log
 from proxy.audit.format.checkpoint import parse, split
-from proxy.audit.writing.recovery import micros, recover
+from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
+from proxy.audit.writing.recovery import parse_micros, recover
 from proxy.errors import ConfigError
-from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal, raw_lines, records
+from tests.support.audit import (
+    ALLOW,
+    HERE,
+    WORKER,
+    call,
+    copy_of_v1,
+    one,
+    open_journal,
+    raw_lines,
+    records,
+)
 
 
 async def killed(directory: Path, calls: int = 3) -> bytes:
@@ -32,7 +44,7 @@ async def test_open_calls_are_closed_as_unknown(tmp_path: Path) -> None:
     before = len(raw_lines(tmp_path / "gate"))
     await open_journal(tmp_path).close()
     opened, closed, ended = records(tmp_path / "gate")[before:]
-    assert (opened["stage"], opened["recovered"]) == ("opened", {"cut": 0, "unknown": 1})
+    assert (opened["stage"], opened["recovered"]) == ("opened", {"torn_bytes": 0, "unknown": 1})
     assert (closed["stage"], closed["id"], closed["outcome"], closed["seq"]) == (
         "completed",
         "open",
@@ -62,7 +74,7 @@ async def test_a_log_cut_at_every_byte_recovers(tmp_path: Path) -> None:
         found = records(log)
         assert [r["seq"] for r in found] == list(range(len(found)))
         still = {r["seq"] for r in found if r.get("decision") == "allow"} - {
-            r["decided"] for r in found if r["stage"] == "completed"
+            r["decided_seq"] for r in found if r["stage"] == "completed"
         }
         assert not still
 
@@ -100,6 +112,39 @@ def test_a_new_log_starts_empty(tmp_path: Path) -> None:
     assert recover(tmp_path).number == 0 and not list(tmp_path.iterdir())
 
 
-def test_micros() -> None:
+def test_times_read_back() -> None:
     """Times read back to the microsecond."""
-    assert micros("2025-12-31T23:59:59.999999Z") == 1_767_225_599_999_999
+    assert parse_micros("2025-12-31T23:59:59.999999Z") == 1_767_225_599_999_999
+
+
+@pytest.mark.parametrize("name", ["gate", "gate-2"])
+async def test_a_log_of_version_1_is_continued_in_a_new_segment(tmp_path: Path, name: str) -> None:
+    """An upgrade in place closes the open calls, keeps every old byte, and writes version 2 only."""
+    log = copy_of_v1(tmp_path / "audit") / name
+    before = {path.name: path.read_bytes() for path in log.glob("*.jsonl*")}
+    open_calls = recover(log).open
+    old = records(log)
+    journal = open_journal(tmp_path / "audit", name)
+    await one(journal, 1)
+    await journal.close()
+    assert {name: (log / name).read_bytes() for name in before} == before
+    header, opened, *rest = new = records(log)[len(old) :]
+    assert {record["v"] for record in old} == {1} and {record["v"] for record in new} == {2}
+    assert (header["stage"], header["segment"]) == ("segment", len(before) + 1)
+    assert header["open"] == [[seq, call_id] for seq, call_id in open_calls.items()]
+    assert opened["stage"] == "opened"
+    assert [r["decided_seq"] for r in rest if r.get("outcome") == "unknown"] == list(open_calls)
+    assert [r["seq"] for r in new] == list(range(len(old), len(old) + len(new)))
+    found = verify_log(log, public_keys(tmp_path / "audit" / PUBLIC_KEYS))
+    assert found.broken is None
+
+
+async def test_a_segment_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    """An older program neither cuts nor continues what a later one wrote."""
+    await killed(tmp_path)
+    segment = tmp_path / "gate" / "00000001.jsonl"
+    later = segment.read_bytes().replace(b'{"v":2,', b'{"v":3,')
+    segment.write_bytes(later)
+    with pytest.raises(ConfigError, match="format version 3"):
+        recover(tmp_path / "gate")
+    assert segment.read_bytes() == later
