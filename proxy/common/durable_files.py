@@ -20,7 +20,7 @@ TEMPORARY_GLOB = ".*.partial"
 def replace_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace the file at `path` by one with `data` and the permission bits `mode`, durably.
 
-    Root gives the file to the owner of the directory, so that a service can use what its
+    As root, give the file to the owner of the directory, so that a service can use what its
     administrator made.
 
     Raises:
@@ -75,7 +75,10 @@ def read_private(path: Path) -> bytes:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory (0700) and its missing parents, durably; one that exists is left alone."""
+    """Make a directory (0700) and its missing parents, durably.
+
+    A directory that exists keeps its mode.
+    """
     missing = []
     while not path.exists():
         missing.append(path)
@@ -102,7 +105,7 @@ def give_to_owner_of(directory: Path, file: int) -> None:
 
 
 def _write_partial(path: Path, data: bytes, mode: int) -> Path:
-    """Write `data` durably to a temporary file beside `path`, and return where."""
+    """Write `data` durably to a temporary file in the directory of `path`; return its path."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.open(partial, flags, mode)

@@ -10,7 +10,7 @@ def parse_duration(text: str) -> int:
     """Return the seconds that a duration such as ``12h`` means.
 
     Raises:
-        ValueError: `text` is not a whole number with one of the units s, m, h, d, w.
+        ValueError: `text` is not an integer with one of the units s, m, h, d, w.
 
     """
     found = DURATION.fullmatch(text)

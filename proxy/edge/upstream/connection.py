@@ -48,7 +48,7 @@ class Phase(enum.Enum):
     FAILED = enum.auto()
 
 
-# PERF: names of the module instead of members of the enum save 0.2 us of 104 (Luigi add_task, 900 B).
+# PERF: module names instead of members of the enum save 0.2 us of 104 (Luigi add_task, 900 B).
 _IDLE: Final = Phase.IDLE
 _AWAITING: Final = Phase.AWAITING
 _READING: Final = Phase.READING

@@ -124,7 +124,7 @@ class FairSemaphore:
             Unavailable: it was not granted in time.
 
         """
-        # A local name: after `if waiter.holder is None`, mypyc would take it for None below as well.
+        # A local name: mypyc would take an attribute tested here for None after the await as well.
         holder = waiter.holder
         if holder is not None:
             return holder

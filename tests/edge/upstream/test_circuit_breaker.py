@@ -1,4 +1,4 @@
-"""The circuit breaker, with the time given."""
+"""The circuit breaker, with the time as an argument."""
 
 import pytest
 
@@ -8,16 +8,14 @@ from proxy.model import Reason
 
 
 def failed(breaker: CircuitBreaker, times: int, now: float) -> None:
-    """Try and fail."""
+    """Let `times` connections be tried, and fail."""
     for _ in range(times):
         breaker.before_connect(now)
         breaker.failed(now)
 
 
-def test_few_failures_do_not_open_it() -> None:
-    """A success in between starts the count anew: only failures in a row say that the upstream is
-    down.
-    """
+def test_only_failures_in_a_row_open_the_circuit() -> None:
+    """A success starts the count anew."""
     breaker = CircuitBreaker()
     for _ in range(3):
         failed(breaker, FAILURES - 1, 0.0)
@@ -25,8 +23,8 @@ def test_few_failures_do_not_open_it() -> None:
     assert not breaker.open
 
 
-def test_open_circuit_refuses_at_once_and_says_when_to_come_back() -> None:
-    """While it is open nobody tries, and everybody is told how long it will be."""
+def test_an_open_circuit_fails_at_once_and_says_when_to_retry() -> None:
+    """While it is open no connection is tried, and each call gets the time to wait."""
     breaker = CircuitBreaker()
     failed(breaker, FAILURES, 100.0)
     with pytest.raises(Unavailable) as caught:
@@ -39,7 +37,7 @@ def test_open_circuit_refuses_at_once_and_says_when_to_come_back() -> None:
 
 
 def test_one_probe_decides() -> None:
-    """After the pause one caller tries, the others wait for what it finds; a success closes the
+    """After the pause one connection is tried while the other calls fail. Its success closes the
     circuit for all.
     """
     breaker = CircuitBreaker()
@@ -52,8 +50,8 @@ def test_one_probe_decides() -> None:
     assert not breaker.open
 
 
-def test_pause_doubles_up_to_a_bound() -> None:
-    """A probe that fails opens the circuit for twice as long, and never for longer than the bound."""
+def test_the_pause_doubles_up_to_its_maximum() -> None:
+    """A failed probe opens the circuit for twice as long, up to the maximum."""
     breaker = CircuitBreaker()
     failed(breaker, FAILURES, 0.0)
     now, pause = 0.0, INITIAL_PAUSE
@@ -67,8 +65,8 @@ def test_pause_doubles_up_to_a_bound() -> None:
     assert pause == MAX_PAUSE
 
 
-def test_probe_whose_caller_leaves_does_not_block_the_next() -> None:
-    """A probe that was cancelled found nothing out; the next caller probes."""
+def test_an_inconclusive_probe_does_not_block_the_next() -> None:
+    """A probe that was cancelled decided nothing; the next connection is the probe."""
     breaker = CircuitBreaker()
     failed(breaker, FAILURES, 0.0)
     breaker.before_connect(INITIAL_PAUSE)

@@ -1,4 +1,4 @@
-"""Shared views: what may be shared is, and nobody is given an answer older than their own last act."""
+"""Reads are shared where they may be, and no response is older than its caller's last write."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,15 @@ from proxy.model import Reason, Receipt, Stream, UpstreamRequest, UpstreamRespon
 
 RECEIPT = Receipt("id", 1, 0)
 READ = UpstreamRequest("POST", b"/api/task_list", b"form", b"data={}", kind="read", cacheable=True)
-FRESH = UpstreamRequest("POST", b"/api/get_task_status_message", b"form", b"data={}", kind="read")
+UNCACHEABLE = UpstreamRequest(
+    "POST", b"/api/get_task_status_message", b"form", b"data={}", kind="read"
+)
 WRITE = UpstreamRequest("POST", b"/api/pause", b"form", b"data={}")
 HEARTBEAT = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", kind="heartbeat")
 
 
 class ManualUpstream:
-    """A upstream that answers when it is told to, and counts what is with it."""
+    """An upstream that answers on demand and records what it received."""
 
     def __init__(self) -> None:
         self.pending: list[tuple[UpstreamRequest, asyncio.Future[UpstreamResponse]]] = []
@@ -37,7 +39,7 @@ class ManualUpstream:
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock that a test sets."""
 
     time = 100.0
 
@@ -46,7 +48,7 @@ class Clock:
 
 
 class Endless:
-    """A stream that says nothing."""
+    """A stream that sends nothing."""
 
     closed = False
 
@@ -68,15 +70,15 @@ async def turn() -> None:
 
 @pytest.fixture
 def made() -> tuple[CoalescingUpstream, ManualUpstream, Clock]:
-    """A shared upstream over a manual one."""
+    """A coalescing upstream over a manual one."""
     upstream, clock = ManualUpstream(), Clock()
     return CoalescingUpstream(upstream, max_reads=2, cache_ttl=1.0, now=clock), upstream, clock
 
 
-async def test_identical_views_share_one_call(
+async def test_equal_reads_share_one_call(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """Sixteen callers of the same view cost the upstream one call, and all get its answer."""
+    """Sixteen equal reads cost the upstream one call, and all get its response."""
     shared, upstream, _ = made
     callers = [asyncio.ensure_future(shared.forward(RECEIPT, READ)) for _ in range(16)]
     await turn()
@@ -86,10 +88,10 @@ async def test_identical_views_share_one_call(
     assert shared.stats().hits == 15
 
 
-async def test_different_views_are_not_mixed(
+async def test_different_reads_are_not_mixed(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """The key is the whole encoded call: another body, path or encoding is another call."""
+    """The key is the complete encoded request: another body, path or encoding is another call."""
     shared, upstream, _ = made
     other = [
         UpstreamRequest(
@@ -109,7 +111,7 @@ async def test_different_views_are_not_mixed(
         asyncio.ensure_future(shared.forward(RECEIPT, request)) for request in (READ, *other)
     ]
     await turn()
-    assert len(upstream.pending) == 2  # the bound on views
+    assert len(upstream.pending) == 2  # the limit on reads
     upstream.answer(b"1")
     await turn()
     upstream.answer(b"2")
@@ -117,14 +119,14 @@ async def test_different_views_are_not_mixed(
     assert [(await caller).body for caller in callers] == [b"1", b"2", b"3"]
 
 
-async def test_answer_is_kept_for_a_moment_and_no_longer(
+async def test_a_response_is_cached_for_its_time_to_live(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """Within a second the same view is answered from memory, then asked for again; a fresh method
-    always is.
+    """Within a second an equal read gets the cached response, and a new one afterwards. A read that
+    is not cacheable always gets a new one.
     """
     shared, upstream, clock = made
-    for request, again in ((READ, False), (FRESH, True)):
+    for request, again in ((READ, False), (UNCACHEABLE, True)):
         first = asyncio.ensure_future(shared.forward(RECEIPT, request))
         await turn()
         upstream.answer(b"old")
@@ -143,10 +145,10 @@ async def test_answer_is_kept_for_a_moment_and_no_longer(
 
 
 @pytest.mark.parametrize("ended", [False, True])
-async def test_act_empties_the_cache(
+async def test_a_write_clears_the_cache(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock], ended: bool
 ) -> None:
-    """After a call that acts was sent, and again after it was answered, nothing older is given out."""
+    """After a write was sent, and again after it was answered, no older response is used."""
     shared, upstream, _ = made
     first = asyncio.ensure_future(shared.forward(RECEIPT, READ))
     await turn()
@@ -166,12 +168,10 @@ async def test_act_empties_the_cache(
         await act
 
 
-async def test_nobody_joins_a_flight_older_than_an_act(
+async def test_no_read_joins_a_flight_older_than_a_write(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """Who asks after an act gets an answer that was asked for after it, though an older call is
-    still under way.
-    """
+    """A read after a write gets a response requested after it, even while an older flight runs."""
     shared, upstream, _ = made
     early = asyncio.ensure_future(shared.forward(RECEIPT, READ))
     await turn()
@@ -195,9 +195,9 @@ async def test_nobody_joins_a_flight_older_than_an_act(
 async def test_heartbeats_pass_and_leave_the_cache_alone(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """A ping neither waits for a view nor empties the cache: fifty workers ping every second."""
+    """A ping neither waits for a read nor clears the cache: fifty workers ping every second."""
     shared, upstream, _ = made
-    views = [
+    reads = [
         asyncio.ensure_future(
             shared.forward(
                 RECEIPT, UpstreamRequest("POST", path, b"form", b"", kind="read", cacheable=True)
@@ -221,22 +221,20 @@ async def test_heartbeats_pass_and_leave_the_cache_alone(
         )
     ).body == b"x"
     upstream.answer()
-    assert [(await view).body for view in views] == [b"x"] * 3
+    assert [(await read).body for read in reads] == [b"x"] * 3
 
 
 def read_by(name: str, path: str) -> UpstreamRequest:
-    """A view that `name` asks for."""
+    """A read by the principal `name`."""
     return UpstreamRequest(
         "POST", path.encode(), b"form", b"data={}", kind="read", fairness_key=name
     )
 
 
-async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(
+async def test_a_burst_of_reads_delays_other_principals_by_one_read(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """Whoever asks for thirty things at once has them one by one; who asks for one thing meanwhile
-    has it next.
-    """
+    """Thirty reads of one principal are sent one by one; the single read of another one is next."""
     shared, upstream, _ = made
     crowd = [
         asyncio.ensure_future(shared.forward(RECEIPT, read_by("loud", f"/{number}")))
@@ -261,11 +259,11 @@ async def test_a_crowd_of_views_keeps_others_waiting_for_one_turn(
     assert upstream.sent[4:] == [b"/%d" % number for number in range(3, 30)]
 
 
-async def test_who_joins_a_flight_that_waits_brings_it_forward(
+async def test_joining_a_waiting_flight_brings_it_forward(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """That another asked for the same before, behind much else, costs nobody their turn; it is
-    still one call.
+    """A flight that another principal queued behind many of its own is served in the turn of the
+    principal that joins it. It is still one call.
     """
     shared, upstream, _ = made
     crowd = [
@@ -288,10 +286,10 @@ async def test_who_joins_a_flight_that_waits_brings_it_forward(
     assert len(upstream.sent) == 30
 
 
-async def test_failure_is_everybodys_and_is_not_kept(
+async def test_a_failure_is_shared_and_not_cached(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """When the shared call fails all who waited for it hear why, and the next caller tries anew."""
+    """When the shared call fails, all its callers get the reason, and the next read tries anew."""
     shared, upstream, _ = made
     callers = [asyncio.ensure_future(shared.forward(RECEIPT, READ)) for _ in range(3)]
     await turn()
@@ -305,10 +303,10 @@ async def test_failure_is_everybodys_and_is_not_kept(
     assert (await again).body == b"good"
 
 
-async def test_long_answer_belongs_to_one_caller(
+async def test_a_long_response_belongs_to_one_caller(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """A stream can be read once: the first caller has it, the others ask for themselves."""
+    """A stream can be read once: the first caller has it, the others send calls of their own."""
     shared, upstream, _ = made
     first = asyncio.ensure_future(shared.forward(RECEIPT, READ))
     second = asyncio.ensure_future(shared.forward(RECEIPT, READ))
@@ -320,10 +318,10 @@ async def test_long_answer_belongs_to_one_caller(
     assert (await second).body == b"own"
 
 
-async def test_caller_who_leaves_takes_nobody_along(
+async def test_a_caller_that_leaves_does_not_end_the_flight(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """The first caller's leaving does not end the call for those who share it."""
+    """When the first caller leaves, the call goes on for those that share it."""
     shared, upstream, _ = made
     first = asyncio.ensure_future(shared.forward(RECEIPT, READ))
     second = asyncio.ensure_future(shared.forward(RECEIPT, READ))
@@ -334,10 +332,10 @@ async def test_caller_who_leaves_takes_nobody_along(
     assert (await second).body == b"still"
 
 
-async def test_a_stream_that_nobody_waits_for_is_given_up(
+async def test_a_stream_without_a_caller_is_closed(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """All callers left before it came: it is closed, or its connection would be held for ever."""
+    """All callers left before it came: left open, it would hold its connection for ever."""
     shared, upstream, _ = made
     callers = [asyncio.ensure_future(shared.forward(RECEIPT, READ)) for _ in range(3)]
     await turn()
@@ -350,10 +348,10 @@ async def test_a_stream_that_nobody_waits_for_is_given_up(
     assert stream.closed
 
 
-async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(
+async def test_a_stream_that_comes_in_the_moment_of_leaving_is_closed(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """The caller who was given it has gone before it could take it."""
+    """The caller that was given it is cancelled before it could take it."""
     shared, upstream, _ = made
     caller = asyncio.ensure_future(shared.forward(RECEIPT, READ))
     await turn()
@@ -367,10 +365,10 @@ async def test_a_stream_that_comes_in_the_moment_of_leaving_is_given_up(
     assert stream.closed
 
 
-async def test_when_the_first_leaves_the_next_has_the_stream(
+async def test_when_the_first_caller_leaves_the_next_has_the_stream(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """A stream goes to the first who still waits; no second call is made for it."""
+    """A stream goes to the first caller that still waits; no second call is made for it."""
     shared, upstream, _ = made
     first, second = (asyncio.ensure_future(shared.forward(RECEIPT, READ)) for _ in range(2))
     await turn()
@@ -382,7 +380,7 @@ async def test_when_the_first_leaves_the_next_has_the_stream(
 
 
 def read(number: int, size: int = 0) -> UpstreamRequest:
-    """A view of its own."""
+    """A read unlike the others."""
     return UpstreamRequest(
         "POST",
         b"/api/task_search",
@@ -393,63 +391,65 @@ def read(number: int, size: int = 0) -> UpstreamRequest:
     )
 
 
-async def kept(
+async def cached(
     shared: CoalescingUpstream,
     upstream: ManualUpstream,
     request: UpstreamRequest,
     body: bytes = b"x",
 ) -> bool:
-    """Ask; whether the answer was at hand. If not, it is `body`."""
+    """Send a read; return whether its response was cached. If not, the upstream answers `body`."""
     caller = asyncio.ensure_future(shared.forward(RECEIPT, request))
     await turn()
-    asked = bool(upstream.pending)
-    if asked:
+    sent = bool(upstream.pending)
+    if sent:
         upstream.answer(body)
     await caller
-    return not asked
+    return not sent
 
 
-async def test_what_is_kept_is_bounded_and_the_oldest_goes_first(
+async def test_the_cache_is_bounded_and_evicts_the_oldest_first(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """Eight megabytes, calls and answers together; what is over is dropped as soon as anything else
-    is kept.
+    """It holds eight megabytes of requests and responses together. What has expired is evicted as
+    soon as another response is cached.
     """
     shared, upstream, clock = made
     for number in range(20):
-        assert not await kept(shared, upstream, read(number, 200_000), b"y" * 800_000)
+        assert not await cached(shared, upstream, read(number, 200_000), b"y" * 800_000)
         assert shared.stats().cached_bytes <= 8_388_608
-    assert [await kept(shared, upstream, read(number, 200_000)) for number in (19, 12, 11, 0)] == [
+    assert [
+        await cached(shared, upstream, read(number, 200_000)) for number in (19, 12, 11, 0)
+    ] == [
         True,
         True,
         False,
         False,
     ]
-    assert not await kept(shared, upstream, read(99, 9_000_000))  # larger than all of it
-    assert not await kept(shared, upstream, read(99, 9_000_000))
+    assert not await cached(shared, upstream, read(99, 9_000_000))  # larger than all of it
+    assert not await cached(shared, upstream, read(99, 9_000_000))
     clock.time += 1.0
-    assert not await kept(shared, upstream, read(100))
+    assert not await cached(shared, upstream, read(100))
     assert shared.stats().cached_responses == 1
     assert shared.stats().cached_bytes < 2000
     for _ in range(5):
         clock.time += 0.5
-        await kept(shared, upstream, read(100))
+        await cached(shared, upstream, read(100))
     assert shared.stats().cached_responses == 1
     assert shared.stats().cached_bytes < 2000
 
 
-async def test_where_another_process_may_act_nothing_is_kept() -> None:
-    """Zero seconds: every view that nobody is asking is asked."""
+async def test_a_time_to_live_of_zero_caches_nothing() -> None:
+    """Every read that shares no flight is sent: another process may have written."""
     upstream = ManualUpstream()
     shared = CoalescingUpstream(upstream, cache_ttl=0.0, now=Clock())
-    assert [await kept(shared, upstream, READ) for _ in range(2)] == [False, False]
+    assert [await cached(shared, upstream, READ) for _ in range(2)] == [False, False]
     assert not shared.stats().cached_responses
 
 
-async def test_what_its_caller_wants_whole_is_not_cut(
+async def test_a_caller_may_buffer_more_than_is_shared(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """A page is read whole to be mended, up to more bytes than are shared."""
+    """A page is read completely to be rewritten, up to more bytes than are shared."""
     shared, upstream, _ = made
     page = replace(READ, max_buffered=4 * 1024 * 1024)
     asked = asyncio.ensure_future(shared.forward(RECEIPT, page))
@@ -459,12 +459,10 @@ async def test_what_its_caller_wants_whole_is_not_cut(
     await asked
 
 
-async def test_what_is_kept_can_be_changed_while_it_serves(
+async def test_the_time_to_live_can_be_changed_while_serving(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:
-    """When another process acts, too, from now on: nothing is given again. And again when it does
-    no longer.
-    """
+    """Nothing is cached while another process may write, and responses are again afterwards."""
     shared, upstream, _ = made
 
     async def sent() -> bool:
@@ -483,11 +481,11 @@ async def test_what_is_kept_can_be_changed_while_it_serves(
     assert [await sent(), await sent()] == [True, False]
 
 
-async def test_a_failure_leaves_nothing_to_the_collector() -> None:
-    """Errors hold frames, and frames what was sent: no cycle keeps them."""
+async def test_a_failure_leaves_no_cycle() -> None:
+    """Errors hold frames, and frames hold what was sent: no cycle keeps them in memory."""
 
     class Held(UpstreamRequest):
-        """One that can be watched."""
+        """A request that weak references can watch."""
 
     class DeadUpstream:
         """A upstream to nowhere."""

@@ -111,7 +111,7 @@ async def test_a_long_response_without_length_ends_with_the_connection() -> None
     ids=["cut", "garbage"],
 )
 async def test_a_broken_stream_raises_after_what_has_arrived(more: bytes, reason: Reason) -> None:
-    """The reader gets what arrived, then the reason: half a body never looks complete."""
+    """The reader gets what arrived, then the reason: half a body never passes for a body."""
     chunk = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
 
     async with pool_and_upstream(
@@ -160,16 +160,16 @@ async def test_a_connection_may_be_lost_after_any_kind_of_response() -> None:
     """After a streamed, buffered or cached response the next caller gets ``upstream-closed``."""
     long = HEAD_200 + b"Content-Length: 300000\r\n\r\n" + b"a" * 300_000
 
-    for said in ([long], [OK], [OK, OK], [OK, long, OK], [long, OK]):
+    for responses in ([long], [OK], [OK, OK], [OK, long, OK], [long, OK]):
 
-        async def script(conversation: Conversation, said: list[bytes] = said) -> None:
-            for data in said:
+        async def script(conversation: Conversation, responses: list[bytes] = responses) -> None:
+            for data in responses:
                 await conversation.read_request()
                 await conversation.send(data)
             await conversation.read_request()
 
         async with pool_and_upstream(script) as (pool, scripted):
-            for data in said:
+            for data in responses:
                 assert (
                     await body_of(await pool.forward(RECEIPT, WRITE))
                     == data.partition(b"\r\n\r\n")[2]

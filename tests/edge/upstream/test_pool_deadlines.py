@@ -27,13 +27,13 @@ from tests.support.scripted_upstream import (
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [b"", b"HTTP/1.1 200 OK\r\n", HEAD_200 + b"Content-Length: 5\r\n\r\nabc"],
     ids=["nothing", "head", "body"],
 )
-async def test_a_silent_upstream_times_out(said: bytes) -> None:
+async def test_a_silent_upstream_times_out(sent: bytes) -> None:
     """Silence before or within the response is ``upstream-timeout`` and closes the connection."""
-    async with pool_and_upstream(responding(said, stay=True), IMPATIENT) as (pool, scripted):
+    async with pool_and_upstream(responding(sent, stay=True), IMPATIENT) as (pool, scripted):
         with pytest.raises(Unavailable) as refused:
             await pool.forward(RECEIPT, READ)
         assert refused.value.reason is Reason.UPSTREAM_TIMEOUT

@@ -35,7 +35,7 @@ GOOD: dict[str, tuple[bytes, int, bytes]] = {
     "an error": (b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nabc", 500, b"abc"),
     "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc"),
     "204": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
-    "304 with the length of what it stands for": (
+    "304 with the length of the representation": (
         b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n",
         304,
         b"",

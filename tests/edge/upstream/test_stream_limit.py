@@ -1,6 +1,4 @@
-"""Long answers on their way to slow readers: only so many of them hold a connection that workers
-need.
-"""
+"""Long responses to slow readers: a limited number of them holds connections that workers need."""
 
 import asyncio
 import contextlib
@@ -21,9 +19,7 @@ HEARTBEAT = UpstreamRequest("POST", b"/api/ping", b"form", b"data={}", kind="hea
 
 
 class Parts:
-    """A stream of two parts; after the first one that has ``failed`` breaks off, and one to be
-    ``cancelled`` says nothing.
-    """
+    """A stream of two parts. After the first, ``failed`` raises and ``cancelled`` never ends."""
 
     def __init__(self, end: str = "") -> None:
         self.left = [b"b", b"a"]
@@ -60,25 +56,25 @@ class StreamingUpstream:
 
 
 def long(parts: Parts) -> UpstreamResponse:
-    """A long answer."""
+    """A long response."""
     return UpstreamResponse(200, {b"x": b"y"}, stream=parts, length=2)
 
 
 def read_by(name: str) -> UpstreamRequest:
-    """A view that `name` asks for."""
+    """A read by the principal `name`."""
     return replace(READ, fairness_key=name)
 
 
 async def refused(limited: StreamLimit, request: UpstreamRequest = READ) -> None:
-    """Hold that one more long answer is one too many."""
+    """Hold that one more long response is refused."""
     with pytest.raises(Unavailable) as caught:
         await limited.forward(RECEIPT, request)
     assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1)
 
 
-async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> None:
-    """The refused stream is closed, those that are being read go on, and short answers and calls
-    that act pass as ever.
+async def test_one_long_response_too_many_is_refused_and_its_stream_closed() -> None:
+    """The refused stream is closed. The streams that are read go on, and short responses and writes
+    pass as before.
     """
     first, second, third = Parts(), Parts(), Parts()
     short = UpstreamResponse(200, {}, b"short")
@@ -100,9 +96,9 @@ async def test_one_long_view_too_many_is_refused_and_its_connection_let_go() -> 
         assert (answer.status, answer.headers, answer.length) == (200, {b"x": b"y"}, 2)
 
 
-async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() -> None:
-    """A place that becomes free goes to who waits; whoever comes when as many wait as read is
-    refused at once.
+async def test_a_long_response_waits_for_a_permit_within_bounds() -> None:
+    """A released permit goes to the response that waits. One that finds the room full is refused at
+    once.
     """
     waiting, third = Parts(), Parts()
     limited = StreamLimit(
@@ -120,12 +116,12 @@ async def test_one_more_waits_for_a_reader_that_reads_and_only_so_many_wait() ->
     assert [part async for part in stream] == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("timeout", [0.0, 60.0], ids=["after waiting", "at once"])
-async def test_a_refused_answer_leaves_nothing_behind(timeout: float) -> None:
-    """What was gathered of it must not wait for the garbage collector, which seldom comes."""
+@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["after waiting", "at once"])
+async def test_a_refused_response_leaves_nothing_behind(seconds: float) -> None:
+    """What was gathered of it is freed without the garbage collector, which seldom runs."""
     first = Parts()
     limited = StreamLimit(
-        StreamingUpstream(long(first), long(Parts())), 1, 0 if timeout else 1, timeout=timeout
+        StreamingUpstream(long(first), long(Parts())), 1, 0 if seconds else 1, timeout=seconds
     )
     assert (await limited.forward(RECEIPT, READ)).stream is not None
     gc.collect()
@@ -138,8 +134,8 @@ async def test_a_refused_answer_leaves_nothing_behind(timeout: float) -> None:
         gc.enable()
 
 
-async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
-    """A caller that gives up takes no place, and its answer's connection is not kept for it."""
+async def test_a_caller_that_leaves_while_waiting_closes_its_stream() -> None:
+    """It takes no permit, and the connection of its response is not kept for it."""
     waiting = Parts()
     limited = StreamLimit(
         StreamingUpstream(long(Parts()), long(waiting), long(Parts())), 1, 1, timeout=60.0
@@ -157,8 +153,8 @@ async def test_who_leaves_while_waiting_lets_the_answer_go() -> None:
 
 
 @pytest.mark.parametrize("end", ["read", "closed", "closed twice", "failed", "cancelled"])
-async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: str) -> None:
-    """However a long answer ends, the next one has its place, and no more than one has."""
+async def test_a_stream_releases_its_permit_once_when_it_ends(end: str) -> None:
+    """However a long response ends, exactly one other gets its permit."""
     parts = Parts(end)
     limited = StreamLimit(
         StreamingUpstream(long(parts), long(Parts()), long(Parts())), 1, 1, timeout=0.0
@@ -184,8 +180,8 @@ async def test_a_stream_counts_until_it_ends_and_gives_its_place_back_once(end: 
     await refused(limited)
 
 
-async def test_one_principal_has_half_of_the_places_and_half_of_the_room() -> None:
-    """Whoever reads as slowly as can be leaves places to others, and they have them at once."""
+async def test_one_principal_has_half_of_the_permits_and_of_the_room() -> None:
+    """Slow readers of one principal leave permits to others, which get them at once."""
     parts = [Parts() for _ in range(11)]
     limited = StreamLimit(StreamingUpstream(*map(long, parts)), 4, 4, timeout=60.0)
     mine = [await limited.forward(RECEIPT, read_by("loud")) for _ in range(2)]
