@@ -1,9 +1,9 @@
-"""The two encodings every token and key set is made of, read in one way only.
+"""Strict base64url and JSON: the two encodings that tokens and key sets are made of.
 
-Implements base64url without padding (RFC 7515 section 2) and JSON objects (RFC 8259), both stricter
-than their usual decoders: no padding, no white space, no left-over bits (two texts must not mean
-the same bytes); no duplicate names, no NaN or Infinity, no invalid UTF-8. Whatever is refused is a
-`ValueError` whose text holds nothing of the input.
+Implements base64url without padding (RFC 7515 section 2) and JSON objects (RFC 8259). Both are
+stricter than the usual decoders. Base64url has no padding, no white space and no left-over bits:
+two texts must not mean the same bytes. JSON has no duplicate names, no NaN or Infinity and no
+invalid UTF-8. A refusal is a `ValueError` whose text holds nothing of the input.
 """
 
 import base64
@@ -16,8 +16,11 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 
 
 def base64url(text: str) -> bytes:
-    """The bytes `text` stands for. Raises `ValueError` unless `text` is the one canonical spelling
-    of them.
+    """Decode `text`.
+
+    Raises:
+        ValueError: `text` is not the one canonical spelling of its bytes.
+
     """
     if not _BASE64URL.match(text):
         raise ValueError("not base64url")
@@ -36,8 +39,11 @@ def base64url_encode(data: bytes) -> str:
 
 
 def json_object(data: bytes) -> dict[str, object]:
-    """The JSON object in `data`. Raises `ValueError` for anything that is not one, or could be read
-    in two ways.
+    """Parse the JSON object in `data`.
+
+    Raises:
+        ValueError: `data` is not a JSON object, or two parsers could read it differently.
+
     """
     try:
         value: object = json.loads(
@@ -49,7 +55,7 @@ def json_object(data: bytes) -> dict[str, object]:
         raise ValueError("nested too deeply") from None
     except _StrictError:
         raise
-    # json's own message can quote the text, and int() refuses numbers of thousands of digits
+    # The message of json can quote the text. Numbers of thousands of digits end here too (int()).
     except ValueError:
         raise ValueError("not JSON") from None
     if not isinstance(value, dict):
@@ -58,21 +64,19 @@ def json_object(data: bytes) -> dict[str, object]:
 
 
 class _StrictError(ValueError):
-    """A `ValueError` of this module, whose text is known to be safe."""
+    """A `ValueError` of this module, whose text holds nothing of the input."""
 
 
 def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """One JSON object; a name that stands twice is an error, since parsers disagree on which one
-    counts.
-    """
+    """Build one JSON object. Refuse a duplicate name: parsers disagree on which one counts."""
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:
-            raise _StrictError("a name stands twice in one JSON object")
+            raise _StrictError("a JSON object with a duplicate name")
         members[name] = value
     return members
 
 
 def _reject_constant(_: str) -> object:
-    """Refuse NaN, Infinity and -Infinity, which Python's reader takes and JSON does not have."""
+    """Refuse NaN, Infinity and -Infinity, which Python's parser takes and JSON does not have."""
     raise _StrictError("NaN and Infinity are not JSON")

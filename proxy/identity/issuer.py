@@ -1,15 +1,14 @@
-"""The configured issuers and the keys each of them publishes now.
+"""The configured issuers, each with the keys that it publishes now.
 
-An `Issuer` is a profile its tokens have to meet, and a source of keys: OIDC discovery
-(`proxy.identity.oidc_discovery`) or a key-set file (`proxy.identity.jwks_file`). What every source
-holds to:
+An `Issuer` has a profile for its tokens and a source of keys: OIDC discovery
+(`proxy.identity.oidc_discovery`) or a key-set file (`proxy.identity.jwks_file`). The rules of every
+source:
 
-- The last good keys stay in use while the source cannot be read or gives what is refused.
-- `generation` rises whenever a key that was in use is gone. What was concluded under an earlier
-generation has to be
-  concluded again: so a withdrawn key takes the tokens it signed with it.
-- No keys yet is not "no such key": the caller is told to come back (ISSUER_UNAVAILABLE), not that
-the token is bad.
+- The last good keys stay in use while the source cannot be read or gives a set that is refused.
+- `generation` rises whenever a key that was in use is gone. A token that was verified under an
+  earlier generation is verified again, so a withdrawn key takes the tokens that it signed with it.
+- A source that was never read is not a source without the key: the refusal is ISSUER_UNAVAILABLE,
+  which asks for a retry, and not UNKNOWN_KEY.
 """
 
 import re
@@ -30,8 +29,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class KeySource(ABC):
-    """Where an issuer's keys come from. Holds the last good set; `problem` is why the last reading
-    failed, or None.
+    """The source of an issuer's keys, with the last good set.
+
+    `problem` says why the last reading failed; it is None after a good one.
     """
 
     def __init__(self) -> None:
@@ -42,84 +42,87 @@ class KeySource(ABC):
 
     @abstractmethod
     def poll(self) -> None:
-        """Look for a change if that is cheap. Called at most about once a second, from the request
-        path.
+        """Look for a change if that is cheap.
+
+        Called from the request path, at most about once a second.
         """
 
     @abstractmethod
     async def on_unknown_kid(self) -> None:
-        """A token names a key that is not here: look again, within bounds. Returns when that is
-        done or not due.
+        """Read the keys again, within bounds, for a token that names a key which is not here.
+
+        Returns when that is done, or at once when it is not due.
         """
 
     @abstractmethod
     def retry_after(self) -> int:
-        """In how many whole seconds the keys may be there, while there are none."""
+        """Return in how many seconds a caller may try again while there are no keys."""
 
     async def start(self) -> None:
-        """Read the keys for the first time and keep them fresh from then on. A failure is noted,
-        not raised.
+        """Read the keys for the first time, and refresh them from then on.
+
+        A failure is logged and not raised.
         """
         self.poll()
 
     async def close(self) -> None:
-        """Stop what `start` began."""
+        """Stop refreshing."""
         return
 
     def accept(self, keys: KeySet) -> None:
-        """Take `keys` into use."""
+        """Use `keys` from now on."""
         if self.keys is not None and keys.dropped_keys_of(self.keys):
             self.generation += 1
         if self.keys is None or self.keys.warnings != keys.warnings:
-            for note in keys.warnings:
-                _log.warning("issuer_key_skipped", source=self.describe(), note=note)
+            for warning in keys.warnings:
+                _log.warning("issuer key skipped", source=self.describe(), problem=warning)
         self.keys = keys
         if self.problem is not None:
-            _log.info("issuer_keys_good_again", source=self.describe())
+            _log.info("issuer keys read again", source=self.describe())
         self.problem = None
 
     def failed(self, problem: str) -> None:
-        """Note why the keys could not be read; the last good ones stay."""
+        """Log why the keys could not be read. The last good ones stay in use."""
         if problem != self.problem:
             _log.warning(
-                "issuer_keys_not_read",
+                "issuer keys not read",
                 source=self.describe(),
                 problem=problem,
-                last_good_keys_kept=self.keys is not None,
+                last_good_keys_in_use=self.keys is not None,
             )
         self.problem = problem
 
     @abstractmethod
     def describe(self) -> str:
-        """The URL or path of this source, for logs."""
+        """Return the URL or path of this source, for logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """One configured issuer: the short `name` of the settings, what its tokens have to look like,
-    and its keys.
-    """
+    """One configured issuer: its short `name` in the settings, its token rules and its keys."""
 
     name: str
     profile: TokenProfile
     source: KeySource
 
     def __post_init__(self) -> None:
-        """The name stands before a ``|`` in every principal's name, so it cannot hold one."""
+        """Refuse a name with ``|``, which ends the issuer's name in the name of a principal."""
         if not _NAME.match(self.name):
             raise ValueError(
-                "an issuer's name is 1 to 32 of a-z, 0-9 and -, and does not begin with -"
+                "the name of an issuer must be 1 to 32 of a-z, 0-9 and -, and not begin with -"
             )
 
     def key(self, kid: str | None) -> Key | None:
-        """The key a token with this `kid` (None: without one) names, among the keys at hand."""
+        """Return the key for a token's `kid` (None: it has none) among the keys read before."""
         return None if self.source.keys is None else self.source.keys.find(kid)
 
     async def resolve_key(self, kid: str | None) -> Key:
-        """As `key`, after one look at the source if need be.
+        """Return the key for a token's `kid`. Read the source again if the key is not here.
 
-        Raises `Rejected` UNKNOWN_KEY, or `Unavailable` ISSUER_UNAVAILABLE while the issuer's keys
-        were never read.
+        Raises:
+            Rejected: UNKNOWN_KEY.
+            Unavailable: ISSUER_UNAVAILABLE, while the keys of the issuer were never read.
+
         """
         key = self.key(kid)
         if key is None:
@@ -130,21 +133,24 @@ class Issuer:
         if self.source.keys is None:
             raise Unavailable(
                 Reason.ISSUER_UNAVAILABLE,
-                f"the keys of issuer {self.name} are not there yet",
+                f"The keys of the issuer {self.name} were not read yet",
                 retry_after=self.source.retry_after(),
             )
         if kid is None:
-            raise Rejected(Reason.UNKNOWN_KEY, "it has no kid, and its issuer has several keys")
+            raise Rejected(Reason.UNKNOWN_KEY, "It has no kid, and its issuer has several keys")
         raise Rejected(Reason.UNKNOWN_KEY)
 
 
 def index_by_issuer(issuers: tuple[Issuer, ...]) -> Mapping[str, Issuer]:
-    """The issuers by their exact `iss`. Raises `ValueError` when there is none, or two share an
-    `iss` or a name.
+    """Return the issuers by their exact `iss`.
+
+    Raises:
+        ValueError: there is none, or two share an `iss` or a name.
+
     """
     found = {issuer.profile.issuer: issuer for issuer in issuers}
     if not issuers:
-        raise ValueError("no issuer is configured: nobody could be identified")
+        raise ValueError("no issuer is configured, so no caller could be identified")
     if len(found) != len(issuers) or len({issuer.name for issuer in issuers}) != len(issuers):
         raise ValueError("two issuers share a name or an issuer URL")
     return found

@@ -1,20 +1,17 @@
-"""The keys an issuer publishes, vetted before one of them is ever used.
+"""The keys that an issuer publishes, vetted before one of them is used.
 
 Implements JWK sets (RFC 7517, RFC 7518 section 6, RFC 8037). Trusts that the set came from the
-issuer; trusts nothing in it. The signature library alone would accept encryption keys, 1024-bit
-RSA, two keys under one ``kid``, symmetric keys between public ones and sloppy base64. What holds
-here:
+issuer, and trusts nothing in it. The signature library alone would accept encryption keys, 1024-bit
+RSA, two keys under one ``kid``, symmetric keys between public ones, and sloppy base64. The rules:
 
-- A key we have no use for (another type, curve, algorithm, use or operation; too weak; malformed)
-is skipped with a note:
-  issuers publish encryption keys and curves of the future beside what we need.
-- The whole set is refused when it publishes a secret (a symmetric key, or the private part of any
-key: whoever can read it
-  can sign), when two usable keys share a ``kid``, when no usable key is left, and when it is over
-  the limits.
-- The algorithms of a key are settled when it is loaded: the JWK's ``alg``, else the natural one of
-its type. A token can
-  choose among keys, never among algorithms; ``none`` and HS* are in no table.
+- A key without use here is skipped with a warning: another type, curve, algorithm, use or
+  operation, too weak, or malformed. Issuers publish encryption keys and newer curves in the same
+  set.
+- The set is refused when it publishes a secret (a symmetric key, or the private part of any key:
+  every reader of the set could sign), when two usable keys share a ``kid``, when no usable key is
+  left, and when it is over the limits.
+- The algorithms of a key are fixed when it is loaded: the JWK's ``alg``, else the natural one of
+  its type. A token can choose among keys, never among algorithms. ``none`` and HS* are in no table.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,9 +27,9 @@ from proxy.identity.encoding import base64url, json_object
 
 SET_LIMIT_BYTES = 256 * 1024
 SET_LIMIT_KEYS = 100
+# Bits of an RSA modulus. A shorter one can be factored. With a longer one a verification takes
+# milliseconds, which a flood of tokens would exploit.
 RSA_BITS = range(2048, 8193)
-"""Below, a key can be factored; above, one verification takes milliseconds, which floods would use.
-"""
 
 PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
@@ -41,13 +38,15 @@ _SECRETS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
 
 
 class KeySetError(ValueError):
-    """The set as a whole is refused; the text says why and holds nothing of it."""
+    """A refusal of a complete set. The text says why and holds nothing of the set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One vetted public key. `algorithms` are the JOSE names it may verify; `identity` its public
-    bytes, to compare by.
+    """One vetted public key.
+
+    `algorithms` are the JOSE names of the signatures that it may verify. `spki` is the key as a DER
+    SubjectPublicKeyInfo, by which keys are compared.
     """
 
     kid: str | None
@@ -58,23 +57,25 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The usable keys of one issuer, and `notes` on those that were skipped (one safe line each)."""
+    """The usable keys of one issuer; `warnings` has one safe line for each that was skipped."""
 
     keys: tuple[Key, ...]
     warnings: tuple[str, ...] = ()
     _by_kid: Mapping[str, Key] = field(default_factory=dict)
 
     def find(self, kid: str | None) -> Key | None:
-        """The key a token names; the only one there is for a token that names none (RFC 7515
-        section 4.1.4).
+        """Return the key with this `kid`.
+
+        A token without one (RFC 7515 section 4.1.4) gets the only key, if there is only one.
         """
         if kid is not None:
             return self._by_kid.get(kid)
         return self.keys[0] if len(self.keys) == 1 else None
 
     def dropped_keys_of(self, other: "KeySet") -> bool:
-        """True when a key of `other` is not in this set any more: what it signed must not be
-        believed on.
+        """Return whether a key of `other` is not in this set any more.
+
+        The tokens that it signed must not be accepted any longer.
         """
         return not {(key.kid, key.algorithms, key.spki) for key in other.keys} <= {
             (key.kid, key.algorithms, key.spki) for key in self.keys
@@ -82,43 +83,45 @@ class KeySet:
 
 
 def load_key_set(data: bytes) -> KeySet:
-    """Read and vet the JWK set in `data`. Raises `KeySetError`."""
+    """Parse and vet the JWK set in `data`. Raises `KeySetError`."""
     if len(data) > SET_LIMIT_BYTES:
         raise KeySetError(f"the key set is over {SET_LIMIT_BYTES} bytes")
     try:
         entries = json_object(data).get("keys")
     except ValueError as error:
-        raise KeySetError(f"the key set is no JWK set: {error}") from None
+        raise KeySetError(f"the key set is not a JWK set: {error}") from None
     if not isinstance(entries, list):
-        raise KeySetError("the key set is no JWK set: it has no list named keys")
+        raise KeySetError("the key set is not a JWK set: it has no list named keys")
     if len(entries) > SET_LIMIT_KEYS:
         raise KeySetError(f"the key set has more than {SET_LIMIT_KEYS} keys")
     keys: list[Key] = []
-    notes: list[str] = []
+    warnings: list[str] = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise KeySetError(f"keys[{number}] is not an object")
         if entry.get("kty") == "oct" or not _SECRETS.isdisjoint(entry):
-            raise KeySetError(f"keys[{number}] is or holds a secret, in a document that is public")
+            raise KeySetError(f"keys[{number}] holds a secret, and the document is public")
         try:
             keys.append(_vet(entry))
         except ValueError as error:
-            notes.append(f"keys[{number}] skipped: {error}")
+            warnings.append(f"keys[{number}] skipped: {error}")
     named = [key.kid for key in keys if key.kid is not None]
     if len(set(named)) != len(named):
         raise KeySetError("two keys of the set share a kid")
     if not keys:
-        raise KeySetError("; ".join(["the key set has no usable key", *notes[:3]]))
-    return KeySet(tuple(keys), tuple(notes), {key.kid: key for key in keys if key.kid is not None})
+        raise KeySetError("; ".join(["the key set has no usable key", *warnings[:3]]))
+    return KeySet(
+        tuple(keys), tuple(warnings), {key.kid: key for key in keys if key.kid is not None}
+    )
 
 
 def _vet(jwk: Mapping[str, object]) -> Key:
-    """Make a `Key` of one JWK, or raise `ValueError` saying why it is of no use."""
+    """Return the `Key` of one JWK. Raises `ValueError`, which says why it has no use here."""
     if jwk.get("use", "sig") != "sig":
         raise ValueError("its use is not sig")
     operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
-        raise ValueError("its key_ops do not hold verify")
+        raise ValueError("its key_ops do not include verify")
     kid = jwk.get("kid")
     if kid is not None and not is_printable(kid):
         raise ValueError("its kid is not a printable string")
@@ -139,24 +142,25 @@ def _vet(jwk: Mapping[str, object]) -> Key:
 
 
 _Built: TypeAlias = tuple[PublicKey, tuple[str, ...], tuple[str, ...]]
-"""A public key, the algorithms it is pinned to when the JWK has no `alg`, and those an `alg` may
-name.
-"""
+"""A public key, its algorithms when the JWK has no `alg`, and those that an `alg` may name."""
 
 
 def _rsa(jwk: Mapping[str, object]) -> _Built:
-    """RFC 7518 section 6.3.1. A leading zero byte is let pass, as its note says that libraries
-    write one.
+    """Build an RSA key (RFC 7518 section 6.3.1).
+
+    A leading zero byte is accepted: the note there says that libraries write one.
     """
     modulus, exponent = _integer(jwk, "n"), _integer(jwk, "e")
     if modulus.bit_length() not in RSA_BITS:
-        raise ValueError(f"its RSA modulus has not {RSA_BITS.start} to {RSA_BITS.stop - 1} bits")
+        raise ValueError(
+            f"its RSA modulus does not have {RSA_BITS.start} to {RSA_BITS.stop - 1} bits"
+        )
     if modulus % 2 == 0 or exponent % 2 == 0 or not 3 <= exponent < 2**32:
-        raise ValueError("its RSA numbers are not those of a key")
+        raise ValueError("its RSA numbers are not a valid key")
     try:
         public = rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError:
-        raise ValueError("its RSA numbers are not those of a key") from None
+        raise ValueError("its RSA numbers are not a valid key") from None
     return public, ("RS256",), ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
 
@@ -168,8 +172,9 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, int, str]] = {
 
 
 def _ec(jwk: Mapping[str, object]) -> _Built:
-    """RFC 7518 section 6.2.1: coordinates of exactly the curve's length, and a point that is on the
-    curve.
+    """Build a key on a NIST curve (RFC 7518 section 6.2.1).
+
+    The coordinates have exactly the curve's length, and the point is on the curve.
     """
     curve = jwk.get("crv")
     if not isinstance(curve, str) or curve not in _CURVES:
@@ -188,8 +193,9 @@ def _ec(jwk: Mapping[str, object]) -> _Built:
 
 
 def _okp(jwk: Mapping[str, object]) -> _Built:
-    """RFC 8037 section 2. Ed25519 has two names: EdDSA, and Ed25519 since RFC 9864; both are the
-    same operation.
+    """Build an Ed25519 key (RFC 8037 section 2).
+
+    Its algorithm has two names for the same operation: EdDSA, and Ed25519 since RFC 9864.
     """
     if jwk.get("crv") != "Ed25519":
         raise ValueError("its curve is not Ed25519")
@@ -208,7 +214,7 @@ _BUILDERS: dict[str, Callable[[Mapping[str, object]], _Built]] = {
 
 
 def _octets(jwk: Mapping[str, object], name: str) -> bytes:
-    """The bytes of the member `name`, which has to be strict base64url."""
+    """Return the bytes of the member `name`, which must be strict base64url."""
     value = jwk.get(name)
     if not isinstance(value, str):
         raise ValueError(f"it has no {name}")
@@ -219,5 +225,5 @@ def _octets(jwk: Mapping[str, object], name: str) -> bytes:
 
 
 def _integer(jwk: Mapping[str, object], name: str) -> int:
-    """The unsigned big-endian number in the member `name`."""
+    """Return the unsigned big-endian number in the member `name`."""
     return int.from_bytes(_octets(jwk, name))

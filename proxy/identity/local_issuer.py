@@ -1,20 +1,20 @@
-"""The local issuer: tokens for those who have no identity provider, made from a directory of two
-files.
+"""The local issuer: tokens without an identity provider, from the keys in one directory.
 
 Implements an issuer of access tokens (RFC 9068) signed with ES256. The directory (0700) holds:
 
 - ``state.json`` (0600): the signing key with its private part, and the public parts of retired
-keys, each with the latest
-  expiry of any token it signed. It is the truth, and it is durable before a token leaves.
-- ``jwks.json`` (0644): the public parts, for the gate; made from the state, and mended from it
-whenever it differs.
-- ``lock``: taken (flock) for every change, so that any number of processes may issue and rotate at
-once.
+  keys, each with the latest expiry of any token that it signed. All other files follow from it. It
+  is durable before a token is returned.
+- ``jwks.json`` (0644): the public parts, for the verifier. It is written again from the state
+  whenever it differs.
+- ``lock``: held (flock) during every change, so any number of processes may issue and rotate.
 
-Rotation makes a new signing key and forgets the old private part. The old public part stays
-published until the last token it signed has expired, and is dropped by the next `issue` or `rotate`
-after that. Trusts whoever may write the directory. Refuses a state that others may read or a
-directory that others may write, and never replaces a damaged one.
+Rotation makes a new signing key and deletes the old private part. The old public part stays
+published until the last token that it signed has expired. The next `issue` or `rotate` after that
+drops it.
+
+Trusts every writer of the directory. Refuses a state that other users may read, and a directory
+that other users may write. Never replaces a damaged state.
 """
 
 import fcntl
@@ -45,23 +45,20 @@ from proxy.identity.encoding import base64url_encode, json_object
 
 DEFAULT_ISSUER = "https://callgate.local/issuer"
 DEFAULT_AUDIENCE = "callgate"
+# Seconds that a token may be valid: a leap year. A token that lives longer is a password.
 MAX_LIFETIME_SECONDS = 366 * 86_400
-"""A leap year: a token that is meant to live longer is a password."""
 
+# Seconds that a retired key stays published after the expiry of its last token, for verifiers whose
+# clock is behind.
 _RETIREMENT_SECONDS = 60
-"""A retired key stays published this long after its last token's expiry, for verifiers whose clock
-is behind.
-"""
 
-_KEYS_LIMIT = 50
-"""Published keys; the verifier takes a set of at most 100."""
+# Keys that are published at most. The verifier accepts a set of 100 (`jwk.SET_LIMIT_KEYS`).
+_MAX_KEYS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class _SigningKey:
-    """The key that signs now: its public JWK, its private part as PEM, and the latest expiry of
-    what it signed.
-    """
+    """The key that signs now: public JWK, private part as PEM, and the latest expiry signed."""
 
     jwk: dict[str, str]
     pem: str
@@ -70,7 +67,7 @@ class _SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class _RetiredKey:
-    """A key that signs no more."""
+    """The public part of a key that no longer signs, with its tokens' latest expiry."""
 
     jwk: dict[str, str]
     latest_exp: int
@@ -78,18 +75,17 @@ class _RetiredKey:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What ``state.json`` says."""
+    """The content of ``state.json``."""
 
     signing: _SigningKey
     retired: tuple[_RetiredKey, ...]
 
 
 class LocalIssuer:
-    """Issues tokens of `issuer` for `audience` from the keys in `directory`, which are made on
-    first use.
+    """An issuer of tokens for `audience`, with keys in `directory` that are made on first use.
 
-    Its methods raise `ConfigError` when the directory cannot be used and `ValueError` for arguments
-    that make no token.
+    Its methods raise `ConfigError` when the directory cannot be used, and `ValueError` for
+    arguments that make no token.
     """
 
     def __init__(
@@ -100,8 +96,9 @@ class LocalIssuer:
         audience: str = DEFAULT_AUDIENCE,
         max_lifetime_seconds: float = MAX_LIFETIME_SECONDS,
     ) -> None:
-        """Touch nothing yet. No token is issued for more than `max_lifetime_seconds` seconds, nor for more
-        than 366 days.
+        """Touch nothing yet.
+
+        A token is valid for at most `max_lifetime_seconds`, and for at most 366 days.
         """
         self.directory = directory
         self.issuer = issuer
@@ -111,11 +108,12 @@ class LocalIssuer:
         self._state = directory / "state.json"
 
     def prepare(self, now: float) -> None:
-        """Make the keys if there are none, drop retired ones that are done, and publish. `now` is
-        in Unix seconds.
+        """Make the keys if there are none, drop retired ones that are not needed, and publish.
+
+        `now` is in Unix seconds.
         """
         with self._locked():
-            self._save(self._load_or_begin(now))
+            self._save(self._load_or_create(now))
 
     def issue(
         self,
@@ -126,14 +124,15 @@ class LocalIssuer:
         *,
         audience: str | None = None,
     ) -> str:
-        """A token for `subject` in `groups`, valid for `lifetime_seconds` seconds from `now` (Unix seconds)."""
+        """Return a token for `subject` in `groups`, valid from `now` (Unix seconds)."""
         if not is_printable(subject):
-            raise ValueError("the subject has to be 1 to 255 printable characters")
+            raise ValueError("the subject must be 1 to 255 printable characters")
         if isinstance(groups, str) or not all(is_printable(group) for group in groups):
-            raise ValueError("a group has to be 1 to 255 printable characters")
+            raise ValueError("a group must be 1 to 255 printable characters")
         if not 1 <= lifetime_seconds <= self.max_lifetime_seconds:
             raise ValueError(
-                f"the lifetime has to be 1 to {self.max_lifetime_seconds:.0f} seconds here (local_issuer.max_lifetime_seconds)"
+                f"the lifetime must be 1 to {self.max_lifetime_seconds:.0f} seconds"
+                " (local_issuer.max_lifetime_seconds)"
             )
         issued = int(now)
         expires = issued + int(lifetime_seconds)
@@ -148,10 +147,9 @@ class LocalIssuer:
             "jti": secrets.token_urlsafe(16),
         }
         with self._locked():
-            state = self._load_or_begin(now)
+            state = self._load_or_create(now)
             key = state.signing
-            # Durable first: a token must not outlive the memory of how long its key has to stay
-            # published.
+            # Durable first: a crash must not lose how long the token's key has to stay published.
             self._save(
                 _State(_SigningKey(key.jwk, key.pem, max(key.latest_exp, expires)), state.retired)
             )
@@ -159,51 +157,41 @@ class LocalIssuer:
         token = jwt.encode(claims, _private(key.pem), algorithm="ES256", headers=headers)
         if len(token) > TOKEN_LIMIT:
             raise ValueError(
-                f"with these groups the token is over the {TOKEN_LIMIT} bytes that the gate reads"
+                f"with these groups the token is over the {TOKEN_LIMIT} bytes that Callgate accepts"
             )
         return token
 
     def rotate(self, now: float) -> str:
-        """Sign with a new key from now on; its ``kid``. Tokens signed before stay valid until they
-        expire.
+        """Sign with a new key from now on; return its ``kid``.
+
+        Tokens signed before stay valid until they expire.
         """
         with self._locked():
             if not self._state.exists():
-                state = self._load_or_begin(now)
+                state = self._load_or_create(now)
             else:
-                old = self._load_or_begin(now)
+                old = self._load_or_create(now)
                 retired = (*old.retired, _RetiredKey(old.signing.jwk, old.signing.latest_exp))
                 state = _State(_new_key(), _still_needed(retired, now))
-                if len(state.retired) >= _KEYS_LIMIT:
-                    what = f"{len(state.retired)} retired keys still have valid tokens"
-                    raise ConfigError(
-                        [
-                            Problem(
-                                str(self.directory),
-                                what,
-                                "Rotate again when some have expired; issue shorter-lived tokens.",
-                            )
-                        ]
+                if len(state.retired) >= _MAX_KEYS:
+                    raise _unusable(
+                        self.directory,
+                        f"{len(state.retired)} retired keys still have valid tokens",
+                        "Rotate again when some have expired, and issue shorter-lived tokens.",
                     )
             self._save(state)
         return state.signing.jwk["kid"]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the directory for one change; what the operating system refuses becomes a
-        `ConfigError`.
-        """
+        """Lock the directory for one change. An `OSError` inside becomes a `ConfigError`."""
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if stat.S_IMODE(self.directory.stat().st_mode) & 0o022:
-                raise ConfigError(
-                    [
-                        Problem(
-                            str(self.directory),
-                            "others may write here",
-                            f"Run: chmod 700 {self.directory}",
-                        )
-                    ]
+                raise _unusable(
+                    self.directory,
+                    "can be written by users other than its owner",
+                    f"Run: chmod 700 {self.directory}",
                 )
             lock = os.open(
                 self.directory / "lock",
@@ -213,40 +201,27 @@ class LocalIssuer:
             try:
                 give_to_owner_of(self.directory, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                # of a process that was killed while it wrote
-                for left in self.directory.glob(TEMPORARY_GLOB):
-                    left.unlink()
+                for partial in self.directory.glob(TEMPORARY_GLOB):  # left by a killed process
+                    partial.unlink()
                 yield
             finally:
                 os.close(lock)
         except OSError as error:
-            place, what = (
-                str(error.filename or self.directory),
+            raise _unusable(
+                error.filename or self.directory,
                 error.strerror or type(error).__name__,
-            )
-            raise ConfigError(
-                [
-                    Problem(
-                        place,
-                        what,
-                        "Give a directory that this user may write, on a disk with room.",
-                    )
-                ]
+                "Name a directory that this user may write, on a disk with free space.",
             ) from None
 
-    def _load_or_begin(self, now: float) -> _State:
-        """The state on disk without retired keys that are done, or a first one."""
+    def _load_or_create(self, now: float) -> _State:
+        """Return the state on disk without the retired keys that are not needed, or a first one."""
         try:
             with self._state.open("rb") as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                    raise ConfigError(
-                        [
-                            Problem(
-                                str(self._state),
-                                "others may read the signing key",
-                                f"Run: chmod 600 {self._state}",
-                            )
-                        ]
+                    raise _unusable(
+                        self._state,
+                        "can be read by users other than its owner",
+                        f"Run: chmod 600 {self._state}",
                     )
                 data = file.read()
         except FileNotFoundError:
@@ -254,13 +229,15 @@ class LocalIssuer:
         try:
             state = _parse(data)
         except (ValueError, KeyError, TypeError):
-            what = "this is not the state of a local issuer"
-            remedy = "Restore it from a backup, or move the directory away to begin anew (all its tokens become invalid)."
-            raise ConfigError([Problem(str(self._state), what, remedy)]) from None
+            raise _unusable(
+                self._state,
+                "is not the state of a local issuer",
+                "Restore it from a backup, or move the directory away; its tokens are void then.",
+            ) from None
         return _State(state.signing, _still_needed(state.retired, now))
 
     def _save(self, state: _State) -> None:
-        """Make `state` durable, then the published key set, each only if it differs."""
+        """Write `state` durably, then the published key set, each only if it differs."""
         document = {
             "version": 1,
             "signing": {
@@ -276,8 +253,13 @@ class LocalIssuer:
         )
 
 
+def _unusable(path: object, message: str, hint: str) -> ConfigError:
+    """Return the error for a directory that cannot be used."""
+    return ConfigError([Problem(str(path), message, hint)])
+
+
 def _new_key() -> _SigningKey:
-    """A fresh P-256 key, named by its RFC 7638 thumbprint."""
+    """Make a P-256 key, named by its RFC 7638 thumbprint."""
     private = ec.generate_private_key(ec.SECP256R1())
     numbers = private.public_key().public_numbers()
     required = {
@@ -298,12 +280,12 @@ def _new_key() -> _SigningKey:
 
 
 def _still_needed(retired: Sequence[_RetiredKey], now: float) -> tuple[_RetiredKey, ...]:
-    """The retired keys whose tokens have not all expired."""
+    """Return the retired keys whose tokens have not all expired."""
     return tuple(key for key in retired if key.latest_exp + _RETIREMENT_SECONDS > now)
 
 
 def _parse(data: bytes) -> _State:
-    """Read ``state.json``. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    """Parse ``state.json``. Raises `ValueError`, `KeyError` or `TypeError` for other content."""
     document = json_object(data)
     if document["version"] != 1:
         raise ValueError
@@ -318,7 +300,7 @@ def _parse(data: bytes) -> _State:
 
 
 def _private(pem: str) -> ec.EllipticCurvePrivateKey:
-    """The signing key in `pem`."""
+    """Return the signing key in `pem`."""
     key = load_pem_private_key(pem.encode("ascii"), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise TypeError
@@ -326,8 +308,9 @@ def _private(pem: str) -> ec.EllipticCurvePrivateKey:
 
 
 def _public(jwk: object) -> dict[str, str]:
-    """A public JWK of this issuer: exactly the members `_new_key` writes, so that no secret can be
-    published.
+    """Return a public JWK of this issuer.
+
+    It has exactly the members that `_new_key` writes, so that no secret can be published.
     """
     if not isinstance(jwk, dict) or set(jwk) != {"crv", "kty", "x", "y", "kid", "alg", "use"}:
         raise TypeError
@@ -335,7 +318,7 @@ def _public(jwk: object) -> dict[str, str]:
 
 
 def _write_if_changed(path: Path, document: object, mode: int) -> None:
-    """Write `document` as JSON unless it stands there already."""
+    """Write `document` as JSON unless the file has that content."""
     data = (json.dumps(document, indent=2) + "\n").encode()
     try:
         if path.read_bytes() == data:

@@ -1,15 +1,17 @@
 """Keys by OpenID Connect Discovery: from an issuer's URL to its configuration to its key set.
 
 Implements OpenID Connect Discovery 1.0 section 4 as far as keys go. Trusts the TLS connection that
-the injected `fetch` makes, and after that what the issuer says of itself: its configuration must
-name exactly the issuer that was asked, and a `jwks_uri` over https. Refuses plain http everywhere,
-loopback too.
+the injected `fetch` makes, and then the issuer's own configuration. The configuration must name
+exactly the issuer that was asked, and a `jwks_uri` over https. Refuses plain http everywhere, on
+the loopback interface too.
 
-Requests never decide when to fetch, or how often. Keys are refreshed in the background, every ten
-minutes by default. An unknown `kid` asks for a refresh at once: all who wait share one, it belongs
-to none of them (a client that hangs up does not stop it for the others), and the next may begin
-only `miss_interval_seconds` after the last began. So made-up tokens cannot make the gate hammer an
-issuer, nor can one slow issuer be asked twice at the same time.
+Keys are refreshed in the background, every ten minutes by default. An unknown `kid` triggers a
+refresh at once, within these bounds:
+
+- All requests that wait share one refresh, so a slow issuer is never asked twice at the same time.
+- The refresh belongs to no request: a client that hangs up does not cancel it for the others.
+- The next one starts `miss_interval_seconds` after the last one at the earliest, so forged tokens
+  cannot flood an issuer.
 """
 
 import asyncio
@@ -23,7 +25,8 @@ from proxy.identity.issuer import KeySource
 from proxy.identity.jwk import load_key_set
 
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
-"""Get the body behind an https URL, without following redirects and with a limit on its size.
+"""Get the body of an https URL, with a limit on its size and without following redirects.
+
 Raises `OSError` or `TimeoutError`.
 """
 
@@ -34,12 +37,15 @@ _MAX_RETRY_SECONDS = 60.0
 
 
 class OidcKeys(KeySource):
-    """The keys of `issuer`, an https URL. Times are in seconds; `clock` is monotonic, `sleep` waits
-    on that clock.
+    """The keys of `issuer`, an https URL.
 
-    `interval_seconds` lies between two background refreshes, `miss_interval_seconds` between two that unknown
-    keys ask for; `timeout_seconds` bounds one refresh, which is two requests. Raises `ValueError` for an
-    issuer that cannot be discovered.
+    `interval_seconds` lies between two background refreshes, `miss_interval_seconds` between two
+    that unknown keys trigger. `timeout_seconds` bounds one refresh, which is two requests. `clock`
+    is monotonic, and `sleep` waits on that clock.
+
+    Raises:
+        ValueError: `issuer` is no URL that can be discovered.
+
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class OidcKeys(KeySource):
         super().__init__()
         if not _is_https(issuer) or "?" in issuer:
             raise ValueError(
-                "an issuer that is discovered is an https URL without query or fragment"
+                "the issuer is not an https URL without query and fragment, as discovery needs"
             )
         self._issuer = issuer
         self._configuration_url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
@@ -67,47 +73,48 @@ class OidcKeys(KeySource):
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._sleep = sleep
-        self._started_at: float | None = None  # when the last refresh began
-        self._failures = 0  # refreshes that failed since the last that did not
+        self._started_at: float | None = None
+        self._failures = 0  # refreshes since the last good one
         self._inflight: asyncio.Task[None] | None = None
         self._refresh_task: asyncio.Task[None] | None = None
 
     def poll(self) -> None:
-        """Nothing to look at without asking the issuer."""
+        """Do nothing: a change shows only when the issuer is asked."""
 
     async def on_unknown_kid(self) -> None:
-        """Share the refresh that is under way, or begin one if it is due."""
+        """Share the refresh that is under way, or start one if it is due."""
         under_way = self._inflight is not None and not self._inflight.done()
         if not under_way and self._seconds_until_due() > 0:
             return
         await self.refresh()
 
     def retry_after(self) -> int:
-        """When the next refresh may begin, in whole seconds."""
+        """Return in how many seconds the next refresh may start."""
         return max(1, int(self._seconds_until_due()) + 1)
 
     async def refresh(self) -> None:
-        """Refresh now, or share the refresh under way. Never raises for what the issuer does; see
-        `problem`.
+        """Refresh now, or share the refresh under way.
+
+        A failure of the issuer is not raised; `problem` has it.
         """
         if self._inflight is None or self._inflight.done():
             self._started_at = self._clock()
             self._inflight = asyncio.create_task(
                 self._refresh(), name=f"refresh keys of {self._issuer}"
             )
-        # Shielded: cancelling one who waits must not cancel it for all.
+        # Shielded: the cancellation of one request must not cancel the refresh for the others.
         await asyncio.shield(self._inflight)
 
     async def start(self) -> None:
-        """Try once, then keep the keys fresh in the background whether that worked or not."""
+        """Refresh once, then go on in the background, whether the first refresh worked or not."""
         await self.refresh()
         if self._refresh_task is None:
             self._refresh_task = asyncio.create_task(
-                self._keep(), name=f"keep keys of {self._issuer}"
+                self._refresh_periodically(), name=f"refresh keys of {self._issuer} periodically"
             )
 
     async def close(self) -> None:
-        """End the background work."""
+        """Stop the background work."""
         tasks = [task for task in (self._refresh_task, self._inflight) if task is not None]
         self._refresh_task = self._inflight = None
         for task in tasks:
@@ -115,12 +122,13 @@ class OidcKeys(KeySource):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def describe(self) -> str:
-        """The issuer's URL."""
+        """Return the issuer's URL."""
         return self._issuer
 
     def _seconds_until_due(self) -> float:
-        """Seconds until a miss may begin a refresh. Without any keys yet every caller waits for
-        them, so it is tried sooner.
+        """Return the seconds until an unknown kid may start a refresh.
+
+        It is sooner while there are no keys, since every caller waits for them then.
         """
         if self._started_at is None:
             return 0.0
@@ -132,15 +140,15 @@ class OidcKeys(KeySource):
         return self._started_at + pause - self._clock()
 
     def _backoff_seconds(self) -> float:
-        """2, 4, 8 … 60 seconds while refreshes fail."""
+        """Return 2, 4, 8 … 60 seconds while refreshes fail."""
         return (
             min(_MAX_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10))
             if self._failures
             else _FIRST_RETRY_SECONDS
         )
 
-    async def _keep(self) -> None:
-        """Refresh for as long as the gate runs."""
+    async def _refresh_periodically(self) -> None:
+        """Refresh until cancelled."""
         while True:
             await self._sleep(
                 min(self._interval_seconds, self._backoff_seconds())
@@ -150,19 +158,19 @@ class OidcKeys(KeySource):
             await self.refresh()
 
     async def _refresh(self) -> None:
-        """One refresh: the configuration, then the key set it names."""
+        """Fetch the configuration, then the key set that it names."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 keys_url = self._read_configuration(await self._fetch(self._configuration_url))
                 self.accept(load_key_set(await self._fetch(keys_url)))
             self._failures = 0
-        # whatever a fetch raises, the last good keys stay in use and the keeper lives on
+        # After any failure of a fetch the last good keys stay in use, and refreshing goes on.
         except Exception as error:
             self._failures += 1
-            self.failed(_explain(error))
+            self.failed(_describe(error))
 
     def _read_configuration(self, data: bytes) -> str:
-        """The `jwks_uri` in the issuer's configuration. Raises `ValueError`."""
+        """Return the `jwks_uri` of the issuer's configuration. Raises `ValueError`."""
         if len(data) > _CONFIGURATION_LIMIT_BYTES:
             raise ValueError(
                 f"the issuer's configuration is over {_CONFIGURATION_LIMIT_BYTES} bytes"
@@ -171,10 +179,10 @@ class OidcKeys(KeySource):
             configuration = json_object(data)
         except ValueError as error:
             raise ValueError(f"the issuer's configuration is {error}") from None
-        # Discovery section 4.3: one that names another issuer may be a mix-up or an impersonation.
+        # Discovery section 4.3: another issuer's name is a mix-up or an impersonation.
         if configuration.get("issuer") != self._issuer:
             raise ValueError(
-                "the issuer's configuration names another issuer; check the exact spelling, final slash included"
+                "the issuer's configuration names another issuer; check spelling and final slash"
             )
         url = configuration.get("jwks_uri")
         if not isinstance(url, str) or not _is_https(url):
@@ -183,7 +191,7 @@ class OidcKeys(KeySource):
 
 
 def _is_https(url: str) -> bool:
-    """True for an absolute https URL in printable ASCII, without user information or fragment."""
+    """Return whether `url` is absolute, https, printable ASCII, without userinfo and fragment."""
     if (
         len(url) > _URL_LIMIT
         or not url.isascii()
@@ -194,7 +202,7 @@ def _is_https(url: str) -> bool:
         return False
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises when it is no number
+        _ = parts.port  # raises if it is not a number
     except ValueError:
         return False
     return (
@@ -205,15 +213,16 @@ def _is_https(url: str) -> bool:
     )
 
 
-def _explain(error: Exception) -> str:
-    """One safe line on why a refresh failed: a remote party's words are cut short and stripped to
-    printable ASCII.
+def _describe(error: Exception) -> str:
+    """Return one safe line on why a refresh failed.
+
+    The words of a remote party are cut, and reduced to printable ASCII.
     """
     if isinstance(error, TimeoutError):
         return "the issuer did not answer in time"
     text = "".join(
         char if char.isascii() and char.isprintable() else "?" for char in str(error)[:300]
     )
-    # a fetch's own words, which need no name before them
+    # The words of the fetch itself need no class name before them.
     plain = isinstance(error, ValueError) or type(error) is OSError
     return text if plain else f"{type(error).__name__}: {text}"

@@ -53,7 +53,8 @@ def test_json_refuses_what_two_readers_could_differ_on(data: bytes) -> None:
     without the input's text.
     """
     with pytest.raises(
-        ValueError, match=r"^(a name stands twice|NaN and|not (JSON|UTF-8|a JSON object)|nested)"
+        ValueError,
+        match=r"^(a JSON object with a duplicate name|NaN and|not (JSON|UTF-8|a JSON object)|nested)",
     ):
         json_object(data)
 

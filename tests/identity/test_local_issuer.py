@@ -166,7 +166,7 @@ def test_names_the_gate_would_refuse_are_not_issued(
 
 def test_a_token_too_large_for_the_gate_is_not_issued(tmp_path: Path) -> None:
     """So many groups that the gate could not read the token are refused here already."""
-    with pytest.raises(ValueError, match="bytes that the gate reads"):
+    with pytest.raises(ValueError, match="bytes that Callgate accepts"):
         LocalIssuer(tmp_path).issue("a", [f"group-{number:05}" for number in range(2000)], 60, NOW)
 
 

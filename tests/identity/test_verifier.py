@@ -126,8 +126,8 @@ async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
     path.write_bytes(all_keys())
     issuers = [Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))]
     values = [bearer(good(sub=f"user-{number}")) for number in range(5)]
-    few = Verifier(issuers, viewer, entries=3)
-    small = Verifier(issuers, viewer, header_bytes=len(values[0]) * 2)
+    few = Verifier(issuers, viewer, max_entries=3)
+    small = Verifier(issuers, viewer, max_header_bytes=len(values[0]) * 2)
     for value in values:
         await few.authenticate(Credentials(value), NOW)
         await small.authenticate(Credentials(value), NOW)
@@ -157,7 +157,7 @@ async def test_refusals_are_not_remembered(tmp_path: Path) -> None:
     ]:
         with pytest.raises(Rejected):
             await gate.authenticate(Credentials(value), NOW)
-    assert len(gate._memory) == 0
+    assert len(gate._cache) == 0
     assert (await gate.authenticate(Credentials(early), NOW + 100)).subject == "alice"
 
 
@@ -318,9 +318,9 @@ async def test_expiry_of_one_entry_frees_its_bytes(tmp_path: Path) -> None:
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good(sub=os.urandom(4).hex()))
     await gate.authenticate(Credentials(value), NOW)
-    assert gate._held_bytes == len(value)
+    assert gate._cached_bytes == len(value)
     assert gate.cached(Credentials(value), NOW + 4000) is None
-    assert gate._held_bytes == 0
+    assert gate._cached_bytes == 0
 
 
 class Fetched(JwksFile):
