@@ -1,9 +1,8 @@
-"""The command ``callgate``: finds the verb, loads that verb's module alone, and turns problems into
-exit codes.
+"""The command ``callgate``: imports the module of one verb, and turns errors into exit codes.
 
-0 is good, 1 means that the answer is no, 2 that it could not be told (bad usage, unreadable or
-wrong settings). Only the module of the verb that was asked for is imported, so that ``callgate
---help`` answers at once.
+Exit codes: 0 success; 1 a negative result (invalid, refused, not found); 2 a usage or run-time
+error (a bad option, unreadable or wrong settings, a full disk). Only the module of the requested
+verb is imported, so that ``callgate --help`` needs a fraction of a second.
 """
 
 import importlib
@@ -16,33 +15,35 @@ from proxy.cli.problems import print_problems
 from proxy.errors import ConfigError
 
 VERBS = {
-    "serve": "Run the gate.",
-    "reload": "Have a running gate take its settings and policies anew.",
-    "demo": "Run a gate with real schedulers behind it, to try things out.",
+    "serve": "Run the proxy.",
+    "reload": "Apply changed settings and policies to a running proxy.",
+    "demo": "Run the proxy in front of real schedulers, to try things out.",
     "check": "Report every problem of settings, policies and files.",
-    "token": "Issue tokens of the gate's own issuer; rotate its keys.",
-    "audit": "Read the audit journal.",
+    "token": "Issue tokens of the local issuer; rotate its keys.",
+    "audit": "Read and verify the audit journal.",
 }
-"""Each verb's module is ``proxy.cli.<verb>``: it has an `app` when it has verbs of its own, else a
-function `command` and an `EXAMPLE`.
+"""Verbs and their summaries.
+
+The module of a verb is ``proxy.cli.<verb>``. It has an `app` if the verb has verbs of its own,
+otherwise a function `command` and an `EXAMPLE`.
 """
 
 EPILOG = """\b
-Example, from nothing to a gate on https://localhost:8443:
+Example, from nothing to a proxy on https://localhost:8443:
   callgate demo --dir .demo
 
-Exit codes: 0 good, 1 the answer is no, 2 could not tell."""
+Exit codes: 0 success, 1 negative result, 2 usage or run-time error."""
 
 
 def build(wanted: str | None) -> typer.Typer:
-    """Make the command line with the verb `wanted` in full, and the others by name and summary."""
+    """Build the command line with the verb `wanted`, and names and summaries of the other verbs."""
     app = typer.Typer(
         help="Callgate: an identity-aware reverse proxy in front of workflow schedulers.",
         epilog=EPILOG,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
-        pretty_exceptions_enable=False,  # they print local variables, and those can be credentials
+        pretty_exceptions_enable=False,  # they print local variables, which can be credentials
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_callgate)
@@ -59,7 +60,7 @@ def build(wanted: str | None) -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, and exit with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     wanted = next((word for word in words if not word.startswith("-")), None)
     try:
@@ -68,12 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_problems(error.problems)
         sys.exit(2)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read us has left; there is nobody to complain to
+        sys.stderr.close()  # the reader of a pipe has ended, usually that of standard error, too
         sys.exit(1)
-    # a disk that is full, a directory that is not ours: said in a line, and no "no" to any question
+    # A full disk, a directory of another user: one line, and no negative result.
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"callgate: {place}{error.strerror or type(error).__name__}", file=sys.stderr)
+        file = f"{error.filename}: " if error.filename else ""
+        print(f"callgate: {file}{error.strerror or type(error).__name__}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -90,16 +91,14 @@ def _version(wanted: bool) -> None:
 
 def _callgate(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Take the options that stand before the verb."""
+    """Take the options in front of the verb."""
 
 
 def _not_loaded() -> None:
-    """Stand in for a verb whose module was not asked for: it has a name and a summary to list, and
-    is never run.
-    """
+    """Give a verb whose module is not imported a name and a summary; it never runs."""
 
 
 if __name__ == "__main__":

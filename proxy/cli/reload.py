@@ -1,6 +1,4 @@
-"""``callgate reload``: have a running gate take its settings, policies and certificates as they are
-now.
-"""
+"""``callgate reload``: apply changed settings, policies and certificates to a running proxy."""
 
 import os
 import signal
@@ -14,16 +12,17 @@ from proxy.cli.options import CONFIG
 from proxy.cli.serve import status_file
 
 EXAMPLE = "callgate reload --config /etc/callgate/callgate.toml"
-_PATIENCE_SECONDS = 90.0
-_LOOK_SECONDS = 0.05
+# Seconds to wait for the result: beyond those in which the supervisor kills a process that hangs.
+TIMEOUT_SECONDS = 90.0
+POLL_SECONDS = 0.05
 
 
 def command(config: Path = CONFIG) -> None:
-    """Put new processes in the place of those that serve, without losing a call.
+    """Replace the serving processes by new ones, without losing a call.
 
-    Leaves with 0 when the new processes serve, with 1 when they could not start and the old ones go
-    on serving (the gate's log says why; so does `callgate check`), and with 2 when no gate with
-    these settings runs.
+    Exits with 0 if the new processes serve, and 1 if they did not start; then the previous ones are
+    still serving, and `callgate check` and the log say why. Exits with 2 if no Callgate with these
+    settings is running.
     """
     from proxy.config.loading import load_settings
     from proxy.runtime.status_file import read_status
@@ -33,30 +32,32 @@ def command(config: Path = CONFIG) -> None:
         before = read_status(path)
         if before is None:
             _fail(
-                "no gate with these settings is running. Start it with callgate serve. "
-                "(If a demo runs with them: it cannot be reloaded; end it, and start it again.)"
+                "no Callgate with these settings is running. Start it with callgate serve. "
+                "(A demo cannot be reloaded: stop it, and start it again.)"
             )
         os.kill(before.pid, signal.SIGHUP)
     except OSError as error:
         _fail(
-            f"the running gate cannot be told: {error.strerror}. Run this as the user that the gate runs as."
+            f"the running Callgate cannot be signalled: {error.strerror}. "
+            "Run this as the user that Callgate runs as."
         )
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         after = read_status(path)
         if after is None:
-            _fail("the gate ended meanwhile. See its log.")
+            _fail("Callgate ended during the reload. See its log.")
         if after.reloads_finished > before.reloads_started:
             if after.last_exit_code:
                 typer.echo(
-                    "callgate: refused: the new processes could not start, the old ones serve on. See the gate's log.",
+                    "callgate: reload failed: the new processes did not start; "
+                    "the previous ones are still serving. See the log, or run callgate check.",
                     err=True,
                 )
                 raise typer.Exit(1)
-            typer.echo(f"reloaded: generation {after.generation} serves")
+            typer.echo(f"reloaded: generation {after.generation} is serving")
             return
-        time.sleep(_LOOK_SECONDS)
-    _fail(f"no answer from the gate within {_PATIENCE_SECONDS:g} seconds. See its log.")
+        time.sleep(POLL_SECONDS)
+    _fail(f"the reload has not finished within {TIMEOUT_SECONDS:g} seconds. See the log.")
 
 
 def _fail(text: str) -> NoReturn:

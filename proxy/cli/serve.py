@@ -1,23 +1,15 @@
-"""``callgate serve``: run the gate until it is told to stop."""
+"""``callgate serve``: run the proxy until SIGTERM or SIGINT."""
 
-import importlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
-# structlog loads it where it can, for tracebacks with local variables: 5 MB that no gate has a use
-# for
-if "rich" not in sys.modules:
-    sys.modules["rich"] = None  # type: ignore[assignment]  # what the import system documents for a module that is not to be found
-    importlib.import_module("structlog")
-    del sys.modules["rich"]
-
-import structlog
 import typer
 
 from proxy.cli.options import CONFIG
 from proxy.cli.problems import print_problems
+from proxy.cli.structlog_without_rich import structlog
 from proxy.errors import ConfigError, Rejected
 
 if TYPE_CHECKING:
@@ -26,19 +18,19 @@ if TYPE_CHECKING:
     from proxy.runtime.worker_process import WorkerSlot
 
 EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
-# beyond limits.drain_seconds, for a process to close its journal before it is killed
+# Seconds beyond limits.drain_seconds in which a process closes its journal before it is killed.
 _CLOSING_SECONDS = 8.0
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def command(config: Path = CONFIG) -> None:
-    """Run the gate with the settings of a file, until SIGTERM or SIGINT.
+    """Run the proxy with the settings of a file, until SIGTERM or SIGINT.
 
-    On a signal it takes no new calls, finishes those in hand, closes the journal, and leaves with
-    0. SIGHUP, or `callgate reload`, puts new processes with the settings as they are now in the
-    place of the old ones; no call is lost. It logs to standard error, and leaves with 2 when the
-    settings, policies or files are wrong, or open to other users.
+    Then it accepts no new calls, finishes those in progress, closes the journal and exits with 0.
+    SIGHUP, or `callgate reload`, starts new processes with the present settings in place of the old
+    ones, without losing a call. The log goes to standard error. Exits with 2 if settings, policies
+    or files are wrong, or open to other users.
     """
     from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
@@ -49,17 +41,17 @@ def command(config: Path = CONFIG) -> None:
 
     settings = load_settings(config)
     refuse_open(settings)
-    # from here on no line is worth ending or waiting for
+    # From here on a stalled or closed standard error costs lines of the log, and nothing else.
     sys.stderr = cast(TextIO, NonBlockingStream(sys.stderr))
     configure_logging(settings.log.level, settings.log.format)
-    # for the processes: glibc keeps an arena for each thread otherwise
+    # For the processes that this one forks. By default glibc makes an arena for each thread.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     try:
         settings.audit.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = StatusFile(status_file(settings))
     except OSError as error:
-        why = error.strerror or str(error)
-        typer.echo(f"callgate: cannot serve: {settings.audit.directory}: {why}", err=True)
+        directory, reason = settings.audit.directory, error.strerror or error
+        typer.echo(f"callgate: cannot serve: {directory}: {reason}", err=True)
         raise typer.Exit(2) from error
     try:
         supervisor = Supervisor(
@@ -78,24 +70,21 @@ def command(config: Path = CONFIG) -> None:
 
 
 def status_file(settings: "Settings") -> Path:
-    """Where the supervisor of these settings says what it does: beside the journal, which it alone
-    may write.
-    """
+    """Return the supervisor's status file, in the directory of the journal."""
     return settings.audit.directory / f"{settings.audit.name}.status"
 
 
 def _serve_imports() -> None:
-    """Load what every serving process needs once, before they part, so that they share it in
-    memory.
-    """
-    import uvloop  # noqa: F401  (loaded for the processes)
+    """Import what every serving process needs before the fork, so that they share its memory."""
+    import uvloop  # noqa: F401  (for the processes)
 
-    import proxy.runtime.process  # noqa: F401  (loaded for the processes)
+    import proxy.runtime.process  # noqa: F401  (for the processes)
 
 
 def _serve(config: Path, slot: "WorkerSlot", first: "Settings") -> int:
-    """One serving process, from its settings as they are now to its end; the exit code. `first` is
-    what the supervisor began with.
+    """Run one serving process with the present settings, and return its exit code.
+
+    `first` are the settings that the supervisor began with.
     """
     import uvloop
 
@@ -117,8 +106,8 @@ def _serve(config: Path, slot: "WorkerSlot", first: "Settings") -> int:
         print_problems(error.problems)
         return 2
     except (OSError, Rejected) as error:
-        why = error.detail if isinstance(error, Rejected) else error.strerror or error
-        typer.echo(f"callgate: cannot serve: {why}", err=True)
+        reason = error.detail if isinstance(error, Rejected) else error.strerror or error
+        typer.echo(f"callgate: cannot serve: {reason}", err=True)
         return 2
     return 0
 
@@ -126,9 +115,9 @@ def _serve(config: Path, slot: "WorkerSlot", first: "Settings") -> int:
 def _on_open_sockets(first: "Settings", now: "Settings") -> "tuple[Listener, ...]":
     """Return a listener for each of the supervisor's sockets, in their order.
 
-    A reload can change the certificate of an address, not the addresses. A socket whose address is
-    gone from the settings keeps the listener that it was bound for: served by another one's
-    settings, it might answer without TLS.
+    A reload can change the certificate of an address, not the addresses. A socket whose address the
+    settings no longer have keeps the listener that it was bound for; with another one's settings
+    it might answer without TLS.
     """
     by_address = {(each.address, each.port): each for each in now.listeners}
     return tuple(by_address.get((each.address, each.port), each) for each in first.listeners)

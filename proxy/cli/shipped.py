@@ -1,4 +1,4 @@
-"""Where the shipped policies are: inside the installed package, or beside it in a checkout."""
+"""The shipped policies: inside the installed package, or next to it in a checkout."""
 
 from pathlib import Path
 
@@ -7,19 +7,15 @@ from proxy.errors import ConfigError, Problem
 
 
 def shipped_policies() -> Path:
-    """Give the directory with the shipped policies, roles and catalogs; raises `ConfigError` when
-    the installation lacks it.
+    """Return the directory of the shipped policies, roles and catalogs.
+
+    Raises:
+        ConfigError: the installation lacks it.
+
     """
     package = Path(proxy.__file__).parent
-    for place in (package / "shipped" / "policies", package.parent / "policies"):
-        if (place / "roles.toml").is_file():
-            return place
-    raise ConfigError(
-        [
-            Problem(
-                str(package),
-                "the shipped policies are missing from the installation",
-                "Install callgate again.",
-            )
-        ]
-    )
+    for directory in (package / "shipped" / "policies", package.parent / "policies"):
+        if (directory / "roles.toml").is_file():
+            return directory
+    message = "the shipped policies are missing from the installation"
+    raise ConfigError([Problem(str(package), message, "Install callgate again.")])

@@ -1,7 +1,7 @@
-"""``callgate token``: tokens of the local issuer, for those who have no identity provider.
+"""``callgate token``: tokens of the local issuer, for sites without an identity provider.
 
-A token goes to standard output and nothing else does, or into a file that only its owner may read.
-Everything that went wrong is one line on standard error that says what to do.
+Standard output gets the token and nothing else; ``--out`` writes it to a file that only its owner
+may read. An error is one line on standard error, with a hint.
 """
 
 import sys
@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from proxy.cli.options import CONFIG
 from proxy.common.durable_files import replace_atomically
 from proxy.common.durations import parse_duration
 from proxy.errors import ConfigError
@@ -21,15 +22,6 @@ app = typer.Typer(
 )
 
 
-Config = Annotated[
-    Path,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="CALLGATE_CONFIG",
-        help="The settings file, which names the local issuer's directory.",
-    ),
-]
 Directory = Annotated[
     Path | None,
     typer.Option("--dir", help="The local issuer's directory, instead of the one in the settings."),
@@ -41,22 +33,22 @@ Directory = Annotated[
 )
 def issue(
     subject: Annotated[
-        str, typer.Option(help="Whose token it is: a name that stays, such as a service account's.")
+        str, typer.Option(help="The subject: a lasting name, such as that of a service account.")
     ],
     ttl: Annotated[
         str,
         typer.Option(
-            help="How long it is valid: a number and s, m, h or d; the settings have the maximum."
+            help="The lifetime: a number and s, m, h, d or w, up to the maximum in the settings."
         ),
     ],
     group: Annotated[
-        list[str] | None, typer.Option(help="A group of the subject; may be given several times.")
+        list[str] | None, typer.Option(help="A group of the subject; can be repeated.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the token to this file (mode 0600) instead of printing it."),
+        typer.Option(help="Write the token to this file (mode 0600) instead of standard output."),
     ] = None,
-    config: Config = Path("callgate.toml"),
+    config: Path = CONFIG,
     directory: Directory = None,
 ) -> None:
     """Issue a token and print it."""
@@ -73,32 +65,34 @@ def issue(
         _fail_config(error)
     except OSError as error:
         _fail(
-            f"{error.filename or out}: {error.strerror}. Give a file in a directory that exists and that you may write."
+            f"{error.filename or out}: {error.strerror}. "
+            "Name a file in an existing directory that you may write to."
         )
 
 
 @app.command(epilog="Example: callgate token rotate --config /etc/callgate/callgate.toml")
-def rotate(config: Config = Path("callgate.toml"), directory: Directory = None) -> None:
-    """Sign with a new key from now on; tokens issued before stay valid until they expire."""
+def rotate(config: Path = CONFIG, directory: Directory = None) -> None:
+    """Sign new tokens with a new key; earlier tokens stay valid until they expire."""
     try:
         kid = _issuer(config, directory).rotate(time.time())
     except ConfigError as error:
         _fail_config(error)
-    sys.stdout.write(f"new signing key {kid}; tokens issued before stay valid until they expire\n")
+    sys.stdout.write(f"new signing key {kid}; earlier tokens stay valid until they expire\n")
 
 
 def _issuer(config: Path, directory: Path | None) -> LocalIssuer:
-    """The local issuer of the settings, or the one in `directory` with the default issuer and
-    audience.
+    """Return the local issuer of the settings.
+
+    With `directory` it is the one there, with the default issuer and audience.
     """
     if directory is not None:
         return LocalIssuer(directory)
-    # here, since reading settings is slow to import and --dir needs none
+    # Imported here: pydantic is slow to import, and --dir needs no settings.
     from proxy.config.loading import load_settings
 
     local = load_settings(config).local_issuer
     if local is None:
-        _fail(f"{config}: there is no [local_issuer]. Add one with a directory, or give --dir.")
+        _fail(f"{config}: there is no [local_issuer]. Add it with a directory, or pass --dir.")
     return LocalIssuer(
         local.directory,
         issuer=local.issuer,
@@ -116,7 +110,7 @@ def _lifetime(text: str) -> int:
 
 
 def _fail_config(error: ConfigError) -> NoReturn:
-    """One line a problem, each with its remedy."""
+    """End with every problem and its hint."""
     _fail(
         "; ".join(
             f"{problem.location}: {problem.message}. {problem.hint}" for problem in error.problems
@@ -125,6 +119,6 @@ def _fail_config(error: ConfigError) -> NoReturn:
 
 
 def _fail(text: str) -> NoReturn:
-    """Say why there is no token, and end with 2: it could not be told."""
+    """End with 2 and the reason why there is no token."""
     sys.stderr.write(f"callgate token: {text}\n")
     raise typer.Exit(2)

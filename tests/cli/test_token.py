@@ -89,7 +89,7 @@ async def test_rotate_keeps_tokens_good(tmp_path: Path) -> None:
         (["issue", "--subject", "a", "--group", "", "--ttl", "1h"], "group"),
         (
             ["issue", "--subject", "a", "--ttl", "1h", "--out", "nowhere/at/all"],
-            "directory that exists",
+            "existing directory",
         ),
     ],
 )

@@ -315,7 +315,7 @@ def test_a_reload_loses_no_call_and_fails_no_task(
         done = callgate("reload", "--config", str(gate.settings))
         assert (done.returncode, done.stdout) == (
             0,
-            f"reloaded: generation {generation} serves\n",
+            f"reloaded: generation {generation} is serving\n",
         ), done.stderr
     load.until_busy()
     load.end()
@@ -667,7 +667,7 @@ def test_reload_without_a_gate(gate: Gate) -> None:
     gate.process.kill()
     done = callgate("reload", "--config", str(gate.settings))
     assert done.returncode == 2
-    assert "no gate with these settings is running" in done.stderr
+    assert "no Callgate with these settings is running" in done.stderr
     until(
         lambda: not any(Path(f"/proc/{pid}").exists() for pid in children),
         "its processes have ended",
