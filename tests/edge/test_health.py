@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from proxy.edge.health import HealthEndpoints
-from tests.support.edge_server import RecordingHandler, edge, get, parse_responses, post
+from tests.support.edge_server import RecordingHandler, edge
+from tests.support.raw_client import get, parse_responses, post
 
 
 class _Gate:

@@ -1,20 +1,15 @@
-"""What the edge's tests share: a handler that stands in for the gate, a gate's edge on a real
-socket, a raw client, a scripted upstream.
-"""
+"""The edge on a real socket, with a handler in place of the gate."""
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import uvloop
 
 from proxy.cli.demo.certificate import SelfSigned, make_self_signed
+from proxy.edge.server.connection import Connection
 from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.limits import Limits, Timing
 from proxy.edge.server.listener import Listener, bind, record_rejected_connection
@@ -22,83 +17,106 @@ from proxy.edge.server.request_ids import new_request_id_source
 from proxy.edge.server.server import Server
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason, Request, Response
+from tests.support.raw_client import Client
 
-T = TypeVar("T")
 ReadBody = Callable[[], Awaitable[bytes]]
-Answering = Callable[[Request, ReadBody], Awaitable[Response]]
+Answer = Callable[[Request, ReadBody], Awaitable[Response]]
 
-NewLoop = Callable[[], asyncio.AbstractEventLoop]
-LOOPS: list[NewLoop] = [asyncio.new_event_loop, uvloop.new_event_loop]
-LOOP_NAMES = ["asyncio", "uvloop"]
-# seconds after which a test that waits for an event has failed; no test is meant to come near it
+# Seconds after which a test that waits for a condition has failed. No test comes near it.
 WAIT = 20.0
 # A server that checks deadlines often, so that a test of one does not take half a second.
 QUICK = Timing(sweep=0.02, linger=5.0, close=0.2, drain_idle=0.2)
 
 
-def run(main: Coroutine[Any, Any, T], new_loop: NewLoop = asyncio.new_event_loop) -> T:
-    """Run `main` on a loop of its own; an error that the loop would only have logged fails the
-    test.
-    """
-    problems: list[str] = []
-
-    async def watched() -> T:
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: problems.append(f"{context}")
-        )
-        result = await asyncio.wait_for(main, 3 * WAIT)
-        await asyncio.sleep(0)
-        return result
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        result = runner.run(watched())
-    assert not problems, problems
-    return result
-
-
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until `condition` holds."""
+    """Run the loop until `condition` holds."""
     async with asyncio.timeout(WAIT):
-        while not condition():  # noqa: ASYNC110  (what is awaited is a state of the code under test, which has no event for it)
+        while not condition():  # noqa: ASYNC110  (the code under test has no event for its states)
             await asyncio.sleep(0)
 
 
+# -- handlers
+
+
 async def echo(request: Request, read_body: ReadBody) -> Response:
-    """Answer with what was understood: verb, target and body."""
+    """Answer with HTTP method, target and body as they were read."""
     body = request.body if request.body_complete else await read_body()
     target = request.path if request.query is None else f"{request.path}?{request.query}"
     return Response(200, f"{request.http_method} {target} ".encode() + body, b"text/plain")
 
 
+async def refuse_all(request: Request, read_body: ReadBody) -> Response:
+    """Refuse before the body is read, as the gate does without a credential."""
+    raise Rejected(Reason.NO_CREDENTIAL)
+
+
 @dataclass
 class RecordingHandler:
-    """Stands where the gate stands, and remembers what reached it and what was refused."""
+    """A handler in place of the gate, which records requests and rejections."""
 
-    answer: Answering = echo
+    answer: Answer = echo
     requests: list[Request] = field(default_factory=list)
     rejections: list[Rejected] = field(default_factory=list)
     rejected: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: Request, read_body: ReadBody) -> Response:
-        """As the gate does: every refusal becomes a reply and is recorded."""
+        """Answer `request`, and turn a `Rejected` into a response, as the gate does."""
         self.requests.append(request)
         try:
             return await self.answer(request, read_body)
         except Rejected as error:
             return self.refuse(request.id, request.peer, error)
 
-    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
-        """Record the refusal."""
+    def refuse(self, request_id: str, peer: Peer, error: Rejected) -> Response:
+        """Record the rejection."""
         assert request_id
-        assert origin.address
+        assert peer.address
         self.rejections.append(error)
         self.rejected.set()
         return Response(error.status, error.reason.encode(), b"text/plain", close=True)
 
     @property
     def reasons(self) -> list[Reason]:
-        """Why requests were refused."""
+        """The reasons of all rejections."""
         return [error.reason for error in self.rejections]
+
+
+class Parts:
+    """A stream of given parts; an exception among them is raised in its place."""
+
+    def __init__(self, *parts: bytes | Exception, endless: bool = False) -> None:
+        """An endless stream repeats its first part."""
+        self.parts = list(parts)
+        self._endless = endless
+        self.closed = asyncio.Event()
+
+    def __aiter__(self) -> "Parts":
+        return self
+
+    async def __anext__(self) -> bytes:
+        await asyncio.sleep(0)
+        if not self.parts:
+            raise StopAsyncIteration
+        part = self.parts[0] if self._endless else self.parts.pop(0)
+        if isinstance(part, Exception):
+            raise part
+        return part
+
+    async def aclose(self) -> None:
+        """Record that the stream was closed."""
+        self.closed.set()
+
+
+def streaming(stream: Parts, length: int | None = None) -> RecordingHandler:
+    """Return a handler that answers with `stream`."""
+
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        return Response(200, stream=stream, length=length)
+
+    return RecordingHandler(answer)
+
+
+# -- the edge
 
 
 @dataclass
@@ -110,15 +128,15 @@ class Edge:
     listener: Listener
     port: int
 
-    async def connect(self, tls: ssl.SSLContext | None = None) -> "Client":
-        """A new client."""
+    async def connect(self, tls: ssl.SSLContext | None = None) -> Client:
+        """Connect a client."""
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", self.port, ssl=tls, server_hostname="localhost" if tls else None
         )
         return Client(reader, writer)
 
     async def talk(self, data: bytes) -> bytes:
-        """Send `data`, say no more, and give all that comes back until the edge closes."""
+        """Send `data` and an end of file; return all bytes until the edge closes."""
         client = await self.connect()
         await client.send(data)
         with contextlib.suppress(OSError):
@@ -128,7 +146,7 @@ class Edge:
 
 @contextlib.asynccontextmanager
 async def edge(
-    double: RecordingHandler,
+    handler: RecordingHandler,
     limits: Limits | None = None,
     *,
     timing: Timing = QUICK,
@@ -137,8 +155,8 @@ async def edge(
     per_address: int = 1000,
     handshake_seconds: float = 5.0,
 ) -> AsyncIterator[Edge]:
-    """An edge on 127.0.0.1, closed at the end with everything it has open."""
-    server = Server(double, limits or Limits(), new_request_id_source(), timing)
+    """Run an edge on 127.0.0.1; close it with all its connections at the end."""
+    server = Server(handler, limits or Limits(), new_request_id_source(), timing)
     listening = bind("127.0.0.1", 0)
     listener = Listener(
         listening,
@@ -149,134 +167,35 @@ async def edge(
         on_rejected=lambda address: record_rejected_connection(server, address),
     )
     try:
-        yield Edge(double, server, listener, listening.getsockname()[1])
+        yield Edge(handler, server, listener, listening.getsockname()[1])
     finally:
         listener.close()
         await server.drain(0.0)
         await asyncio.sleep(0)
 
 
-class Client:
-    """A raw client: bytes out, bytes in."""
+@contextlib.asynccontextmanager
+async def held(
+    limits: Limits | None = None, timing: Timing = QUICK
+) -> AsyncIterator[tuple[Edge, asyncio.Event]]:
+    """Run an edge whose handler waits for the event before it echoes."""
+    go = asyncio.Event()
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    async def answer(request: Request, read_body: ReadBody) -> Response:
+        await go.wait()
+        return await echo(request, read_body)
 
-    async def send(self, data: bytes) -> None:
-        """Send; a connection that the edge has closed meanwhile is no error."""
-        with contextlib.suppress(OSError):
-            self.writer.write(data)
-            await self.writer.drain()
-
-    async def response(self) -> "SeenResponse":
-        """The next reply, read by its own framing. Raises `EOFError` when there is none."""
-        async with asyncio.timeout(WAIT):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            seen = parse_head(head)
-            if "content-length" in seen.headers:
-                seen.body = await self.reader.readexactly(int(seen.headers["content-length"]))
-            elif seen.headers.get("transfer-encoding") == "chunked":
-                while (size := int(await self.reader.readuntil(b"\r\n"), 16)) > 0:
-                    seen.body += (await self.reader.readexactly(size + 2))[:-2]
-                assert await self.reader.readexactly(2) == b"\r\n"
-            return seen
-
-    async def rest(self) -> bytes:
-        """Everything until the edge closes, however it closes."""
-        seen = b""
-        async with asyncio.timeout(WAIT):
-            try:
-                while part := await self.reader.read(65_536):
-                    seen += part
-            except OSError:
-                pass
-        self.writer.close()
-        return seen
+    async with edge(RecordingHandler(answer), limits, timing=timing) as gate:
+        yield gate, go
 
 
-@dataclass
-class SeenResponse:
-    """A reply as a client sees it. Header names are lower case."""
-
-    status: int
-    phrase: str
-    headers: dict[str, str]
-    body: bytes = b""
-
-
-def parse_head(head: bytes) -> SeenResponse:
-    """A status line and headers; asserts that they are well-formed."""
-    first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-    version, status, phrase = first.split(" ", 2)
-    assert version == "HTTP/1.1"
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(": ")
-        assert colon
-        assert name.lower() not in headers, f"{name} stands twice"
-        headers[name.lower()] = value
-    return SeenResponse(int(status), phrase, headers)
-
-
-def parse_responses(data: bytes) -> list[SeenResponse]:
-    """All replies in `data`, which must hold nothing else. No reply may be cut short."""
-    replies = []
-    while data:
-        head, end, data = data.partition(b"\r\n\r\n")
-        assert end, f"half a head: {head!r}"
-        seen = parse_head(head + end)
-        if seen.headers.get("transfer-encoding") == "chunked":
-            while True:
-                size, _, data = data.partition(b"\r\n")
-                part, data = data[: int(size, 16)], data[int(size, 16) + 2 :]
-                if not part:
-                    break
-                seen.body += part
-        else:
-            length = int(seen.headers.get("content-length", "0"))
-            assert len(data) >= length, "half a body"
-            seen.body, data = data[:length], data[length:]
-        replies.append(seen)
-    return replies
+def only_connection(server: Server) -> Connection:
+    """Return the one open connection."""
+    [connection] = server.connections
+    return connection
 
 
 def certificate(directory: Path) -> SelfSigned:
-    """A certificate for localhost, with its CA."""
+    """Make a certificate for localhost, with its CA."""
     directory.mkdir(parents=True, exist_ok=True)
     return make_self_signed(["localhost", "127.0.0.1"], directory, now=time.time())
-
-
-def get(path: str = "/", *headers: str) -> bytes:
-    """A plain GET."""
-    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: gate", *headers, "", ""]).encode("latin-1")
-
-
-def post(body: bytes, *headers: str, path: str = "/") -> bytes:
-    """A plain POST with a length."""
-    return (
-        "\r\n".join(
-            [
-                f"POST {path} HTTP/1.1",
-                "Host: gate",
-                f"Content-Length: {len(body)}",
-                *headers,
-                "",
-                "",
-            ]
-        ).encode()
-        + body
-    )
-
-
-@contextlib.contextmanager
-def silent_socket(port: int, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
-    """A connected socket that does only what it is told to; a small receive buffer makes it a poor
-    reader.
-    """
-    with socket.socket() as client:
-        if receive_buffer:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.setblocking(True)
-        client.connect(("127.0.0.1", port))
-        yield client

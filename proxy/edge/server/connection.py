@@ -97,12 +97,9 @@ class Connection(asyncio.Protocol):
         self.state = NEW
         # The phase that the read deadline is for.
         self.phase = IDLE
-        # Whether a request is being handled.
-        self._busy = False
-        # Whether reading is paused.
-        self._paused = False
-        # Whether the client has half-closed the connection.
-        self._eof = False
+        self._busy = False  # a request is being handled
+        self._paused = False  # reading is paused
+        self._eof = False  # the client has half-closed the connection
         # Loop time until which the client has to act; 0 for none.
         self.deadline = 0.0
         # Bytes of the phase when its deadline was set.

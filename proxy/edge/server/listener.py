@@ -75,7 +75,7 @@ class Listener:
         self._server = server
         self._tls = tls
         self.limit = limit
-        self._handshake_seconds = handshake_seconds
+        self.handshake_seconds = handshake_seconds
         self._on_rejected = on_rejected
         self._handshakes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -131,7 +131,7 @@ class Listener:
                     lambda: connection,
                     client,
                     ssl=self._tls,
-                    ssl_handshake_timeout=self._handshake_seconds,
+                    ssl_handshake_timeout=self.handshake_seconds,
                     # The client may still read the end of a response; the connection has a
                     # deadline of its own for that.
                     ssl_shutdown_timeout=self._server.limits.write_seconds,

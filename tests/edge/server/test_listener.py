@@ -1,4 +1,4 @@
-"""The door: who is let in, how many, and how certificates change while it is open."""
+"""Accepting: limits, handshakes that fail or never end, and certificates that change."""
 
 import asyncio
 import contextlib
@@ -14,19 +14,14 @@ from proxy.edge.server.connection import Connection
 from proxy.edge.server.listener import _peer_address, bind
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.model import Reason
-from tests.support.edge_server import (
-    RecordingHandler,
-    certificate,
-    edge,
-    get,
-    until,
-)
+from tests.support.edge_server import RecordingHandler, certificate, edge, until
 from tests.support.loops import both_loops
+from tests.support.raw_client import get
 
 
 @both_loops
-async def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path) -> None:
-    """Who says nothing holds a place until the handshake's deadline, and gives it back then."""
+async def test_an_unfinished_handshake_counts_until_its_deadline(tmp_path: Path) -> None:
+    """A silent client holds a place until the deadline of the handshake."""
     files = certificate(tmp_path)
 
     handler = RecordingHandler()
@@ -39,7 +34,7 @@ async def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path) 
         assert handler.reasons == [Reason.TOO_MANY_CONNECTIONS]
         assert await silent.rest() == b""
         await until(lambda: gate.listener.limit.open == 0)
-        gate.listener._handshake_seconds = 20.0  # for one that is meant to succeed
+        gate.listener.handshake_seconds = 20.0  # for a handshake that is meant to succeed
         client = await gate.connect(upstream_context(files.ca))
         await client.send(get())
         assert (await client.response()).status == 200
@@ -51,8 +46,8 @@ async def test_a_handshake_that_never_ends_is_counted_and_ended(tmp_path: Path) 
     [get(), b"\x16\x03\x01\x00\x05hello", os.urandom(300)],
     ids=["http", "bad hello", "noise"],
 )
-async def test_a_handshake_that_fails_gives_its_place_back(hello: bytes, tmp_path: Path) -> None:
-    """What is no TLS is closed at once, and nothing is logged about it by the loop."""
+async def test_a_failed_handshake_releases_its_place(hello: bytes, tmp_path: Path) -> None:
+    """Bytes that are not TLS are closed at once, and the loop logs nothing."""
     files = certificate(tmp_path)
 
     handler = RecordingHandler()
@@ -71,11 +66,11 @@ async def test_a_handshake_that_fails_gives_its_place_back(hello: bytes, tmp_pat
 
 @both_loops
 @pytest.mark.parametrize("caps", [(2, 100), (100, 2)], ids=["total", "per address"])
-async def test_connections_are_capped(caps: tuple[int, int]) -> None:
-    """One too many is closed unanswered and recorded; those that are in are served; a place that is
-    left is free.
-    """
+async def test_connections_are_limited(caps: tuple[int, int]) -> None:
+    """A connection over the limit is closed without a response and recorded.
 
+    Open connections are served, and a place that becomes free is used.
+    """
     handler = RecordingHandler()
     async with edge(handler, connections=caps[0], per_address=caps[1]) as gate:
         first, second = await gate.connect(), await gate.connect()
@@ -94,9 +89,8 @@ async def test_connections_are_capped(caps: tuple[int, int]) -> None:
 
 
 @both_loops
-async def test_a_flood_at_the_door_does_not_stop_those_inside() -> None:
-    """While thousands are turned away, a client that is in is answered, call after call."""
-
+async def test_a_flood_of_connections_does_not_stop_open_ones() -> None:
+    """An open connection is answered, call after call, while hundreds are rejected."""
     handler = RecordingHandler()
     async with edge(handler, per_address=1) as gate:
         inside = await gate.connect()
@@ -117,7 +111,7 @@ async def test_a_flood_at_the_door_does_not_stop_those_inside() -> None:
 
 @both_loops
 async def test_a_new_certificate_is_used_without_dropping_a_connection(tmp_path: Path) -> None:
-    """New handshakes get the new certificate; a connection made under the old one goes on."""
+    """New handshakes use the new certificate; open connections go on."""
     files = certificate(tmp_path / "live")
     old = upstream_context(files.ca)
     watched = ReloadingCertificate(files.certificate, files.key)
@@ -137,9 +131,8 @@ async def test_a_new_certificate_is_used_without_dropping_a_connection(tmp_path:
 
 
 @both_loops
-async def test_a_closed_door_lets_nobody_in() -> None:
-    """Once closed, new clients are refused by the kernel; who is in stays in."""
-
+async def test_a_closed_listener_accepts_no_client() -> None:
+    """The kernel refuses new clients; open connections stay open."""
     async with edge(RecordingHandler()) as gate:
         inside = await gate.connect()
         await inside.send(get())
@@ -152,11 +145,8 @@ async def test_a_closed_door_lets_nobody_in() -> None:
 
 
 @both_loops
-async def test_accepted_sockets_do_not_hold_back() -> None:
-    """Small answers leave at once, and the kernel keeps little of a long one: both come from the
-    listening socket.
-    """
-
+async def test_accepted_sockets_inherit_their_options() -> None:
+    """Small responses leave at once, and the kernel buffers little of a long one."""
     async with edge(RecordingHandler()) as gate:
         await gate.connect()
         await until(lambda: gate.server.connections)
@@ -199,16 +189,14 @@ async def test_a_closed_connection_is_freed_at_once(tls: bool, tmp_path: Path) -
         ("fe80::1%eth0", "fe80::1%eth0", "fe80::/64"),
     ],
 )
-def test_addresses_are_counted_by_who_can_choose_them(
-    peer: str, address: str, counted_as: str
-) -> None:
-    """An IPv6 host has a /64 to itself; an IPv4 host is one however the socket spells it."""
+def test_addresses_are_counted_by_host(peer: str, address: str, counted_as: str) -> None:
+    """An IPv6 host has a /64; an IPv4 host is one, however the socket spells it."""
     assert _peer_address(peer) == address
     assert address_key(address) == counted_as
 
 
 def test_processes_can_share_a_port() -> None:
-    """With `reuse_port` a second socket binds beside the first; without it the port is taken."""
+    """With `reuse_port` a second socket binds the same port; without it the port is taken."""
     with bind("127.0.0.1", 0, reuse_port=True) as first:
         port = first.getsockname()[1]
         with bind("127.0.0.1", port, reuse_port=True) as second:

@@ -1,6 +1,4 @@
-"""Remembered heads: a reader that remembers says of any bytes what one says that reads every head
-anew.
-"""
+"""A parser with cached heads reads any bytes as one that parses every head."""
 
 from itertools import pairwise
 
@@ -12,13 +10,13 @@ from proxy.edge.server.limits import Limits
 from proxy.edge.server.request_parser import BODY, RequestParser
 from proxy.errors import Rejected
 from proxy.model import Peer, Request
-from tests.support.edge_server import get, post
+from tests.support.raw_client import get, post
 
 LIMITS = Limits(header_bytes=2048, body_bytes=300, early_bytes=60)
 
 
-class Told:
-    """A sink that notes what a reader tells."""
+class RecordingSink:
+    """A sink that records what a parser delivers."""
 
     def __init__(self) -> None:
         self.events: list[object] = []
@@ -54,31 +52,34 @@ class Told:
 
 
 def read(
-    packets: list[bytes], *, anew: bool, limits: Limits = LIMITS
-) -> tuple[list[object], RequestParser, Told]:
-    """What a reader tells of `packets`, and how it stands after each of them."""
-    told = Told()
-    reader = RequestParser(told, limits)
+    packets: list[bytes], *, uncached: bool, limits: Limits = LIMITS
+) -> tuple[list[object], RequestParser, RecordingSink]:
+    """Return what a parser delivers for `packets`, and its phase after each of them."""
+    sink = RecordingSink()
+    parser = RequestParser(sink, limits)
     for packet in packets:
-        if anew:
-            # the strict road alone: a head is looked for in the beginning of a packet
-            reader.clear_cache()
+        if uncached:
+            # A cached head is looked up at the start of a packet.
+            parser.clear_cache()
         try:
-            reader.feed(packet)
+            parser.feed(packet)
         except Rejected as error:
-            told.events.append((error.reason, error.detail))
+            sink.events.append((error.reason, error.detail))
             break
-        told.events.append((reader.phase, reader.body_size if reader.phase == BODY else None))
-    return told.events, reader, told
+        sink.events.append((parser.phase, parser.body_size if parser.phase == BODY else None))
+    return sink.events, parser, sink
 
 
 def assert_same(packets: list[bytes], limits: Limits = LIMITS) -> None:
-    """Both roads tell the same."""
-    assert read(packets, anew=False, limits=limits)[0] == read(packets, anew=True, limits=limits)[0]
+    """Assert that parsers with and without cached heads deliver the same."""
+    assert (
+        read(packets, uncached=False, limits=limits)[0]
+        == read(packets, uncached=True, limits=limits)[0]
+    )
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """`data` in packets that end at `places`."""
+    """Return `data` in packets that end at `places`."""
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     return [data[start:end] for start, end in pairwise(edges) if end > start]
 
@@ -114,7 +115,8 @@ ODD = [
     b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: \r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: +3\r\n\r\nabc",
     b"POST / HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"0\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: gate\r\n\r\n",
     b"HEAD / HTTP/1.1\r\nHost: gate\r\n\r\n",
     b"garbage\r\n\r\n",
@@ -123,17 +125,15 @@ ODD = [
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize("request_", PLAIN, ids=range(len(PLAIN)))
-def test_a_head_that_comes_again_is_read_from_memory(
+def test_a_repeated_head_is_not_parsed_again(
     request_: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, ahead of its answer, or its body apart: the parser is not asked a second time; the
-    headers are the same object.
-    """
-    told = Told()
-    reader = RequestParser(told, LIMITS)
-    reader.feed(request_)
-    assert len(reader.head_cache.entries) == 1
-    monkeypatch.setattr(reader, "_parse", None)
+    """Also if it is pipelined, or its body arrives apart; the headers are the same object."""
+    sink = RecordingSink()
+    parser = RequestParser(sink, LIMITS)
+    parser.feed(request_)
+    assert len(parser.head_cache.entries) == 1
+    monkeypatch.setattr(parser, "_parse", None)
     head = request_.index(b"\r\n\r\n") + 4
     for packets in (
         [request_],
@@ -141,20 +141,21 @@ def test_a_head_that_comes_again_is_read_from_memory(
         [request_[:head], request_[head : head + 2], request_[head + 2 :]],
     ):
         for packet in packets:
-            reader.feed(packet)
-    assert [request.http_method for request in told.requests] == [told.requests[0].http_method] * 5
-    assert all(request.headers is told.requests[0].headers for request in told.requests)
+            parser.feed(packet)
+    assert [request.http_method for request in sink.requests] == [sink.requests[0].http_method] * 5
+    assert all(request.headers is sink.requests[0].headers for request in sink.requests)
 
 
 def test_lengths_may_differ() -> None:
-    """Heads that differ in the length alone are one, and each request has its own length among its
-    headers.
+    """Heads that differ in the length only are one entry.
+
+    Each request has its own length among its headers.
     """
     bodies = [b"a" * size for size in (1, 22, 3, 57, 0, 58)]
-    _, reader, told = read([post(body) for body in bodies], anew=False)
-    assert len(reader.head_cache.entries) == 1
-    assert [request.body for request in told.requests] == bodies
-    assert [request.headers[b"content-length"] for request in told.requests] == [
+    _, parser, sink = read([post(body) for body in bodies], uncached=False)
+    assert len(parser.head_cache.entries) == 1
+    assert [request.body for request in sink.requests] == bodies
+    assert [request.headers[b"content-length"] for request in sink.requests] == [
         b"%d" % len(body) for body in bodies
     ]
 
@@ -162,8 +163,9 @@ def test_lengths_may_differ() -> None:
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("before", [b"", PLAIN[2]], ids=["first", "after"])
 def test_odd_requests_are_read_alike_in_any_two_pieces(before: bytes, odd: bytes) -> None:
-    """Twice the same, then another, cut at every point; a good one behind it shows where the reader
-    thinks it is.
+    """An odd request twice, then a plain one, cut at every point.
+
+    The plain one shows where the parser is in the stream.
     """
     data = before + odd + odd + PLAIN[2] + odd
     assert_same(
@@ -177,18 +179,18 @@ def test_odd_requests_are_read_alike_in_any_two_pieces(before: bytes, odd: bytes
 
 
 def test_plain_requests_are_read_alike_in_any_pieces() -> None:
-    """Every cut of requests that are known by then, in two and in three."""
-    known = [PLAIN[2], PLAIN[0], PLAIN[5]]
+    """Requests with cached heads, cut at every point into two and three packets."""
+    cached = [PLAIN[2], PLAIN[0], PLAIN[5]]
     data = PLAIN[3] + PLAIN[0] + PLAIN[5] + PLAIN[2]
     for at in range(1, len(data)):
-        assert_same([*known, data[:at], data[at:]])
-        assert_same([*known, data[:at], data[at : at + 7], data[at + 7 :]])
-    assert_same([*known, *(data[at : at + 1] for at in range(len(data)))])
+        assert_same([*cached, data[:at], data[at:]])
+        assert_same([*cached, data[:at], data[at : at + 7], data[at + 7 :]])
+    assert_same([*cached, *(data[at : at + 1] for at in range(len(data)))])
 
 
 @pytest.mark.parametrize("position", range(len(PLAIN[2])))
-def test_a_known_head_with_one_other_byte_is_read_anew(position: int) -> None:
-    """Whatever byte takes the place of any in a head that was read a moment ago."""
+def test_a_head_with_one_other_byte_is_parsed(position: int) -> None:
+    """Any byte may take the place of any byte of a cached head."""
     for byte in b"\0\t\n\r :0123456789aAzZ-\x7f\xff":
         changed = bytearray(PLAIN[2])
         changed[position] = byte
@@ -218,43 +220,43 @@ def test_a_known_head_with_one_other_byte_is_read_anew(position: int) -> None:
     st.booleans(),
 )
 def test_any_bytes_are_read_alike(
-    pieces: list[bytes], mangling: list[tuple[int, str, int]], places: list[int], known: bool
+    pieces: list[bytes], mangling: list[tuple[int, str, int]], places: list[int], cached: bool
 ) -> None:
-    """Requests that repeat, some of them odd, mangled here and there, in any packets."""
+    """Repeated requests, some odd, some mutated, in any packets."""
     data = bytearray(b"".join(pieces))
     for place, how, byte in mangling:
         at = place % (len(data) + 1)
         data[at : at + (how != "insert")] = b"" if how == "delete" else bytes([byte])
-    assert_same((PLAIN[:4] if known else []) + cut(bytes(data), places))
+    assert_same((PLAIN[:4] if cached else []) + cut(bytes(data), places))
 
 
-def test_a_client_that_never_repeats_itself_is_not_listened_to_for_ever() -> None:
-    """Heads that nobody sends again cost a moment each, and few bytes."""
-    _, reader, told = read([get(f"/{number}") for number in range(100)], anew=False)
-    assert len(told.requests) == 100
-    assert [head.path for head in reader.head_cache.entries] == ["/12", "/13", "/14", "/15"]
+def test_a_client_that_never_repeats_a_head_is_no_longer_cached() -> None:
+    """After `MAX_MISSES` heads without a hit the cache takes no more."""
+    _, parser, sink = read([get(f"/{number}") for number in range(100)], uncached=False)
+    assert len(sink.requests) == 100
+    assert [head.path for head in parser.head_cache.entries] == ["/12", "/13", "/14", "/15"]
 
 
-def test_long_heads_are_not_remembered() -> None:
-    """What an idle connection holds is bounded."""
-    _, reader, _ = read([get("/", "X: " + "x" * 4100)] * 2, anew=False, limits=Limits())
-    assert not reader.head_cache.entries
+def test_long_heads_are_not_cached() -> None:
+    """The memory of an idle connection is bounded."""
+    _, parser, _ = read([get("/", "X: " + "x" * 4100)] * 2, uncached=False, limits=Limits())
+    assert not parser.head_cache.entries
 
 
-def test_nothing_is_remembered_behind_the_last_request() -> None:
-    """After ``Connection: close`` no request can follow, known or not."""
-    events, reader, told = read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=False)
-    assert len(told.requests) == 3
-    assert not reader.head_cache.entries
-    assert events[-1] == read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], anew=True)[0][-1]
+def test_the_cache_reads_nothing_behind_the_last_request() -> None:
+    """After ``Connection: close`` no request follows, with a cached head or without."""
+    events, parser, sink = read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], uncached=False)
+    assert len(sink.requests) == 3
+    assert not parser.head_cache.entries
+    assert events[-1] == read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], uncached=True)[0][-1]
 
 
-def test_a_client_at_rest_is_forgotten_and_known_again() -> None:
-    """Forgetting changes nothing that is told."""
-    told = Told()
-    reader = RequestParser(told, LIMITS)
+def test_the_cache_can_be_cleared_at_any_time() -> None:
+    """Eviction changes nothing that is delivered."""
+    sink = RecordingSink()
+    parser = RequestParser(sink, LIMITS)
     for _ in range(3):
-        reader.feed(PLAIN[2])
-        reader.clear_cache()
-        assert not reader.head_cache.entries
-    assert [request.body for request in told.requests] == [b"abc"] * 3
+        parser.feed(PLAIN[2])
+        parser.clear_cache()
+        assert not parser.head_cache.entries
+    assert [request.body for request in sink.requests] == [b"abc"] * 3

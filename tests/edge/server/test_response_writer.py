@@ -1,4 +1,4 @@
-"""The writing half of a connection, with a transport and a clock that do as they are told."""
+"""The writing half of a connection, with a transport and a clock under control of the test."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from proxy.edge.server.response_writer import (
 from proxy.model import Response
 
 
-class Clogged:
-    """A transport, and a loop's clock, under the test's control."""
+class ManualTransport:
+    """A transport, and the clock of a loop, under control of the test."""
 
     def __init__(self) -> None:
         self.unsent = 0
@@ -45,71 +45,69 @@ class Clogged:
         return asyncio.get_running_loop().create_future()
 
 
-def free_writer() -> tuple[ResponseWriter, Clogged]:
-    """A writer whose client keeps up."""
-    clog = Clogged()
+def free_writer() -> tuple[ResponseWriter, ManualTransport]:
+    """Return a writer whose client keeps up."""
+    transport = ManualTransport()
     return ResponseWriter(
-        cast(asyncio.Transport, clog), cast(asyncio.AbstractEventLoop, clog), 30.0
-    ), clog
+        cast(asyncio.Transport, transport), cast(asyncio.AbstractEventLoop, transport), 30.0
+    ), transport
 
 
-def clogged_writer() -> tuple[ResponseWriter, Clogged]:
-    """A writer with a write deadline of 30 seconds, whose client has stopped to keep up at time 0."""
-    writer, clog = free_writer()
-    clog.unsent = 10 * MIN_PROGRESS_BYTES
+def paused_writer() -> tuple[ResponseWriter, ManualTransport]:
+    """Return a writer whose client stopped reading at time 0; the write deadline is 30 s."""
+    writer, transport = free_writer()
+    transport.unsent = 10 * MIN_PROGRESS_BYTES
     writer.pause()
-    return writer, clog
+    return writer, transport
 
 
-def at(clog: Clogged, now: float) -> float:
+def at(transport: ManualTransport, now: float) -> float:
     """Set the clock."""
-    clog.now = now
+    transport.now = now
     return now
 
 
-async def test_a_reader_that_takes_nothing_is_overdue_after_the_deadline() -> None:
-    """Not before it, and not by a little that it took."""
-    writer, clog = clogged_writer()
-    assert not writer.overdue(at(clog, 29.9))
-    clog.unsent -= MIN_PROGRESS_BYTES - 1
-    assert writer.overdue(at(clog, 30.1))
+async def test_a_client_without_progress_is_overdue_after_the_deadline() -> None:
+    """It is not overdue before, and less than `MIN_PROGRESS_BYTES` is no progress."""
+    writer, transport = paused_writer()
+    assert not writer.overdue(at(transport, 29.9))
+    transport.unsent -= MIN_PROGRESS_BYTES - 1
+    assert writer.overdue(at(transport, 30.1))
 
 
-async def test_a_slow_reader_may_take_as_long_as_it_moves_on() -> None:
-    """Each deadline that finds progress starts another; one that finds none ends it."""
-    writer, clog = clogged_writer()
+async def test_a_slow_client_may_take_as_long_as_it_progresses() -> None:
+    """A deadline with progress starts another; one without ends the connection."""
+    writer, transport = paused_writer()
     for period in range(1, 9):
-        clog.unsent -= MIN_PROGRESS_BYTES
-        assert not writer.overdue(at(clog, period * 31.0))
-    assert writer.overdue(at(clog, 9 * 31.0))
+        transport.unsent -= MIN_PROGRESS_BYTES
+        assert not writer.overdue(at(transport, period * 31.0))
+    assert writer.overdue(at(transport, 9 * 31.0))
 
 
-async def test_a_reader_that_has_caught_up_has_no_deadline() -> None:
-    """Nothing is owed once the buffer has drained."""
-    writer, clog = clogged_writer()
+async def test_a_client_that_has_caught_up_has_no_deadline() -> None:
+    """An empty buffer has no write deadline."""
+    writer, transport = paused_writer()
     writer.resume()
-    assert not writer.overdue(at(clog, 1e9))
+    assert not writer.overdue(at(transport, 1e9))
 
 
 SMALL = Response(200, b"abc", b"a/b")
 
 
-def test_a_small_reply_is_one_write_and_no_coroutine() -> None:
-    """Head and body go out together, in one record of TLS, and there is nothing to wait for."""
-    writer, clog = free_writer()
+def test_a_small_response_is_one_write_and_no_coroutine() -> None:
+    """Head and body leave together, in one TLS record."""
+    writer, transport = free_writer()
     assert writer.send(SMALL, b"D", head_only=False, close=False) is None
-    assert clog.written == [
+    assert transport.written == [
         b"HTTP/1.1 200 OK\r\nDate: D\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc"
     ]
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["catches up", "leaves"])
-async def test_a_reply_that_the_client_does_not_take_is_waited_for(gone: bool) -> None:
-    """It is written once; another follows when the client has caught up, and none when it has left
-    instead.
-    """
-    writer, clog = free_writer()
-    clog.wrote = writer.pause
+async def test_a_response_waits_for_its_client(gone: bool) -> None:
+    """It is written once. Another can follow when the client has caught up, but not if it left."""
+    writer, transport = free_writer()
+    transport.wrote = writer.pause
     sending = writer.send(SMALL, b"D", head_only=False, close=False)
     assert sending is not None
     waiting = asyncio.ensure_future(sending)
@@ -117,18 +115,18 @@ async def test_a_reply_that_the_client_does_not_take_is_waited_for(gone: bool) -
     assert not waiting.done()
     (writer.close if gone else writer.resume)()
     assert await waiting is not gone
-    assert len(clog.written) == 1
+    assert len(transport.written) == 1
 
 
 @pytest.mark.parametrize("size", [3, 500_000])
 async def test_nothing_is_written_to_a_client_that_has_left(size: int) -> None:
-    """Nor does another response follow."""
-    writer, clog = free_writer()
+    """No other response can follow either."""
+    writer, transport = free_writer()
     writer.close()
     sending = writer.send(Response(200, b"a" * size), b"D", head_only=False, close=False)
     assert sending is not None
     assert not await sending
-    assert not clog.written
+    assert not transport.written
 
 
 class Parts:
@@ -151,30 +149,31 @@ class Parts:
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
-async def test_a_stream_is_written_in_small_pieces_as_the_client_takes_them(chunked: bool) -> None:
-    """However long its parts: one piece, then a wait for the client, then the next; nothing is
-    lost, and an empty part is no end.
+async def test_a_stream_is_written_in_pieces_as_the_client_takes_them(chunked: bool) -> None:
+    """Each piece waits for the client, however long the part.
+
+    No byte is lost, and an empty part does not end the body.
     """
-    writer, clog = free_writer()
+    writer, transport = free_writer()
     whole = bytes(range(256)) * 1000
     parts = Parts(b"ab", b"", whole, b"end")
     response = Response(200, stream=parts, length=None if chunked else len(whole) + 5)
     sending = writer.send(response, b"D", head_only=False, close=False)
     assert sending is not None
-    clog.wrote = writer.pause
+    transport.wrote = writer.pause
     waiting = asyncio.ensure_future(sending)
     for _ in range(20):
         await asyncio.sleep(0)
-        before = len(clog.written)
-        assert max(map(len, clog.written), default=0) <= 65_536 + len(b"10000\r\n\r\n")
+        before = len(transport.written)
+        assert max(map(len, transport.written), default=0) <= 65_536 + len(b"10000\r\n\r\n")
         writer.resume()
         if waiting.done():
             break
         await asyncio.sleep(0)
-        assert len(clog.written) <= before + 2  # the head goes with the first piece
+        assert len(transport.written) <= before + 2  # the head goes with the first piece
     assert await waiting
     assert parts.closed
-    _, _, body = b"".join(clog.written).partition(b"\r\n\r\n")
+    _, _, body = b"".join(transport.written).partition(b"\r\n\r\n")
     if chunked:
         framed, body = body, b""
         while framed != b"0\r\n\r\n":
@@ -184,21 +183,21 @@ async def test_a_stream_is_written_in_small_pieces_as_the_client_takes_them(chun
 
 
 async def test_a_client_that_leaves_gets_no_further_piece() -> None:
-    """What is left of a long part is not written into a closed connection."""
-    writer, clog = free_writer()
+    """The rest of a long part is not written to a closed connection."""
+    writer, transport = free_writer()
     parts = Parts(b"a" * 1_000_000)
     sending = writer.send(
         Response(200, stream=parts, length=1_000_000), b"D", head_only=False, close=False
     )
     assert sending is not None
-    clog.wrote = lambda: writer.pause() if len(clog.written) == 3 else None
+    transport.wrote = lambda: writer.pause() if len(transport.written) == 3 else None
     waiting = asyncio.ensure_future(sending)
     await asyncio.sleep(0)
     assert not waiting.done()
     writer.close()
     assert not await waiting
-    assert [len(data) for data in clog.written[1:]] == [65_536] * 2
-    assert (clog.aborted, parts.closed) == (True, True)
+    assert [len(data) for data in transport.written[1:]] == [65_536] * 2
+    assert (transport.aborted, parts.closed) == (True, True)
 
 
 HEADS: dict[str, tuple[Response, bool, bool, bytes]] = {
@@ -255,17 +254,15 @@ HEADS: dict[str, tuple[Response, bool, bool, bytes]] = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_say_how_the_body_ends(name: str) -> None:
-    """One length, or none where there is no body; the reason phrase is ours when there is one."""
+def test_heads_frame_the_body(name: str) -> None:
+    """A head has one length, or none without a body; our reason phrase takes precedence."""
     response, head_only, close, lines = HEADS[name]
     expected = b"HTTP/1.1 " + lines.replace(b"|", b"\r\n") + b"\r\n\r\n"
     assert encode_head(response, b"D", head_only=head_only, close=close) == expected
 
 
-def test_what_heads_have_in_common_is_remembered_in_bounds() -> None:
-    """The constant part of a head is put together once; refusals, whose phrases all differ, do not
-    pile up.
-    """
+def test_the_cache_of_head_parts_is_bounded() -> None:
+    """Constant parts are made once; refusals, whose phrases all differ, do not accumulate."""
     for number in range(1000):
         encode_head(Response(403, b"", phrase=b"%d" % number), b"D", head_only=False, close=False)
     info = _head_parts.cache_info()

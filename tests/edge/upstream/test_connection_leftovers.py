@@ -20,8 +20,9 @@ from proxy.edge.upstream.pool import ConnectionPool
 from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.errors import Unavailable
 from proxy.model import Request, Response
-from tests.support.edge_server import ReadBody, RecordingHandler, edge, get, silent_socket, until
+from tests.support.edge_server import ReadBody, RecordingHandler, edge, until
 from tests.support.loops import both_loops
+from tests.support.raw_client import get, silent_socket
 from tests.support.scripted_upstream import READ, RECEIPT, pool_to
 
 LONG = replace(READ, max_buffered=1_000_000)

@@ -1,4 +1,4 @@
-"""A long answer passes through the edge without being held by it."""
+"""A long response streams through the edge in little memory."""
 
 import asyncio
 import hashlib
@@ -8,26 +8,29 @@ from pathlib import Path
 import pytest
 
 from proxy.edge.tls import upstream_context
-from tests.support.edge_server import LOOP_NAMES, Client, certificate, get, parse_head
+from tests.support.edge_server import certificate
+from tests.support.loops import LOOP_FACTORIES
 from tests.support.paths import ROOT
+from tests.support.raw_client import Client, get, parse_head
 from tests.support.scripted_upstream import Conversation, scripted_upstream
 
 SIZE = 50_000_000
-ALLOWED = 2_500_000  # bytes of memory that one such answer may cost
+ALLOWED = 2_500_000  # bytes of memory that one such response may take
 PART = bytes(range(256)) * 256
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-@pytest.mark.parametrize("loop", LOOP_NAMES)
-async def test_a_long_answer_costs_little_memory(
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+async def test_a_long_response_takes_little_memory(
     loop: str, framing: str, tls: bool, tmp_path: Path
 ) -> None:
-    """50 MB to a client that reads only once everything in between is full: whole, and the process
-    has hardly grown.
+    """50 MB for a client that starts reading when every buffer is full.
+
+    The response is complete, and the process hardly grew.
     """
     files = certificate(tmp_path)
-    length = 0  # of the next answer
+    length = 0  # of the next response
     sent = 0
 
     async def script(conversation: Conversation) -> None:
@@ -50,8 +53,8 @@ async def test_a_long_answer_costs_little_memory(
             if framing == "chunks":
                 await conversation.send(b"0\r\n\r\n")
 
-    async def answer(client: Client) -> bytes:
-        """The hash of the next answer's body."""
+    async def read_response(client: Client) -> bytes:
+        """Return the hash of the body of the next response."""
         seen = parse_head(await client.reader.readuntil(b"\r\n\r\n"))
         digest = hashlib.sha256()
         if "content-length" in seen.headers:
@@ -72,7 +75,7 @@ async def test_a_long_answer_costs_little_memory(
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.edge.server.streamer",
+            "tests.support.relay_process",
             loop,
             str(seen.port),
             *names,
@@ -95,23 +98,23 @@ async def test_a_long_answer_costs_little_memory(
             "127.0.0.1", port, ssl=context, server_hostname="localhost" if tls else None
         )
         client = Client(reader, writer)
-        # what every process needs once: code, buffers of the loop and of TLS
+        # What every process needs once: code, buffers of the loop and of TLS.
         for size in (1000, 400_000):
             length = size
             await client.send(get())
-            await answer(client)
+            await read_response(client)
         before = await memory()
         length, sent = SIZE, 0
         await client.send(get())
         stalled = 0
         while stalled != sent or not sent:
             stalled = sent
-            await memory()  # a turn of the other process's loop, and one of ours
+            await memory()  # an iteration of the other process's loop, and of ours
             for _ in range(50):
                 await asyncio.sleep(0)
         assert sent < SIZE
         expected = hashlib.sha256((PART * (SIZE // len(PART) + 1))[:SIZE]).digest()
-        assert await answer(client) == expected
+        assert await read_response(client) == expected
         grown = await memory() - before
         writer.close()
         process.stdin.close()

@@ -1,26 +1,30 @@
-"""Where a framing error ends things: the edge closes, whatever the client does; what came before is
-answered, what comes after is not.
-"""
+"""After a framing error the edge closes: earlier requests are answered, later ones are not."""
 
 import asyncio
 
 import pytest
 
 from proxy.edge.server.limits import Limits
-from tests.edge.server.test_framing import AFTER, CHUNKED, REFUSED, H
-from tests.support.edge_server import (
-    RecordingHandler,
-    edge,
-    get,
-    parse_responses,
-    post,
+from tests.edge.server.test_request_parser import (
+    AFTER,
+    CHUNKED,
+    CODING,
+    LENGTH_3,
+    POST,
+    REFUSED,
+    H,
 )
+from tests.support.edge_server import RecordingHandler, edge
 from tests.support.loops import both_loops
+from tests.support.raw_client import get, parse_responses, post
 
 MORE: dict[str, tuple[bytes, int]] = {
     # targets (RFC 9112 section 3.2)
     "absolute target of https": (b"GET https://gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
-    "absolute target elsewhere": (b"POST http://other/api/pause HTTP/1.1\r\n" + H + b"Content-Length: 0\r\n\r\n", 400),
+    "absolute target elsewhere": (
+        b"PUT http://other/ HTTP/1.1\r\n" + H + LENGTH_3 + b"\r\nabc",
+        400,
+    ),
     "absolute target of no scheme we know": (b"GET gopher://gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
     "authority as a target": (b"GET gate:443 HTTP/1.1\r\n" + H + b"\r\n", 400),
     "asterisk of another verb": (b"GET * HTTP/1.1\r\n" + H + b"\r\n", 400),
@@ -35,11 +39,11 @@ MORE: dict[str, tuple[bytes, int]] = {
     "three hosts": (b"GET / HTTP/1.1\r\n" + 3 * H + b"\r\n", 400),
     "a folded host": (b"GET / HTTP/1.1\r\nHost:\r\n gate\r\n\r\n", 400),
     # lengths and codings together, in odd spellings
-    "odd cases": (b"POST / HTTP/1.1\r\n" + H + b"content-length: 4\r\ntransfer-ENCODING: chunked\r\n\r\n0\r\n\r\n", 400),
-    "length twice in other cases": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 3\r\ncontent-length: 4\r\n\r\nabcd", 400),
-    "length 0, coding": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    "folded length": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length:\r\n 5\r\n\r\nabcde", 400),
-    "folded coding": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
+    "odd cases": (POST + b"content-length: 4\r\ntransfer-ENCODING: chunked\r\n\r\n0\r\n\r\n", 400),
+    "length twice in other cases": (POST + LENGTH_3 + b"content-length: 4\r\n\r\nabcd", 400),
+    "length 0, coding": (POST + b"Content-Length: 0\r\n" + CODING + b"\r\n0\r\n\r\n", 400),
+    "folded length": (POST + b"Content-Length:\r\n 5\r\n\r\nabcde", 400),
+    "folded coding": (POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
     # chunks and trailers
     "chunk size with a plus": (CHUNKED + b"+3\r\nabc\r\n0\r\n\r\n", 400),
     "chunk size of nothing": (CHUNKED + b"\r\nabc\r\n0\r\n\r\n", 400),
@@ -58,7 +62,7 @@ LIMITS = Limits(body_bytes=2_000_000)
 @both_loops
 @pytest.mark.parametrize("name", MORE)
 async def test_more_that_two_parsers_could_read_differently_is_refused(name: str) -> None:
-    """One refusal, recorded; then the end."""
+    """A refusal is recorded once, then the connection ends."""
     data, status = MORE[name]
 
     handler = RecordingHandler()
@@ -70,10 +74,8 @@ async def test_more_that_two_parsers_could_read_differently_is_refused(name: str
 
 
 @both_loops
-async def test_the_edge_closes_though_the_client_does_not() -> None:
-    """After every kind of framing error the end of the connection comes from the edge, and what is
-    sent then is not heard.
-    """
+async def test_the_edge_closes_if_the_client_does_not() -> None:
+    """After every kind of framing error the edge closes, and later bytes are ignored."""
 
     async def one(name: str, data: bytes, status: int) -> None:
         handler = RecordingHandler()
@@ -99,9 +101,7 @@ async def test_the_edge_closes_though_the_client_does_not() -> None:
     ],
 )
 async def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> None:
-    """Whatever follows it in the same packet: the good one is answered first, the bad one refused,
-    and no third thing happens.
-    """
+    """The good request of a packet is answered first, the bad one is refused, and that is all."""
 
     async def one(name: str, data: bytes, status: int) -> None:
         handler = RecordingHandler()
@@ -122,8 +122,7 @@ async def test_a_good_request_before_bad_bytes_is_answered_once(good: bytes) -> 
     [b"\x00", b"\xff" * 10, b"garbage\r\n", b"\r\r\n", b"GET", b"\x16\x03\x01", b"}", b"0\r\n\r\n"],
 )
 async def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> None:
-    """Bytes behind a body are never taken into it, and never into a request of their own."""
-
+    """Bytes behind a body are part neither of the body nor of a request."""
     handler = RecordingHandler()
     async with edge(handler, LIMITS) as gate:
         responses = parse_responses(await gate.talk(post(b"abc", path="/good") + garbage))
@@ -133,10 +132,7 @@ async def test_garbage_behind_a_good_request_is_no_request(garbage: bytes) -> No
 
 
 async def test_bad_bytes_cut_at_every_byte_are_refused_alike() -> None:
-    """How bytes fall into packets decides nothing: one refusal, with the same status, and no
-    request.
-    """
-
+    """Packet boundaries change nothing: one refusal with the same status, and no request."""
     handler = RecordingHandler()
     async with edge(handler, LIMITS) as gate:
 
