@@ -87,9 +87,7 @@ class ResponseWriter:
         """Send `response`; return None, or an awaitable if that takes time.
 
         The awaitable's result is whether another response can follow. `head_only` answers a HEAD.
-
-        PERF: a small response is one write and no coroutine; saves 1 us of 104 (Luigi add_task,
-        900 B).
+        Nearly every response is one write, for which no coroutine is made.
         """
         if response.stream is not None:
             return self._send_stream(
@@ -180,7 +178,7 @@ def encode_head(response: Response, date: bytes, *, head_only: bool, close: bool
     return b"%b%b%b%b%b" % (before, date, content_type, framing, after)
 
 
-# PERF: caching all parts but date and length saves 2 us of 104 (Luigi add_task, 900 B).
+# PERF: caching all parts but date and length saves 0.5 us of 104 (Luigi add_task, 900 B).
 @lru_cache(maxsize=256)
 def _head_parts(
     status: int,
