@@ -1,3 +1,5 @@
+"""TLS contexts against real clients and servers."""
+
 import asyncio
 import datetime
 import os
@@ -18,20 +20,20 @@ from proxy.cli.demo.certificate import SelfSigned, make_self_signed
 from proxy.edge.tls import ReloadingCertificate, server_context, upstream_context
 from proxy.errors import ConfigError
 
-# asyncio closes after a failed handshake, sometimes before its alert is sent
+# asyncio closes after a failed handshake, sometimes before it has sent its alert.
 REFUSED = (ssl.SSLError, ConnectionError)
 HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> SelfSigned:
-    """Make a fresh self-signed pair."""
+    """Make a self-signed pair."""
     return make_self_signed(HOSTS, tmp_path, now=time.time())
 
 
 @contextmanager
 def served(context: ssl.SSLContext) -> Iterator[int]:
-    """Run an echo server with `context` on a real port, as asyncio runs it for the gate."""
+    """Run an echo server with `context` on a free port, under asyncio, and yield the port."""
     started = threading.Event()
     port = 0
     loop = asyncio.new_event_loop()
@@ -67,7 +69,7 @@ def connect(
     name: str | None = "localhost",
     session: ssl.SSLSession | None = None,
 ) -> ssl.SSLSocket:
-    """Connect as a client; the handshake is done when this returns."""
+    """Connect as a client; the handshake is finished when this returns."""
     plain = socket.create_connection(("127.0.0.1", port), timeout=10)
     try:
         return context.wrap_socket(plain, server_hostname=name, session=session)
@@ -77,9 +79,7 @@ def connect(
 
 
 def client(**changes: object) -> ssl.SSLContext:
-    """Make a client that accepts any certificate, with OpenSSL's own guards against old protocols
-    taken away.
-    """
+    """Return a client context that accepts any certificate and any protocol version."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -89,7 +89,7 @@ def client(**changes: object) -> ssl.SSLContext:
 
 
 def serial(port: int, context: ssl.SSLContext | None = None, name: str | None = "localhost") -> int:
-    """Connect and give the serial number of the certificate that was shown."""
+    """Connect and return the serial number of the server's certificate."""
     with connect(port, context or client(), name) as connection:
         shown = connection.getpeercert(binary_form=True)
     assert shown is not None
@@ -97,7 +97,7 @@ def serial(port: int, context: ssl.SSLContext | None = None, name: str | None = 
 
 
 def answer(connection: ssl.SSLSocket, line: bytes) -> bytes:
-    """Give what the echo server answers, or nothing when it has hung up."""
+    """Send a line and return the echo, or nothing if the server has hung up."""
     try:
         connection.sendall(line)
         return connection.recv(100)
@@ -106,7 +106,7 @@ def answer(connection: ssl.SSLSocket, line: bytes) -> bytes:
 
 
 def serial_of(path: Path) -> int:
-    """Give the serial number of the certificate in a file."""
+    """Return the serial number of the certificate in a file."""
     return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
 
 
@@ -138,14 +138,15 @@ def make_rsa_pair(certificate: Path, key: Path) -> None:
 
 
 class TestListener:
-    """What the gate agrees to, asked by a real client over a real connection."""
+    """The context of a listener, against real clients over real connections."""
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    def test_both_good_versions_verify_against_the_ca_file(
+    def test_tls_1_2_and_1_3_verify_against_the_ca_file(
         self, made: SelfSigned, version: ssl.TLSVersion
     ) -> None:
-        """A stock client that trusts ca.pem gets through by name and by address, with an AEAD suite
-        and http/1.1.
+        """A stock client that trusts ca.pem connects by name and by address.
+
+        It gets an AEAD suite and http/1.1.
         """
         trusting = ssl.create_default_context(cafile=made.ca)
         trusting.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
@@ -168,16 +169,14 @@ class TestListener:
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
     @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
     def test_old_versions_are_refused(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
-        """RFC 8996: TLS 1.0 and 1.1 are not spoken, even to a client that has nothing else."""
+        """TLS 1.0 and 1.1 are refused (RFC 8996), even if the client offers nothing else."""
         old = client(minimum_version=version, maximum_version=version)
         old.set_ciphers("ALL:@SECLEVEL=0")
         with served(server_context(made.certificate, made.key)) as port, pytest.raises(REFUSED):
             connect(port, old)
 
-    def test_the_refused_clients_are_refused_for_what_they_offer(self, made: SelfSigned) -> None:
-        """The control for the tests around this one: the same client gets through once it offers
-        one good suite.
-        """
+    def test_the_same_client_connects_with_a_good_suite(self, made: SelfSigned) -> None:
+        """The control for the tests of refusals: one good suite is enough."""
         good = client(maximum_version=ssl.TLSVersion.TLSv1_2)
         good.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:@SECLEVEL=0")
         with served(server_context(made.certificate, made.key)) as port:
@@ -194,7 +193,7 @@ class TestListener:
         ],
     )
     def test_weak_suites_are_refused(self, made: SelfSigned, suite: str) -> None:
-        """CBC suites, short tags, and key exchange without forward secrecy: none is agreed to."""
+        """CBC suites, short tags, and key exchange without forward secrecy are refused."""
         weak = client(maximum_version=ssl.TLSVersion.TLSv1_2)
         weak.set_ciphers(f"{suite}:@SECLEVEL=0")
         with served(server_context(made.certificate, made.key)) as port, pytest.raises(REFUSED):
@@ -207,9 +206,7 @@ class TestListener:
     def test_weak_suites_are_refused_with_an_rsa_certificate_too(
         self, tmp_path: Path, suite: str
     ) -> None:
-        """With an ECDSA certificate the RSA key exchange would fail by itself; here it could work,
-        and is not offered.
-        """
+        """RSA key exchange, which an ECDSA certificate rules out anyway, is not offered here either."""
         certificate, key = tmp_path / "rsa.crt", tmp_path / "rsa.key"
         make_rsa_pair(certificate, key)
         weak = client(maximum_version=ssl.TLSVersion.TLSv1_2)
@@ -221,26 +218,22 @@ class TestListener:
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     def test_no_ticket_is_given(self, made: SelfSigned, version: ssl.TLSVersion) -> None:
-        """Without tickets there is no key that opens recorded sessions for as long as the process
-        lives.
-        """
+        """Without tickets no key opens recorded sessions for the life of the process."""
         modern = client(minimum_version=version, maximum_version=version)
         with (
             served(server_context(made.certificate, made.key)) as port,
             connect(port, modern) as connection,
         ):
-            assert answer(connection, b"a ticket would come before this\n") != b""
+            assert answer(connection, b"a ticket would precede this\n") != b""
             session = connection.session
             assert session is not None
             assert not session.has_ticket
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    def test_a_session_is_resumed_in_tls_1_2_alone_and_only_where_it_began(
+    def test_a_session_is_resumed_in_tls_1_2_only_and_only_in_its_process(
         self, made: SelfSigned, version: ssl.TLSVersion
     ) -> None:
-        """In TLS 1.3 never; in TLS 1.2 from the memory of the process that has it, and from no
-        other: nothing of it is handed out.
-        """
+        """TLS 1.3 never resumes. TLS 1.2 resumes from the memory of the process, and from no other."""
         modern = client(minimum_version=version, maximum_version=version)
         with (
             served(server_context(made.certificate, made.key)) as port,
@@ -256,16 +249,14 @@ class TestListener:
                     assert connection.session_reused is resumed
 
     def test_the_key_can_come_from_the_environment(self, made: SelfSigned, tmp_path: Path) -> None:
-        """A key given as text works without ever being written to a disk."""
+        """A key given as text works and is never written to a disk."""
         before = sorted(tmp_path.iterdir())
         with served(server_context(made.certificate, made.key.read_text(encoding="ascii"))) as port:
             assert serial(port) == serial_of(made.certificate)
         assert sorted(tmp_path.iterdir()) == before
 
     def test_a_key_with_a_pass_phrase_is_refused_at_once(self, made: SelfSigned) -> None:
-        """OpenSSL would otherwise stop and ask on the terminal, and the gate would hang while
-        starting.
-        """
+        """OpenSSL would prompt on the terminal, and the process would hang at start-up."""
         private = serialization.load_pem_private_key(made.key.read_bytes(), None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         locked = private.private_bytes(
@@ -282,7 +273,7 @@ class TestListener:
         "content",
         [b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
     )
-    def test_a_certificate_that_is_none_is_named(self, made: SelfSigned, content: bytes) -> None:
+    def test_an_invalid_certificate_is_named(self, made: SelfSigned, content: bytes) -> None:
         """The problem has the path of the certificate."""
         made.certificate.write_bytes(content)
         with pytest.raises(ConfigError) as caught:
@@ -291,18 +282,16 @@ class TestListener:
 
 
 class TestReload:
-    """The certificate follows its files, and nobody is dropped for it."""
+    """A certificate that follows its files, without dropping a connection."""
 
     @pytest.mark.parametrize(
         "name", ["localhost", None], ids=["with-server-name", "without-server-name"]
     )
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    def test_new_handshakes_see_the_new_one_and_open_connections_go_on(
+    def test_new_handshakes_use_the_new_pair_and_open_connections_go_on(
         self, made: SelfSigned, tmp_path: Path, name: str | None, version: ssl.TLSVersion
     ) -> None:
-        """What automatic renewal needs: no restart, no connection lost, whatever the client tells
-        of the name it wants.
-        """
+        """A renewal needs no restart and loses no connection, with or without a server name."""
         reloading = ReloadingCertificate(made.certificate, made.key)
         asking = client(minimum_version=version, maximum_version=version)
         with served(reloading.context) as port, connect(port, asking, name) as open_before:
@@ -316,10 +305,8 @@ class TestReload:
             open_before.sendall(b"still here\n")
             assert open_before.recv(100) == b"still here\n"
 
-    def test_a_change_of_key_type_leaves_nothing_of_the_old_one(self, made: SelfSigned) -> None:
-        """From ECDSA to RSA: a client that could use either must not be shown the old, soon expired
-        certificate.
-        """
+    def test_a_change_of_key_type_leaves_no_old_certificate(self, made: SelfSigned) -> None:
+        """After ECDSA gives way to RSA, no client is shown the old certificate."""
         reloading = ReloadingCertificate(made.certificate, made.key)
         with served(reloading.context) as port:
             serial(port)
@@ -353,8 +340,9 @@ class TestReload:
     def test_a_bad_pair_keeps_the_old_one_and_is_reported_once(
         self, made: SelfSigned, tmp_path: Path, damage: str
     ) -> None:
-        """A renewal that went wrong must not take the gate down; it is reported when it lasts,
-        once, and mended by the next good pair.
+        """A failed renewal keeps the old pair in use and is reported once, at the second check.
+
+        The next good pair is loaded.
         """
         reloading = ReloadingCertificate(made.certificate, made.key)
         old = serial_of(made.certificate)
@@ -372,7 +360,7 @@ class TestReload:
                 made.certificate.unlink()
         with served(reloading.context) as port:
             assert not reloading.reload_if_changed(), (
-                "the first look may have come between the two files"
+                "the first check may have come between the two files"
             )
             with pytest.raises(ConfigError):
                 reloading.reload_if_changed()
@@ -382,10 +370,10 @@ class TestReload:
             assert reloading.reload_if_changed()
             assert serial(port) == serial_of(made.certificate) != old
 
-    def test_files_replaced_one_after_the_other_are_no_problem(
+    def test_files_replaced_one_after_the_other_are_no_error(
         self, made: SelfSigned, tmp_path: Path
     ) -> None:
-        """Between the two renames the pair does not fit; that is not worth an alarm."""
+        """Between the two renames the pair does not match, which is not reported."""
         reloading = ReloadingCertificate(made.certificate, made.key)
         other = tmp_path / "other"
         other.mkdir()
@@ -398,7 +386,7 @@ class TestReload:
     def test_a_file_rewritten_in_place_with_the_same_size_is_noticed(
         self, made: SelfSigned
     ) -> None:
-        """Not every tool renames; the time of change tells."""
+        """Not every tool renames; the modification time tells."""
         reloading = ReloadingCertificate(made.certificate, made.key)
         made.certificate.write_bytes(made.certificate.read_bytes())
         later = made.certificate.stat().st_mtime_ns + 1
@@ -407,10 +395,10 @@ class TestReload:
 
 
 class TestUpstream:
-    """The leg to an https upstream."""
+    """The context for https servers."""
 
-    def test_it_verifies_the_upstream_against_its_ca(self, made: SelfSigned) -> None:
-        """Whoever answers in the scheduler's place without its certificate gets no call."""
+    def test_the_server_is_verified_against_its_ca(self, made: SelfSigned) -> None:
+        """A server without the certificate of the upstream gets no call."""
         with served(server_context(made.certificate, made.key)) as port:
             with connect(port, upstream_context(made.ca)) as connection:
                 assert connection.version() == "TLSv1.3"
@@ -423,12 +411,10 @@ class TestUpstream:
         "suite",
         ["ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"],
     )
-    def test_it_is_offered_forward_secret_aead_suites_alone(
+    def test_only_forward_secret_aead_suites_are_offered(
         self, made: SelfSigned, suite: str
     ) -> None:
-        """A server that speaks CBC alone gets no call; the control is the same server with one good
-        suite.
-        """
+        """A server with CBC suites only gets no call; the same server with one good suite does."""
         only = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         only.maximum_version = ssl.TLSVersion.TLSv1_2
         only.set_ciphers(f"{suite}:@SECLEVEL=0")
@@ -443,10 +429,8 @@ class TestUpstream:
                 with pytest.raises(REFUSED):
                     connect(port, upstream_context(made.ca))
 
-    def test_both_legs_offer_the_same_suites(self, made: SelfSigned) -> None:
-        """What the listener would refuse to speak is not offered to a scheduler or an issuer
-        either.
-        """
+    def test_client_and_server_offer_the_same_suites(self, made: SelfSigned) -> None:
+        """A suite that the listener refuses is not offered to an upstream or an issuer."""
         offered = upstream_context(made.ca).get_ciphers()
         assert [suite["name"] for suite in offered] == [
             suite["name"] for suite in server_context(made.certificate, made.key).get_ciphers()
@@ -455,8 +439,8 @@ class TestUpstream:
             assert suite["aead"], suite["name"]
             assert suite["protocol"] == "TLSv1.3" or suite["kea"] == "kx-ecdhe", suite["name"]
 
-    def test_it_shows_its_client_certificate(self, made: SelfSigned, tmp_path: Path) -> None:
-        """An upstream that asks for a certificate knows the gate by it."""
+    def test_the_client_certificate_is_sent(self, made: SelfSigned, tmp_path: Path) -> None:
+        """An upstream that asks for a certificate can identify the proxy by it."""
         own = tmp_path / "own"
         own.mkdir()
         make_rsa_pair(own / "client.crt", own / "client.key")
@@ -469,47 +453,14 @@ class TestUpstream:
             ) as connection:
                 connection.sendall(b"known\n")
                 assert connection.recv(100) == b"known\n"
-            # in TLS 1.3 the client is done before it is judged
+            # In TLS 1.3 the client finishes its handshake before the server checks it.
             with connect(port, upstream_context(made.ca)) as connection:
                 assert answer(connection, b"unknown\n") == b""
 
     def test_a_ca_file_without_a_ca_is_named(self, tmp_path: Path) -> None:
-        """Falling back to the system's CAs would trust more than was asked for."""
+        """A fallback to the system's CAs would trust more than was configured."""
         empty = tmp_path / "ca.pem"
         empty.write_text("")
         with pytest.raises(ConfigError) as caught:
             upstream_context(empty)
         assert caught.value.problems[0].location == str(empty)
-
-
-class TestSelfSigned:
-    """The demo's certificate."""
-
-    def test_the_files_have_the_modes_they_should(self, made: SelfSigned) -> None:
-        """The key is its owner's alone, the rest is for everybody, whatever the umask."""
-        assert [path.stat().st_mode & 0o777 for path in (made.key, made.certificate, made.ca)] == [
-            0o600,
-            0o644,
-            0o644,
-        ]
-
-    def test_the_leaf_is_p256_and_can_sign_nothing(self, made: SelfSigned) -> None:
-        """ECDSA P-256 keeps handshakes cheap, and the leaf is no CA."""
-        leaf = x509.load_pem_x509_certificate(made.certificate.read_bytes())
-        key = leaf.public_key()
-        assert isinstance(key, ec.EllipticCurvePublicKey)
-        assert isinstance(key.curve, ec.SECP256R1)
-        assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        assert names.get_values_for_type(x509.DNSName) == ["localhost"]
-        assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == [
-            "127.0.0.1",
-            "::1",
-        ]
-
-    def test_the_key_of_the_ca_is_not_kept(self, made: SelfSigned, tmp_path: Path) -> None:
-        """Who trusts ca.pem trusts this one certificate, and nothing that somebody could make
-        later.
-        """
-        keys = [path.name for path in tmp_path.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
-        assert keys == [made.key.name]

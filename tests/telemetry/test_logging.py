@@ -1,4 +1,4 @@
-"""What the operator's log looks like, and what it never shows."""
+"""The format of the operator's log, and what it never shows."""
 
 import io
 import json

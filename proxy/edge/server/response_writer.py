@@ -5,7 +5,7 @@ has taken the last one. A part is written in pieces, because TLS copies each wri
 
 The connection is aborted if the client takes less than `MIN_PROGRESS_BYTES` in a write deadline, so
 a client that reads a byte a minute cannot hold a response for long. A stream that fails ends in an
-aborted connection, never in a response that looks complete.
+aborted connection, never in a response framed as complete.
 """
 
 import asyncio

@@ -30,13 +30,13 @@ SHORT = 0.05  # seconds; a deadline that is meant to pass
 HOUR = 3600.0
 
 
-@pytest.mark.parametrize("said", [b"", b"\r\n\r\n"], ids=["nothing", "blank lines"])
-async def test_a_silent_client_is_closed_without_a_response(said: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"], ids=["nothing", "blank lines"])
+async def test_a_silent_client_is_closed_without_a_response(sent: bytes) -> None:
     """An open connection is no request: nothing is answered or recorded."""
     handler = RecordingHandler()
     async with edge(handler, Limits(header_seconds=SHORT)) as gate:
         client = await gate.connect()
-        await client.send(said)
+        await client.send(sent)
         assert await client.rest() == b""
         assert not handler.rejections
 
@@ -171,7 +171,7 @@ async def test_a_slow_body_may_take_as_long_as_it_progresses() -> None:
 
 
 @both_loops
-@pytest.mark.parametrize("kind", ["whole", "stream"])
+@pytest.mark.parametrize("kind", ["complete", "stream"])
 async def test_a_client_that_never_reads_is_aborted(kind: str) -> None:
     """A response waits for one write deadline; a stream is closed then."""
     part = b"a" * 65_536

@@ -43,7 +43,7 @@ async def test_a_stream_with_length_is_not_chunked() -> None:
 @both_loops
 @pytest.mark.parametrize("length", [None, 9], ids=["chunked", "length"])
 async def test_a_stream_that_fails_aborts_the_connection(length: int | None) -> None:
-    """A truncated body never looks complete, and no further response follows."""
+    """A truncated body is never framed as complete, and no further response follows."""
     stream = Parts(b"abc", Unavailable(Reason.UPSTREAM_CLOSED))
     async with edge(streaming(stream, length)) as gate:
         data = await gate.talk(get() + get())

@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "chunk size and space": (CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n", 400),
     "chunk size ends in LF": (CHUNKED + b"3\nabc\r\n0\r\n\r\n", 400),
     "chunk without CRLF": (CHUNKED + b"3\r\nabcXX0\r\n\r\n", 400),
-    "chunk longer than said": (CHUNKED + b"3\r\nabcdef\r\n0\r\n\r\n", 400),
+    "chunk longer than its size": (CHUNKED + b"3\r\nabcdef\r\n0\r\n\r\n", 400),
     "chunk extension ends in LF": (CHUNKED + b"3;a=b\nabc\r\n0\r\n\r\n", 400),
     "trailers": (CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\n\r\n", 400),
     "trailing credential": (CHUNKED + b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\n\r\n", 400),
@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
 ACCEPTED: dict[str, tuple[bytes, bytes]] = {
     "plain": (get("/a?b=c"), b"GET /a?b=c "),
     "empty query": (get("/a?"), b"GET /a? "),
-    "path as it stands": (get("/a/../%2e%2e//b"), b"GET /a/../%2e%2e//b "),
+    "path unchanged": (get("/a/../%2e%2e//b"), b"GET /a/../%2e%2e//b "),
     "body": (post(b"abc"), b"POST / abc"),
     "length with spaces around": (
         POST + b"Content-Length:  3 \r\n\r\nabc",

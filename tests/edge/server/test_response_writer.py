@@ -155,9 +155,9 @@ async def test_a_stream_is_written_in_pieces_as_the_client_takes_them(chunked: b
     No byte is lost, and an empty part does not end the body.
     """
     writer, transport = free_writer()
-    whole = bytes(range(256)) * 1000
-    parts = Parts(b"ab", b"", whole, b"end")
-    response = Response(200, stream=parts, length=None if chunked else len(whole) + 5)
+    long = bytes(range(256)) * 1000
+    parts = Parts(b"ab", b"", long, b"end")
+    response = Response(200, stream=parts, length=None if chunked else len(long) + 5)
     sending = writer.send(response, b"D", head_only=False, close=False)
     assert sending is not None
     transport.wrote = writer.pause
@@ -179,7 +179,7 @@ async def test_a_stream_is_written_in_pieces_as_the_client_takes_them(chunked: b
         while framed != b"0\r\n\r\n":
             size, _, framed = framed.partition(b"\r\n")
             body, framed = body + framed[: int(size, 16)], framed[int(size, 16) + 2 :]
-    assert body == b"ab" + whole + b"end"
+    assert body == b"ab" + long + b"end"
 
 
 async def test_a_client_that_leaves_gets_no_further_piece() -> None:
@@ -201,7 +201,7 @@ async def test_a_client_that_leaves_gets_no_further_piece() -> None:
 
 
 HEADS: dict[str, tuple[Response, bool, bool, bytes]] = {
-    "whole": (
+    "complete": (
         Response(200, b"abc", b"text/plain"),
         False,
         False,
