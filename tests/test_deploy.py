@@ -74,6 +74,14 @@ def test_the_unit_outlasts_the_drain() -> None:
     assert int(patience[1]) > factory().drain_seconds  # type: ignore[call-arg]  # pydantic's factories may take data; this one takes none
 
 
+def test_the_unit_waits_for_what_the_supervisor_says() -> None:
+    """The notification needs a Unix socket, and a reload must not be requested twice."""
+    unit = (DEPLOY / "callgate.service").read_text(encoding="utf-8")
+    assert re.search(r"^Type=notify-reload$", unit, re.MULTILINE)
+    assert re.search(r"^RestrictAddressFamilies=.*\bAF_UNIX\b", unit, re.MULTILINE)
+    assert not re.search(r"^ExecReload=", unit, re.MULTILINE)
+
+
 def test_the_unit_refuses_system_calls_and_does_not_kill_for_them() -> None:
     """The compressor asks for a lower priority, and the gate for more open files: both do without
     when they may not.

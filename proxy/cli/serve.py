@@ -36,6 +36,7 @@ def command(config: Path = CONFIG) -> None:
     from proxy.config.loading import load_settings
     from proxy.runtime.status_file import StatusFile
     from proxy.runtime.supervisor import Supervisor
+    from proxy.runtime.systemd_notify import SystemdNotifier
     from proxy.telemetry.logging import configure_logging
     from proxy.telemetry.nonblocking_stream import NonBlockingStream
 
@@ -60,6 +61,7 @@ def command(config: Path = CONFIG) -> None:
             lambda slot: _serve(config, slot, settings),
             status,
             shutdown_timeout=settings.limits.drain_seconds + _CLOSING_SECONDS,
+            notifier=SystemdNotifier.from_environment(os.environ),
         )
     except OSError as error:
         addresses = ", ".join(f"{each.address} port {each.port}" for each in settings.listeners)

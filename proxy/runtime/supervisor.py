@@ -32,6 +32,7 @@ import structlog
 
 from proxy.edge.server.listener import bind
 from proxy.runtime.status_file import Status, StatusFile
+from proxy.runtime.systemd_notify import SystemdNotifier
 from proxy.runtime.worker_process import ORDERS, RETIRE, WorkerProcess, WorkerSlot, fork_worker
 
 # Seconds. A process that dies sooner after its start is started again only after the pause.
@@ -57,6 +58,7 @@ class Supervisor:
         status: StatusFile,
         *,
         shutdown_timeout: float = 30.0,
+        notifier: SystemdNotifier | None = None,
     ) -> None:
         """Bind the sockets of every slot to `addresses` (host and port).
 
@@ -67,6 +69,7 @@ class Supervisor:
         self._addresses, self._reuse_port = tuple(addresses), processes > 1
         self._sockets: list[tuple[socket.socket, ...]] = [self._bind() for _ in range(processes)]
         self._file = status
+        self._notifier = notifier or SystemdNotifier()
         self._shutdown_timeout = shutdown_timeout
         self._status = Status(os.getpid())
         self._current: dict[int, WorkerProcess] = {}  # by slot
@@ -147,13 +150,16 @@ class Supervisor:
     def _handle_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
-        elif number != signal.SIGHUP:
-            return
-        elif self._next is not None:
+        elif number == signal.SIGHUP and not self._stopping:
+            self._reload()
+
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        if self._next is not None:
             self._reload_pending = True  # the one under way may have read what has changed since
-        elif not self._stopping:
-            self._publish_status(reloads_started=self._status.reloads_started + 1)
-            self._begin_generation()
+            return
+        self._publish_status(reloads_started=self._status.reloads_started + 1)
+        self._begin_generation()
 
     def _stop(self) -> None:
         """Accept no more clients and tell every process to end; a second time, tell them again."""
@@ -165,6 +171,7 @@ class Supervisor:
             self._terminate(process, signal.SIGTERM)
         self._current, self._next, self._restart_at = {}, None, {}
         if not self._stopping:
+            self._notifier.stopping()
             self._file.release()
         self._stopping = True
 
@@ -223,6 +230,9 @@ class Supervisor:
             self._reload_pending = False
             self._publish_status(reloads_started=self._status.reloads_started + 1)
             self._begin_generation()
+            return
+        serving = f"generation {self._status.generation} is serving"
+        self._notifier.ready(f"reload failed; {serving}" if exit_code else serving)
 
     def _publish_status(self, **changed: int) -> None:
         now = self._status

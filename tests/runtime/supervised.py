@@ -17,6 +17,7 @@ from pathlib import Path
 
 from proxy.runtime.status_file import StatusFile
 from proxy.runtime.supervisor import Supervisor
+from proxy.runtime.systemd_notify import SystemdNotifier
 from proxy.runtime.worker_process import RETIRE, WorkerSlot
 from proxy.telemetry.logging import configure_logging
 
@@ -56,6 +57,7 @@ def main(directory: Path, port: int, processes: int, patience: float) -> int:
         serve,
         StatusFile(directory / "status"),
         shutdown_timeout=patience,
+        notifier=SystemdNotifier.from_environment(os.environ),
     ).run()
 
 

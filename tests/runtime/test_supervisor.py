@@ -449,6 +449,35 @@ def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(
     assert subprocess.run(command, cwd=ROOT, timeout=WAIT, check=False).returncode == 7
 
 
+def test_systemd_hears_of_start_reloads_and_stop(
+    supervised: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit of Type=notify-reload knows when the gate serves; a failed reload ends, too."""
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(address))
+        systemd.settimeout(WAIT)
+
+        def message() -> list[str]:
+            return [
+                line.partition("MONOTONIC_USEC")[0] or "MONOTONIC_USEC"
+                for line in systemd.recv(4096).decode().split("\n")
+            ]
+
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        gate = supervised(2)
+        assert message() == ["READY=1", "STATUS=generation 1 is serving"]
+        gate.process.send_signal(signal.SIGHUP)
+        assert message() == ["RELOADING=1", "MONOTONIC_USEC"]
+        assert message() == ["READY=1", "STATUS=generation 2 is serving"]
+        (tmp_path / "settings").write_text("broken")
+        gate.process.send_signal(signal.SIGHUP)
+        assert message() == ["RELOADING=1", "MONOTONIC_USEC"]
+        assert message() == ["READY=1", "STATUS=reload failed; generation 2 is serving"]
+        assert gate.stop() == 0
+        assert message() == ["STOPPING=1"]
+
+
 def test_what_a_process_did_not_expect_is_told(tmp_path: Path) -> None:
     """A process that fails in a way of its own leaves a trace of it: its supervisor alone could say
     no more than a number.
