@@ -89,7 +89,7 @@ def main() -> None:
     sys.stdout.write("\n".join(lines) + "\n")
     report.keep(home() / "results.json", results, targets, about)
     if given.readme and not failed and not report.write_readme(lines):
-        _say("README.md has no place for the table")
+        _say("tests/bench/README.md has no place for the table")
     _say(f"took {time.monotonic() - began:.0f} s")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
@@ -226,7 +226,7 @@ def _arguments() -> argparse.Namespace:
         help="records to read (200,000; the target speaks of a million)",
     )
     parser.add_argument(
-        "--readme", action="store_true", help="write the tables between the markers of README.md"
+        "--readme", action="store_true", help="write the tables between the markers of tests/bench/README.md"
     )
     return parser.parse_args()
 

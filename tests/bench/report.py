@@ -262,7 +262,7 @@ def target_table(targets: Sequence[Target]) -> list[str]:
     ]
 
 
-def write_readme(lines: Sequence[str], path: Path = ROOT / "README.md") -> bool:
+def write_readme(lines: Sequence[str], path: Path = ROOT / "tests" / "bench" / "README.md") -> bool:
     """Put `lines` between the markers of the README; False when it has none."""
     text = path.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
