@@ -60,7 +60,7 @@ def test_all_that_is_selected_is_compiled_or_nothing() -> None:
 
 def test_the_gate_says_which_it_is() -> None:
     """In its log, where it says that it serves."""
-    assert app._COMPILED is COMPILED
+    assert app.COMPILED is COMPILED
 
 
 def _waits(body: list[ast.stmt]) -> Iterator[ast.AST]:

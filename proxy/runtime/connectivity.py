@@ -19,7 +19,7 @@ from proxy.edge.https_fetch import describe_error, make_fetcher
 from proxy.errors import ConfigError, Problem, Rejected
 from proxy.identity.oidc_discovery import OidcKeys
 from proxy.protocol.xmlrpc.codec import decode_response, encode_call
-from proxy.runtime.process import make_target
+from proxy.runtime.wiring import make_address
 
 MAX_BYTES = 1 << 20
 TOTAL_SECONDS = 15.0
@@ -96,7 +96,7 @@ async def _check_upstream(location: str, upstream: Upstream) -> list[Problem]:
 
 async def _post(upstream: Upstream) -> tuple[int, str, bytes]:
     """Make one call; return status, media type and the first `MAX_BYTES` of the answer."""
-    target = make_target(upstream)
+    target = make_address(upstream)
     headers = {"Content-Type": _FORM if upstream.protocol == "luigi" else "text/xml"}
     if target.authorization:
         headers["Authorization"] = target.authorization.decode("ascii")

@@ -122,6 +122,7 @@ def main() -> None:
     from proxy.audit.writing.journal import Journal
     from proxy.config.loading import load_settings
     from proxy.runtime import process as app
+    from proxy.runtime import wiring
     from proxy.telemetry.logging import configure_logging
 
     journals: list[Journal] = []
@@ -136,7 +137,7 @@ def main() -> None:
         journals.append(opened(*given, **named))
         return journals[-1]
 
-    app.Journal = SimpleNamespace(open=open_journal)  # type: ignore[misc, assignment]  # the wiring opens its journal by this name
+    wiring.Journal = SimpleNamespace(open=open_journal)  # type: ignore[misc, assignment]  # the wiring opens its journal by this name
     sampler = Sampler()
 
     def write(_number: int, _frame: FrameType | None) -> None:
