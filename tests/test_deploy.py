@@ -10,30 +10,25 @@ from proxy.cli.main import VERBS
 from proxy.config.model import Settings
 from proxy.runtime import process as app
 from proxy.telemetry import metrics
+from tests.support.documents import DOCUMENTS, FILES
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.interpreted  # read the sources and the files beside them
 
 DEPLOY = ROOT / "deploy"
-TEXTS = [
-    DEPLOY / "runbook.md",
-    DEPLOY / "threat-model.md",
-    DEPLOY / "callgate.toml",
-    DEPLOY / "callgate.service",
-    DEPLOY / "Containerfile",
-]
+TEXTS = [*DOCUMENTS, *FILES]
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_only_verbs_that_exist_are_named(path: Path) -> None:
-    """A runbook that tells to run what is not there costs the night."""
+    """A runbook with a verb that does not exist costs the night."""
     for verb in re.findall(
-        r"(?:^|`|: |bin/)callgate ([a-z]+)\b", path.read_text(encoding="utf-8"), re.MULTILINE
+        r"(?:`|bin/)callgate ([a-z]+)\b", path.read_text(encoding="utf-8"), re.MULTILINE
     ):
         assert verb in VERBS, verb
 
 
-def test_the_runbook_names_metrics_that_exist() -> None:
+def test_the_guide_names_metrics_that_exist() -> None:
     """An alert on a metric that is not exported never fires."""
     sources = "".join(
         Path(module.__file__).read_text(encoding="utf-8")
@@ -41,7 +36,9 @@ def test_the_runbook_names_metrics_that_exist() -> None:
         if module.__file__
     )
     named = set(
-        re.findall(r"callgate_[a-z_]+", (DEPLOY / "runbook.md").read_text(encoding="utf-8"))
+        re.findall(
+            r"callgate_[a-z_]+", (DEPLOY / "guide" / "operate.md").read_text(encoding="utf-8")
+        )
     )
     assert len(named) >= 4
     for name in named:

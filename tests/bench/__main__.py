@@ -226,7 +226,9 @@ def _arguments() -> argparse.Namespace:
         help="records to read (200,000; the target speaks of a million)",
     )
     parser.add_argument(
-        "--readme", action="store_true", help="write the tables between the markers of tests/bench/README.md"
+        "--readme",
+        action="store_true",
+        help="write the tables between the markers of tests/bench/README.md",
     )
     return parser.parse_args()
 

@@ -1,5 +1,5 @@
-"""The demo as the README presents it: each of its commands is run as it stands there, and the
-journal has what they did.
+"""The documents against the demo: every command of them is run as it is written, and the log has
+what they did.
 
 ``tests/cli/demo/test_demo.py`` holds the demo's own promises: files, printed commands, signals.
 Here are the two together.
@@ -25,38 +25,25 @@ import pytest
 from proxy.audit.reading.reader import read_all
 from proxy.audit.reading.records import members_of
 from tests.cli.demo.test_demo import Demo, descendants, runs
+from tests.support.documents import Block, demo_blocks
 from tests.support.stage import ROOT, until
 
 PATIENCE = 120.0
 ROLES = {"viewer", "worker", "operator", "admin", "agent", "stranger"}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = {"callgate": "-m proxy.cli.main", "luigi": "-m luigi", "python": ""}
 
 
-def blocks() -> list[tuple[str, str, str]]:
-    """Every block of the README that is about the demo: its heading, its language, its text."""
-    found = []
-    for heading, section in re.findall(
-        r"^## (.*?)\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL
-    ):
-        for language, text in re.findall(
-            r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL
-        ):
-            if ".demo" in text:
-                found.append((heading, language, text))
-    return found
-
-
-BLOCKS = blocks()
+BLOCKS = demo_blocks()
 SHOWN = {
-    "The first minute": ["no-policy-allows", "no-role", "no-credential", "task_list", "pause"],
-    "How a worker connects": [],
-    "How an XML-RPC client connects": ["RUNNING", "supervisor.getState", "{}"],
-    "How to write a policy": ["no problem found"],
-    "Tokens": ["eyJ"],
-    "The audit log": ["INTACT", "no-policy-allows", "local|stranger", "callgate+", "Access: "],
+    ("README.md", "The first minute"): [],
+    ("deploy/guide/connect.md", "An XML-RPC client"): ["RUNNING", "supervisor.getState", "{}"],
+    ("deploy/guide/connect.md", "Tokens"): ["eyJ"],
+    ("deploy/guide/audit.md", "Verify"): ["INTACT", "callgate+"],
+    ("deploy/guide/audit.md", "Read"): ["no-policy-allows", "Access: "],
+    ("policies/README.md", "Policies"): ["no problem found"],
+    ("deploy/guide/operate.md", "Operate"): ["no problem found"],
 }
-"""What running the blocks under each heading has to show."""
+"""What running the blocks under a heading has to show."""
 
 
 @pytest.fixture(scope="module")
@@ -104,33 +91,26 @@ def paste(demo: Demo, language: str, text: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize(
-    ("heading", "language", "text"),
-    BLOCKS,
-    ids=[f"{heading}-{language}" for heading, language, _ in BLOCKS],
-)
-def test_every_block_of_the_readme_works_when_pasted(
-    demo: Demo, heading: str, language: str, text: str
-) -> None:
-    """It ends with 0 and shows what it is there to show; what its comments say was refused, was
-    refused for that reason.
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_every_block_of_the_documents_works_when_pasted(demo: Demo, block: Block) -> None:
+    """It ends with 0 and shows what it is there to show; what its comments call refused was refused
+    for that reason.
     """
-    if language == "sh":
-        text = "set -e\n" + text
-    done = paste(demo, language, text)
+    text = "set -e\n" + block.text if block.language == "sh" else block.text
+    done = paste(demo, block.language, text)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    for shown in SHOWN[heading]:
+    for shown in SHOWN.get((block.document, block.heading), []):
         assert shown in done.stdout, done.stdout
     at = 0
     for reason in re.findall(r"# refused: ([a-z-]+)", text):
         at = done.stdout.index(f"[{reason}, ref ", at) + 1
 
 
-def test_the_blocks_are_all_of_them() -> None:
-    """A heading whose blocks nobody expects anything of would be a hole in the test above."""
-    assert {heading for heading, _, _ in BLOCKS} == set(SHOWN)
-    assert {language for _, language, _ in BLOCKS} <= {"sh", "python"}
+def test_what_the_blocks_have_to_show_is_about_blocks_that_exist() -> None:
+    """A heading that was renamed would leave its blocks without an expectation."""
+    assert set(SHOWN) <= {(block.document, block.heading) for block in BLOCKS}
+    assert len(BLOCKS) > 10
 
 
 def test_the_readmes_worker_has_done_its_work(demo: Demo) -> None:
@@ -138,9 +118,9 @@ def test_the_readmes_worker_has_done_its_work(demo: Demo) -> None:
     and its tasks.
     """
     done = next(
-        paste(demo, "sh", text.replace("--run-number 1", "--run-number 77"))
-        for heading, _, text in BLOCKS
-        if "worker" in heading
+        paste(demo, "sh", block.text.replace("--run-number 2", "--run-number 77"))
+        for block in BLOCKS
+        if "--run-number 2" in block.text
     )
     assert "5 ran successfully" in done.stderr
     mine = [

@@ -1,6 +1,4 @@
-"""The README and the operator's documents say what is so: a document that nobody checks begins to
-lie.
-"""
+"""The documents say what is so: verbs, options, files, settings, metrics and reasons exist."""
 
 import re
 import shlex
@@ -17,17 +15,14 @@ from proxy.cli.demo.certificate import make_self_signed
 from proxy.cli.main import VERBS, build
 from proxy.config.loading import load_settings
 from proxy.errors import REASONS
+from tests.support.documents import DOCUMENTS, FILES, blocks
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
 DEPLOY = ROOT / "deploy"
-DOCUMENTS = [
-    README,
-    *sorted(DEPLOY.glob("*.md")),
-    DEPLOY / "callgate.service",
-    DEPLOY / "Containerfile",
-    DEPLOY / "callgate.toml",
-]
+GUIDE = DEPLOY / "guide"
+MAX_README_LINES = 200
+ALL = [*DOCUMENTS, *FILES]
 NOW = 1_800_000_000.0
 OPERATORS = {"|", "&&", ";", ">"}
 
@@ -36,8 +31,8 @@ OPERATORS = {"|", "&&", ";", ">"}
 
 
 def test_the_table_of_reasons_is_the_codes_own() -> None:
-    """Each row of `REASONS`, in its order, word for word: whoever is refused looks here first."""
-    text = README.read_text(encoding="utf-8")
+    """Each row of `REASONS`, in its order, word for word: a refused caller reads it first."""
+    text = (GUIDE / "refused.md").read_text(encoding="utf-8")
     [table] = re.findall(r"<!-- reasons -->\n(.*?)<!-- /reasons -->", text, re.DOTALL)
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()
@@ -61,7 +56,7 @@ def commands(path: Path) -> Iterator[list[str]]:
     lines = re.findall(r"^Exec\w+=(.*)$", text, re.MULTILINE) + re.findall(
         r"`(callgate [^`\n]+)`", text
     )
-    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
         lines += block.splitlines()
     if path.suffix == ".toml":
         lines += re.findall(r"^#.*: (callgate [^.]*)\.?$", text, re.MULTILINE)
@@ -114,7 +109,7 @@ def check(words: list[str]) -> None:
             rest.pop(0)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_in_a_document_is_one(path: Path) -> None:
     """Verbs and options are those that ``--help`` knows: no document tells to type what is refused."""
     for words in commands(path):
@@ -123,7 +118,7 @@ def test_every_command_in_a_document_is_one(path: Path) -> None:
 
 def test_the_reader_of_commands_finds_them() -> None:
     """The test above would pass on anything if its reader found nothing, or took everything."""
-    found = [words for path in DOCUMENTS for words in commands(path)]
+    found = [words for path in ALL for words in commands(path)]
     assert len(found) >= 15
     assert ["serve", "--config", "/etc/callgate/callgate.toml"] in found
     assert [
@@ -150,68 +145,80 @@ def test_the_reader_of_commands_finds_them() -> None:
 
 
 def test_every_verb_is_in_a_document() -> None:
-    """What is not told of is not found."""
-    told = {words[0] for path in DOCUMENTS for words in commands(path)}
+    """A verb that no document names is not found."""
+    told = {words[0] for path in ALL for words in commands(path)}
     # the demo is run by ``make run``, which the README begins with
     assert told | {"demo"} == set(VERBS)
     assert "callgate demo --dir .demo" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_make_commands_are_targets() -> None:
-    """``make run`` and ``make test`` are what the README promises."""
-    targets = set(
-        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    )
-    named = set(
-        re.findall(
-            r"`make ([a-z]+)`|^make ([a-z]+)", README.read_text(encoding="utf-8"), re.MULTILINE
-        )
-    )
-    assert {"run", "test"} <= {one or other for one, other in named} <= targets
+    """A document names targets of the Makefile only."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(r"(?m)`make ([a-z]+)|^make ([a-z]+)", text))
+        assert {one or other for one, other in named} <= targets, path
+    assert "make run" in README.read_text(encoding="utf-8")
+
+
+def test_every_block_is_run_or_says_why_not() -> None:
+    """A shell or Python block is run against the demo (tests/e2e/test_docs.py), or gives a reason."""
+    offenders = [
+        str(block)
+        for path in DOCUMENTS
+        for block in blocks(path)
+        if block.language in ("sh", "python", "bash", "console")
+        and block.not_run is None
+        and ".demo" not in block.text
+        and not re.match(r"make (run|test|check|bench|soak|fuzz)\b", block.text)
+    ]
+    assert not offenders
+
+
+def test_the_readme_is_short() -> None:
+    """Everything that only one reader needs is in the guide."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES
 
 
 # -- files
 
 
-def test_every_file_that_the_readme_names_is_there() -> None:
-    """Folders, modules and links: a map of places that are gone is no map."""
-    text = README.read_text(encoding="utf-8")
-    named = set(re.findall(r"\]\(([^)#:]+)\)", text)) | {
-        n
-        for n in re.findall(r"`([\w./*-]+)`", text)
-        if re.match(r"(proxy|policies|deploy|tests)/", n)
-    }
-    assert len(named) > 10
-    for name in named:
-        assert list(ROOT.glob(name.rstrip("/"))), name
-    for name in re.findall(r"`((?:catalogs/)?[\w*]+\.(?:cedar|toml))`", text):
-        if name != "callgate.toml":
-            assert list((ROOT / "policies").glob(name)), name
+def test_every_link_leads_somewhere() -> None:
+    """Links are to files that exist, and to headings of them."""
+    offenders = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"https?:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            file = (path.parent / name) if name else path
+            if not file.exists():
+                offenders.append(f"{path.relative_to(ROOT)}: {target}")
+            elif anchor:
+                headings = re.findall(r"(?m)^#+ (.*)$", file.read_text(encoding="utf-8"))
+                anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+                if anchor not in anchors:
+                    offenders.append(f"{path.relative_to(ROOT)}: {target}")
+    assert not offenders
 
 
-def test_every_folder_of_the_map_starts_where_it_says() -> None:
-    """The table of folders names a file of each to start with, and no layer is left out."""
-    rows = re.findall(
-        r"^\| `((?:proxy|policies)/[^|]*)` \| [^|]+ \| ([^|]+) \|$",
-        README.read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    folders = {folder: starts for folder, starts in rows if folder.endswith("/")}
-    for folder, starts in folders.items():
-        for name in re.findall(r"`([\w.]+)`", starts):
-            assert (ROOT / folder / name).is_file(), f"{folder}{name}"
-    layers = {
-        f"proxy/{path.name}/"
-        for path in (ROOT / "proxy").iterdir()
-        if (path / "__init__.py").is_file()
-    }
-    assert layers <= set(folders)
-    assert "def handle(" in (ROOT / "proxy" / "gate.py").read_text(encoding="utf-8")
+def test_every_file_that_a_document_names_is_there() -> None:
+    """A folder or module in backticks exists."""
+    offenders = []
+    for path in DOCUMENTS:
+        for name in re.findall(r"`([\w./*-]+)`", path.read_text(encoding="utf-8")):
+            if re.match(r"(proxy|policies|deploy|tests)/", name) and "NAME" not in name:
+                if not list(ROOT.glob(name.rstrip("/"))):
+                    offenders.append(f"{path.relative_to(ROOT)}: {name}")
+    assert not offenders
 
 
-def test_the_readme_names_the_prefixes_and_paths_that_the_gate_has() -> None:
-    """Probes and doors that are spelled otherwise in the code would be dead ends."""
-    text = README.read_text(encoding="utf-8")
+def test_the_documents_name_the_paths_that_callgate_serves() -> None:
+    """Probes and paths that are spelled otherwise in the code would be dead ends."""
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "proxy").rglob("*.py"))
     for path in ("/-/healthz", "/-/readyz", "/RPC2", "/processes"):
         assert path in text
