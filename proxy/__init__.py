@@ -12,18 +12,18 @@ A call's way, and the nouns of `model` that travel along it::
       v        protocol        reads the answer                         UpstreamResponse
     bytes      edge/server     writes it, and the outcome is recorded   Response
 
-Only the package beside a noun makes it, so no code path can forward a call that was not identified,
-decoded, decided and durably recorded first.
+Only the package in a noun's line makes it. So no code path can forward a call that was not
+identified, decoded, decided and durably recorded first.
 
 Higher imports lower, never sideways (`tests/test_layers.py`)::
 
     cli > clients > runtime > web > edge | telemetry > gate
         > identity | protocol | policy | audit > state > catalog | config > common > errors > model
 
-=========  =========================================================================================
+=========  ========================================================================================
 cli        one module a verb; `cli/audit` reads logs, `cli/demo` is the demo
-runtime    one serving process: `wiring` makes its parts, `process` is its life; `supervisor` has many
-edge       sockets: `server` faces clients, `upstream` faces schedulers (who waits: `fair_semaphore`)
+runtime    `wiring` makes the parts of a process, `process` is its life, `supervisor` runs several
+edge       sockets: `server` faces clients, `upstream` schedulers; `fair_semaphore` queues calls
 telemetry  the operator's log, and metrics
 gate       the pipeline, and in `ports` what it needs of the other packages
 identity   tokens, keys, issuers; `access_token` checks every claim
@@ -34,10 +34,10 @@ catalog    the methods of an upstream, their permissions and arguments
 config     callgate.toml
 common     what every layer may use; no knowledge of Callgate
 errors     every refusal reason with its status, summary and hint; `Reason` itself is in `model`
-=========  =========================================================================================
+=========  ========================================================================================
 
-`web` (pages for people), `state` (what outlives a process) and `clients` (verbs that talk to others)
-have their place in the rule, and come later.
+`web` (pages for people), `state` (what outlives a process) and `clients` (verbs that call other
+services) have their place in the rule, and come later.
 """
 
 from importlib.metadata import PackageNotFoundError, version
