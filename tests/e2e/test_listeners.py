@@ -1,0 +1,94 @@
+"""Several listeners of one gate, as real processes."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.stack import Gate, accepts, table
+from tests.support.stage import POLICIES, Client, clean_environment, free_port
+
+
+class TwoListeners(Gate):
+    """A gate with a TLS listener and a plain one."""
+
+    def __init__(self, directory: Path, processes: int) -> None:
+        policies = directory / "policies"
+        shutil.copytree(POLICIES, policies)
+        for path in (policies, *policies.rglob("*")):
+            path.chmod(path.stat().st_mode & ~0o022)
+        upstream = {"name": "luigi", "protocol": "luigi", "url": "http://127.0.0.1:1"}
+        super().__init__(directory, [upstream], policies=policies)
+        self.plain = Client(free_port())
+        self._top = f"processes = {processes}\n"
+        self.tls_row, _, self._rest = self.settings.read_text().partition("[local_issuer]")
+        self.write(self.tls_row, self.plain_row(self.plain.port))
+
+    @staticmethod
+    def plain_row(port: int) -> str:
+        """Return the settings of a plain listener."""
+        return table("[[listeners]]", {"address": "127.0.0.1", "port": port, "plain_http": True})
+
+    def write(self, *rows: str) -> None:
+        """Write the settings with these listeners."""
+        text = "\n".join([self._top, *rows, f"[local_issuer]{self._rest}"])
+        self.settings.write_text(text, encoding="utf-8")
+
+    def reload(self) -> None:
+        """Reload, which has to succeed."""
+        command = [sys.executable, "-m", "proxy", "reload", "--config", str(self.settings)]
+        subprocess.run(command, cwd=ROOT, env=clean_environment(), timeout=60, check=True)
+
+    def serves_both(self) -> None:
+        """Hold that each listener answers, and answers as it was set up."""
+        assert self.get("/-/readyz").status == 200
+        assert self.plain.get("/-/readyz").status == 200
+        with pytest.raises(OSError):
+            Client(self.port).get("/-/readyz")
+
+
+@pytest.fixture(params=[1, 2])
+def gate(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[TwoListeners]:
+    """Start a gate of one or two processes."""
+    gate = TwoListeners(tmp_path / "gate", request.param)
+    gate.start()
+    yield gate
+    assert not gate.process.running or gate.stop() == 0
+    assert "internal error" not in gate.process.text()
+
+
+def test_every_listener_is_served_and_closed(gate: TwoListeners) -> None:
+    """Each has its own port and its own transport; the end closes all of them."""
+    gate.serves_both()
+    assert f'"https://127.0.0.1:{gate.port}","http://127.0.0.1:{gate.plain.port}"' in (
+        gate.process.text()
+    )
+    assert gate.stop() == 0
+    assert not accepts(gate.port)
+    assert not accepts(gate.plain.port)
+
+
+def test_a_reload_with_the_rows_in_another_order_keeps_each_address_as_it_is(
+    gate: TwoListeners,
+) -> None:
+    """Sockets are told apart by their addresses: the TLS one must never be served as plain HTTP."""
+    gate.write(gate.plain_row(gate.plain.port), gate.tls_row)
+    gate.reload()
+    gate.serves_both()
+    assert "need a restart" not in gate.process.text()
+
+
+def test_a_listener_that_is_new_or_gone_needs_a_restart(gate: TwoListeners) -> None:
+    """The supervisor holds the sockets: a reload keeps those there are, and says so."""
+    new = free_port()
+    gate.write(gate.plain_row(new), gate.tls_row)
+    gate.reload()
+    gate.serves_both()
+    assert not accepts(new)
+    assert '"settings":["listeners"],"event":"changed settings need a restart"' in (
+        gate.process.text()
+    )
