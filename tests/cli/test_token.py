@@ -14,12 +14,12 @@ from proxy.model import Credentials, RoleGrant
 
 
 def run(*arguments: str) -> Result:
-    """``callgate token`` with `arguments`."""
+    """Run ``callgate token`` with `arguments`."""
     return CliRunner().invoke(app, list(arguments))
 
 
 async def subject_of(token: str, directory: Path) -> str:
-    """Whom a gate that reads `directory` takes the token's bearer for."""
+    """Return the principal and groups that a verifier with the keys of `directory` finds."""
     profile = TokenProfile("https://callgate.local/issuer", ("callgate",))
     verifier = Verifier(
         [Issuer("local", profile, JwksFile(directory / "jwks.json"))],
@@ -30,7 +30,7 @@ async def subject_of(token: str, directory: Path) -> str:
 
 
 async def test_issue_prints_the_token_and_nothing_else(tmp_path: Path) -> None:
-    """Standard output is one line, a token that the gate takes."""
+    """Standard output is one line, a token that the verifier accepts."""
     done = run(
         "issue",
         "--subject",
@@ -50,7 +50,7 @@ async def test_issue_prints_the_token_and_nothing_else(tmp_path: Path) -> None:
 
 
 async def test_issue_into_a_file_for_the_owner(tmp_path: Path) -> None:
-    """With --out nothing is printed and the file is the owner's alone."""
+    """With --out nothing is printed, and only the owner can read the file."""
     out = tmp_path / "etl.jwt"
     done = run(
         "issue",
@@ -69,7 +69,7 @@ async def test_issue_into_a_file_for_the_owner(tmp_path: Path) -> None:
 
 
 async def test_rotate_keeps_tokens_good(tmp_path: Path) -> None:
-    """A token issued before a rotation is good after it, and no token is printed by it."""
+    """A token issued before a rotation is valid after it, and the rotation prints no token."""
     before = run(
         "issue", "--subject", "a", "--ttl", "1d", "--dir", str(tmp_path / "issuer")
     ).stdout.strip()
@@ -93,7 +93,7 @@ async def test_rotate_keeps_tokens_good(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_one_line_that_says_what_to_do(
+def test_a_mistake_is_one_line_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
 ) -> None:
     """Exit code 2, nothing on standard output, one line on standard error."""
@@ -104,7 +104,7 @@ def test_mistakes_are_one_line_that_says_what_to_do(
 
 
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """Both verbs name the place that is wrong."""
+    """Both verbs name the directory."""
     (tmp_path / "file").write_text("")
     for verb in (["issue", "--subject", "a", "--ttl", "1h"], ["rotate"]):
         done = run(*verb, "--dir", str(tmp_path / "file"))
@@ -112,8 +112,8 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         assert str(tmp_path / "file") in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_settings_that_are_not_there_are_named(tmp_path: Path) -> None:
-    """Without --dir the settings are read; where there are none, that is said."""
+def test_missing_settings_are_named(tmp_path: Path) -> None:
+    """Without --dir the settings are read."""
     done = run("rotate", "--config", str(tmp_path / "callgate.toml"))
     assert (done.exit_code, done.stdout) == (2, "")
     assert "callgate.toml" in done.stderr
@@ -145,10 +145,8 @@ directory = "audit"
 """
 
 
-async def test_the_settings_name_the_directory_and_the_longest_lifetime(tmp_path: Path) -> None:
-    """Without --dir the local issuer of the settings issues, within the lifetime that its gate
-    accepts.
-    """
+async def test_the_settings_have_the_directory_and_the_longest_lifetime(tmp_path: Path) -> None:
+    """Without --dir the local issuer of the settings issues, up to the lifetime set there."""
     (tmp_path / "policies").mkdir()
     settings = tmp_path / "callgate.toml"
     settings.write_text(SETTINGS)
@@ -163,9 +161,7 @@ async def test_the_settings_name_the_directory_and_the_longest_lifetime(tmp_path
 def test_the_settings_are_named_as_for_the_other_verbs(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the short option, and by the variable that serve, check and reload read: not by the
-    current directory alone.
-    """
+    """The short option and the variable of the other verbs name the settings file, too."""
     (tmp_path / "policies").mkdir()
     (tmp_path / "callgate.toml").write_text(SETTINGS)
     if how == "CALLGATE_CONFIG":
