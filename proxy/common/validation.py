@@ -106,13 +106,12 @@ def problems_of(
     model: type[BaseModel],
     locate: Locate,
     *,
-    above: Loc = (),
     default_hint: str = "",
 ) -> list[Problem]:
     """Return the errors of validating a table against `model`, one `Problem` each.
 
-    `above` are the keys that lead to the table. `default_hint` is for errors of fields that have no
-    description. A key that is missing because it was misspelt is one problem, not two.
+    `default_hint` is for errors of fields that have no description. A key that is missing because
+    it was misspelt is one problem, not two.
     """
     details = errors_of(error)
     meant = {
@@ -121,7 +120,7 @@ def problems_of(
         if one["type"] == "extra_forbidden" and (near := nearest_key(model, one["loc"]))
     }
     return [
-        problem_of(one, model, locate, above=above, default_hint=default_hint)
+        problem_of(one, model, locate, default_hint=default_hint)
         for one in details
         if one["type"] != "missing" or one["loc"] not in meant
     ]
@@ -144,7 +143,6 @@ def problem_of(
     model: type[BaseModel],
     locate: Locate,
     *,
-    above: Loc = (),
     default_hint: str = "",
 ) -> Problem:
     """Return one error as a problem; the arguments are those of `problems_of`."""
@@ -167,20 +165,22 @@ def problem_of(
             message = f"must be {bound[0]} {context[bound[1]]:g}"
         case other:
             message = _MESSAGES.get(other, error["msg"])
-    return Problem(locate((*above, *inside)), message, hint)
+    return Problem(locate(inside), message, hint)
 
 
 def hint_for_unknown(key: str, known: list[str]) -> str:
     """Return the hint for a key that is not one of `known`: the nearest name, or all of them."""
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Remove it; known here: {', '.join(known)}."
+    near = _nearest(key, known)
+    return f"Did you mean {near}?" if near else f"Remove it; known here: {', '.join(known)}."
 
 
 def nearest_key(model: type[BaseModel], loc: Loc) -> str | None:
     """Return the key of the table that the unknown key at `loc` may be a misspelling of."""
-    known = names_of(_model_at(model, loc[:-1]))
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return near[0] if near else None
+    return _nearest(str(loc[-1]), names_of(_model_at(model, loc[:-1])))
+
+
+def _nearest(key: str, known: list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
 
 
 def names_of(model: type[BaseModel] | None) -> list[str]:

@@ -101,19 +101,19 @@ ExistingFile = Annotated[Path, BeforeValidator(_path), AfterValidator(_existing_
 ExistingDirectory = Annotated[Path, BeforeValidator(_path), AfterValidator(_existing_directory)]
 Directory = Annotated[Path, BeforeValidator(_path), AfterValidator(_directory_or_nothing)]
 
-_SECRET_HINT = 'Write { file = "path" } or { env = "NAME" }.'
+_NAMING_HINT = 'Write { file = "path" } or { env = "NAME" }.'
 
 
 def _secret(value: object, info: ValidationInfo) -> Secret:
     if isinstance(value, Secret):
         return value
     if not isinstance(value, Mapping):
-        raise invalid("is a literal secret, which settings must not hold", _SECRET_HINT)
+        raise invalid("is a literal secret, which settings must not hold", _NAMING_HINT)
     if len(value) != 1 or next(iter(value)) not in {"file", "env"}:
-        raise invalid("a secret has exactly one of file and env", _SECRET_HINT)
+        raise invalid("a secret has exactly one of file and env", _NAMING_HINT)
     (kind, name), *_ = value.items()
     if not isinstance(name, str) or not name:
-        raise invalid(f"the {kind} of a secret must be text", _SECRET_HINT)
+        raise invalid(f"the {kind} of a secret must be text", _NAMING_HINT)
     if kind == "env":
         return _secret_of_environment(name, _context(info)["environ"])
     return _secret_of_file(_existing_file(_path(name, info)))

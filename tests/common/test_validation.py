@@ -81,6 +81,10 @@ def problems(text: str) -> list[Problem]:
             ("f.toml:3: rows.a[0].clas", "is not a known key", "Did you mean class?"),
         ),
         (
+            '[[rows.a]]\nurll = "u"',
+            ("f.toml:2: rows.a[0].urll", "is not a known key", "Did you mean url?"),
+        ),
+        (
             '[[rows.a]]\nurl = "u"\nxyz = 1',
             (
                 "f.toml:3: rows.a[0].xyz",
@@ -121,12 +125,18 @@ def test_no_message_repeats_the_refused_value() -> None:
     )
 
 
-def test_problems_of_an_inner_table_are_located_from_the_top() -> None:
-    """The settings validate one table at a time."""
+class WithDefault(BaseModel):
+    """A table with a default that depends on another key."""
+
+    port: int = Field(gt=0)
+    next_port: int = Field(default_factory=lambda fields: fields["port"] + 1)
+
+
+def test_a_default_that_depends_on_a_refused_value_is_no_second_problem() -> None:
+    """The refused value is the only cause."""
     with pytest.raises(ValidationError) as raised:
-        Row.model_validate({})
-    found = problems_of(raised.value, Row, dotted, above=("rows", 3))
-    assert [one.location for one in found] == ["rows[3].url"]
+        WithDefault.model_validate({"port": 0})
+    assert [one.location for one in problems_of(raised.value, WithDefault, dotted)] == ["port"]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_clients_cannot_take_what_the_gate_needs(tmp_path: Path) -> None:
         others.until_served()
         assert turned_away() <= 2 * FILES - PLACES + len(others)
         assert {r["outcome"] for r in gate.records() if r["stage"] == "completed"} == {"ok"}
-        assert "fewer clients than limits.max_connections" in gate.process.text()
+        assert "fewer client connections than limits.max_connections" in gate.process.text()
     assert len(upstream.seen) > 0
 
 
