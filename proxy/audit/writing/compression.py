@@ -102,13 +102,14 @@ class Compressor:
         which is as good.
         """
         threading.Thread(
-            target=self._run, args=(before,), name="audit-compress", daemon=True
+            target=self.compress_before, args=(before,), name="audit-compress", daemon=True
         ).start()
 
-    def _run(self, before: int) -> None:
+    def compress_before(self, number: int) -> None:
+        """Compress all plain segments numbered below `number`; leave those that fail as they are."""
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         with self._one, suppress(OSError):
-            for number, path in segments(self._directory).items():
-                if number < before and path.name.endswith(SEGMENT_SUFFIX):
+            for found, path in segments(self._directory).items():
+                if found < number and path.name.endswith(SEGMENT_SUFFIX):
                     compress(path)

@@ -18,7 +18,8 @@ import structlog
 
 from proxy.audit.format.layout import logs, segments
 from proxy.audit.format.segment_file import last_lines
-from proxy.audit.writing.journal import Journal, LogInUseError
+from proxy.audit.writing.journal import Journal
+from proxy.audit.writing.opening import LogInUseError
 from proxy.errors import ConfigError
 
 SPARE_INSTANCES = 3  # names beyond two for each process, for old processes that are slow to end

@@ -1,26 +1,46 @@
-"""Who writes a log when: the event loop as a rule, a thread of its own for all that may take
-longer.
+"""Writes batches on the event loop when nothing can block, on a background thread otherwise.
 
-Group commit: a whole batch is appended with one write and made durable with one flush, and reported
-once. The event loop gathers the next batch meanwhile, so that under load one flush serves many
-calls and no call waits for another's second one. There are two roads for a batch:
+Group commit: one batch is written with one write and made durable with one flush; the event loop
+collects the next batch meanwhile (`proxy.audit.writing.group_commit`). Appending and signing need
+the *turn*, a lock. The event loop never waits for it.
 
-* `begin` on the event loop: the write goes to the page cache, and the kernel does the flush and
-says when it is done
-  (`proxy.audit.writing.kernel_fdatasync`). Nobody waits, and no thread takes part.
-* `put`, the thread: everything that is rare or waits for the disk. It begins segments, signs
-checkpoints, tries to go on
-  after a failure, and takes every batch where the kernel cannot do the flush.
+    event loop                       kernel                 thread
+    ----------                       ------                 ------
+    try_begin(batch)
+      acquire the turn, or False
+      turn taken, log failed,
+      checkpoint due, or a new
+      segment needed: enqueue --------------------------->  _append(batch)
+      otherwise:                                              acquire the turn, waiting
+      prepare, write                                          append: begin a segment if needed,
+      flusher.start -------------->  fdatasync                  write, fdatasync, accept
+      (the loop keeps the turn)          |                    release the turn
+    on_flushed  <------------------  eventfd readable         batch.done(first seq)
+      accept                                                _housekeeping, when due
+      release the turn                                        acquire the turn, waiting
+      batch.done(first seq)                                   checkpoint, idle record, or probe
+      wake the thread, if it has                              release the turn
+      a checkpoint to plan
 
-One of the two is at work at any time: who appends or signs holds the turn. The event loop never
-waits for it, since it can hand its batch to the thread.
+States of the log, by `failure`:
 
-A failed write or flush acknowledges nothing; until the log has been proved and goes on in a new
-segment (tried every `probe` seconds, `Appender.go_on`) every batch fails at once.
+    WRITABLE (None)  --- any write, flush, rotation or checkpoint fails --->  FAILED (a text)
+    FAILED           --- a probe succeeds: `resume_in_new_segment` --------->  WRITABLE
+
+| failure of                          | noticed in             | effect |
+|---|---|---|
+| write, `flusher.start`              | loop, `try_begin`      | batch.done(None), FAILED, thread woken; if `start` failed, later batches go to the thread |
+| the kernel's flush                  | loop, `on_flushed`     | batch.done(None), FAILED, thread woken |
+| append, rotation                    | thread, `_append`      | batch.done(None), FAILED |
+| checkpoint, idle record             | thread, `_housekeeping`| FAILED |
+| a batch that arrives while FAILED   | loop or thread         | batch.done(None) |
+| a probe                             | thread, `_try_resume`  | still FAILED since the first failure; next probe after `Timing.probe` |
+
+A failed write or flush acknowledges nothing. When the log is writable again, `resumed` tells the
+event loop, and what was kept is written.
 
 A signed checkpoint follows within a second of any record, at every rotation, at the end, and hourly
-when idle (an ``idle`` record goes before it, so that silence is on record too). A checkpoint that
-cannot be written stops the journal as a record would.
+when idle; an ``idle`` record precedes that one, so that silence is on record too.
 """
 
 import os
@@ -35,20 +55,18 @@ from typing import Final, Literal
 
 from proxy.audit.format.record import encode_event
 from proxy.audit.writing.disk import Disk, Flusher
+from proxy.audit.writing.entry import Entry
 from proxy.audit.writing.recovery import LogState
-from proxy.audit.writing.segment_appender import IN_FORCE, Appender, Entry, Prepared
+from proxy.audit.writing.segment_appender import PreparedBatch, SegmentAppender
 from proxy.audit.writing.signer import Signer
 
-__all__ = ["IN_FORCE", "Batch", "Entry", "Timing", "Writer", "now_ns"]
-
-_LOOK: Final = "look"  # in place of a batch: the thread is to find out anew what it waits for
+# In place of a batch: the thread recomputes how long it may sleep.
+_WAKE: Final = "wake"
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often things happen, in seconds: checkpoints while records arrive, signs of life when
-    idle, tries to write again.
-    """
+    """Intervals in seconds: checkpoints while records arrive, idle records, and write probes."""
 
     checkpoint: float = 1.0
     idle: float = 3600.0
@@ -57,8 +75,9 @@ class Timing:
 
 @dataclass(slots=True)
 class Batch:
-    """What goes to disk together. `done` is called in either thread: with the seq of the first
-    entry, or None if it failed.
+    """Entries that are written together.
+
+    `done` is called on the loop or the thread: with the seq of the first entry, or None on failure.
     """
 
     done: "Callable[[Batch, int | None], None]"
@@ -66,7 +85,7 @@ class Batch:
 
 
 class Writer:
-    """Owns one log. Made with a recovered state; `start` begins the thread."""
+    """The only writer of one log, from a recovered state on. `start` begins the thread."""
 
     def __init__(
         self,
@@ -81,202 +100,211 @@ class Writer:
         clock: Callable[[], int],
         resumed: Callable[[], None],
     ) -> None:
-        """Take over the log that `signer` signs. `clock` gives nanoseconds since 1970; `resumed` is
-        called from the thread.
+        """Continue the log that `signer` signs.
+
+        `clock` returns nanoseconds since 1970; `resumed` is called on the thread.
         """
         self.failure: str | None = None
-        self.refused = 0  # calls ever answered 503 for a failure; the event loop alone counts
-        # how many of them gap records have told of; the thread alone counts, but while it is at
-        # rest
-        self.told = 0
-        self.flusher: Flusher | None = None  # how the kernel does the flush; None when it cannot
-        self._kernel_takes = True  # flushes, as far as is known
-        self._log = Appender(
+        # Calls ever refused because of a failure. Only the event loop counts.
+        self.refused = 0
+        # Those of them that gap records have reported. Only the thread counts, or the loop while
+        # the thread is at rest.
+        self.reported = 0
+        # Makes files durable by the kernel; None where the kernel cannot.
+        self.flusher: Flusher | None = None
+        self._kernel_flushes = True
+        self._appender = SegmentAppender(
             directory, signer, state, disk=disk, segment_bytes=segment_bytes, compress=compress
         )
         self._disk = disk
         self._timing = timing
         self._clock = clock
         self._resumed = resumed
-        self._since = 0
+        self._failed_since = 0
         self._turn = threading.Lock()
-        self._flying: tuple[Batch, Prepared] | None = None
-        self._queue: SimpleQueue[Batch | Literal["look"] | None] = SimpleQueue()
-        self._keeper = threading.Thread(
+        self._flushing: tuple[Batch, PreparedBatch] | None = None
+        self._queue: SimpleQueue[Batch | Literal["wake"] | None] = SimpleQueue()
+        self._thread = threading.Thread(
             target=self._run, name=f"audit-{directory.name}", daemon=True
         )
 
     @property
     def size(self) -> int:
-        """How many records are durable."""
-        return self._log.state.tree.size
+        """The number of durable records."""
+        return self._appender.state.tree.size
 
     @property
     def commits(self) -> int:
-        """How many flushes have made records durable."""
-        return self._log.commits
+        """The number of flushes that made records durable."""
+        return self._appender.commits
 
     @property
     def last_time(self) -> int:
-        """The time of the last record in microseconds since 1970: no later one may have an earlier
-        time.
-        """
-        return self._log.state.time
+        """The time of the last record in microseconds since 1970; no later record is earlier."""
+        return self._appender.state.time
 
     def open_calls(self) -> dict[int, str]:
-        """Return the calls decided and not completed, by seq. For when the writer is at rest."""
-        return dict(self._log.state.open)
+        """Return the ids of calls decided and not completed, by seq. Only while nothing is written."""
+        return dict(self._appender.state.open)
 
     def start(self, entries: list[Entry]) -> None:
-        """Write the first entries and a checkpoint at once, in the caller's thread (raises
-        OSError), then start the thread.
+        """Write the first entries and a checkpoint in the caller's thread, then start the thread.
+
+        Raises:
+            OSError: they are not durable.
+
         """
-        self._log.append(entries)
-        self._log.sign()
-        self.flusher = self._disk.flusher(self._log.fd)
-        self._keeper.start()
+        self._appender.append(entries)
+        self._appender.sign()
+        self.flusher = self._disk.flusher(self._appender.fd)
+        self._thread.start()
 
-    # -- the event loop's road
+    # -- the event loop's path
 
-    def begin(self, batch: Batch) -> bool:
-        """Begin to write `batch` without waiting; `flushed` has to be called when the flusher says
-        so. Event loop only.
+    def try_begin(self, batch: Batch) -> bool:
+        """Begin to write `batch` and return at once; `on_flushed` ends it. Event loop only.
 
-        False when it is the thread's turn, or something for the thread to do: then `put` takes the
-        batch.
+        Return False if the thread has the turn or something to do first: then `enqueue` the batch.
         """
-        flusher, log = self.flusher, self._log
-        if flusher is None or not self._kernel_takes or not self._turn.acquire(blocking=False):
+        flusher, appender = self.flusher, self._appender
+        if flusher is None or not self._kernel_flushes or not self._turn.acquire(blocking=False):
             return False
-        if self.failure is not None or self._sign_due() or not log.fits(batch.entries):
+        if (
+            self.failure is not None
+            or self._checkpoint_due()
+            or not appender.belongs_to_segment(batch.entries)
+        ):
             self._turn.release()
             return False
         try:
-            prepared = log.prepare(batch.entries)
-            log.write(prepared)
-            self._kernel_takes = False
-            flusher.start(log.fd)
-            self._kernel_takes = True
-        # whatever it was, this batch is not durable; if the kernel takes no flush, the thread takes
-        # the next
+            prepared = appender.prepare(batch.entries)
+            appender.write(prepared)
+            self._kernel_flushes = False  # stays so if the next line raises
+            flusher.start(appender.fd)
+            self._kernel_flushes = True
         except Exception as error:
             self._fail(error)
             self._turn.release()
-            self._queue.put(_LOOK)
+            self._queue.put(_WAKE)
             batch.done(batch, None)
         else:
-            self._flying = batch, prepared
+            self._flushing = batch, prepared
         return True
 
-    def flushed(self) -> None:
-        """Take the kernel's word for the batch that was begun, and report it. Event loop only."""
-        if self._flying is None or self.flusher is None:
+    def on_flushed(self) -> None:
+        """End the batch that was begun: the flusher has its result. Event loop only."""
+        if self._flushing is None or self.flusher is None:
             return
-        (batch, prepared), self._flying = self._flying, None
-        log = self._log
-        first: int | None = log.state.tree.size
-        look = log.signed == first  # until now there was nothing to sign
+        (batch, prepared), self._flushing = self._flushing, None
+        appender = self._appender
+        first: int | None = appender.state.tree.size
+        wake = appender.signed_size == first  # the thread has planned no checkpoint yet
         try:
             self.flusher.finish()
-            log.accept(prepared, log.state.offset)
+            appender.accept(prepared, appender.state.offset)
         except Exception as error:
             self._fail(error)
-            first, look = None, True
+            first, wake = None, True
         self._turn.release()
-        if look:
-            self._queue.put(_LOOK)
+        if wake:
+            self._queue.put(_WAKE)
         batch.done(batch, first)
 
-    # -- the thread's road
+    # -- the thread's path
 
-    def put(self, batch: Batch | None) -> None:
-        """Hand a batch over; None ends the thread once everything before it is written."""
+    def enqueue(self, batch: Batch | None) -> None:
+        """Give the thread a batch; None ends the thread after everything enqueued before."""
         self._queue.put(batch)
 
     def join(self) -> None:
         """Wait for the end of the thread."""
-        self._keeper.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while True:
             try:
-                batch = self._queue.get(timeout=self._patience())
+                batch = self._queue.get(timeout=self._next_timeout())
             except Empty:
-                self._alone()
+                self._housekeeping()
                 continue
             if batch is None:
                 break
-            if batch != _LOOK:
-                self._take(batch)
-                if self._sign_due():
-                    self._alone()
+            if batch != _WAKE:
+                self._append(batch)
+                if self._checkpoint_due():
+                    self._housekeeping()
         with self._turn:
             with suppress(OSError):
                 if self.failure is None:
-                    self._log.sign()
-            self._log.close()
+                    self._appender.sign()
+            self._appender.close()
             if self.flusher is not None:
                 self.flusher.close()
 
-    def _take(self, batch: Batch) -> None:
+    def _append(self, batch: Batch) -> None:
         first: int | None = None
         with self._turn:
             if self.failure is None:
                 try:
-                    first = self._log.append(batch.entries)
+                    first = self._appender.append(batch.entries)
                 except Exception as error:
                     self._fail(error)
         batch.done(batch, first)
 
-    def _sign_due(self) -> bool:
-        log = self._log
+    def _checkpoint_due(self) -> bool:
+        appender = self._appender
         return (
-            log.signed != log.state.tree.size
-            and time.monotonic() - log.signed_at >= self._timing.checkpoint
+            appender.signed_size != appender.state.tree.size
+            and time.monotonic() - appender.signed_at >= self._timing.checkpoint
         )
 
-    def _patience(self) -> float:
-        """Return how long to wait for a batch before something is to be done without one."""
+    def _next_timeout(self) -> float:
+        """Return the seconds until `_housekeeping` is due."""
         if self.failure is not None:
             return self._timing.probe
-        now, log = time.monotonic(), self._log
-        if log.signed != log.state.tree.size:
-            return max(0.0, log.signed_at + self._timing.checkpoint - now)
-        return max(0.0, log.active_at + self._timing.idle - now)
+        now, appender = time.monotonic(), self._appender
+        if appender.signed_size != appender.state.tree.size:
+            return max(0.0, appender.signed_at + self._timing.checkpoint - now)
+        return max(0.0, appender.active_at + self._timing.idle - now)
 
-    def _alone(self) -> None:
-        """Do what is due without a batch: try to write again, or sign, or say that nothing
-        happened.
-        """
-        log = self._log
+    def _housekeeping(self) -> None:
+        """Do what needs no batch: probe a failed log, sign a checkpoint, or write an idle record."""
+        appender = self._appender
         with self._turn:
             if self.failure is not None:
                 self._try_resume()
                 return
             try:
-                if log.signed != log.state.tree.size:
-                    log.sign()
-                elif time.monotonic() - log.active_at >= self._timing.idle:
-                    idle = encode_event("idle", {"since": log.stamp(log.state.time).decode()})
-                    log.append([(self._clock() // 1000, idle, None, -1)])
-                    log.sign()
+                if appender.signed_size != appender.state.tree.size:
+                    appender.sign()
+                elif time.monotonic() - appender.active_at >= self._timing.idle:
+                    since = appender.timestamp(appender.state.time).decode()
+                    idle = encode_event("idle", {"since": since})
+                    appender.append([Entry(self._clock() // 1000, idle)])
+                    appender.sign()
             except Exception as error:
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        self._since = max(self._clock() // 1000, self._log.state.time)
-        self.failure = f"{type(error).__name__}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
+        self._failed_since = max(self._clock() // 1000, self._appender.state.time)
+        text = str(error)
+        if isinstance(error, OSError) and error.errno:
+            text = os.strerror(error.errno)
+        self.failure = f"{type(error).__name__}: {text}"
 
     def _try_resume(self) -> None:
-        refused = self.refused - self.told
+        """Probe a failed log; on success the log is writable."""
+        refused = self.refused - self.reported
+        since = self._failed_since
         try:
-            self._log.go_on(self._since, self._clock() // 1000, self.failure or "", refused)
-        except Exception as error:  # still failing: the next probe tries again
-            since = self._since
+            self._appender.resume_in_new_segment(
+                since, self._clock() // 1000, self.failure or "", refused
+            )
+        except Exception as error:
             self._fail(error)
-            self._since = since
+            self._failed_since = since
             return
-        self.told += refused
+        self.reported += refused
         self.failure = None
         self._resumed()
 

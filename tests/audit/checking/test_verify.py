@@ -322,7 +322,7 @@ async def test_a_call_that_was_never_completed_is_found(tmp_path: Path) -> None:
     """If a process ended and a call it left open is not closed, the decided record is named."""
     journal = open_journal(tmp_path)
     await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
-    journal._writer._log.state.open.clear()  # a writer that forgets
+    journal._writer._appender.state.open.clear()  # a writer that forgets
     await journal.close()
     report: LogReport = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
     assert report.broken is not None and (report.broken.defect, report.broken.seq) == (

@@ -22,7 +22,7 @@ async def test_sealed_segments_become_small_and_stay_readable(tmp_path: Path) ->
     before, places = raw_lines(log), [item.after for item in read_log(log)]
     last = max(log.glob("*.jsonl"))
     size = sum(path.stat().st_size for path in log.glob("*.jsonl"))
-    Compressor(log)._run(int(last.stem))
+    Compressor(log).compress_before(int(last.stem))
     assert [path.name for path in log.glob("*.jsonl")] == [last.name]
     assert raw_lines(log) == before and [item.after for item in read_log(log)] == places
     assert [i.raw for i in read_log(log, Position(1, places[3].offset))] == before[4:]
@@ -85,7 +85,7 @@ def test_a_failure_leaves_the_plain_segment(
         compress(plain)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001.jsonl"]
     assert plain.read_bytes() == _LINES
-    Compressor(tmp_path)._run(2)  # in the background: no worse, and no traceback
+    Compressor(tmp_path).compress_before(2)  # in the background: no worse, and no traceback
     assert [path.name for path in tmp_path.iterdir()] == ["00000001.jsonl"]
 
 

@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
+from proxy.audit.writing.entry import Entry
 from proxy.audit.writing.group_commit import GroupCommit
-from proxy.audit.writing.writer import Batch, Entry
+from proxy.audit.writing.writer import Batch
 
 pytestmark = pytest.mark.interpreted  # a hand in the place of the writer
 
@@ -16,11 +17,11 @@ class Hand:
         self.failure: str | None = None
         self.flusher = None
 
-    def begin(self, batch: Batch) -> bool:
-        """Leave it to `put`."""
+    def try_begin(self, batch: Batch) -> bool:
+        """Leave it to `enqueue`."""
         return False
 
-    def put(self, batch: Batch) -> None:
+    def enqueue(self, batch: Batch) -> None:
         """Take a batch."""
         self.batches.append(batch)
 
@@ -41,12 +42,12 @@ async def turns() -> None:
 
 def entry(name: str) -> Entry:
     """An entry that can be told from others."""
-    return (0, name.encode(), None, -1)
+    return Entry(0, name.encode())
 
 
 def names(batch: Batch) -> list[str]:
     """The names of a batch's entries."""
-    return [body.decode() for _, body, _, _ in batch.entries]
+    return [entry.body.decode() for entry in batch.entries]
 
 
 async def test_one_batch_at_a_time() -> None:

@@ -11,6 +11,7 @@ from proxy.audit.checking.verify import verify_log
 from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.format.policy_snapshots import digest, load_snapshot
 from proxy.audit.writing.disk import Disk
+from proxy.audit.writing.entry import EntryKind
 from proxy.audit.writing.keys import PUBLIC_KEYS, new_signing_key, public_keys
 from proxy.audit.writing.rejection_summaries import RejectionSummaries
 from proxy.errors import ConfigError, Unavailable
@@ -155,7 +156,7 @@ async def test_one_writer_a_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 65, "a\nb"])
 def test_a_bad_instance_name_is_refused(tmp_path: Path, name: str) -> None:
     """An instance name is a plain file name: it becomes a directory and a part of the log's name."""
-    with pytest.raises(ConfigError, match="no name of a log"):
+    with pytest.raises(ConfigError, match="not a name of a log"):
         open_journal(tmp_path, name)
 
 
@@ -212,7 +213,7 @@ async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Pa
     disk.fail_write = EIO
     journal.completed(under_way, outcome="ok", status=200, sent=1, duration_us=1)
     journal._writer._fail(OSError(EIO, "made to fail"))
-    journal._writer._queue.put("look")
+    journal._writer._queue.put("wake")
     with pytest.raises(Unavailable):
         await asyncio.wait_for(gathered, 30)
     assert not journal.writable
@@ -231,21 +232,22 @@ async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path)
     it is counted.
     """
     journal = open_journal(tmp_path)
-    log = journal._writer._log
-    under_way, go_on, goes_on = threading.Event(), threading.Event(), log.go_on
+    appender = journal._writer._appender
+    under_way, proceed = threading.Event(), threading.Event()
+    resume = appender.resume_in_new_segment
 
     def slowly(since: int, now: int, error: str, refused: int) -> None:
         under_way.set()
-        go_on.wait(60)
-        goes_on(since, now, error, refused)
+        proceed.wait(60)
+        resume(since, now, error, refused)
 
-    log.go_on = slowly  # type: ignore[method-assign]  # a fault: a disk that takes its time
+    appender.resume_in_new_segment = slowly  # type: ignore[method-assign]  # a fault: a disk that takes its time
     journal._writer._fail(OSError(EIO, "made to fail"))
-    journal._writer._queue.put("look")
+    journal._writer._queue.put("wake")
     await until(under_way.is_set)
     with pytest.raises(Unavailable):
         await journal.decide("early", WORKER, HERE, [(call(), ALLOW)], 0)
-    go_on.set()
+    proceed.set()
     await until(lambda: journal.writable)
     await journal.close()
     assert sum(r["refused"] for r in records(tmp_path / "gate") if r["stage"] == "gap") == 1
@@ -429,7 +431,7 @@ async def test_a_log_that_ends_on_a_full_disk_closes_no_call_twice(tmp_path: Pat
     with pytest.raises(Unavailable):
         await journal.decide("R3", WORKER, HERE, [(call(), ALLOW)], 0)
     await journal.close()
-    ends = [closes for _, _, _, closes in journal._commits.entries if closes >= 0]
+    ends = [entry.seq for entry in journal._commits.entries if entry.kind == EntryKind.CLOSES]
     assert ends == [first.seq, second.seq]
 
 

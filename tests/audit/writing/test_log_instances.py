@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.checking.verify import verify_directory
-from proxy.audit.writing.journal import Journal, LogInUseError
+from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.audit.writing.log_instances import instance_names, open_first_unlocked, recover_abandoned
+from proxy.audit.writing.opening import LogInUseError
 from tests.support.audit import ALLOW, HERE, WORKER, call, open_journal, records
 
 NAMES = instance_names("gate", 2)
@@ -45,7 +46,7 @@ def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None
     is none.
     """
     journals = [take(tmp_path) for _ in NAMES]
-    assert [journal._writer._log._directory.name for journal in journals[:3]] == [
+    assert [journal.directory.name for journal in journals[:3]] == [
         "gate",
         "gate-2",
         "gate-3",
@@ -54,7 +55,7 @@ def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None
         take(tmp_path)
     asyncio.run(journals.pop(1).close())
     again = take(tmp_path)
-    assert again._writer._log._directory.name == "gate-2"
+    assert again.directory.name == "gate-2"
     for journal in (*journals, again):
         asyncio.run(journal.close())
 
