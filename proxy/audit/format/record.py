@@ -185,8 +185,8 @@ class RecordEncoder:
         window: bytes = b"",
     ) -> bytes:
         """Return the body of a ``decided`` record; `window` is an encoded member or nothing."""
-        # PERF: caching fragments by identity, without hashing or comparing the objects, saves 6 us
-        # of 10 (add_task, 900 B).
+        # PERF: fragments cached by identity, without hashing or comparing the objects, save 2.4 us
+        # of 4.9 (add_task, 900 B).
         fragments = self._fragments
         cached = fragments.get(id(principal))
         who = (

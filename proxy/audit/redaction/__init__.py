@@ -1,1 +1,1 @@
-"""What a record keeps of a call's arguments: secrets as keyed hashes, long values as lengths."""
+"""Redaction of a call's arguments: secrets become keyed hashes, long values lengths."""

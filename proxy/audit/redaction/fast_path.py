@@ -1,11 +1,9 @@
-"""The short road of `withhold`: arguments that can be recorded just as they are, found without a
-copy of them.
+"""The redactor's fast path: encodes arguments that need no redaction, without a copy of them.
 
-Most calls have short arguments whose names are no secrets'. They are looked at once, then written
-by orjson as they came: 4 µs for an ``add_task`` of 900 bytes, where taking every value through
-`Withholder` costs 11. Whatever this road does not know for certain (a float, bytes, an object in an
-object, a name too long, anything large) takes the other; where both could be taken they give the
-same bytes, and a test holds the two against each other.
+Most calls have short arguments without secrets in their names. They are inspected once and encoded
+by orjson as they came. Anything that is not certainly harmless takes the slow path of
+`proxy.audit.redaction.redactor`: a float, bytes, an object within an object, a long name, anything
+large. Where both paths could be taken they return the same bytes; a property test compares them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.common.bounded_cache import BoundedCache
 from proxy.model import Value
 
 RESERVED: Final = frozenset(
@@ -28,37 +27,39 @@ RESERVED: Final = frozenset(
         "object",
     }
 )
-"""Keys by which an object in a record stands for something else (`proxy.audit.redaction.redactor`).
-"""
+"""Keys of the objects that replace values in a record (`proxy.audit.redaction.redactor`)."""
 
-_TEXT = frozenset({str})
-_OTHER = frozenset({int, bool, type(None)})  # an integer beyond 64 bits is orjson's to refuse
-_NAMES = 32  # names of an object that are remembered together
-_NAME_LENGTH = 256  # longer ones are cut in a record
-# the names are the caller's to choose, so what is remembered of them is bounded: at this many all
-# go
-_KEPT = 1024
+_LEAVES: Final = frozenset({str, bytes, int, float, bool, type(None)})
+_TEXT: Final = frozenset({str})
+_SHORT: Final = frozenset({int, bool, type(None)})  # orjson refuses an integer beyond 64 bits
+
+# Names of one object that are cached together, and the length of each: longer ones are cut in a
+# record.
+_MAX_NAMES: Final = 32
+_MAX_NAME_LENGTH: Final = 256
+
+# Sets of names in each cache. The caller chooses the names.
+_CACHE_SIZE: Final = 1024
 
 
 class FastPath:
-    """Finds what can be recorded as it is. `withheld` says whether a name is a secret's, `limit` is
-    in bytes of JSON.
+    """A recogniser of arguments that are recorded unchanged.
 
-    What the names of an object say is remembered for all of them together, since the same ones come
-    again.
+    It caches the names of an object together, since the same ones recur.
     """
 
-    def __init__(self, withheld: Callable[[str], bool], limit: int) -> None:
-        self._withheld = withheld
+    def __init__(self, is_secret: Callable[[str], bool], limit: int) -> None:
+        """Set the test of names, and the `limit` of all arguments in bytes of JSON."""
+        self._is_secret = is_secret
         self._limit = limit
-        self._outer: set[tuple[str, ...]] = set()
-        self._inner: set[tuple[str, ...]] = set()  # without RESERVED ones
+        self._outer: BoundedCache[tuple[str, ...], bool] = BoundedCache(_CACHE_SIZE)
+        # Names of objects inside; none of them is in RESERVED.
+        self._inner: BoundedCache[tuple[str, ...], bool] = BoundedCache(_CACHE_SIZE)
 
     def encode(self, args: Mapping[str, Value]) -> bytes | None:
-        """Return `args` as JSON when nothing in them has to be withheld, shortened or rewritten,
-        else None.
-        """
-        if not self._fit(args):
+        """Return `args` as JSON, or None if they may need redaction."""
+        # PERF: this path saves 3.6 us of 5.1 (add_task, 900 B).
+        if not self._is_harmless(args):
             return None
         try:
             text = orjson.dumps(args)
@@ -66,11 +67,11 @@ class FastPath:
             return None
         return text if len(text) <= self._limit else None
 
-    def _fit(self, args: Mapping[str, Any]) -> bool:
-        """Say whether nothing but their size as a whole can keep `args` from standing as they are.
+    def _is_harmless(self, args: Mapping[str, Any]) -> bool:
+        """Return whether `args` need no redaction, provided that their JSON is within the limit.
 
-        What is too long alone is turned away before it costs anything. Written out at length: on
-        this path a call costs more than what is done in it.
+        One loop without helpers: a call costs more than each of these steps. A value that is too
+        long alone is refused before anything is encoded.
         """
         limit = self._limit
         names = tuple(args)
@@ -93,31 +94,63 @@ class FastPath:
                         if kind is str:
                             if len(item) > limit:
                                 return False
-                        elif kind not in _OTHER:
+                        elif kind not in _SHORT:
                             return False
             elif kind is list:
-                # At least three bytes of JSON for each text.
+                # Each text takes at least three bytes of JSON.
                 if 3 * len(value) > limit or not _TEXT.issuperset(map(type, value)):
                     return False
-            elif kind not in _OTHER:
+            elif kind not in _SHORT:
                 return False
         return True
 
     def _learn(
-        self, names: tuple[str, ...], shapes: set[tuple[str, ...]], reserved: Iterable[str]
+        self,
+        names: tuple[str, ...],
+        cache: BoundedCache[tuple[str, ...], bool],
+        reserved: Iterable[str],
     ) -> bool:
-        """Look at names that have not been met together before; say whether they are harmless, and
-        remember it if so.
-        """
+        """Inspect the names of an object; cache them and return True if they are harmless."""
         if (
-            len(names) > _NAMES
+            len(names) > _MAX_NAMES
             or sum(map(len, names)) > self._limit
             or not set(names).isdisjoint(reserved)
         ):
             return False
-        if any(len(name) > _NAME_LENGTH or self._withheld(name) for name in names):
+        if any(len(name) > _MAX_NAME_LENGTH or self._is_secret(name) for name in names):
             return False
-        if len(shapes) >= _KEPT:
-            shapes.clear()
-        shapes.add(names)
+        cache.put(names, True)
         return True
+
+
+def count_nodes(value: object, enough: int) -> int:
+    """Count the values that redaction would inspect one by one, up to a little over `enough`.
+
+    A list of texts counts as one: `joined_texts` inspects it in one step.
+    """
+    count, pending = 1, [value]
+    while pending and count <= enough:
+        node = pending.pop()
+        if isinstance(node, list):
+            if node and joined_texts(node) is not None:
+                continue
+            inner: Iterable[object] = node
+        elif isinstance(node, Mapping):
+            inner = node.values()
+        else:
+            continue
+        count += len(node)
+        if count <= enough:
+            pending += [each for each in inner if type(each) not in _LEAVES]
+    return count
+
+
+def joined_texts(items: list[Any]) -> str | None:
+    """Return the texts of a list joined, or None if one item is not a text."""
+    # One join takes a third of the time of a type check for each item.
+    if items and not type(items[0]) is type(items[-1]) is str:
+        return None
+    try:
+        return "".join(items)
+    except TypeError:
+        return None

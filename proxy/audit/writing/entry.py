@@ -27,7 +27,7 @@ class Entry:
     `CLOSES` entry closes.
     """
 
-    # PERF: a plain slotted class instead of a frozen dataclass saves 2 us of 70 (add_task, 900 B).
+    # PERF: a plain slotted class instead of a frozen dataclass saves 0.4 us of 0.8 (add_task, 900 B).
     __slots__ = ("body", "call_id", "kind", "micros", "seq")
 
     def __init__(

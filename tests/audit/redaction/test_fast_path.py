@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit.redaction.sizes import count_nodes, joined_texts
+from proxy.audit.redaction.fast_path import count_nodes, joined_texts
 from proxy.model import DateTime
 
 VALUES = st.recursive(
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 def slowly(value: object) -> int:
-    """Count the parts of a value one by one."""
+    """Count the nodes of a value one by one."""
     if isinstance(value, dict):
         return 1 + sum(map(slowly, value.values()))
     if isinstance(value, list) and not (value and all(isinstance(item, str) for item in value)):
@@ -31,14 +31,14 @@ def slowly(value: object) -> int:
 
 
 @given(VALUES, st.integers(0, 40))
-def test_parts_are_counted_as_far_as_asked(value: object, enough: int) -> None:
+def test_nodes_are_counted_as_far_as_asked(value: object, enough: int) -> None:
     """The count is exact up to `enough`, and above it whenever the value has more."""
     found, whole = count_nodes(value, enough), slowly(value)
     assert found == whole if whole <= enough else enough < found <= whole
 
 
 def test_counting_stops_early() -> None:
-    """A value of millions of parts costs no more than one of `enough`, however it is nested."""
+    """A value of millions of nodes costs no more than one of `enough`, however it is nested."""
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
@@ -51,6 +51,6 @@ def test_counting_stops_early() -> None:
     [([], ""), ([""], ""), (["a", "b"], "ab"),
      (["a", 1, "b"], None), ([1, "a"], None), (["a", None], None), (["a", b"b", "c"], None), ([[]], None)],
 )  # fmt: skip
-def test_texts_are_joined_if_there_is_nothing_else(items: list[object], joined: str | None) -> None:
-    """Whatever is no text is noticed wherever it stands."""
+def test_only_lists_of_texts_are_joined(items: list[object], joined: str | None) -> None:
+    """An item that is not a text is noticed at any place."""
     assert joined_texts(items) == joined
