@@ -25,7 +25,7 @@ def command(config: Path = CONFIG) -> None:
     settings is running.
     """
     from proxy.config.loading import load_settings
-    from proxy.runtime.status_file import read_status
+    from proxy.runtime.supervision.status_file import read_status
 
     path = status_file(load_settings(config))
     try:

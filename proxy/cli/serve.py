@@ -15,7 +15,7 @@ from proxy.errors import ConfigError, Rejected
 if TYPE_CHECKING:
     from proxy.config.loading import Settings
     from proxy.config.model import Listener
-    from proxy.runtime.worker_process import WorkerSlot
+    from proxy.runtime.supervision.worker_process import WorkerSlot
 
 EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
 # Seconds beyond limits.drain_seconds in which a process closes its journal before it is killed.
@@ -34,9 +34,9 @@ def command(config: Path = CONFIG) -> None:
     """
     from proxy.cli.file_modes import refuse_open
     from proxy.config.loading import load_settings
-    from proxy.runtime.status_file import StatusFile
-    from proxy.runtime.supervisor import Supervisor
-    from proxy.runtime.systemd_notify import SystemdNotifier
+    from proxy.runtime.supervision.status_file import StatusFile
+    from proxy.runtime.supervision.supervisor import Supervisor
+    from proxy.runtime.supervision.systemd_notify import SystemdNotifier
     from proxy.telemetry.logging import configure_logging
     from proxy.telemetry.nonblocking_stream import NonBlockingStream
 

@@ -31,6 +31,7 @@ from proxy.gate.pipeline import Gate
 from proxy.identity.verifier import Verifier
 from proxy.runtime.file_descriptors import max_clients
 from proxy.runtime.metrics_endpoint import MetricsEndpoint, serve_metrics
+from proxy.runtime.supervision.worker_process import RETIRE, WorkerSlot
 from proxy.runtime.wiring import (
     load_catalogs,
     make_certificates,
@@ -40,7 +41,6 @@ from proxy.runtime.wiring import (
     make_upstreams,
     open_journal,
 )
-from proxy.runtime.worker_process import RETIRE, WorkerSlot
 from proxy.telemetry.event_log import EventLog
 from proxy.telemetry.metrics import Metrics
 

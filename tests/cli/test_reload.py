@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.main import main
-from proxy.runtime.status_file import Status, StatusFile
+from proxy.runtime.supervision.status_file import Status, StatusFile
 from tests.support.installation import install
 
 

@@ -49,7 +49,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 def test_a_second_gate_with_the_same_settings_is_refused(tmp_path: Path) -> None:
     """The status file belongs to one supervisor."""
-    from proxy.runtime.status_file import StatusFile
+    from proxy.runtime.supervision.status_file import StatusFile
 
     install(tmp_path)
     running = StatusFile(tmp_path / "audit" / "gate.status")

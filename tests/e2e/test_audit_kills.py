@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.runtime.status_file import read_status
+from proxy.runtime.supervision.status_file import read_status
 from tests.support.load import Clients, Witness, by_log, still_open, verify
 from tests.support.recording_luigid import RecordingLuigid
 from tests.support.stack import Gate

@@ -1,6 +1,6 @@
 """A supervisor in a process of its own, with a tiny server in place of the gate.
 
-``python -m tests.runtime.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process
+``python -m tests.runtime.supervision.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process
 answers every connection with its slot, its process id, and what stands in ``DIRECTORY/settings`` at
 its start, and then closes it. Files in the directory tell it what to do: settings that begin with
 ``broken`` make it leave with 7, ``hang`` before it is ready makes it wait, and ``stubborn`` makes
@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from proxy.runtime.status_file import StatusFile
-from proxy.runtime.supervisor import Supervisor
-from proxy.runtime.systemd_notify import SystemdNotifier
-from proxy.runtime.worker_process import RETIRE, WorkerSlot
+from proxy.runtime.supervision.status_file import StatusFile
+from proxy.runtime.supervision.supervisor import Supervisor
+from proxy.runtime.supervision.systemd_notify import SystemdNotifier
+from proxy.runtime.supervision.worker_process import RETIRE, WorkerSlot
 from proxy.telemetry.logging import configure_logging
 
 

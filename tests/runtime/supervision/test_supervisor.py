@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import pytest
 
-from proxy.runtime.status_file import Status, StatusFile, read_status
-from proxy.runtime.worker_process import RETIRE
+from proxy.runtime.supervision.status_file import Status, StatusFile, read_status
+from proxy.runtime.supervision.worker_process import RETIRE
 from tests.support.paths import ROOT
 
 WAIT = 20.0  # seconds after which a wait has failed; none is meant to come near it
@@ -70,7 +70,7 @@ class Supervised:
         command = [
             sys.executable,
             "-m",
-            "tests.runtime.supervised",
+            "tests.runtime.supervision.supervised",
             str(directory),
             str(self.port),
             str(processes),
@@ -440,7 +440,7 @@ def test_a_generation_that_cannot_start_in_the_first_place_ends_the_supervisor(
     command = [
         sys.executable,
         "-m",
-        "tests.runtime.supervised",
+        "tests.runtime.supervision.supervised",
         str(tmp_path),
         str(free_port()),
         "2",
@@ -486,7 +486,7 @@ def test_what_a_process_did_not_expect_is_told(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "tests.runtime.supervised",
+        "tests.runtime.supervision.supervised",
         str(tmp_path),
         str(free_port()),
         "1",

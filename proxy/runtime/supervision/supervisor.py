@@ -31,9 +31,15 @@ from functools import partial
 import structlog
 
 from proxy.edge.server.listener import bind
-from proxy.runtime.status_file import Status, StatusFile
-from proxy.runtime.systemd_notify import SystemdNotifier
-from proxy.runtime.worker_process import ORDERS, RETIRE, WorkerProcess, WorkerSlot, fork_worker
+from proxy.runtime.supervision.status_file import Status, StatusFile
+from proxy.runtime.supervision.systemd_notify import SystemdNotifier
+from proxy.runtime.supervision.worker_process import (
+    ORDERS,
+    RETIRE,
+    WorkerProcess,
+    WorkerSlot,
+    fork_worker,
+)
 
 # Seconds. A process that dies sooner after its start is started again only after the pause.
 CRASH_LOOP_SECONDS = 5.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.runtime.systemd_notify import SystemdNotifier
+from proxy.runtime.supervision.systemd_notify import SystemdNotifier
 
 
 class Systemd:

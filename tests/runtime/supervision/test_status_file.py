@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy.runtime.status_file import Status, StatusFile, StatusFileLockedError, read_status
+from proxy.runtime.supervision.status_file import (
+    Status,
+    StatusFile,
+    StatusFileLockedError,
+    read_status,
+)
 from tests.support.paths import ROOT
 
 
@@ -70,7 +75,7 @@ def test_readers_keep_nobody_from_beginning(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from proxy.runtime.status_file import read_status\n"
+        "from proxy.runtime.supervision.status_file import read_status\n"
         "print(flush=True)\n"
         "while not read_status(Path(sys.argv[1])): pass\n"
     )

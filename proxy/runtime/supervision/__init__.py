@@ -1,0 +1,1 @@
+"""The supervisor of serving processes, and how other programs learn its state."""
