@@ -1,4 +1,4 @@
-"""The files an operator copies: they must say what the code does."""
+"""The files an operator copies agree with the code."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from proxy.telemetry import metrics
 from tests.support.documents import DOCUMENTS, FILES
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.interpreted  # read the sources and the files beside them
+pytestmark = pytest.mark.interpreted  # read the sources and files of the checkout
 
 DEPLOY = ROOT / "deploy"
 TEXTS = [*DOCUMENTS, *FILES]
@@ -21,7 +21,7 @@ TEXTS = [*DOCUMENTS, *FILES]
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_only_verbs_that_exist_are_named(path: Path) -> None:
-    """A runbook with a verb that does not exist costs the night."""
+    """A verb that does not exist would fail when it is needed most."""
     for verb in re.findall(
         r"(?:`|bin/)callgate ([a-z]+)\b", path.read_text(encoding="utf-8"), re.MULTILINE
     ):
@@ -62,13 +62,13 @@ def test_the_documents_name_settings_that_exist() -> None:
 
 
 def test_the_unit_outlasts_the_drain() -> None:
-    """systemd must not kill the gate while it finishes the calls it has in hand."""
+    """systemd must not kill the gate while it finishes calls in progress."""
     unit = (DEPLOY / "callgate.service").read_text(encoding="utf-8")
-    patience = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
-    assert patience
+    timeout = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert timeout
     factory = Settings.model_fields["limits"].default_factory
     assert factory is not None
-    assert int(patience[1]) > factory().drain_seconds  # type: ignore[call-arg]  # pydantic's factories may take data; this one takes none
+    assert int(timeout[1]) > factory().drain_seconds  # type: ignore[call-arg]  # pydantic's factories may take data; this one takes none
 
 
 def test_the_unit_waits_for_what_the_supervisor_says() -> None:
@@ -80,16 +80,14 @@ def test_the_unit_waits_for_what_the_supervisor_says() -> None:
 
 
 def test_the_unit_refuses_system_calls_and_does_not_kill_for_them() -> None:
-    """The compressor asks for a lower priority, and the gate for more open files: both do without
-    when they may not.
-    """
+    """A lower priority for the compressor and more open files are optional."""
     unit = (DEPLOY / "callgate.service").read_text(encoding="utf-8")
     assert re.search(r"^SystemCallFilter=~.*@resources", unit, re.MULTILINE)
     assert re.search(r"^SystemCallErrorNumber=EPERM$", unit, re.MULTILINE)
 
 
 def test_the_two_commands_are_valid_make(tmp_path: Path) -> None:
-    """``make run`` and ``make test`` know what to do, from a clean clone, without doing it here."""
+    """A dry run of ``make run`` and ``make test`` succeeds without a virtual environment."""
     for target in ("run", "test"):
         done = subprocess.run(
             ["make", "--dry-run", target, f"VENV={tmp_path}/venv"],
@@ -104,9 +102,7 @@ def test_the_two_commands_are_valid_make(tmp_path: Path) -> None:
 
 
 def test_every_module_that_make_runs_exists() -> None:
-    """A target that fails with "No module named" is worse than none; each one named at the top can
-    be made, and is told there.
-    """
+    """Each target that the head of the Makefile explains exists, and runs an existing module."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     modules = re.findall(r"bin/python -m (tests\.[a-z_]+)", text)
     assert modules

@@ -57,7 +57,7 @@ def test_an_old_table_is_one_problem(tmp_path: Path, table: str) -> None:
 
 
 def test_an_old_table_in_the_file_and_in_the_environment_are_two_problems(tmp_path: Path) -> None:
-    """Each is mended in another place."""
+    """The file and the variable are two places to change."""
     text = MINIMAL.replace("[[listeners]]", "[listen]")
     locations = [
         problem.location for problem in problems(tmp_path, text, {"CALLGATE__LISTEN__PORT": "1"})

@@ -1,8 +1,6 @@
-"""A gate before any upstreams: started, killed and started again as a real process, asked, and its
-journal read.
+"""A gate with any upstreams, policies and limits: started, killed, restarted, and its journal.
 
-What this adds to `stage`: upstreams of either protocol, policies and limits of the test's own, and
-restarts.
+It is a process of its own. `stage` has the fixed one, with luigids behind it.
 """
 
 import os
@@ -28,20 +26,20 @@ Record = dict[str, Any]
 
 
 def accepts(port: int) -> bool:
-    """Say whether somebody listens on `port`."""
+    """Return whether `port` accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @cache
 def _certificate(directory: Path) -> ssl.SSLContext:
-    """Make a certificate in `directory`; give what trusts it."""
+    """Make a certificate in `directory`, and return a context that trusts it."""
     made = make_self_signed(("localhost", "127.0.0.1"), directory, now=time.time())
     return ssl.create_default_context(cafile=str(made.ca))
 
 
 def toml(value: object) -> str:
-    """Write a value of the settings."""
+    """Return a value as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
@@ -56,12 +54,12 @@ def toml(value: object) -> str:
 
 
 def table(name: str, values: Mapping[str, object]) -> str:
-    """Write a table of the settings."""
+    """Return a table of the settings as TOML."""
     return "\n".join([name, *(f"{key} = {toml(value)}" for key, value in values.items())]) + "\n"
 
 
 class Gate(Client):
-    """A gate in a process of its own, its directory, and whatever a client of it needs."""
+    """A gate in a process of its own, its directory, and a client of it."""
 
     def __init__(
         self,
@@ -72,9 +70,7 @@ class Gate(Client):
         limits: Mapping[str, object] | None = None,
         tls: bool = True,
     ) -> None:
-        """Write the settings; `start` starts it. `tls` False listens without TLS, for tests about
-        something else.
-        """
+        """Write the settings; `start` starts it. Without `tls` it listens on plain HTTP."""
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(free_port(), _certificate(directory) if tls else None)
         self.directory = directory
@@ -100,7 +96,7 @@ class Gate(Client):
         self.settings.write_text("\n".join(parts), encoding="utf-8")
 
     def launch(self) -> None:
-        """Start it, and do not wait."""
+        """Start it without waiting."""
         command = [sys.executable, "-m", "proxy.cli.main", "serve", "--config", str(self.settings)]
         self.process = Process(command, self.directory, "gate")
 
@@ -115,28 +111,24 @@ class Gate(Client):
         self.process.until_ready(lambda: self.get("/-/readyz").status == 200)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         os.kill(self.process.pid, number)
         return self.process.wait()
 
     def serving(self) -> int:
-        """The one process that serves; the one that was started only looks after it."""
+        """Return the one serving process; the process that was started supervises it."""
         pid = self.process.pid
         [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         return int(child)
 
     def kill(self) -> None:
-        """End all of it at once, as when the machine dies: nobody is left to hand over or to finish
-        anything.
-        """
+        """Kill supervisor and serving process at once, as a power failure would."""
         os.kill(self.process.pid, signal.SIGSTOP)
         os.kill(self.serving(), signal.SIGKILL)
         self.process.kill()
 
     def token(self, role: str) -> str:
-        """A token for ``<role>-1``, whose one group is named after the role; ``stranger`` has a
-        good token and no group.
-        """
+        """Return a token of ``<role>-1`` in the group of the role; `stranger` is in no group."""
         if role not in self._tokens:
             self._tokens[role] = self.issuer.issue(
                 f"{role}-1", [] if role == "stranger" else [role], 3600, time.time()
@@ -145,14 +137,15 @@ class Gate(Client):
 
     @staticmethod
     def now() -> float:
-        """Unix seconds."""
+        """Return Unix seconds."""
         return time.time()
 
     def ask(
         self, path: str, role: str | None, body: bytes = b"", *, kind: str = FORM, **headers: str
     ) -> Response:
-        """POST `body`; `headers` are written with ``_`` for ``-``, and `role` None sends no
-        credential.
+        """POST `body` as `role`, or without a credential.
+
+        `headers` are written with ``_`` for ``-``.
         """
         sent = {"Content-Type": kind} | {
             name.replace("_", "-"): value for name, value in headers.items()
@@ -160,27 +153,27 @@ class Gate(Client):
         return self.send("POST", path, body, sent, None if role is None else self.token(role))
 
     def proxy(self, path: str, role: str | None, **options: Any) -> Any:
-        """CPython's own XML-RPC client."""
+        """Return CPython's own XML-RPC client."""
         headers = [] if role is None else [("Authorization", f"Bearer {self.token(role)}")]
         return xmlrpc.client.ServerProxy(
             self.url + path, headers=headers, context=self.context, **options
         )
 
     def records(self) -> list[Record]:
-        """The journal, read as an auditor's program would."""
+        """Return every record of the journal."""
         return [members_of(item.raw) for item in read_all(self.audit)]
 
     def _settled(self, since: int) -> list[Record] | None:
-        """The records after the first `since`, when every allowed call among them is completed."""
+        """Return the records after the first `since`, if each allowed call of them is completed."""
         found = self.records()[since:]
         allowed = {r["seq"] for r in found if r.get("decision") == "allow" and "window" not in r}
         done = {r["decided_seq"] for r in found if r["stage"] == "completed"}
         return found if allowed <= done else None
 
     def mark(self) -> int:
-        """How many records there are, once all is at rest; to look at later ones alone.
+        """Return the number of records, once every call and rejection is recorded.
 
-        Rejections are written a moment after their answer, so one more is made, and waited for.
+        Rejections are written a moment after the response, so one more is made and waited for.
         """
         last = self.ask("/", None).json["error"]["ref"]
         until(
@@ -190,8 +183,9 @@ class Gate(Client):
         return len(until(lambda: self._settled(0), "every allowed call had its completed record"))
 
     def calls(self, since: int = 0) -> list[Record]:
-        """The records about requests after the first `since`, at least one, once every allowed call
-        among them is completed.
+        """Return the records about requests after the first `since`, at least one.
+
+        Waits until every allowed call of them is completed.
         """
 
         def about_calls() -> list[Record]:
@@ -204,11 +198,11 @@ class Gate(Client):
         return until(about_calls, "every allowed call had its completed record")
 
     def written(self) -> bytes:
-        """All that it has left on disk for people to read: the journal and its log."""
+        """Return the bytes of the journal and of the log."""
         return b"\n".join(item.raw for item in read_all(self.audit)) + self.process.log.read_bytes()
 
     def peak_memory(self) -> int:
-        """VmHWM, the most memory that the serving process ever held, in bytes."""
+        """Return VmHWM, the peak memory of the serving process, in bytes."""
         status = Path(f"/proc/{self.serving()}/status").read_text(encoding="ascii")
         found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
         assert found is not None
@@ -216,7 +210,7 @@ class Gate(Client):
 
 
 def only(records: Sequence[Record], **members: object) -> Record:
-    """The one record with these members."""
+    """Return the one record with these members."""
     found = [r for r in records if all(r.get(name) == value for name, value in members.items())]
     assert len(found) == 1, (
         members,

@@ -1,8 +1,7 @@
-"""The stage of the end-to-end tests: real luigid processes, the real gate, and plain clients to
-speak to both.
+"""Real luigid processes, the real gate, and plain clients of both, for end-to-end tests.
 
-Everything listens on 127.0.0.1, on ports the system gave out a moment before. Waiting is polling
-for a condition with a deadline; a process that ends early fails the wait with the end of its log.
+Everything listens on 127.0.0.1, on ports that were free a moment before. Waiting is polling for a
+condition with a deadline; a process that ends early fails the wait with the end of its log.
 """
 
 import http.client
@@ -38,7 +37,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:
-    """The first true value of `condition`, asked again and again until the deadline."""
+    """Return the first true value of `condition`, polled until the deadline."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -50,7 +49,7 @@ def until(condition: Callable[[], T | None], what: str, seconds: float = DEADLIN
 
 
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -58,9 +57,7 @@ def free_port() -> int:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """What child processes get: no proxies, nobody's ``~/.netrc``, and none of the caller's luigi
-    settings.
-    """
+    """Return the environment of child processes: no proxies, no netrc, no settings of luigi."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -77,7 +74,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 @dataclass
 class Response:
-    """One HTTP answer, read to its end. `source` is the address that the request came from."""
+    """One HTTP response, read to its end; `source` is the address of the client."""
 
     status: int
     reason: str
@@ -87,18 +84,18 @@ class Response:
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return json.loads(self.body)
 
     @property
     def result(self) -> Any:
-        """What luigid's method returned."""
+        """Return the result of luigid's method."""
         assert self.status == 200, (self.status, self.reason, self.body[:300])
         return self.json["response"]
 
     @property
     def refused(self) -> str:
-        """The gate's reason code, the same in the JSON body and at the end of the reason phrase."""
+        """Return the reason code, the same in the JSON body and in the reason phrase."""
         assert self.status >= 400, (self.status, self.body[:300])
         error = self.json["error"]
         assert f"[{error['reason']}, ref {error['ref']}]" in self.reason
@@ -125,16 +122,16 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Return its process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether it has not ended."""
         return self._process.poll() is None
 
     def text(self) -> str:
-        """What it has written so far."""
+        """Return its output so far."""
         return self.log.read_text(errors="replace")
 
     def until_ready(self, ready: Callable[[], bool]) -> None:
@@ -150,7 +147,7 @@ class Process:
         until(asked, f"{self.name} is ready; its log:\n{self.text()[-3000:]}")
 
     def wait(self, seconds: float = 60.0) -> int:
-        """Its exit code."""
+        """Return its exit code, once it has ended."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -160,29 +157,28 @@ class Process:
             ) from None
 
     def stop(self) -> int:
-        """Ask it to end, and give its exit code."""
+        """Send SIGTERM, and return its exit code."""
         if self.running:
             self._process.terminate()
         return self.wait()
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Send SIGKILL."""
         self._process.kill()
         self._process.wait()
 
 
 class Client:
-    """A plain HTTP client of one server, a new connection for every request. `context` is None for
-    plain HTTP.
+    """A plain HTTP client of one server, with a new connection for every request.
 
-    Every request comes from another loopback address: the journal sums up what one address has
-    refused again and again.
+    `context` is None for plain HTTP. Every request comes from another loopback address, because the
+    journal summarises the rejections of one address.
     """
 
     _sources = cycle([f"127.0.0.{number}" for number in range(2, 250)])
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None, prefix: str = "") -> None:
-        """Nothing is connected yet."""
+        """Open no connection yet."""
         self.port = port
         self.context = context
         self.prefix = prefix
@@ -195,7 +191,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         token: str | None = None,
     ) -> Response:
-        """Send one request, its target exactly as given (the prefix before it)."""
+        """Send one request, with its target exactly as given after the prefix."""
         source = next(self._sources)
         connection: http.client.HTTPConnection
         if self.context is None:
@@ -248,12 +244,10 @@ class Client:
 
 
 class Luigid(Client):
-    """A real luigid with its task history in sqlite, asked directly, as anybody can who reaches its
-    port.
-    """
+    """A real luigid with its task history in sqlite, and a client of it."""
 
     def __init__(self, directory: Path, **scheduler: object) -> None:
-        """Start it and wait until it answers. `scheduler` are settings of luigi's ``[scheduler]``."""
+        """Start it and wait until it answers; `scheduler` goes to luigi's ``[scheduler]``."""
         super().__init__(free_port())
         directory.mkdir(parents=True, exist_ok=True)
         settings = {
@@ -286,36 +280,34 @@ class Luigid(Client):
 
     @property
     def url(self) -> str:
-        """Where workers find it."""
+        """Return its URL for workers."""
         return f"http://127.0.0.1:{self.port}/"
 
     @property
     def paused(self) -> bool:
-        """Whether it hands out no work."""
+        """Return whether it is paused."""
         paused: bool = self.call("is_paused").result["paused"]
         return paused
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Every task by its id."""
+        """Return every task by its id."""
         tasks: dict[str, dict[str, Any]] = self.call(
             "task_list", status="", upstream_status=""
         ).result
         return tasks
 
     def status(self, task_id: str) -> str:
-        """The status of one task, "" when there is none."""
+        """Return the status of a task, or an empty string."""
         task: dict[str, Any] = self.tasks().get(task_id, {})
         return str(task.get("status", ""))
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self.process.kill()
 
 
 class Gate(Client):
-    """The real gate as a process of its own: TLS, shipped policies, the local issuer, and upstreams
-    by prefix.
-    """
+    """The real gate as a process: TLS, shipped policies, the local issuer, upstreams by prefix."""
 
     def __init__(
         self,
@@ -326,10 +318,10 @@ class Gate(Client):
         roles: str = "",
         settings: str = "",
     ) -> None:
-        """Start it and wait until it is ready. `upstreams` are luigids by prefix (``/``,
-        ``/team-a``).
+        """Start it and wait until it is ready.
 
-        `cedar` and `roles` are added to a copy of the shipped policies, `settings` to the settings.
+        `upstreams` are luigids by prefix (``/``, ``/team-a``). `cedar` and `roles` are added to a
+        copy of the shipped policies, `settings` to the settings.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -348,7 +340,8 @@ class Gate(Client):
         text = _SETTINGS.format(port=self.port) + settings
         for number, (prefix, luigid) in enumerate(upstreams.items()):
             name = "luigi" if prefix == "/" else f"luigi-{number}"
-            text += f'\n[[upstreams]]\nname = "{name}"\nprotocol = "luigi"\nurl = "{luigid.url.rstrip("/")}"\npath_prefix = "{prefix}"\n'
+            text += f'\n[[upstreams]]\nname = "{name}"\nprotocol = "luigi"\n'
+            text += f'url = "{luigid.url.rstrip("/")}"\npath_prefix = "{prefix}"\n'
         (directory / "callgate.toml").write_text(text)
         command = [
             sys.executable,
@@ -362,38 +355,37 @@ class Gate(Client):
         self.process.until_ready(lambda: self.send("GET", "/-/readyz").status == 200)
 
     def token(self, subject: str, *groups: str, ttl: int = 3600) -> str:
-        """A token of the local issuer; `groups` are roles, by default the one that the subject is
-        named after.
-        """
+        """Return a token; `groups` are roles, by default the one in the subject's name."""
         key = (subject, groups or (subject,))
         if key not in self._tokens:
             self._tokens[key] = self.issuer.issue(subject, key[1], ttl, time.time())
         return self._tokens[key]
 
     def url(self, prefix: str = "/", token: str = "") -> str:
-        """Where workers find it, the token in the URL if one is given."""
+        """Return its URL for workers, with the token if one is given."""
         return f"https://{'jwt:' + token + '@' if token else ''}localhost:{self.port}{prefix}"
 
     def under(self, prefix: str) -> Client:
-        """A client of the upstream at `prefix`."""
+        """Return a client of the upstream at `prefix`."""
         return Client(self.port, self.context, prefix)
 
     def records(self) -> list[dict[str, Any]]:
-        """The audit journal so far, without the records about the log itself."""
+        """Return the journal so far, without the records about the log itself."""
         records = [members_of(item.raw) for item in read_all(self.directory / "audit")]
         return [
             record for record in records if record["stage"] in ("decided", "completed", "rejected")
         ]
 
     def written(self) -> bytes:
-        """The records as they stand in the journal, in segments that are compressed too."""
+        """Return the bytes of all records, those of compressed segments too."""
         written = b"\n".join(item.raw for item in read_all(self.directory / "audit"))
         assert written, "nothing is in the journal"
         return written
 
     def record(self, ref: str, stage: str) -> dict[str, Any]:
-        """The record of one request, waited for: what needs no durability before an answer is
-        written a moment later.
+        """Return the record of one request, once it is written.
+
+        A record that needs no durability before the response is written a moment later.
         """
 
         def find() -> dict[str, Any] | None:
@@ -404,7 +396,7 @@ class Gate(Client):
         return until(find, f"there is a {stage} record of {ref}")
 
     def recorded(self, **wanted: object) -> dict[str, Any]:
-        """The last record with these values, waited for."""
+        """Return the last record with these values, once it is written."""
 
         def find() -> dict[str, Any] | None:
             return next(
@@ -419,7 +411,7 @@ class Gate(Client):
         return until(find, f"there is a record with {wanted}")
 
     def denied(self, answer: Response, reason: str, principal: str, method: str) -> None:
-        """Hold that `answer` is the denial of a call, and that the journal says the same of it."""
+        """Assert that `answer` is the denial of a call, and that the journal agrees."""
         assert (answer.status, answer.refused) == (403, reason)
         record = self.record(answer.json["error"]["ref"], "decided")
         assert (record["decision"], record["reason"], record["method"]) == ("deny", reason, method)
@@ -429,16 +421,14 @@ class Gate(Client):
         )
 
     def rejected(self, answer: Response, reason: str, principal: str | None) -> None:
-        """Hold that `answer` is a rejection before any call was made of it, and that the journal
-        says so.
-        """
+        """Assert that `answer` rejects a request, and that the journal agrees."""
         assert answer.refused == reason
         record = self.record(answer.json["error"]["ref"], "rejected")
         assert (record["reason"], record["peer"]["address"]) == (reason, answer.source)
         assert (record.get("principal") or {}).get("subject") == principal
 
     def stop(self) -> None:
-        """End it in order; it has to leave with 0, and its log must tell of no error of its own."""
+        """Stop it; the exit code has to be 0, and its log without an internal error."""
         code = self.process.stop()
         assert code == 0, self.process.text()[-3000:]
         assert "internal error" not in self.process.text()
@@ -484,9 +474,7 @@ class Worker(Process):
         netrc: Path | None = None,
         settings: str = "",
     ) -> None:
-        """Start it. `requests` hides that library when false; `settings` are added to its
-        ``luigi.cfg``.
-        """
+        """Start it; `requests` False hides that library, `settings` go to its ``luigi.cfg``."""
         directory.mkdir(parents=True, exist_ok=True)
         paths = [str(ROOT / "tests" / "e2e" / "tasks")]
         if not requests:
@@ -506,7 +494,7 @@ class Worker(Process):
         super().__init__(command, directory, "worker", environment)
 
     def summary(self) -> dict[str, int]:
-        """The counts of the execution summary by their words, ``{"ran successfully": 40, …}``."""
+        """Return the counts of the execution summary, ``{"ran successfully": 40, ...}``."""
         found = SUMMARY.search(self.text())
         assert found is not None, self.text()[-3000:]
         counts = re.findall(r"^ *\* (\d+) ([^:\n]+):$", found[1], re.MULTILINE)
@@ -516,7 +504,7 @@ class Worker(Process):
 
 
 def write_netrc(path: Path, token: str) -> Path:
-    """Put a netrc in place at once, as a worker that reads it at any moment needs."""
+    """Replace a netrc at once, because a worker may read it at any moment."""
     fresh = path.with_suffix(".new")
     fresh.write_text(f"machine localhost login jwt password {token}\n")
     fresh.chmod(0o600)
@@ -525,7 +513,7 @@ def write_netrc(path: Path, token: str) -> Path:
 
 
 def basic(token: str, user: str = "jwt") -> str:
-    """The value of an Authorization header with the token as the password."""
+    """Return the value of an Authorization header with the token as the password."""
     return "Basic " + b64encode(f"{user}:{token}".encode()).decode()
 
 
