@@ -109,10 +109,9 @@ class _Reading:
             meant |= self._meant_by(details["loc"])
             yield from self._unknown(details)
         for details in self._errors:
-            loc = details["loc"]
-            if details not in unknown and not any(
-                loc[:end] in meant for end in range(len(loc) + 1)
-            ):
+            starts = {details["loc"][:end] for end in range(len(details["loc"]) + 1)}
+            explained = details["type"] == "missing" and starts & meant
+            if details not in unknown and not explained:
                 yield problem_of(details, Settings, self._location, default_hint=_DEFAULT_HINT)
         filled = {name for name, value in self._tables.items() if value != []}
         given = filled | {str(loc[0]) for loc in meant}

@@ -69,6 +69,15 @@ def test_a_misspelt_key_is_one_problem(tmp_path: Path) -> None:
         assert problem.hint == f"Did you mean {name[0]}?"
 
 
+def test_a_misspelt_key_hides_no_problem_of_the_right_one(tmp_path: Path) -> None:
+    """Both are in the file, and both are wrong."""
+    found = problems(tmp_path, MINIMAL + "[limits]\nbody_byte = 1\nbody_bytes = 1\n")
+    assert [problem.location for problem in found] == [
+        "callgate.toml:14: limits.body_byte",
+        "callgate.toml:15: limits.body_bytes",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "key", "says"),
     [
