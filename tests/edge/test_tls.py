@@ -206,7 +206,7 @@ class TestListener:
     def test_weak_suites_are_refused_with_an_rsa_certificate_too(
         self, tmp_path: Path, suite: str
     ) -> None:
-        """RSA key exchange, which an ECDSA certificate rules out anyway, is not offered here either."""
+        """RSA key exchange, impossible with an ECDSA certificate, is not offered here either."""
         certificate, key = tmp_path / "rsa.crt", tmp_path / "rsa.key"
         make_rsa_pair(certificate, key)
         weak = client(maximum_version=ssl.TLSVersion.TLSv1_2)
@@ -233,7 +233,7 @@ class TestListener:
     def test_a_session_is_resumed_in_tls_1_2_only_and_only_in_its_process(
         self, made: SelfSigned, version: ssl.TLSVersion
     ) -> None:
-        """TLS 1.3 never resumes. TLS 1.2 resumes from the memory of the process, and from no other."""
+        """TLS 1.3 never resumes. TLS 1.2 resumes from the memory of one process only."""
         modern = client(minimum_version=version, maximum_version=version)
         with (
             served(server_context(made.certificate, made.key)) as port,
