@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from proxy.cli.file_checks import check_files
-from proxy.cli.file_modes import open_to_others
+from proxy.cli.file_modes import open_to_others, trust_of_check
 from proxy.cli.options import CONFIG
 from proxy.cli.policy_checks import check_policies
 from proxy.cli.problems import print_problems
@@ -61,7 +61,7 @@ def _problems(config: Path, *, online: bool) -> list[Problem]:
         if isinstance(error.__cause__, OSError):
             raise  # unreadable: there is no answer, and the exit code is 2
         return list(error.problems)
-    problems += open_to_others(settings)
+    problems += open_to_others(settings, trust_of_check(settings))
     problems += check_files(settings)
     problems += check_policies(settings)
     if online:

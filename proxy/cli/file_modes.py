@@ -1,9 +1,9 @@
 """Permissions of the files that Callgate trusts or keeps secret, for `check` and before `serve`.
 
 A user who may write a policy decides who may do what, and a user who may write a key set can forge
-any identity. Each file is held to the mode that the part which uses it requires. A file on a
-read-only file system counts as unwritable: containers mount such directories with any mode. Trusts
-the owner of each file, root, and the directories above those that are checked.
+any identity. Each file is held to the mode that the part which uses it requires. Its owner, and the
+owner and mode of every directory above it, are examined too (`proxy.common.file_trust`). A file on
+a read-only file system counts as unwritable: containers mount such directories with any mode.
 """
 
 import os
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.audit.writing.keys import HMAC_KEY, SIGNING_KEY
+from proxy.common.file_trust import Trust, is_closed_directory, is_secret, weak_owners
 from proxy.config.loading import LocalIssuer, PartialSettings, Settings
 from proxy.errors import ConfigError, Problem
 
@@ -33,23 +34,34 @@ class _Rule:
     forbidden: int
     consequence: str
     command: str
+    group_may: bool = False
+    """Whether the group of Callgate may do what others must not."""
 
 
 def refuse_open(settings: Settings) -> None:
     """Raise `ConfigError` with every problem if other users could change what Callgate does."""
-    if problems := list(open_to_others(PartialSettings.of(settings))):
+    trust = Trust.of_this_process()
+    if problems := list(open_to_others(PartialSettings.of(settings), trust)):
         raise ConfigError(problems)
 
 
-def open_to_others(settings: PartialSettings) -> Iterator[Problem]:
-    """Yield a problem for each file and directory whose mode is too wide.
+def trust_of_check(settings: PartialSettings) -> Trust:
+    """Return the trust of `check`: root examines files for the owner of the audit directory."""
+    trust = Trust.of_this_process()
+    if os.geteuid() != 0 or settings.audit is None:
+        return trust
+    return trust.with_owner_of(settings.audit.directory)
+
+
+def open_to_others(settings: PartialSettings, trust: Trust) -> Iterator[Problem]:
+    """Yield a problem for each file that another user could change, replace, or read.
 
     Reads names and modes, and opens no file.
     """
     found: dict[Path, Problem] = {}
     for rule in _rules(settings):
         mode = _mode(rule.path) & rule.forbidden
-        if mode:
+        if mode and not (rule.group_may and _is_closed(rule, trust)):
             verb = "write" if mode & _WRITE else "read"
             message = (
                 f"users other than its owner can {verb} this (mode {_mode(rule.path):04o}): "
@@ -57,7 +69,21 @@ def open_to_others(settings: PartialSettings) -> Iterator[Problem]:
             )
             hint = f"Run: {rule.command} {shlex.quote(str(rule.path))}"
             found.setdefault(rule.path, Problem(str(rule.path), message, hint))
+        for weak in weak_owners(rule.path, trust):
+            message = f"{weak.message}: {rule.consequence}"
+            found.setdefault(weak.path, Problem(str(weak.path), message, weak.hint))
     yield from found.values()
+
+
+def _is_closed(rule: _Rule, trust: Trust) -> bool:
+    """Return whether only a group of trusted users can do what the rule forbids."""
+    try:
+        found = rule.path.stat()
+    except OSError:
+        return True
+    if rule.path.is_dir():
+        return not found.st_mode & 0o007 and is_closed_directory(found, trust)
+    return is_secret(found, trust)
 
 
 def _rules(settings: PartialSettings) -> Iterator[_Rule]:
@@ -72,6 +98,8 @@ def _rules(settings: PartialSettings) -> Iterator[_Rule]:
         if upstream and upstream.ca_file:
             consequence = f"{_STAND_IN} the upstream {upstream.name}"
             yield _Rule(upstream.ca_file, _WRITE, consequence, "chmod go-w")
+    for secret, consequence in _secrets(settings):
+        yield _Rule(secret, _ANY, consequence, "chmod 600", group_may=True)
     if settings.local_issuer is not None:
         yield from _local_issuer_rules(settings.local_issuer)
     if settings.policy is not None:
@@ -80,10 +108,24 @@ def _rules(settings: PartialSettings) -> Iterator[_Rule]:
         yield from _journal_rules(settings.audit.directory)
 
 
+def _secrets(settings: PartialSettings) -> Iterator[tuple[Path, str]]:
+    """Yield the files of secrets, and what another user could do with them."""
+    for listener in settings.listeners:
+        if listener and listener.key and listener.key.file:
+            yield listener.key.file, "they could take the place of Callgate"
+    for upstream in filter(None, settings.upstreams):
+        for secret in (upstream.client_key, upstream.basic_auth):
+            if secret and secret.file:
+                yield secret.file, f"they could call the upstream {upstream.name}"
+    if settings.audit and settings.audit.signing_key and settings.audit.signing_key.file:
+        yield settings.audit.signing_key.file, "they could sign another log"
+
+
 def _local_issuer_rules(local: LocalIssuer) -> Iterator[_Rule]:
     consequence = f"{_SIGN_IN} the local issuer"
     yield _Rule(local.directory, _WRITE, consequence, "chmod 700")
-    yield _Rule(local.directory / "state.json", _ANY, "they could issue tokens", "chmod 600")
+    issue = "they could issue tokens"
+    yield _Rule(local.directory / "state.json", _ANY, issue, "chmod 600", group_may=True)
     yield _Rule(local.jwks_file, _WRITE, consequence, "chmod 644")
 
 
@@ -97,10 +139,12 @@ def _policy_rules(directory: Path) -> Iterator[_Rule]:
 
 def _journal_rules(directory: Path) -> Iterator[_Rule]:
     for path in (directory, *(path for path in _inside(directory, "*") if path.is_dir())):
-        yield _Rule(path, _JOURNAL, "the journal is no evidence against them", "chmod 700")
-    guess = "they could guess values that were redacted from the journal"
-    yield _Rule(directory / HMAC_KEY, _ANY, guess, "chmod 600")
-    yield _Rule(directory / SIGNING_KEY, _ANY, "they could sign another journal", "chmod 600")
+        consequence = "the log is no evidence against them"
+        yield _Rule(path, _JOURNAL, consequence, "chmod 700", group_may=True)
+    guess = "they could guess values that were redacted from the log"
+    yield _Rule(directory / HMAC_KEY, _ANY, guess, "chmod 600", group_may=True)
+    forge = "they could sign another log"
+    yield _Rule(directory / SIGNING_KEY, _ANY, forge, "chmod 600", group_may=True)
 
 
 def _replaceable(path: Path, consequence: str) -> Iterator[_Rule]:

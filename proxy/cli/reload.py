@@ -1,6 +1,5 @@
 """``callgate reload``: apply changed settings, policies and certificates to a running proxy."""
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -25,21 +24,20 @@ def command(config: Path = CONFIG) -> None:
     settings is running.
     """
     from proxy.config.loading import load_settings
-    from proxy.runtime.supervision.status_file import read_status
+    from proxy.runtime.supervision.status_file import read_status, signal_supervisor
 
     path = status_file(load_settings(config))
     try:
-        before = read_status(path)
-        if before is None:
-            _fail(
-                "no Callgate with these settings is running. Start it with callgate serve. "
-                "(A demo cannot be reloaded: stop it, and start it again.)"
-            )
-        os.kill(before.pid, signal.SIGHUP)
+        before = signal_supervisor(path, signal.SIGHUP)
     except OSError as error:
         _fail(
             f"the running Callgate cannot be signalled: {error.strerror}. "
             "Run this as the user that Callgate runs as."
+        )
+    if before is None:
+        _fail(
+            "no Callgate with these settings is running. Start it with callgate serve. "
+            "(A demo cannot be reloaded: stop it, and start it again.)"
         )
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:

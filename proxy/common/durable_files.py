@@ -9,10 +9,15 @@ should be, and a symbolic link planted under the target's name is not followed.
 import contextlib
 import os
 import secrets
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from proxy.common.file_trust import Trust, is_secret
 from proxy.errors import ConfigError, Problem
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY_GLOB = ".*.partial"
 """Matches what a crash can leave behind in the directory."""
 
@@ -58,6 +63,38 @@ def create_once(path: Path, data: bytes, mode: int = 0o600) -> bytes:
     return data
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file (0600) that takes the place of `path` when the block ends without an error.
+
+    A symbolic link at `path` is replaced, not followed. A device or a pipe is written as it is.
+
+    Raises:
+        OSError: it cannot be created or replaced.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        with path.open("wb") as device:
+            yield device
+        return
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    file = os.open(partial, _NEW, 0o600)
+    try:
+        with open(file, "wb") as stream:  # noqa: PTH123  (a descriptor, which Path cannot open)
+            yield stream
+            stream.flush()
+            os.fsync(file)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    sync_directory(path.parent)
+
+
 def read_private(path: Path) -> bytes:
     """Return the content of a key file.
 
@@ -66,10 +103,9 @@ def read_private(path: Path) -> bytes:
         OSError: it cannot be read.
 
     """
-    if path.stat().st_mode & 0o077:
-        problem = Problem(
-            str(path), "can be read by users other than its owner", f"Run: chmod 600 {path}"
-        )
+    if not is_secret(path.stat(), Trust.of_this_process()):
+        message = "can be read by other users"
+        problem = Problem(str(path), message, f"Run: chmod 600 {path}")
         raise ConfigError([problem])
     return path.read_bytes()
 
@@ -107,8 +143,7 @@ def give_to_owner_of(directory: Path, file: int) -> None:
 def _write_partial(path: Path, data: bytes, mode: int) -> Path:
     """Write `data` durably to a temporary file in the directory of `path`; return its path."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(partial, flags, mode)
+    file = os.open(partial, _NEW, mode)
     try:
         with open(file, "wb") as stream:  # noqa: PTH123  (a descriptor, which Path cannot open)
             os.fchmod(file, mode)  # the umask may have taken bits away

@@ -131,7 +131,7 @@ def _secret_of_environment(name: str, environ: Mapping[str, str]) -> Secret:
 
 def _secret_of_file(path: Path) -> Secret:
     mode = path.stat().st_mode
-    if mode & 0o077:
+    if mode & 0o037:  # `proxy.cli.file_modes` knows which group may read it
         raise invalid(
             f"the file with the secret is open to other users (mode {mode & 0o777:04o})",
             f"Run: chmod 600 {path}",

@@ -22,7 +22,6 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.common.durable_files import TEMPORARY_GLOB, give_to_owner_of, replace_atomically
+from proxy.common.file_trust import Trust, is_closed_directory, is_secret
 from proxy.common.text import is_printable
 from proxy.errors import ConfigError, Problem
 from proxy.identity.credentials import TOKEN_LIMIT
@@ -187,10 +187,10 @@ class LocalIssuer:
         """Lock the directory for one change. An `OSError` inside becomes a `ConfigError`."""
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if stat.S_IMODE(self.directory.stat().st_mode) & 0o022:
+            if not is_closed_directory(self.directory.stat(), Trust.of_this_process()):
                 raise _unusable(
                     self.directory,
-                    "can be written by users other than its owner",
+                    "can be written by other users",
                     f"Run: chmod 700 {self.directory}",
                 )
             lock = os.open(
@@ -217,10 +217,10 @@ class LocalIssuer:
         """Return the state on disk without the retired keys that are not needed, or a first one."""
         try:
             with self._state.open("rb") as file:
-                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                if not is_secret(os.fstat(file.fileno()), Trust.of_this_process()):
                     raise _unusable(
                         self._state,
-                        "can be read by users other than its owner",
+                        "can be read by other users",
                         f"Run: chmod 600 {self._state}",
                     )
                 data = file.read()

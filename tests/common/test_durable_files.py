@@ -11,6 +11,7 @@ from proxy.common.durable_files import (
     make_directory,
     read_private,
     replace_atomically,
+    replacing,
 )
 from proxy.errors import ConfigError
 
@@ -108,9 +109,9 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
     """
     create_once(tmp_path / "k", b"secret")
     assert read_private(tmp_path / "k") == b"secret"
-    for mode in (0o604, 0o640, 0o610):
+    for mode in (0o604, 0o602, 0o601):
         (tmp_path / "k").chmod(mode)
-        with pytest.raises(ConfigError, match="users other than its owner") as caught:
+        with pytest.raises(ConfigError, match="by other users") as caught:
             read_private(tmp_path / "k")
         assert str(tmp_path / "k") in str(caught.value)
 
@@ -126,3 +127,33 @@ def test_missing_parents_are_made_for_the_owner_alone(tmp_path: Path) -> None:
         for path in (tmp_path / "old", tmp_path / "old" / "a", tmp_path / "old" / "a" / "b")
     ]
     assert modes == [0o755, 0o700, 0o700]
+
+
+def test_a_replaced_file_is_private_and_follows_no_link(tmp_path: Path) -> None:
+    """The link is replaced; what it led to is left alone."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "out").symlink_to(victim)
+    with replacing(tmp_path / "out") as file:
+        file.write(b"new")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "out").is_symlink()
+    assert (tmp_path / "out").read_bytes() == b"new"
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_replacement_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    """No half of a report takes the place of the last one, and nothing is left behind."""
+    (tmp_path / "out").write_text("old")
+    with pytest.raises(RuntimeError), replacing(tmp_path / "out") as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert (tmp_path / "out").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_device_is_written_as_it_is() -> None:
+    """As root, a rename would replace it."""
+    with replacing(Path("/dev/null")) as file:
+        file.write(b"x")
+    assert Path("/dev/null").is_char_device()

@@ -222,12 +222,12 @@ def test_open_permissions_are_refused(tmp_path: Path) -> None:
     """
     local = LocalIssuer(tmp_path / "issuer")
     local.prepare(NOW)
-    (local.directory / "state.json").chmod(0o640)
+    (local.directory / "state.json").chmod(0o644)
     with pytest.raises(ConfigError) as refused:
         local.issue("a", [], 60, NOW)
     assert "chmod 600" in refused.value.problems[0].hint
     (local.directory / "state.json").chmod(0o600)
-    local.directory.chmod(0o770)
+    local.directory.chmod(0o777)
     with pytest.raises(ConfigError) as refused:
         local.issue("a", [], 60, NOW)
     assert "chmod 700" in refused.value.problems[0].hint

@@ -2,9 +2,9 @@
 
 import csv
 import importlib
+import io
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from proxy.audit.reporting.export import COLUMNS, flat, ocsf
 from proxy.audit.reporting.rendering import escape_formula
 from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, instant, verb
 from proxy.cli.audit.query import Since, Until, Upstream
+from proxy.common.durable_files import replacing
 from proxy.common.text import escape_controls
 
 # Rows of a Parquet row group, which are in memory at once.
@@ -59,17 +60,23 @@ def export(
         _write_parquet(calls, out)
         return
     try:
-        target = (
-            nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="")
-        )
+        if out is None:
+            _write(calls, format_, sys.stdout)
+        else:
+            with replacing(out) as file:
+                stream = io.TextIOWrapper(file, "utf-8", newline="")
+                _write(calls, format_, stream)
+                stream.detach()
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")
-    with target as stream:
-        if format_ is Format.OCSF:
-            for call in calls:
-                stream.write(encode_json(ocsf(call)).decode() + "\n")
-        else:
-            _write_csv(calls, stream)
+
+
+def _write(calls: Iterator[CallRecord], format_: Format, stream: TextIO) -> None:
+    if format_ is Format.CSV:
+        _write_csv(calls, stream)
+        return
+    for call in calls:
+        stream.write(encode_json(ocsf(call)).decode() + "\n")
 
 
 def _write_csv(calls: Iterator[CallRecord], stream: TextIO) -> None:
@@ -90,6 +97,6 @@ def _write_parquet(calls: Iterator[CallRecord], out: Path) -> None:
         fail("Parquet needs pyarrow. Run: pip install callgate[parquet]")
     kinds = {name: arrow.int64() for name in INTEGER_COLUMNS} | {"agent": arrow.bool_()}
     schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
-    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+    with replacing(out) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while part := [flat(call) for call in islice(calls, ROWS_PER_GROUP)]:
             writer.write_table(arrow.Table.from_pylist(part, schema=schema))

@@ -29,6 +29,7 @@ from proxy.cli.audit.common import (
 from proxy.cli.audit.query import Since, Until
 from proxy.cli.audit.renamed import VerbGroup
 from proxy.cli.audit.verify import Key, operator_log_of, progress, trusted_keys
+from proxy.common.durable_files import replace_atomically
 from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
@@ -296,6 +297,6 @@ def _write(made: Report, format_: Format, out: Path | None) -> None:
         sys.stdout.write(text)
         return
     try:
-        out.write_text(text, encoding="utf-8")
+        replace_atomically(out, text.encode())
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")

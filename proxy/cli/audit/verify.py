@@ -33,6 +33,7 @@ from proxy.audit.format.record import encode_json
 from proxy.audit.reading.reader import last_entries
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.cli.audit.common import AsJson, Config, Directory, audit_directory, fail, verb
+from proxy.common.durable_files import replace_atomically
 from proxy.common.text import escape_controls
 from proxy.errors import ConfigError
 
@@ -228,7 +229,7 @@ def _saved(path: Path, keys: Keys) -> list[Checkpoint]:
 def _save(path: Path, reports: list[LogReport]) -> None:
     notes = [report.last.note for report in reports if report.last is not None]
     try:
-        path.write_bytes(b"\n".join(notes))
+        replace_atomically(path, b"\n".join(notes))
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror}")
 

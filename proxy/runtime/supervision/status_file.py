@@ -13,9 +13,11 @@ A reader takes a shared lock for a moment, to test the exclusive one. A supervis
 that moment tries again, so a reader does not keep it from starting.
 """
 
+import errno
 import fcntl
 import json
 import os
+import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,3 +110,37 @@ def read_status(path: Path) -> Status | None:
         return Status(**json.loads(text))
     except (ValueError, TypeError):
         return None
+
+
+def signal_supervisor(path: Path, number: signal.Signals) -> Status | None:
+    """Send a signal to the running supervisor, and to no other process.
+
+    A pid in a file proves nothing: the file may be another user's, and the pid another process's. A
+    pidfd is opened first, and the file is read again: its lock is still held, so the process had
+    not ended. The process must belong to the owner of the file, so the owner of a forged file can
+    only have a process of their own signalled.
+
+    Returns:
+        The state from before the signal; None when no supervisor runs, and nothing was signalled.
+
+    Raises:
+        PermissionError: the file or the process belongs to another user.
+    """
+    before = read_status(path)
+    if before is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(before.pid)
+    except ProcessLookupError:
+        return None
+    try:
+        again = read_status(path)
+        if again is None or again.pid != before.pid:
+            return None
+        if Path(f"/proc/{before.pid}").stat().st_uid != path.lstat().st_uid:
+            message = f"the process {before.pid} is not of the user that {path} belongs to"
+            raise PermissionError(errno.EPERM, message)
+        signal.pidfd_send_signal(pidfd, number)
+        return before
+    finally:
+        os.close(pidfd)

@@ -1,6 +1,7 @@
 """The file by which a reload finds a running gate."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from proxy.runtime.supervision.status_file import (
     StatusFile,
     StatusFileLockedError,
     read_status,
+    signal_supervisor,
 )
+from tests.support.other_user import NOBODY, as_root
 from tests.support.paths import ROOT
 
 
@@ -98,3 +101,41 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "status").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
         StatusFile(tmp_path / "status")
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    """Return a process that a signal would end."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+def test_only_a_supervisor_that_holds_the_file_is_signalled(tmp_path: Path) -> None:
+    """A file that was left names a process that may be another program by now."""
+    path = tmp_path / "status"
+    with sleeper() as process:
+        file = StatusFile(path)
+        file.write(Status(process.pid, 1))
+        file.close()
+        assert signal_supervisor(path, signal.SIGTERM) is None
+        assert process.poll() is None
+        process.kill()
+
+
+@as_root
+def test_the_owner_of_a_forged_file_cannot_have_the_processes_of_others_signalled(
+    tmp_path: Path,
+) -> None:
+    """Root's reload must not become a way to signal any process."""
+    path = tmp_path / "status"
+    with sleeper() as process:
+        file = StatusFile(path)
+        file.write(Status(process.pid, 1))
+        os.chown(path, NOBODY, NOBODY)
+        with pytest.raises(PermissionError, match="is not of the user"):
+            signal_supervisor(path, signal.SIGTERM)
+        assert process.poll() is None
+        os.chown(path, 0, 0)
+        before = signal_supervisor(path, signal.SIGTERM)
+        assert before == Status(process.pid, 1)
+        assert process.wait(20) == -signal.SIGTERM
+        assert signal_supervisor(path, signal.SIGTERM) is None
+        file.release()
