@@ -3,12 +3,12 @@
 A checkpoint's text is three lines (origin name of the log, number of records, base64 root); then an
 empty line; then one line a signature: ``— <key name> <base64 of 4 bytes key id and the
 signature>``. The key's name is the log's origin name. The key id is the beginning of ``SHA-256(name
-|| 0x0A || 0x01 || public key)``. Other signatures (witnesses, further algorithms) may follow and
-are kept; a verifier goes by the keys it knows. Extension lines are accepted and ignored.
+|| 0x0A || 0x01 || public key)``. Other signatures (witnesses, further algorithms) may precede or
+follow; a verifier ignores those of other keys. Extension lines are accepted and ignored.
 
 A log keeps its checkpoints in ``NNNNNNNN.checkpoints`` beside the segment they were signed in, one
-after another, each followed by an empty line. A public key is written ``name+keyid+base64``, as
-other tools for signed notes read it.
+after another, each followed by an empty line. A public key is written ``name+keyid+base64``, the
+form of other tools for signed notes.
 """
 
 import binascii
@@ -29,13 +29,14 @@ _NOTE = re.compile(
 
 
 class BadCheckpointError(ValueError):
-    """A note that is no checkpoint, or not signed by any key that was given."""
+    """A note that is not a checkpoint, or has no valid signature by a given key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A signed tree head: the first `size` records of the log `origin` have this `root`. `note` is
-    all of it, as signed.
+    """A signed tree head: the first `size` records of the log `origin` have this `root`.
+
+    `note` is the complete signed note.
     """
 
     origin: str
@@ -45,7 +46,7 @@ class Checkpoint:
 
 
 def key_id(name: str, public: bytes) -> bytes:
-    """Return the four bytes that tell keys of one name apart."""
+    """Return the four bytes that distinguish keys of one name."""
     return sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
 
 
@@ -55,12 +56,12 @@ def is_key_name(name: str) -> bool:
 
 
 def format_key(name: str, public: bytes) -> str:
-    """Return a public key in the form other tools read."""
+    """Return a public key as text, ``name+keyid+base64``."""
     return f"{name}+{key_id(name, public).hex()}+{b64encode(_ED25519 + public).decode()}"
 
 
 def parse_keys(text: str) -> list[tuple[str, bytes]]:
-    """Read public keys, one a line, as (name, key); raise BadCheckpointError on anything else."""
+    """Parse public keys, one a line, as (name, key). Raises BadCheckpointError."""
     keys = []
     for line in text.split():
         name, _, rest = line.partition("+")
@@ -73,14 +74,12 @@ def parse_keys(text: str) -> list[tuple[str, bytes]]:
             raise BadCheckpointError("not an Ed25519 public key of the form name+keyid+base64")
         keys.append((name, data[1:]))
     if not keys:
-        raise BadCheckpointError("no public key in it")
+        raise BadCheckpointError("no public key found")
     return keys
 
 
 def parse(note: bytes) -> Checkpoint:
-    """Read a note as a checkpoint without looking at its signatures; raise BadCheckpointError when
-    it is none.
-    """
+    """Parse a note as a checkpoint without checking its signatures. Raises BadCheckpointError."""
     found = _NOTE.fullmatch(note + b"\n")
     if found is None:
         raise BadCheckpointError("not a signed note")
@@ -97,13 +96,16 @@ def parse(note: bytes) -> Checkpoint:
     except ValueError:
         raise BadCheckpointError("not a checkpoint") from None
     if len(data) != 32 or b64encode(data).decode() != root:
-        raise BadCheckpointError("the root is no SHA-256 hash")
+        raise BadCheckpointError("the root is not a SHA-256 hash")
     return Checkpoint(origin, int(size), data, note)
 
 
 def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
-    """Return the checkpoint of a note that the log's own name has signed with one of `keys`; else
-    raise BadCheckpointError.
+    """Return the checkpoint of a note that is signed in the log's name with one of `keys`.
+
+    Raises:
+        BadCheckpointError: there is no such signature, or it does not verify.
+
     """
     checkpoint = parse(note)
     text, _, signatures = note.partition(b"\n\n")
@@ -113,7 +115,7 @@ def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
             try:
                 _, name, encoded = line.decode().split(" ")
                 data = b64decode(encoded, validate=True)
-            except ValueError:  # not in three parts, not UTF-8, not base64: nobody's signature
+            except ValueError:  # not three parts, not UTF-8 or not base64
                 continue
             if (
                 name != checkpoint.origin
@@ -130,9 +132,7 @@ def check(note: bytes, keys: Iterable[bytes]) -> Checkpoint:
 
 
 def split(data: bytes) -> Iterator[bytes]:
-    """Give the notes of a checkpoints file; a last one that is not whole is given too, and will not
-    parse.
-    """
+    """Yield the notes of a checkpoints file, also an incomplete last one, which does not parse."""
     at = 0
     while at < len(data):
         found = _NOTE.match(data, at)
@@ -144,9 +144,7 @@ def split(data: bytes) -> Iterator[bytes]:
 
 
 def complete_length(data: bytes) -> int:
-    """Return how many bytes of a checkpoints file are whole notes: what a crash in the middle of
-    one leaves.
-    """
+    """Return the length of the complete notes of a file; a crash can leave part of one."""
     at = 0
     while (found := _NOTE.match(data, at)) is not None:
         at = found.end()

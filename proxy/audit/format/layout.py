@@ -1,8 +1,8 @@
 """The layout of an audit directory: names of logs, segments and checkpoint files.
 
 An audit directory holds one directory per log, ``<instance>/``. A log holds its segments,
-``NNNNNNNN.jsonl`` or, sealed and compressed, ``NNNNNNNN.jsonl.gz``, numbered from 1, and beside each
-the checkpoints that were signed in it, ``NNNNNNNN.checkpoints``.
+``NNNNNNNN.jsonl`` or, sealed and compressed, ``NNNNNNNN.jsonl.gz``, numbered from 1. The
+checkpoints that were signed in a segment are in ``NNNNNNNN.checkpoints``.
 """
 
 from pathlib import Path
@@ -35,9 +35,9 @@ def segments(directory: Path) -> dict[int, Path]:
 
 
 def logs(directory: Path) -> dict[str, Path]:
-    """Return the logs of an audit directory by instance name; a log's own directory is its only log.
+    """Return the logs of an audit directory by instance name.
 
-    A symbolic link to a directory is no log.
+    The directory of a log has that log only. A symbolic link to a directory is no log.
     """
     if segments(directory):
         return {directory.name: directory}

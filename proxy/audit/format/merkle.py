@@ -1,11 +1,11 @@
 """Merkle tree mathematics of RFC 6962 section 2.1, and nothing else: no files, no clock, no JSON.
 
 Leaves and inner nodes are hashed under different prefixes (``0x00`` and ``0x01``), so that no leaf
-can be passed off as a node. A tree of any size is determined by its *edge*: the hashes of the
-complete subtrees that its size, written in binary, calls for, from the largest (left) to the
-smallest (right). Appending a leaf, and the root, need the edge alone; that is why a writer can go
-on after a restart without reading the whole log, and why a log whose beginning has been moved away
-can still be checked against a signed root.
+can be passed off as a node. A tree of any size is determined by its *frontier*: the hashes of its
+complete subtrees, one for each bit set in its size, from the largest (left) to the smallest
+(right). Transparency-dev calls it a compact range. Appending a leaf and computing the root need the
+frontier alone. A writer therefore continues after a restart without reading the log, and a log
+whose first segments were archived can still be checked against a signed root.
 
 Trusts SHA-256. Refuses (ValueError) sizes and indexes that no tree has.
 """
@@ -18,7 +18,7 @@ EMPTY_ROOT: Final = sha256(b"").digest()
 """The root of the tree without leaves (RFC 6962 section 2.1)."""
 
 Subtree: TypeAlias = Callable[[int, int], bytes]
-"""Gives the hash of the leaves from one index to before another."""
+"""Returns the hash of the leaves from one index to before another."""
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -31,36 +31,34 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
-def root_of_frontier(edge: Sequence[bytes]) -> bytes:
-    """Return the root of the tree that has this edge (largest subtree first)."""
-    if not edge:
+def root_of_frontier(frontier: Sequence[bytes]) -> bytes:
+    """Return the root of the tree with this frontier (largest subtree first)."""
+    if not frontier:
         return EMPTY_ROOT
-    root = edge[-1]
-    for left in reversed(edge[:-1]):
+    root = frontier[-1]
+    for left in reversed(frontier[:-1]):
         root = node_hash(left, root)
     return root
 
 
 class Tree:
-    """A growing tree, held as its edge: at most 64 hashes whatever its size."""
+    """A growing tree, represented by its frontier: one hash for each bit set in its size."""
 
     __slots__ = ("frontier", "size")
 
-    def __init__(self, size: int = 0, edge: Iterable[bytes] = ()) -> None:
-        """Go on from a known edge; raise ValueError when it cannot belong to a tree of `size`
-        leaves.
-        """
+    def __init__(self, size: int = 0, frontier: Iterable[bytes] = ()) -> None:
+        """Continue a tree. Raises ValueError if it cannot have `size` leaves and this frontier."""
         self.size = size
-        self.frontier = list(edge)
+        self.frontier = list(frontier)
         if (
             size < 0
             or len(self.frontier) != size.bit_count()
             or any(len(part) != 32 for part in self.frontier)
         ):
-            raise ValueError("edge does not fit the size")
+            raise ValueError("the frontier does not fit the size")
 
     def copy(self) -> "Tree":
-        """Return an independent copy: what a batch is computed on before it is known to be durable."""
+        """Return an independent copy."""
         return Tree(self.size, self.frontier)
 
     def append(self, leaf: bytes) -> None:
@@ -68,16 +66,15 @@ class Tree:
         self.extend((leaf,))
 
     def extend(self, leaves: Iterable[bytes]) -> None:
-        """Add leaf hashes in order. Every trailing one bit of the size is a complete subtree to
-        merge with (hot: twice a call).
-        """
-        size, edge = self.size, self.frontier
+        """Add leaf hashes in order."""
+        # Every trailing one bit of the size is a complete subtree to merge with.
+        size, frontier = self.size, self.frontier
         for node in leaves:
             ones = size
             while ones & 1:
-                node = sha256(b"\x01" + edge.pop() + node).digest()
+                node = sha256(b"\x01" + frontier.pop() + node).digest()
                 ones >>= 1
-            edge.append(node)
+            frontier.append(node)
             size += 1
         self.size = size
 
@@ -87,14 +84,13 @@ class Tree:
 
 
 def inclusion_path(index: int, size: int, subtree: Subtree) -> list[bytes]:
-    """Return the audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1),
-    leaf's side first.
+    """Return the audit path of leaf `index` in a tree of `size` leaves (RFC 6962 section 2.1.1).
 
-    `subtree(begin, end)` gives the hash of the leaves from `begin` to before `end`: only it knows
-    where leaves come from.
+    The path begins at the leaf. `subtree(begin, end)` returns the hash of the leaves from `begin`
+    to before `end`.
     """
     if not 0 <= index < size:
-        raise ValueError("no such leaf")
+        raise ValueError(f"no leaf {index} in a tree of {size} leaves")
     path: list[bytes] = []
     begin, end = 0, size
     while end - begin > 1:
@@ -110,11 +106,14 @@ def inclusion_path(index: int, size: int, subtree: Subtree) -> list[bytes]:
 
 
 def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
-    """Return the root that a leaf hash and its audit path lead to; raise ValueError when the path
-    has the wrong length.
+    """Return the root that a leaf hash and its audit path lead to.
+
+    Raises:
+        ValueError: the path has not the length that `index` and `size` require.
+
     """
     if not 0 <= index < size:
-        raise ValueError("no such leaf")
+        raise ValueError(f"no leaf {index} in a tree of {size} leaves")
     sides = []
     begin, end = 0, size
     while end - begin > 1:
@@ -130,13 +129,14 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes
 
 
 def consistency_path(first: int, size: int, subtree: Subtree) -> list[bytes]:
-    """Return the proof that the tree of `first` leaves is the beginning of that of `size` (RFC 6962
-    section 2.1.2).
+    """Return the proof that the tree of `size` leaves extends that of `first` leaves.
+
+    RFC 6962 section 2.1.2.
     """
     if not 0 < first <= size:
-        raise ValueError("no such tree")
+        raise ValueError(f"no tree of {first} leaves in one of {size} leaves")
     path: list[bytes] = []
-    begin, end, whole = 0, size, True
+    begin, end, complete = 0, size, True
     while first != end:
         middle = begin + _left(end - begin)
         if first <= middle:
@@ -144,8 +144,8 @@ def consistency_path(first: int, size: int, subtree: Subtree) -> list[bytes]:
             end = middle
         else:
             path.append(subtree(begin, middle))
-            begin, whole = middle, False
-    if not whole:
+            begin, complete = middle, False
+    if not complete:
         path.append(subtree(begin, end))
     path.reverse()
     return path
@@ -154,24 +154,22 @@ def consistency_path(first: int, size: int, subtree: Subtree) -> list[bytes]:
 def consistent(
     first: int, first_root: bytes, size: int, root: bytes, path: Sequence[bytes]
 ) -> bool:
-    """Say whether `path` proves that the tree (`first`, `first_root`) is the beginning of the tree
-    (`size`, `root`).
-    """
+    """Return whether `path` proves that tree (`size`, `root`) extends (`first`, `first_root`)."""
     if not 0 < first <= size:
-        raise ValueError("no such tree")
+        raise ValueError(f"no tree of {first} leaves in one of {size} leaves")
     steps = []
-    begin, end, whole = 0, size, True
+    begin, end, complete = 0, size, True
     while first != end:
         middle = begin + _left(end - begin)
         steps.append(first <= middle)
         if first <= middle:
             end = middle
         else:
-            begin, whole = middle, False
+            begin, complete = middle, False
     given = list(path)
-    if len(given) != len(steps) + (not whole):
+    if len(given) != len(steps) + (not complete):
         return False
-    old = new = first_root if whole else given.pop(0)
+    old = new = first_root if complete else given.pop(0)
     for is_right, sibling in zip(reversed(steps), given, strict=True):
         if is_right:
             new = node_hash(new, sibling)
@@ -181,7 +179,5 @@ def consistent(
 
 
 def _left(size: int) -> int:
-    """Return the size of the left part of a tree of `size` leaves: the largest power of two below
-    it.
-    """
+    """Return the size of the left part of a tree: the largest power of two below `size`."""
     return 1 << (size - 1).bit_length() - 1

@@ -1,9 +1,9 @@
-"""Keeps every policy set that was ever in force, beside the logs, by its hash.
+"""Snapshots of every policy set that was ever in force, beside the logs, by hash.
 
-``<audit directory>/policies/<hex>.json`` holds the texts of the set's files by name. The hash is
-that of the policy layer (every decided record names it); the ``policy`` record that says when the
-set came into force has the SHA-256 of its texts, so that a later edit of the file shows. The texts
-are evidence to read, not a source that is ever loaded again.
+``<audit directory>/policies/<hex>.json`` has the texts of the set's files by name. The hash is the
+policy layer's; every decided record names it. The ``policy`` record of the set has the SHA-256 of
+its texts, so that a later edit of the file is noticed. The texts are evidence, and never loaded as
+policies.
 """
 
 import re
@@ -22,25 +22,30 @@ _HASH = re.compile(r"[a-z0-9-]{1,16}:([0-9a-f]{16,128})")
 
 
 def save_snapshot(directory: Path, policy_hash: str, files: Mapping[str, str]) -> str:
-    """Keep a policy set under the audit `directory` and return its texts' digest, for the log.
-    Raise ValueError on a bad hash.
+    """Save a policy set under the audit `directory` and return the digest of its texts.
+
+    Raises:
+        OSError: it cannot be saved.
+        ValueError: `policy_hash` is not a hash.
+
     """
     path = _path(directory, policy_hash)
     texts = dict(sorted(files.items()))
     if load_snapshot(directory, policy_hash) != texts:
         make_directory(path.parent)
-        kept = {"hash": policy_hash, "files": texts}
-        replace_atomically(path, orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
+        snapshot = {"hash": policy_hash, "files": texts}
+        replace_atomically(path, orjson.dumps(snapshot, option=orjson.OPT_INDENT_2) + b"\n")
     return digest(texts)
 
 
 def load_snapshot(directory: Path, policy_hash: str) -> dict[str, str] | None:
-    """Return the texts of a policy set by file name, None when it is not kept. `digest` of them
-    must be what the log says.
+    """Return the texts of a policy set by file name, or None if there is no snapshot.
+
+    The caller compares their `digest` with the log's.
     """
     try:
-        kept = orjson.loads(_path(directory, policy_hash).read_bytes())
-        texts = kept["files"]
+        snapshot = orjson.loads(_path(directory, policy_hash).read_bytes())
+        texts = snapshot["files"]
         return {str(name): str(text) for name, text in texts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -54,5 +59,5 @@ def digest(texts: Mapping[str, str]) -> str:
 def _path(directory: Path, policy_hash: str) -> Path:
     found = _HASH.fullmatch(policy_hash)
     if found is None:
-        raise ValueError("not a hash of a policy set")
+        raise ValueError(f"{policy_hash!r} is not a hash of a policy set")
     return directory / DIRECTORY / f"{found[1]}.json"

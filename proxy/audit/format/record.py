@@ -15,8 +15,8 @@ Every record begins with these members, in this order:
 |---|---|
 | v     | 2 (or 1, see below); all records of a segment have the same |
 | seq   | number of the record in its log, from 0, without gaps |
-| prev  | first 16 hex digits of the leaf hash of the previous record (zeros for seq 0): locates damage; proof is the tree |
-| time  | time of recording, UTC, RFC 3339 with six decimals and ``Z``; never earlier than the previous record's |
+| prev  | first 16 hex digits of the previous record's leaf hash, zeros for seq 0; locates damage |
+| time  | UTC, RFC 3339 with six decimals and ``Z``; never earlier than the previous record's |
 | stage | kind of the record; a reader skips stages that it does not know |
 
 **decided**: a call was decided. An allowed call was forwarded only after this record was durable; a
@@ -42,14 +42,19 @@ Records about the log itself:
 
 | stage | meaning and members |
 |---|---|
-| segment  | first record of every segment: ``log`` origin name, ``segment`` number, ``tree`` {size, root, frontier} before this record, ``open`` [[seq, id], …] calls not completed yet, ``policy`` the members of the **policy** record in force; the log can be read from here |
-| opened   | a process began to write: ``software`` (name and version), ``pid``, ``recovered`` {torn_bytes: length of a torn end, unknown: calls closed as unknown by the records that follow} or null |
+| segment  | first record of every segment, from which the log can be read: see below |
+| opened   | a process began to write: ``software`` (name and version), ``pid``, ``recovered`` |
 | policy   | a policy set is in force: ``hash``, ``files``, ``texts_sha256`` |
 | gap      | the log could not be written: ``since``, ``error``, ``refused`` calls |
 | clock    | the clock went back: ``behind_us`` |
 | idle     | nothing happened for an hour: ``since`` |
 | archived | segments were moved: ``log``, ``segments``, ``size``, ``root``, ``to`` |
 | closed   | the process ended in order |
+
+Members of **segment**: ``log`` (origin name), ``segment`` (number), ``tree`` {size, root, frontier}
+before this record, ``open`` [[seq, id], …] (calls not completed yet), ``policy`` (the members of
+the **policy** record in force). Member ``recovered`` of **opened**: null after a clean end, else
+{torn_bytes (length of a torn end), unknown (calls that the next records close as unknown)}.
 
 Members may be added; none is renamed or changes its meaning without a new ``v``.
 
@@ -113,12 +118,12 @@ def member_name(name: str, version: object) -> str:
 
 
 def encode_record(seq: int, prev: bytes, time: bytes, body: bytes) -> bytes:
-    """Return a record without its LF. `body` is the record from ``"stage"`` to its closing brace."""
+    """Return a record without its LF. `body` is the record from ``"stage"`` to its last brace."""
     return b'{"v":2,"seq":%d,"prev":"%b","time":"%b",%b' % (seq, prev, time, body)
 
 
 def escape_unsafe(text: bytes) -> bytes:
-    """Escape the characters of JSON text that some readers take for a line end or a command."""
+    """Escape the characters of JSON text that a reader may take for a line end or a command."""
     if text.isascii() and b"\x7f" not in text:
         return text
     return _UNSAFE.sub(lambda m: b"\\u%04x" % ord(m[0].decode()), text)
@@ -261,9 +266,12 @@ def encode_completed(
     `outcome` is ok, fault or unknown, or the reason code of a failure.
     """
     how = _OUTCOMES.get(outcome) or b'"failed","reason":' + encode_json(outcome)
-    return b'"stage":"completed","id":%b,"decided_seq":%d,"outcome":%b,"status":%d,"bytes":%d,"duration_us":%d}' % (
-        _encode_id(call_id), decided_seq, how, status, sent, duration_us,
-    )  # fmt: skip
+    return b'"stage":"completed","id":%b,"decided_seq":%d,"outcome":%b,%b' % (
+        _encode_id(call_id),
+        decided_seq,
+        how,
+        b'"status":%d,"bytes":%d,"duration_us":%d}' % (status, sent, duration_us),
+    )
 
 
 def _encode_id(call_id: str) -> bytes:
@@ -281,7 +289,7 @@ def encode_event(stage: str, members: Mapping[str, Json]) -> bytes:
 
 
 def encode_principal(principal: Principal) -> bytes:
-    """Return the ``principal`` member: the identity (issuer and subject) and the effective roles."""
+    """Return the ``principal`` member: issuer and subject, and the effective roles."""
     return encode_json(
         {
             "issuer": principal.issuer,

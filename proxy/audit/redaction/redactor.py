@@ -1,20 +1,24 @@
-r"""Redacts the arguments of a call for its record: secrets become keyed hashes, long values lengths
-and hashes.
+r"""Redacts the arguments of a call for its record.
+
+Secrets become keyed hashes, long values lengths and hashes.
 
 Arguments are any `Value`. JSON has no bytes, dates, infinities or integers of any size, and lines
 must stay short, so some values are recorded as an object with one reserved set of keys:
 
-| recorded                              | replaces                                                |
+| recorded                              | value                                                   |
 |---------------------------------------|---------------------------------------------------------|
-| ``{"hmac-sha256": hex}``              | a secret: HMAC-SHA256 under the key beside the log (`callgate audit find-secret`) |
-| ``{"length": n, "sha256": hex}``      | a value of n bytes over the limit (a text in UTF-8, anything else as JSON) |
-| ``{"length": n, "hmac-sha256": hex}`` | a value of n bytes as JSON with too many parts to inspect, or arguments that no catalog describes |
+| ``{"hmac-sha256": hex}``              | a secret: HMAC-SHA256 under the key beside the log      |
+| ``{"length": n, "sha256": hex}``      | n bytes over the limit (UTF-8 of a text, else JSON)     |
+| ``{"length": n, "hmac-sha256": hex}`` | n bytes of JSON that were not inspected                 |
 | ``{"number": "Infinity"}``            | a float that JSON lacks (``-Infinity``, ``NaN`` too)    |
 | ``{"integer": "1…"}``                 | an integer beyond 64 bits                               |
 | ``{"bytes": base64}``                 | a byte string                                           |
 | ``{"datetime": "YYYYMMDDTHH:MM:SS"}`` | an XML-RPC date                                         |
-| ``{"escaped": text}``                 | a text with lone surrogates, each written as ``\udXXX`` |
-| ``{"object": {…}}``                   | an object of the caller whose keys would read as one of these |
+| ``{"escaped": text}``                 | a text with lone surrogates, written as ``\udXXX``      |
+| ``{"object": {…}}``                   | an object whose own keys would read as one of these     |
+
+A value is not inspected if it has too many parts, or if no catalog describes the method. `callgate
+audit find-secret` tests a value against the keyed hashes.
 
 An argument is a secret if the codec names it (`Call.secret_paths`: from the catalog, and Luigi
 parameters that are HIDDEN or PRIVATE), or if a name on its path is a secret's

@@ -5,9 +5,10 @@ from typing import Final
 
 SECRET_WORDS: Final = frozenset(
     {
-        "password", "passwords", "passwd", "passphrase", "passcode", "pass", "pwd", "pw", "pin", "otp",
-        "secret", "secrets", "token", "tokens", "key", "keys", "apikey", "accesskey", "privatekey", "secretkey",
-        "credential", "credentials", "creds", "auth", "authorization", "bearer", "cookie", "cookies",
+        "password", "passwords", "passwd", "passphrase", "passcode", "pass", "pwd", "pw", "pin",
+        "otp", "secret", "secrets", "token", "tokens", "key", "keys", "apikey", "accesskey",
+        "privatekey", "secretkey", "credential", "credentials", "creds", "auth", "authorization",
+        "bearer", "cookie", "cookies",
     }
 )  # fmt: skip
 """Words, in lower case, that mark a name as a secret's."""

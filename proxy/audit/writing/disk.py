@@ -1,9 +1,9 @@
-"""The few file operations the log is made of, each with the failure it guards against.
+"""The file operations of the log, and the failure that each guards against.
 
 A file's bytes survive power loss after its own fdatasync; its *name* survives only after an fsync
-of its directory. A new file is therefore synced before its directory, and both before anything is
-acknowledged that rests on it. Everything is made 0600 (directories 0700): records name people and
-what they did. Nothing is ever executable.
+of its directory. A new file is therefore synced before its directory, and both before a record in
+it is acknowledged. Files are created 0600 and directories 0700, because records name people and
+their acts.
 """
 
 import os
@@ -14,28 +14,27 @@ from typing import Protocol
 
 
 class Flusher(Protocol):
-    """Makes one file at a time durable."""
+    """A way to make one file at a time durable without waiting for it."""
 
     def fileno(self) -> int:
-        """The descriptor that becomes readable when the flush is over."""
+        """Return the descriptor that becomes readable when the flush has ended."""
 
     def start(self, fd: int) -> None:
-        """Begin to make `fd` durable; returns at once. Raises OSError."""
+        """Begin to make `fd` durable and return at once. Raises OSError."""
 
     def finish(self) -> None:
-        """Take the result, once `fileno` is readable. Raises the OSError that fdatasync would have."""
+        """Take the result, once `fileno` is readable. Raises the OSError of the flush."""
 
     def close(self) -> None:
-        """Give the descriptors back. Waits for a flush that is under way."""
+        """Close the descriptors. Waits for a flush that is under way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The calls that can fail under a journal; tests pass failing ones in.
+    """The system calls that can fail under a journal; tests pass failing ones.
 
-    `flusher` gives what makes a file durable without a thread that waits
-    (`proxy.audit.writing.kernel_fdatasync`), or None; it is tried on the descriptor that it is
-    given.
+    `flusher` returns a `Flusher` that it has tried on the given descriptor
+    (`proxy.audit.writing.kernel_fdatasync`), or None if there is none.
     """
 
     write: Callable[[int, bytes | memoryview], int] = os.write
@@ -44,18 +43,14 @@ class Disk:
 
 
 def open_append(path: Path) -> int:
-    """Open a segment for appending, made 0600 if it is new; a symbolic link in its place is
-    refused.
-    """
+    """Open a file for appending, created 0600 if it is new. Refuses a symbolic link."""
     return os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
     )
 
 
 def write_all(disk: Disk, fd: int, data: bytes) -> None:
-    """Write all of `data`, not yet durable. A short write (a signal, the last free block) is
-    continued.
-    """
+    """Write all of `data`, not yet durably; continue after a short write."""
     written = disk.write(fd, data)
     while written < len(data):
         written += disk.write(fd, memoryview(data)[written:])

@@ -173,7 +173,7 @@ class GroupCommit:
             self._idle.set_result(None)
 
     def _fail(self, batch: Batch, waiters: list[_Waiter]) -> None:
-        """Refuse all waiters; keep entries without a waiter, in order, until the log is writable."""
+        """Refuse all waiters; keep the other entries, in order, until the log is writable."""
         unawaited = self._refuse(batch.entries, waiters)
         self._refuse_collected()
         self.entries = unawaited + self.entries

@@ -244,7 +244,7 @@ class Journal:
             body = self._encoder.decided(call_id, principal, peer, call, decision, member)
             if decision.allowed:
                 ids.append(call_id)
-                entries.append(Entry(micros, body, EntryKind.OPENS, call_id=call_id))
+                entries.append(Entry(micros, body, EntryKind.OPENS, call_id))
             else:
                 ids.append(None)
                 entries.append(Entry(micros, body))
@@ -308,7 +308,7 @@ class Journal:
         """Record that a policy set decides from here on, and save its texts beside the log.
 
         Raises:
-            Unavailable: they cannot be saved (AUDIT_UNWRITABLE); the set should not come into force.
+            Unavailable: they cannot be saved (AUDIT_UNWRITABLE); the set must not come into force.
 
         """
         try:

@@ -1,10 +1,10 @@
-"""The keys beside the log: each made on first use, readable by its owner only.
+"""The keys of an audit directory: created on first use, readable by their owner only.
 
-``hmac.key`` (32 random bytes, hex) keys the hashes that stand for secrets in records; one for all
-logs of an audit directory, so that one value has one hash in all of them. ``signing.key`` (Ed25519,
-PKCS #8 in PEM) signs checkpoints, unless the operator gives one from elsewhere. ``signing.pub``
-lists the public keys that ever signed here, one a line, newest last: a convenience, and no proof,
-since whoever could alter the log could have replaced it too.
+``hmac.key`` (32 random bytes in hex) keys the hashes that replace secrets in records. All logs of a
+directory share it, so that one value has one hash. ``signing.key`` (Ed25519, PKCS #8 in PEM) signs
+checkpoints unless the settings name another. ``signing.pub`` lists the public keys that ever signed
+here, one a line, newest last. It is a convenience and proves nothing: an attacker who can alter the
+log can replace it too.
 """
 
 import secrets
@@ -29,8 +29,11 @@ PUBLIC_KEYS = "signing.pub"
 
 
 def load_hmac_key(directory: Path, *, make: bool = True) -> bytes:
-    """Return the HMAC key of an audit directory; make it if there is none. Raise ConfigError when
-    it cannot be used.
+    """Return the HMAC key of an audit directory; create it if there is none and `make` is true.
+
+    Raises:
+        ConfigError: it cannot be used.
+
     """
     path = directory / HMAC_KEY
     if make and not path.exists():
@@ -42,7 +45,7 @@ def load_hmac_key(directory: Path, *, make: bool = True) -> bytes:
         raise _unusable(path, error) from None
     if len(key) < 16:
         raise ConfigError(
-            [Problem(str(path), "the key is shorter than 16 bytes", "restore it from a backup")]
+            [Problem(str(path), "the key is shorter than 16 bytes", "Restore it from a backup.")]
         )
     return key
 
@@ -57,8 +60,13 @@ def new_signing_key() -> bytes:
 def load_signing_key(
     directory: Path, origin_prefix: str, pem: bytes | None = None
 ) -> Ed25519PrivateKey:
-    """Return the key that signs here: the one given, else the one beside the log, made if there is
-    none; note its public part.
+    """Return the signing key, `pem` or the one in the directory, and list its public key.
+
+    Creates the key in the directory if there is neither.
+
+    Raises:
+        ConfigError: it cannot be used.
+
     """
     path = directory / SIGNING_KEY
     try:
@@ -73,8 +81,8 @@ def load_signing_key(
             [
                 Problem(
                     str(path),
-                    "the signing key is no Ed25519 key",
-                    "make one with callgate audit key generate",
+                    "the signing key is not an Ed25519 key",
+                    "Create one with callgate audit key generate.",
                 )
             ]
         )
@@ -83,7 +91,12 @@ def load_signing_key(
 
 
 def public_keys(path: Path) -> list[tuple[str, bytes]]:
-    """Read a file of public keys as (name, key); raise ConfigError when it holds none."""
+    """Return the public keys of a file as (name, key).
+
+    Raises:
+        ConfigError: it has none, or cannot be read.
+
+    """
     try:
         return parse_keys(path.read_text(encoding="ascii"))
     except (OSError, ValueError, BadCheckpointError) as error:
@@ -106,7 +119,7 @@ def _unusable(path: Path, error: Exception) -> ConfigError:
             Problem(
                 str(path),
                 f"no usable key: {type(error).__name__}",
-                "restore it from a backup, or name the right file",
+                "Restore it from a backup, or name another file.",
             )
         ]
     )

@@ -1,17 +1,16 @@
-"""Which log each serving process writes, and who ends the logs of those that were killed.
+"""Assigns one log to each process, and recovers the logs of processes that were killed.
 
-A log has one writer. The processes of one gate take the names ``gate``, ``gate-2`` and so on, each
-the first that is free: a process that takes another's place starts before that one has ended. So a
-name that was in use when its process was killed may not be taken again for long, and the calls that
-were open in it would stay open. Whoever starts therefore ends such logs: opening one recovers it
-and closes its open calls as unknown.
+A log has one writer. Serving processes take the names ``gate``, ``gate-2`` and so on, each the
+first that is not locked. A process starts before its predecessor has ended, so the name of a killed
+process may stay unused for long, with calls open in its log. Every starting process therefore
+recovers such logs: it opens them, which closes their open calls as unknown, and ends them.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import orjson
 import structlog
@@ -22,55 +21,59 @@ from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.opening import LogInUseError
 from proxy.errors import ConfigError
 
-SPARE_INSTANCES = 3  # names beyond two for each process, for old processes that are slow to end
+# Names beyond two for each process, for predecessors that are slow to end.
+SPARE_INSTANCES: Final = 3
 
 Open: TypeAlias = Callable[[str], Journal]
-"""Opens the log of a name. Raises `LogInUseError` when another process writes it, and `ConfigError`."""
+"""Opens the log of a name. Raises LogInUseError if another process writes it, and ConfigError."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def instance_names(name: str, processes: int) -> list[str]:
-    """The names that the processes of the gate `name` may take, in the order in which they are
-    tried.
-    """
+    """Return the names that `processes` processes may take, in the order of trying."""
     return [name, *(f"{name}-{number}" for number in range(2, 2 * processes + SPARE_INSTANCES + 1))]
 
 
-def open_first_unlocked(names: Sequence[str], opened: Open) -> Journal:
-    """The log of this process alone. Raises `ConfigError`; `LogInUseError` when all of `names` are
-    taken.
+def open_first_unlocked(names: Sequence[str], open_log: Open) -> Journal:
+    """Open the first log that no other process writes.
+
+    Raises:
+        ConfigError: it cannot be used.
+        LogInUseError: all of `names` are in use.
+
     """
     for name in names[:-1]:
         with contextlib.suppress(LogInUseError):
-            return opened(name)
-    return opened(names[-1])
+            return open_log(name)
+    return open_log(names[-1])
 
 
-def recover_abandoned(directory: Path, names: Sequence[str], opened: Open) -> None:
-    """End every log in `directory` of those names that nobody writes and that was not ended in
-    order. Blocks; for a thread of its own.
+def recover_abandoned(directory: Path, names: Sequence[str], open_log: Open) -> None:
+    """End the logs of `names` that no process writes and that have no clean end.
+
+    Blocks: call it on a thread.
     """
     found = logs(directory)
     for name in names:
         if name not in found:
             continue
         try:
-            if _ended_in_order(found[name]):
+            if _has_clean_end(found[name]):
                 continue
             with contextlib.suppress(LogInUseError):
-                asyncio.run(_end(name, opened))
+                asyncio.run(_end(name, open_log))
         except ConfigError as error:
             for problem in error.problems:
                 _log.error(
                     "abandoned log not ended",
-                    place=problem.location,
-                    what=problem.message,
-                    remedy=problem.hint,
+                    location=problem.location,
+                    message=problem.message,
+                    hint=problem.hint,
                 )
 
 
-def _ended_in_order(log: Path) -> bool:
+def _has_clean_end(log: Path) -> bool:
     """Return whether the last record of a log is ``closed``."""
     for path in reversed(segments(log).values()):
         for _, line in last_lines(path, 1):
@@ -81,6 +84,6 @@ def _ended_in_order(log: Path) -> bool:
     return False
 
 
-async def _end(name: str, opened: Open) -> None:
-    await opened(name).close()
+async def _end(name: str, open_log: Open) -> None:
+    await open_log(name).close()
     _log.info("abandoned log ended", log=name)

@@ -40,7 +40,7 @@ class LogState:
     """The end of a log: all that a writer needs to continue it.
 
     `number`, `version` and `sealed` describe the last segment (`number` is 0 if there is none),
-    `offset` is the length of its valid lines. `open` has the ids of calls not completed yet, by seq.
+    `offset` is the length of its valid lines. `open` has the ids of calls not completed, by seq.
     `torn_bytes` counts the bytes that recovery cut off.
     """
 
@@ -83,7 +83,10 @@ def recover(directory: Path) -> LogState:
             tails.append((number, path, state.offset))
         break
     if state.tree.size < signed_size:
-        what = f"the log ends before record {state.tree.size}, but a signed checkpoint covers {signed_size} records"
+        what = (
+            f"the log ends before record {state.tree.size},"
+            f" but a signed checkpoint covers {signed_size} records"
+        )
         raise ConfigError([Problem(str(directory), what, _HINT)])
     for number, path, offset in tails:
         state.torn_bytes += _truncate_tail(directory, number, path, offset)

@@ -81,7 +81,7 @@ class SegmentAppender:
             self._day = state.time // _DAY_US
 
     def belongs_to_segment(self, entries: list[Entry]) -> bool:
-        """Return whether the present segment takes `entries`; otherwise `append` begins the next."""
+        """Return whether the present segment takes `entries`; if not, `append` begins the next."""
         return (
             self.fd >= 0
             and self.state.offset < self._segment_bytes
@@ -126,13 +126,14 @@ class SegmentAppender:
         """Take over the state after a batch whose bytes, from `offset` on, are durable."""
         state = self.state
         calls, seq = state.open, state.tree.size
+        opens, closes, policy = EntryKind.OPENS, EntryKind.CLOSES, EntryKind.POLICY
         for entry in prepared.entries:
             kind = entry.kind
-            if kind == EntryKind.OPENS:
+            if kind is opens:
                 calls[seq] = entry.call_id
-            elif kind == EntryKind.CLOSES:
+            elif kind is closes:
                 calls.pop(entry.seq, None)
-            elif kind == EntryKind.POLICY:
+            elif kind is policy:
                 self._policy = entry.body
             seq += 1
         state.tree = prepared.tree

@@ -27,14 +27,17 @@ States of the log, by `failure`:
     WRITABLE (None)  --- any write, flush, rotation or checkpoint fails --->  FAILED (a text)
     FAILED           --- a probe succeeds: `resume_in_new_segment` --------->  WRITABLE
 
-| failure of                          | noticed in             | effect |
-|---|---|---|
-| write, `flusher.start`              | loop, `try_begin`      | batch.done(None), FAILED, thread woken; if `start` failed, later batches go to the thread |
-| the kernel's flush                  | loop, `on_flushed`     | batch.done(None), FAILED, thread woken |
-| append, rotation                    | thread, `_append`      | batch.done(None), FAILED |
-| checkpoint, idle record             | thread, `_housekeeping`| FAILED |
-| a batch that arrives while FAILED   | loop or thread         | batch.done(None) |
-| a probe                             | thread, `_try_resume`  | still FAILED since the first failure; next probe after `Timing.probe` |
+| failure of                   | noticed in              | effect                         |
+|------------------------------|-------------------------|--------------------------------|
+| write, `flusher.start`       | loop, `try_begin`       | batch refused, FAILED (1)      |
+| the kernel's flush           | loop, `on_flushed`      | batch refused, FAILED (1)      |
+| append, rotation             | thread, `_append`       | batch refused, FAILED          |
+| checkpoint, idle record      | thread, `_housekeeping` | FAILED                         |
+| a probe                      | thread, `_try_resume`   | FAILED since the first failure |
+| a batch sent while FAILED    | thread, `_append`       | batch refused                  |
+
+A refused batch is reported by ``batch.done(batch, None)``. (1) The thread is woken to plan probes,
+one every `Timing.probe`. If `flusher.start` failed, all later batches go to the thread.
 
 A failed write or flush acknowledges nothing. When the log is writable again, `resumed` tells the
 event loop, and what was kept is written.
@@ -124,7 +127,7 @@ class Writer:
         self._turn = threading.Lock()
         self._flushing: tuple[Batch, PreparedBatch] | None = None
         self._queue: SimpleQueue[Batch | Literal["wake"] | None] = SimpleQueue()
-        self._thread = threading.Thread(
+        self._background = threading.Thread(
             target=self._run, name=f"audit-{directory.name}", daemon=True
         )
 
@@ -144,7 +147,7 @@ class Writer:
         return self._appender.state.time
 
     def open_calls(self) -> dict[int, str]:
-        """Return the ids of calls decided and not completed, by seq. Only while nothing is written."""
+        """Return the ids of open calls by seq. Call it only while no batch is under way."""
         return dict(self._appender.state.open)
 
     def start(self, entries: list[Entry]) -> None:
@@ -157,7 +160,7 @@ class Writer:
         self._appender.append(entries)
         self._appender.sign()
         self.flusher = self._disk.flusher(self._appender.fd)
-        self._thread.start()
+        self._background.start()
 
     # -- the event loop's path
 
@@ -218,7 +221,7 @@ class Writer:
 
     def join(self) -> None:
         """Wait for the end of the thread."""
-        self._thread.join()
+        self._background.join()
 
     def _run(self) -> None:
         while True:
@@ -268,7 +271,7 @@ class Writer:
         return max(0.0, appender.active_at + self._timing.idle - now)
 
     def _housekeeping(self) -> None:
-        """Do what needs no batch: probe a failed log, sign a checkpoint, or write an idle record."""
+        """Probe a failed log, or else sign a checkpoint or write an idle record, if one is due."""
         appender = self._appender
         with self._turn:
             if self.failure is not None:

@@ -20,7 +20,7 @@ PUBLIC = KEY.public_key().public_bytes_raw()
 NOTE = Signer("callgate/gate", KEY).sign(12, b"r" * 32)
 
 
-def test_a_note_looks_as_the_specification_says() -> None:
+def test_a_note_has_the_form_of_the_specification() -> None:
     """Three lines of text, an empty line, and a signature line with the key's id before the
     signature.
     """
@@ -32,16 +32,17 @@ def test_a_note_looks_as_the_specification_says() -> None:
 
 
 def test_a_public_example_is_read() -> None:
-    """The example of the tlog-checkpoint specification parses, and its key id is computed as there."""
+    """The example of the tlog-checkpoint specification parses."""
     note = (
         "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
-        "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
+        "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5"
+        "/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
     )
     assert parse(note.encode()).size == 20852163
 
 
 def test_every_changed_byte_is_noticed() -> None:
-    """No byte of a note can be changed, left out or added without it being refused."""
+    """A note with a byte changed, left out or added is refused."""
     for at in range(len(NOTE)):
         for changed in (
             NOTE[:at] + bytes([NOTE[at] ^ 1]) + NOTE[at + 1 :],
@@ -53,7 +54,7 @@ def test_every_changed_byte_is_noticed() -> None:
 
 
 def test_other_keys_and_names_do_not_count() -> None:
-    """A signature by another key, or by the same key under another name, is none."""
+    """A signature by another key, or by the same key under another name, is not accepted."""
     other = Ed25519PrivateKey.from_private_bytes(b"8" * 32)
     with pytest.raises(BadCheckpointError, match="known key"):
         check(Signer("callgate/gate", other).sign(12, b"r" * 32), [PUBLIC])
@@ -61,8 +62,8 @@ def test_other_keys_and_names_do_not_count() -> None:
         check(NOTE.replace("— callgate/gate".encode(), "— callgate/evil".encode()), [PUBLIC])
 
 
-def test_there_is_room_for_witnesses() -> None:
-    """More signature lines, before or after, and extension lines of the text do not hinder."""
+def test_other_signatures_and_extension_lines_are_ignored() -> None:
+    """Signatures of witnesses may precede or follow, and the text may have extension lines."""
     text, _, line = NOTE.partition(b"\n\n")
     witness = "— witness.example/w AAAAAAAA\n".encode()
     assert check(text + b"\n\n" + witness + line + witness, [PUBLIC]).size == 12
@@ -89,7 +90,7 @@ def test_there_is_room_for_witnesses() -> None:
     ],
 )
 def test_only_one_spelling_is_a_checkpoint(text: str) -> None:
-    """Leading zeros, signs, other digits, spaces in names and roots of another length are refused."""
+    """Leading zeros, signs, other digits, spaces in names and other lengths are refused."""
     body = text.format(b64encode(b"r" * 32).decode())
     with pytest.raises(BadCheckpointError):
         parse(f"{body}\n— a AAAA\n".encode())
@@ -110,8 +111,8 @@ def test_keys_round_trip() -> None:
             parse_keys(bad)
 
 
-def test_files_of_notes_split_whole() -> None:
-    """Notes come back one by one; of a torn last one it is known where it begins."""
+def test_files_of_notes_are_split() -> None:
+    """Notes come back one by one; the length of the complete ones leaves out a torn last one."""
     two = Signer("callgate/gate", KEY).sign(13, b"s" * 32)
     data = NOTE + b"\n" + two + b"\n"
     assert list(split(data)) == [NOTE, two] and complete_length(data) == len(data)

@@ -52,7 +52,7 @@ def test_known_roots() -> None:
         "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
         "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
         "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
-    ]  # fmt: skip
+    ]
     tree = Tree()
     assert tree.root() == EMPTY_ROOT
     for data, expected in zip(inputs, roots, strict=True):
@@ -73,12 +73,12 @@ def test_the_edge_is_the_tree() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "edge"), [(-1, []), (1, []), (3, [b"x" * 32]), (1, [b"short"]), (0, [b"x" * 32])]
+    ("size", "frontier"), [(-1, []), (1, []), (3, [b"x" * 32]), (1, [b"short"]), (0, [b"x" * 32])]
 )
-def test_an_edge_that_fits_no_tree_is_refused(size: int, edge: list[bytes]) -> None:
-    """A size and an edge that cannot belong together are an error, not a wrong root."""
-    with pytest.raises(ValueError, match="edge"):
-        Tree(size, edge)
+def test_a_frontier_that_fits_no_tree_is_refused(size: int, frontier: list[bytes]) -> None:
+    """A size and a frontier that cannot belong together are an error, not a wrong root."""
+    with pytest.raises(ValueError, match="frontier"):
+        Tree(size, frontier)
 
 
 @given(st.data())
@@ -123,5 +123,5 @@ def test_impossible_questions_are_errors() -> None:
         lambda: consistency_path(0, 5, root),
         lambda: consistent(6, b"", 5, b"", []),
     ):
-        with pytest.raises(ValueError, match="no such"):
+        with pytest.raises(ValueError, match=r"^no (leaf|tree)"):
             question()

@@ -31,21 +31,45 @@ def read(body: bytes) -> dict[str, object]:
 
 
 def test_decided_names_everything() -> None:
-    """A decided record names who, from where, what, and why, with nothing of the call left out."""
+    """A decided record has principal, peer, call and decision, complete."""
     record = read(
         BODIES.decided("R1", ALICE, HERE, call("add_task", task="etl.A_1", priority=3), ALLOW)
     )
     assert record == {
-        "v": 2, "seq": 7, "prev": "0" * 16, "time": "2026-01-01T00:00:00.000000Z", "stage": "decided", "id": "R1",
-        "principal": {"issuer": "https://idp.example/", "issuer_name": "okta", "subject": "alice", "roles": ["viewer"], "agent": False},
-        "peer": {"address": "10.0.0.7", "port": 51234, "tls": "TLSv1.3", "user_agent": "python-requests/2.31"},
-        "upstream": "luigi", "protocol": "luigi", "method": "add_task", "permission": "work", "task": "etl.A_1", "args": {"priority": 3},
-        "decision": "allow", "reason": "allowed", "policies": ["etl-workers-work"], "policy_hash": HASH,
-    }  # fmt: skip
+        "v": 2,
+        "seq": 7,
+        "prev": "0" * 16,
+        "time": "2026-01-01T00:00:00.000000Z",
+        "stage": "decided",
+        "id": "R1",
+        "principal": {
+            "issuer": "https://idp.example/",
+            "issuer_name": "okta",
+            "subject": "alice",
+            "roles": ["viewer"],
+            "agent": False,
+        },
+        "peer": {
+            "address": "10.0.0.7",
+            "port": 51234,
+            "tls": "TLSv1.3",
+            "user_agent": "python-requests/2.31",
+        },
+        "upstream": "luigi",
+        "protocol": "luigi",
+        "method": "add_task",
+        "permission": "work",
+        "task": "etl.A_1",
+        "args": {"priority": 3},
+        "decision": "allow",
+        "reason": "allowed",
+        "policies": ["etl-workers-work"],
+        "policy_hash": HASH,
+    }
 
 
-def test_members_stand_in_the_order_of_the_specification() -> None:
-    """A record begins with v, seq, prev, time, stage, so that a reader may look at its start alone."""
+def test_members_have_the_order_of_the_specification() -> None:
+    """A record begins with v, seq, prev, time, stage, so a reader may parse its start alone."""
     assert list(read(encode_event("closed", {})))[:5] == ["v", "seq", "prev", "time", "stage"]
 
 
@@ -77,7 +101,7 @@ def test_denied_and_unknown_method() -> None:
     ],
 )
 def test_completed_outcomes(outcome: str, shown: tuple[str, str | None]) -> None:
-    """An outcome is ok, fault or unknown; a reason code means failed, and stands beside it."""
+    """An outcome is ok, fault or unknown; a reason code means failed, and is recorded too."""
     record = read(encode_completed("R1", 3, outcome, 502, 9, 12))
     assert (record["outcome"], record.get("reason")) == shown
     assert (record["decided_seq"], record["status"], record["bytes"], record["duration_us"]) == (
@@ -132,7 +156,7 @@ def test_no_text_can_make_one_record_two(
 )
 def test_hostile_texts_stay_one_safe_line(text: str) -> None:
     """Lone surrogates, every line end of Unicode, terminal controls and bidirectional overrides are
-    written out.
+    escaped.
     """
     shown = encode_json({"x": text, "list": [text], text: 1}).decode()
     assert len(shown.splitlines()) == 1 and not set(shown) & set(LINE_ENDS + "\x7f\x9b\u202e\u2066")
@@ -152,8 +176,8 @@ def test_stamps(micros: int, text: bytes) -> None:
     assert TimestampEncoder()(micros) == text
 
 
-def test_fragments_are_bounded_and_right_after_being_dropped() -> None:
-    """The memory of encoded fragments is bounded, and a fragment made again is the same."""
+def test_fragments_are_bounded_and_the_same_after_eviction() -> None:
+    """The cache of encoded fragments is bounded, and a fragment made again is the same."""
     bodies = RecordEncoder(Redactor(b"k" * 32))
     first = bodies.decided("R", ALICE, HERE, call(), ALLOW)
     for port in range(9000):
@@ -162,10 +186,8 @@ def test_fragments_are_bounded_and_right_after_being_dropped() -> None:
     assert bodies.decided("R", ALICE, HERE, call(), ALLOW) == first
 
 
-def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
-    """A connection's origin is kept encoded: a thousand of them take their bytes, not the 4 kB in
-    which each was written.
-    """
+def test_a_cached_fragment_takes_no_more_than_its_length() -> None:
+    """A thousand cached peers take their bytes, not the 4 kB in which orjson wrote each."""
     bodies = RecordEncoder(Redactor(b"k" * 32))
     origins = [Peer("10.0.0.7", port, None, "") for port in range(1000)]
     tracemalloc.start()
@@ -177,10 +199,8 @@ def test_what_is_remembered_takes_no_more_than_it_is_long() -> None:
         tracemalloc.stop()
 
 
-def test_an_unknown_method_is_never_taken_for_a_known_one() -> None:
-    """Two calls that differ only in whether the catalog has the method are told apart, whichever
-    comes first.
-    """
+def test_a_method_outside_the_catalog_is_never_mistaken() -> None:
+    """Calls that differ only in whether the catalog has the method differ in the record too."""
     bodies = RecordEncoder(Redactor(b"k" * 32))
     known, unknown = (
         Call("luigi", "luigi", "page.metrics", "admin", {}, in_catalog=known)

@@ -21,9 +21,11 @@ def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
     """Damage is a ConfigError with the path, whenever the reading meets it."""
     path = tmp_path / "00000001.jsonl.gz"
     path.write_bytes(gzip.compress(b"one\n" * 1000)[:-9])
-    with pytest.raises(ConfigError, match=r"00000001\.jsonl\.gz: .* does not decompress"):
-        with open_readable(path) as lines:
-            lines.read()
+    with (
+        pytest.raises(ConfigError, match=r"00000001\.jsonl\.gz: .* does not decompress"),
+        open_readable(path) as lines,
+    ):
+        lines.read()
 
 
 @pytest.mark.parametrize("name", ["00000001.jsonl", "00000001.jsonl.gz"])

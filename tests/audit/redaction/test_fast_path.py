@@ -48,9 +48,17 @@ def test_counting_stops_early() -> None:
 
 @pytest.mark.parametrize(
     ("items", "joined"),
-    [([], ""), ([""], ""), (["a", "b"], "ab"),
-     (["a", 1, "b"], None), ([1, "a"], None), (["a", None], None), (["a", b"b", "c"], None), ([[]], None)],
-)  # fmt: skip
+    [
+        ([], ""),
+        ([""], ""),
+        (["a", "b"], "ab"),
+        (["a", 1, "b"], None),
+        ([1, "a"], None),
+        (["a", None], None),
+        (["a", b"b", "c"], None),
+        ([[]], None),
+    ],
+)
 def test_only_lists_of_texts_are_joined(items: list[object], joined: str | None) -> None:
     """An item that is not a text is noticed at any place."""
     assert joined_texts(items) == joined

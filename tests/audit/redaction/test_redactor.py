@@ -65,16 +65,25 @@ def test_settings_can_name_more() -> None:
 @pytest.mark.parametrize(
     ("value", "written"),
     [
-        (inf, {"number": "Infinity"}), (-inf, {"number": "-Infinity"}), (nan, {"number": "NaN"}),
-        (2**64, {"integer": "18446744073709551616"}), (2**64 - 1, 2**64 - 1), (-(2**63), -(2**63)),
-        (b"\x00\xff", {"bytes": "AP8="}), (DateTime("20260101T00:00:00"), {"datetime": "20260101T00:00:00"}),
-        ("\ud800x", {"escaped": "\\ud800x"}), ({"number": "Infinity"}, {"object": {"number": "Infinity"}}),
+        (inf, {"number": "Infinity"}),
+        (-inf, {"number": "-Infinity"}),
+        (nan, {"number": "NaN"}),
+        (2**64, {"integer": "18446744073709551616"}),
+        (2**64 - 1, 2**64 - 1),
+        (-(2**63), -(2**63)),
+        (b"\x00\xff", {"bytes": "AP8="}),
+        (DateTime("20260101T00:00:00"), {"datetime": "20260101T00:00:00"}),
+        ("\ud800x", {"escaped": "\\ud800x"}),
+        ({"number": "Infinity"}, {"object": {"number": "Infinity"}}),
         ({"hmac-sha256": "00"}, {"object": {"hmac-sha256": "00"}}),
         ("x" * 1025, {"length": 1025, "sha256": sha256(b"x" * 1025).hexdigest()}),
         ("x" * 1024, "x" * 1024),
-        ("é" * 600, {"length": 1200, "sha256": sha256("é".encode() * 600).hexdigest()}), (1.5, 1.5), (None, None), (True, True),
+        ("é" * 600, {"length": 1200, "sha256": sha256("é".encode() * 600).hexdigest()}),
+        (1.5, 1.5),
+        (None, None),
+        (True, True),
     ],
-)  # fmt: skip
+)
 def test_values_json_lacks(value: Value, written: object) -> None:
     """Values without a JSON form, and long ones, have one written form each, which no caller's
     object can imitate.
@@ -118,8 +127,14 @@ def test_pairs_are_judged_by_their_name() -> None:
         "ssn": [["id", "1"]],
     }
     assert shown(args) == {
-        "info": [["workers", 2], ["api_token", keyed(b"X")], ["password", keyed(b'["a"]')], ["token", None]], "ssn": [["id", "1"]],
-    }  # fmt: skip
+        "info": [
+            ["workers", 2],
+            ["api_token", keyed(b"X")],
+            ["password", keyed(b'["a"]')],
+            ["token", None],
+        ],
+        "ssn": [["id", "1"]],
+    }
     assert shown({"info": [["zone", "X"]]}, ("info", "zone")) == {"info": [["zone", keyed(b"X")]]}
     assert orjson.loads(
         Redactor(KEY, extra_secret_names=["zone"]).encode({"i": [["zone", "X"]]})
@@ -166,11 +181,18 @@ def test_arguments_outside_the_catalog_are_redacted() -> None:
 
 @pytest.mark.parametrize(
     "bulk",
-    [[[]] * 50_000, [{}] * 50_000, {f"k{n}": 1 for n in range(50_000)}, [["password", "hunter2"]] * 20_000,
-     {"a": [[1]] * 30_000, "b": "\ud800"},
-     {"a": [2**70] * 30_000}, {"a": [[10**5000]] * 9_000}, [b"hunter2", DateTime("20260101T00:00:00"), *[[]] * 20_000]],
+    [
+        [[]] * 50_000,
+        [{}] * 50_000,
+        {f"k{n}": 1 for n in range(50_000)},
+        [["password", "hunter2"]] * 20_000,
+        {"a": [[1]] * 30_000, "b": "\ud800"},
+        {"a": [2**70] * 30_000},
+        {"a": [[10**5000]] * 9_000},
+        [b"hunter2", DateTime("20260101T00:00:00"), *[[]] * 20_000],
+    ],
     ids=["lists", "objects", "names", "pairs", "surrogate", "integer", "digits", "bytes"],
-)  # fmt: skip
+)
 def test_a_value_of_many_parts_is_not_inspected(
     bulk: Value, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,9 +324,17 @@ def test_the_fast_path_returns_what_the_slow_path_returns(
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize(
-    "deps", [["etl.A_1"] * 5000, ["x" * 256] * 64, ["x" * 257] * 64, ["é"] * 9000, ['"'] * 9000, [*["etl.A_1"] * 5000, 1]],
+    "deps",
+    [
+        ["etl.A_1"] * 5000,
+        ["x" * 256] * 64,
+        ["x" * 257] * 64,
+        ["é"] * 9000,
+        ['"'] * 9000,
+        [*["etl.A_1"] * 5000, 1],
+    ],
     ids=["short", "just short", "not so short", "not ASCII", "quotes", "a number"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("name", ["deps", "keys", "x" * 65, "zone"])
 def test_long_lists_become_one_digest(deps: list[Value], name: str) -> None:
     """A list of texts that fills more than a record is the digest of its JSON, unless it is a
@@ -343,5 +373,8 @@ def test_secret_bytes_of_text_is_its_utf8() -> None:
     they are written.
     """
     assert (hash_input("é"), hash_input(12), hash_input(b"x"), hash_input({"b": 1, "a": inf})) == (
-        "é".encode(), b"12", b"x", b'{"a":{"number":"Infinity"},"b":1}',
-    )  # fmt: skip
+        "é".encode(),
+        b"12",
+        b"x",
+        b'{"a":{"number":"Infinity"},"b":1}',
+    )

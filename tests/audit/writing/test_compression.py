@@ -123,7 +123,7 @@ def test_two_at_one_segment_lose_nothing(
 
 
 def test_what_a_crash_left_is_taken_away(tmp_path: Path) -> None:
-    """Unfinished copies are not kept beside the finished one; another segment's are its own matter."""
+    """Unfinished copies of a segment are removed, those of another segment are left."""
     for name in (
         ".00000001.jsonl.gz.new",
         ".00000001.jsonl.gz.0123456789abcdef.new",

@@ -41,10 +41,17 @@ def test_calls_ride_until_the_end() -> None:
 
 @pytest.mark.parametrize(
     "standing",
-    [decision_fingerprint(WORKER, DENY), decision_fingerprint(WORKER, Decision("allow", Reason.ALLOWED, ("other",), HASH)),
-     decision_fingerprint(WORKER, Decision("allow", Reason.ALLOWED, ALLOW.policies, "sha256:cd")),
-     decision_fingerprint(Principal(WORKER.issuer, WORKER.issuer_name, WORKER.subject, ("other",)), ALLOW)],
-)  # fmt: skip
+    [
+        decision_fingerprint(WORKER, DENY),
+        decision_fingerprint(WORKER, Decision("allow", Reason.ALLOWED, ("other",), HASH)),
+        decision_fingerprint(
+            WORKER, Decision("allow", Reason.ALLOWED, ALLOW.policies, "sha256:cd")
+        ),
+        decision_fingerprint(
+            Principal(WORKER.issuer, WORKER.issuer_name, WORKER.subject, ("other",)), ALLOW
+        ),
+    ],
+)
 def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> None:
     """A denial, another deciding policy, another policy set or other roles end the window: nobody
     rides on the old decision.
@@ -60,8 +67,14 @@ def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> N
 def test_what_a_window_is_for() -> None:
     """Another principal, worker, method, upstream or address has a window of its own."""
     other = Peer("10.0.0.8", 1, None, "")
-    keys = [KEY, window_key(ALICE, "w1", PING, HERE), window_key(WORKER, "w2", PING, HERE), window_key(WORKER, "w1", call("x"), HERE),
-            window_key(WORKER, "w1", replace(PING, upstream="b"), HERE), window_key(WORKER, "w1", PING, other)]  # fmt: skip
+    keys = [
+        KEY,
+        window_key(ALICE, "w1", PING, HERE),
+        window_key(WORKER, "w2", PING, HERE),
+        window_key(WORKER, "w1", call("x"), HERE),
+        window_key(WORKER, "w1", replace(PING, upstream="b"), HERE),
+        window_key(WORKER, "w1", PING, other),
+    ]
     assert len(set(keys)) == len(keys)
 
 
@@ -107,9 +120,14 @@ def test_two_opened_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("outcomes", "whole"),
-    [({"ok": 5}, "ok"), ({"ok": 5, "fault": 1}, "fault"), ({"fault": 1, "upstream-timeout": 1}, "failed"),
-     ({"ok": 1, "unknown": 1}, "unknown"), ({}, "unknown")],
-)  # fmt: skip
+    [
+        ({"ok": 5}, "ok"),
+        ({"ok": 5, "fault": 1}, "fault"),
+        ({"fault": 1, "upstream-timeout": 1}, "failed"),
+        ({"ok": 1, "unknown": 1}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
 def test_outcome_of_the_whole(outcomes: dict[str, int], whole: str) -> None:
     """A window's outcome is its worst call's."""
     assert worst_outcome(Counter(outcomes)) == whole
@@ -163,6 +181,9 @@ async def test_a_denied_ping_is_written_and_ends_the_window(tmp_path: Path) -> N
     await journal.close()
     found = records(tmp_path / "gate")
     assert [(r["id"], r["decision"]) for r in found if r["stage"] == "decided"] == [
-        ("ping-0", "allow"), ("ping-2", "deny"), ("ping-3", "deny"), ("ping-4", "allow"),
-    ]  # fmt: skip
+        ("ping-0", "allow"),
+        ("ping-2", "deny"),
+        ("ping-3", "deny"),
+        ("ping-4", "allow"),
+    ]
     assert [r["window"]["calls"] for r in found if r["stage"] == "completed"] == [2, 2]

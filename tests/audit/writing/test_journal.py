@@ -155,7 +155,7 @@ async def test_one_writer_a_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 65, "a\nb"])
 def test_a_bad_instance_name_is_refused(tmp_path: Path, name: str) -> None:
-    """An instance name is a plain file name: it becomes a directory and a part of the log's name."""
+    """An instance name is a plain file name: it becomes a directory and part of a name."""
     with pytest.raises(ConfigError, match="not a name of a log"):
         open_journal(tmp_path, name)
 
@@ -354,7 +354,7 @@ async def test_a_new_day_is_a_new_segment(tmp_path: Path) -> None:
 
 
 async def test_floods_are_summed_up(tmp_path: Path) -> None:
-    """A flood of rejections is ten records and a summary that counts the rest; closing loses none."""
+    """A flood of rejections is ten records and a summary of the rest; closing loses none."""
     journal = open_journal(tmp_path, rejections=RejectionSummaries(each=10))
     for n in range(422):
         journal.rejected(f"R{n}", HERE, Reason.NO_CREDENTIAL)

@@ -50,7 +50,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str) -> Non
 
 
 def test_unusable_keys_are_named(tmp_path: Path) -> None:
-    """Garbage, short keys and keys of another kind are refused, without a word of what is in them."""
+    """Garbage, short keys and keys of another kind are refused; the error does not quote them."""
     path = tmp_path / HMAC_KEY
     for text in ("nonsense", "abcd"):
         path.write_text(text)

@@ -119,7 +119,7 @@ def test_times_read_back() -> None:
 
 @pytest.mark.parametrize("name", ["gate", "gate-2"])
 async def test_a_log_of_version_1_is_continued_in_a_new_segment(tmp_path: Path, name: str) -> None:
-    """An upgrade in place closes the open calls, keeps every old byte, and writes version 2 only."""
+    """An upgrade in place closes open calls, keeps every old byte, and writes version 2 only."""
     log = copy_of_v1(tmp_path / "audit") / name
     before = {path.name: path.read_bytes() for path in log.glob("*.jsonl*")}
     open_calls = recover(log).open

@@ -57,9 +57,15 @@ def test_no_room_counts_instead_of_writing() -> None:
 
 @pytest.mark.parametrize(
     ("address", "key"),
-    [("10.0.0.1", "10.0.0.1"), ("2001:db8::1", "2001:db8::/64"), ("2001:db8::ffff:1:2", "2001:db8::/64"), ("::ffff:10.0.0.1", "10.0.0.1"),
-     ("fe80::1%eth0", "fe80::/64"), ("not:an:address", "not:an:address")],
-)  # fmt: skip
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1:2", "2001:db8::/64"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("not:an:address", "not:an:address"),
+    ],
+)
 def test_an_ipv6_address_stands_for_its_network(address: str, key: str) -> None:
     """Changing the lower half of an IPv6 address does not escape the count."""
     assert address_key(address) == key
