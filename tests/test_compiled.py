@@ -127,6 +127,7 @@ def test_large_integers_leave_nothing_behind(value: int) -> None:
     assert sys.getallocatedblocks() - before < 1_000
 
 
+@pytest.mark.process
 def test_a_process_that_is_started_has_the_same() -> None:
     """What the end-to-end tests start is what they mean to test."""
     program = "import proxy.gate.pipeline; print(proxy.gate.pipeline.__file__)"

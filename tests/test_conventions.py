@@ -115,6 +115,7 @@ def test_a_package_is_a_place_and_no_list(package: str) -> None:
     assert len(entries) <= ROOMS, sorted(entries)
 
 
+@pytest.mark.process
 def test_nothing_names_a_path_of_the_machine_it_was_written_on() -> None:
     """A clone stands in another directory; such a path is a leftover."""
     # Put together from parts, so that this file does not find itself.

@@ -86,6 +86,7 @@ def test_the_unit_refuses_system_calls_and_does_not_kill_for_them() -> None:
     assert re.search(r"^SystemCallErrorNumber=EPERM$", unit, re.MULTILINE)
 
 
+@pytest.mark.process
 def test_the_two_commands_are_valid_make(tmp_path: Path) -> None:
     """A dry run of ``make run`` and ``make test`` succeeds without a virtual environment."""
     for target in ("run", "test"):

@@ -89,6 +89,7 @@ def test_the_first_paragraph_has_short_sentences() -> None:
     assert not offenders
 
 
+@pytest.mark.process
 def test_commit_subjects_say_where_and_what() -> None:
     """A subject is `area: what changed`, at most `MAX_SUBJECT` characters."""
     listed = subprocess.run(

@@ -25,6 +25,8 @@ def test_fails_as_expected():
 """
 WHOLE = 'import pytest\npytest.skip("no luigi here", allow_module_level=True)\n'
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 
 @pytest.mark.parametrize(
     ("ci", "summary"),

@@ -17,6 +17,8 @@ from proxy.catalog.checking import check_arguments
 from proxy.catalog.loading import Catalog, load_catalog
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 CATALOG = ROOT / "policies" / "catalogs" / "luigi.toml"
 
 

@@ -6,9 +6,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from proxy.cli.demo.certificate import make_self_signed
 from tests.support.installation import IDP, SETTINGS, run_check
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def test_nothing_wrong_is_0(good: Path) -> None:

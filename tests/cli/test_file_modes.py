@@ -65,6 +65,7 @@ def every_file(good: Path) -> Path:
     return good
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "mode", "command"),
     OPEN,
@@ -90,6 +91,7 @@ def test_a_file_open_to_others_is_named_with_the_command_that_closes_it(
     assert refused.value.problems == (problem,)
 
 
+@pytest.mark.process
 def test_all_of_them_are_named_at_once(every_file: Path) -> None:
     """One run of the check names all of them."""
     paths = {every_file / name for name, _, _ in OPEN}
@@ -101,6 +103,7 @@ def test_all_of_them_are_named_at_once(every_file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["policies/roles.toml", "audit/hmac.key"])
+@pytest.mark.process
 def test_serve_refuses_what_the_check_names(good: Path, name: str) -> None:
     """Check and serve report the same lines, and nothing is served with an open policy."""
     (good / name).chmod(0o666)
@@ -119,12 +122,14 @@ def test_serve_refuses_what_the_check_names(good: Path, name: str) -> None:
     assert done.stderr == f"{problem['location']}: {problem['message']}\n    {problem['hint']}\n"
 
 
+@pytest.mark.process
 def test_a_directory_with_the_sticky_bit_may_hold_the_settings(good: Path) -> None:
     """In such a directory users cannot replace files of each other."""
     good.chmod(0o1777)
     assert run_check(good) == (0, [])
 
 
+@pytest.mark.process
 def test_a_group_may_list_the_journal(good: Path) -> None:
     """It can be the auditors' group; the keys inside stay private."""
     (good / "audit").chmod(0o750)

@@ -9,6 +9,8 @@ import pytest
 from proxy.cli.main import VERBS, main
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Run the command line in this process; return exit code, output and errors."""
@@ -56,6 +58,7 @@ def test_help_imports_none_of_the_verbs() -> None:
     script = """
 import sys
 from proxy.cli.main import main
+
 try:
     main(["--help"])
 except SystemExit:

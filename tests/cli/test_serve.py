@@ -4,8 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.installation import SETTINGS, install
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def serve(directory: Path) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def loaded(code: str) -> str:
@@ -35,6 +39,7 @@ def test_rich_that_is_loaded_already_stays() -> None:
     code = """
 import sys, rich
 from proxy.cli.structlog_without_rich import structlog
+
 print(sys.modules["rich"] is rich, structlog.__name__)
 """
     assert loaded(code) == "True structlog"

@@ -67,7 +67,7 @@ def one(data: bytes) -> None:
         cookie = rest if mark else None
     else:
         return
-    read(read_credential, None, cookie)
+    read(read_credential, Credentials(authorization, cookie))
     verifier = Verifier([THE_ISSUER], viewer)
     found = read(_identify, verifier, authorization, cookie)
     known = verifier.cached(Credentials(authorization), NOW)

@@ -20,6 +20,7 @@ def test_a_kept_case_holds(target: str, case: Path) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.process
 def test_a_target_holds_for_its_seeds_cut_and_doubled(target: str) -> None:
     """A plain, fixed mutation of every seed, so that the promises are held a little where there is
     no fuzzer.

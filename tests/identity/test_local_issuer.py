@@ -273,6 +273,7 @@ for number in range(5):
 """
 
 
+@pytest.mark.process
 async def test_processes_issue_and_rotate_at_once(tmp_path: Path) -> None:
     """Every token of four processes that issue and rotate in one directory at the same time is good
     afterwards.

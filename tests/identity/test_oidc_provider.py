@@ -30,6 +30,8 @@ from proxy.identity.verifier import Verifier
 from proxy.model import Credentials, Reason
 from tests.support.tokens import Clock, bearer, viewer
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 HERE = Path(__file__).parent / "oidc"
 AUDIENCE = "urn:callgate:luigi"
 

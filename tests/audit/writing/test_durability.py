@@ -22,6 +22,8 @@ from proxy.errors import Unavailable
 from tests.support.audit import ALLOW, HERE, WORKER, call, one, open_journal, records
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 KILLS = 50
 
 

@@ -44,8 +44,8 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str) -> Non
     """A key with loose permissions may be known to anyone: the gate does not start with it."""
     load_hmac_key(tmp_path)
     load_signing_key(tmp_path, "callgate")
-    (tmp_path / name).chmod(0o640)
-    with pytest.raises(ConfigError, match="others"):
+    (tmp_path / name).chmod(0o644)
+    with pytest.raises(ConfigError, match="other users"):
         load_hmac_key(tmp_path) if name == HMAC_KEY else load_signing_key(tmp_path, "callgate")
 
 

@@ -7,6 +7,8 @@ import pytest
 from proxy.cli.audit.common import print_table
 from tests.support.audit_cli import READING, run
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 
 @pytest.mark.parametrize("words", READING, ids=" ".join)
 def test_reading_verbs_work_and_print_nothing_raw(audit: Path, words: list[str]) -> None:

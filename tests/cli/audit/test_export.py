@@ -3,8 +3,11 @@ import importlib.util
 from pathlib import Path
 
 import orjson
+import pytest
 
 from tests.support.audit_cli import run
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def test_export_is_json_lines(audit: Path, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 from pathlib import Path
 
+import pytest
+
 from tests.support.audit_cli import run
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def test_keys(audit: Path, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 from pathlib import Path
 
+import pytest
+
 from proxy.audit.writing.keys import PUBLIC_KEYS
 from tests.support.audit_cli import run
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def test_prove_and_verify_proof(audit: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.audit_cli import run
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 
 def test_query_csv_is_whole(audit: Path) -> None:
     """Every row of the CSV has the header's columns."""

@@ -4,6 +4,8 @@ import pytest
 
 from tests.support.audit_cli import run
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 
 @pytest.mark.parametrize(
     ("words", "new"),

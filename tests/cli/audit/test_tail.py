@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import orjson
+import pytest
 
 from tests.support.audit import open_journal
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def test_following_prints_what_comes(audit: Path) -> None:

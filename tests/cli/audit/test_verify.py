@@ -2,10 +2,13 @@ import asyncio
 from pathlib import Path
 
 import orjson
+import pytest
 
 from proxy.audit.writing.keys import PUBLIC_KEYS
 from tests.support.audit import open_journal
 from tests.support.audit_cli import run
+
+pytestmark = pytest.mark.process  # starts the command, or another program
 
 
 def test_verify_and_keep_and_verify_from(audit: Path, tmp_path: Path) -> None:

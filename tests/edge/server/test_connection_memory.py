@@ -14,6 +14,8 @@ from tests.support.paths import ROOT
 from tests.support.raw_client import Client, get, parse_head
 from tests.support.scripted_upstream import Conversation, scripted_upstream
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 SIZE = 50_000_000
 ALLOWED = 2_500_000  # bytes of memory that one such response may take
 PART = bytes(range(256)) * 256

@@ -19,6 +19,8 @@ from proxy.model import DateTime, Value
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call, encode_fault, encode_response
 from tests.support.xmlrpc import METHODS, VALUES, typed
 
+pytestmark = pytest.mark.process  # starts the command, or another program
+
 HERE = Path(__file__).parent / "peers"
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
