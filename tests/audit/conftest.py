@@ -2,14 +2,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import audit as made
+from tests.support import audit
 
 
 @pytest.fixture(params=["loop", "thread"])
-def road(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Which road batches take through a `FailingDisk`: begun on the event loop, or handed to the
-    thread.
-    """
-    made.ROADS["loop"] = request.param == "loop"
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which path batches take through a `FailingDisk`: the event loop's or the thread's."""
+    audit.PATHS["loop"] = request.param == "loop"
     yield request.param
-    made.ROADS["loop"] = True
+    audit.PATHS["loop"] = True

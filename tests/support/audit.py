@@ -1,6 +1,4 @@
-"""Things the audit tests are made of: a principal, an origin, calls, decisions, a clock and a disk
-that fails on demand.
-"""
+"""Parts of audit tests: principals, a peer, calls, decisions, a clock, a disk that fails."""
 
 import errno
 import os
@@ -32,30 +30,30 @@ def call(
     task: str | None = None,
     **args: Value,
 ) -> Call:
-    """A luigi call."""
+    """Return a luigi call."""
     return Call("luigi", "luigi", method, permission, args, task=task)
 
 
 class Clock:
-    """A wall clock that goes only when told to, in nanoseconds."""
+    """A wall clock in nanoseconds that advances a millisecond at each reading."""
 
     def __init__(self, start: int = 1_767_225_600_000_000_000) -> None:
         self.now = start
 
     def __call__(self) -> int:
-        """Give the time, a millisecond later than the last."""
+        """Return the time."""
         self.now += 1_000_000
         return self.now
 
 
-ROADS = {"loop": True}
-"""Whether a `FailingDisk` lets the event loop begin flushes; a fixture sets it, so that tests of
-faults run on both roads.
+PATHS = {"loop": True}
+"""Whether a `FailingDisk` has a flusher for the event loop; a fixture sets it, so that tests of
+faults run on both paths.
 """
 
 
 class FailingFlusher:
-    """A flusher whose flushes are done, or fail, at once."""
+    """A flusher whose flushes end, or fail, at once."""
 
     def __init__(self, fdatasync: Callable[[int], None]) -> None:
         self._fdatasync = fdatasync
@@ -63,11 +61,11 @@ class FailingFlusher:
         self._error: OSError | None = None
 
     def fileno(self) -> int:
-        """The descriptor that says when a flush is over."""
+        """Return the descriptor that signals the end of a flush."""
         return self._event_fd
 
     def start(self, fd: int) -> None:
-        """Flush now, and keep what came of it."""
+        """Flush now, and remember the error."""
         try:
             self._fdatasync(fd)
         except OSError as error:
@@ -75,20 +73,21 @@ class FailingFlusher:
         os.eventfd_write(self._event_fd, 1)
 
     def finish(self) -> None:
-        """Say what came of it."""
+        """Raise the error of the flush."""
         os.eventfd_read(self._event_fd)
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def close(self) -> None:
-        """End."""
+        """Close the descriptor."""
         os.close(self._event_fd)
 
 
 class FailingDisk:
-    """A disk that fails on demand: `fail_write` and `fail_sync` hold the errno to raise, `short`
-    the bytes a write takes.
+    """A disk that fails on demand.
+
+    `fail_write` and `fail_sync` are the errno to raise, `short` the bytes that a write takes.
     """
 
     def __init__(self) -> None:
@@ -99,7 +98,7 @@ class FailingDisk:
         self.disk = Disk(
             self._write,
             self._fdatasync,
-            lambda _fd: FailingFlusher(self._fdatasync) if ROADS["loop"] else None,
+            lambda _fd: FailingFlusher(self._fdatasync) if PATHS["loop"] else None,
         )
 
     def _write(self, fd: int, data: bytes | memoryview) -> int:
@@ -120,36 +119,36 @@ EIO, ENOSPC, EROFS = errno.EIO, errno.ENOSPC, errno.EROFS
 
 
 def open_journal(directory: Path, name: str = "gate", **settings: Any) -> Journal:
-    """A journal with a quick probe, so that a recovery is seen at once."""
+    """Open a journal with a short probe interval, so that it resumes at once."""
     return Journal.open(
         directory, name=name, **{"timing": Timing(probe=0.01), "compress": False, **settings}
     )
 
 
 async def one(journal: Journal, number: int, made: Callable[[], Call] = call) -> None:
-    """One allowed call, from decision to completion."""
+    """Decide and complete one allowed call."""
     [receipt] = await journal.decide(f"call-{number}", WORKER, HERE, [(made(), ALLOW)], number)
     assert receipt is not None
     journal.completed(receipt, outcome="ok", status=200, sent=10, duration_us=5)
 
 
 def raw_lines(directory: Path) -> list[bytes]:
-    """Every line of the plain segments of one log."""
+    """Return every line of one log's segments."""
     return b"".join(open_segment(path).read() for path in segments(directory).values()).splitlines()
 
 
 def records(directory: Path) -> list[dict[str, Any]]:
-    """Every record of one log."""
+    """Return every record of one log."""
     return [orjson.loads(line) for line in raw_lines(directory)]
 
 
 def stages(directory: Path) -> list[str]:
-    """The stages of one log's records, in order."""
+    """Return the stages of one log's records, in order."""
     return [record["stage"] for record in records(directory)]
 
 
 V1 = Path(__file__).parents[1] / "audit" / "data" / "v1"
-"""An audit directory of format version 1 (see the README beside it)."""
+"""An audit directory of format version 1 (see the README next to it)."""
 
 
 def copy_of_v1(target: Path) -> Path:

@@ -6,7 +6,7 @@ signature>``. The key's name is the log's origin name. The key id is the beginni
 || 0x0A || 0x01 || public key)``. Other signatures (witnesses, further algorithms) may precede or
 follow; a verifier ignores those of other keys. Extension lines are accepted and ignored.
 
-A log keeps its checkpoints in ``NNNNNNNN.checkpoints`` beside the segment they were signed in, one
+A log keeps its checkpoints in ``NNNNNNNN.checkpoints`` next to the segment they were signed in, one
 after another, each followed by an empty line. A public key is written ``name+keyid+base64``, the
 form of other tools for signed notes.
 """

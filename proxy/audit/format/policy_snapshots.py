@@ -1,4 +1,4 @@
-"""Snapshots of every policy set that was ever in force, beside the logs, by hash.
+"""Snapshots of every policy set that was ever in force, next to the logs, by hash.
 
 ``<audit directory>/policies/<hex>.json`` has the texts of the set's files by name. The hash is the
 policy layer's; every decided record names it. The ``policy`` record of the set has the SHA-256 of

@@ -1,7 +1,7 @@
 r"""The record format of the audit log: its specification, and the encoders of records.
 
 **A log** is one directory per writing process, ``<audit directory>/<instance>/``. It has segments
-``NNNNNNNN.jsonl``, numbered from 00000001, and beside each its signed checkpoints. A segment is
+``NNNNNNNN.jsonl``, numbered from 00000001, and next to each its signed checkpoints. A segment is
 UTF-8 text with one record a line; each line ends with one LF. **A record** is one JSON object. The
 bytes of its line without the LF are a leaf of the log's RFC 6962 tree; the leaf's index is the
 record's ``seq``.

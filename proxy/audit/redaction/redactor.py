@@ -7,7 +7,7 @@ must stay short, so some values are recorded as an object with one reserved set 
 
 | recorded                              | value                                                   |
 |---------------------------------------|---------------------------------------------------------|
-| ``{"hmac-sha256": hex}``              | a secret: HMAC-SHA256 under the key beside the log      |
+| ``{"hmac-sha256": hex}``              | a secret: HMAC-SHA256 under the key next to the log      |
 | ``{"length": n, "sha256": hex}``      | n bytes over the limit (UTF-8 of a text, else JSON)     |
 | ``{"length": n, "hmac-sha256": hex}`` | n bytes of JSON that were not inspected                 |
 | ``{"number": "Infinity"}``            | a float that JSON lacks (``-Infinity``, ``NaN`` too)    |

@@ -6,7 +6,6 @@ again. `GroupCommit` batches the entries, `Writer` writes them.
 """
 
 import os
-import re
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,23 +33,24 @@ from proxy.audit.writing.heartbeat_windows import (
 )
 from proxy.audit.writing.kernel_fdatasync import REAL_DISK
 from proxy.audit.writing.keys import load_hmac_key, load_signing_key
-from proxy.audit.writing.opening import lock_log, opening_entries, unknown_outcome
+from proxy.audit.writing.opening import (
+    check_origin_name,
+    lock_log,
+    opening_entries,
+    unknown_outcome,
+    unwritable_log,
+)
+from proxy.audit.writing.record_clock import RecordClock
 from proxy.audit.writing.recovery import recover
 from proxy.audit.writing.rejection_summaries import RejectionSummaries
 from proxy.audit.writing.signer import Signer
 from proxy.audit.writing.writer import Timing, Writer, now_ns
 from proxy.common.durable_files import make_directory
-from proxy.errors import ConfigError, Problem, Unavailable
+from proxy.errors import Unavailable
 from proxy.model import Call, Decision, Peer, Principal, Reason, Receipt
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ORIGIN_PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 # Entries waiting for a slow disk above which rejections are counted and not recorded.
 _MAX_BACKLOG: Final = 20_000
-
-# Microseconds by which the clock may go back without a ``clock`` record.
-_CLOCK_TOLERANCE_US: Final = 1_000_000
 
 # Seconds to wait before the next try, for a caller that was refused.
 _RETRY_AFTER: Final = 5
@@ -80,10 +80,9 @@ class Journal:
         self._encoder = encoder
         self._rejections = rejections
         self._windows = HeartbeatWindows()
-        self._clock = clock
+        self._clock = RecordClock(clock, writer.last_time, self._record_step_back)
         self._timestamp = TimestampEncoder()
-        self._last = writer.last_time
-        self._behind = self._sweeping = self._closed = self._ended = False
+        self._sweeping = self._closed = self._ended = False
         commits.attach(writer, self._record_abandoned)
         commits.on_resumed = self._report_refused
 
@@ -128,9 +127,7 @@ class Journal:
             LogInUseError: another process writes it.
 
         """
-        if not _NAME.fullmatch(name) or not _ORIGIN_PREFIX.fullmatch(origin_prefix):
-            what = f"{origin_prefix!r}/{name!r} is not a name of a log"
-            raise ConfigError([Problem("audit", what, "Use letters, digits, '.', '_' and '-'.")])
+        check_origin_name(origin_prefix, name)
         log = directory / name
         try:
             make_directory(log)
@@ -166,10 +163,7 @@ class Journal:
                 os.close(lock)
                 raise
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno else type(error).__name__
-            hint = "Free or repair the disk, or correct the directory's owner."
-            problem = Problem(str(log), f"the audit log cannot be written: {why}", hint)
-            raise ConfigError([problem]) from None
+            raise unwritable_log(log, error) from None
         return journal
 
     @property
@@ -223,7 +217,7 @@ class Journal:
         if self._writer.failure is not None or self._closed:
             self._commits.running_loop()  # so that `resumed` can report this refusal
             raise self._unwritable()
-        micros = self._now()
+        micros = self._clock.now()
         opening: Window | None = None
         member = b""
         if heartbeat is not None and len(decisions) == 1:
@@ -278,7 +272,9 @@ class Journal:
         if receipt.seq in self._windows.by_seq and self._windows.completed(receipt.seq, outcome):
             return
         body = encode_completed(receipt.call_id, receipt.seq, outcome, status, sent, duration_us)
-        self._commits.submit_lazily(Entry(self._now(), body, EntryKind.CLOSES, seq=receipt.seq))
+        self._commits.submit_lazily(
+            Entry(self._clock.now(), body, EntryKind.CLOSES, seq=receipt.seq)
+        )
 
     def rejected(
         self,
@@ -305,7 +301,7 @@ class Journal:
         self._start_sweeping()
 
     def policy_in_force(self, policy_hash: str, files: Mapping[str, str]) -> None:
-        """Record that a policy set decides from here on, and save its texts beside the log.
+        """Record that a policy set decides from here on, and save its texts next to the log.
 
         Raises:
             Unavailable: they cannot be saved (AUDIT_UNWRITABLE); the set must not come into force.
@@ -314,7 +310,7 @@ class Journal:
         try:
             texts_sha256 = save_snapshot(self.directory.parent, policy_hash, files)
         except OSError:
-            detail = "the policy set cannot be saved beside the log"
+            detail = "the policy set cannot be saved next to the log"
             raise Unavailable(Reason.AUDIT_UNWRITABLE, detail, retry_after=_RETRY_AFTER) from None
         names: list[Json] = [*sorted(files)]
         members: dict[str, Json] = {
@@ -343,7 +339,7 @@ class Journal:
         pending = {e.seq for e in self._commits.entries if e.kind == EntryKind.CLOSES}
         for seq, call_id in sorted(self._writer.open_calls().items()):
             if seq not in pending:
-                self._commits.submit_lazily(unknown_outcome(self._now(), seq, call_id))
+                self._commits.submit_lazily(unknown_outcome(self._clock.now(), seq, call_id))
         self._submit(encode_event("closed", {}))
         self._ended = True
         await self._commits.flush()
@@ -352,21 +348,13 @@ class Journal:
         await loop.run_in_executor(None, self._writer.join)
         os.close(self._lock)
 
-    def _now(self) -> int:
-        """Return the time to record: the clock's, but never earlier than the last one returned."""
-        micros = self._clock() // 1000
-        if micros >= self._last:
-            self._last = micros
-            self._behind = False
-        elif not self._behind and self._last - micros > _CLOCK_TOLERANCE_US:
-            self._behind = True
-            body = encode_event("clock", {"behind_us": self._last - micros})
-            self._commits.submit_lazily(Entry(self._last, body))
-        return self._last
+    def _record_step_back(self, micros: int, behind_us: int) -> None:
+        body = encode_event("clock", {"behind_us": behind_us})
+        self._commits.submit_lazily(Entry(micros, body))
 
     def _submit(self, body: bytes, kind: EntryKind = EntryKind.EVENT, seq: int = -1) -> None:
         if not self._ended:
-            self._commits.submit_lazily(Entry(self._now(), body, kind, seq=seq))
+            self._commits.submit_lazily(Entry(self._clock.now(), body, kind, seq=seq))
 
     def _record_abandoned(self, first: int, ids: Ids) -> None:
         for seq, call_id in enumerate(ids, first):

@@ -1,8 +1,10 @@
-"""The first steps of a process that opens a log: the lock, and the records it begins with."""
+"""The first steps of a process that opens a log: its name, its lock and its first records."""
 
 import fcntl
 import os
+import re
 from pathlib import Path
+from typing import Final
 
 from proxy.audit.format.record import encode_completed, encode_event
 from proxy.audit.redaction.redactor import Json
@@ -10,11 +12,27 @@ from proxy.audit.writing.entry import Entry, EntryKind
 from proxy.audit.writing.recovery import LogState
 from proxy.errors import ConfigError, Problem
 
-_LOCK = ".lock"
+_LOCK: Final = ".lock"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ORIGIN_PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
 class LogInUseError(ConfigError):
     """Another process writes this log; a log of another name in the directory may be free."""
+
+
+def check_origin_name(prefix: str, name: str) -> None:
+    """Raise ConfigError unless ``<prefix>/<name>`` can be the origin name of a log."""
+    if not _NAME.fullmatch(name) or not _ORIGIN_PREFIX.fullmatch(prefix):
+        what = f"{prefix!r}/{name!r} is not a name of a log"
+        raise ConfigError([Problem("audit", what, "Use letters, digits, '.', '_' and '-'.")])
+
+
+def unwritable_log(log: Path, error: OSError) -> ConfigError:
+    """Return the error for a log that cannot be opened."""
+    why = os.strerror(error.errno) if error.errno else type(error).__name__
+    hint = "Free or repair the disk, or correct the directory's owner."
+    return ConfigError([Problem(str(log), f"the audit log cannot be written: {why}", hint)])
 
 
 def lock_log(log: Path) -> int:

@@ -144,7 +144,7 @@ class SegmentAppender:
         self.active_at = time.monotonic()
 
     def sign(self) -> None:
-        """Write a checkpoint of the present tree beside the present segment, if there is none."""
+        """Write a checkpoint of the present tree next to the present segment, if there is none."""
         state = self.state
         if self.signed_size == state.tree.size or not state.number:
             return

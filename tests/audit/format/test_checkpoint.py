@@ -97,7 +97,7 @@ def test_only_one_spelling_is_a_checkpoint(text: str) -> None:
 
 
 def test_keys_round_trip() -> None:
-    """A written key reads back; one with a changed name, id or length does not."""
+    """A formatted key parses; one with a changed name, id or length does not."""
     line = format_key("callgate", PUBLIC)
     assert parse_keys(f"{line}\n{line}\n") == [("callgate", PUBLIC)] * 2
     for bad in (
@@ -112,7 +112,7 @@ def test_keys_round_trip() -> None:
 
 
 def test_files_of_notes_are_split() -> None:
-    """Notes come back one by one; the length of the complete ones leaves out a torn last one."""
+    """Notes come back one by one; `complete_length` leaves out a torn last one."""
     two = Signer("callgate/gate", KEY).sign(13, b"s" * 32)
     data = NOTE + b"\n" + two + b"\n"
     assert list(split(data)) == [NOTE, two] and complete_length(data) == len(data)

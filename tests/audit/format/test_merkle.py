@@ -18,7 +18,7 @@ LEAVES = [leaf_hash(bytes([n])) for n in range(40)]
 
 
 def root(begin: int, end: int) -> bytes:
-    """The definition of RFC 6962 section 2.1, word for word, to hold the rest against."""
+    """The definition of RFC 6962 section 2.1, word for word, as the reference."""
     if end - begin == 0:
         return EMPTY_ROOT
     if end - begin == 1:
@@ -60,9 +60,9 @@ def test_known_roots() -> None:
         assert tree.root().hex() == expected
 
 
-def test_the_edge_is_the_tree() -> None:
-    """At every size the edge gives the root of the definition, and a tree taken up from its edge
-    goes on alike.
+def test_the_frontier_is_the_tree() -> None:
+    """At every size the frontier gives the root of the definition, and a tree made of it grows
+    alike.
     """
     tree = Tree()
     for size in range(41):
@@ -83,7 +83,7 @@ def test_a_frontier_that_fits_no_tree_is_refused(size: int, frontier: list[bytes
 
 @given(st.data())
 def test_inclusion(data: st.DataObject) -> None:
-    """Every leaf of every tree is proved by its path, and no other leaf, index or root is."""
+    """A path proves its leaf, and no other leaf, index or root."""
     size = data.draw(st.integers(1, 40))
     index = data.draw(st.integers(0, size - 1))
     path = inclusion_path(index, size, root)
@@ -102,9 +102,7 @@ def test_inclusion(data: st.DataObject) -> None:
 
 @given(st.data())
 def test_consistency(data: st.DataObject) -> None:
-    """Every tree is proved to be the beginning of every later one, and a changed beginning or end
-    is not.
-    """
+    """Every tree is proved to extend every smaller one, and no altered one."""
     size = data.draw(st.integers(1, 40))
     first = data.draw(st.integers(1, size))
     path = consistency_path(first, size, root)
@@ -117,7 +115,7 @@ def test_consistency(data: st.DataObject) -> None:
 
 
 def test_impossible_questions_are_errors() -> None:
-    """There is no proof for a leaf or tree that does not exist."""
+    """There is no proof for a leaf or a tree that does not exist."""
     for question in (
         lambda: inclusion_path(5, 5, root),
         lambda: consistency_path(0, 5, root),

@@ -7,10 +7,8 @@ from proxy.audit.format.policy_snapshots import digest, load_snapshot, save_snap
 HASH = "sha256:" + "ab" * 32
 
 
-def test_sets_are_kept_by_hash(tmp_path: Path) -> None:
-    """What was kept comes back; the digest is that of the texts whatever their order; the file is
-    private.
-    """
+def test_snapshots_are_saved_by_hash(tmp_path: Path) -> None:
+    """A snapshot loads as it was saved; the digest ignores the order; the file is private."""
     files = {"b.cedar": "x", "a.toml": "ü\n"}
     assert (
         save_snapshot(tmp_path, HASH, files) == digest(files) == digest(dict(sorted(files.items())))
@@ -29,14 +27,14 @@ def test_sets_are_kept_by_hash(tmp_path: Path) -> None:
     "policy_hash", ["", "sha256:../../etc", "sha256:", "x" * 80, "sha256:ABCDEFABCDEFABCDEF"]
 )
 def test_a_hash_is_no_path(tmp_path: Path, policy_hash: str) -> None:
-    """What is no hash is refused before it becomes a file name."""
+    """A text that is not a hash is refused before it becomes a file name."""
     with pytest.raises(ValueError, match="hash"):
         save_snapshot(tmp_path, policy_hash, {})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_broken_file_is_not_kept(tmp_path: Path) -> None:
-    """A file that is not one of ours counts as not there."""
+def test_a_broken_file_is_no_snapshot(tmp_path: Path) -> None:
+    """A file of another form counts as absent."""
     save_snapshot(tmp_path, HASH, {"a": "b"})
     [path] = (tmp_path / "policies").iterdir()
     for text in ("", "[]", '{"files": 3}'):

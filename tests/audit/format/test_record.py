@@ -23,7 +23,7 @@ LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 def read(body: bytes) -> dict[str, object]:
-    """Make a record of a body and read it."""
+    """Make a record of a body and parse it."""
     found: dict[str, object] = orjson.loads(
         encode_record(7, b"0" * 16, b"2026-01-01T00:00:00.000000Z", body)
     )
@@ -74,7 +74,7 @@ def test_members_have_the_order_of_the_specification() -> None:
 
 
 def test_denied_and_unknown_method() -> None:
-    """A denied call of a method outside the catalog says both."""
+    """A denied call of a method outside the catalog has both facts in its record."""
     record = read(
         BODIES.decided(
             "R1",
@@ -113,8 +113,8 @@ def test_completed_outcomes(outcome: str, shown: tuple[str, str | None]) -> None
 
 
 @pytest.mark.parametrize("call_id", ["7Q2MABCD", "7Q2MABCD.3", "", 'a"b', "\u2028", "é"])
-def test_completed_names_the_call_whatever_its_id(call_id: str) -> None:
-    """An id that was read from a log, to close its call there, may be any text."""
+def test_completed_records_any_id(call_id: str) -> None:
+    """An id that recovery read from a log may be any text."""
     assert read(encode_completed(call_id, 3, "unknown", 0, 0, 0))["id"] == call_id
 
 
@@ -134,9 +134,7 @@ def test_rejected_without_and_with_principal() -> None:
 def test_no_text_can_make_one_record_two(
     agent: str, subject: str, args: dict[str, str], method: str
 ) -> None:
-    """Whatever a caller chooses, the line has no line end of any reader's kind, no raw control, and
-    reads back as JSON.
-    """
+    """For any texts, a line has no line end of any kind and no raw control, and is JSON."""
     principal = Principal("https://i/", "i", subject, ("r",))
     bodies = RecordEncoder(Redactor(b"k" * 32))
     target = Call("luigi", "luigi", method, "work", args, in_catalog=False, task=subject)
@@ -171,7 +169,7 @@ def test_hostile_texts_stay_one_safe_line(text: str) -> None:
         (1_767_225_599_999_999, b"2025-12-31T23:59:59.999999Z"),
     ],
 )
-def test_stamps(micros: int, text: bytes) -> None:
+def test_timestamps(micros: int, text: bytes) -> None:
     """Times are RFC 3339, UTC, with all six decimals."""
     assert TimestampEncoder()(micros) == text
 

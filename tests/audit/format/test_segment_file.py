@@ -18,7 +18,7 @@ def test_a_segment_compressed_a_moment_ago_is_opened(tmp_path: Path) -> None:
 
 
 def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
-    """Damage is a ConfigError with the path, whenever the reading meets it."""
+    """Damage is a ConfigError with the path, at whatever point of reading it is found."""
     path = tmp_path / "00000001.jsonl.gz"
     path.write_bytes(gzip.compress(b"one\n" * 1000)[:-9])
     with (

@@ -16,19 +16,19 @@ W = Redactor(KEY)
 
 
 def keyed(data: bytes) -> dict[str, str]:
-    """Give what is written for a secret."""
+    """Return the recorded form of a secret."""
     return {"hmac-sha256": hmac.digest(KEY, data, "sha256").hex()}
 
 
 def shown(args: dict[str, Value], *secret: tuple[str, ...]) -> dict[str, object]:
-    """Give what is written for arguments."""
+    """Return the recorded form of arguments."""
     found: dict[str, object] = orjson.loads(W.encode(args, secret))
     return found
 
 
 def test_secrets_are_keyed_at_any_depth() -> None:
-    """A secret's name withholds its value in nested objects and lists of objects; the same value
-    has the same hash.
+    """A secret's name redacts its value in nested objects and lists of objects; the same value has
+    the same hash.
     """
     args: dict[str, Value] = {
         "params": {"dbPassword": "hunter2", "list": [{"token": "hunter2"}]},
@@ -42,7 +42,7 @@ def test_secrets_are_keyed_at_any_depth() -> None:
 
 
 def test_named_paths_are_keyed() -> None:
-    """What the codec names is withheld: that path alone, and texts, numbers and lists alike."""
+    """Paths that the codec names are redacted, texts, numbers and lists alike, and no others."""
     args: dict[str, Value] = {"params": {"region": "eu", "n": 5, "l": [1]}, "region": "us"}
     assert shown(args, ("params", "region"), ("params", "n"), ("params", "l")) == {
         "params": {"region": keyed(b"eu"), "n": keyed(b"5"), "l": keyed(b"[1]")},
@@ -50,13 +50,13 @@ def test_named_paths_are_keyed() -> None:
     }
 
 
-def test_nothing_and_truth_values_are_no_secrets() -> None:
-    """null, true and false stand as they are even under a secret's name."""
+def test_null_and_booleans_are_no_secrets() -> None:
+    """null, true and false are recorded unchanged, also under a secret's name."""
     assert shown({"password": None, "token": True}) == {"password": None, "token": True}
 
 
 def test_settings_can_name_more() -> None:
-    """A name from the settings is withheld exactly."""
+    """A name from the settings redacts exactly that name."""
     assert orjson.loads(Redactor(KEY, extra_secret_names=["ssn"]).encode({"ssn": "1", "SSN": "2"}))[
         "ssn"
     ] == keyed(b"1")
@@ -85,15 +85,15 @@ def test_settings_can_name_more() -> None:
     ],
 )
 def test_values_json_lacks(value: Value, written: object) -> None:
-    """Values without a JSON form, and long ones, have one written form each, which no caller's
+    """Values without a JSON form, and long ones, have one recorded form each, which no caller's
     object can imitate.
     """
     assert shown({"a": value, "b": [value]}) == {"a": written, "b": [written]}
 
 
 def test_arguments_are_bounded() -> None:
-    """However much a caller sends, what is recorded stays small, small arguments stay readable, and
-    large ones are pinned by hash.
+    """The recorded form of any arguments is small; small arguments stay readable, large ones become
+    hashes.
     """
     args: dict[str, Value] = {"task_id": "etl.A", "deps": [f"task-{n}" for n in range(50_000)]}
     text = W.encode(args)
@@ -110,8 +110,8 @@ def test_arguments_are_bounded() -> None:
 
 
 def test_huge_names_and_numbers_are_bounded() -> None:
-    """Neither a long name nor a number of a million digits makes a long record; two long names stay
-    two.
+    """A long name or a number of a million digits makes no long record; two long names stay
+    distinct.
     """
     args: dict[str, Value] = {"x": {"n" * 5000 + "1": 1, "n" * 5000 + "2": 2}, "big": 10**100_000}
     text = W.encode(args)
@@ -119,8 +119,8 @@ def test_huge_names_and_numbers_are_bounded() -> None:
 
 
 def test_pairs_are_judged_by_their_name() -> None:
-    """A list of [name, value], the stock form of what a worker says of itself, hides what an object
-    of these members would.
+    """A list of [name, value], the form of a luigi worker's own data, is redacted like an object's
+    member.
     """
     args: dict[str, Value] = {
         "info": [["workers", 2], ["api_token", "X"], ["password", ["a"]], ["token", None]],
@@ -145,8 +145,8 @@ def test_pairs_are_judged_by_their_name() -> None:
 
 
 def test_flags_of_secret_parameters_are_no_secrets() -> None:
-    """Who may see a parameter is a number from 0 to 2 under the parameter's name: it stays, and
-    nothing else under that name does.
+    """The visibility of a parameter, 0 to 2 under its name, is recorded unchanged; other values
+    under that name are not.
     """
     assert shown({"param_visibilities": {"db_password": 0, "token": 2}}) == {
         "param_visibilities": {"db_password": 0, "token": 2}
@@ -157,9 +157,7 @@ def test_flags_of_secret_parameters_are_no_secrets() -> None:
 
 
 def test_arguments_outside_the_catalog_are_redacted() -> None:
-    """Arguments of unknown methods are keyed hashes, so that a suspected one can still be tested
-    for, and take 1 KiB at most.
-    """
+    """Arguments of methods outside the catalog are keyed hashes, and take 1 KiB at most."""
     found = orjson.loads(
         W.redact_all({"0": "db", "1": "hunter2", "2": {"a": "hunter2"}, "3": None})
     )
@@ -368,9 +366,9 @@ def test_the_caches_of_names_are_bounded() -> None:
     assert redactor.encode({"password": "hunter2"}) == W.encode({"password": "hunter2"})
 
 
-def test_secret_bytes_of_text_is_its_utf8() -> None:
-    """An auditor who types a value gets the hash in the record: texts by their UTF-8, numbers as
-    they are written.
+def test_the_hash_input_of_a_text_is_its_utf8() -> None:
+    """An auditor's typed value has the hash in the record: texts by their UTF-8, numbers as they
+    are written.
     """
     assert (hash_input("é"), hash_input(12), hash_input(b"x"), hash_input({"b": 1, "a": inf})) == (
         "é".encode(),

@@ -12,7 +12,7 @@ from tests.support.audit import one, open_journal, raw_lines, records
 
 async def test_sealed_segments_become_small_and_stay_readable(tmp_path: Path) -> None:
     """In the background every sealed segment is compressed; the log reads the same, and positions
-    stay good.
+    stay valid.
     """
     journal = open_journal(tmp_path, segment_bytes=30_000)
     for n in range(200):
@@ -30,9 +30,9 @@ async def test_sealed_segments_become_small_and_stay_readable(tmp_path: Path) ->
     assert {stat.S_IMODE(path.stat().st_mode) for path in log.glob("*.gz")} == {0o600}
 
 
-async def test_the_journal_goes_on_after_a_compressed_end(tmp_path: Path) -> None:
-    """If only compressed segments are there, a new process reads its state from the last and begins
-    the next.
+async def test_the_journal_continues_after_a_compressed_end(tmp_path: Path) -> None:
+    """If all segments are compressed, a new process reads its state from the last and begins the
+    next.
     """
     journal = open_journal(tmp_path)
     await one(journal, 1)
@@ -65,8 +65,8 @@ _WHOLE = gzip.compress(_LINES)
 def test_a_failure_leaves_the_plain_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes | Exception
 ) -> None:
-    """If the compressed file does not read back, or cannot be made, the plain one stays, and
-    nothing else.
+    """If the compressed file cannot be made or does not read back, the plain one is left, and no
+    other file.
     """
     plain = tmp_path / "00000001.jsonl"
     plain.write_bytes(_LINES)
@@ -90,11 +90,11 @@ def test_a_failure_leaves_the_plain_segment(
 
 
 @pytest.mark.parametrize("moment", ["begun", "written"])
-def test_two_at_one_segment_lose_nothing(
+def test_two_compressors_of_one_segment_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """A process that ends is still at it when the next one of its log comes: the segment is there,
-    whole, once.
+    """A process that ends may compress the segment that its successor compresses: one complete file
+    is left.
     """
     plain = tmp_path / "00000001.jsonl"
     plain.write_bytes(_LINES)
@@ -122,7 +122,7 @@ def test_two_at_one_segment_lose_nothing(
     assert gzip.decompress(left.read_bytes()) == _LINES
 
 
-def test_what_a_crash_left_is_taken_away(tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
     """Unfinished copies of a segment are removed, those of another segment are left."""
     for name in (
         ".00000001.jsonl.gz.new",

@@ -7,9 +7,7 @@ from proxy.audit.writing.disk import Disk, open_append, write_durably
 
 
 def test_short_writes_are_continued(tmp_path: Path) -> None:
-    """A write that takes only part of the bytes is followed by one for the rest, and one sync at
-    the end.
-    """
+    """A short write is followed by one for the rest, and by one sync at the end."""
     syncs: list[int] = []
     disk = Disk(lambda fd, data: os.write(fd, data[:3]), syncs.append)
     fd = open_append(tmp_path / "x")

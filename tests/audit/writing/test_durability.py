@@ -41,12 +41,11 @@ def start(directory: Path, name: str, count: int = 0) -> "subprocess.Popen[bytes
     )
 
 
-def test_what_was_sent_is_decided_after_every_kill(tmp_path: Path) -> None:
-    """kill -9 at random moments, fifty times, two processes at once: what the upstream saw is
-    decided on disk, every time.
+def test_every_forwarded_call_is_decided_after_every_kill(tmp_path: Path) -> None:
+    """kill -9 at random moments, fifty times, two processes at once: each forwarded call has a
+    decided record on disk.
 
-    Each restart closes what was open, and at the end both logs are intact from the first record to
-    the last.
+    Each restart closes the open calls, and at the end both logs are intact.
     """
     chance = random.Random(20260101)
     sent: dict[str, set[str]] = {"a": set(), "b": set()}
@@ -104,8 +103,8 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_file_system(small: Path) -> None:
-    """Full: every call is refused and readiness is red. With space again it resumes by itself, and
-    the gap is on record.
+    """A full disk refuses every call and readiness; with space again the log resumes by itself,
+    with a gap record.
     """
     ballast = small / "ballast"
     ballast.write_bytes(b"\0" * 300_000)

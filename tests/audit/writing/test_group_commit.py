@@ -6,11 +6,11 @@ from proxy.audit.writing.entry import Entry
 from proxy.audit.writing.group_commit import GroupCommit
 from proxy.audit.writing.writer import Batch
 
-pytestmark = pytest.mark.interpreted  # a hand in the place of the writer
+pytestmark = pytest.mark.interpreted  # a double of the writer
 
 
-class Hand:
-    """Takes batches in the writer's place and gives them back when told to."""
+class ManualWriter:
+    """A writer that keeps batches until the test reports them done."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -18,88 +18,88 @@ class Hand:
         self.flusher = None
 
     def try_begin(self, batch: Batch) -> bool:
-        """Leave it to `enqueue`."""
+        """Leave the batch to `enqueue`."""
         return False
 
     def enqueue(self, batch: Batch) -> None:
-        """Take a batch."""
+        """Keep a batch."""
         self.batches.append(batch)
 
 
-def made() -> tuple[GroupCommit, Hand, list[tuple[int, list[str | None]]]]:
-    """Commits with a writer by hand, and what was reported as abandoned."""
-    hand, left = Hand(), []
+def make_commits() -> tuple[GroupCommit, ManualWriter, list[tuple[int, list[str | None]]]]:
+    """Return commits with a manual writer, and the list of abandoned submissions."""
+    writer, abandoned = ManualWriter(), []
     commits = GroupCommit(lambda: RuntimeError("unwritable"))
-    commits.attach(hand, lambda first, ids: left.append((first, ids)))  # type: ignore[arg-type]  # the hand stands in for a writer
-    return commits, hand, left
+    commits.attach(writer, lambda first, ids: abandoned.append((first, ids)))  # type: ignore[arg-type]  # a double
+    return commits, writer, abandoned
 
 
-async def turns() -> None:
-    """Let the loop go round a few times: more than it takes to gather a batch."""
+async def iterations() -> None:
+    """Let the loop run more iterations than collecting a batch takes."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-def entry(name: str) -> Entry:
-    """An entry that can be told from others."""
+def make_entry(name: str) -> Entry:
+    """Return an entry with a name as its body."""
     return Entry(0, name.encode())
 
 
 def names(batch: Batch) -> list[str]:
-    """The names of a batch's entries."""
+    """Return the names of a batch's entries."""
     return [entry.body.decode() for entry in batch.entries]
 
 
 async def test_one_batch_at_a_time() -> None:
-    """What comes in one turn of the loop goes together; what comes while a batch is away waits for
-    the next, with the rest.
+    """Entries of one loop iteration form one batch; entries that arrive while it is in flight form
+    the next.
     """
-    commits, hand, _ = made()
+    commits, writer, _ = make_commits()
     first = [
-        commits.submit([entry("a")], ["a"]),
-        commits.submit([entry("b"), entry("c")], ["b", None]),
+        commits.submit([make_entry("a")], ["a"]),
+        commits.submit([make_entry("b"), make_entry("c")], ["b", None]),
     ]
-    commits.submit_lazily(entry("d"))
-    await turns()
-    assert [names(b) for b in hand.batches] == [["a", "b", "c", "d"]]
-    later = commits.submit([entry("e")], ["e"])
-    await turns()
-    assert len(hand.batches) == 1 and not first[0].done()
-    commits.done(hand.batches[0], 100)
+    commits.submit_lazily(make_entry("d"))
+    await iterations()
+    assert [names(b) for b in writer.batches] == [["a", "b", "c", "d"]]
+    later = commits.submit([make_entry("e")], ["e"])
+    await iterations()
+    assert len(writer.batches) == 1 and not first[0].done()
+    commits.done(writer.batches[0], 100)
     assert [await f for f in first] == [100, 101]
-    await turns()
-    assert names(hand.batches[1]) == ["e"] and not later.done()
-    commits.done(hand.batches[1], 104)
+    await iterations()
+    assert names(writer.batches[1]) == ["e"] and not later.done()
+    commits.done(writer.batches[1], 104)
     assert await later == 104
 
 
-async def test_a_failure_refuses_who_waits_and_keeps_what_nobody_waits_for() -> None:
-    """Waiters of the failed batch and of the one gathering are refused; the others' entries go
-    first when it works again.
+async def test_a_failure_refuses_waiters_and_keeps_other_entries() -> None:
+    """Waiters of the failed batch and of the next are refused; entries without a waiter go first
+    after a resume.
     """
-    commits, hand, _ = made()
-    waiting = commits.submit([entry("a")], ["a"])
-    commits.submit_lazily(entry("b"))
-    await turns()
-    also = commits.submit([entry("c")], ["c"])
-    commits.submit_lazily(entry("d"))
-    hand.failure = "made to fail"
-    commits.done(hand.batches[0], None)
+    commits, writer, _ = make_commits()
+    waiting = commits.submit([make_entry("a")], ["a"])
+    commits.submit_lazily(make_entry("b"))
+    await iterations()
+    also = commits.submit([make_entry("c")], ["c"])
+    commits.submit_lazily(make_entry("d"))
+    writer.failure = "made to fail"
+    commits.done(writer.batches[0], None)
     for future in (waiting, also):
         with pytest.raises(RuntimeError, match="unwritable"):
             await future
-    hand.failure = None
+    writer.failure = None
     commits.resumed()
-    await turns()
-    assert names(hand.batches[1]) == ["b", "d"]
+    await iterations()
+    assert names(writer.batches[1]) == ["b", "d"]
 
 
-async def test_who_left_is_reported_when_the_record_is_durable() -> None:
-    """A cancelled waiter's calls are named once they are on disk, so that they can be closed."""
-    commits, hand, left = made()
-    future = commits.submit([entry("a"), entry("b")], ["a", None])
-    await turns()
+async def test_a_cancelled_waiter_is_reported_when_its_records_are_durable() -> None:
+    """The calls of a cancelled task are reported, so that they can be closed."""
+    commits, writer, abandoned = make_commits()
+    future = commits.submit([make_entry("a"), make_entry("b")], ["a", None])
+    await iterations()
     future.cancel()
-    commits.done(hand.batches[0], 7)
-    await turns()
-    assert left == [(7, ["a", None])]
+    commits.done(writer.batches[0], 7)
+    await iterations()
+    assert abandoned == [(7, ["a", None])]

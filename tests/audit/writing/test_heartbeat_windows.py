@@ -24,14 +24,12 @@ STANDING = decision_fingerprint(WORKER, ALLOW)
 
 
 def opened(sequence: int = 5, ends: float = 60.0) -> Window:
-    """A window that has just been opened, with its first call inside."""
+    """Return a window with its first call in flight."""
     return Window(KEY, "R1", sequence, STANDING, ends, 1000, 1000)
 
 
-def test_calls_ride_until_the_end() -> None:
-    """Equal calls ride while the window is open, and none afterwards; no window lasts longer than a
-    minute.
-    """
+def test_equal_calls_join_until_the_end() -> None:
+    """Equal calls join an open window for at most a minute, and none afterwards."""
     windows = HeartbeatWindows()
     windows.open(opened())
     assert windows.join(KEY, STANDING, 59.9, 2000) is not None
@@ -53,8 +51,8 @@ def test_calls_ride_until_the_end() -> None:
     ],
 )
 def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> None:
-    """A denial, another deciding policy, another policy set or other roles end the window: nobody
-    rides on the old decision.
+    """A denial, another policy, another policy set or other roles end the window: no call joins the
+    old decision.
     """
     windows = HeartbeatWindows()
     windows.open(opened())
@@ -64,7 +62,7 @@ def test_a_different_decision_ends_it_at_once(standing: tuple[object, ...]) -> N
     )
 
 
-def test_what_a_window_is_for() -> None:
+def test_the_key_of_a_window() -> None:
     """Another principal, worker, method, upstream or address has a window of its own."""
     other = Peer("10.0.0.8", 1, None, "")
     keys = [
@@ -79,7 +77,7 @@ def test_what_a_window_is_for() -> None:
 
 
 def test_every_call_is_counted() -> None:
-    """A window is written down when the last call inside has its answer, with all outcomes."""
+    """A window expires when its last call is completed, with all outcomes."""
     windows = HeartbeatWindows()
     windows.open(opened())
     windows.join(KEY, STANDING, 1.0, 2000)
@@ -96,8 +94,8 @@ def test_every_call_is_counted() -> None:
     assert not windows
 
 
-def test_at_the_end_calls_without_answer_are_unknown() -> None:
-    """Closing writes every window down; calls still inside count as unknown."""
+def test_forced_expiry_counts_calls_in_flight_as_unknown() -> None:
+    """Closing the log expires every window; calls in flight count as unknown."""
     windows = HeartbeatWindows()
     windows.open(opened())
     [window] = windows.expired(0.0, force=True)
@@ -105,9 +103,7 @@ def test_at_the_end_calls_without_answer_are_unknown() -> None:
 
 
 def test_two_opened_at_once() -> None:
-    """Of two windows opened at the same time for the same key the first ends, and both are written
-    down.
-    """
+    """Of two windows opened for one key at the same time the first ends, and both are recorded."""
     windows = HeartbeatWindows()
     windows.open(opened(5))
     windows.open(opened(6))
@@ -128,13 +124,13 @@ def test_two_opened_at_once() -> None:
         ({}, "unknown"),
     ],
 )
-def test_outcome_of_the_whole(outcomes: dict[str, int], whole: str) -> None:
+def test_the_outcome_of_a_window_is_the_worst(outcomes: dict[str, int], whole: str) -> None:
     """A window's outcome is its worst call's."""
     assert worst_outcome(Counter(outcomes)) == whole
 
 
 async def ping(journal: Journal, number: int, decision: Decision = ALLOW) -> Receipt | None:
-    """One ping with its answer."""
+    """Send one heartbeat and complete it."""
     [receipt] = await journal.decide(
         f"ping-{number}", WORKER, HERE, [(PING, decision)], number, "w1"
     )
@@ -144,8 +140,8 @@ async def ping(journal: Journal, number: int, decision: Decision = ALLOW) -> Rec
 
 
 async def test_a_minute_of_pings_is_two_records(tmp_path: Path) -> None:
-    """Sixty pings are one decided and one completed record; every one of them is in the count, and
-    the log verifies.
+    """Sixty pings are one decided and one completed record that counts them all, and the log
+    verifies.
     """
     journal = open_journal(tmp_path)
     commits = journal.commits
@@ -172,9 +168,7 @@ async def test_a_minute_of_pings_is_two_records(tmp_path: Path) -> None:
 
 
 async def test_a_denied_ping_is_written_and_ends_the_window(tmp_path: Path) -> None:
-    """When the decision turns, the denial is a record of its own, and the next allowed ping needs a
-    new one.
-    """
+    """A denial is a record of its own, and the next allowed ping opens another window."""
     journal = open_journal(tmp_path)
     for number, decision in enumerate((ALLOW, ALLOW, DENY, DENY, ALLOW, ALLOW)):
         await ping(journal, number, decision)

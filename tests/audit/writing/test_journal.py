@@ -2,7 +2,6 @@ import asyncio
 import os
 import stat
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,21 +34,13 @@ from tests.support.audit import (
     records,
     stages,
 )
+from tests.support.wait import until
 
-pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
-
-
-async def until(true: Callable[[], bool], *, tries: int = 2000) -> None:
-    """Wait for a condition of another thread; fail rather than hang."""
-    for _ in range(tries):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never became true")
+pytestmark = pytest.mark.usefixtures("path")  # every property on both paths to the disk
 
 
 async def test_a_receipt_means_the_record_is_on_disk(tmp_path: Path) -> None:
-    """When decide returns, the record has been written and synced; before, there is no receipt."""
+    """When decide returns, the record is written and synced."""
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     before = disk.syncs
@@ -66,7 +57,7 @@ async def test_a_receipt_means_the_record_is_on_disk(tmp_path: Path) -> None:
 
 
 async def test_a_denied_call_gets_no_receipt(tmp_path: Path) -> None:
-    """A denial is recorded and durable, and gives nothing that could be used to forward it."""
+    """A denial is recorded durably, and returns nothing that could be used to forward the call."""
     journal = open_journal(tmp_path)
     assert await journal.decide("R1", ALICE, HERE, [(call("pause", "admin"), DENY)], 0) == [None]
     assert records(tmp_path / "gate")[-1]["decision"] == "deny"
@@ -74,9 +65,7 @@ async def test_a_denied_call_gets_no_receipt(tmp_path: Path) -> None:
 
 
 async def test_a_batch_is_one_commit_with_ids_of_its_own(tmp_path: Path) -> None:
-    """The calls of a multicall are recorded each, in one commit, with receipts for the allowed
-    ones.
-    """
+    """Each call of a multicall has a record, all in one commit, and each allowed one a receipt."""
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     before = disk.syncs
@@ -94,9 +83,7 @@ async def test_a_batch_is_one_commit_with_ids_of_its_own(tmp_path: Path) -> None
 
 
 async def test_many_calls_share_commits(tmp_path: Path) -> None:
-    """Calls that wait at the same time are served by the same fdatasync, and each gets its own
-    record.
-    """
+    """Calls that wait at the same time share an fdatasync, and each has its own record."""
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     before = disk.syncs
@@ -111,8 +98,8 @@ async def test_many_calls_share_commits(tmp_path: Path) -> None:
 
 
 async def test_every_line_is_a_leaf_and_names_the_one_before(tmp_path: Path) -> None:
-    """Sequence numbers have no gap, `prev` is the leaf hash of the line before, and the next
-    segment's header has the root.
+    """Sequence numbers have no gap, `prev` is the leaf hash of the previous line, and a header has
+    the root.
     """
     journal = open_journal(tmp_path, segment_bytes=3000)
     for n in range(30):
@@ -131,7 +118,7 @@ async def test_every_line_is_a_leaf_and_names_the_one_before(tmp_path: Path) -> 
 
 
 async def test_files_are_private(tmp_path: Path) -> None:
-    """Segments and keys are 0600 and directories 0700, whatever the umask is."""
+    """Segments and keys are 0600 and directories 0700 under any umask."""
     old = os.umask(0)
     try:
         journal = open_journal(tmp_path / "audit")
@@ -143,9 +130,7 @@ async def test_files_are_private(tmp_path: Path) -> None:
 
 
 async def test_one_writer_a_log(tmp_path: Path) -> None:
-    """A second process (here: a second journal) cannot write the same log; another instance name
-    can.
-    """
+    """A second process cannot write the same log; it can write one of another instance name."""
     journal = open_journal(tmp_path)
     with pytest.raises(ConfigError, match="another process"):
         open_journal(tmp_path)
@@ -167,11 +152,10 @@ def test_a_bad_instance_name_is_refused(tmp_path: Path, name: str) -> None:
 async def test_a_failing_disk_refuses_and_then_resumes(
     tmp_path: Path, write: int, sync: int, short: int
 ) -> None:
-    """While write or fdatasync fails every call gets 503 and no receipt; afterwards the log goes on
-    and explains the gap.
+    """While write or fdatasync fails, calls get 503 and no receipt; afterwards a gap record
+    explains it.
 
-    What the failed batch had put into the file is gone, what was known about calls under way is
-    not.
+    The bytes of the failed batch are removed; outcomes of calls already forwarded are written.
     """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
@@ -198,11 +182,10 @@ async def test_a_failing_disk_refuses_and_then_resumes(
     assert stages(tmp_path / "gate").count("segment") == 2
 
 
-async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Path) -> None:
-    """A checkpoint that cannot be signed fails the log between two batches: who waits for the next
-    one is refused.
+async def test_callers_of_the_next_batch_are_refused_at_once(tmp_path: Path) -> None:
+    """If a checkpoint fails between two batches, the waiters of the next are refused.
 
-    What nobody waits for is kept.
+    Entries without a waiter are written later.
     """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
@@ -227,10 +210,8 @@ async def test_callers_gathered_when_the_log_fails_are_told_at_once(tmp_path: Pa
 
 
 @pytest.mark.interpreted
-async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path) -> None:
-    """The log fails before any call has come, and one comes while the gap record is being written:
-    it is counted.
-    """
+async def test_a_call_refused_before_the_first_record_is_counted(tmp_path: Path) -> None:
+    """A call that arrives while the gap record is being written is counted in another."""
     journal = open_journal(tmp_path)
     appender = journal._writer._appender
     under_way, proceed = threading.Event(), threading.Event()
@@ -253,9 +234,9 @@ async def test_a_call_refused_before_the_first_record_is_told_of(tmp_path: Path)
     assert sum(r["refused"] for r in records(tmp_path / "gate") if r["stage"] == "gap") == 1
 
 
-async def test_a_failed_sync_is_never_asked_again(tmp_path: Path) -> None:
-    """After a failed fdatasync the bytes are cut off and written anew elsewhere: a later success
-    proves nothing about them.
+async def test_a_failed_sync_is_never_repeated(tmp_path: Path) -> None:
+    """After a failed fdatasync the bytes are cut off and written anew: a later success proves
+    nothing about them.
     """
     calls: list[str] = []
     fail = [False]
@@ -283,10 +264,8 @@ async def test_a_failed_sync_is_never_asked_again(tmp_path: Path) -> None:
     assert b'"lost"' not in b"".join(raw_lines(tmp_path / "gate"))
 
 
-async def test_a_segment_that_reads_back_wrong_keeps_the_log_red(tmp_path: Path) -> None:
-    """If acknowledged records cannot be read back after a failure, the journal does not go on as if
-    nothing were.
-    """
+async def test_a_segment_that_reads_back_wrong_keeps_the_log_failed(tmp_path: Path) -> None:
+    """If acknowledged records cannot be read back after a failure, the log does not resume."""
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     await one(journal, 1)
@@ -303,8 +282,8 @@ async def test_a_segment_that_reads_back_wrong_keeps_the_log_red(tmp_path: Path)
 
 
 async def test_a_cancelled_call_is_closed(tmp_path: Path) -> None:
-    """A caller that leaves while its decision is being written does not leave the call open, and
-    harms no other caller.
+    """A caller that is cancelled while its decision is written leaves no open call, and affects no
+    other caller.
     """
     journal = open_journal(tmp_path)
     tasks = [asyncio.ensure_future(one(journal, n)) for n in range(3)]
@@ -326,7 +305,7 @@ async def test_a_cancelled_call_is_closed(tmp_path: Path) -> None:
 
 
 async def test_a_clock_that_goes_back_does_not_disorder_the_log(tmp_path: Path) -> None:
-    """Times never decrease; the step back is on record once, with its size."""
+    """Times never decrease; a step back is recorded once, with its size."""
     clock = Clock()
     journal = open_journal(tmp_path, clock=clock)
     await one(journal, 1)
@@ -343,7 +322,7 @@ async def test_a_clock_that_goes_back_does_not_disorder_the_log(tmp_path: Path) 
 
 
 async def test_a_new_day_is_a_new_segment(tmp_path: Path) -> None:
-    """Segments end with the UTC day."""
+    """A segment ends with the UTC day."""
     clock = Clock()
     journal = open_journal(tmp_path, clock=clock)
     await one(journal, 1)
@@ -363,10 +342,8 @@ async def test_floods_are_summed_up(tmp_path: Path) -> None:
     assert len(found) == 11 and found[-1]["summary"]["count"] == 412
 
 
-async def test_rejections_of_a_known_caller_are_not_summed_up(tmp_path: Path) -> None:
-    """Whoever was identified answers for each request, also for those of which no call could be
-    made.
-    """
+async def test_rejections_of_a_principal_are_not_summed_up(tmp_path: Path) -> None:
+    """Each rejection of an identified principal has its own record."""
     journal = open_journal(tmp_path, rejections=RejectionSummaries(each=10))
     for n in range(30):
         journal.rejected(f"R{n}", HERE, Reason.MALFORMED_CALL, principal=ALICE)
@@ -376,9 +353,7 @@ async def test_rejections_of_a_known_caller_are_not_summed_up(tmp_path: Path) ->
 
 
 async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> None:
-    """An orderly end leaves no call open and says that it was one; nothing can be decided
-    afterwards.
-    """
+    """A clean end leaves no call open and is recorded; nothing can be decided afterwards."""
     journal = open_journal(tmp_path)
     await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
     await journal.close()
@@ -397,8 +372,8 @@ async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> Non
 async def test_a_call_that_ends_while_the_log_does_is_closed_once(
     tmp_path: Path, turns: int, heartbeat: str | None
 ) -> None:
-    """Whenever the answer comes, there is one record of how the call ended and nothing behind the
-    log's end.
+    """At whatever moment the response arrives, a call has one outcome and nothing follows
+    ``closed``.
     """
     journal = open_journal(tmp_path)
     [receipt] = await journal.decide("R1", WORKER, HERE, [(call("ping"), ALLOW)], 0, heartbeat)
@@ -417,8 +392,8 @@ async def test_a_call_that_ends_while_the_log_does_is_closed_once(
 
 
 async def test_a_log_that_ends_on_a_full_disk_closes_no_call_twice(tmp_path: Path) -> None:
-    """What was kept back while the disk was full says how its calls ended; the end of the log adds
-    the others alone.
+    """Outcomes that a full disk kept back are written once; the end of the log adds only the
+    others.
     """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
@@ -435,8 +410,8 @@ async def test_a_log_that_ends_on_a_full_disk_closes_no_call_twice(tmp_path: Pat
     assert ends == [first.seq, second.seq]
 
 
-async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -> None:
-    """The log says which policy set decided from when on."""
+async def test_policy_sets_are_recorded_when_they_come_into_force(tmp_path: Path) -> None:
+    """A record has the policy set that decides from there on."""
     journal = open_journal(tmp_path)
     journal.policy_in_force(HASH, {"roles.toml": "x", "base.cedar": "y"})
     await journal.close()
@@ -446,9 +421,9 @@ async def test_policy_sets_are_named_when_they_come_into_force(tmp_path: Path) -
     assert (found["hash"], found["files"]) == (HASH, ["base.cedar", "roles.toml"])
 
 
-async def test_every_segment_says_which_policies_are_in_force(tmp_path: Path) -> None:
-    """A segment's header repeats the policy record in force, so that a log can be read when its
-    beginning was archived.
+async def test_every_segment_names_the_policies_in_force(tmp_path: Path) -> None:
+    """A segment's header repeats the policy record, so that it can be read without earlier
+    segments.
     """
     clock = Clock()
     journal = open_journal(tmp_path, clock=clock)
@@ -467,9 +442,7 @@ async def test_every_segment_says_which_policies_are_in_force(tmp_path: Path) ->
 
 
 async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
-    """A log goes on under the origin name it began with, though the settings name another site now:
-    else no check could follow it.
-    """
+    """A log keeps the origin name that it began with, also under settings with another prefix."""
     await open_journal(tmp_path, origin_prefix="callgate.example/one").close()
     await open_journal(tmp_path, origin_prefix="callgate.example/two").close()
     report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
@@ -477,7 +450,7 @@ async def test_a_log_keeps_its_name(tmp_path: Path) -> None:
 
 
 async def test_a_new_signing_key_takes_over(tmp_path: Path) -> None:
-    """With a new key the log goes on; it verifies with both public keys, and not with the new one
+    """With a new key the log continues; it verifies with both public keys, and not with the new one
     alone.
     """
     await open_journal(tmp_path).close()

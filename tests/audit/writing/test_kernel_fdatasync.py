@@ -12,7 +12,6 @@ from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.kernel_fdatasync import REAL_DISK, KernelFlusher, open_kernel_flusher
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.errors import Unavailable
-from tests.audit.writing.test_writer import until
 from tests.support.audit import (
     ENOSPC,
     FailingDisk,
@@ -22,12 +21,11 @@ from tests.support.audit import (
     records,
     stages,
 )
+from tests.support.wait import until
 
 
-def test_the_kernel_flushes_and_says_so(tmp_path: Path) -> None:
-    """A flush that was started makes the descriptor readable, its result is taken, and the next one
-    can follow.
-    """
+def test_the_kernel_flushes_and_signals_it(tmp_path: Path) -> None:
+    """A flush makes the descriptor readable; after its result is taken, the next can start."""
     fd = os.open(tmp_path / "f", os.O_CREAT | os.O_WRONLY)
     flusher = open_kernel_flusher(fd)
     assert flusher is not None, "this kernel has asynchronous fdatasync"
@@ -43,9 +41,7 @@ def test_the_kernel_flushes_and_says_so(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_flush_is_that_of_fdatasync(tmp_path: Path) -> None:
-    """What cannot be flushed is refused with the errno that fdatasync gives: a pipe, and a
-    descriptor that is closed.
-    """
+    """A pipe and a closed descriptor fail with the errno of fdatasync."""
     flusher = KernelFlusher()
     read, write = os.pipe()
     with pytest.raises(OSError, match="Invalid argument"):
@@ -62,8 +58,8 @@ def test_an_error_of_the_flush_is_that_of_fdatasync(tmp_path: Path) -> None:
 def test_where_the_kernel_cannot_the_thread_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
-    """Without the system calls (another machine, a filter) there is no flusher, and the journal is
-    written all the same.
+    """Without the system calls (another machine, a filter) there is no flusher, and the thread
+    writes.
     """
     monkeypatch.setattr(flush.platform, "machine", lambda: machine)
     fd = os.open(tmp_path / "f", os.O_CREAT | os.O_WRONLY)
@@ -80,16 +76,16 @@ def test_where_the_kernel_cannot_the_thread_does(
 
 
 def test_a_flusher_that_fails_when_tried_is_not_used(tmp_path: Path) -> None:
-    """What cannot flush the log's own file is found out before a call depends on it."""
+    """A flusher that cannot flush the log's file is dropped before a call depends on it."""
     read, write = os.pipe()
     assert open_kernel_flusher(write) is None
     os.close(read)
     os.close(write)
 
 
-async def test_both_roads_write_the_same_log(tmp_path: Path) -> None:
-    """Batches of the event loop and of the thread follow each other in one log that verifies,
-    rotations included.
+async def test_both_paths_write_the_same_log(tmp_path: Path) -> None:
+    """Batches of the event loop and of the thread alternate in one log that verifies, rotations
+    included.
     """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk, segment_bytes=3000)
@@ -113,9 +109,7 @@ async def test_both_roads_write_the_same_log(tmp_path: Path) -> None:
 
 
 async def test_no_thread_takes_part_in_an_ordinary_batch(tmp_path: Path) -> None:
-    """Where the kernel flushes, fdatasync is not called for a batch: the road of the event loop is
-    the one in use.
-    """
+    """Where the kernel flushes, a batch takes the event loop's path and fdatasync is not called."""
     syncs: list[int] = []
 
     def fdatasync(fd: int) -> None:
@@ -135,8 +129,8 @@ async def test_no_thread_takes_part_in_an_ordinary_batch(tmp_path: Path) -> None
 async def test_a_kernel_that_takes_no_more_flushes_costs_one_batch(
     tmp_path: Path, kept: bool
 ) -> None:
-    """When starting a flush fails while the disk is well, that batch is refused and told of, and
-    the thread takes all later ones.
+    """If starting a flush fails, that batch is refused and reported, and the thread writes all
+    later ones.
     """
 
     class Tired(FailingFlusher):
@@ -161,11 +155,11 @@ async def test_a_kernel_that_takes_no_more_flushes_costs_one_batch(
     assert stages(tmp_path / "gate").count("decided") == 11
 
 
-async def test_a_log_can_be_closed_whose_disk_is_found_full_only_then(
-    tmp_path: Path, road: str
+async def test_a_log_can_be_closed_on_a_disk_that_is_full_by_then(
+    tmp_path: Path, path: str
 ) -> None:
-    """What is left to write fails at once: the journal ends all the same, and the next start closes
-    what is open.
+    """The last batch fails, the journal ends all the same, and the next start closes the open
+    calls.
     """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)

@@ -17,7 +17,7 @@ from proxy.errors import ConfigError
 
 
 def test_keys_are_made_once(tmp_path: Path) -> None:
-    """The first use makes the keys, later uses find the same; private ones are 0600."""
+    """The first use creates the keys, later uses load the same; private ones are 0600."""
     assert load_hmac_key(tmp_path) == load_hmac_key(tmp_path) and len(load_hmac_key(tmp_path)) == 32
     first, again = load_signing_key(tmp_path, "callgate"), load_signing_key(tmp_path, "callgate")
     assert first.private_bytes_raw() == again.private_bytes_raw()
@@ -28,8 +28,8 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
 
 
 def test_a_key_from_elsewhere_leaves_none_here(tmp_path: Path) -> None:
-    """With a key given by the operator no private key lies beside the log; every key that signed is
-    listed, newest last.
+    """With a key of the operator's no private key is created; every key that signed is listed,
+    newest last.
     """
     pems = [new_signing_key(), new_signing_key()]
     keys = [
@@ -41,7 +41,7 @@ def test_a_key_from_elsewhere_leaves_none_here(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [HMAC_KEY, SIGNING_KEY])
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str) -> None:
-    """A key with loose permissions may be known to anyone: the gate does not start with it."""
+    """A key with loose permissions may be known to others: it is refused."""
     load_hmac_key(tmp_path)
     load_signing_key(tmp_path, "callgate")
     (tmp_path / name).chmod(0o644)

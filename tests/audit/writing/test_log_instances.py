@@ -17,22 +17,22 @@ NAMES = instance_names("gate", 2)
 
 
 def take(directory: Path) -> Journal:
-    """Take a log as a serving process does."""
+    """Open a log as a serving process does."""
     return open_first_unlocked(NAMES, partial(open_journal, directory))
 
 
 def end_abandoned(directory: Path) -> None:
-    """End logs as a serving process does."""
+    """Recover logs as a serving process does."""
     recover_abandoned(directory, NAMES, partial(open_journal, directory))
 
 
 async def decide(journal: Journal) -> None:
-    """A call that is under way."""
+    """Decide a call and leave it open."""
     await journal.decide("open", WORKER, HERE, [(call(), ALLOW)], 0)
 
 
 def killed(journal: Journal, log: Path) -> None:
-    """Leave a log as kill -9 leaves it while a call is under way."""
+    """Leave a log as kill -9 leaves it while a call is open."""
     with asyncio.Runner() as runner:
         runner.run(decide(journal))
         left = {path: path.read_bytes() for path in log.iterdir()}
@@ -41,9 +41,9 @@ def killed(journal: Journal, log: Path) -> None:
         path.write_bytes(data)
 
 
-def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None:
-    """Names are taken in order and again when they are free; beyond what a hand-over needs, there
-    is none.
+def test_every_process_takes_the_first_unlocked_name(tmp_path: Path) -> None:
+    """Names are taken in order, and again once unlocked; there are only as many as a hand-over
+    needs.
     """
     journals = [take(tmp_path) for _ in NAMES]
     assert [journal.directory.name for journal in journals[:3]] == [
@@ -60,10 +60,8 @@ def test_every_process_takes_the_first_name_that_is_free(tmp_path: Path) -> None
         asyncio.run(journal.close())
 
 
-def test_what_a_killed_process_left_open_is_closed(tmp_path: Path) -> None:
-    """A log that nobody takes again is ended: its open calls are closed as unknown, once, and logs
-    in use are left alone.
-    """
+def test_the_log_of_a_killed_process_is_recovered(tmp_path: Path) -> None:
+    """Its open calls are closed as unknown, once, and it ends; logs in use are left alone."""
     first, second, third = (take(tmp_path) for _ in range(3))
     asyncio.run(second.close())
     killed(third, tmp_path / "gate-3")
@@ -94,7 +92,7 @@ def test_what_a_killed_process_left_open_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_damaged_log_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is evidence: it is named in the operator's log, and the others are ended all the same."""
+    """A damaged log is evidence: it is logged, unchanged, and the other logs are recovered."""
     journals = [take(tmp_path) for _ in range(2)]
     left = {
         path: path.read_bytes()

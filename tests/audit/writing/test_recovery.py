@@ -21,9 +21,7 @@ from tests.support.audit import (
 
 
 async def killed(directory: Path, calls: int = 3) -> bytes:
-    """Leave a log as kill -9 leaves it, before its next checkpoint: one call open, nothing closed.
-    Return the segment's bytes.
-    """
+    """Leave a log as kill -9 leaves it, one call open, before a checkpoint; return its segment."""
     journal = open_journal(directory)
     for n in range(calls):
         await one(journal, n)
@@ -36,9 +34,7 @@ async def killed(directory: Path, calls: int = 3) -> bytes:
 
 
 async def test_open_calls_are_closed_as_unknown(tmp_path: Path) -> None:
-    """After a kill the new process says so and closes what was open; sequence and tree go on in the
-    same segment.
-    """
+    """After a kill the new process records it and closes the open calls in the same segment."""
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
     before = len(raw_lines(tmp_path / "gate"))
@@ -55,8 +51,8 @@ async def test_open_calls_are_closed_as_unknown(tmp_path: Path) -> None:
 
 
 async def test_a_log_cut_at_every_byte_recovers(tmp_path: Path) -> None:
-    """Wherever power was lost, whole records stay, the torn one is cut off, kept aside and noted,
-    and writing goes on.
+    """Wherever power was lost, complete records stay, the torn one moves to ``.cut``, and writing
+    continues.
     """
     left = await killed(tmp_path, calls=1)
     log = tmp_path / "gate"
@@ -83,9 +79,7 @@ async def test_a_log_cut_at_every_byte_recovers(tmp_path: Path) -> None:
     "tail", [b"\x00" * 300, b'{"v":1}\n', b"\xff\xfe\n", b'[1]\n{"v":1,"seq":3}\n', b"\n\n"]
 )
 async def test_garbage_after_the_last_record_is_cut(tmp_path: Path, tail: bytes) -> None:
-    """Zeros, halves and lines that do not follow, as file systems leave them, were never
-    acknowledged, and are cut off.
-    """
+    """Zeros, halves and lines that do not follow were never acknowledged, and are cut off."""
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
     segment.write_bytes(left + tail)
@@ -94,9 +88,7 @@ async def test_garbage_after_the_last_record_is_cut(tmp_path: Path, tail: bytes)
 
 
 async def test_missing_signed_records_are_damage_not_a_torn_tail(tmp_path: Path) -> None:
-    """If a checkpoint covers more records than are there, the log is not touched and the gate does
-    not start on it.
-    """
+    """If a checkpoint covers more records than there are, the log is refused and not changed."""
     left = await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
     signed = parse(next(split((tmp_path / "gate" / "00000001.checkpoints").read_bytes()))).size
@@ -108,7 +100,7 @@ async def test_missing_signed_records_are_damage_not_a_torn_tail(tmp_path: Path)
 
 
 def test_a_new_log_starts_empty(tmp_path: Path) -> None:
-    """No segments: nothing to recover, and nothing is made."""
+    """Without segments there is nothing to recover, and nothing is created."""
     assert recover(tmp_path).number == 0 and not list(tmp_path.iterdir())
 
 
@@ -140,7 +132,7 @@ async def test_a_log_of_version_1_is_continued_in_a_new_segment(tmp_path: Path, 
 
 
 async def test_a_segment_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
-    """An older program neither cuts nor continues what a later one wrote."""
+    """An older program neither cuts nor continues the log of a later one."""
     await killed(tmp_path)
     segment = tmp_path / "gate" / "00000001.jsonl"
     later = segment.read_bytes().replace(b'{"v":2,', b'{"v":3,')

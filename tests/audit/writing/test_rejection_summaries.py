@@ -4,7 +4,7 @@ from proxy.audit.writing.rejection_summaries import MAX_ADDRESSES, RejectionSumm
 from proxy.common.address import address_key
 
 
-def test_first_ones_are_written_the_rest_are_summed_up() -> None:
+def test_the_first_are_recorded_and_the_rest_summed_up() -> None:
     """412 rejections beyond the first ten are one summary with their number, span and reasons."""
     rejections = RejectionSummaries(each=10, seconds=10)
     written = [
@@ -25,17 +25,15 @@ def test_first_ones_are_written_the_rest_are_summed_up() -> None:
 
 
 def test_addresses_do_not_hide_each_other() -> None:
-    """A flood from one address leaves another's rejections written."""
+    """A flood from one address leaves the rejections of another recorded one by one."""
     rejections = RejectionSummaries(each=2)
     for _ in range(50):
         rejections.admit("10.0.0.1", "x", 0.0)
     assert rejections.admit("10.0.0.2", "x", 0.0)
 
 
-def test_memory_is_bounded_and_nothing_goes_uncounted() -> None:
-    """Beyond the watched addresses all others share one window; every rejection is written or
-    counted.
-    """
+def test_memory_is_bounded_and_everything_counts() -> None:
+    """Beyond `MAX_ADDRESSES` all others share a window; each rejection is recorded or counted."""
     rejections = RejectionSummaries(each=1, total=100)
     count = MAX_ADDRESSES + 5000
     written = sum(
@@ -48,7 +46,7 @@ def test_memory_is_bounded_and_nothing_goes_uncounted() -> None:
     assert [s["count"] for s in summaries if s["address"] is None] == [5000]
 
 
-def test_no_room_counts_instead_of_writing() -> None:
+def test_without_room_rejections_are_counted() -> None:
     """While the log cannot take more, rejections are counted."""
     rejections = RejectionSummaries()
     assert not rejections.admit("10.0.0.1", "x", 0.0, room=False)
@@ -66,6 +64,6 @@ def test_no_room_counts_instead_of_writing() -> None:
         ("not:an:address", "not:an:address"),
     ],
 )
-def test_an_ipv6_address_stands_for_its_network(address: str, key: str) -> None:
+def test_an_ipv6_address_counts_as_its_network(address: str, key: str) -> None:
     """Changing the lower half of an IPv6 address does not escape the count."""
     assert address_key(address) == key

@@ -8,7 +8,7 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"7" * 32)
 
 
 def test_a_signed_note_passes_the_check() -> None:
-    """The checker reads origin, size and root from what the signer wrote."""
+    """The checker reads the origin, size and root that the signer wrote."""
     found = check(
         Signer("callgate/gate", KEY).sign(12, b"r" * 32), [KEY.public_key().public_bytes_raw()]
     )

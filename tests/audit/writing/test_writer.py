@@ -1,6 +1,4 @@
-import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,21 +22,13 @@ from tests.support.audit import (
     open_journal,
     stages,
 )
+from tests.support.wait import until
 
-pytestmark = pytest.mark.usefixtures("road")  # every property on both roads to the disk
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for a condition of the writer's thread; fail rather than hang."""
-    for _ in range(4000):
-        if true():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it never became true")
+pytestmark = pytest.mark.usefixtures("path")  # every property on both paths to the disk
 
 
 def sizes(log: Path) -> list[int]:
-    """The sizes of the trees that were signed, in order."""
+    """Return the sizes of the signed trees, in order."""
     return [
         parse(note).size
         for path in sorted(log.glob("*.checkpoints"))
@@ -47,9 +37,7 @@ def sizes(log: Path) -> list[int]:
 
 
 async def test_a_checkpoint_follows_records_by_itself(tmp_path: Path) -> None:
-    """Once the interval has passed every record is under a signature, without anything more
-    happening.
-    """
+    """After the interval a checkpoint covers every record, without a further event."""
     journal = open_journal(tmp_path, timing=Timing(checkpoint=0.01))
     await one(journal, 1)
     await until(lambda: journal.size == 4 and sizes(tmp_path / "gate")[-1] == 4)
@@ -57,9 +45,7 @@ async def test_a_checkpoint_follows_records_by_itself(tmp_path: Path) -> None:
 
 
 async def test_checkpoints_at_start_rotation_and_end(tmp_path: Path) -> None:
-    """However rare they are set to be, a start, the end of each segment and the end of the log are
-    signed for.
-    """
+    """A start, the end of a segment and the end of the log have a checkpoint, at any interval."""
     journal = open_journal(tmp_path, timing=Timing(checkpoint=1e6), segment_bytes=4000)
     assert sizes(tmp_path / "gate") == [2]
     for n in range(20):
@@ -72,7 +58,7 @@ async def test_checkpoints_at_start_rotation_and_end(tmp_path: Path) -> None:
 
 
 async def test_silence_is_on_record(tmp_path: Path) -> None:
-    """When nothing happens for the idle time, a record says since when, and is signed."""
+    """After the idle time a record has the time of the last one, and a checkpoint covers it."""
     journal = open_journal(tmp_path, timing=Timing(checkpoint=0.01, idle=0.02))
     await until(lambda: stages(tmp_path / "gate").count("idle") >= 3)
     await journal.close()
@@ -87,9 +73,7 @@ async def test_silence_is_on_record(tmp_path: Path) -> None:
 
 
 async def test_a_checkpoint_that_cannot_be_written_stops_the_journal(tmp_path: Path) -> None:
-    """Records that nobody can sign for are as good as none: the gate goes red, and goes on when the
-    disk does.
-    """
+    """Unsigned records do not count: the log fails, and resumes when the disk works."""
     failing = [False]
 
     def write(fd: int, data: bytes | memoryview) -> int:
@@ -112,10 +96,8 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_journal(tmp_path: P
     )
 
 
-async def test_a_disk_that_never_comes_back(tmp_path: Path) -> None:
-    """With the disk gone for good the journal refuses every call and can still be closed; a restart
-    finds what was acknowledged.
-    """
+async def test_a_disk_that_never_recovers(tmp_path: Path) -> None:
+    """The journal refuses every call and can be closed; a restart finds acknowledged records."""
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk)
     await one(journal, 1)
@@ -132,10 +114,8 @@ async def test_a_disk_that_never_comes_back(tmp_path: Path) -> None:
     assert report.broken is None and report.open == 0
 
 
-async def test_open_calls_are_named_where_a_segment_begins(tmp_path: Path) -> None:
-    """A segment's first record lists the calls then open, so that recovery and a check of it alone
-    need no other.
-    """
+async def test_a_segment_header_has_the_open_calls(tmp_path: Path) -> None:
+    """Recovery and a check of one segment need no other segment."""
     journal = open_journal(tmp_path, segment_bytes=2000)
     [receipt] = await journal.decide("long", WORKER, HERE, [(call(), ALLOW)], 0)
     assert receipt is not None
