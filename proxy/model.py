@@ -200,6 +200,33 @@ class Call:
     target: Target = Target.UPSTREAM
 
 
+@dataclass(frozen=True, slots=True)
+class RejectedEntry:
+    """One entry of a batch that is no call: its index in the batch, and why.
+
+    `detail` is one safe ASCII line that narrows the reason down, or empty.
+    """
+
+    index: int
+    reason: Reason
+    detail: str = ""
+
+
+@statically_frozen
+class Batch:
+    """The calls of one request, in wire order; a request of most protocols is a batch of one.
+
+    `single` is False for a request in batch form, whatever the number of its calls: its response
+    has one entry for each call and for each of `rejected`. `counts_as_read` says whether the batch
+    takes a slot of the quota of concurrent reads.
+    """
+
+    calls: tuple[Call, ...]
+    single: bool
+    counts_as_read: bool
+    rejected: tuple[RejectedEntry, ...] = ()
+
+
 Effect: TypeAlias = Literal["allow", "deny", "pending"]
 """What a decision does with a call. A pending call waits for an approval; for now it is refused."""
 
@@ -343,3 +370,9 @@ class Request:
     body: bytes
     peer: Peer
     body_complete: bool = True
+
+    @property
+    def credentials(self) -> Credentials:
+        """What the request brings to prove an identity."""
+        headers = self.headers
+        return Credentials(headers.get(b"authorization"), headers.get(b"cookie"))

@@ -10,7 +10,8 @@ from typing import TypeGuard
 # Characters of one name (a subject, a group, a key id); OpenID Connect Core 1.0 section 2 sets it
 # for ``sub``.
 MAX_NAME_LENGTH = 255
-_NOT_PLAIN = re.compile(r"[^ -~]|[\[\]<>]")
+_NOT_PLAIN = re.compile(r"[^ -~]")
+_BRACKETS = str.maketrans("[]<>", "()()")
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -27,10 +28,10 @@ def is_printable(value: object, limit: int = MAX_NAME_LENGTH) -> TypeGuard[str]:
 def to_plain_ascii(text: str, limit: int = 64) -> str:
     """Return `text` cut to `limit` characters, with ``?`` for all but plain printable ASCII.
 
-    Square and angle brackets are replaced too: in a status line ``[...]`` delimits the reason code,
-    and the text may be shown as markup.
+    Square and angle brackets become round ones: in a status line ``[...]`` delimits the reason
+    code, and the text may be shown as markup.
     """
-    return _NOT_PLAIN.sub("?", text[:limit])
+    return _NOT_PLAIN.sub("?", text[:limit].translate(_BRACKETS))
 
 
 def escape_controls(text: object) -> str:

@@ -1,1 +1,1 @@
-"""The pipeline: identify, decode, decide, record, forward."""
+"""The pipeline: authenticate, decode, decide, record, forward."""

@@ -1,28 +1,27 @@
-"""A streamed answer whose end is recorded, however it ends: the last thing that the gate sees of a
-call.
+"""A streamed response whose end is recorded, however it ends: the last step of a call.
 
-A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
+Below the pipeline (`proxy.gate.pipeline`).
 """
 
 from collections.abc import Callable
 
 from proxy.errors import Unavailable
-from proxy.model import Reason, Stream
+from proxy.model import Outcome, Reason, Stream
 
 
 class AuditedStream:
-    """A streamed body that closes its call's record when it ends: whole, cut short by the upstream,
-    or left by the caller.
+    """A streamed body that completes its call's record when it ends.
 
-    `close` is told the outcome and how many bytes were taken, once. `last` is called after it: what
-    is held for as long as the stream.
+    It ends complete, cut short by the upstream, or abandoned by the caller. `on_complete` is called
+    once, with the outcome and the number of bytes read. `on_end` is called after it, to release
+    what is held for as long as the stream.
     """
 
-    def __init__(self, stream: Stream, close: Callable[[str, int], None]) -> None:
+    def __init__(self, stream: Stream, on_complete: Callable[[Outcome, int], None]) -> None:
         self._stream = stream
-        self._close: Callable[[str, int], None] | None = close
+        self._on_complete: Callable[[Outcome, int], None] | None = on_complete
         self._sent = 0
-        self.last: Callable[[], object] = _nothing
+        self.on_end: Callable[[], object] = _nothing
 
     def __aiter__(self) -> "AuditedStream":
         return self
@@ -48,14 +47,14 @@ class AuditedStream:
         self._end(reason)
         await self._stream.aclose()
 
-    def _end(self, outcome: str) -> None:
-        if self._close is not None:
-            close, self._close = self._close, None
+    def _end(self, outcome: Outcome) -> None:
+        if self._on_complete is not None:
+            on_complete, self._on_complete = self._on_complete, None
             try:
-                close(outcome, self._sent)
+                on_complete(outcome, self._sent)
             finally:
-                self.last()
+                self.on_end()
 
 
 def _nothing() -> None:
-    """Nothing is held."""
+    """Hold nothing."""

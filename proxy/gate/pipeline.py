@@ -1,86 +1,43 @@
-"""The pipeline. `Gate.handle` tells the story of a request from bytes to reply, one line a step.
+"""The pipeline. `Gate.handle` tells the story of a request from bytes to response, step by step.
 
-``bytes -> Principal -> Call(s) -> Decision(s) -> Receipt -> bytes upstream -> Reply -> completed
-record -> bytes back``
+``Request -> Principal -> Batch of Calls -> Decisions -> Receipts -> UpstreamRequest -> Response``
 
-Nothing here touches a socket, a parser, a key or a file: each step belongs to one part, and the
-types make the order (see `proxy.model`). A request ends in exactly one of three ways, each with its
-record: `rejected` (no call could be made of it), `decided` and denied, or `decided` and allowed,
-forwarded, and `completed`.
+Nothing here touches a socket, a parser, a key or a file: each step belongs to one part
+(`proxy.gate.ports`), and the types make the order (see `proxy.model`). A request ends in exactly
+one of three ways, each with its record: `rejected` (no call could be made of it), `decided` and
+denied, or `decided` and allowed, forwarded, and `completed`.
 """
 
 import asyncio
 import contextlib
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from time import monotonic_ns
-from typing import Protocol
+from types import MappingProxyType
 
-from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected, Unavailable
-from proxy.gate.audited_stream import AuditedStream
-from proxy.gate.routing import Codec, Route, Routes
-from proxy.gate.view_quota import PER_PRINCIPAL, ViewQuota
-from proxy.identity.verifier import Verifier
-from proxy.model import (
-    Call,
-    Credentials,
-    Decision,
-    Peer,
-    Principal,
-    Reason,
-    Receipt,
-    Request,
-    Response,
-    Target,
-    UpstreamResponse,
-    Value,
+from proxy.gate.attempt import Attempt
+from proxy.gate.execution import Executor
+from proxy.gate.ports import (
+    Authenticator,
+    Decider,
+    EventLog,
+    Fulfiller,
+    Metrics,
+    ReadBody,
+    Recorder,
 )
-from proxy.policy.engine import PolicySet
-from proxy.protocol.luigi.api import json_refusal
-from proxy.protocol.refusal import Refusal, of_decision, of_error
-from proxy.protocol.xmlrpc.codec import Fault
-from proxy.protocol.xmlrpc.server import Bundle, ByteBudget, XmlRpcCodec
+from proxy.gate.reporting import Reporter
+from proxy.gate.routing import Endpoint, Route, Router
+from proxy.gate.view_quota import PER_PRINCIPAL, ViewQuota
+from proxy.model import Call, Decision, Peer, Principal, Reason, Request, Response, Target
+from proxy.protocol.codec import Codec, Priority
+from proxy.protocol.refusal import Refusal, json_refusal, missing_role
 
-
-class Metrics(Protocol):
-    """What counts calls (`proxy.telemetry.metrics`)."""
-
-    def call_decided(self, upstream: str, permission: str, reason: str) -> None:
-        """One decided call."""
-
-    def call_completed(self, seconds: float, outcome: str) -> None:
-        """One allowed call has been answered, `seconds` after it was decided; `outcome` is ok,
-        fault or a reason code.
-        """
-
-    def request_rejected(self, reason: str) -> None:
-        """One request of which no call was made."""
-
-
-class Log(Protocol):
-    """What writes the operator's log (`proxy.telemetry.logging`), never arguments or credentials."""
-
-    def denied(self, ref: str, principal: str, upstream: str, method: str, reason: str) -> object:
-        """Write a line about a call that policy denied."""
-
-    def internal_error(self, ref: str, error: str, at: Sequence[str]) -> object:
-        """Write a line about an unexpected exception."""
-
-    def rejected(self, ref: str, address: str, reason: str) -> object:
-        """Write a line about a request that never became a call; floods of them are thinned out."""
-
-    def upstream_failed(self, ref: str, upstream: str, method: str, reason: str) -> object:
-        """Write a line about an allowed call that its upstream did not answer; thinned out too, or
-        a dead one would flood the log.
-        """
-
-
-# turned away last: luigid gives up a worker that misses two, and fails its tasks
-_HEARTBEAT_PATH = "/api/ping"
+# Heartbeats are accepted up to so many times the requests of other kinds: luigid gives up a worker
+# that misses two, and fails its tasks.
+_HEARTBEAT_FACTOR = 2
 
 
 class Gate:
@@ -89,304 +46,157 @@ class Gate:
     def __init__(
         self,
         routes: Sequence[Route],
-        verifier: Verifier,
-        policy: PolicySet,
-        journal: Journal,
-        meter: Metrics,
-        log: Log,
+        authenticator: Authenticator,
+        decider: Decider,
+        recorder: Recorder,
+        metrics: Metrics,
+        log: EventLog,
         *,
-        in_flight: int,
+        max_in_flight: int,
+        max_reads_per_principal: int = PER_PRINCIPAL,
+        fulfillers: Mapping[str, Fulfiller] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`in_flight` bounds the requests in hand; `clock` gives Unix seconds (tests set it)."""
-        self._routes = Routes(routes)
-        self._verifier = verifier
-        self._policy = policy
-        self._journal = journal
-        self._meter = meter
-        self._log = log
-        self._limit = in_flight
+        """Serve `routes` with these parts.
+
+        `max_in_flight` bounds the requests in progress; half of it may be reads, and an eighth, or
+        `max_reads_per_principal`, those of one principal. `fulfillers` fulfil the obligations of
+        decisions, by their names. `clock` gives Unix seconds.
+        """
+        self._router = Router(routes)
+        self._authenticator = authenticator
+        self._decider = decider
+        self._recorder = recorder
+        self._metrics = metrics
+        self._reporter = Reporter(recorder, metrics, log)
+        self._executor = Executor(routes, decider, self._reporter, fulfillers)
+        self._max_in_flight = max_in_flight
         self._clock = clock
-        self._views = ViewQuota(max(1, in_flight // 2), max(1, min(PER_PRINCIPAL, in_flight // 8)))
+        self.reads = ViewQuota(
+            max(1, max_in_flight // 2), max(1, min(max_reads_per_principal, max_in_flight // 8))
+        )
         self.in_flight = 0
-        self._settled: asyncio.Event | None = None
+        self._idle: asyncio.Event | None = None
         self.draining = False
 
-    async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Response:
-        """The reply to `request`. Never raises.
+    async def handle(self, request: Request, read_body: ReadBody) -> Response:
+        """Return the response to `request`. Never raises.
 
-        `read_body` gives the body of a request that is not `whole`; it is not called before the
-        caller is identified.
+        `read_body` reads the body of a request that is not `body_complete`. It is not called before
+        the caller is known to have a role.
         """
-        speak: Callable[[Refusal], Response] = json_refusal
-        principal: Principal | None = None
-        upstream: str | None = None
-        viewer: str | None = None
+        attempt = Attempt(request)
         self.in_flight += 1
         try:
-            if self.in_flight > self._limit:
-                self._turn_away(request.path)
-            route, path, dialect = self._routes.find(request.path)
-            upstream = route.name
-            if dialect is None:
-                raise Rejected(Reason.NOT_FOUND)
-            principal = self._remembered(request) or await self._identify(request)
+            # 1. Which upstream, which codec? (not-found)
+            endpoint = self._router.resolve(request.path)
+            codec = attempt.enter(endpoint)
+            # 2. Is there room? (overloaded)
+            self._admit(codec, endpoint.path)
+            # 3. Who is calling? (no-credential, bad-credential, ...)
+            credentials, now = request.credentials, self._clock()
+            principal = self._authenticator.cached(credentials, now)
+            if principal is None:
+                principal = await self._authenticator.authenticate(credentials, now)
+            attempt.principal = principal
+            # 4. A caller without a role goes no further: nothing of its body is inflated or decoded.
+            if not principal.roles:
+                return self._refuse_without_role(attempt, endpoint, codec, principal)
+            # 5. What is it asking for? (malformed-call, bad-arguments, ...)
             if not request.body_complete:
-                if not principal.roles:
-                    # whatever it asks is denied: not worth reading 16 MiB for
-                    raise Rejected(Reason.NO_ROLE)
-                request = replace(request, body=await read_body())
-            speak = dialect.render
-            call = dialect.decode(request, path, principal)
-            if isinstance(call, Bundle) or call.permission == "view":
-                self._views.take(principal.name)
-                viewer = principal.name
-            if isinstance(call, Bundle):
-                assert isinstance(dialect, XmlRpcCodec)
-                return await self._bundle(request, route, dialect, principal, call)
-            decision = self._decide(principal, call)
-            [receipt] = await self._journal.decide(
-                request.id,
-                principal,
-                request.peer,
-                [(call, decision)],
-                monotonic_ns(),
-                heartbeat=call.heartbeat,
+                request = attempt.request = replace(request, body=await read_body())
+            batch = codec.decode(request, endpoint.path, principal)
+            # 6. Reads have a quota. (overloaded)
+            if batch.counts_as_read:
+                attempt.slot = self.reads.acquire(principal.name)
+            # 7. May it?
+            decided = [(call, self._decide(principal, endpoint, call)) for call in batch.calls]
+            # 8. Record, then act. (audit-unwritable)
+            heartbeat = batch.calls[0].heartbeat if batch.single else None
+            receipts = await self._recorder.decide(
+                request.id, principal, request.peer, decided, monotonic_ns(), heartbeat=heartbeat
             )
-            self._meter.call_decided(call.upstream, call.permission, decision.reason)
-            if receipt is None:
-                self._log_denied(request, principal, call, decision)
-                return speak(of_decision(principal, call, decision, request.id))
-            reply = await self._forward(request, route, dialect, principal, call, receipt)
-            if viewer is not None and isinstance(reply.stream, AuditedStream):
-                reply.stream.last = partial(self._views.give_back, viewer)
-                viewer = None  # it looks for as long as it reads
-            return reply
+            for call, decision in decided:
+                self._metrics.call_decided(call.upstream, call.permission, decision.reason)
+            # 9. Refuse or forward, and complete the record.
+            if batch.single:
+                [(call, decision)], [receipt] = decided, receipts
+                response = await self._executor.execute(
+                    attempt, codec, principal, call, decision, receipt
+                )
+                # 10. A stream owns the slot from here, and releases it when it ends.
+                return attempt.hand_slot_to(response)
+            return await self._executor.execute_batch(
+                attempt, codec, principal, batch, decided, receipts
+            )
         except Rejected as error:
-            return self._rejected(request, error, principal, upstream, speak)
+            return self._reject(attempt, error)
         except Exception as error:
-            return self._rejected(
-                request, self._surprise(error, request), principal, upstream, speak
-            )
+            return self._reject(attempt, self._reporter.internal_error(request.id, error))
         finally:
-            if viewer is not None:
-                self._views.give_back(viewer)
+            attempt.release()
             self.in_flight -= 1
-            if self._settled is not None and not self.in_flight:
-                self._settled.set()
+            if self._idle is not None and not self.in_flight:
+                self._idle.set()
 
-    def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
-        """The reply to bytes of which the edge could make no request."""
-        self._note(request_id, origin, error, None, None)
-        return replace(json_refusal(of_error(error, request_id)), close=True)
+    def refuse(self, request_id: str, peer: Peer, error: Rejected) -> Response:
+        """Return the response to bytes that are no request, and record them."""
+        self._reporter.rejected(request_id, peer, error.reason, error.detail, None, None)
+        return replace(json_refusal(Refusal.from_error(error, request_id)), close=True)
 
-    async def wait_idle(self, seconds: float) -> None:
-        """Wait until no request is in hand, for at most `seconds`: also those whose callers have
-        left.
+    async def wait_idle(self, timeout: float) -> None:  # noqa: ASYNC109  (gives up without an error)
+        """Wait until no request is in progress, for at most `timeout` seconds.
+
+        Requests whose callers have left count too.
         """
         if self.in_flight:
-            self._settled = asyncio.Event()
+            self._idle = asyncio.Event()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), seconds)
+                await asyncio.wait_for(self._idle.wait(), timeout)
 
-    # -- the steps
-
-    def _turn_away(self, path: str) -> None:
-        """Refuse a request beyond what may be in hand; a heartbeat only when there are twice as
-        many. Raises `Unavailable`.
-        """
-        if not path.endswith(_HEARTBEAT_PATH) or self.in_flight > 2 * self._limit:
+    def _admit(self, codec: Codec, path: str) -> None:
+        """Raise `Unavailable` (OVERLOADED) when too many requests are in progress."""
+        if self.in_flight > self._max_in_flight and (
+            self.in_flight > _HEARTBEAT_FACTOR * self._max_in_flight
+            or codec.priority(path) is not Priority.HEARTBEAT
+        ):
             raise Unavailable(Reason.OVERLOADED, retry_after=1)
 
-    def _remembered(self, request: Request) -> Principal | None:
-        """The caller, if the request has one credential and it was verified before. Two are
-        `_identify`'s to refuse.
-        """
-        headers = request.headers
-        credentials = Credentials(headers.get(b"authorization"), headers.get(b"cookie"))
-        return self._verifier.cached(credentials, self._clock())
-
-    async def _identify(self, request: Request) -> Principal:
-        """Who is calling, by exactly one credential. Raises `Rejected`."""
-        headers = request.headers
-        credentials = Credentials(headers.get(b"authorization"), headers.get(b"cookie"))
-        return await self._verifier.authenticate(credentials, self._clock())
-
-    def _decide(self, principal: Principal, call: Call) -> Decision:
-        if self.draining and call.method == "get_work":
-            return self._policy.deny(Reason.DRAINING)
+    def _decide(self, principal: Principal, endpoint: Endpoint, call: Call) -> Decision:
+        if self.draining:
+            method = endpoint.route.catalog.methods.get(call.method)
+            if method is not None and method.suspended_while_draining:
+                return self._decider.deny(Reason.DRAINING)
         if call.target is Target.GATE:
-            return self._policy.decide_introspection(principal)
-        return self._policy.decide(principal, call)
+            return self._decider.decide_introspection(principal)
+        decision = self._decider.decide(principal, call)
+        if decision.obligations and not self._executor.fulfils(decision.obligations):
+            return self._decider.deny(Reason.POLICY_ERROR)
+        return decision
 
-    async def _forward(
-        self,
-        request: Request,
-        route: Route,
-        dialect: Codec,
-        principal: Principal,
-        call: Call,
-        receipt: Receipt,
+    def _refuse_without_role(
+        self, attempt: Attempt, endpoint: Endpoint, codec: Codec, principal: Principal
     ) -> Response:
-        """Send the call on, and close its record with what became of it."""
-        answer: UpstreamResponse | None = None
-        refusal: Refusal | None = None
-        try:
-            if call.target is Target.GATE:
-                assert isinstance(dialect, XmlRpcCodec)
-                reply = dialect.introspect(
-                    call, lambda method: self._policy.may_call(principal, route.name, method.name)
-                )
-            else:
-                outbound = dialect.encode(call, principal, request)
-                if outbound.kind == "read":
-                    outbound = replace(outbound, fairness_key=principal.name)
-                answer = await route.leg.forward(receipt, outbound)
-                reply = dialect.answer(call, principal, answer)
-        except Exception as error:
-            refusal = replace(
-                of_error(self._explained(error, request, call), request.id), method=call.method
-            )
-            reply = replace(dialect.render(refusal), outcome=refusal.reason)
-        except BaseException:  # cancelled: the caller will hear nothing, the record says so
-            self._complete(receipt, Reason.CLIENT_GONE, 0, 0)
-            raise
-        if refusal is not None and answer is not None and answer.stream is not None:
-            # here, since nothing may wait in a handler (tests/test_compiled.py)
-            await answer.stream.aclose()
-        if reply.stream is not None:
-            status = reply.status
-            return replace(
-                reply,
-                stream=AuditedStream(
-                    reply.stream,
-                    lambda outcome, sent: self._complete(receipt, outcome, status, sent),
-                ),
-            )
-        self._complete(receipt, reply.outcome, reply.status, len(reply.body))
-        return reply
-
-    def _explained(self, error: Exception, request: Request, call: Call) -> Rejected:
-        """What went wrong after a call was allowed, logged, as a refusal. A surprise is ours, and
-        its text stays here.
-        """
-        if isinstance(error, Unavailable):
-            self._log.upstream_failed(request.id, call.upstream, call.method, error.reason)
-            return error
-        return self._surprise(error, request)
-
-    def _surprise(self, error: Exception, request: Request) -> Rejected:
-        self._log.internal_error(request.id, type(error).__name__, _where(error))
-        return Rejected(Reason.INTERNAL_ERROR)
-
-    async def _bundle(
-        self,
-        request: Request,
-        route: Route,
-        dialect: XmlRpcCodec,
-        principal: Principal,
-        bundle: Bundle,
-    ) -> Response:
-        """A ``system.multicall``: every inner call is decided, recorded and answered on its own, in
-        order.
-        """
-        if not principal.roles:
-            # one record, not one for each of a hundred calls that are denied anyway
-            raise Rejected(Reason.NO_ROLE)
-        decided = [
-            (item, self._decide(principal, item)) for item in bundle.items if isinstance(item, Call)
-        ]
-        receipts = (
-            await self._journal.decide(request.id, principal, request.peer, decided, monotonic_ns())
-            if decided
-            else []
+        """Record one rejection, and refuse with what the path alone says of the call."""
+        request, upstream = attempt.request, endpoint.route.name
+        detail = missing_role(principal.groups)
+        self._reporter.rejected(
+            request.id, request.peer, Reason.NO_ROLE, detail, principal, upstream
         )
-        rows = iter(zip(decided, receipts, strict=True))
-        results: list[Value | Fault | Refusal] = []
-        for item in bundle.items:
-            if isinstance(item, Rejected):
-                self._note(request.id, request.peer, item, principal, route.name)
-                results.append(of_error(item, request.id))
-                continue
-            (call, decision), receipt = next(rows)
-            self._meter.call_decided(call.upstream, call.permission, decision.reason)
-            if receipt is None:
-                self._log_denied(request, principal, call, decision)
-                results.append(of_decision(principal, call, decision, request.id))
-            else:
-                results.append(
-                    await self._inner(
-                        request, route, dialect, principal, call, receipt, bundle.room
-                    )
-                )
-        return dialect.render_batch(results)
-
-    async def _inner(
-        self,
-        request: Request,
-        route: Route,
-        dialect: XmlRpcCodec,
-        principal: Principal,
-        call: Call,
-        receipt: Receipt,
-        room: ByteBudget,
-    ) -> Value | Fault | Refusal:
-        """One allowed call of a bundle: as `_forward`, but the answer becomes a value in the
-        bundle's array.
-        """
-        reply = await self._forward(request, route, dialect, principal, call, receipt)
-        try:
-            return await dialect.read_result(reply, room)
-        except Rejected as error:
-            reason, refusal = error.reason, of_error(error, request.id)
-        if isinstance(reply.stream, AuditedStream):
-            await reply.stream.abort(reason)
-        return refusal
-
-    # -- records
-
-    def _complete(self, receipt: Receipt, outcome: str, status: int, sent: int) -> None:
-        duration = monotonic_ns() - receipt.decided_at_ns
-        self._meter.call_completed(duration / 1e9, outcome)
-        self._journal.completed(
-            receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000
+        method = codec.method_of(endpoint.path)
+        action = codec.describe(method)
+        return codec.render(
+            Refusal.without_role(principal, upstream, request.id, action=action, method=method)
         )
 
-    def _rejected(
-        self,
-        request: Request,
-        error: Rejected,
-        principal: Principal | None,
-        upstream: str | None,
-        speak: Callable[[Refusal], Response],
-    ) -> Response:
-        self._note(request.id, request.peer, error, principal, upstream)
-        return speak(of_error(error, request.id))
-
-    def _note(
-        self,
-        request_id: str,
-        origin: Peer,
-        error: Rejected,
-        principal: Principal | None,
-        upstream: str | None,
-    ) -> None:
-        self._meter.request_rejected(error.reason)
-        self._journal.rejected(
-            request_id, origin, error.reason, error.detail, principal=principal, upstream=upstream
+    def _reject(self, attempt: Attempt, error: Rejected) -> Response:
+        request = attempt.request
+        self._reporter.rejected(
+            request.id,
+            request.peer,
+            error.reason,
+            error.detail,
+            attempt.principal,
+            attempt.upstream,
         )
-        self._log.rejected(request_id, origin.address, error.reason)
-
-    def _log_denied(
-        self, request: Request, principal: Principal, call: Call, decision: Decision
-    ) -> None:
-        self._log.denied(request.id, principal.name, call.upstream, call.method, decision.reason)
-
-
-def _where(error: BaseException) -> list[str]:
-    """The places an error came through, without any value: messages and locals may hold what
-    callers sent. Reads no source file.
-    """
-    return [
-        f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
+        return attempt.render(Refusal.from_error(error, request.id))

@@ -1,126 +1,93 @@
-"""Which upstream a request is for, and how its caller speaks: found by the raw path, which is read
-once and in one way.
+"""Which upstream a request is for, and which codec reads it: by the raw path, read in one way.
 
-A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
+Below the pipeline (`proxy.gate.pipeline`).
 """
 
-import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
 
 from proxy.catalog.loading import Catalog
+from proxy.common.bounded_cache import BoundedCache
 from proxy.errors import Rejected
-from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
-from proxy.protocol.luigi.api import LuigiApi
-from proxy.protocol.luigi.batch_ids import BatchIdSigner
-from proxy.protocol.luigi.pages import LuigiPages
-from proxy.protocol.xmlrpc.server import LuigiBridge, XmlRpcCodec, XmlRpcServer
+from proxy.gate.ports import Upstream
+from proxy.model import Reason
+from proxy.protocol.codec import Codec
+from proxy.protocol.codec_table import CodecOptions, Mount, make_mounts
 
-Codec: TypeAlias = LuigiApi | LuigiPages | XmlRpcCodec
-
-# paths whose route is remembered: a catalog has some thirty methods. At this many all are forgotten
-_KEPT = 256
-_PATH_LENGTH = 128  # characters of a path that is remembered
-
-
-class Upstream(Protocol):
-    """The way to one upstream (`proxy.edge.upstream.pool`). It takes a receipt: no record, no call."""
-
-    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
-        """Send the call; the upstream's answer. Raises `Unavailable`."""
+# Paths whose endpoint is cached: a catalog has some thirty methods.
+CACHE_SIZE = 256
+# Characters of a path that is cached.
+_MAX_CACHED_PATH = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One upstream as clients see it: a path prefix (``/`` or ``/team-a``), a protocol, a catalog,
-    and the leg behind.
-    """
+    """One upstream as clients see it: a path prefix (``/`` or ``/team-a``) and its codecs."""
 
     name: str
     prefix: str
-    protocol: str
     catalog: Catalog
-    leg: Upstream
-    dialects: Mapping[str, Codec]
+    upstream: Upstream
+    mounts: tuple[Mount, ...]
 
-    def dialect(self, path: str) -> Codec | None:
-        """How a caller of `path` (without the prefix) speaks; None when nobody answers there."""
-        if self.protocol == "luigi":
-            if path.startswith("/api"):
-                return self.dialects["api"]
-            return (
-                self.dialects["xmlrpc"] if path in ("/RPC2", "/RPC2/") else self.dialects["pages"]
-            )
-        return self.dialects["xmlrpc"] if path in ("/", "/RPC2", "/RPC2/") else None
+    def codec(self, path: str) -> Codec | None:
+        """Return the codec of `path` (without the prefix), None when no codec serves it."""
+        for mount in self.mounts:
+            if mount.serves(path):
+                return mount.codec
+        return None
 
 
-def make_route(
-    name: str,
-    prefix: str,
-    catalog: Catalog,
-    leg: Upstream,
-    *,
-    batch_calls: int,
-    body_bytes: int,
-    path: str = "",
-    batch_key: bytes | None = None,
-) -> Route:
-    """The route to one upstream, with the dialects of its protocol. `path` is where the upstream
-    itself listens.
+def make_route(options: CodecOptions, upstream: Upstream) -> Route:
+    """Return the route to one upstream, with the codecs of its protocol."""
+    return Route(
+        options.upstream,
+        options.prefix.rstrip("/"),
+        options.catalog,
+        upstream,
+        make_mounts(options),
+    )
 
-    `batch_key` binds luigid's batch ids to identities, in all processes alike; without one they
-    hold for this route alone.
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a path leads to: a route, the path without its prefix, and the codec that serves it.
+
+    `codec` is None where the upstream serves nothing.
     """
-    dialects: dict[str, Codec]
-    if catalog.protocol == "luigi":
-        batches = BatchIdSigner(batch_key or secrets.token_bytes(32), name)
-        dialects = {
-            "api": LuigiApi(name, catalog, path, batches=batches),
-            "pages": LuigiPages(name, catalog, path, prefix),
-            "xmlrpc": LuigiBridge(
-                name, catalog, path, batch_calls=batch_calls, body_bytes=body_bytes, batches=batches
-            ),
-        }
-    else:
-        dialects = {
-            "xmlrpc": XmlRpcServer(
-                name, catalog, path or "/RPC2", batch_calls=batch_calls, body_bytes=body_bytes
-            )
-        }
-    return Route(name, prefix.rstrip("/"), catalog.protocol, catalog, leg, dialects)
+
+    route: Route
+    path: str
+    codec: Codec | None
 
 
-class Routes:
-    """All routes of a gate. What a path leads to is remembered: a few dozen paths make up nearly
-    all requests.
-    """
+class Router:
+    """All routes of a gate, with a cache: a few dozen paths make up nearly all requests."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         """The route with the longest prefix that fits has a request."""
-        self.routes = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
-        self._known: dict[str, tuple[Route, str, Codec | None]] = {}
+        self.routes = tuple(sorted(routes, key=lambda route: len(route.prefix), reverse=True))
+        self._cache: BoundedCache[str, Endpoint] = BoundedCache(CACHE_SIZE)
 
-    def find(self, path: str) -> tuple[Route, str, Codec | None]:
-        """The upstream that `path` names, the rest of the path, and how its caller speaks. Raises
-        `Rejected` when there is none.
-        """
-        found = self._known.get(path)
-        return self._look(path) if found is None else found
+    @property
+    def cached_paths(self) -> Sequence[str]:
+        """The paths in the cache."""
+        return tuple(self._cache)
 
-    def _look(self, path: str) -> tuple[Route, str, Codec | None]:
-        """Look for what `find` gives, and remember it. The paths are the callers' to choose, so
-        that is bounded.
-        """
+    def resolve(self, path: str) -> Endpoint:
+        """Return what `path` leads to. Raises `Rejected` (NOT_FOUND) when no prefix fits."""
+        endpoint = self._cache.get(path)
+        return self._resolve(path) if endpoint is None else endpoint
+
+    def _resolve(self, path: str) -> Endpoint:
         for route in self.routes:
             prefix = route.prefix
             if path.startswith(prefix):
                 rest = path[len(prefix) :] or "/"
                 if rest[0] == "/":
-                    found = (route, rest, route.dialect(rest))
-                    if len(path) <= _PATH_LENGTH:
-                        if len(self._known) >= _KEPT:
-                            self._known.clear()
-                        self._known[path] = found
-                    return found
+                    endpoint = Endpoint(route, rest, route.codec(rest))
+                    # The paths are the callers' to choose: the cache is bounded in both ways.
+                    if len(path) <= _MAX_CACHED_PATH:
+                        self._cache.put(path, endpoint)
+                    return endpoint
         raise Rejected(Reason.NOT_FOUND)

@@ -1,45 +1,62 @@
-"""How many views may be in hand, so that whoever asks for many at once keeps others from looking,
-never workers from working.
+"""A limit on concurrent reads, in total and per principal.
 
-A part of the gate's layer, below the pipeline (`proxy.gate.pipeline`).
+A burst of dashboard requests delays other dashboards at most, and never workers. The limit is
+below the pipeline (`proxy.gate.pipeline`), which acquires a slot for each read.
 """
 
 from proxy.errors import Unavailable
 from proxy.model import Reason
 
-# views of one principal at once: sixteen dashboards behind one identity ask for eight each
+# Concurrent reads of one principal: sixteen dashboards behind one identity send eight each.
 PER_PRINCIPAL = 128
 
 
-class ViewQuota:
-    """Counts views in and out: all of them, and those of each principal.
+class Slot:
+    """The right to one read. Releasing it again has no effect."""
 
-    A view waits its turn at the upstream (`proxy.edge.upstream.coalescing`), which can take
-    seconds, a bundle can hold many, and a long answer counts until its reader has all of it. The
-    gate lets one principal have `PER_PRINCIPAL`; among those that wait, principals take turns
-    (`proxy.edge.upstream.fair_semaphore`), so that many of one do not hold up the few of another.
+    __slots__ = ("_principal", "_quota")
+
+    def __init__(self, quota: "ViewQuota", principal: str) -> None:
+        self._quota: ViewQuota | None = quota
+        self._principal = principal
+
+    def release(self) -> None:
+        """Give the slot back to its quota, once."""
+        quota, self._quota = self._quota, None
+        if quota is not None:
+            quota.release(self._principal)
+
+
+class ViewQuota:
+    """Counters of concurrent reads: of all principals, and of each.
+
+    A read waits for its turn at the upstream (`proxy.edge.upstream.coalescing`), which can take
+    seconds; a batch can hold many reads, and a long response counts until its reader has all of it.
+    Reads that wait at the upstream take turns by principal (`proxy.edge.upstream.fair_semaphore`),
+    so that many of one principal do not delay the few of another.
     """
 
-    def __init__(self, total: int, each: int) -> None:
-        """`total` views at once, and `each` of one principal."""
+    def __init__(self, total: int, per_principal: int) -> None:
+        """Allow `total` reads at once, and `per_principal` of one principal."""
         self._total = total
-        self._each = each
-        self._held: dict[str, int] = {}
-        self._sum = 0
+        self._per_principal = per_principal
+        self._by_principal: dict[str, int] = {}
+        self.in_use = 0
 
-    def take(self, principal: str) -> None:
-        """Count a view in. Raises `Unavailable`."""
-        held = self._held.get(principal, 0)
-        if self._sum >= self._total or held >= self._each:
+    def acquire(self, principal: str) -> Slot:
+        """Return a slot. Raises `Unavailable` (OVERLOADED) when none is free."""
+        used = self._by_principal.get(principal, 0)
+        if self.in_use >= self._total or used >= self._per_principal:
             raise Unavailable(Reason.OVERLOADED, "too many views at once", retry_after=1)
-        self._held[principal] = held + 1
-        self._sum += 1
+        self._by_principal[principal] = used + 1
+        self.in_use += 1
+        return Slot(self, principal)
 
-    def give_back(self, principal: str) -> None:
-        """Count it out."""
-        self._sum -= 1
-        held = self._held[principal] - 1
-        if held:
-            self._held[principal] = held
+    def release(self, principal: str) -> None:
+        """Count one read of `principal` out. Called by its slot."""
+        self.in_use -= 1
+        left = self._by_principal[principal] - 1
+        if left:
+            self._by_principal[principal] = left
         else:
-            del self._held[principal]
+            del self._by_principal[principal]

@@ -1,18 +1,24 @@
-"""What a refused caller is told: one ASCII line, the same in every protocol, that ends with the
-reason and the reference.
+"""What a refused caller gets: one ASCII line, the same in every protocol.
 
-The line names who asked and what for, never an argument's value or a credential. It travels as the
-HTTP reason phrase (all that a luigi worker's user sees, luigi/rpc.py), as the ``faultString`` of an
-XML-RPC fault and in JSON bodies.
+The line names the principal and the method, never an argument's value or a credential, and ends
+with the reason and the reference. It travels as the HTTP reason phrase (all that a luigi worker's
+user sees, luigi/rpc.py), as the ``faultString`` of an XML-RPC fault and in JSON bodies.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from proxy.common.text import to_plain_ascii
 from proxy.errors import REASONS, Rejected
-from proxy.model import Call, Decision, Principal, Reason
+from proxy.model import Call, Decision, Principal, Reason, Response
 
-_PASSING = frozenset(
+JSON_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+"""Headers of every JSON response, and of every refusal in JSON."""
+
+# Reasons that pass by themselves: the same request may work a moment later.
+_TEMPORARY = frozenset(
     {
         Reason.UPSTREAM_CLOSED,
         Reason.UPSTREAM_TIMEOUT,
@@ -21,12 +27,19 @@ _PASSING = frozenset(
         Reason.AUDIT_UNWRITABLE,
     }
 )
-_RETRY_SECONDS = 5  # what passes by itself is worth another try then
+# Seconds in Retry-After for a temporary reason that gives none of its own.
+_RETRY_SECONDS = 5
+# Groups of a caller without a role that the line lists; more would push the reference out of sight.
+_MAX_GROUPS = 5
+_CHALLENGE = (b"www-authenticate", b'Bearer realm="callgate", Basic realm="callgate"')
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refusal, ready to be spoken in any dialect: the line, what to do next, and the HTTP facts."""
+    """A refusal that every codec can render: the line, the hint, and the HTTP facts.
+
+    `method` is the refused call's, empty where none is known.
+    """
 
     reason: Reason
     status: int
@@ -36,24 +49,100 @@ class Refusal:
     retry_after: int | None = None
     method: str = ""
 
+    @classmethod
+    def from_error(cls, error: Rejected, ref: str, method: str = "") -> "Refusal":
+        """Refuse a request that never became a call, or a call that could not be served."""
+        info = REASONS[error.reason]
+        text = info.summary
+        if error.detail:
+            text = f"{text.rstrip('.')}: {to_plain_ascii(error.detail, 200)}."
+        wait = error.retry_after
+        if wait is None and error.reason in _TEMPORARY:
+            wait = _RETRY_SECONDS
+        return cls(
+            error.reason,
+            info.status,
+            f"callgate: {text} [{error.reason}, ref {ref}]",
+            info.hint,
+            ref,
+            wait,
+            method,
+        )
 
-def of_error(error: Rejected, ref: str) -> Refusal:
-    """The refusal of a request that never became a call, or of a call that could not be served."""
-    about = REASONS[error.reason]
-    detail = f" {to_plain_ascii(error.detail, 200)}." if error.detail else ""
-    line = f"callgate: {about.summary}{detail} [{error.reason}, ref {ref}]"
-    wait = (
-        _RETRY_SECONDS
-        if error.retry_after is None and error.reason in _PASSING
-        else error.retry_after
+    @classmethod
+    def from_decision(
+        cls,
+        principal: Principal,
+        call: Call,
+        decision: Decision,
+        ref: str,
+        *,
+        action: str = "",
+        nearest: str | None = None,
+    ) -> "Refusal":
+        """Refuse a call that policy does not allow.
+
+        `action` says what the call does where its method's name does not; `nearest` is the method
+        that a misspelt name may stand for.
+        """
+        why = "" if nearest is None else f": there is no such method, did you mean {nearest}?"
+        return cls._denied(
+            principal, action or call.method, call.upstream, why, decision.reason, ref, call.method
+        )
+
+    @classmethod
+    def without_role(
+        cls, principal: Principal, upstream: str, ref: str, *, action: str, method: str
+    ) -> "Refusal":
+        """Refuse a caller without a role. The line says which groups the token has."""
+        why = f": {missing_role(principal.groups)}"
+        return cls._denied(principal, action or "use", upstream, why, Reason.NO_ROLE, ref, method)
+
+    @classmethod
+    def _denied(
+        cls,
+        principal: Principal,
+        action: str,
+        upstream: str,
+        why: str,
+        reason: Reason,
+        ref: str,
+        method: str,
+    ) -> "Refusal":
+        info = REASONS[reason]
+        roles = ", ".join(principal.roles) or "no role"
+        subject = f"{to_plain_ascii(principal.subject)} ({to_plain_ascii(roles)})"
+        what = f"{to_plain_ascii(action, 255)} {upstream}{why}"
+        line = f"callgate: {subject} may not {what} [{reason}, ref {ref}]"
+        return cls(reason, info.status, line, info.hint, ref, method=method)
+
+
+def missing_role(groups: Sequence[str]) -> str:
+    """Say that a token with these `groups` has no role, as one safe ASCII line."""
+    if not groups:
+        return "the token names no group"
+    listed = ", ".join(to_plain_ascii(group, 48) for group in groups[:_MAX_GROUPS])
+    more = len(groups) - _MAX_GROUPS
+    tail = f" and {more} more" if more > 0 else ""
+    return f"no role for the token's group{'s' if len(groups) > 1 else ''} {listed}{tail}"
+
+
+def json_refusal(refusal: Refusal) -> Response:
+    """Render a refusal as JSON, with the line as the HTTP reason phrase."""
+    headers: list[tuple[bytes, bytes]] = [*JSON_HEADERS]
+    if refusal.status == 401:
+        headers.append(_CHALLENGE)
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", str(refusal.retry_after).encode()))
+    error = {
+        "reason": refusal.reason,
+        "message": refusal.message,
+        "remedy": refusal.hint,
+        "ref": refusal.ref,
+    }
+    return Response(
+        refusal.status,
+        orjson.dumps({"error": error}),
+        headers=tuple(headers),
+        phrase=refusal.message.encode("ascii"),
     )
-    return Refusal(error.reason, about.status, line, about.hint, ref, wait)
-
-
-def of_decision(principal: Principal, call: Call, decision: Decision, ref: str) -> Refusal:
-    """The refusal of a call that policy denies: who may not do what, where."""
-    about = REASONS[decision.reason]
-    roles = ", ".join(principal.roles) or "no role"
-    who = f"{to_plain_ascii(principal.subject)} ({to_plain_ascii(roles)})"
-    line = f"callgate: {who} may not {to_plain_ascii(call.method, 255)} {call.upstream} [{decision.reason}, ref {ref}]"
-    return Refusal(decision.reason, about.status, line, about.hint, ref, method=call.method)

@@ -1,13 +1,13 @@
-"""Calls that a browser sends without its user meaning them (CSRF): any page can make a browser ask
-for ``/api/pause``.
+"""Calls that a browser sends without its user's intent (CSRF).
 
-Browsers remember a Basic credential, as they do cookies, and attach it to requests that other sites
-cause; luigid acts on a GET as on a POST. A browser tells on its own where a request comes from and
-what it is for (Fetch Metadata, ``Sec-Fetch-Site`` and ``Sec-Fetch-Dest``; older ones send
-``Origin`` with what is not a plain GET), and no page can set these headers. So a call passes when a
-script of the gate's own pages made it, or the user typed it; an image, a frame or a link within a
-page is refused too, for a task's name may have put it there. Clients that are no browsers send none
-of these headers.
+Any page can make a browser request ``/api/pause``: browsers attach a remembered Basic credential,
+as they do cookies, to requests that other sites cause, and luigid acts on a GET as on a POST.
+
+A browser states where a request comes from and what it is for (Fetch Metadata: ``Sec-Fetch-Site``
+and ``Sec-Fetch-Dest``; older ones send ``Origin`` with all but a plain GET), and no page can set
+these headers. A call passes when a script of Callgate's own pages made it, or when the user typed
+its address. An image, a frame or a link inside a page is rejected too, since a task's name may have
+put it there. Clients that are no browsers send none of these headers, and pass.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,10 @@ from proxy.model import Reason
 
 
 def require_same_origin(headers: Mapping[bytes, bytes], *, tls: bool) -> None:
-    """Raise `Rejected` (CROSS_SITE) for a call that a browser sends on behalf of another site, or
-    not from a script.
+    """Reject a call that a browser sends for another site, or without a script.
 
-    `tls` says whether the gate itself speaks TLS here: then a page of the same host without TLS is
-    another site.
+    `tls` says whether the listener speaks TLS: a page of the same host without TLS is then another
+    site. Raises `Rejected` (CROSS_SITE).
     """
     site = headers.get(b"sec-fetch-site")
     if (

@@ -35,13 +35,13 @@ def test_printable_values(value: object, printable: bool) -> None:
     [
         ("alice", "alice"),
         ("a\r\nb", "a??b"),
-        ("[x]", "?x?"),
+        ("[x]", "(x)"),
         ("é", "?"),
-        ("<b>", "?b?"),
+        ("<b>", "(b)"),
         ("x" * 70, "x" * 64),
     ],
 )
-def test_a_status_line_gets_question_marks(text: str, shown: str) -> None:
+def test_text_for_a_status_line_is_cut_and_replaced(text: str, shown: str) -> None:
     """Text for a status line is cut, and what it cannot hold is replaced."""
     assert to_plain_ascii(text) == shown
 

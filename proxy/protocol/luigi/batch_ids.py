@@ -1,17 +1,17 @@
-"""Batch ids of luigid, bound to the identity that they were given to.
+"""Batch ids of luigid, bound to the identity that got them.
 
-luigid runs tasks of one family together under a batch id, and whoever states that id in an
-``add_task`` ends the whole batch: its tasks become DONE or FAILED with the stated one, whatever the
-caller may do with them by name (luigi/scheduler.py). The id is the MD5 of the tasks' ids, which
-anybody can compute.
+luigid runs tasks of one family together under a batch id, and an ``add_task`` with that id ends the
+complete batch: its tasks become DONE or FAILED with the named one, whatever the caller may do with
+them by name (luigi/scheduler.py). The id is the MD5 of the tasks' ids, which every caller can
+compute.
 
-So in the answer to ``get_work`` the gate seals it: ``<id>.<HMAC>``, over upstream, identity, family
-and id. A worker sends back exactly what it got, with the family (luigi/worker.py); without this
-caller's seal the call is refused, and with it luigid gets its own id again. The family is in the
-seal, and a task id goes on after its family, so a policy that judges the task of the call judges
-the batch: a batch got under one role is not ended from another family under the next.
+So the response to ``get_work`` carries a signed id: ``<id>.<HMAC>``, over upstream, identity, family
+and id. A worker sends back exactly what it got, with the family (luigi/worker.py). Without this
+caller's signature the call is rejected; with it luigid gets its own id again. The family is signed
+too, and a task id begins with its family, so a policy that judges the task of the call judges the
+batch: a batch got under one role is not ended from another family under the next.
 
-The key has to be the same in all processes and after a restart, since a batch outlives both.
+The key is the same in all processes and after a restart, since a batch outlives both.
 """
 
 import hmac
@@ -20,16 +20,17 @@ import json
 from proxy.errors import Rejected
 from proxy.model import Principal, Reason, Value
 
-_DIGITS = 32  # 128 bits of the HMAC
+# Hexadecimal digits of the HMAC in a signed id: 128 bits.
+_DIGITS = 32
 
 
 def derive_batch_key(secret: bytes) -> bytes:
-    """Derive the key for batch ids from a `secret` that also has other uses."""
+    """Derive the key for batch ids from a `secret` that has other uses too."""
     return hmac.digest(secret, b"callgate batch ids", "sha256")
 
 
 class BatchIdSigner:
-    """Seals and opens the batch ids of one upstream."""
+    """A signer and verifier of the batch ids of one upstream."""
 
     def __init__(self, key: bytes, upstream: str) -> None:
         """`key` is secret; `upstream` is the name of the luigid that makes the ids."""
@@ -37,15 +38,16 @@ class BatchIdSigner:
         self._upstream = upstream
 
     def sign(self, principal: Principal, family: str, batch_id: str) -> str:
-        """What `principal` is told in place of `batch_id`, an id of a batch of `family`."""
+        """Return the id that `principal` gets in place of `batch_id`, of a batch of `family`."""
         return f"{batch_id}.{self._digest(principal, family, batch_id)}"
 
-    def verify(self, principal: Principal, family: Value, sealed: Value) -> str:
-        """The batch id in `sealed`. Raises `Rejected` unless `principal` was given it, for a batch
-        of `family`.
+    def verify(self, principal: Principal, family: Value, signed: Value) -> str:
+        """Return luigid's own id out of `signed`.
+
+        Raises `Rejected` unless `principal` got it, for a batch of `family`.
         """
-        if isinstance(sealed, str) and isinstance(family, str):
-            batch_id, _, digest = sealed.rpartition(".")
+        if isinstance(signed, str) and isinstance(family, str):
+            batch_id, _, digest = signed.rpartition(".")
             if hmac.compare_digest(
                 digest.encode(errors="replace"),
                 self._digest(principal, family, batch_id).encode("ascii"),
@@ -53,7 +55,7 @@ class BatchIdSigner:
                 return batch_id
         raise Rejected(
             Reason.NOT_YOUR_WORKER,
-            "the batch_id is none that get_work gave this identity for this family",
+            "get_work gave this identity no such batch_id for this family",
         )
 
     def _digest(self, principal: Principal, family: str, batch_id: str) -> str:

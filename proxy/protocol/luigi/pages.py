@@ -1,19 +1,18 @@
-"""luigid's pages as methods: the visualiser and its files, task history, task durations, metrics.
+"""luigid's pages as methods: the visualiser and its files, task history, durations, metrics.
 
-The same policy and the same audit hold for them as for calls, since they show the same data. A path
-is read once, here, against the grammar below, and written afresh for luigid; the visualiser's query
-is dropped (it names versions of files, which luigid does not need).
+The same policy and the same audit hold for pages as for calls, since they show the same data. A
+path is read once, here, against the grammar below, and written afresh for luigid. The visualiser's
+query is dropped: it names versions of files, which luigid does not need.
 
-========================================  =================
-========================================== path                                      method
-served by luigi/server.py ========================================  =================
-========================================== ``/``                                     page.root
-a redirect to the visualiser, relative ``/static/…``                             page.visualiser
-files of the package, no secrets ``/history``, ``/history/by_…/…``         page.history       task
-history, **with parameters** ``/tasklist``, ``/tasklist/…``            page.tasklist      durations,
-from the whole history ``/metrics``                              page.metrics       what a metrics
-collector exposes ========================================  =================
-==========================================
+===============================  ===============  ==============================================
+path                             method           served by luigi/server.py
+===============================  ===============  ==============================================
+``/``                            page.root        a redirect to the visualiser, relative
+``/static/…``                    page.visualiser  files of the package, no secrets
+``/history``, ``/history/by_…``  page.history     task history, **with parameters**
+``/tasklist``, ``/tasklist/…``   page.tasklist    durations, from the complete history
+``/metrics``                     page.metrics     what a metrics collector exposes
+===============================  ===============  ==============================================
 """
 
 import base64
@@ -28,6 +27,7 @@ from proxy.catalog.checking import check_arguments
 from proxy.catalog.loading import Catalog
 from proxy.errors import Rejected, Unavailable
 from proxy.model import (
+    Batch,
     Call,
     Principal,
     Reason,
@@ -37,9 +37,10 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.luigi.api import accepts_gzip, json_refusal
+from proxy.protocol.codec import OneCallCodec, Priority
+from proxy.protocol.luigi.api import accepts_gzip
 from proxy.protocol.luigi.form import read_field, unquote_plus
-from proxy.protocol.refusal import Refusal
+from proxy.protocol.refusal import Refusal, json_refusal
 from proxy.protocol.strict_json import parse_arguments
 
 _VISUALISER = "/static/visualiser/index.html"
@@ -48,7 +49,7 @@ _HISTORY = re.compile(
     r"/history(?:/(by_name|by_id|by_task_id|by_params)/([A-Za-z0-9_.%-]{1,1024}))?"
 )
 _TASKLIST = re.compile(r"/tasklist(?:/([A-Za-z0-9_.%-]{1,1024}))?")
-# a family, a task id or a number (luigi/task.py task_id_str)
+# A family, a task id or a number (luigi/task.py task_id_str).
 _SEGMENT = re.compile(r"[\w.-]{1,512}")
 _HEADERS = (
     (b"cache-control", b"no-store"),
@@ -57,46 +58,72 @@ _HEADERS = (
 )
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _ABSOLUTE_LINK = re.compile(rb' (href|src)="/(static|history|tasklist)/')
-# a page that needs its scripts hashed or its links mended; one larger is shown without
-_WHOLE_BYTES = 4 * 1024 * 1024
-_POLICY = (
-    "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline' https://fonts.googleapis.com{styles}; "
-    "font-src 'self' data: https://fonts.gstatic.com; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+# Bytes of a page that is buffered, to hash its scripts or prefix its links. A larger one is relayed
+# unchanged.
+_MAX_REWRITTEN_BYTES = 4 * 1024 * 1024
+_CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'{scripts}; "
+    "style-src 'self' 'unsafe-inline' https://fonts.googleapis.com{styles}; "
+    "font-src 'self' data: https://fonts.gstatic.com; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# What luigi/templates/layout.html loads for its charts. The very files: the rest of that server
-# helps scripts past a policy.
-_CHART_SCRIPTS = " https://cdnjs.cloudflare.com/ajax/libs/d3/3.5.5/d3.min.js https://cdnjs.cloudflare.com/ajax/libs/nvd3/1.7.0/nv.d3.min.js"
-_CHART_STYLES = " https://cdnjs.cloudflare.com/ajax/libs/nvd3/1.7.0/nv.d3.min.css"
+# What luigi/templates/layout.html loads for its charts. The exact files: other files of that server
+# help scripts past a policy.
+_CDN = "https://cdnjs.cloudflare.com/ajax/libs"
+_CHART_SCRIPTS = f" {_CDN}/d3/3.5.5/d3.min.js {_CDN}/nvd3/1.7.0/nv.d3.min.js"
+_CHART_STYLES = f" {_CDN}/nvd3/1.7.0/nv.d3.min.css"
+# What a person does who opens the page of a method, to follow "may not".
+_ACTIONS = {
+    "page.root": "open the start page of",
+    "page.visualiser": "open the visualiser of",
+    "page.history": "open the task history of",
+    "page.tasklist": "open the task durations of",
+    "page.metrics": "read the metrics of",
+}
 
 
-class LuigiPages:
-    """The dialect of browsers that navigate: an answer is a page, and so is a refusal."""
+class LuigiPages(OneCallCodec):
+    """The codec of browsers that navigate: a response is a page, and so is a refusal."""
 
     def __init__(self, upstream: str, catalog: Catalog, base: str = "", prefix: str = "") -> None:
-        """`base` is the path under which luigid itself is served, `prefix` the one under which
-        clients find it here.
+        """`base` is the path under which luigid itself is served.
+
+        `prefix` is the path under which clients find it here.
         """
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
         self._prefix = prefix.rstrip("/")
 
-    def decode(self, request: Request, path: str, principal: Principal) -> Call:
-        """The page that `path` names, as a call with the argument ``path`` (and ``data`` of a
-        history search).
+    def method_of(self, path: str) -> str:
+        """Return the method that `path` names, or an empty string."""
+        try:
+            return _method_of_path(path, {})
+        except Rejected:
+            return ""
 
-        Raises `Rejected` with ``not-found`` for a path that luigid does not serve or that has two
-        readings.
+    def priority(self, path: str) -> Priority:
+        """Return `NORMAL`: a page can wait."""
+        return Priority.NORMAL
+
+    def describe(self, method: str) -> str:
+        """Return what a person does with the page."""
+        return _ACTIONS.get(method, method)
+
+    def decode(self, request: Request, path: str, principal: Principal) -> Batch:
+        """Return the page that `path` names, as one call with the argument ``path``.
+
+        A history search has ``data`` too. Raises `Rejected` (NOT_FOUND) for a path that luigid does
+        not serve or that has two readings.
         """
+        args: dict[str, Value] = {"path": path, "verb": request.http_method}
+        name = _method_of_path(path, args)
         if request.http_method not in ("GET", "HEAD"):
             raise Rejected(Reason.METHOD_NOT_ALLOWED, "a page takes GET and HEAD")
         if request.body:
             raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
-        args: dict[str, Value] = {"path": path, "verb": request.http_method}
-        name = _method_of_path(path, args)
         if name == "page.root" and not request.path.endswith("/"):
-            # /team-a, not /team-a/: what is relative to it begins one level higher
+            # For /team-a, unlike /team-a/, relative links begin one level higher.
             args["path"] = ""
         if name == "page.history" and request.query:
             text = read_field(request.query.encode("ascii"))
@@ -104,80 +131,94 @@ class LuigiPages:
                 args["data"] = dict(parse_arguments(text))
         method = self._catalog.methods.get(name)
         if method is None:
-            return Call(
+            call = Call(
                 self._upstream, self._catalog.protocol, name, "admin", args, in_catalog=False
             )
-        check_arguments(method, args)
-        return Call(self._upstream, self._catalog.protocol, name, method.permission, args)
+        else:
+            check_arguments(method, args)
+            call = Call(self._upstream, self._catalog.protocol, name, method.permission, args)
+        return Batch((call,), True, call.permission == "view")
 
     def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
-        """The page's request for luigid: our own path, and a query only for a history search."""
+        """Return the request for luigid: a path of our own, a query only for a history search."""
         path = self._base + (str(call.args["path"]) or "/")
         data = call.args.get("data")
         if data is not None:
             path += "?data=" + quote(json.dumps(data))
-        verb: Literal["GET", "HEAD"] = "HEAD" if call.args["verb"] == "HEAD" else "GET"
+        http_method: Literal["GET", "HEAD"] = "HEAD" if call.args["verb"] == "HEAD" else "GET"
         gzip = path.endswith((".js", ".css")) and accepts_gzip(request.headers)
-        whole = _WHOLE_BYTES if _needs_rewrite(call) else 65_536
         return UpstreamRequest(
-            verb,
+            http_method,
             path.encode("ascii"),
             b"",
             b"",
             accept_gzip=gzip,
             kind="read",
             cacheable=True,
-            max_buffered=whole,
+            max_buffered=_MAX_REWRITTEN_BYTES if _needs_rewrite(call) else 65_536,
+            fairness_key=principal.name,
         )
 
-    def answer(self, call: Call, principal: Principal, answer: UpstreamResponse) -> Response:
-        """luigid's page, with a content security policy in place of luigid's own headers."""
-        if answer.status >= 500:
+    def answer(self, call: Call, principal: Principal, response: UpstreamResponse) -> Response:
+        """Return luigid's page, with a content security policy in place of luigid's headers."""
+        if response.status >= 500:
             raise Unavailable(
                 Reason.UPSTREAM_ERROR,
-                f"luigid answered {answer.status} to {call.method}; is the page switched on?",
+                f"luigid answered {response.status} to {call.method}; is the page switched on?",
                 sent=True,
             )
         headers = list(_HEADERS)
-        if b"content-encoding" in answer.headers:
-            headers.append((b"content-encoding", answer.headers[b"content-encoding"]))
-        if call.method == "page.root" and answer.status in (301, 302):
-            # Relative: right behind any further prefix.
+        if b"content-encoding" in response.headers:
+            headers.append((b"content-encoding", response.headers[b"content-encoding"]))
+        if call.method == "page.root" and response.status in (301, 302):
+            # Relative, so that it is right behind any further prefix.
             start = "" if call.args["path"] else self._prefix.rpartition("/")[2] + "/"
             headers.append((b"location", start.encode("ascii") + b"static/visualiser/index.html"))
-        headers.append(
-            (b"content-security-policy", _content_policy(call, answer.body).encode("ascii"))
-        )
-        kind = answer.headers.get(b"content-type", b"application/octet-stream")
-        body = self._prefix_links(answer.body) if _needs_rewrite(call) else answer.body
+        policy = _content_policy(call, response.body)
+        headers.append((b"content-security-policy", policy.encode("ascii")))
+        content_type = response.headers.get(b"content-type", b"application/octet-stream")
+        body = self._prefix_links(response.body) if _needs_rewrite(call) else response.body
         return Response(
-            answer.status, body, kind, tuple(headers), stream=answer.stream, length=answer.length
+            response.status,
+            body,
+            content_type,
+            tuple(headers),
+            stream=response.stream,
+            length=response.length,
         )
 
     def _prefix_links(self, body: bytes) -> bytes:
-        """The history pages link to ``/static``, ``/history`` and ``/tasklist`` as if no prefix
-        stood before them.
+        """Put the prefix before the links of history pages.
+
+        luigid links to ``/static``, ``/history`` and ``/tasklist`` as if it had the root.
         """
         if not self._prefix:
             return body
         return _ABSOLUTE_LINK.sub(rb' \1="' + self._prefix.encode("ascii") + rb"/\2/", body)
 
     def render(self, refusal: Refusal) -> Response:
-        """A small page with the line and the remedy; the status and the reason phrase are those of
-        the API.
+        """Return a small page with the line and the hint.
+
+        The status and the reason phrase are those of the API.
         """
-        reply = json_refusal(refusal)
+        response = json_refusal(refusal)
         text = (
-            f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{refusal.status} Callgate</title>"
-            f"<h1>{refusal.status}</h1><p>{html.escape(refusal.message)}</p><p>{html.escape(refusal.hint)}</p></html>\n"
+            "<!DOCTYPE html><html lang=en><meta charset=utf-8>"
+            f"<title>{refusal.status} Callgate</title><h1>{refusal.status}</h1>"
+            f"<p>{html.escape(refusal.message)}</p><p>{html.escape(refusal.hint)}</p></html>\n"
         )
-        headers = (*reply.headers, (b"content-security-policy", b"default-src 'none'"))
+        headers = (*response.headers, (b"content-security-policy", b"default-src 'none'"))
         return Response(
-            refusal.status, text.encode("ascii"), b"text/html; charset=utf-8", headers, reply.phrase
+            refusal.status,
+            text.encode("ascii"),
+            b"text/html; charset=utf-8",
+            headers,
+            response.phrase,
         )
 
 
 def _method_of_path(path: str, args: dict[str, Value]) -> str:
+    """Return the method of `path`, and put its last segment, encoded afresh, into ``args``."""
     if path == "/":
         return "page.root"
     if _STATIC.fullmatch(path) is not None:
@@ -191,31 +232,31 @@ def _method_of_path(path: str, args: dict[str, Value]) -> str:
             if segment is not None:
                 args["path"] = path[: -len(segment)] + _read_segment(segment)
             return name
-    raise Rejected(Reason.NOT_FOUND, "luigid has no such page")
+    raise Rejected(Reason.NOT_FOUND, "luigid serves no such page")
 
 
 def _read_segment(segment: str) -> str:
-    """The last part of a path, decoded once, checked, and encoded afresh."""
+    """Return the last segment of a path, decoded once, checked, and encoded afresh."""
     try:
         text = unquote_plus(segment.encode("ascii")).decode("utf-8")
     except UnicodeError:
         raise Rejected(Reason.MALFORMED_CALL, "the path is not UTF-8") from None
     if _SEGMENT.fullmatch(text) is None or text in (".", ".."):
-        raise Rejected(Reason.MALFORMED_CALL, "the path names neither a family nor a task id")
+        raise Rejected(Reason.MALFORMED_CALL, "the path must name a family or a task id")
     return quote(text)
 
 
 def _needs_rewrite(call: Call) -> bool:
-    """Whether the page has scripts of its own or absolute links, and is therefore held whole."""
+    """Return whether the page has inline scripts or absolute links, and is therefore buffered."""
     return call.method in ("page.history", "page.tasklist") or call.args["path"] == _VISUALISER
 
 
 def _content_policy(call: Call, body: bytes) -> str:
-    """What the page may load and run.
+    """Return the content security policy: what the page may load and run.
 
     An inline script runs only where the stock page has one, and only when it is the only one in the
-    page as luigid sent it: a second one, an event handler or a link that a task's name smuggles in
-    does not run, nor does the first then.
+    page as luigid sent it. A second one, an event handler or a link that a task's name smuggles in
+    does not run, and then the first does not run either.
     """
     scripts = styles = ""
     if call.method in ("page.history", "page.tasklist"):
@@ -226,4 +267,4 @@ def _content_policy(call: Call, body: bytes) -> str:
             scripts += (
                 f" 'sha256-{base64.b64encode(hashlib.sha256(inline[0]).digest()).decode('ascii')}'"
             )
-    return _POLICY.format(scripts=scripts, styles=styles)
+    return _CONTENT_POLICY.format(scripts=scripts, styles=styles)

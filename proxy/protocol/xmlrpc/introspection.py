@@ -1,19 +1,19 @@
-"""``system.listMethods``, ``system.methodSignature`` and ``system.methodHelp``, answered by the
-gate from a catalog.
+"""Introspection: the gate's own answers to three ``system.`` methods, from a catalog.
 
-A caller is told only of methods that it may call; one that it may not call is answered exactly as
-one that does not exist, so that the answers cannot be used to learn what else there is. The four
-``system.`` methods are everyone's and are listed too.
+``system.listMethods``, ``system.methodSignature`` and ``system.methodHelp`` show only methods that
+the caller may call. A method that it may not call is answered exactly as one that does not exist,
+so that the answers reveal nothing else. The four ``system.`` methods are open to every caller with
+a role and are listed too.
 
 A signature is the type of the answer and then those of the arguments, by position. Arguments at the
 end may be left out, so a method has one signature for each number of arguments that it takes, the
-shortest first. XML-RPC has no name for "any type"; it is given as ``undef``, the word that servers
-use for a signature they do not know.
+shortest first. XML-RPC has no name for "any type": it is given as ``undef``, the word of servers
+for a signature that they do not know.
 """
 
 from collections.abc import Callable, Sequence
 
-from proxy.catalog.loading import Argument, Catalog, Method
+from proxy.catalog.loading import Argument, Catalog
 from proxy.catalog.types import TYPES
 from proxy.model import Reason, Value
 from proxy.protocol.xmlrpc.codec import Fault
@@ -35,12 +35,13 @@ _SYSTEM: dict[str, tuple[list[str], str]] = {
     ),
     MULTICALL: (
         ["array", "array"],
-        "Makes several calls: takes structs of methodName and params, answers with arrays of one, or faults.",
+        "Makes several calls: takes structs of methodName and params, "
+        "answers with arrays of one, or faults.",
     ),
 }
 _UNKNOWN_TYPE = "undef"
-_OF_PLAIN = {"string": "string", "boolean": "boolean", "integer": "int", "strings": "array"}
-_OF_TYPE = {
+_OF_POLICY_TYPE = {"string": "string", "boolean": "boolean", "integer": "int", "strings": "array"}
+_OF_ARGUMENT_TYPE = {
     "number": "double",
     "finite": "double",
     "positive": "double",
@@ -61,43 +62,41 @@ _NO_SUCH_METHOD = Fault(
 
 
 def answer_introspection(
-    name: str, params: Sequence[Value], catalog: Catalog, may: Callable[[Method], bool]
+    name: str, params: Sequence[Value], catalog: Catalog, may_call: Callable[[str], bool]
 ) -> "Value | Fault":
-    """The answer to the call of `name`, one of `INTROSPECTION`, with `params`. `may` says which
-    methods the caller may call.
+    """Return the answer to the call of `name`, one of `INTROSPECTION`, with `params`.
+
+    `may_call` tells for the name of a method whether the caller may call it.
     """
     if name == LIST_METHODS:
-        return (
-            list_methods(catalog, may)
-            if not params
-            else Fault(-32602, f"callgate: {name} takes nothing [{Reason.BAD_ARGUMENTS}]")
-        )
+        if params:
+            return Fault(-32602, f"callgate: {name} takes no argument [{Reason.BAD_ARGUMENTS}]")
+        return list_methods(catalog, may_call)
     if len(params) != 1 or not isinstance(asked := params[0], str):
         return Fault(
             -32602, f"callgate: {name} takes the name of a method [{Reason.BAD_ARGUMENTS}]"
         )
-    return (
-        method_signature(catalog, asked, may)
-        if name == METHOD_SIGNATURE
-        else method_help(catalog, asked, may)
-    )
+    if name == METHOD_SIGNATURE:
+        return method_signature(catalog, asked, may_call)
+    return method_help(catalog, asked, may_call)
 
 
-def list_methods(catalog: Catalog, may: Callable[[Method], bool]) -> list[Value]:
-    """The names of what the caller may call, in order, and of the ``system.`` methods."""
-    return [
-        *sorted({name for name, method in catalog.methods.items() if may(method)} | _SYSTEM.keys())
-    ]
+def list_methods(catalog: Catalog, may_call: Callable[[str], bool]) -> list[Value]:
+    """Return the names of what the caller may call and of the ``system.`` methods, sorted."""
+    return [*sorted({*filter(may_call, catalog.methods), *_SYSTEM})]
 
 
-def method_signature(catalog: Catalog, name: str, may: Callable[[Method], bool]) -> "Value | Fault":
-    """A list of signatures, each a list of type names. A fault for a method that is not there or
-    not for the caller.
+def method_signature(
+    catalog: Catalog, name: str, may_call: Callable[[str], bool]
+) -> "Value | Fault":
+    """Return the signatures of a method, each a list of type names.
+
+    A method that does not exist, or that the caller may not call, is a fault.
     """
     if name in _SYSTEM:
         return [[*_SYSTEM[name][0]]]
     method = catalog.methods.get(name)
-    if method is None or not may(method):
+    if method is None or not may_call(name):
         return _NO_SUCH_METHOD
     types = [_type(argument) for argument in method.arguments]
     least = max(
@@ -108,14 +107,15 @@ def method_signature(catalog: Catalog, name: str, may: Callable[[Method], bool])
     return [[answer, *types[:count]] for count in range(least, len(types) + 1)]
 
 
-def method_help(catalog: Catalog, name: str, may: Callable[[Method], bool]) -> "Value | Fault":
-    """What the method does, then a line for each argument. A fault for a method that is not there
-    or not for the caller.
+def method_help(catalog: Catalog, name: str, may_call: Callable[[str], bool]) -> "Value | Fault":
+    """Return what the method does, then a line for each argument.
+
+    A method that does not exist, or that the caller may not call, is a fault.
     """
     if name in _SYSTEM:
         return _SYSTEM[name][1]
     method = catalog.methods.get(name)
-    if method is None or not may(method):
+    if method is None or not may_call(name):
         return _NO_SUCH_METHOD
     return "\n".join([method.help or method.name, *map(_argument_help, method.arguments)])
 
@@ -128,7 +128,7 @@ def _argument_help(argument: Argument) -> str:
 
 
 def _type(argument: Argument) -> str:
-    if argument.type in _OF_TYPE:
-        return _OF_TYPE[argument.type]
+    if argument.type in _OF_ARGUMENT_TYPE:
+        return _OF_ARGUMENT_TYPE[argument.type]
     plain = TYPES[argument.type].policy_type
-    return _OF_PLAIN[plain] if plain is not None else _UNKNOWN_TYPE
+    return _OF_POLICY_TYPE[plain] if plain is not None else _UNKNOWN_TYPE

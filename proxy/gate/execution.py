@@ -1,0 +1,175 @@
+"""What happens to a decided call: it is refused, answered by the gate, or forwarded.
+
+Below the pipeline (`proxy.gate.pipeline`), which decides and records.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+
+from proxy.errors import Rejected
+from proxy.gate.attempt import Attempt
+from proxy.gate.audited_stream import AuditedStream
+from proxy.gate.ports import Decider, Fulfiller
+from proxy.gate.reporting import Reporter
+from proxy.gate.routing import Route
+from proxy.model import (
+    Batch,
+    Call,
+    Decision,
+    Principal,
+    Reason,
+    Receipt,
+    Response,
+    Target,
+    UpstreamResponse,
+)
+from proxy.protocol.codec import ByteBudget, Codec, Result
+from proxy.protocol.refusal import Refusal
+
+# Characters of a method's name for which the nearest right one is looked up: comparing takes time.
+_MAX_COMPARED = 64
+
+
+class Executor:
+    """What carries out decided calls. A call without a receipt is refused."""
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        decider: Decider,
+        reporter: Reporter,
+        fulfillers: Mapping[str, Fulfiller],
+    ) -> None:
+        self._routes = {route.name: route for route in routes}
+        self._decider = decider
+        self._reporter = reporter
+        self._fulfillers = fulfillers
+
+    def fulfils(self, obligations: Iterable[str]) -> bool:
+        """Return whether each of `obligations` can be fulfilled."""
+        return all(name in self._fulfillers for name in obligations)
+
+    async def execute(
+        self,
+        attempt: Attempt,
+        codec: Codec,
+        principal: Principal,
+        call: Call,
+        decision: Decision,
+        receipt: Receipt | None,
+    ) -> Response:
+        """Return the response to one call, whose record is completed with what became of it."""
+        if receipt is None:
+            return codec.render(self._deny(attempt, codec, principal, call, decision))
+        request = attempt.request
+        upstream_response: UpstreamResponse | None = None
+        refusal: Refusal | None = None
+        try:
+            if call.target is Target.GATE:
+                may_call = partial(self._decider.may_call, principal, call.upstream)
+                response = codec.introspect(call, may_call)
+            else:
+                upstream = self._routes[call.upstream].upstream
+                upstream_response = await upstream.forward(
+                    receipt, codec.encode(call, principal, request)
+                )
+                response = codec.answer(call, principal, upstream_response)
+            for name in decision.obligations:
+                response = self._fulfillers[name](call, response)
+        except Exception as error:
+            failure = self._reporter.failed(request.id, call, error)
+            refusal = Refusal.from_error(failure, request.id, call.method)
+            response = replace(codec.render(refusal), outcome=refusal.reason)
+        except BaseException:  # cancelled: no caller is left to hear of it, the record says so
+            self._reporter.completed(receipt, Reason.CLIENT_GONE, 0, 0)
+            raise
+        if (
+            refusal is not None
+            and upstream_response is not None
+            and upstream_response.stream is not None
+        ):
+            # Not in the handler, where nothing may be awaited (tests/test_compiled.py).
+            await upstream_response.stream.aclose()
+        if response.stream is not None:
+            status = response.status
+            stream = AuditedStream(
+                response.stream,
+                lambda outcome, sent: self._reporter.completed(receipt, outcome, status, sent),
+            )
+            return replace(response, stream=stream)
+        self._reporter.completed(receipt, response.outcome, response.status, len(response.body))
+        return response
+
+    async def execute_batch(
+        self,
+        attempt: Attempt,
+        codec: Codec,
+        principal: Principal,
+        batch: Batch,
+        decided: Sequence[tuple[Call, Decision]],
+        receipts: Sequence[Receipt | None],
+    ) -> Response:
+        """Return the response to a batch: its calls are carried out one by one, in order."""
+        request = attempt.request
+        budget = ByteBudget()
+        results: list[Result | Refusal] = []
+        for (call, decision), receipt in zip(decided, receipts, strict=True):
+            if receipt is None:
+                results.append(self._deny(attempt, codec, principal, call, decision))
+                continue
+            response = await self.execute(attempt, codec, principal, call, decision, receipt)
+            results.append(await self._read_result(request.id, codec, response, budget))
+        for entry in batch.rejected:  # in order, so that each insertion finds its place
+            self._reporter.rejected(
+                request.id, request.peer, entry.reason, entry.detail, principal, attempt.upstream
+            )
+            error = Rejected(entry.reason, entry.detail)
+            results.insert(entry.index, Refusal.from_error(error, request.id))
+        return codec.render_batch(results)
+
+    async def _read_result(
+        self, ref: str, codec: Codec, response: Response, budget: ByteBudget
+    ) -> Result | Refusal:
+        """Return what one allowed call of a batch came to, from the response it would get alone."""
+        try:
+            return await codec.read_result(response, budget)
+        except Rejected as error:
+            reason, refusal = error.reason, Refusal.from_error(error, ref)
+        if isinstance(response.stream, AuditedStream):
+            await response.stream.abort(reason)
+        return refusal
+
+    def _deny(
+        self,
+        attempt: Attempt,
+        codec: Codec,
+        principal: Principal,
+        call: Call,
+        decision: Decision,
+    ) -> Refusal:
+        """Return the refusal of a call that is not allowed, and log it."""
+        ref = attempt.request.id
+        self._reporter.denied(ref, principal, call, decision)
+        nearest = None
+        if decision.reason is Reason.UNKNOWN_METHOD:
+            nearest = self._nearest_method(principal, call)
+        return Refusal.from_decision(
+            principal, call, decision, ref, action=codec.describe(call.method), nearest=nearest
+        )
+
+    def _nearest_method(self, principal: Principal, call: Call) -> str | None:
+        """Return the method that a misspelt name may stand for, of those that may be called.
+
+        The name of a method that the caller may not call is not revealed.
+        """
+        if len(call.method) > _MAX_COMPARED:
+            return None
+        names = [
+            name for name in self._routes[call.upstream].catalog.methods if name != call.method
+        ]
+        for name in get_close_matches(call.method, names, cutoff=0.75):
+            if self._decider.may_call(principal, call.upstream, name):
+                return name
+        return None

@@ -1,0 +1,119 @@
+"""The seam between the gate and the wire protocols: what a codec is.
+
+A codec stands for one way in which clients speak to one upstream. It decodes a request into a
+`Batch` of calls, encodes each call afresh for the upstream, turns the upstream's response into the
+caller's, and renders refusals. The gate knows codecs by this protocol only;
+`proxy.protocol.codec_table` lists them, by the wire protocol of the upstream and by path.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from proxy.errors import Rejected
+from proxy.model import (
+    Batch,
+    Call,
+    Principal,
+    Reason,
+    Request,
+    Response,
+    UpstreamRequest,
+    UpstreamResponse,
+    Value,
+)
+from proxy.protocol.refusal import Refusal
+from proxy.protocol.xmlrpc.codec import Fault
+
+# Bytes of all responses to the calls of one batch. They are buffered to become one document.
+MAX_BATCH_ANSWER_BYTES = 16 * 1024 * 1024
+
+Result: TypeAlias = Value | Fault
+"""What one call of a batch came to, before it is encoded into the batch's response."""
+
+
+class Priority(Enum):
+    """How long an overloaded gate goes on accepting a request."""
+
+    NORMAL = "normal"
+    HEARTBEAT = "heartbeat"
+
+
+class ByteBudget:
+    """How many bytes of responses one batch may still buffer."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int = MAX_BATCH_ANSWER_BYTES) -> None:
+        self.left = size
+
+    def spend(self, size: int) -> None:
+        """Use up `size` bytes. Raises `Rejected` (CALL_TOO_COMPLEX) when fewer are left."""
+        if size > self.left:
+            raise Rejected(
+                Reason.CALL_TOO_COMPLEX, "the answers are too large for one system.multicall"
+            )
+        self.left -= size
+
+
+class Codec(Protocol):
+    """One way to speak to one upstream. Pure: no I/O but reading a response's stream."""
+
+    def method_of(self, path: str, /) -> str:
+        """Return the method that `path` names, with the body unread, or an empty string."""
+
+    def priority(self, path: str, /) -> Priority:
+        """Return the priority of a request for `path`."""
+
+    def decode(self, request: Request, path: str, principal: Principal, /) -> Batch:
+        """Return the calls in `request`, whose `path` has lost the upstream's prefix.
+
+        Raises `Rejected` when the request cannot be read, or not in one way only.
+        """
+
+    def describe(self, method: str, /) -> str:
+        """Return what `method` does, to follow "may not": ``pause``, ``open the history page of``."""
+
+    def encode(self, call: Call, principal: Principal, request: Request, /) -> UpstreamRequest:
+        """Return the call as the upstream gets it. A read has the principal as fairness key."""
+
+    def answer(self, call: Call, principal: Principal, response: UpstreamResponse, /) -> Response:
+        """Return the upstream's response as the caller gets it.
+
+        Raises `Unavailable` when it is no response of the upstream's protocol.
+        """
+
+    def introspect(self, call: Call, may_call: Callable[[str], bool], /) -> Response:
+        """Return the response to a call that the gate itself answers (`Target.GATE`).
+
+        `may_call` tells for the name of a method whether the caller may call it.
+        """
+
+    def render(self, refusal: Refusal, /) -> Response:
+        """Return a refusal as the caller's client shows it best."""
+
+    def read_result(self, response: Response, budget: ByteBudget, /) -> Awaitable[Result]:
+        """Return what one call of a batch came to, from the response that it would get alone.
+
+        Raises `Rejected` when the budget is spent or the response cannot be read as one value. A
+        stream is then not read to its end; closing it is the caller's task.
+        """
+
+    def render_batch(self, results: Sequence[Result | Refusal], /) -> Response:
+        """Return the response to a batch that is not `single`: one entry for each result."""
+
+
+class OneCallCodec:
+    """A base for codecs with one call a request, all of them for the upstream."""
+
+    def introspect(self, call: Call, may_call: Callable[[str], bool]) -> Response:
+        """Reject: no call of this codec has the gate as its target."""
+        raise Rejected(Reason.INTERNAL_ERROR)
+
+    async def read_result(self, response: Response, budget: ByteBudget) -> Result:
+        """Reject: no call of this codec is part of a batch."""
+        raise Rejected(Reason.INTERNAL_ERROR)
+
+    def render_batch(self, results: Sequence[Result | Refusal]) -> Response:
+        """Reject: every batch of this codec is single."""
+        raise Rejected(Reason.INTERNAL_ERROR)

@@ -1,0 +1,92 @@
+"""The table of codecs: which codecs an upstream of each wire protocol has, and at which paths.
+
+Another protocol is a package beside `luigi` and `xmlrpc`, and a row in `CODECS`.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from proxy.catalog.loading import Catalog, WireProtocol
+from proxy.protocol.codec import Codec
+from proxy.protocol.luigi.api import LuigiApi
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
+from proxy.protocol.luigi.pages import LuigiPages
+from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
+from proxy.protocol.xmlrpc.server import XmlRpcServer
+
+_RPC2 = frozenset(("/RPC2", "/RPC2/"))
+
+
+@dataclass(frozen=True, slots=True)
+class CodecOptions:
+    """What codecs are made of: one upstream, and the limits of a request.
+
+    `upstream_path` is where the upstream itself is served, `prefix` where clients find it here.
+    `luigi_batch_key` binds luigid's batch ids to identities, in all processes alike; without one
+    they hold for one codec set.
+    """
+
+    upstream: str
+    catalog: Catalog
+    max_batch_calls: int
+    body_bytes: int
+    prefix: str = ""
+    upstream_path: str = ""
+    luigi_batch_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A codec and the paths it serves: those of `exact`, and those at or below `root`."""
+
+    codec: Codec
+    exact: frozenset[str] = frozenset()
+    root: str | None = None
+
+    def serves(self, path: str) -> bool:
+        """Return whether `path`, without the upstream's prefix, is this codec's."""
+        root = self.root
+        return path in self.exact or (
+            root is not None and (path == root or path.startswith(root.rstrip("/") + "/"))
+        )
+
+
+def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
+    upstream, catalog, base = options.upstream, options.catalog, options.upstream_path
+    signer = BatchIdSigner(options.luigi_batch_key or secrets.token_bytes(32), upstream)
+    bridge = LuigiBridge(
+        upstream,
+        catalog,
+        base,
+        max_batch_calls=options.max_batch_calls,
+        body_bytes=options.body_bytes,
+        batch_ids=signer,
+    )
+    return (
+        Mount(LuigiApi(upstream, catalog, base, batch_ids=signer), root="/api"),
+        Mount(bridge, exact=_RPC2),
+        Mount(LuigiPages(upstream, catalog, base, options.prefix), root="/"),
+    )
+
+
+def _xmlrpc(options: CodecOptions) -> tuple[Mount, ...]:
+    server = XmlRpcServer(
+        options.upstream,
+        options.catalog,
+        options.upstream_path or "/RPC2",
+        max_batch_calls=options.max_batch_calls,
+        body_bytes=options.body_bytes,
+    )
+    return (Mount(server, exact=_RPC2 | {"/"}),)
+
+
+CODECS: Mapping[WireProtocol, Callable[[CodecOptions], tuple[Mount, ...]]] = {
+    "luigi": _luigi,
+    "xmlrpc": _xmlrpc,
+}
+
+
+def make_mounts(options: CodecOptions) -> tuple[Mount, ...]:
+    """Return the codecs of an upstream; the first that serves a path has it."""
+    return CODECS[options.catalog.protocol](options)

@@ -1,0 +1,80 @@
+"""The worker id, bound to the identity of its caller.
+
+luigid trusts the worker id that a caller states. A caller that states another's id makes that
+worker import and run a module. So every worker id gets a suffix on its way to luigid:
+``<its own id> [<issuer>:<subject>]``. The suffix holds no blank and no bracket inside, hence the
+last one of an id is always Callgate's, and no two identities can meet in one id.
+
+A worker looks for its own id in some answers. There the suffix is taken off again, and two more
+members are rewritten (`rewrite_worker_answer`).
+"""
+
+import json
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from proxy.errors import Unavailable
+from proxy.model import Call, Principal, Reason
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
+from proxy.protocol.strict_json import parse_quickly
+
+REWRITTEN_METHODS = frozenset({"get_work", "count_pending"})
+"""Methods in whose answers a worker looks for its own id."""
+
+
+def worker_suffix(principal: Principal) -> str:
+    """Return what is appended to the worker ids of `principal`: a blank and ``[issuer:subject]``,
+    the subject percent-encoded.
+    """
+    return _suffix(principal.issuer_name, principal.subject)
+
+
+@lru_cache(maxsize=1024)
+def _suffix(issuer_name: str, subject: str) -> str:
+    return f" [{issuer_name}:{quote(subject, safe='@')}]"
+
+
+def rewrite_worker_answer(
+    call: Call, principal: Principal, body: bytes, batch_ids: BatchIdSigner
+) -> bytes:
+    """Return the answer to one of `REWRITTEN_METHODS`, rewritten in three places; others unchanged.
+
+    The caller's own suffix comes off the worker ids of ``running_tasks``. Left on, the worker's
+    summary would say that "other workers" ran its tasks (luigi/execution_summary.py).
+
+    ``task_module`` becomes null, except for an assistant. luigid keeps the first module that a
+    caller announced for a task id, and a worker imports it when it gets a batch, or a task that it
+    never announced (luigi/worker.py). The first to announce a task would run code in the worker
+    that announces it next. A worker that is no assistant has already loaded every family it
+    announced, and needs no module.
+
+    ``batch_id`` is signed.
+    """
+    if call.method not in REWRITTEN_METHODS:
+        return body
+    suffix = worker_suffix(principal)
+    imports = b'"task_module"' in body and call.args.get("assistant") is not True
+    batched = b'"batch_id"' in body
+    if not imports and not batched and suffix.encode() not in body:
+        return body
+    try:
+        quick = parse_quickly(body)
+        document: Any = json.loads(body) if quick is None else quick
+        response = document["response"]
+        for task in response["running_tasks"]:
+            if type(task.get("worker")) is str:
+                task["worker"] = task["worker"].removesuffix(suffix)
+        if imports and "task_module" in response:
+            response["task_module"] = None
+        if batched and response.get("batch_id") is not None:
+            response["batch_id"] = batch_ids.sign(
+                principal, str(response["task_family"]), str(response["batch_id"])
+            )
+        return json.dumps(document).encode() if quick is None else orjson.dumps(quick)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Unavailable(
+            Reason.UPSTREAM_INVALID, f"the answer to {call.method} is not luigid's", sent=True
+        ) from None

@@ -1,0 +1,239 @@
+"""XML-RPC over HTTP, as clients speak it to Callgate, whatever the upstream speaks.
+
+Both codecs (`proxy.protocol.xmlrpc.server`, `proxy.protocol.xmlrpc.luigi_bridge`) share one reading
+(`proxy.protocol.xmlrpc.codec`) and one way to refuse: a fault in a 200, which every client shows to
+its user; only a missing or bad credential is a 401. They share the unbundling of
+``system.multicall``, and the gate's own answers to ``system.listMethods``,
+``system.methodSignature`` and ``system.methodHelp``.
+
+Positional arguments have no names on this wire: the catalog of the upstream names them in order.
+
+Rejected before any XML is read: other types than XML in UTF-8 (a page can make a browser send
+``text/plain`` anywhere), calls that a browser sends for another site, a query, and every
+Content-Encoding but one complete member of gzip.
+"""
+
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from proxy.catalog.loading import Catalog
+from proxy.errors import Rejected
+from proxy.model import (
+    Batch,
+    Call,
+    Principal,
+    Reason,
+    RejectedEntry,
+    Request,
+    Response,
+    Target,
+    UpstreamRequest,
+    UpstreamResponse,
+    Value,
+)
+from proxy.protocol.codec import ByteBudget, Priority, Result
+from proxy.protocol.refusal import Refusal, json_refusal
+from proxy.protocol.same_origin import require_same_origin
+from proxy.protocol.strict_json import MAX_ELEMENTS
+from proxy.protocol.xmlrpc.codec import (
+    Fault,
+    decode_call,
+    decode_response,
+    encode_fault,
+    encode_response,
+)
+from proxy.protocol.xmlrpc.introspection import INTROSPECTION, answer_introspection
+from proxy.protocol.xmlrpc.multicall import MULTICALL, decode_multicall, encode_multicall_results
+
+XML = b"text/xml"
+NO_STORE = ((b"cache-control", b"no-store"),)
+GATE_METHODS = INTROSPECTION | {MULTICALL}
+"""Methods that the gate answers itself."""
+
+# RFC 9110 section 8.3
+_XML_IN_UTF8 = re.compile(
+    rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE
+)
+_FAULT_CODES = {
+    Reason.MALFORMED_CALL: -32700,
+    Reason.AMBIGUOUS_CALL: -32600,
+    Reason.CALL_TOO_COMPLEX: -32600,
+    Reason.BAD_ARGUMENTS: -32602,
+}
+
+
+class XmlRpcCodec(ABC):
+    """What both codecs of XML-RPC have in common.
+
+    A subclass says how a call is made, encoded for the upstream and answered.
+    """
+
+    def __init__(
+        self, upstream: str, catalog: Catalog, path: str, *, max_batch_calls: int, body_bytes: int
+    ) -> None:
+        """`path` is where the upstream listens.
+
+        `max_batch_calls` bounds the calls of one ``system.multicall``, `body_bytes` an inflated
+        body.
+        """
+        self._upstream = upstream
+        self._catalog = catalog
+        self._path = path
+        self._target = path.encode("ascii")
+        self._max_batch_calls = max_batch_calls
+        self._body_bytes = body_bytes
+
+    def method_of(self, path: str) -> str:
+        """Return an empty string: the method is in the body."""
+        return ""
+
+    def priority(self, path: str) -> Priority:
+        """Return `NORMAL`: the path says nothing about the call."""
+        return Priority.NORMAL
+
+    def describe(self, method: str) -> str:
+        """Return the method's name, which says what it does."""
+        return method
+
+    def decode(self, request: Request, path: str, principal: Principal) -> Batch:
+        """Return the call or the calls in `request`, by `principal`. Raises `Rejected`."""
+        if request.http_method != "POST":
+            raise Rejected(Reason.METHOD_NOT_ALLOWED, "XML-RPC takes POST")
+        headers = request.headers
+        require_same_origin(headers, tls=request.peer.tls is not None)
+        if request.query:
+            raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
+        content_type = headers.get(b"content-type", b"")
+        if content_type != XML and _XML_IN_UTF8.fullmatch(content_type) is None:
+            raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
+        body = self._inflate(request) if b"content-encoding" in headers else request.body
+        name, params = decode_call(body, max_elements=MAX_ELEMENTS)
+        if name not in GATE_METHODS:
+            call = self._make_call(name, params, principal)
+            return Batch((call,), True, call.permission == "view")
+        if name != MULTICALL:
+            return Batch((self._call_or_introspection(name, params, principal),), True, True)
+        return self._decode_batch(params, principal)
+
+    def _inflate(self, request: Request) -> bytes:
+        """Return the body out of its gzip, never beyond the limit of a plain one."""
+        if request.headers[b"content-encoding"] != b"gzip":
+            raise Rejected(Reason.MALFORMED_CALL, "the Content-Encoding must be gzip, or absent")
+        stream = zlib.decompressobj(wbits=31)
+        try:
+            body = stream.decompress(request.body, self._body_bytes)
+        except zlib.error:
+            raise Rejected(Reason.MALFORMED_CALL, "the gzip body is damaged") from None
+        if stream.unconsumed_tail:
+            raise Rejected(Reason.BODY_TOO_LARGE)
+        if not stream.eof or stream.unused_data:
+            raise Rejected(Reason.MALFORMED_CALL, "the gzip body is cut short or followed by more")
+        return body
+
+    def _decode_batch(self, params: Sequence[Value], principal: Principal) -> Batch:
+        calls: list[Call] = []
+        rejected: list[RejectedEntry] = []
+        entries = decode_multicall(params, max_calls=self._max_batch_calls)
+        if not entries:
+            # No inner call would leave a record.
+            return Batch((self._gate_call(MULTICALL, {}),), True, True)
+        for index, entry in enumerate(entries):
+            if isinstance(entry, RejectedEntry):
+                rejected.append(entry)
+                continue
+            try:
+                calls.append(self._call_or_introspection(*entry, principal))
+            except Rejected as error:
+                rejected.append(RejectedEntry(index, error.reason, error.detail))
+        return Batch(tuple(calls), False, True, tuple(rejected))
+
+    def _call_or_introspection(
+        self, name: str, params: Sequence[Value], principal: Principal
+    ) -> Call:
+        if name not in INTROSPECTION:
+            return self._make_call(name, params, principal)
+        # An argument too many is recorded and judged too.
+        names = ["method", *map(str, range(1, len(params)))]
+        return self._gate_call(name, dict(zip(names, params, strict=False)))
+
+    def _gate_call(self, name: str, args: dict[str, Value]) -> Call:
+        return Call(self._upstream, self._catalog.protocol, name, "view", args, target=Target.GATE)
+
+    def introspect(self, call: Call, may_call: Callable[[str], bool]) -> Response:
+        """Return the gate's own answer to a ``system.`` method.
+
+        `may_call` filters it by what the caller may call.
+        """
+        if call.method == MULTICALL:
+            return self.render_batch(())
+        params = list(call.args.values())
+        answer = answer_introspection(call.method, params, self._catalog, may_call)
+        if isinstance(answer, Fault):
+            body = encode_fault(answer.code, answer.text)
+            return Response(200, body, XML, NO_STORE, outcome="fault")
+        return Response(200, encode_response(answer), XML, NO_STORE)
+
+    def render(self, refusal: Refusal) -> Response:
+        """Return a refusal in a 200, as `as_value` gives it.
+
+        XML-RPC has no words for a missing credential and for GET: these get HTTP's own.
+        """
+        if refusal.status == 401:
+            return json_refusal(refusal)
+        if refusal.status == 405:
+            response = json_refusal(refusal)
+            # RFC 9110 section 15.5.6
+            return replace(response, headers=(*response.headers, (b"allow", b"POST")))
+        headers: tuple[tuple[bytes, bytes], ...] = NO_STORE
+        if refusal.retry_after is not None:
+            headers = (*headers, (b"retry-after", str(refusal.retry_after).encode("ascii")))
+        value = self.as_value(refusal)
+        if isinstance(value, Fault):
+            body = encode_fault(value.code, value.text)
+        else:
+            body = encode_response(value)
+        return Response(200, body, XML, headers)
+
+    def as_value(self, refusal: Refusal) -> Result:
+        """Return a refusal as a fault with the one line.
+
+        Its code is the HTTP status, or JSON-RPC's code where the call itself is at fault.
+        """
+        return Fault(_FAULT_CODES.get(refusal.reason, refusal.status), refusal.message)
+
+    def render_batch(self, results: Sequence[Result | Refusal]) -> Response:
+        """Return the answer array of a ``system.multicall``."""
+        array = [self.as_value(r) if isinstance(r, Refusal) else r for r in results]
+        return Response(200, encode_multicall_results(array), XML, NO_STORE)
+
+    async def read_result(self, response: Response, budget: ByteBudget) -> Result:
+        """Return what one inner call came to, from the response that it would get alone.
+
+        Raises `Rejected` when the budget is spent or the response cannot be read as one value. A
+        stream is then not read to its end; closing it is the caller's task.
+        """
+        body = response.body
+        if response.stream is None:
+            budget.spend(len(body))
+        else:
+            parts: list[bytes] = []
+            async for part in response.stream:
+                budget.spend(len(part))
+                parts.append(part)
+            body = b"".join(parts)
+        return decode_response(body)
+
+    @abstractmethod
+    def _make_call(self, name: str, params: Sequence[Value], principal: Principal) -> Call:
+        """Return the call of method `name` with positional `params`. Raises `Rejected`."""
+
+    @abstractmethod
+    def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
+        """Return the call as the upstream gets it."""
+
+    @abstractmethod
+    def answer(self, call: Call, principal: Principal, response: UpstreamResponse) -> Response:
+        """Return the upstream's response for the caller. Raises `Unavailable` when it is none."""

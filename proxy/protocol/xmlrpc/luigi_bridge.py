@@ -1,0 +1,151 @@
+"""XML-RPC in front of luigid, which never spoke it.
+
+``/RPC2`` answers with what ``/api/<method>`` answers. Arguments are positional, or one struct of
+named ones; an argument left out takes luigid's default. Pages are no methods here.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from proxy.catalog.checking import name_arguments
+from proxy.catalog.loading import Catalog, Method
+from proxy.errors import Rejected
+from proxy.model import (
+    Call,
+    DateTime,
+    Principal,
+    Reason,
+    Request,
+    Response,
+    Stream,
+    UpstreamRequest,
+    UpstreamResponse,
+    Value,
+)
+from proxy.protocol.codec import Result
+from proxy.protocol.luigi import calls
+from proxy.protocol.luigi.batch_ids import BatchIdSigner
+from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
+from proxy.protocol.refusal import Refusal
+from proxy.protocol.strict_json import Plain
+from proxy.protocol.xmlrpc.http_binding import NO_STORE, XML, XmlRpcCodec
+from proxy.protocol.xmlrpc.json_to_xml import json_to_xml
+from proxy.protocol.xmlrpc.json_to_xml_stream import JsonToXml
+
+_NOT_IN_JSON = frozenset((bytes, DateTime))
+# Bytes of JSON that are transcoded in one go, in 4 ms.
+_SLICE_BYTES = 32_768
+
+
+class LuigiBridge(XmlRpcCodec):
+    """The codec of XML-RPC clients in front of luigid."""
+
+    def __init__(
+        self,
+        upstream: str,
+        catalog: Catalog,
+        path: str,
+        *,
+        max_batch_calls: int,
+        body_bytes: int,
+        batch_ids: BatchIdSigner | None = None,
+    ) -> None:
+        """`path` is the path under which luigid itself is served; `batch_ids` as in `LuigiApi`."""
+        self._batch_ids = batch_ids or BatchIdSigner(secrets.token_bytes(32), upstream)
+        methods = {
+            name: method for name, method in catalog.methods.items() if not name.startswith("page.")
+        }
+        super().__init__(
+            upstream,
+            replace(catalog, methods=methods),
+            path,
+            max_batch_calls=max_batch_calls,
+            body_bytes=body_bytes,
+        )
+
+    def _make_call(self, name: str, params: Sequence[Value], principal: Principal) -> Call:
+        method = self._catalog.methods.get(name)
+        if method is None:
+            unnamed: dict[str, Value] = {str(number): value for number, value in enumerate(params)}
+            return Call(self._upstream, "luigi", name, "admin", unnamed, in_catalog=False)
+        named = params[0] if len(params) == 1 else None
+        args = Plain(named if type(named) is dict else name_arguments(method, params))
+        _require_json_types(method, args.values())
+        return calls.make_call(
+            self._upstream, self._catalog, name, args, principal, self._batch_ids
+        )
+
+    def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
+        """Return the call as the JSON API does: luigid gets one encoding from both codecs."""
+        return calls.encode(call, self._catalog, principal, self._path)
+
+    def answer(self, call: Call, principal: Principal, response: UpstreamResponse) -> Response:
+        """Return luigid's JSON as a ``methodResponse``, in constant memory however long it is."""
+        calls.check_answer(call, response)
+        if response.stream is not None:
+            stream = _XmlStream(response.stream, JsonToXml())
+            return Response(200, b"", XML, NO_STORE, stream=stream)
+        body = response.body
+        if call.method in REWRITTEN_METHODS:
+            body = rewrite_worker_answer(call, principal, body, self._batch_ids)
+        return Response(200, json_to_xml(body), XML, NO_STORE)
+
+    def as_value(self, refusal: Refusal) -> Result:
+        """Return a fault, but luigid's own answer to a disabled worker for a denied ``get_work``."""
+        if calls.is_worker_shutdown(refusal):
+            return calls.WORKER_SHUTDOWN
+        return super().as_value(refusal)
+
+
+class _XmlStream:
+    """A stream of luigid's JSON, transcoded to XML-RPC in slices.
+
+    A slice becomes three times as long, in some milliseconds. The event loop runs between slices.
+    """
+
+    def __init__(self, stream: Stream, transcoder: JsonToXml) -> None:
+        self._stream = stream
+        self._transcoder: JsonToXml | None = transcoder
+        self._rest = memoryview(b"")
+
+    def __aiter__(self) -> "_XmlStream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while self._transcoder is not None:
+            try:
+                if self._rest:
+                    await asyncio.sleep(0)
+                else:
+                    self._rest = memoryview(await self._stream.__anext__())
+                part = self._transcoder.feed(bytes(self._rest[:_SLICE_BYTES]))
+                self._rest = self._rest[_SLICE_BYTES:]
+            except StopAsyncIteration:
+                transcoder, self._transcoder = self._transcoder, None
+                part = transcoder.close()
+            if part:
+                return part
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Read no further."""
+        self._transcoder = None
+        await self._stream.aclose()
+
+
+def _require_json_types(method: Method, values: Collection[Value]) -> None:
+    """Reject values that JSON has no type for, at any depth."""
+    while values:
+        if not _NOT_IN_JSON.isdisjoint(map(type, values)):
+            raise Rejected(
+                Reason.BAD_ARGUMENTS, f"{method.name}: luigid takes neither base64 nor dateTime"
+            )
+        inner: list[Value] = []
+        for value in values:
+            if type(value) is dict:
+                inner += value.values()
+            elif type(value) is list:
+                inner += value
+        values = inner
