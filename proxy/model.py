@@ -348,7 +348,7 @@ class Response:
     phrase: bytes = b""
     stream: Stream | None = None
     length: int | None = None
-    outcome: str = "ok"
+    outcome: Outcome = "ok"
     close: bool = False
 
 

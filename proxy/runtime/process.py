@@ -118,7 +118,7 @@ class ServingProcess:
             self._journal,
             self._metrics,
             EventLog(),
-            in_flight=limits.max_in_flight,
+            max_in_flight=limits.max_in_flight,
         )
         self._server = Server(
             HealthEndpoints(self._gate, self._journal, self._verifier),

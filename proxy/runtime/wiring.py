@@ -27,6 +27,7 @@ from proxy.identity.jwks_file import JwksFile
 from proxy.identity.oidc_discovery import OidcKeys
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
+from proxy.protocol.codec_table import CodecOptions
 from proxy.protocol.luigi.batch_ids import derive_batch_key
 
 # Readers of long answers may hold one in so many connections to an upstream, and as many may wait.
@@ -60,16 +61,16 @@ def make_upstreams(settings: Settings, catalogs: dict[str, Catalog]) -> list[Ups
         pool = ConnectionPool(make_address(upstream), make_options(upstream))
         coalescing = CoalescingUpstream(pool, now=pool.now, cache_ttl=0.0)
         streams = upstream.max_connections // STREAM_SHARE
-        route = make_route(
+        options = CodecOptions(
             upstream.name,
-            upstream.path_prefix,
             catalogs[upstream.name],
-            StreamLimit(coalescing, max(1, streams), streams),
-            path=upstream.upstream_path,
-            batch_calls=settings.limits.max_batch_calls,
+            max_batch_calls=settings.limits.max_batch_calls,
             body_bytes=settings.limits.body_bytes,
-            batch_key=batch_key,
+            prefix=upstream.path_prefix,
+            upstream_path=upstream.upstream_path,
+            luigi_batch_key=batch_key,
         )
+        route = make_route(options, StreamLimit(coalescing, max(1, streams), streams))
         parts.append(UpstreamParts(pool, coalescing, route))
     return parts
 

@@ -11,15 +11,17 @@ from urllib.parse import parse_qsl
 
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
-from proxy.model import Call, Request, UpstreamResponse, Value
-from proxy.protocol.luigi.api import LuigiApi, make_call, worker_suffix
+from proxy.model import Batch, Call, Request, UpstreamResponse, Value
+from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
+from proxy.protocol.luigi.calls import make_call
+from proxy.protocol.luigi.worker_identity import worker_suffix
 from proxy.protocol.strict_json import parse_arguments
 from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 
 CATALOG = load_catalog(POLICIES / "catalogs" / "luigi.toml")
 BATCHES = BatchIdSigner(b"k" * 32, "luigi")
-API = LuigiApi("luigi", CATALOG, batches=BATCHES)
+API = LuigiApi("luigi", CATALOG, batch_ids=BATCHES)
 
 
 def one(data: bytes) -> None:
@@ -42,8 +44,9 @@ def one(data: bytes) -> None:
     asked = parse_http(data)
     if asked is None:
         return
-    call = read(API.decode, asked, asked.path, ALICE)
-    if isinstance(call, Call):
+    batch = read(API.decode, asked, asked.path, ALICE)
+    if isinstance(batch, Batch):
+        (call,) = batch.calls
         said = asked.body.decode("latin-1") if asked.body else asked.query or ""
         read_by_luigid = _as_luigid_reads(said)
         assert read_by_luigid.keys() == call.args.keys(), "luigid would read other arguments"

@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from proxy.errors import Rejected, Unavailable
+from proxy.model import RejectedEntry
 from proxy.protocol.xmlrpc import codec
 from proxy.protocol.xmlrpc.call_templates import Shapes
 from proxy.protocol.xmlrpc.codec import (
@@ -78,7 +79,7 @@ def _call(data: bytes, method: str, params: list[Any]) -> None:
     entries = read(decode_multicall, params)
     if not isinstance(entries, Rejected):
         for entry in entries:
-            if not isinstance(entry, Rejected):
+            if not isinstance(entry, RejectedEntry):
                 encode_call(*entry)
 
 

@@ -8,19 +8,20 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Call, Target
-from proxy.protocol.luigi.api import worker_suffix
+from proxy.protocol.luigi.worker_identity import worker_suffix
 from proxy.protocol.xmlrpc.codec import decode_call
-from proxy.protocol.xmlrpc.server import Bundle, LuigiBridge, XmlRpcServer
+from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
+from proxy.protocol.xmlrpc.server import XmlRpcServer
 from tests.fuzz.kit import ALICE, POLICIES, read, request, typed
 
 LIMIT = 1 << 20
 LUIGI = load_catalog(POLICIES / "catalogs" / "luigi.toml")
-TO_LUIGI = LuigiBridge("luigi", LUIGI, "", batch_calls=10, body_bytes=LIMIT)
+TO_LUIGI = LuigiBridge("luigi", LUIGI, "", max_batch_calls=10, body_bytes=LIMIT)
 TO_SERVER = XmlRpcServer(
     "processes",
     load_catalog(POLICIES / "catalogs" / "supervisor.toml"),
     "/RPC2",
-    batch_calls=10,
+    max_batch_calls=10,
     body_bytes=LIMIT,
 )
 
@@ -31,15 +32,16 @@ def one(data: bytes) -> None:
     if data.startswith(b"\x1f\x8b"):
         headers[b"content-encoding"] = b"gzip"
     asked = request("POST", "/RPC2", headers, data)
-    for dialect in (TO_SERVER, TO_LUIGI):
-        found = read(dialect.decode, asked, "/RPC2", ALICE)
-        calls = found.items if isinstance(found, Bundle) else (found,)
-        for call in calls:
-            if isinstance(call, Rejected) or not call.in_catalog:
+    for codec in (TO_SERVER, TO_LUIGI):
+        found = read(codec.decode, asked, "/RPC2", ALICE)
+        if isinstance(found, Rejected):
+            continue
+        for call in found.calls:
+            if not call.in_catalog:
                 continue
             if call.target is Target.GATE:
-                dialect.introspect(call, lambda method: method.permission == "view")
-            elif dialect is TO_SERVER:
+                codec.introspect(call, lambda name: len(name) % 2 == 0)
+            elif codec is TO_SERVER:
                 _check_server(call, TO_SERVER.encode(call, ALICE, asked).body)
             else:
                 _check_luigi(call, TO_LUIGI.encode(call, ALICE, asked).body)

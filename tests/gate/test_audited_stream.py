@@ -61,7 +61,7 @@ async def test_what_is_held_for_a_stream_is_let_go_once_at_its_end(end: str) -> 
     stream = AuditedStream(
         Parts([b"ab"], Unavailable(Reason.UPSTREAM_CLOSED) if end == "cut" else None), close
     )
-    stream.last = lambda: ends.append("last")
+    stream.on_end = lambda: ends.append("last")
     assert await stream.__anext__() == b"ab"
     assert ends == []
     if end != "left":

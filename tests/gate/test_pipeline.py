@@ -5,7 +5,6 @@ socket is a double.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from proxy.catalog.loading import load_catalog
 from proxy.edge.server.request_ids import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.pipeline import Gate
-from proxy.gate.routing import Routes, Upstream, make_route
+from proxy.gate.ports import Upstream
+from proxy.gate.routing import make_route
 from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import JwksFile
@@ -27,6 +27,7 @@ from proxy.identity.local_issuer import LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Peer, Reason, Receipt, Request, Response, UpstreamRequest, UpstreamResponse
 from proxy.policy.load import load_policies
+from proxy.protocol.codec_table import CodecOptions
 from proxy.protocol.xmlrpc.codec import encode_call
 from proxy.telemetry.metrics import Metrics
 from tests.support.paths import ROOT
@@ -37,7 +38,7 @@ FORM = b"application/x-www-form-urlencoded"
 next_id = new_request_id_source()
 
 
-class ScriptedLeg:
+class ScriptedUpstream:
     """A double for the upstream: notes what it was sent, and whether the call's record was on disk
     by then.
     """
@@ -114,28 +115,33 @@ class Bench:
         self.verifier = Verifier(
             [Issuer("local", profile, JwksFile(self.issuer.key_set))], policy.roles.of
         )
-        self.leg = ScriptedLeg(self.audit)
+        self.upstream = ScriptedUpstream(self.audit)
         self.log = SilentLog()
-        routes = [
-            make_route("luigi", "/", catalog, self.leg, batch_calls=10, body_bytes=1 << 20),
-            make_route(
-                "processes", "/processes", supervisor, self.leg, batch_calls=10, body_bytes=1 << 20
+        self.policy = policy
+        self.options = [
+            CodecOptions("luigi", catalog, max_batch_calls=10, body_bytes=1 << 20, prefix="/"),
+            CodecOptions(
+                "processes",
+                supervisor,
+                max_batch_calls=10,
+                body_bytes=1 << 20,
+                prefix="/processes",
             ),
         ]
+        self.use(self.upstream)
+
+    def use(self, upstream: Upstream, max_in_flight: int = 8) -> None:
+        """Make the gate anew, with `upstream` in every route."""
         self.gate = Gate(
-            routes,
+            [make_route(options, upstream) for options in self.options],
             self.verifier,
-            policy,
-            journal,
+            self.policy,
+            self.journal,
             Metrics(),
             self.log,
-            in_flight=8,
+            max_in_flight=max_in_flight,
             clock=lambda: NOW,
         )
-
-    def use(self, leg: Upstream) -> None:
-        """Put another leg under every route."""
-        self.gate._routes = Routes([replace(route, leg=leg) for route in self.gate._routes.routes])
 
     def token(self, role: str) -> bytes:
         return b"Bearer " + self.issuer.issue(f"{role}-1", [role], 3600, NOW).encode()
@@ -175,20 +181,20 @@ class Bench:
         return await self.ask(path, role, encode_call(method, params), b"text/xml")
 
 
-def held_up(bench: Bench, *effects: str) -> asyncio.Event:
-    """Have the upstream hold up its answers (to calls of these effects, or all) until the event is
+def held_up(bench: Bench, *kinds: str, max_in_flight: int = 8) -> asyncio.Event:
+    """Make the upstream hold its responses (to these kinds of calls, or all) until the event is
     set.
     """
     release = asyncio.Event()
-    leg = bench.leg
+    upstream = bench.upstream
 
-    class SlowLeg(ScriptedLeg):
-        async def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> UpstreamResponse:
-            if not effects or outbound.kind in effects:
+    class SlowUpstream(ScriptedUpstream):
+        async def forward(self, receipt: Receipt, request: UpstreamRequest) -> UpstreamResponse:
+            if not kinds or request.kind in kinds:
                 await release.wait()
-            return await leg.forward(receipt, outbound)
+            return await upstream.forward(receipt, request)
 
-    bench.use(SlowLeg(bench.audit))
+    bench.use(SlowUpstream(bench.audit), max_in_flight)
     return release
 
 
@@ -209,7 +215,7 @@ async def test_record_is_on_disk_before_the_call_leaves(bench: Bench) -> None:
     """
     reply = await bench.ask("/api/pause", "admin")
     assert reply.status == 200
-    assert bench.leg.recorded == [True]
+    assert bench.upstream.recorded == [True]
     await bench.journal.close()
     decided, completed = calls_of(bench.audit)
     assert (decided["stage"], decided["method"], decided["decision"]) == (
@@ -233,7 +239,7 @@ async def test_denied_call_is_recorded_and_not_forwarded(bench: Bench) -> None:
     assert reply.phrase.startswith(
         b"callgate: viewer-1 (viewer) may not pause luigi [no-policy-allows, ref "
     )
-    assert bench.leg.sent == []
+    assert bench.upstream.sent == []
     await bench.journal.close()
     [decided] = calls_of(bench.audit)
     assert (decided["decision"], decided["reason"]) == ("deny", "no-policy-allows")
@@ -248,7 +254,7 @@ async def test_denied_get_work_is_the_disabled_answer(bench: Bench) -> None:
     reply = await bench.ask("/api/get_work", "viewer", b'data={"worker":"w","host":"h"}')
     assert reply.status == 200
     assert json.loads(reply.body)["response"]["worker_state"] == "disabled"
-    assert bench.leg.sent == []
+    assert bench.upstream.sent == []
 
 
 async def test_draining_gate_answers_get_work_disabled(bench: Bench) -> None:
@@ -258,7 +264,7 @@ async def test_draining_gate_answers_get_work_disabled(bench: Bench) -> None:
     assert json.loads(work.body)["response"]["worker_state"] == "disabled"
     ping = await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')
     assert ping.status == 200
-    assert [o.path for o in bench.leg.sent] == [b"/api/ping"]
+    assert [o.path for o in bench.upstream.sent] == [b"/api/ping"]
 
 
 @pytest.mark.parametrize(
@@ -272,14 +278,14 @@ async def test_no_token_and_no_role(
     reply = await bench.ask("/api/task_list", role)
     assert reply.status == status
     assert json.loads(reply.body)["error"]["reason"] == reason
-    assert bench.leg.sent == []
+    assert bench.upstream.sent == []
 
 
 async def test_client_headers_and_credentials_stay_here(bench: Bench) -> None:
     """Law 4: what goes upstream is ours alone; the token is in no outbound part and in no record."""
     token = bench.token("admin")
     await bench.ask("/api/pause", "admin", x_forwarded_user=b"root", if_none_match=b"x")
-    [outbound] = bench.leg.sent
+    [outbound] = bench.upstream.sent
     assert (outbound.http_method, outbound.path, outbound.body) == (
         "POST",
         b"/api/pause",
@@ -295,7 +301,7 @@ async def test_worker_id_is_marked_upstream_and_unmarked_in_the_answer(bench: Be
     """The worker id is bound to the identity, and a worker still recognises itself in the answer to
     get_work.
     """
-    bench.leg.answer = UpstreamResponse(
+    bench.upstream.answer = UpstreamResponse(
         200,
         {b"content-type": b"application/json"},
         json.dumps(
@@ -310,7 +316,7 @@ async def test_worker_id_is_marked_upstream_and_unmarked_in_the_answer(bench: Be
         ).encode(),
     )
     reply = await bench.ask("/api/get_work", "worker", b'data={"worker":"w","host":"h"}')
-    assert b'"w+[local:worker-1]"' in bench.leg.sent[0].body
+    assert b'"w+[local:worker-1]"' in bench.upstream.sent[0].body
     assert [task["worker"] for task in json.loads(reply.body)["response"]["running_tasks"]] == [
         "w",
         "v [local:other]",
@@ -322,7 +328,7 @@ async def test_forged_mark_is_refused(bench: Bench) -> None:
     for mark in ("local:victim", "local:worker-1"):
         reply = await bench.ask("/api/ping", "worker", f'data={{"worker":"w+[{mark}]"}}'.encode())
         assert (reply.status, json.loads(reply.body)["error"]["reason"]) == (403, "not-your-worker")
-    assert bench.leg.sent == []
+    assert bench.upstream.sent == []
 
 
 @pytest.mark.parametrize(
@@ -332,11 +338,11 @@ async def test_upstream_failure_is_one_refusal_and_a_closed_record(
     bench: Bench, reason: Reason
 ) -> None:
     """A call that could not be served is answered once, and its record says what became of it."""
-    bench.leg.answer = Unavailable(reason, retry_after=5)
+    bench.upstream.answer = Unavailable(reason, retry_after=5)
     reply = await bench.ask("/api/pause", "admin")
     assert reply.status in (502, 504)
     assert (b"retry-after", b"5") in reply.headers
-    assert len(bench.leg.sent) == 1
+    assert len(bench.upstream.sent) == 1
     failed = [fields for event, fields in bench.log.lines if event == "upstream failed"]
     assert [(line["upstream"], line["method"], line["reason"]) for line in failed] == [
         ("luigi", "pause", reason.value)
@@ -366,7 +372,7 @@ async def test_unexpected_failure_is_an_internal_error_without_its_text(bench: B
     """Whatever goes wrong inside, the caller gets a reference and not a traceback, and the record
     is closed.
     """
-    bench.leg.answer = RuntimeError("hunter2")
+    bench.upstream.answer = RuntimeError("hunter2")
     reply = await bench.ask("/api/pause", "admin")
     assert reply.status == 500
     assert b"hunter2" not in reply.body
@@ -390,7 +396,7 @@ async def test_answers_that_are_none_do_not_reach_the_caller(
     bench: Bench, answer: UpstreamResponse, reason: str
 ) -> None:
     """HTML where JSON is due becomes a refusal in JSON: a worker would die of it without a hint."""
-    bench.leg.answer = answer
+    bench.upstream.answer = answer
     reply = await bench.ask("/api/task_list", "viewer")
     assert reply.status == 502
     assert json.loads(reply.body)["error"]["reason"] == reason
@@ -409,7 +415,7 @@ async def test_too_many_requests_in_hand_are_turned_away_at_once(bench: Bench) -
 
 async def test_views_leave_room_for_work(bench: Bench) -> None:
     """Whoever asks for many views at once is turned away; others still look, and workers work."""
-    release = held_up(bench, "view")
+    release = held_up(bench, "read")
     first = [asyncio.ensure_future(bench.ask("/api/task_list", "viewer")) for _ in range(4)]
     others = asyncio.ensure_future(bench.ask("/api/task_list", "operator"))
     assert (await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')).status == 200
@@ -425,12 +431,12 @@ async def test_a_long_view_counts_until_its_reader_has_all_of_it(bench: Bench) -
     """
     held = []
     for _ in range(2):
-        bench.leg.answer = UpstreamResponse(
+        bench.upstream.answer = UpstreamResponse(
             200, {b"content-type": b"application/json"}, stream=Parts([b"ab"], None)
         )
         held.append(await bench.ask("/api/task_list", "viewer"))
     assert [reply.status for reply in held] == [200, 503]
-    bench.leg.answer = UpstreamResponse(
+    bench.upstream.answer = UpstreamResponse(
         200, {b"content-type": b"application/json"}, b'{"response": null}'
     )
     assert (await bench.ask("/api/task_list", "operator")).status == 200
@@ -438,24 +444,14 @@ async def test_a_long_view_counts_until_its_reader_has_all_of_it(bench: Bench) -
     assert held[0].stream is not None
     assert [part async for part in held[0].stream] == [b"ab"]
     assert (await bench.ask("/api/task_list", "viewer")).status == 200
-    assert bench.gate._views._held == {}
+    assert bench.gate.reads.in_use == 0
 
 
 async def test_one_principal_has_views_for_a_few_dashboards_at_once(bench: Bench) -> None:
     """However much the gate carries: 128, so that the rest of what it keeps for views is for
     others.
     """
-    bench.gate = Gate(
-        bench.gate._routes.routes,
-        bench.verifier,
-        bench.gate._policy,
-        bench.journal,
-        Metrics(),
-        bench.log,
-        in_flight=2048,
-    )
-    bench.gate._clock = lambda: NOW
-    release = held_up(bench)
+    release = held_up(bench, max_in_flight=2048)
     crowd = [asyncio.ensure_future(bench.ask("/api/task_list", "viewer")) for _ in range(136)]
     other = asyncio.ensure_future(bench.ask("/api/task_list", "operator"))
     refused = await asyncio.wait_for(asyncio.gather(*crowd[128:]), 20)
@@ -474,12 +470,12 @@ async def test_the_leg_is_told_who_looks(bench: Bench) -> None:
     await bench.ask("/api/task_list", "viewer")
     await bench.ask("/api/pause", "admin")
     await bench.ask("/api/ping", "worker", b'data={"worker":"w"}')
-    assert [(outbound.kind, outbound.fairness_key) for outbound in bench.leg.sent] == [
+    assert [(outbound.kind, outbound.fairness_key) for outbound in bench.upstream.sent] == [
         ("read", "local|viewer-1"),
         ("write", ""),
         ("heartbeat", ""),
     ]
-    assert not any(b"viewer-1" in outbound.body + outbound.path for outbound in bench.leg.sent)
+    assert not any(b"viewer-1" in outbound.body + outbound.path for outbound in bench.upstream.sent)
 
 
 async def test_settling_waits_for_calls_whose_callers_left(bench: Bench) -> None:
@@ -520,7 +516,7 @@ async def test_bundle_decides_records_and_answers_each_call(bench: Bench) -> Non
     """`system.multicall`: the allowed call runs, the denied one is a fault in its place, each has
     its own record.
     """
-    bench.leg.answer = UpstreamResponse(
+    bench.upstream.answer = UpstreamResponse(
         200, {b"content-type": b"text/xml"}, _response(b"<int>7</int>")
     )
     calls = [
@@ -530,7 +526,7 @@ async def test_bundle_decides_records_and_answers_each_call(bench: Bench) -> Non
         {"methodName": "system.listMethods", "params": []},
     ]
     reply = await bench.xmlrpc("/processes/RPC2", "viewer", "system.multicall", calls)
-    assert [o.body.count(b"supervisor.getPID") for o in bench.leg.sent] == [1]
+    assert [o.body.count(b"supervisor.getPID") for o in bench.upstream.sent] == [1]
     assert b"<int>7</int>" in reply.body
     assert reply.body.count(b"faultCode") == 2
     assert b"may not supervisor.shutdown processes" in reply.body
@@ -555,7 +551,7 @@ async def test_introspection_is_answered_here_and_filtered(bench: Bench) -> None
     assert b"supervisor.shutdown" not in reply.body
     stranger = await bench.xmlrpc("/processes/RPC2", "stranger", "system.listMethods")
     assert b"faultCode" in stranger.body
-    assert bench.leg.sent == []
+    assert bench.upstream.sent == []
 
 
 async def test_refusals_speak_the_callers_protocol(bench: Bench) -> None:
@@ -586,7 +582,7 @@ async def test_stream_closes_its_record_however_it_ends(
     """A streamed answer is completed when it ends, cut when the upstream breaks off, and left when
     the caller leaves.
     """
-    bench.leg.answer = UpstreamResponse(
+    bench.upstream.answer = UpstreamResponse(
         200, {b"content-type": b"application/json"}, stream=Parts([b"ab", b"cd"], ending)
     )
     reply = await bench.ask("/api/task_list", "viewer")
@@ -655,7 +651,7 @@ async def test_unwritable_journal_forwards_nothing(tmp_path: Path) -> None:
         reply = await bench.ask(path, "admin")
         assert reply.status == 503
         assert json.loads(reply.body)["error"]["reason"] == "audit-unwritable"
-    assert bench.leg.sent == []
+    assert bench.upstream.sent == []
     broken = False
     await bench.verifier.close()
     await journal.close()
@@ -683,3 +679,30 @@ async def test_large_body_waits_for_the_identity(bench: Bench) -> None:
 
     assert (await bench.gate.handle(request, read_body)).status == 401
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/api/pause", FORM), ("/RPC2", b"text/xml"), ("/processes", b"text/xml")],
+)
+async def test_a_caller_without_a_role_is_refused_before_its_body_is_decoded(
+    bench: Bench, path: str, kind: bytes
+) -> None:
+    """What is no call at all is no-role, not malformed-call: no parser has seen it. One rejection
+    is on record, with the principal and the upstream.
+    """
+    response = await bench.ask(path, "stranger", b"\xff<not a call", kind)
+    assert b"no-role" in response.body
+    await bench.journal.close()
+    (record,) = calls_of(bench.audit)
+    assert (record["stage"], record["reason"]) == ("rejected", "no-role")
+    assert record["principal"]["subject"] == "stranger-1"
+    assert record["upstream"] in ("luigi", "processes")
+    assert bench.upstream.sent == []
+
+
+async def test_a_worker_without_a_role_is_told_that_it_is_disabled(bench: Bench) -> None:
+    """From the path alone: a worker then ends at once instead of trying for minutes."""
+    response = await bench.ask("/api/get_work", "stranger", b"\xff")
+    assert response.status == 200
+    assert b'"n_pending_tasks"' in response.body

@@ -6,17 +6,22 @@ from hypothesis import strategies as st
 
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
-from proxy.gate.routing import Route, Routes, make_route
+from proxy.gate.routing import Endpoint, Route, Router, make_route
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
+from proxy.protocol.codec_table import CodecOptions
+from proxy.protocol.luigi.api import LuigiApi
+from proxy.protocol.luigi.pages import LuigiPages
+from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
+from proxy.protocol.xmlrpc.server import XmlRpcServer
 from tests.support.paths import ROOT
 
 CATALOGS = ROOT / "policies" / "catalogs"
 
 
-class NoLeg:
-    """A leg that is never used here."""
+class NoUpstream:
+    """An upstream that is never called here."""
 
-    def forward(self, receipt: Receipt, outbound: UpstreamRequest) -> Awaitable[UpstreamResponse]:
+    def forward(self, receipt: Receipt, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         raise AssertionError
 
 
@@ -25,7 +30,8 @@ def route(name: str, prefix: str) -> Route:
     catalog = load_catalog(
         CATALOGS / ("luigi.toml" if name.startswith("luigi") else "supervisor.toml")
     )
-    return make_route(name, prefix, catalog, NoLeg(), batch_calls=10, body_bytes=1000)
+    options = CodecOptions(name, catalog, max_batch_calls=10, body_bytes=1000, prefix=prefix)
+    return make_route(options, NoUpstream())
 
 
 MADE = [
@@ -38,37 +44,37 @@ PREFIXED = MADE[1:]
 
 
 @pytest.mark.parametrize(
-    ("path", "name", "rest", "dialect"),
+    ("path", "name", "rest", "codec"),
     [
-        ("/api/ping", "luigi", "/api/ping", "api"), ("/RPC2", "luigi", "/RPC2", "xmlrpc"), ("/", "luigi", "/", "pages"),
-        ("/processes", "processes", "/", "xmlrpc"), ("/processes/RPC2/", "processes", "/RPC2/", "xmlrpc"),
-        ("/processes/x", "processes", "/x", None), ("/processesx", "luigi", "/processesx", "pages"),
-        ("/team/api/ping", "luigi-b", "/api/ping", "api"), ("/team/c/api/ping", "luigi-c", "/api/ping", "api"),
-        ("/team/cx", "luigi-b", "/cx", "pages"), ("/team//c/", "luigi-b", "//c/", "pages"), ("/Team/", "luigi", "/Team/", "pages"),
-        ("/%74eam/api/ping", "luigi", "/%74eam/api/ping", "pages"),
+        ("/api/ping", "luigi", "/api/ping", LuigiApi), ("/RPC2", "luigi", "/RPC2", LuigiBridge), ("/", "luigi", "/", LuigiPages),
+        ("/processes", "processes", "/", XmlRpcServer), ("/processes/RPC2/", "processes", "/RPC2/", XmlRpcServer),
+        ("/processes/x", "processes", "/x", None), ("/processesx", "luigi", "/processesx", LuigiPages),
+        ("/team/api/ping", "luigi-b", "/api/ping", LuigiApi), ("/team/c/api/ping", "luigi-c", "/api/ping", LuigiApi),
+        ("/team/cx", "luigi-b", "/cx", LuigiPages), ("/team//c/", "luigi-b", "//c/", LuigiPages), ("/Team/", "luigi", "/Team/", LuigiPages),
+        ("/%74eam/api/ping", "luigi", "/%74eam/api/ping", LuigiPages),
     ],
 )  # fmt: skip
 def test_the_longest_prefix_that_fits_has_the_request(
-    path: str, name: str, rest: str, dialect: str | None
+    path: str, name: str, rest: str, codec: type[object] | None
 ) -> None:
     """A prefix ends at a slash, and the path is taken as it was sent; what has been looked for
     before comes out the same.
     """
-    routes = Routes(MADE)
+    router = Router(MADE)
     for _ in range(2):
-        found, left, speaks = routes.find(path)
-        assert (found.name, left) == (name, rest)
-        assert speaks is (None if dialect is None else found.dialects[dialect])
+        found = router.resolve(path)
+        assert (found.route.name, found.path) == (name, rest)
+        assert type(found.codec) is (codec or type(None))
 
 
 def test_a_path_that_no_prefix_fits_is_not_found() -> None:
     """Without a route at the root, whatever lies beside the prefixes is nobody's, the second time
     too.
     """
-    routes = Routes(PREFIXED)
+    router = Router(PREFIXED)
     for path in ("/", "/api/ping", "/processe", "/teamx", "") * 2:
         with pytest.raises(Rejected) as caught:
-            routes.find(path)
+            router.resolve(path)
         assert caught.value.reason is Reason.NOT_FOUND
 
 
@@ -78,28 +84,28 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(st.lists(PIECES, max_size=6).map("".join), max_size=30))
-def test_what_is_remembered_is_what_would_be_found(paths: list[str]) -> None:
-    """Memory saves time and changes nothing: every path, in any order and again, has the route that
-    a fresh look gives it.
+def test_a_cached_endpoint_is_the_one_that_would_be_found(paths: list[str]) -> None:
+    """The cache saves time and changes nothing: every path, in any order and again, has the
+    endpoint that an empty cache gives it.
     """
 
-    def look(routes: Routes, path: str) -> object:
+    def resolve(router: Router, path: str) -> Endpoint | Reason:
         try:
-            return routes.find(path)
+            return router.resolve(path)
         except Rejected as error:
             return error.reason
 
-    remembering = Routes(PREFIXED)
+    cached = Router(PREFIXED)
     for path in [*paths, *paths]:
-        assert look(remembering, path) == look(Routes(PREFIXED), path)
+        assert resolve(cached, path) == resolve(Router(PREFIXED), path)
 
 
-def test_memory_is_bounded() -> None:
-    """Paths are the callers' to choose, before anybody knows who they are."""
-    routes = Routes(MADE)
+def test_the_cache_is_bounded() -> None:
+    """Callers choose the paths, before they are identified."""
+    router = Router(MADE)
     for number in range(10_000):
-        routes.find(f"/{number}")
-        routes.find(f"/{'x' * 200}{number}")
-    assert len(routes._known) <= 256
-    assert max(map(len, routes._known)) <= 128
-    assert routes.find("/api/ping")[0].name == "luigi"
+        router.resolve(f"/{number}")
+        router.resolve(f"/{'x' * 200}{number}")
+    assert len(router.cached_paths) <= 256
+    assert max(map(len, router.cached_paths)) <= 128
+    assert router.resolve("/api/ping").route.name == "luigi"

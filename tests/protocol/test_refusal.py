@@ -4,8 +4,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import REASONS, Rejected
 from proxy.model import Call, Decision, Principal, Reason
-from proxy.protocol.luigi.api import json_refusal
-from proxy.protocol.refusal import of_decision, of_error
+from proxy.protocol.refusal import Refusal, json_refusal
 
 ALICE = Principal("https://idp.example", "okta", "alice", ("viewer",))
 
@@ -15,7 +14,9 @@ def denied(
 ) -> str:
     """The line of a denial."""
     call = Call("luigi", "luigi", method, "admin", {"task_id": "secret-argument"})
-    refusal = of_decision(principal, call, Decision("deny", reason, (), "sha256:0"), "7Q2M")
+    refusal = Refusal.from_decision(
+        principal, call, Decision("deny", reason, (), "sha256:0"), "7Q2M"
+    )
     assert (refusal.reason, refusal.status, refusal.method) == (
         reason,
         REASONS[reason].status,
@@ -41,7 +42,7 @@ def test_every_reason_can_be_said_in_one_line(reason: Reason) -> None:
     """The meaning in the reason table fits a status line: ASCII, no control characters, not too
     long for any client.
     """
-    line = of_error(Rejected(reason, "x" * 200), "7Q2M").message
+    line = Refusal.from_error(Rejected(reason, "x" * 200), "7Q2M").message
     assert line.isascii()
     assert line.isprintable()
     assert line.endswith(f" [{reason}, ref 7Q2M]")
@@ -66,7 +67,7 @@ def test_no_detail_breaks_the_status_line(detail: str) -> None:
     """A detail is a caller's business only within one line; the phrase on the wire holds no line
     break.
     """
-    phrase = json_refusal(of_error(Rejected(Reason.BAD_ARGUMENTS, detail), "7Q2M")).phrase
+    phrase = json_refusal(Refusal.from_error(Rejected(Reason.BAD_ARGUMENTS, detail), "7Q2M")).phrase
     assert b"\r" not in phrase
     assert b"\n" not in phrase
     assert phrase.isascii()

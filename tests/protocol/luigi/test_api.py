@@ -17,17 +17,10 @@ from proxy.catalog.checking import check_each
 from proxy.catalog.loading import load_catalog
 from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamResponse
-from proxy.protocol.luigi.api import (
-    DISABLED,
-    MAX_RELATED_TASKS,
-    LuigiApi,
-    accepts_gzip,
-    encode,
-    make_call,
-    rewrite_worker_answer,
-    worker_suffix,
-)
+from proxy.protocol.luigi.api import LuigiApi, accepts_gzip
 from proxy.protocol.luigi.batch_ids import BatchIdSigner, derive_batch_key
+from proxy.protocol.luigi.calls import MAX_RELATED_TASKS, WORKER_SHUTDOWN, encode, make_call
+from proxy.protocol.luigi.worker_identity import rewrite_worker_answer, worker_suffix
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_slowly
 from tests.bench.calls import MEDIUM, PING
@@ -36,7 +29,7 @@ from tests.support.paths import ROOT
 
 CATALOG = load_catalog(ROOT / "policies" / "catalogs" / "luigi.toml")
 BATCHES = BatchIdSigner(b"k" * 32, "luigi")
-API = LuigiApi("luigi", CATALOG, batches=BATCHES)
+API = LuigiApi("luigi", CATALOG, batch_ids=BATCHES)
 FORM = b"application/x-www-form-urlencoded"
 ALICE = Principal("https://idp.example", "okta", "alice", ("worker",))
 MARK = " [okta:alice]"
@@ -66,7 +59,8 @@ def form(**args: Any) -> bytes:
 
 def decode(sent: Request) -> Call:
     """The call in a request at an upstream without a prefix."""
-    return API.decode(sent, sent.path, ALICE)
+    (call,) = API.decode(sent, sent.path, ALICE).calls
+    return call
 
 
 def refused(sent: Request) -> Reason:
@@ -488,7 +482,7 @@ def test_a_heartbeat_that_is_remembered_is_still_its_callers_own() -> None:
     )
     for _ in range(2):
         for by, mark in ((ALICE, MARK), (bob, " [okta:bob]")):
-            call = API.decode(sent, sent.path, by)
+            (call,) = API.decode(sent, sent.path, by).calls
             assert (call.method, call.args, call.heartbeat) == ("ping", {"worker": WORKER}, WORKER)
             assert as_luigid_reads(API.encode(call, by, sent).body) == {"worker": WORKER + mark}
 
@@ -526,10 +520,10 @@ def test_the_bytes_of_a_heartbeat_mean_another_call_elsewhere() -> None:
 
 def test_only_so_many_heartbeats_are_remembered() -> None:
     """Ever new worker ids, and long bodies, do not fill the memory; all of them are read."""
-    api = LuigiApi("luigi", CATALOG, batches=BATCHES)
+    api = LuigiApi("luigi", CATALOG, batch_ids=BATCHES)
     for number in range(5000):
         sent = request("/api/ping", body=b'data={"worker":"w%d"}' % number)
-        assert api.decode(sent, sent.path, ALICE).heartbeat == f"w{number}"
+        assert api.decode(sent, sent.path, ALICE).calls[0].heartbeat == f"w{number}"
     kept = api._heartbeats
     assert 0 < len(kept) <= 4096
     before = len(kept)
@@ -539,7 +533,7 @@ def test_only_so_many_heartbeats_are_remembered() -> None:
         b'data={"worker":"w","note":1}',
     ):
         sent = request("/api/ping", body=odd)
-        assert api.decode(sent, sent.path, ALICE).method == "ping"
+        assert api.decode(sent, sent.path, ALICE).calls[0].method == "ping"
     assert len(kept) == before
 
 
@@ -979,7 +973,7 @@ def refusal(reason: Reason, method: str = "") -> Refusal:
 def test_a_denied_get_work_ends_the_worker_in_order(reason: Reason) -> None:
     """It is luigid's own answer to a worker it has disabled: no retries, exit code 0."""
     reply = API.render(refusal(reason, "get_work"))
-    assert (reply.status, json.loads(reply.body)) == (200, {"response": DISABLED})
+    assert (reply.status, json.loads(reply.body)) == (200, {"response": WORKER_SHUTDOWN})
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])

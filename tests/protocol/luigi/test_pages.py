@@ -37,7 +37,8 @@ def request(
 
 def decode(path: str, query: str | None = None, **more: Any) -> Call:
     """The page at an upstream without a prefix."""
-    return PAGES.decode(request(path, query, **more), path, ALICE)
+    (call,) = PAGES.decode(request(path, query, **more), path, ALICE).calls
+    return call
 
 
 def sent(path: str, query: str | None = None, pages: LuigiPages = PAGES, **more: Any) -> bytes:
@@ -213,7 +214,7 @@ def test_the_start_page_leads_to_the_visualiser_wherever_it_is() -> None:
         ("/teams/a/", b"static/visualiser/index.html"),
         ("/teams/a", b"a/static/visualiser/index.html"),
     ):
-        call = pages.decode(request(path), "/", ALICE)
+        (call,) = pages.decode(request(path), "/", ALICE).calls
         assert pages.encode(call, ALICE, request(path)).path == b"/luigi/"
         assert dict(pages.answer(call, ALICE, redirect).headers)[b"location"] == location
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Rejected, Unavailable
-from proxy.model import Reason, Value
+from proxy.model import Reason, RejectedEntry, Value
 from proxy.protocol.xmlrpc.codec import Fault, decode_call, decode_response
 from proxy.protocol.xmlrpc.multicall import decode_multicall, encode_multicall_results
 from tests.support.xmlrpc import METHODS, VALUES, typed
@@ -28,12 +28,10 @@ def test_a_batch_is_its_calls_in_order(calls: list[tuple[str, list[Value]]]) -> 
     """Every call of a batch comes out as it would have alone."""
     assert typed(
         [
-            list(call)
+            list(call)  # type: ignore[arg-type]  # none is rejected here, which pytest shows if it is
             for call in decode_multicall([[entry(name, *params) for name, params in calls]])
         ]
-    ) == typed(  # type: ignore[arg-type]  # none is a Rejected here, which pytest shows if it is
-        [[name, params] for name, params in calls]
-    )
+    ) == typed([[name, params] for name, params in calls])
 
 
 def test_the_batch_of_a_stock_client_is_read() -> None:
@@ -89,7 +87,7 @@ def test_an_entry_that_is_no_call_is_refused_by_itself(odd: Value, reason: Reaso
     """Its neighbours are calls as before, and in their places."""
     first, second, third = decode_multicall([[entry("view", 1), odd, entry("trigger", 2)]])
     assert (first, third) == (("view", [1]), ("trigger", [2]))
-    assert isinstance(second, Rejected)
+    assert isinstance(second, RejectedEntry)
     assert second.reason is reason
 
 

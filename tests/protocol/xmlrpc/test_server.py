@@ -19,6 +19,7 @@ from proxy.model import (
     Peer,
     Principal,
     Reason,
+    RejectedEntry,
     Request,
     Response,
     Target,
@@ -26,9 +27,11 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.luigi.api import DISABLED, LuigiApi
+from proxy.protocol.codec import ByteBudget
+from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
-from proxy.protocol.refusal import Refusal, of_error
+from proxy.protocol.luigi.calls import WORKER_SHUTDOWN
+from proxy.protocol.refusal import Refusal
 from proxy.protocol.xmlrpc.codec import (
     Fault,
     decode_response,
@@ -36,7 +39,9 @@ from proxy.protocol.xmlrpc.codec import (
     encode_fault,
     encode_response,
 )
-from proxy.protocol.xmlrpc.server import Bundle, ByteBudget, LuigiBridge, XmlRpcCodec, XmlRpcServer
+from proxy.protocol.xmlrpc.http_binding import XmlRpcCodec
+from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
+from proxy.protocol.xmlrpc.server import XmlRpcServer
 from tests.support.paths import ROOT
 from tests.support.xmlrpc import VALUES, typed
 
@@ -44,10 +49,10 @@ CATALOGS = ROOT / "policies" / "catalogs"
 LUIGI = load_catalog(CATALOGS / "luigi.toml")
 SUPERVISOR = load_catalog(CATALOGS / "supervisor.toml")
 LIMIT = 100_000
-PROCESSES = XmlRpcServer("processes", SUPERVISOR, "/RPC2", batch_calls=5, body_bytes=LIMIT)
+PROCESSES = XmlRpcServer("processes", SUPERVISOR, "/RPC2", max_batch_calls=5, body_bytes=LIMIT)
 BATCHES = BatchIdSigner(b"k" * 32, "luigi")
-TASKS = LuigiBridge("luigi", LUIGI, "", batch_calls=5, body_bytes=LIMIT, batches=BATCHES)
-API = LuigiApi("luigi", LUIGI, batches=BATCHES)
+TASKS = LuigiBridge("luigi", LUIGI, "", max_batch_calls=5, body_bytes=LIMIT, batch_ids=BATCHES)
+API = LuigiApi("luigi", LUIGI, batch_ids=BATCHES)
 BOTH = pytest.mark.parametrize("dialect", [PROCESSES, TASKS], ids=["supervisord", "luigid"])
 ALICE = Principal("https://idp.example", "okta", "alice", ("worker",))
 XML = b"text/xml"
@@ -74,8 +79,9 @@ def request(
 
 def asked(dialect: XmlRpcCodec, method: str, *params: Value) -> Call:
     """The one call that a document makes."""
-    call = dialect.decode(request(encode_call(method, params)), "/RPC2", ALICE)
-    assert isinstance(call, Call)
+    batch = dialect.decode(request(encode_call(method, params)), "/RPC2", ALICE)
+    assert batch.single
+    (call,) = batch.calls
     return call
 
 
@@ -86,13 +92,16 @@ def refused(dialect: XmlRpcCodec, sent: Request) -> Rejected:
     return error.value
 
 
-def bundled(dialect: XmlRpcCodec, *entries: Value) -> tuple[Call | Rejected, ...]:
-    """The items of a system.multicall."""
-    bundle = dialect.decode(
+def bundled(dialect: XmlRpcCodec, *entries: Value) -> tuple[Call | RejectedEntry, ...]:
+    """The entries of a system.multicall, in wire order."""
+    batch = dialect.decode(
         request(encode_call("system.multicall", [list(entries)])), "/RPC2", ALICE
     )
-    assert isinstance(bundle, Bundle)
-    return bundle.items
+    assert not batch.single
+    items: list[Call | RejectedEntry] = list(batch.calls)
+    for entry in batch.rejected:
+        items.insert(entry.index, entry)
+    return tuple(items)
 
 
 def entry(method: str, *params: Value) -> Value:
@@ -187,10 +196,10 @@ def test_what_is_no_call(dialect: XmlRpcCodec, sent: Request, reason: Reason) ->
 )
 def test_types_that_are_xml_in_utf8(kind: bytes) -> None:
     """In any case and spacing that RFC 9110 allows."""
-    call = PROCESSES.decode(
+    (call,) = PROCESSES.decode(
         request(encode_call("supervisor.getState", []), kind=kind), "/RPC2", ALICE
-    )
-    assert isinstance(call, Call)
+    ).calls
+    assert call.method == "supervisor.getState"
 
 
 def test_a_gzip_body_is_the_same_call() -> None:
@@ -400,9 +409,9 @@ def test_every_method_of_luigid_by_position_by_name_and_as_json_is_one_call(name
     args = sample(LUIGI.methods[name])
     by_name = asked(TASKS, name, args)
     form = urlencode({"data": json.dumps(args)}).encode()
-    api = API.decode(
+    (api,) = API.decode(
         request(form, kind=b"application/x-www-form-urlencoded"), f"/api/{name}", ALICE
-    )
+    ).calls
     assert by_name == api
     here, there = TASKS.encode(by_name, ALICE, request()), API.encode(api, ALICE, request())
     assert replace(here, body=b"") == replace(there, body=b"")
@@ -576,7 +585,7 @@ def test_an_empty_bundle_is_a_call_of_the_gates_own(dialect: XmlRpcCodec) -> Non
 
 def test_the_answers_of_a_bundle() -> None:
     """A result is an array of one, a fault a struct, a refusal a fault with its code."""
-    refusal = of_error(Rejected(Reason.BAD_ARGUMENTS, "name is missing"), "REF")
+    refusal = Refusal.from_error(Rejected(Reason.BAD_ARGUMENTS, "name is missing"), "REF")
     assert read(PROCESSES.render_batch([1, Fault(10, "BAD_NAME"), refusal, None])) == [
         [1],
         {"faultCode": 10, "faultString": "BAD_NAME"},
@@ -631,7 +640,9 @@ def test_introspection_keeps_every_argument() -> None:
 def test_introspection_shows_what_the_caller_may_call() -> None:
     """The predicate is asked of each method; what it denies is not there."""
     call = asked(PROCESSES, "system.listMethods")
-    listed = read(PROCESSES.introspect(call, lambda method: method.permission == "view"))
+    listed = read(
+        PROCESSES.introspect(call, lambda name: SUPERVISOR.methods[name].permission == "view")
+    )
     assert isinstance(listed, list)
     assert {name for name in listed if not str(name).startswith("system.")} == {
         name for name, method in SUPERVISOR.methods.items() if method.permission == "view"
@@ -654,7 +665,7 @@ def test_every_reason_is_told_in_the_callers_protocol(dialect: XmlRpcCodec, reas
     """A fault in a 200, except for who are you (401, with a challenge) and wrong verb (405, with
     the right one).
     """
-    refusal = of_error(Rejected(reason, "detail"), "REF")
+    refusal = Refusal.from_error(Rejected(reason, "detail"), "REF")
     reply = dialect.render(refusal)
     headers = dict(reply.headers)
     if REASONS[reason].status == 401:
@@ -677,7 +688,7 @@ def test_codes_of_calls_that_are_wrong_in_themselves() -> None:
         Reason.BAD_ARGUMENTS: -32602,
     }
     for reason, code in codes.items():
-        fault = read(PROCESSES.render(of_error(Rejected(reason), "REF")))
+        fault = read(PROCESSES.render(Refusal.from_error(Rejected(reason), "REF")))
         assert isinstance(fault, Fault)
         assert fault.code == code
 
@@ -685,7 +696,7 @@ def test_codes_of_calls_that_are_wrong_in_themselves() -> None:
 def test_retry_after_is_a_header_of_the_fault() -> None:
     """A client that looks at headers learns when to come back."""
     reply = PROCESSES.render(
-        of_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, retry_after=5), "REF")
+        Refusal.from_error(Unavailable(Reason.UPSTREAM_UNREACHABLE, retry_after=5), "REF")
     )
     assert dict(reply.headers)[b"retry-after"] == b"5"
 
@@ -700,8 +711,8 @@ def test_a_denied_get_work_is_luigids_own_answer(reason: Reason) -> None:
     """Alone and in a bundle, through this door as through the other; a supervisord has no such
     answer.
     """
-    assert read(TASKS.render(disabled(reason))) == DISABLED
-    assert read(TASKS.render_batch([disabled(reason)])) == [[DISABLED]]
+    assert read(TASKS.render(disabled(reason))) == WORKER_SHUTDOWN
+    assert read(TASKS.render_batch([disabled(reason)])) == [[WORKER_SHUTDOWN]]
     assert isinstance(read(PROCESSES.render(disabled(reason))), Fault)
     results: Any = read(PROCESSES.render_batch([disabled(reason)]))
     assert results[0]["faultCode"] == REASONS[reason].status

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from proxy.errors import Rejected
-from proxy.model import Reason, Value
+from proxy.model import Reason, RejectedEntry, Value
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call
 from proxy.protocol.xmlrpc.multicall import decode_multicall
 from tests.support.xmlrpc import Ran, cpython_server
@@ -351,7 +351,7 @@ def test_a_batch_within_a_batch_runs_at_the_server_and_is_refused_here(server: R
     assert server.calls == BOTH
     first, second = decode_multicall(decode_call(body)[1])
     assert first == ("view", [])
-    assert isinstance(second, Rejected)
+    assert isinstance(second, RejectedEntry)
     assert second.reason is Reason.CALL_TOO_COMPLEX
 
 
