@@ -290,7 +290,7 @@ def test_a_denied_get_work_ends_the_worker_at_once_and_in_order(
     ("who", "told"),
     [
         ("viewer", "403 callgate: viewer (viewer) may not add_task luigi [no-policy-allows, ref "),
-        ("stranger", "403 callgate: stranger (no role) may not add_task luigi [no-role, ref "),
+        ("stranger", "403 callgate: stranger (no role) may not add_task luigi: "),
         ("nobody", "401 callgate: The request has no credential. [no-credential, ref "),
         ("impostor", "401 callgate: The token's signature does not verify. [bad-signature, ref "),
     ],

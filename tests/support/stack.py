@@ -175,7 +175,7 @@ class Gate(Client):
 
         Rejections are written a moment after the response, so one more is made and waited for.
         """
-        last = self.ask("/", None).json["error"]["ref"]
+        last = self.ask("/", None).ref
         until(
             lambda: any(r.get("id") == last for r in self.records()),
             "the last rejection was recorded",

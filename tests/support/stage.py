@@ -72,6 +72,9 @@ def clean_environment(**extra: str) -> dict[str, str]:
     }
 
 
+_REFUSAL = re.compile(r"\[([a-z-]+), ref (\w+)\]")
+
+
 @dataclass
 class Response:
     """One HTTP response, read to its end; `source` is the address of the client."""
@@ -95,12 +98,23 @@ class Response:
 
     @property
     def refused(self) -> str:
-        """Return the reason code, the same in the JSON body and in the reason phrase."""
+        """Return the reason code, the same in the body and in the reason phrase."""
         assert self.status >= 400, (self.status, self.body[:300])
-        error = self.json["error"]
-        assert f"[{error['reason']}, ref {error['ref']}]" in self.reason
-        reason: str = error["reason"]
-        return reason
+        found = _REFUSAL.search(self.reason)
+        assert found is not None, self.reason
+        if self.headers.get("content-type", "").startswith("application/json"):
+            error = self.json["error"]
+            assert (error["reason"], error["ref"]) == (found[1], found[2])
+        else:
+            assert found[0].encode() in self.body
+        return found[1]
+
+    @property
+    def ref(self) -> str:
+        """Return the reference of a refusal."""
+        found = _REFUSAL.search(self.reason)
+        assert found is not None, self.reason
+        return found[2]
 
 
 @dataclass
@@ -413,7 +427,7 @@ class Gate(Client):
     def denied(self, answer: Response, reason: str, principal: str, method: str) -> None:
         """Assert that `answer` is the denial of a call, and that the journal agrees."""
         assert (answer.status, answer.refused) == (403, reason)
-        record = self.record(answer.json["error"]["ref"], "decided")
+        record = self.record(answer.ref, "decided")
         assert (record["decision"], record["reason"], record["method"]) == ("deny", reason, method)
         assert (record["principal"]["subject"], record["peer"]["address"]) == (
             principal,
@@ -423,7 +437,7 @@ class Gate(Client):
     def rejected(self, answer: Response, reason: str, principal: str | None) -> None:
         """Assert that `answer` rejects a request, and that the journal agrees."""
         assert answer.refused == reason
-        record = self.record(answer.json["error"]["ref"], "rejected")
+        record = self.record(answer.ref, "rejected")
         assert (record["reason"], record["peer"]["address"]) == (reason, answer.source)
         assert (record.get("principal") or {}).get("subject") == principal
 
