@@ -116,19 +116,19 @@ def parse(token: str) -> Unverified:
 
     """
     if len(token) > TOKEN_LIMIT:
-        raise _bad(f"The token is over {TOKEN_LIMIT} bytes")
+        raise _bad(f"the token is over {TOKEN_LIMIT} bytes")
     parts = token.split(".")
     if len(parts) != 3:
-        raise _bad("The token does not have three parts")
+        raise _bad("the token does not have three parts")
     try:
         header = json_object(base64url(parts[0]))
         claims = json_object(base64url(parts[1]))
         signature = base64url(parts[2])
     except ValueError as error:
-        raise _bad(f"A part of the token is not strict: {error}") from None
+        raise _bad(f"a part of the token is not strict: {error}") from None
     for name in _REFUSED_HEADERS:
         if name in header:
-            raise _bad(f"The token's header has the parameter {name}, which is not accepted")
+            raise _bad(f"the token's header has the parameter {name}, which is not accepted")
     algorithm, kid, kind, issuer = (
         header.get("alg"),
         header.get("kid"),
@@ -136,13 +136,13 @@ def parse(token: str) -> Unverified:
         claims.get("iss"),
     )
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise _bad(f"The token's alg is not one of {', '.join(_NAMES)}")
+        raise _bad(f"the token's alg is not one of {', '.join(_NAMES)}")
     if kid is not None and not is_printable(kid):
-        raise _bad("The token's kid is not a printable string")
+        raise _bad("the token's kid is not a printable string")
     if not isinstance(kind, str | None) or (kind is None and "typ" in header):
-        raise _bad("The token's typ is not a string")
+        raise _bad("the token's typ is not a string")
     if not isinstance(issuer, str) or not issuer:
-        raise _bad("The token has no iss")
+        raise _bad("the token has no iss")
     signed = token[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")  # all base64url
     return Unverified(algorithm, kid, kind, issuer, claims, signed, signature)
 
@@ -161,11 +161,11 @@ def check_type(token: Unverified, profile: TokenProfile) -> None:
             _media_type(one) for one in profile.token_types if one != NO_TYPE
         }
     if not accepted:
-        came = "It has no typ" if token.type is None else f"Its typ is {_shown([token.type])}"
+        came = "it has no typ" if token.type is None else f"its typ is {_shown([token.type])}"
         expected = _shown(profile.token_types)
         raise Rejected(Reason.WRONG_TOKEN_TYPE, f"{came}; its issuer's token_types are {expected}")
     if other := [name for name in _OTHER_TOKENS if name in token.claims]:
-        detail = f"It has the claim {other[0]}, which only ID tokens and logout tokens have"
+        detail = f"it has the claim {other[0]}, which only ID tokens and logout tokens have"
         raise Rejected(Reason.WRONG_TOKEN_TYPE, detail)
 
 
@@ -177,7 +177,7 @@ def check_signature(token: Unverified, key: Key) -> None:
 
     """
     if token.algorithm not in key.algorithms:
-        raise Rejected(Reason.BAD_SIGNATURE, "Its alg is not that of the key it names")
+        raise Rejected(Reason.BAD_SIGNATURE, "its alg is not that of the key it names")
     try:
         good = _ALGORITHMS[token.algorithm].verify(token.signed, key.public, token.signature)
     except (ValueError, PyJWTError):  # the library does not take its format
@@ -200,7 +200,7 @@ def check_claims(token: Unverified, profile: TokenProfile, now: float) -> Verifi
         raise Rejected(Reason.WRONG_AUDIENCE, _audiences(claims.get("aud"), profile.audiences))
     expires, starts, issued = _time(claims, "exp"), _time(claims, "nbf"), _time(claims, "iat")
     if expires is None:
-        raise _bad("The token has no exp")
+        raise _bad("the token has no exp")
     if now >= expires:
         raise Rejected(Reason.TOKEN_EXPIRED)
     if any(
@@ -211,14 +211,14 @@ def check_claims(token: Unverified, profile: TokenProfile, now: float) -> Verifi
         limit = f"the limit is {profile.max_lifetime_seconds:.0f} seconds"
         if issued is None:
             raise Rejected(
-                Reason.TOKEN_LIFETIME_TOO_LONG, f"It has no iat to count from, and {limit}"
+                Reason.TOKEN_LIFETIME_TOO_LONG, f"it has no iat to count from, and {limit}"
             )
         if expires - issued > profile.max_lifetime_seconds:
-            lifetime = f"It is valid for {expires - issued:.0f} seconds, and {limit}"
+            lifetime = f"it is valid for {expires - issued:.0f} seconds, and {limit}"
             raise Rejected(Reason.TOKEN_LIFETIME_TOO_LONG, lifetime)
     subject = claims.get("sub")
     if not is_printable(subject):
-        raise _bad("The token's sub is not a printable string of 1 to 255 characters")
+        raise _bad("the token's sub is not a printable string of 1 to 255 characters")
     return Verified(
         subject, _groups(claims.get(profile.groups_claim, [])), "act" in claims, expires, claims
     )
@@ -241,7 +241,7 @@ def _audiences(claim: object, expected: tuple[str, ...]) -> str:
     listed = claim if isinstance(claim, list) else [claim]
     found = [one for one in listed if isinstance(one, str)]
     came = f"its aud is {_shown(found)}" if found else "it names none"
-    return f"Expected is {_shown(expected, 'or')}; {came}"
+    return f"expected is {_shown(expected, 'or')}; {came}"
 
 
 def _shown(values: Sequence[str], conjunction: str = "and") -> str:
@@ -260,7 +260,7 @@ def _time(claims: Mapping[str, object], name: str) -> float | None:
         return None
     # In Python bool is an int, and a float can be infinite by its exponent alone (1e999).
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_TIME:
-        raise _bad(f"The token's {name} is not a time in Unix seconds")
+        raise _bad(f"the token's {name} is not a time in Unix seconds")
     return float(value)
 
 
@@ -268,7 +268,7 @@ def _groups(claim: object) -> tuple[str, ...]:
     """Return the groups, sorted and each once. The claim is a list of strings, or one string."""
     groups = [claim] if isinstance(claim, str) else claim
     if not isinstance(groups, list) or not all(is_printable(group) for group in groups):
-        raise _bad("The token's groups are not a list of printable strings")
+        raise _bad("the token's groups are not a list of printable strings")
     return tuple(sorted(set(groups)))
 
 

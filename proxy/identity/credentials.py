@@ -43,16 +43,16 @@ def read_credential(credentials: Credentials) -> str:
     sessions = _sessions(credentials.cookie)
     if authorization is None:
         if sessions > 1:
-            raise Rejected(Reason.TWO_CREDENTIALS, "The session cookie came twice")
+            raise Rejected(Reason.TWO_CREDENTIALS, "the session cookie came twice")
         # Sessions come with browser login. Until then a session cookie opens nothing.
         raise Rejected(Reason.NO_CREDENTIAL)
     if sessions:
         raise Rejected(
-            Reason.TWO_CREDENTIALS, "An Authorization header and a session cookie came together"
+            Reason.TWO_CREDENTIALS, "an Authorization header and a session cookie came together"
         )
     if len(authorization) > _HEADER_LIMIT:
         raise Rejected(
-            Reason.BAD_CREDENTIAL, f"The Authorization header is over {_HEADER_LIMIT} bytes"
+            Reason.BAD_CREDENTIAL, f"the Authorization header is over {_HEADER_LIMIT} bytes"
         )
     header = _HEADER.match(authorization)
     scheme = header[1].lower() if header else b""
@@ -60,19 +60,19 @@ def read_credential(credentials: Credentials) -> str:
     # Neither scheme has a comma in its syntax. A comma means that two headers were joined.
     if b"," in authorization and (readable or _ANOTHER.search(authorization)):
         raise Rejected(
-            Reason.TWO_CREDENTIALS, "The Authorization header holds more than one credential"
+            Reason.TWO_CREDENTIALS, "the Authorization header holds more than one credential"
         )
     if header is None or not readable:
         raise Rejected(
-            Reason.BAD_CREDENTIAL, "The Authorization header is neither Bearer nor Basic"
+            Reason.BAD_CREDENTIAL, "the Authorization header is neither Bearer nor Basic"
         )
     token = header[2] if scheme == b"bearer" else _password(header[2])
     if len(token) > TOKEN_LIMIT:
-        raise Rejected(Reason.BAD_CREDENTIAL, f"The token is over {TOKEN_LIMIT} bytes")
+        raise Rejected(Reason.BAD_CREDENTIAL, f"the token is over {TOKEN_LIMIT} bytes")
     if not _B64TOKEN.match(token):
         raise Rejected(
             Reason.BAD_CREDENTIAL,
-            f"The {scheme.decode().title()} credential holds characters that no token has",
+            f"the {scheme.decode().title()} credential holds characters that no token has",
         )
     return token.decode("ascii")
 
@@ -89,17 +89,17 @@ def _password(credentials: bytes) -> bytes:
         if base64.b64encode(data) != credentials:
             raise ValueError
     except (ValueError, binascii.Error):
-        raise Rejected(Reason.BAD_CREDENTIAL, "The Basic credential is not strict base64") from None
+        raise Rejected(Reason.BAD_CREDENTIAL, "the Basic credential is not strict base64") from None
     _user, colon, password = data.partition(b":")
     if not colon:
         raise Rejected(
             Reason.BAD_CREDENTIAL,
-            "The Basic credential has no colon before a password, which has to be the token",
+            "the Basic credential has no colon before a password, which has to be the token",
         )
     if not password:
         raise Rejected(
             Reason.BAD_CREDENTIAL,
-            "The Basic credential has an empty password, which has to be the token",
+            "the Basic credential has an empty password, which has to be the token",
         )
     return password
 

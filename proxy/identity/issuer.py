@@ -133,11 +133,11 @@ class Issuer:
         if self.source.keys is None:
             raise Unavailable(
                 Reason.ISSUER_UNAVAILABLE,
-                f"The keys of the issuer {self.name} were not read yet",
+                f"the keys of the issuer {self.name} were not read yet",
                 retry_after=self.source.retry_after(),
             )
         if kid is None:
-            raise Rejected(Reason.UNKNOWN_KEY, "It has no kid, and its issuer has several keys")
+            raise Rejected(Reason.UNKNOWN_KEY, "it has no kid, and its issuer has several keys")
         raise Rejected(Reason.UNKNOWN_KEY)
 
 

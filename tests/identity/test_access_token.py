@@ -435,43 +435,43 @@ async def test_lifetime_limit(tmp_path: Path) -> None:
         (
             lambda: ec(claims(), typ="JWT"),
             PROFILE,
-            "Its typ is JWT; its issuer's token_types are at+jwt",
+            "its typ is JWT; its issuer's token_types are at+jwt",
         ),
         (
             lambda: token(ec_private(), without(header(), "typ"), claims()),
             TokenProfile(ISSUER, (AUDIENCE,), token_types=("JWT", "at+jwt")),
-            "It has no typ; its issuer's token_types are JWT and at+jwt",
+            "it has no typ; its issuer's token_types are JWT and at+jwt",
         ),
         (
             lambda: ec(claims(), typ="x\u00e9[" + "y" * 100),
             TokenProfile(ISSUER, (AUDIENCE,), token_types=("a", "b", "c", "d")),
-            f"Its typ is x??{'y' * 37}; its issuer's token_types are a, b and 2 more",
+            f"its typ is x??{'y' * 37}; its issuer's token_types are a, b and 2 more",
         ),
         (
             lambda: ec(claims(events={})),
             PROFILE,
-            "It has the claim events, which only ID tokens and logout tokens have",
+            "it has the claim events, which only ID tokens and logout tokens have",
         ),
         (
             lambda: ec(claims(aud="api://other")),
             PROFILE,
-            "Expected is api://luigi; its aud is api://other",
+            "expected is api://luigi; its aud is api://other",
         ),
         (
             lambda: ec(claims(aud=["a", 7, "b", "c"])),
             TokenProfile(ISSUER, (AUDIENCE, "guid")),
-            "Expected is api://luigi or guid; its aud is a, b and 1 more",
+            "expected is api://luigi or guid; its aud is a, b and 1 more",
         ),
-        (lambda: ec(without(claims(), "aud")), PROFILE, "Expected is api://luigi; it names none"),
+        (lambda: ec(without(claims(), "aud")), PROFILE, "expected is api://luigi; it names none"),
         (
             lambda: ec(claims(iat=NOW)),
             TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=60),
-            "It is valid for 3600 seconds, and the limit is 60 seconds",
+            "it is valid for 3600 seconds, and the limit is 60 seconds",
         ),
         (
             lambda: ec(without(claims(), "iat")),
             TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=60),
-            "It has no iat to count from, and the limit is 60 seconds",
+            "it has no iat to count from, and the limit is 60 seconds",
         ),
     ],
 )
