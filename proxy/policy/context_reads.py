@@ -1,13 +1,13 @@
-"""What the policies look at in a call: the part of the context that a remembered decision has to be
-keyed by.
+"""What policies read of a call's context: the part that the key of a cached decision must have.
 
 A decision depends on the principal, the upstream, the method, and on what the policies that can
-apply to the method see of the context. `reads_of` walks their syntax trees and collects that as looks:
-is an argument there, does it match a pattern, does it equal a text, or simply its value. Two calls
-whose looks come out the same (`observe`) are the same to every policy. Where the walk meets a use
-of the context that it does not know, the whole context is looked at: slower, never coarser.
+apply to the method read of the context. `reads_of` walks their syntax trees and collects these
+reads: an argument's presence, a match of a pattern, an equality with a text, or the value itself.
+Two calls with the same result for every read are the same to every policy (`decision_key`). Where
+the walk meets a use of the context that it cannot trace, every argument counts as read: fewer calls
+share a decision then, and never two that a policy tells apart.
 
-`context.agent` is no look: it comes from the principal, which is part of the key anyway.
+`context.agent` is not a read: it comes from the principal, which is part of the key anyway.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,30 +18,29 @@ from cedarpy import pst
 
 from proxy.policy.schema import Action
 
+# ``context.task`` among names of arguments, which hold no dot.
 TASK_KEY = "context.task"
-"""Stands for ``context.task`` where others are argument names, which hold no point."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContextRead:
-    """One thing that policies see of a call: at an argument (or `TASK_KEY`), in one of four ways.
+    """One read of a call by policies: of an argument (or `TASK_KEY`), of one of four kinds.
 
-    `pattern` is the operand of ``like``, None in it standing for the wildcard; `text` that of
-    ``==``.
+    `pattern` is the operand of ``like``, with None for each wildcard; `text` that of ``==``.
     """
 
     at: str
-    how: Literal["value", "given", "like", "equals"]
+    kind: Literal["value", "given", "like", "equals"]
     pattern: tuple[str | None, ...] = ()
     text: str = ""
 
 
 class _Untraceable(Exception):  # noqa: N818  (it unwinds the walk)
-    """A use of the context that the walk cannot follow."""
+    """A use of the context that the walk cannot trace."""
 
 
 def applies(policy: pst.Template, name: str, action: Action) -> bool:
-    """Whether the policy's scope can cover the method, whoever calls it on whatever upstream."""
+    """Return whether the policy's scope can cover the method, for any principal and upstream."""
     match policy.action:
         case pst.ActionEq(entity):
             return entity.id == name
@@ -54,36 +53,35 @@ def applies(policy: pst.Template, name: str, action: Action) -> bool:
 def reads_of(
     policies: Sequence[pst.Template], name: str, action: Action
 ) -> tuple[ContextRead, ...]:
-    """Collect what the policies look at in calls of one method, each thing once, in a fixed order."""
+    """Return what the policies read of calls of one method, each once, in a fixed order."""
     try:
         found = {
-            look
+            read
             for policy in policies
             if applies(policy, name, action)
-            for look in _walk(policy.clauses)
+            for read in _walk(policy.clauses)
         }
     except _Untraceable:
         found = {ContextRead(at, "value") for at in (TASK_KEY, *action.args)}
-    # An argument that the method does not have is never in its context, so a look at it always
-    # comes out the same.
-    found = {look for look in found if look.at == TASK_KEY or look.at in action.args}
-    whole = {look.at for look in found if look.how == "value"}
-    finer = {look.at for look in found if look.how in ("like", "equals")}
-    kept = (
-        look
-        for look in found
-        if look.how == "value"
-        or (look.at not in whole and (look.how != "given" or look.at not in finer))
+    # An argument that the method does not have is never in its context: a read of it has always
+    # the same result.
+    found = {read for read in found if read.at == TASK_KEY or read.at in action.args}
+    by_value = {read.at for read in found if read.kind == "value"}
+    by_text = {read.at for read in found if read.kind in ("like", "equals")}
+    needed = (
+        read
+        for read in found
+        if read.kind == "value"
+        or (read.at not in by_value and (read.kind != "given" or read.at not in by_text))
     )
-    return tuple(sorted(kept, key=lambda look: (look.at, look.how, repr(look.pattern), look.text)))
+    return tuple(sorted(needed, key=lambda one: (one.at, one.kind, repr(one.pattern), one.text)))
 
 
 def attribute_paths(node: object) -> Iterator[tuple[str, ...]]:
-    """Give every attribute that a policy names, by its path from the variable: ``("context",
-    "args", "family")``.
+    """Yield every attribute path that a policy names: ``("context", "args", "family")``.
 
-    Cedar takes ``x has y`` for false when there is no `y`, and with it a scope whose argument is
-    mistyped.
+    Cedar evaluates ``x has y`` to false when the schema has no `y`, so it does not report a
+    condition on a mistyped argument.
     """
     match node:
         case pst.GetAttr() if (path := _from_variable(node)) is not None:
@@ -110,7 +108,7 @@ def _path(node: object) -> tuple[str, ...] | None:
 
 
 def _parts(node: object) -> Iterator[object]:
-    """Give what a node of the syntax tree is made of; nothing for a name or a number."""
+    """Yield the children of a node of the syntax tree; none for a name or a number."""
     if isinstance(node, Mapping):
         yield from node.values()
     elif isinstance(node, tuple):
@@ -120,7 +118,7 @@ def _parts(node: object) -> Iterator[object]:
 
 
 def _at(path: tuple[str, ...]) -> str | None:
-    """Name what a path of attributes leads to; None for ``context.agent``."""
+    """Return the key of what an attribute path leads to; None for ``context.agent``."""
     match path:
         case ("task",):
             return TASK_KEY
@@ -142,7 +140,7 @@ def _walk(node: object) -> Iterator[ContextRead]:
     match node:
         case pst.HasAttr(base, attrs) if (below := _path(base)) is not None:
             full = below + attrs
-            if full != ("args",):  # always there, like context.agent
+            if full != ("args",):  # always present, like context.agent
                 at = _at(full)
                 if at is not None:
                     yield ContextRead(at, "given")

@@ -1,10 +1,9 @@
-"""What the policies see in one call: their looks (`reads`) compiled into functions that give the
-key of a remembered decision.
+"""The reads of one method (`context_reads`), compiled into the function that keys its decisions.
 
-Each place that is looked at (an argument, or the task) gives one part of the key, and all looks at
-that place are taken together. Exactly as fine as the looks one by one, which a test holds: two
-values give the same part if and only if every look at them comes out the same. On the path of every
-call that a scoped policy can apply to, so most of it is built-ins.
+Each argument that is read, and the task, gives one part of the key. All reads of one argument are
+compiled together into a projection of its value. Two values share a projection if and only if every
+policy reads the same from them; a property test checks that. The functions run on every call that a
+scoped policy can apply to, so they are made of built-ins where possible.
 """
 
 import re
@@ -17,12 +16,12 @@ from proxy.model import Call, Value
 from proxy.policy.context_reads import TASK_KEY, ContextRead
 from proxy.policy.schema import Action
 
+# Characters of a text in a key. A call with a longer one is evaluated each time. So the number of
+# entries bounds the memory of the cache.
 MAX_TEXT = 256
-"""Characters of a text in a key. What is longer is evaluated afresh, so that memory is bounded by
-the number of entries.
-"""
+
+# Members of a set in a key, for the same reason.
 MAX_ITEMS = 16
-"""Members of a set in a key, likewise."""
 
 _PYTHON: Final[Mapping[PolicyType, type]] = {
     "string": str,
@@ -32,51 +31,52 @@ _PYTHON: Final[Mapping[PolicyType, type]] = {
 }
 
 CallKey: TypeAlias = Callable[[Call, str | None], Hashable]
-"""From a call, and the task that it is taken to be about, to what the policies see."""
+"""From a call and the task that is decided on to what the policies read of them."""
 
 Projection: TypeAlias = Callable[[Any], Hashable]
-"""From a value that is there, and of its plain type, to what the policies see of it: never None."""
+"""From a value of the right type to what the policies read of it; never None."""
 
 
-class NotCacheable(Exception):  # noqa: N818  (no error: the decision is taken, and not remembered)
-    """A value is too long to remember a decision by."""
+class NotCacheable(Exception):  # noqa: N818  (no error: the call is decided without the cache)
+    """A value is too long for the key of a decision."""
 
 
-def value_of(call: Call, task: str | None, at: str, plain: PolicyType) -> Value:
-    """Give what the context has at `at`, None when it is not there. Raises `TypeError` when it is
-    not of its plain type.
+def value_of(call: Call, task: str | None, at: str, policy_type: PolicyType) -> Value:
+    """Return what the context has at `at`, None when it is absent.
 
-    `task` is the task that is decided on, the call's own or another one that it names.
+    `task` is the task that is decided on: the call's own, or another one that it names.
+
+    Raises:
+        TypeError: the value is not of its type in the schema.
+
     """
     value = task if at == TASK_KEY else call.args.get(at)
-    if value is None or type(value) is _PYTHON[plain]:
+    if value is None or type(value) is _PYTHON[policy_type]:
         return value
-    raise TypeError(f"{at} is not {plain}")
+    raise TypeError(f"{at} is not {policy_type}")
 
 
-def compile_key(seen: Sequence[ContextRead], action: Action) -> CallKey | None:
-    """Compile the looks of a method into a function from a call to what they see; None when there
-    are none.
+def compile_key(reads: Sequence[ContextRead], action: Action) -> CallKey | None:
+    """Compile the reads of a method into a function from a call to a key; None without reads.
 
-    The function raises `NotCacheable` when a value is not worth remembering, and `TypeError` as
-    `value_of` does.
+    The function raises `NotCacheable` when a value is too long, and `TypeError` as `value_of` does.
     """
-    places = [
-        (at, _PYTHON[action.args.get(at, "string")], compile_projection(seen, at, action))
-        for at in dict.fromkeys(look.at for look in seen)
+    projections = [
+        (at, _PYTHON[action.args.get(at, "string")], compile_projection(reads, at, action))
+        for at in dict.fromkeys(read.at for read in reads)
     ]
-    if not places:
+    if not projections:
         return None
 
     def key(call: Call, task: str | None) -> Hashable:
         args = call.args
         parts: list[Hashable] = []
-        for at, kind, observe in places:
+        for at, kind, project in projections:
             value = task if at == TASK_KEY else args.get(at)
             if value is None:
                 parts.append(None)
             elif type(value) is kind:
-                parts.append(observe(value))
+                parts.append(project(value))
             else:
                 raise TypeError(at)
         return tuple(parts)
@@ -85,39 +85,40 @@ def compile_key(seen: Sequence[ContextRead], action: Action) -> CallKey | None:
 
 
 def task_projection(
-    seen: Sequence[ContextRead], action: Action
+    reads: Sequence[ContextRead], action: Action
 ) -> Callable[[str], Hashable] | None:
-    """Compile the looks at the task into a function from a task to what they see of it; None when
-    there are none.
+    """Compile the reads of the task into a function from a task to what they read of it.
+
+    None when policies do not read the task.
     """
-    looks_at_task = [look for look in seen if look.at == TASK_KEY]
-    if not looks_at_task:
+    task_reads = [read for read in reads if read.at == TASK_KEY]
+    if not task_reads:
         return None
-    if any(look.how == "value" for look in looks_at_task):
+    if any(read.kind == "value" for read in task_reads):
         return str
-    return compile_projection(looks_at_task, TASK_KEY, action)
+    return compile_projection(task_reads, TASK_KEY, action)
 
 
-def compile_projection(seen: Sequence[ContextRead], at: str, action: Action) -> Projection:
-    """Compile the looks at one place, of which there is one at the least."""
-    looks = [look for look in seen if look.at == at]
-    plain: PolicyType = action.args.get(at, "string")
-    if all(look.how == "given" for look in looks):
+def compile_projection(reads: Sequence[ContextRead], at: str, action: Action) -> Projection:
+    """Compile the reads of `at`, which are one or more."""
+    here = [read for read in reads if read.at == at]
+    policy_type: PolicyType = action.args.get(at, "string")
+    if all(read.kind == "given" for read in here):
         return lambda value: True
-    if plain == "strings":
+    if policy_type == "strings":
         return _short_set
-    if plain != "string":
+    if policy_type != "string":
         return _itself
-    if any(look.how == "value" for look in looks):
+    if any(read.kind == "value" for read in here):
         return _short_text
     prefixes = [
-        text for look in looks if look.how == "like" and (text := _prefix(look.pattern)) is not None
+        text for read in here if read.kind == "like" and (text := _prefix(read.pattern)) is not None
     ]
-    texts = [look.text for look in looks if look.how == "equals"]
+    texts = [read.text for read in here if read.kind == "equals"]
     parts: list[Projection] = [
-        matcher(look.pattern)
-        for look in looks
-        if look.how == "like" and _prefix(look.pattern) is None
+        matcher(read.pattern)
+        for read in here
+        if read.kind == "like" and _prefix(read.pattern) is None
     ]
     if prefixes:
         parts.append(
@@ -127,13 +128,11 @@ def compile_projection(seen: Sequence[ContextRead], at: str, action: Action) -> 
         parts.append(texts[0].__eq__ if len(texts) == 1 else _which_of(texts))
     if len(parts) == 1:
         return parts[0]
-    return lambda value: tuple([observe(value) for observe in parts])
+    return lambda value: tuple([project(value) for project in parts])
 
 
 def matcher(pattern: tuple[str | None, ...]) -> Callable[[str], bool]:
-    """Compile a ``like`` pattern: None stands for any run of characters, everything else for
-    itself.
-    """
+    """Compile a ``like`` pattern: None matches any run of characters, a character itself."""
     stars = pattern.count(None)
     text = "".join(part for part in pattern if part is not None)
     if stars == 0:
@@ -143,21 +142,22 @@ def matcher(pattern: tuple[str | None, ...]) -> Callable[[str], bool]:
     if stars == 1 and pattern[0] is None:
         return lambda value: value.endswith(text)
     expression = "".join(".*" if part is None else re.escape(part) for part in pattern)
-    # A run of wildcards is one; else a pattern such as "***x" would make the matching slow.
+    # A run of wildcards becomes one; else a pattern such as "***x" would make matching slow.
     found = re.compile(re.sub(r"(?:\.\*)+", ".*", expression), re.DOTALL).fullmatch
     return lambda value: found(value) is not None
 
 
 def _prefix(pattern: tuple[str | None, ...]) -> str | None:
-    """Give the text of a pattern that asks for a beginning alone."""
+    """Return the text of a pattern that matches a prefix; None for any other pattern."""
     if pattern.count(None) == 1 and pattern[-1] is None:
         return "".join(part for part in pattern if part is not None)
     return None
 
 
 def _longest_of(prefixes: Sequence[str]) -> Projection:
-    """Which of several prefixes a text has, told by the longest of them: the others it has are
-    those which that one has.
+    """Compile the question which of several prefixes a text has.
+
+    The longest one answers it: the others are those which that one has.
     """
     groups = "|".join(
         f"({re.escape(prefix)})" for prefix in sorted(prefixes, key=len, reverse=True)
@@ -172,7 +172,7 @@ def _longest_of(prefixes: Sequence[str]) -> Projection:
 
 
 def _which_of(texts: Sequence[str]) -> Projection:
-    """Which of several texts a text is; 0 for none."""
+    """Compile the question which of several texts a text equals; 0 for none."""
     numbers = {text: number for number, text in enumerate(texts, 1)}
     return lambda value: numbers.get(value, 0)
 

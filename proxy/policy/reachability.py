@@ -1,13 +1,12 @@
-"""Could this call ever be allowed, whatever its arguments? For lists of methods, and for buttons
-that need not be shown.
+"""Whether a call could be allowed with some arguments: for lists of methods and for buttons.
 
-A policy is evaluated in three values: true, false, or unknown as soon as an argument has a say. The
-answer is no only when a forbid holds for certain or no permit can hold; a decision is never taken
-from it. Where a policy would fail to evaluate, the call is denied anyway, so an error may count as
+Evaluates a policy in three values: true, false, or unknown as soon as it depends on an argument.
+The answer is no only when a forbid holds for certain or no permit can hold. A decision is never
+taken from it. A policy that fails to evaluate denies the call anyway, so an error may count as
 either value here.
 
-Cedar's own partial evaluation would do too, but is outside its promise of stability, and cannot be
-told `context.agent` alone.
+Cedar's own partial evaluation is not used: its interface is not stable, and it cannot evaluate with
+`context.agent` as the only known part of the context.
 """
 
 from collections.abc import Sequence
@@ -21,8 +20,9 @@ from proxy.policy.schema import Action
 
 @dataclass(frozen=True, slots=True)
 class PartialCall:
-    """What is known of a call before it is made: `principal` and `resource` are entity ids, `roles`
-    those of the principal.
+    """The known part of a call before it is made.
+
+    `principal` and `resource` are entity ids; `roles` are those of the principal.
     """
 
     principal: str
@@ -34,7 +34,7 @@ class PartialCall:
 
 
 def may_be_allowed(policies: Sequence[pst.Template], known: PartialCall) -> bool:
-    """Whether some arguments could make the call an allowed one."""
+    """Return whether the call could be allowed with some arguments."""
     permitted = False
     for policy in policies:
         if not applies(policy, known.name, known.action):

@@ -1,15 +1,15 @@
-"""The Cedar schema, made from the catalogs: what a policy can name, and what type everything has.
+"""The Cedar schema of the catalogs: the names that a policy can use, and their types.
 
-    entity User in [Role]   id "issuer|subject"; attributes issuer, subject, groups entity Scheduler
-    id: the upstream's name in the settings; attribute protocol action view, work, trigger, admin
-    the classes action <method> in [<its class>]           one per method of any catalog context {
-    agent, task?, args { ... } }     args: the method's arguments that have a plain type, each
-    optional
+    entity User in [Role]                  id "issuer|subject"; issuer, subject, groups
+    entity Scheduler                       id: the upstream's name in the settings; protocol
+    action view, work, trigger, admin      the permissions
+    action <method> in [<permission>]      one for each method of any catalog
+    context { agent, task?, args { ... } } args: the arguments with a policy type, each optional
 
-The classes have no context of their own: then Cedar checks a policy on a class against every method
-in it, and a policy that reads an argument must say for which methods it does. Catalogs share one
-space of actions; a method that two catalogs have must be of one class and have the same plain
-arguments in both.
+The permissions have no context of their own. So Cedar checks a policy on a permission against every
+method in it, and a policy that reads an argument must name the methods that it does so for.
+Catalogs share one space of actions: a method of two catalogs must have the same permission and the
+same argument types in both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "resource": ("protocol",),
     "context": ("agent", "task", "args"),
 }
-"""What a policy can name of each variable."""
+"""The attributes of each variable that a policy can name."""
 _CEDAR: Mapping[str, str] = {
     "string": "String",
     "boolean": "Bool",
@@ -41,12 +41,11 @@ entity Scheduler { protocol: String };
 
 
 class Action:
-    """A method as an action: its class, and the arguments a policy can read with their plain types."""
+    """A method as an action: its permission, and the types of the arguments that policies see."""
 
     __slots__ = ("args", "permission")
 
     def __init__(self, method: Method) -> None:
-        """Take a method of a catalog."""
         self.permission: Permission = method.permission
         self.args: dict[str, PolicyType] = {
             a.name: a.policy_type for a in method.arguments if a.policy_type is not None
@@ -54,33 +53,36 @@ class Action:
 
 
 def actions_of(catalogs: Sequence[Catalog]) -> dict[str, Action]:
-    """Give every action of the catalogs by name. Raises `ConfigError` where two catalogs do not
-    agree on a method.
+    """Return every action of the catalogs by name.
+
+    Raises:
+        ConfigError: two catalogs differ in a method, or a method has the name of a permission.
+
     """
     actions: dict[str, Action] = {}
-    origin: dict[str, str] = {}
+    first: dict[str, str] = {}
     problems: list[Problem] = []
     for catalog in {catalog.name: catalog for catalog in catalogs}.values():
         for name, method in catalog.methods.items():
-            place = f"catalogs/{catalog.name}.toml: methods.{name}"
+            location = f"catalogs/{catalog.name}.toml: methods.{name}"
             action = Action(method)
             if name in PERMISSIONS:
                 problems.append(
                     Problem(
-                        place,
-                        "has the name of a class",
-                        "A method cannot be called view, work, trigger or admin.",
+                        location,
+                        "has the name of a permission",
+                        "Rename it: view, work, trigger and admin are taken.",
                     )
                 )
             elif name not in actions:
-                actions[name], origin[name] = action, catalog.name
+                actions[name], first[name] = action, catalog.name
             elif (actions[name].permission, actions[name].args) != (action.permission, action.args):
-                what = f"differs from the method of that name in catalogs/{origin[name]}.toml"
+                message = f"differs from the method of that name in catalogs/{first[name]}.toml"
                 problems.append(
                     Problem(
-                        place,
-                        what,
-                        "Give both the same class and the same argument types, or one another name.",
+                        location,
+                        message,
+                        "Give both the same permission and argument types, or rename one.",
                     )
                 )
     if problems:
@@ -89,16 +91,18 @@ def actions_of(catalogs: Sequence[Catalog]) -> dict[str, Action]:
 
 
 def cedar_schema(actions: Mapping[str, Action]) -> str:
-    """Write the schema in Cedar's own syntax. The names are safe to quote: catalogs restrict their
-    characters.
+    """Return the schema in Cedar's own syntax.
+
+    The names are safe to quote, since catalogs restrict their characters.
     """
     lines = [_ENTITIES, f"action {', '.join(PERMISSIONS)};\n"]
     for name, action in sorted(actions.items()):
         args = ", ".join(
-            f'"{argument}"?: {_CEDAR[plain]}' for argument, plain in action.args.items()
+            f'"{argument}"?: {_CEDAR[policy_type]}' for argument, policy_type in action.args.items()
         )
         lines.append(
-            f'action "{name}" in [Action::"{action.permission}"] appliesTo {{ principal: [User], resource: [Scheduler], '
+            f'action "{name}" in [Action::"{action.permission}"] appliesTo {{ principal: [User], '
+            f"resource: [Scheduler], "
             f"context: {{ agent: Bool, task?: String, args: {{ {args} }} }} }};\n"
         )
     return "".join(lines)

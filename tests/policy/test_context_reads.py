@@ -19,8 +19,8 @@ ACTION = Action(
 )
 
 
-def looked(condition: str, action: str = "action") -> tuple[ContextRead, ...]:
-    """Collect the looks of a permit with one condition."""
+def reads(condition: str, action: str = "action") -> tuple[ContextRead, ...]:
+    """Return the reads of a permit with one condition."""
     found = cedarpy.policies_to_pst(
         f'@id("x") permit (principal, {action}, resource) when {{ {condition} }};'
     )
@@ -81,11 +81,11 @@ def looked(condition: str, action: str = "action") -> tuple[ContextRead, ...]:
         ),
     ],
 )
-def test_what_a_condition_looks_at_is_found(condition: str, expected: list[ContextRead]) -> None:
-    """Every use of the context is found, no finer than it is, and what cannot be followed counts as
-    everything.
+def test_the_reads_of_a_condition_are_found(condition: str, expected: list[ContextRead]) -> None:
+    """Every use of the context is found, no finer than it is. A use that cannot be traced counts as
+    a read of every argument.
     """
-    assert list(looked(condition)) == expected
+    assert list(reads(condition)) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_what_a_condition_looks_at_is_found(condition: str, expected: list[Conte
     ],
 )
 def test_only_policies_that_can_apply_count(action: str, counts: bool) -> None:
-    """A policy on other methods does not make this one's decisions finer."""
-    assert bool(looked("context has task", action)) == counts
+    """A policy on other methods adds no reads to this one."""
+    assert bool(reads("context has task", action)) == counts

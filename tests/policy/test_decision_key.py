@@ -34,7 +34,7 @@ ACTION = Action(
 
 
 def call(args: dict[str, Value], task: str | None = None) -> Call:
-    """A call of the method."""
+    """Make a call of the method."""
     return Call("luigi", "luigi", "m", "work", args, task=task)
 
 
@@ -43,7 +43,7 @@ PATTERN = st.lists(st.one_of(st.none(), st.sampled_from("ab.*\n")), max_size=8).
 
 @given(PATTERN, st.text(alphabet="ab.*\n", max_size=12))
 def test_patterns_match_as_cedar_matches(pattern: tuple[str | None, ...], text: str) -> None:
-    """Our reading of a ``like`` pattern is Cedar's own, for every kind of pattern."""
+    """A ``like`` pattern matches exactly what it matches in Cedar."""
     written = "".join(
         "*" if part is None else {"*": "\\*", "\n": "\\n"}.get(part, part) for part in pattern
     )
@@ -58,55 +58,53 @@ def test_patterns_match_as_cedar_matches(pattern: tuple[str | None, ...], text: 
 
 
 def test_runs_of_wildcards_do_not_make_matching_slow() -> None:
-    """Forty wildcards in a row are one, so that a pattern cannot be made to hang the gate by a long
-    value.
-    """
+    """Forty wildcards in a row are one, so a long value cannot make matching exponential."""
     matches = matcher(("a", *[None] * 40, "b", *[None] * 40, "c"))
     assert not matches("a" + "b" * 2000)
     assert re.match("a", "a")
 
 
 TEXT = st.text(alphabet="ab.*", max_size=6)
-LOOK = st.one_of(
+READ = st.one_of(
     st.builds(lambda pattern: ("like", pattern), PATTERN),
-    st.builds(lambda text: ("like", (*text, None)), TEXT),  # a prefix, the usual sort
+    st.builds(lambda text: ("like", (*text, None)), TEXT),  # a prefix, the usual kind
     st.builds(lambda text: ("equals", text), TEXT),
     st.just(("given", "")),
 )
 
 
-def seen_by(look: ContextRead, text: str | None) -> Hashable:
-    """What one look sees of a text, by its definition."""
+def result_of(read: ContextRead, text: str | None) -> Hashable:
+    """Return the result of one read of a text, by its definition."""
     if text is None:
         return None
-    return {"given": True, "like": matcher(look.pattern)(text), "equals": text == look.text}[
-        look.how
+    return {"given": True, "like": matcher(read.pattern)(text), "equals": text == read.text}[
+        read.kind
     ]
 
 
-@given(st.sets(LOOK, max_size=8), st.lists(st.none() | TEXT, min_size=2, max_size=12))
-def test_looks_taken_together_are_as_fine_as_one_by_one(
+@given(st.sets(READ, max_size=8), st.lists(st.none() | TEXT, min_size=2, max_size=12))
+def test_reads_taken_together_are_as_fine_as_one_by_one(
     sorts: set[tuple[str, object]], texts: list[str | None]
 ) -> None:
-    """Two calls have the same key, and two tasks the same view, if and only if every single look at
-    them comes out the same.
+    """Two calls have the same key, and two tasks the same projection, if and only if every single
+    read of them has the same result.
     """
     for at in (TASK_KEY, "family"):
-        looks = [
+        reads = [
             ContextRead(
                 at,
-                how,
+                kind,
                 pattern=what if isinstance(what, tuple) else (),
                 text=what if isinstance(what, str) else "",
             )  # type: ignore[arg-type]  # one of the three
-            for how, what in sorted(sorts, key=repr)
+            for kind, what in sorted(sorts, key=repr)
         ]
-        key, view = compile_key(looks, ACTION), task_projection(looks, ACTION)
-        assert (key is None) == (not looks)
+        key, project = compile_key(reads, ACTION), task_projection(reads, ACTION)
+        assert (key is None) == (not reads)
         for one in texts:
             for other in texts:
-                same = [seen_by(look, one) for look in looks] == [
-                    seen_by(look, other) for look in looks
+                same = [result_of(read, one) for read in reads] == [
+                    result_of(read, other) for read in reads
                 ]
                 if key is not None and at == TASK_KEY:
                     assert (key(call({}, one), one) == key(call({}, other), other)) == same
@@ -114,19 +112,19 @@ def test_looks_taken_together_are_as_fine_as_one_by_one(
                     assert (
                         key(call({"family": one}), None) == key(call({"family": other}), None)
                     ) == same
-                if view is not None and at == TASK_KEY and one is not None and other is not None:
-                    assert (view(one) == view(other)) == same
+                if project is not None and at == TASK_KEY and one is not None and other is not None:
+                    assert (project(one) == project(other)) == same
 
 
 def test_each_place_has_its_own_part() -> None:
-    """What is not there is not the same as what is there and not looked for, at whichever place."""
-    looks = [
+    """An absent argument and one whose value is not read have different keys, for each argument."""
+    reads = [
         ContextRead(TASK_KEY, "like", ("e", None)),
         ContextRead("family", "equals", text="a"),
         ContextRead("family", "equals", text="b"),
         ContextRead("on", "given"),
     ]
-    key = compile_key(looks, ACTION)
+    key = compile_key(reads, ACTION)
     assert key is not None
     made: list[dict[str, Value]] = [
         {},
@@ -142,8 +140,8 @@ def test_each_place_has_its_own_part() -> None:
 
 
 def test_values_are_told_apart_up_to_a_length() -> None:
-    """A value that is looked at as it is stands in the key as it is; one that is too long is
-    decided on and not remembered.
+    """A value that is read as it is goes into the key as it is. A call with a value that is too
+    long is decided, and the decision is not cached.
     """
     key = compile_key([ContextRead(at, "value") for at in ("deps", "family", "n", "on")], ACTION)
     assert key is not None
@@ -159,15 +157,15 @@ def test_values_are_told_apart_up_to_a_length() -> None:
     ):
         with pytest.raises(NotCacheable):
             key(call(args), None)  # type: ignore[arg-type]  # mypy does not see these as Values
-    view = task_projection([ContextRead(TASK_KEY, "value")], ACTION)
-    assert view is not None and view("etl.A") == "etl.A"
+    project = task_projection([ContextRead(TASK_KEY, "value")], ACTION)
+    assert project is not None and project("etl.A") == "etl.A"
 
 
 @pytest.mark.parametrize(
     "args", [{"n": True}, {"n": 1.0}, {"on": 1}, {"family": ["a"]}, {"deps": "a"}]
 )
 def test_a_value_of_another_type_has_no_key(args: dict[str, Value]) -> None:
-    """Cedar would not take it for what the schema says it is, and the call is denied."""
+    """Cedar would not accept it as the type of the schema, and the call is denied."""
     key = compile_key([ContextRead(at, "value") for at in args], ACTION)
     assert key is not None
     with pytest.raises(TypeError):
