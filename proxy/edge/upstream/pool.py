@@ -24,7 +24,6 @@ Rules (RFC 9112 section 9; record first, then act once):
 import asyncio
 import errno
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -34,6 +33,7 @@ from proxy.edge.upstream.connection import UpstreamConnection
 from proxy.edge.upstream.request_encoder import RequestEncoder
 from proxy.edge.upstream.response_head_cache import ResponseHeadCache
 from proxy.edge.upstream.uncompiled import with_timeout
+from proxy.edge.upstream.wait_queue import WaitQueue
 from proxy.errors import Unavailable
 from proxy.model import Reason, Receipt, UpstreamRequest, UpstreamResponse
 
@@ -86,21 +86,6 @@ class PoolStats:
         return self.open - self.idle
 
 
-class Waiter:
-    """A call that waits for a connection.
-
-    `granted` gives one, or None for the right to open one. `enqueued_at` is in loop time.
-    """
-
-    __slots__ = ("enqueued_at", "granted")
-
-    def __init__(
-        self, granted: "asyncio.Future[UpstreamConnection | None]", enqueued_at: float
-    ) -> None:
-        self.granted = granted
-        self.enqueued_at = enqueued_at
-
-
 class ConnectionPool:
     """The connections to one upstream."""
 
@@ -130,8 +115,11 @@ class ConnectionPool:
         # The one used last is used next, so that under a small load the others expire.
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
-        self._waiters: deque[Waiter] = deque()
-        self._heartbeat_waiters: deque[Waiter] = deque()
+        limit, seconds = self.options.max_waiters, self.options.queue_timeout
+        self._calls = WaitQueue(limit, seconds)
+        self._heartbeats = WaitQueue(
+            HEARTBEAT_QUEUE_FACTOR * limit, HEARTBEAT_QUEUE_FACTOR * seconds
+        )
         self._heartbeats_in_a_row = 0
         self._encoder = RequestEncoder(address)
         self._closed = False
@@ -143,8 +131,8 @@ class ConnectionPool:
             len(self._connections),
             len(self._idle),
             self._connecting,
-            len(self._waiters),
-            len(self._heartbeat_waiters),
+            len(self._calls.waiters),
+            len(self._heartbeats.waiters),
             sum(connection.buffered for connection in self._connections),
         )
 
@@ -202,16 +190,18 @@ class ConnectionPool:
         if self._has_room:
             self._connecting += 1
             return await self._connect()
-        waiter = self._enqueue(heartbeat)
-        queue = self._heartbeat_waiters if heartbeat else self._waiters
-        factor = HEARTBEAT_QUEUE_FACTOR if heartbeat else 1
+        queue = self._heartbeats if heartbeat else self._calls
+        waiter = queue.enqueue(self.now())
         try:
-            acquired = await with_timeout(2 * factor * self.options.queue_timeout, waiter.granted)
+            acquired = await with_timeout(2 * queue.timeout, waiter.granted)
         except BaseException as error:
             granted = waiter.granted
-            if waiter in queue:
-                queue.remove(waiter)
-            elif granted.done() and not granted.cancelled() and granted.exception() is None:
+            if (
+                not queue.remove(waiter)
+                and granted.done()
+                and not granted.cancelled()
+                and granted.exception() is None
+            ):
                 self._release(granted.result())  # granted in the moment of leaving
             if isinstance(error, TimeoutError):
                 raise Unavailable(
@@ -219,21 +209,6 @@ class ConnectionPool:
                 ) from None
             raise
         return await self._connect() if acquired is None else acquired
-
-    def _enqueue(self, heartbeat: bool) -> Waiter:
-        """Add a call to its queue. Raise `Unavailable` if that is full or does not move."""
-        queue = self._heartbeat_waiters if heartbeat else self._waiters
-        factor = HEARTBEAT_QUEUE_FACTOR if heartbeat else 1
-        now = self.now()
-        if len(queue) >= factor * self.options.max_waiters or (
-            queue and now - queue[0].enqueued_at > factor * self.options.queue_timeout
-        ):
-            raise Unavailable(
-                Reason.OVERLOADED, "too many calls wait for this upstream", retry_after=1
-            )
-        waiter = Waiter(self.loop.create_future(), now)
-        queue.append(waiter)
-        return waiter
 
     @property
     def _has_room(self) -> bool:
@@ -250,14 +225,17 @@ class ConnectionPool:
 
     def _wake_next_waiter(self) -> None:
         """Grant what is free to the calls that have waited longest, heartbeats first."""
-        while self._heartbeat_waiters or self._waiters:
-            heartbeat = bool(self._heartbeat_waiters) and (
-                self._heartbeats_in_a_row < MAX_HEARTBEATS_IN_A_ROW or not self._waiters
-            )
-            queue = self._heartbeat_waiters if heartbeat else self._waiters
-            if queue[0].granted.done():
-                queue.popleft()
-                continue
+        calls, heartbeats = self._calls, self._heartbeats
+        while True:
+            calls.prune()
+            heartbeats.prune()
+            in_a_row = self._heartbeats_in_a_row
+            if heartbeats.waiters and (in_a_row < MAX_HEARTBEATS_IN_A_ROW or not calls.waiters):
+                queue, in_a_row = heartbeats, in_a_row + 1
+            elif calls.waiters:
+                queue, in_a_row = calls, 0
+            else:
+                return
             granted: UpstreamConnection | None = None
             if self._idle:
                 granted = self._idle.pop()
@@ -265,8 +243,8 @@ class ConnectionPool:
                 self._connecting += 1
             else:
                 return
-            self._heartbeats_in_a_row = self._heartbeats_in_a_row + 1 if heartbeat else 0
-            queue.popleft().granted.set_result(granted)
+            self._heartbeats_in_a_row = in_a_row
+            queue.grant(granted)
 
     async def _connect(self) -> UpstreamConnection:
         """Open a connection, for which `_connecting` has been counted up."""
@@ -325,7 +303,7 @@ class ConnectionPool:
     def on_idle(self, connection: UpstreamConnection) -> None:
         """Take `connection` back: its exchange ended cleanly."""
         self._idle.append(connection)
-        if self._waiters or self._heartbeat_waiters:
+        if self._calls.waiters or self._heartbeats.waiters:
             self._wake_next_waiter()
 
     def on_closed(self, connection: UpstreamConnection) -> None:
@@ -354,10 +332,7 @@ class ConnectionPool:
         """Close every connection, and fail every call that waits."""
         self._closed = True
         self._sweeper.cancel()
-        for queue in (self._heartbeat_waiters, self._waiters):
-            while queue:
-                granted = queue.popleft().granted
-                if not granted.done():
-                    granted.set_exception(Unavailable(Reason.DRAINING))
+        self._heartbeats.fail_all(Reason.DRAINING)
+        self._calls.fail_all(Reason.DRAINING)
         for connection in list(self._connections):
             connection.fail(Reason.DRAINING, "")
