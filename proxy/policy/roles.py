@@ -37,12 +37,26 @@ ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 # Claims that identify no person for certain: users edit them, and addresses are given to the next
 # person. In lower case and without signs, as `_bare` makes them; issuers spell them in many ways.
-_UNRELIABLE_CLAIMS = frozenset(
-    """
-    email emailaddress mail name displayname preferredusername username uniquename upn
-    userprincipalname nickname givenname familyname surname middlename profile picture phonenumber
-    """.split()
-)
+_UNRELIABLE_CLAIMS = {
+    "email",
+    "emailaddress",
+    "mail",
+    "name",
+    "displayname",
+    "preferredusername",
+    "username",
+    "uniquename",
+    "upn",
+    "userprincipalname",
+    "nickname",
+    "givenname",
+    "familyname",
+    "surname",
+    "middlename",
+    "profile",
+    "picture",
+    "phonenumber",
+}
 
 
 @dataclass(frozen=True, slots=True)
