@@ -328,8 +328,8 @@ def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.Monke
             call("dep_graph", {"task_id": f"t_{number % 150}"}),
         ).allowed
         assert allowed == (number % 150 != 7)
-        assert len(policies._memory) <= 100
-        assert len(policies._callers) <= 10
+        assert len(policies._decisions) <= 100
+        assert len(policies._principals) <= 10
         assert len(policies._by_identity) <= 80
 
 
