@@ -1,9 +1,9 @@
-"""Why a call was refused: one closed list, the same code in the reply, the log line, the metric and
-the audit record.
+"""Why a call was refused: one closed list of reasons.
 
-The class of an error says who must act: the caller (`Rejected`), the operator of a running gate
-(`Unavailable`), or whoever starts one (`ConfigError`). The `Reason` says why, and `REASONS` what to
-do next. Texts in here and in a `detail` never hold a credential or an argument's value: they go to
+The same code is in the response, the log line, the metric and the audit record. The class of an
+error says which side must act: the caller (`Rejected`), the operator of a running proxy
+(`Unavailable`), or the one that starts it (`ConfigError`). The `Reason` says why, and `REASONS`
+what to do next. Texts here and in a `detail` hold no credential and no argument's value: they go to
 callers and into logs.
 """
 
@@ -15,9 +15,7 @@ from proxy.model import Reason
 
 @dataclass(frozen=True, slots=True)
 class ReasonInfo:
-    """One row of the reason table: the HTTP status, what it means, and what to do next (one
-    sentence each, ASCII).
-    """
+    """One row of the reason table: HTTP status, summary and hint, one ASCII sentence each."""
 
     status: int
     summary: str
@@ -209,13 +207,14 @@ REASONS: dict[Reason, ReasonInfo] = {
 }
 
 
-class Rejected(Exception):  # noqa: N818  (it names what happened to the request; the field says "rejected")
-    """The caller's request is refused; `detail` is one safe ASCII line that narrows the reason
-    down, or empty.
+class Rejected(Exception):  # noqa: N818  (it names what happened to the request)
+    """The caller's request is refused.
+
+    `detail` is one safe ASCII line that narrows the reason down, or empty.
     """
 
     def __init__(self, reason: Reason, detail: str = "", *, retry_after: int | None = None) -> None:
-        """Refuse for `reason`. `retry_after` is in seconds and becomes the ``Retry-After`` header."""
+        """Refuse for `reason`. `retry_after` is in seconds, for the ``Retry-After`` header."""
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
@@ -228,8 +227,9 @@ class Rejected(Exception):  # noqa: N818  (it names what happened to the request
 
 
 class Unavailable(Rejected):
-    """The call is fine, but the gate or the upstream cannot serve it now. `sent` says whether the
-    upstream may have acted.
+    """The call is valid, but the gate or the upstream cannot serve it now.
+
+    `sent` says whether the upstream may have acted.
     """
 
     def __init__(
@@ -247,8 +247,10 @@ class Unavailable(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with settings, policies, roles or files: where (``callgate.toml:
-    upstreams[0].url``), what, and the mend.
+    """One thing wrong with settings, policies, roles or files.
+
+    `location` is a file, a line or a key (``callgate.toml: upstreams[0].url``); `hint` says what to
+    do.
     """
 
     location: str
@@ -257,9 +259,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The gate cannot start, or cannot take a new version of its settings. Holds every problem
-    found, not the first.
-    """
+    """The gate cannot start, or cannot take new settings: every problem found, not the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         """Take at least one problem."""

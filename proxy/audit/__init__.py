@@ -1,3 +1,4 @@
-"""What happened: the durable, tamper-evident invocation log. `record` has the format, `journal` the
-writer's front.
+"""What happened: the durable, tamper-evident log of calls.
+
+`format.record` specifies it, and `writing.journal` is the front of its writer.
 """

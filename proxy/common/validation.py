@@ -200,7 +200,7 @@ def description_of(model: type[BaseModel], loc: Loc) -> str:
 
 
 def model_in(annotation: object) -> type[BaseModel] | None:
-    """Return the model in an annotation: the annotation itself, of a tuple's rows, beside None."""
+    """Return the model in an annotation: itself, that of a tuple's rows, or that of an optional."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := model_in(part))), None)

@@ -99,7 +99,7 @@ class Gate:
             if principal is None:
                 principal = await self._authenticator.authenticate(credentials, now)
             attempt.principal = principal
-            # 4. A caller without a role goes no further: nothing of its body is inflated or decoded.
+            # 4. A caller without a role goes no further: its body is not inflated or decoded.
             if not principal.roles:
                 return self._refuse_without_role(attempt, endpoint, codec, principal)
             # 5. What is it asking for? (malformed-call, bad-arguments, ...)

@@ -65,7 +65,7 @@ class Router:
     """All routes of a gate, with a cache: a few dozen paths make up nearly all requests."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        """The route with the longest prefix that fits has a request."""
+        """Give each request to the route with the longest prefix that fits."""
         self.routes = tuple(sorted(routes, key=lambda route: len(route.prefix), reverse=True))
         self._cache: BoundedCache[str, Endpoint] = BoundedCache(CACHE_SIZE)
 

@@ -30,7 +30,7 @@ from proxy.model import Credentials, Principal, Reason, RoleGrant
 RoleResolver: TypeAlias = Callable[[str, str, tuple[str, ...], Mapping[str, object]], RoleGrant]
 """From issuer name, subject, verified groups and claims to roles; `proxy.policy.roles.Roles.of`."""
 
-# Seconds between two looks at the key sources for a change. It bounds how long a withdrawn key of
+# Seconds between two checks of the key sources for a change. It bounds how long a withdrawn key of
 # a file is still accepted.
 _POLL_SECONDS = 1.0
 

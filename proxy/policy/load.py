@@ -1,7 +1,6 @@
-"""Load ``policies/``: all ``*.cedar`` files of a directory as one set, with ``roles.toml`` and the
-catalogs it is for.
+"""Loads ``policies/``: the ``*.cedar`` files of a directory as one set, with roles and catalogs.
 
-A set loads whole or not at all. It is refused, with every problem and its file and line, when a
+A set loads completely or not at all. It is refused, with every problem at its line, when a
 policy does not parse, has no ``@id`` of its own, is a template, does not validate against the
 schema of the catalogs (a method, argument or attribute that does not exist, even behind ``has``; an
 optional argument read without asking for it; a type error), names a role that ``roles.toml`` does
@@ -10,8 +9,7 @@ name would forbid nothing.
 
 The hash names the set in every audit record. It covers the texts of the policies, of the roles and
 of the catalogs, and which upstream has which catalog: all that decides. `PolicySet.files` has the
-same texts, so that whoever keeps them can later say what anybody was allowed, without the files of
-that day.
+same texts, so that a report can say later what was allowed, without the files of that day.
 """
 
 import hashlib
@@ -55,8 +53,7 @@ def load_policies(
     unused: Iterable[Catalog] = (),
     issuers: Collection[str] | None = None,
 ) -> PolicySet:
-    """Load and validate the policies of `directory` for the upstreams of `catalogs` (upstream name
-    to catalog).
+    """Load and validate the policies of `directory` for the upstreams of `catalogs`, by name.
 
     `unused` are catalogs that no upstream has: policies may name their methods, so that one
     directory serves several gates. `issuers` is as in `parse_roles`. Raises `ConfigError`
@@ -100,7 +97,7 @@ def load_policies(
 
 
 def _same_name(catalogs: Iterable[Catalog]) -> list[Problem]:
-    """Name catalogs that are two under one name: records and kept sets know a catalog by its name."""
+    """Name catalogs of which two have one name: records know a catalog by its name."""
     digests: dict[str, set[str]] = {}
     for catalog in catalogs:
         digests.setdefault(catalog.name, set()).add(catalog.digest)
@@ -174,7 +171,7 @@ def _policy(file: str, statement: Statement, problems: list[Problem]) -> Policy 
     except ValueError as error:
         wrong(
             f"is no policy: {error}",
-            "Mend the syntax; see https://docs.cedarpolicy.com/policies/syntax-policy.html.",
+            "Fix the syntax: https://docs.cedarpolicy.com/policies/syntax-policy.html.",
         )
         return None
     if found.templates:
@@ -191,7 +188,7 @@ def _policy(file: str, statement: Statement, problems: list[Problem]) -> Policy 
     if not _ID.fullmatch(name):
         wrong(
             "has no proper @id",
-            'Write @id("what-it-does") before it: lower-case letters, digits and hyphens, at most 64.',
+            'Write @id("what-it-does") before it: at most 64 of a-z, 0-9 and hyphens.',
         )
         return None
     return Policy(name, statement.text, file, statement.line, trees[0])
@@ -261,8 +258,9 @@ def _unknown_names(
 
 
 def _unknown_attributes(policies: Sequence[Policy], actions: Mapping[str, Action]) -> list[Problem]:
-    """Find attributes that nothing has. Cedar's validator lets them pass behind ``has``, where they
-    make a condition void.
+    """Find attributes that do not exist.
+
+    Cedar's validator accepts them behind ``has``, where they make a condition void.
     """
     problems = []
     for policy in policies:
@@ -326,25 +324,32 @@ def _line(place: str) -> int:
 
 def _remedy(what: str, policy: Policy | None) -> str:
     if "unrecognized action" in what:
-        return "Name a method of a catalog in policies/catalogs, or one of the classes view, work, trigger, admin."
+        return "Name a method of a catalog, or one of the permissions view, work, trigger, admin."
     if "optional attribute" in what:
-        return "Ask first whether it is there: context.args has x && context.args.x == ..., or context has task && ..."
+        return "Test first that it exists: context.args has x && ..., or context has task && ..."
     if "not found" in what and "context" in what:
-        return "The catalog gives the method's arguments; a policy sees texts, truths, whole numbers and lists of texts."
+        return (
+            "Name an argument of the method's catalog: a text, a truth value, a whole number or a"
+            " list of texts."
+        )
     if "applicable action" in what:
         if (
             policy is not None
             and isinstance(policy.tree.action, pst.ActionEq)
             and policy.tree.action.entity.id in PERMISSIONS
         ):
-            return f'A class takes "in": action in Action::"{policy.tree.action.entity.id}".'
-        return "No method fits: principal is a User in a Role, action a method or class, resource a Scheduler."
+            return f'Write "in": action in Action::"{policy.tree.action.entity.id}".'
+        return (
+            "Use a User in a Role as principal, a method or permission as action, and a Scheduler"
+            " as resource."
+        )
     return "See https://docs.cedarpolicy.com/policies/validation.html."
 
 
 def _hash(files: Mapping[str, str], catalogs: Iterable[Catalog]) -> str:
-    """Hash names and contents, each with its length before it, so that no two sets run together
-    into the same bytes.
+    """Return the hash of names and contents, each with its length before it.
+
+    The lengths keep two sets from having the same bytes.
     """
     parts = {**files, **{f"catalogs/{catalog.name}.toml": catalog.digest for catalog in catalogs}}
     digest = hashlib.sha256()

@@ -72,7 +72,7 @@ class Codec(Protocol):
         """
 
     def describe(self, method: str, /) -> str:
-        """Return what `method` does, to follow "may not": ``pause``, ``open the history page of``."""
+        """Return what `method` does, to follow "may not": ``pause``, ``open the history of``."""
 
     def encode(self, call: Call, principal: Principal, request: Request, /) -> UpstreamRequest:
         """Return the call as the upstream gets it. A read has the principal as fairness key."""

@@ -1,6 +1,6 @@
 """The table of codecs: which codecs an upstream of each wire protocol has, and at which paths.
 
-Another protocol is a package beside `luigi` and `xmlrpc`, and a row in `CODECS`.
+Another protocol is a package like `luigi` and `xmlrpc`, and a row in `CODECS`.
 """
 
 import secrets

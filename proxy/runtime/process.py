@@ -201,7 +201,7 @@ class ServingProcess:
                 parts.coalescing.set_cache_ttl(_CACHE_SECONDS)
 
     async def serve(self) -> None:
-        """Recover the logs of killed processes, and wait until told to stop."""
+        """Recover the logs of killed processes, and wait for the signal to stop."""
         directory = self._settings.audit.directory
         self._recovery = self._loop.run_in_executor(
             None, recover_abandoned, directory, self._instances, self._open_journal

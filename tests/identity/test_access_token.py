@@ -445,7 +445,7 @@ async def test_lifetime_limit(tmp_path: Path) -> None:
         (
             lambda: ec(claims(), typ="x\u00e9[" + "y" * 100),
             TokenProfile(ISSUER, (AUDIENCE,), token_types=("a", "b", "c", "d")),
-            f"its typ is x??{'y' * 37}; its issuer's token_types are a, b and 2 more",
+            f"its typ is x?({'y' * 37}; its issuer's token_types are a, b and 2 more",
         ),
         (
             lambda: ec(claims(events={})),

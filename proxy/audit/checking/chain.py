@@ -39,9 +39,7 @@ class Defect(StrEnum):
 
 @dataclass(eq=False)
 class VerificationError(Exception):
-    """The first thing wrong with a log: at which record (None: at no one record), in which segment,
-    and what.
-    """
+    """The first defect of a log: what it is, and at which record (None: at no one record)."""
 
     defect: Defect
     seq: int | None
@@ -50,8 +48,9 @@ class VerificationError(Exception):
 
 @dataclass(slots=True)
 class Chain:
-    """What is known after the records so far. `tree`, `prev` and `open` can be set to begin in the
-    middle (see `begin`).
+    """What is known after the records so far.
+
+    `begin_at_header` sets it to begin in the middle of a log.
     """
 
     log: str = ""
@@ -69,8 +68,9 @@ class Chain:
     _close_by: int = -1
 
     def begin_at_header(self, header: bytes) -> None:
-        """Begin at a segment's header that has nothing before it here: believe it for now; signed
-        roots will tell.
+        """Begin at the header of a segment whose predecessors are not here.
+
+        Its claims are taken for now; the signed roots prove or refute them.
         """
         found = _HEAD.match(header)
         try:
@@ -92,8 +92,9 @@ class Chain:
         self.prev = found[2]
 
     def check_next(self, line: bytes, following: bytes | None) -> dict[str, Any]:
-        """Take the next line (without LF); `following` is the one after it, to tell which of two is
-        the wrong one.
+        """Check the next line (without LF) and return its record.
+
+        `following` is the line after it, which tells which of two records is the altered one.
         """
         seq = self.tree.size
         # 1. It is a record.
@@ -141,9 +142,7 @@ class Chain:
         return line[:at] + self.prev + line[at + 16 :]
 
     def this_record_altered(self) -> VerificationError:
-        """Return what is wrong when the records so far are known to be right, and the next does not
-        name the last.
-        """
+        """Return the defect when the records so far are proved, and the next does not follow."""
         return VerificationError(
             Defect.ALTERED,
             self.tree.size,
@@ -231,7 +230,8 @@ class Chain:
             raise VerificationError(
                 Defect.ALTERED,
                 seq,
-                f"record {seq}, the header of segment {self.segment + 1}, does not fit what comes before it",
+                f"record {seq}, the header of segment {self.segment + 1}, does not match the"
+                " records before it",
             )
         self.log, self.segment = record["log"], record["segment"]
 

@@ -1,5 +1,6 @@
-"""Checks logs offline: the files and a public key, nothing else; no code of the writer's but the
-format.
+"""Verifies logs offline, from the files and a public key. Shares `format` with the writer only.
+
+One module because its checks share one pass over the records.
 
 For each log: (1) its segments are all there, or a record says where they were moved; (2) every line
 follows from the one before (`proxy.audit.checking.chain`); (3) every signed checkpoint is signed by
@@ -7,11 +8,11 @@ a known key for this log, and the records have the root it signs; (4) each seale
 a checkpoint; (5) a checkpoint kept from an earlier check is the root at its size; (6) no checkpoint
 covers more records than there are. The check of a log stops at the first thing wrong.
 
-What cannot be seen in the files: records after the last checkpoint could be cut off at the end of
-the log (at most what was written in about a second, or since the process was killed; the report
-says how many records have no signature yet), and whoever takes records *and* checkpoints off the
-end leaves a shorter log that is intact (or, taking all, no log). A checkpoint kept elsewhere shows
-the second, and every later one bounds the first.
+Two things cannot be seen in the files. Records after the last checkpoint may have been cut off: at
+most what was written in about a second, or since the process was killed. The report says how many
+records have no signature yet. Records that were removed *with* their checkpoints leave a shorter
+log that is intact, or no log. A checkpoint kept elsewhere shows the second, and every later one
+bounds the first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -70,8 +71,9 @@ def verify_log(
     only: int | None = None,
     progress: Progress | None = None,
 ) -> LogReport:
-    """Check one log, or the one segment `only`; with `kept`, what came after that checkpoint, and
-    that it still holds.
+    """Verify one log, or its segment `only`.
+
+    With `kept`, verify what came after that checkpoint, and that it still holds.
     """
     report = LogReport(directory.name)
     try:
@@ -91,11 +93,11 @@ def verify_directory(
 ) -> list[LogReport]:
     """Check every log of an audit directory, those with a checkpoint in `kept` from there on.
 
-    A log's beginning may be gone if a record says where to; for one log alone, `operator` is the
-    log beside it that may have it.
+    The beginning of a log may be gone if a record says where to. For one log alone, `operator` is
+    the operator's log, which may have that record.
     """
     places = logs(directory)
-    # a log whose segments are all gone has checkpoints left, or nobody can tell that it was there
+    # A log whose segments are all gone is known by its checkpoints only.
     if not segments(directory):
         places |= {
             path.parent.name: path.parent for path in directory.glob(f"*/*{CHECKPOINT_SUFFIX}")
@@ -132,7 +134,10 @@ def verify_directory(
         if found:
             report.notes.append(f"records 0 to {tree.size - 1} were archived to {found[-1]['to']}")
         else:
-            text = f"segments 1 to {report.start.segment - 1} are missing (to record {tree.size - 1}), and no record says they were archived"
+            text = (
+                f"segments 1 to {report.start.segment - 1} are missing (to record {tree.size - 1}),"
+                " and no record says that they were archived"
+            )
             report.broken = VerificationError(Defect.MISSING, 0, text)
     return reports
 
@@ -145,8 +150,10 @@ def _of(kept: Sequence[Checkpoint], log: Path) -> Checkpoint | None:
 
 
 def checkpoint_signed_by(note: bytes, keys: Keys) -> Checkpoint:
-    """Return a checkpoint signed by one of `keys` for a log that the key's name covers; raise
-    BadCheckpointError.
+    """Return a checkpoint signed by one of `keys`, for a log that the key's name covers.
+
+    Raises:
+        BadCheckpointError: it is not.
     """
     found = check(note, [key for _, key in keys])
     if not any(found.origin == name or found.origin.startswith(f"{name}/") for name, _ in keys):
@@ -218,11 +225,12 @@ class _Check:
             raise VerificationError(
                 Defect.TRUNCATED,
                 chain.tree.size,
-                f"the kept checkpoint covers {self._saved.size} records, here are {chain.tree.size}",
+                f"the kept checkpoint covers {self._saved.size} records,"
+                f" here are {chain.tree.size}",
             )
 
     def _check_orphaned_checkpoints(self, last: int) -> None:
-        """Look at checkpoints of segments after the last that is there: what they cover is gone."""
+        """Read the checkpoints of segments after the last one here: what they cover is gone."""
         for path in sorted(self._directory.glob(f"*{CHECKPOINT_SUFFIX}")):
             if (
                 path.name.split(".")[0].isdigit()
@@ -231,7 +239,10 @@ class _Check:
                 self._report.segment = number
                 self._read_checkpoints(number)
         if self._pending_checkpoints and self._pending_checkpoints[-1].size > self._chain.tree.size:
-            text = f"segments after {last} are missing: a checkpoint covers {self._pending_checkpoints[-1].size} records, here are {self._chain.tree.size}"
+            text = (
+                f"segments after {last} are missing: a checkpoint covers"
+                f" {self._pending_checkpoints[-1].size} records, here are {self._chain.tree.size}"
+            )
             raise VerificationError(Defect.TRUNCATED, self._chain.tree.size, text)
 
     def _after_saved(self, found: dict[int, Path], size: int) -> dict[int, Path]:
@@ -246,7 +257,7 @@ class _Check:
             raise VerificationError(
                 Defect.MISSING,
                 size,
-                f"what is here begins with record {min(begins.values())}, after the kept checkpoint",
+                f"the log begins with record {min(begins.values())}, after the kept checkpoint",
             )
         return {number: path for number, path in found.items() if number >= max(covered, default=0)}
 
@@ -331,7 +342,8 @@ class _Check:
         report.ended_in_order, report.archived = chain.ended, chain.archived
         self._check_signed_roots(None, None)
         if self._pending_checkpoints:
-            text = f"a checkpoint covers {self._pending_checkpoints[0].size} records, here are {chain.tree.size}"
+            size = self._pending_checkpoints[0].size
+            text = f"a checkpoint covers {size} records, here are {chain.tree.size}"
             raise VerificationError(
                 Defect.TRUNCATED,
                 chain.tree.size,
@@ -359,25 +371,23 @@ class _Check:
         chain = self._chain
         end = chain.tree.size - 1
         if line is not None:
-            chain.check_next(
-                line, following
-            )  # blames a single altered record, if that is what it is
+            chain.check_next(line, following)  # blames a single altered record, if it is one
             if end > self._last_signed_size:
                 return VerificationError(
                     Defect.ALTERED,
                     self._last_signed_size,
-                    f"records {self._last_signed_size} to {end} were rewritten: the signed root is another",
+                    f"records {self._last_signed_size} to {end} were rewritten:"
+                    " the signed root differs",
                 )
         return VerificationError(
             Defect.ALTERED,
             end,
-            f"record {end} was altered (or all since record {self._last_signed_size}): the signed root is another",
+            f"record {end} was altered (or all since record {self._last_signed_size}):"
+            " the signed root differs",
         )
 
     def _blame(self, broken: VerificationError, line: bytes) -> VerificationError:
-        """Blame the line rather than the one before it if signed roots show that the one before it
-        is right.
-        """
+        """Blame this line, not the one before it, if a signed root proves the one before it."""
         chain = self._chain
         if broken.defect is not Defect.ALTERED or broken.seq != chain.tree.size - 1:
             return broken

@@ -72,7 +72,7 @@ class Journal:
         rejections: RejectionSummaries,
         clock: Callable[[], int],
     ) -> None:
-        """Called by `open`."""
+        """Take the parts that `open` made."""
         self.directory = directory
         self._lock = lock
         self._writer = writer

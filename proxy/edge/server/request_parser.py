@@ -1,7 +1,7 @@
 """A strict HTTP/1.1 request parser (RFC 9112). No sockets: bytes in, requests out.
 
 httptools' llhttp, without its lenient modes, refuses differing, repeated or malformed lengths,
-Content-Length beside Transfer-Encoding, folded headers, bare line feeds and carriage returns,
+Content-Length with Transfer-Encoding, folded headers, bare line feeds and carriage returns,
 control characters, and white space before a colon.
 
 The parser also refuses what two readers could read differently, or what no client needs: HTTP other

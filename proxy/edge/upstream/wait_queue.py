@@ -1,4 +1,4 @@
-"""The queue of calls that wait for a connection: first in, first out, bounded in length and time."""
+"""The queue of calls that wait for a connection: FIFO, bounded in length and time."""
 
 import asyncio
 from collections import deque

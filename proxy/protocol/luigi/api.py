@@ -66,7 +66,7 @@ class LuigiApi(OneCallCodec):
         *,
         batch_ids: BatchIdSigner | None = None,
     ) -> None:
-        """`base` is the path under which luigid itself is served.
+        """Serve `catalog`. `base` is the path under which luigid itself is served.
 
         Without `batch_ids`, batch ids are valid for this object alone.
         """

@@ -5,9 +5,9 @@ complete batch: its tasks become DONE or FAILED with the named one, whatever the
 them by name (luigi/scheduler.py). The id is the MD5 of the tasks' ids, which every caller can
 compute.
 
-So the response to ``get_work`` carries a signed id: ``<id>.<HMAC>``, over upstream, identity, family
-and id. A worker sends back exactly what it got, with the family (luigi/worker.py). Without this
-caller's signature the call is rejected; with it luigid gets its own id again. The family is signed
+So the response to ``get_work`` carries a signed id: ``<id>.<HMAC>``, over upstream, identity,
+family and id. A worker sends back exactly what it got, with the family (luigi/worker.py). Without
+this caller's signature the call is rejected; with it luigid gets its own id again. The family is signed
 too, and a task id begins with its family, so a policy that judges the task of the call judges the
 batch: a batch got under one role is not ended from another family under the next.
 

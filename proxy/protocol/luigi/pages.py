@@ -86,7 +86,7 @@ class LuigiPages(OneCallCodec):
     """The codec of browsers that navigate: a response is a page, and so is a refusal."""
 
     def __init__(self, upstream: str, catalog: Catalog, base: str = "", prefix: str = "") -> None:
-        """`base` is the path under which luigid itself is served.
+        """Serve `catalog`. `base` is the path under which luigid itself is served.
 
         `prefix` is the path under which clients find it here.
         """

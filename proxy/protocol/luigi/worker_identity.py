@@ -26,8 +26,9 @@ REWRITTEN_METHODS = frozenset({"get_work", "count_pending"})
 
 
 def worker_suffix(principal: Principal) -> str:
-    """Return what is appended to the worker ids of `principal`: a blank and ``[issuer:subject]``,
-    the subject percent-encoded.
+    """Return what is appended to the worker ids of `principal`.
+
+    It is a blank and ``[issuer:subject]``, the subject percent-encoded.
     """
     return _suffix(principal.issuer_name, principal.subject)
 

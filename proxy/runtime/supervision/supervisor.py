@@ -89,7 +89,7 @@ class Supervisor:
         self._wakeup, self._wakeup_end = _wakeup_sockets()
 
     def run(self) -> int:
-        """Supervise until told to stop.
+        """Supervise until a signal to stop.
 
         Returns:
             0, or the exit code of a process that could not start in the first place.
@@ -252,7 +252,7 @@ class Supervisor:
         self._status = Status(now.pid, **members)
         try:
             self._file.write(self._status)
-        except OSError as error:  # serving goes on; a reload will wait in vain
+        except OSError as error:  # serving goes on; a reload will time out
             _log.error("status file not written", error=error.strerror)
 
     # -- processes
