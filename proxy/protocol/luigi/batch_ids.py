@@ -7,11 +7,9 @@ compute.
 
 So the response to ``get_work`` carries a signed id: ``<id>.<HMAC>``, over upstream, identity,
 family and id. A worker sends back exactly what it got, with the family (luigi/worker.py). Without
-this caller's signature the call is rejected; with it luigid gets its own id again. The family is signed
-too, and a task id begins with its family, so a policy that judges the task of the call judges the
-batch: a batch got under one role is not ended from another family under the next.
-
-The key is the same in all processes and after a restart, since a batch outlives both.
+this caller's signature the call is rejected; with it luigid gets its own id again. The family is
+signed too, and a task id begins with its family, so a policy that judges the task of the call
+judges the batch: a batch got under one role is not ended from another family under the next.
 """
 
 import hmac
