@@ -12,9 +12,9 @@ A verified credential is cached under its complete raw header value, until the t
 issuer withdraws a key. Role changes need no invalidation: a reload starts new processes with an
 empty cache. Refusals are not cached, so they need no bound.
 
-The cache gives the same `Principal` object for the same header value. `proxy.policy.engine` and
-`proxy.audit.format.record` rely on that: they find their own entries by its `id()`, and hold the
-object as long as they use the number.
+The cache gives the same `Principal` object for the same header value. `proxy.audit.format.record`
+relies on that: it finds its own entry by the `id()`, and holds the object as long as it uses the
+number.
 """
 
 import asyncio

@@ -330,7 +330,6 @@ def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.Monke
         assert allowed == (number % 150 != 7)
         assert len(policies._decisions) <= 100
         assert len(policies._principals) <= 10
-        assert len(policies._by_identity) <= 80
 
 
 def test_a_passing_principal_does_not_inherit_a_decision(load: Load, call: Make) -> None:
