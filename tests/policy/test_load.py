@@ -43,33 +43,33 @@ def test_all_files_are_one_set(directory: Path, catalogs: dict[str, Catalog]) ->
 @pytest.mark.parametrize(
     ("policy", "what"),
     [
-        ('permit (principal in Role::"viewer", action, resource);', "has no proper @id"),
+        ('permit (principal in Role::"viewer", action, resource);', "has no valid @id"),
         (
             '@id("Not Good") permit (principal in Role::"viewer", action, resource);',
-            "has no proper @id",
+            "has no valid @id",
         ),
         (
             '@id("view") permit (principal in Role::"viewer", action, resource);',
-            "@id view stands more than once",
+            "@id view is not unique",
         ),
         ('@id("x") permit (principal == ?principal, action, resource);', "is a template"),
         (
             '@id("x") permit (principal, action, resourc);',
-            "is no policy: found an invalid variable in the policy scope: resourc",
+            "is not a policy: found an invalid variable in the policy scope: resourc",
         ),
-        ('@id("x") permit (principal, action, resource)', "the policy does not end"),
-        (";", "is no policy"),
+        ('@id("x") permit (principal, action, resource)', "the policy has no end"),
+        (";", "is not a policy"),
         (
             '@id("x") permit (principal in Role::"viewr", action, resource);',
-            "names the role viewr, which roles.toml does not have",
+            "x: names the role viewr, which roles.toml does not have",
         ),
         (
             '@id("x") permit (principal, action, resource) when { principal in Role::"ops" };',
-            "names the role ops",
+            "x: names the role ops",
         ),
         (
             '@id("x") forbid (principal, action, resource == Scheduler::"lugi");',
-            "names the upstream lugi",
+            "x: names the upstream lugi",
         ),
         (
             '@id("x") permit (principal, action == Action::"task_lst", resource);',
@@ -81,11 +81,11 @@ def test_all_files_are_one_set(directory: Path, catalogs: dict[str, Catalog]) ->
         ),
         (
             '@id("x") permit (principal, action == Action::"dep_graph", resource) when { context.args.taskid == "a" };',
-            'x: attribute `args.taskid` in context for Action::"dep_graph" not found',
+            "x: names the argument taskid, which no method that it covers has",
         ),
         (
             '@id("x") permit (principal, action == Action::"dep_graph", resource) when { context.args.task_id == "a" };',
-            "x: unable to guarantee safety of access to optional attribute `args.task_id`",
+            "x: reads context.args.task_id, which a call of dep_graph may lack",
         ),
         (
             '@id("x") permit (principal in Role::"viewer", action == Action::"add_task", resource)'
@@ -102,7 +102,7 @@ def test_all_files_are_one_set(directory: Path, catalogs: dict[str, Catalog]) ->
         ),
         (
             '@id("x") forbid (principal, action, resource) when { context has tsk };',
-            "x: names the attribute context.tsk, which there is not",
+            "x: names the attribute context.tsk, which does not exist",
         ),
         (
             '@id("x") forbid (principal, action, resource) when { principal has email };',
@@ -192,17 +192,20 @@ def test_an_issuer_that_the_settings_lack_is_told(
     [
         (
             'forbid (principal == User::"locl|bob", action, resource);',
-            "names a user of the issuer locl, which the settings do not have",
+            "x: names a user of the issuer locl, which the settings do not have",
         ),
         (
             'permit (principal, action, resource) when { principal == User::"x|y|z" };',
-            "names a user of the issuer x, which",
+            "x: names a user of the issuer x, which",
         ),
         (
             'forbid (principal == User::"bob", action, resource);',
-            "names the user bob without an issuer",
+            "x: names the user bob without an issuer",
         ),
-        ('forbid (principal == User::"", action, resource);', "names the user  without an issuer"),
+        (
+            'forbid (principal == User::"", action, resource);',
+            "x: names the user  without an issuer",
+        ),
     ],
 )
 def test_a_user_whom_no_issuer_can_name_is_told(
