@@ -57,9 +57,9 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
 def texts(path: Path) -> Iterator[tuple[int, str]]:
     """Yield every string of a file that reads like prose: two blanks or more between words."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node.value.count(" ") >= 2:
-                yield node.lineno, node.value
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str) and value.count(" ") >= 2:
+            yield getattr(node, "lineno", 0), value
 
 
 def without_code(text: str) -> str:

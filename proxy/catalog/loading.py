@@ -89,11 +89,11 @@ class Method:
     server); with `each_extra` every one of them must be of that type and be named like a resource,
     since the names are data there. `heartbeat` marks a call that only says "I am alive"; `fresh` a
     view that must not be answered from a cache; `suspended_while_draining` a call that is denied
-    once the gate shuts down, since it would begin work. `task_args` name the arguments that tell which task
-    or family a call is about, best first; `tasks_args` lists of other tasks that it acts on, each
-    to be decided on too; `worker_arg` the one that names the calling worker, to be bound to the
-    identity. `starts_with` holds pairs (a, b): when both are given and b is not empty, a is b, or b
-    followed by ``_`` or ``(`` (luigi.task.task_id_str, and ids of luigi 1).
+    once the gate shuts down, since it would begin work. `task_args` name the arguments that tell
+    which task or family a call is about, best first; `tasks_args` lists of other tasks that it acts
+    on, each to be decided on too; `worker_arg` the one that names the calling worker, to be bound
+    to the identity. `starts_with` holds pairs (a, b): when both are given and b is not empty, a is
+    b, or b followed by ``_`` or ``(`` (luigi.task.task_id_str, and ids of luigi 1).
     """
 
     name: str

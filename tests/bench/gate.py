@@ -15,8 +15,8 @@ from typing import Any
 from tests.bench.credentials import AUDIENCE, ISSUER, Credentials
 from tests.bench.peers import CONF, INTERPRETED, Peer, python_environ
 from tests.bench.process import Child, free_port, started, wait_until
-from tests.bench.tools import ROOT
 from tests.bench.verify import UNVERIFIED
+from tests.support.paths import ROOT
 
 _ROLES = ("viewer", "worker", "assistant", "operator", "admin", "agent")
 READY = "/-/readyz"  # answered once the gate would forward a call

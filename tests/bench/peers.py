@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.bench.calls import LUIGI_ANSWER, XMLRPC_ANSWER
 from tests.bench.credentials import AUDIENCE, ISSUER, Credentials
 from tests.bench.process import Child, free_port, started
-from tests.bench.tools import COMPILED, ROOT, Tools
+from tests.bench.tools import COMPILED, Tools
+from tests.support.paths import ROOT
 
 CONF = Path(__file__).parent / "conf"
 INTERPRETED = "interpreted"

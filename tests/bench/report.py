@@ -19,7 +19,7 @@ from tests.bench.peers import BARE, INTERPRETED
 from tests.bench.processes import Processes
 from tests.bench.records import Reading
 from tests.bench.schedulers import NOWHERE, Dashboards, Throughput
-from tests.bench.tools import ROOT
+from tests.support.paths import ROOT
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 _UNCOMPARED = ("Callgate", INTERPRETED, BARE, "upstream alone")

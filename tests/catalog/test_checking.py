@@ -112,22 +112,21 @@ SCALARS: list[Value] = [
     *(None, True, False, 0, 1, -1, 1 << 63, 0.5, math.inf, math.nan),
     *("", "PENDING", "etl.Load", "etl.Load_1", "a b", "<b>", "w [a:b]"),
 ]
-VALUES = st.sampled_from(
-    [
-        *SCALARS,
-        [],
-        ["a"],
-        ["a", 1],
-        ["<b>"],
-        {},
-        {"a": 1},
-        {"a": "x"},
-        {"<b>": 1},
-        {"retry_count": 1},
-        [["k", 1]],
-        b"x",
-    ]
-)
+VALUE_LIST: list[Value] = [
+    *SCALARS,
+    [],
+    ["a"],
+    ["a", 1],
+    ["<b>"],
+    {},
+    {"a": 1},
+    {"a": "x"},
+    {"<b>": 1},
+    {"retry_count": 1},
+    [["k", 1]],
+    b"x",
+]
+VALUES = st.sampled_from(VALUE_LIST)
 CHANGED = st.lists(
     st.tuples(st.sampled_from([*ADD_TASK, "new_keyword", "né w\n", "x" * 80]), VALUES), max_size=4
 )

@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.catalog.validation_cache import KEPT, Known
+from proxy.model import Value
 
 
 class Rule:
@@ -45,7 +46,8 @@ def test_a_good_text_is_looked_at_once() -> None:
 def test_what_is_no_text_is_not_good() -> None:
     """Also what cannot be looked up in a set, and what equals nothing."""
     known = Known(str.isdigit)
-    assert not any(map(known.is_good, (1, None, True, 1.5, [], {}, b"1", ["1"])))
+    values: list[Value] = [1, None, True, 1.5, [], {}, b"1", ["1"]]
+    assert not any(map(known.is_good, values))
 
 
 def test_the_memory_is_bounded() -> None:

@@ -21,9 +21,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.recording_luigid import RecordingLuigid
 from tests.support.stack import Gate, Record
-from tests.support.stage import FORM, ROOT, Luigid, Process, clean_environment, until, write_netrc
+from tests.support.stage import FORM, Luigid, Process, clean_environment, until, write_netrc
 
 CLIENTS = 6
 KILLS = 8

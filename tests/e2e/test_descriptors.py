@@ -74,8 +74,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def test_clients_cannot_take_what_the_gate_needs(tmp_path: Path) -> None:
-    """Twice as many connections as there are descriptors: some are turned away, and for those inside nothing changes, though the
-    journal begins new segments all the while.
+    """Twice as many connections as there are descriptors: some are turned away, and for those
+    inside nothing changes, though the journal begins new segments all the while.
     """
     with (
         gate_with(tmp_path / "gate", FILES) as (gate, upstream),
@@ -141,8 +141,9 @@ class Caller:
 
 
 def test_a_gate_without_a_descriptor_left_refuses_waits_and_recovers(tmp_path: Path) -> None:
-    """No file can be opened: calls on open connections are refused for the journal's sake, in order and with 503; new clients
-    wait at the door while the gate rests; and once files can be opened all of them are served, with nothing lost.
+    """No file can be opened: calls on open connections are refused for the journal's sake, in order
+    and with 503; new clients wait at the door while the gate rests; and once files can be opened
+    all of them are served, with nothing lost.
     """
     with gate_with(tmp_path / "gate", 4096) as (gate, upstream):
         pid = gate.serving()

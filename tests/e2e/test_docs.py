@@ -26,7 +26,8 @@ from proxy.audit.reading.reader import read_all
 from proxy.audit.reading.records import members_of
 from tests.cli.demo.test_demo import Demo, descendants, runs
 from tests.support.documents import Block, demo_blocks
-from tests.support.stage import ROOT, until
+from tests.support.paths import ROOT
+from tests.support.stage import until
 
 PATIENCE = 120.0
 ROLES = {"viewer", "worker", "operator", "admin", "agent", "stranger"}

@@ -173,8 +173,9 @@ def most_waited(records: list[Record]) -> int:
 
 
 def test_three_times_what_the_gate_carries(gate: Measured, upstream: SlowLuigid) -> None:
-    """Calls that are taken wait behind no more calls than may be in hand; the rest is refused with Retry-After, at no cost to the
-    upstream and with no connection cut; heartbeats are taken all the while; and then all is as before.
+    """Calls that are taken wait behind no more calls than may be in hand; the rest is refused with
+    Retry-After, at no cost to the upstream and with no connection cut; heartbeats are taken all the
+    while; and then all is as before.
     """
     callers = [Caller(gate, "add_task", number) for number in range(CALLERS)]
     pingers = [Caller(gate, "ping", number) for number in range(PINGERS)]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,12 +21,12 @@ import pytest
 
 from tests.support import stage
 from tests.support.load import by_log, still_open
+from tests.support.paths import ROOT
 from tests.support.recording_luigid import RecordingLuigid
 from tests.support.stack import Gate
 from tests.support.stage import (
     FORM,
     POLICIES,
-    ROOT,
     Luigid,
     Worker,
     clean_environment,
@@ -116,6 +117,11 @@ def serving(gate: Gate) -> set[int]:
     """The serving processes."""
     children = Path(f"/proc/{gate.process.pid}/task/{gate.process.pid}/children").read_text()
     return set(map(int, children.split()))
+
+
+def is_replaced(gate: Gate, pid: int, processes: int) -> bool:
+    """Return whether `processes` others serve now."""
+    return len(serving(gate) - {pid}) == processes
 
 
 class Client(threading.Thread):
@@ -338,9 +344,7 @@ def test_a_killed_process_loses_no_more_than_it_had_in_hand(
     load.until_busy()
     for pid in sorted(serving(gate)):
         os.kill(pid, signal.SIGKILL)
-        until(
-            lambda pid=pid: len(serving(gate) - {pid}) == processes, "another has taken its place"
-        )  # type: ignore[misc]  # mypy cannot infer its type
+        until(partial(is_replaced, gate, pid, processes), "another has taken its place")
         load.until_busy()
     load.end()
     assert load.refused == []
@@ -432,7 +436,7 @@ def test_no_view_is_older_than_an_act_through_another_process(
             until(lambda: len(serving(gate)) == 2, "the old generation has left")
             for pid in serving(gate):
                 os.kill(pid, signal.SIGKILL)
-                until(lambda pid=pid: len(serving(gate) - {pid}) == 2, "it is replaced")  # type: ignore[misc]  # mypy cannot infer its type
+                until(partial(is_replaced, gate, pid, 2), "it is replaced")
             until(lambda: gate.process.text().count('"event":"serving"') == 6, "both serve")
             old = [Kept(gate) for _ in range(16)]
         new = [Kept(gate) for _ in range(16)]

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,10 +57,12 @@ def luigid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Luigid]:
 
 
 @contextmanager
-def gate_before(luigid: Luigid, directory: Path, limits: dict[str, object]) -> Iterator[Attacked]:
+def gate_before(
+    luigid: Luigid, directory: Path, limits: Mapping[str, object]
+) -> Iterator[Attacked]:
     """A gate that has to end in order, with nothing left open and every attacker on record."""
     upstream = {"name": "luigi", "protocol": "luigi", "url": luigid.url.rstrip("/")}
-    gate = Attacked(directory, [upstream], limits=limits)
+    gate = Attacked(directory, [upstream], limits=dict(limits))
     gate.owed = Counter()
     gate.start()
     yield gate
@@ -157,8 +159,9 @@ def reasons(gate: Gate) -> Counter[str]:
 def test_slow_headers_against_the_limits_as_shipped(
     shipped: Attacked, luigid: Luigid, tmp_path: Path
 ) -> None:
-    """More connections than one address may have, each a header a second: the rest is turned away, those that are in are cut
-    after ten seconds, and whoever calls from elsewhere never waits, or has a connection closed.
+    """More connections than one address may have, each a header a second: the rest is turned away,
+    those that are in are cut after ten seconds, and whoever calls from elsewhere never waits, or
+    has a connection closed.
     """
     before, memory = files(shipped), shipped.peak_memory()
     # some places are our probes'
@@ -184,8 +187,9 @@ def test_slow_headers_against_the_limits_as_shipped(
 def test_slow_readers_against_the_limits_as_shipped(
     shipped: Attacked, luigid: Luigid, tmp_path: Path
 ) -> None:
-    """Many readers with a good token read a long answer a few bytes a second, longer than any worker would wait: calls of
-    workers go through all the while, and a stock worker ends its work in order.
+    """Many readers with a good token read a long answer a few bytes a second, longer than any
+    worker would wait: calls of workers go through all the while, and a stock worker ends its work
+    in order.
     """
     before, memory = files(shipped), shipped.peak_memory()
     (tmp_path / "out").mkdir()

@@ -74,7 +74,8 @@ async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
     source.poll()
     path.write_bytes(data)
     source.poll()
-    assert source.problem is not None and source.keys is not None and source.generation == 0
+    assert source.generation == 0
+    assert source.keys is not None
     path.unlink()
     source.poll()
     assert source.problem is not None and "No such file" in source.problem

@@ -93,10 +93,10 @@ def test_reads_taken_together_are_as_fine_as_one_by_one(
         reads = [
             ContextRead(
                 at,
-                kind,
+                kind,  # type: ignore[arg-type]  # one of the three
                 pattern=what if isinstance(what, tuple) else (),
                 text=what if isinstance(what, str) else "",
-            )  # type: ignore[arg-type]  # one of the three
+            )
             for kind, what in sorted(sorts, key=repr)
         ]
         key, project = compile_key(reads, ACTION), task_projection(reads, ACTION)

@@ -2,6 +2,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -56,16 +57,15 @@ def locate(loc: Loc) -> str:
 async def problems_of(url: str, protocol: str = "luigi", **more: object) -> list[Problem]:
     """Ask one upstream."""
     path = "/RPC2" if protocol == "xmlrpc" else ""
-    upstream = Upstream.model_construct(
-        **{
-            "name": "u",
-            "protocol": protocol,
-            "url": url,
-            "upstream_path": path,
-            "catalog": "c",
-            **more,
-        }
-    )
+    members: dict[str, Any] = {
+        "name": "u",
+        "protocol": protocol,
+        "url": url,
+        "upstream_path": path,
+        "catalog": "c",
+        **more,
+    }
+    upstream = Upstream.model_construct(**members)
     return await check_connectivity(locate, [], [upstream])
 
 
@@ -203,9 +203,8 @@ async def test_an_issuer_is_asked_as_the_gate_would_ask_it(tmp_path: Path) -> No
         )
 
     def issuer(url: str, **more: object) -> Issuer:
-        return Issuer.model_construct(
-            **{"name": "okta", "issuer": url, "audiences": ("x",), **more}
-        )
+        members: dict[str, Any] = {"name": "okta", "issuer": url, "audiences": ("x",), **more}
+        return Issuer.model_construct(**members)
 
     async with serving(configuration, certificates=tmp_path) as url:
         (wrong,) = await check_connectivity(locate, [issuer(url, ca_file=made.ca)], [])

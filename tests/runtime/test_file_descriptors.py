@@ -6,7 +6,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.errors import ConfigError
-from proxy.runtime import file_descriptors as descriptors
 from proxy.runtime.file_descriptors import max_clients
 
 
@@ -18,8 +17,8 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def change(which: int, to: tuple[int, int]) -> None:
         both[:] = to
 
-    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda which: tuple(both))
-    monkeypatch.setattr(descriptors.resource, "setrlimit", change)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: tuple(both))
+    monkeypatch.setattr(resource, "setrlimit", change)
     return both
 
 
@@ -40,7 +39,7 @@ def test_where_the_limit_cannot_be_raised_it_is_counted_with(
     def forbidden(which: int, to: tuple[int, int]) -> None:
         raise PermissionError(1, "made to fail")
 
-    monkeypatch.setattr(descriptors.resource, "setrlimit", forbidden)
+    monkeypatch.setattr(resource, "setrlimit", forbidden)
     assert max_clients(10_000, [64]) == 1024 - 64 - 64
     assert limits == [1024, 65536]
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tests.soak.world import PROCESSES, World
 from tests.support.stage import Client, until
@@ -23,6 +24,10 @@ _SURELY_ALL = range(40)
 
 class SkippedFaultError(Exception):
     """The fault cannot be brought about here; the text says why."""
+
+
+def _is_replaced(world: World, pid: int) -> bool:
+    return pid not in world.serving() and len(world.serving()) == PROCESSES
 
 
 def _client(world: World) -> Client:
@@ -121,10 +126,10 @@ def processes_killed(world: World) -> str:
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
         until(
-            lambda pid=pid: pid not in world.serving() and len(world.serving()) == PROCESSES,
+            partial(_is_replaced, world, pid),
             "it is replaced",
             _WAIT_SECONDS,
-        )  # type: ignore[misc]  # mypy cannot infer its type
+        )
         time.sleep(2.0)
     return f"{len(killed)} killed with -9 and replaced"
 

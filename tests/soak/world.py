@@ -15,8 +15,9 @@ from proxy.cli.demo.certificate import make_self_signed
 from proxy.identity.local_issuer import LocalIssuer
 from tests.e2e.test_supervisor import Supervisord
 from tests.soak.issuer import AUDIENCE, Provider
+from tests.support.paths import ROOT
 from tests.support.stack import accepts, table
-from tests.support.stage import POLICIES, ROOT, Client, Process, clean_environment, free_port, until
+from tests.support.stage import POLICIES, Client, Process, clean_environment, free_port, until
 
 PROCESSES = 2
 _ROLES = """

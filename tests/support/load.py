@@ -17,8 +17,9 @@ from urllib.parse import urlencode
 from proxy.audit.format.layout import logs
 from proxy.audit.reading.reader import Position, read_log
 from proxy.audit.reading.records import members_of
+from tests.support.paths import ROOT
 from tests.support.stack import Gate, Record
-from tests.support.stage import FORM, ROOT, clean_environment
+from tests.support.stage import FORM, clean_environment
 
 _AGAIN_SECONDS = 0.02  # before a client connects again: a gate that is gone refuses at once
 

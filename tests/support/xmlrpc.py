@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from proxy.model import DateTime, Value
 
 XML_CHARACTERS = st.characters(
-    blacklist_categories=("Cs",),
-    blacklist_characters=[
+    exclude_categories=["Cs"],
+    exclude_characters=[
         *map(chr, [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20)]),
         "\ufffe",
         "\uffff",
@@ -49,7 +49,7 @@ VALUES: st.SearchStrategy[Value] = st.recursive(
 METHODS = st.from_regex(r"[A-Za-z0-9_.:/]{1,40}", fullmatch=True)
 
 
-def typed(value: Value) -> object:
+def typed(value: object) -> object:
     """`value` with every type written out: Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``, and
     the wire has not.
     """

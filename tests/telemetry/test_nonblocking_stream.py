@@ -58,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 def fill(stream: NonBlockingStream) -> list[str]:
     """Write lines of different lengths until three in a row are dropped; return the others."""
-    written = []
+    written: list[str] = []
     for number in range(10_000):
         line = f"{number:05} {'.' * (number % 700)}"
         stream.write(f"{line}\n")

@@ -49,9 +49,8 @@ async def test_a_call_is_shown_with_the_policy_of_its_time(tmp_path: Path) -> No
         "decided",
         "completed",
     ]
-    assert [r.record.id for r in whole.before] == ["call-0", "call-1"] and [
-        r.record.id for r in whole.after
-    ] == ["call-3", "call-4"]
+    assert [getattr(r.record, "id", None) for r in whole.before] == ["call-0", "call-1"]
+    assert [getattr(r.record, "id", None) for r in whole.after] == ["call-3", "call-4"]
 
 
 async def test_doubts_are_said(tmp_path: Path) -> None:
@@ -86,6 +85,11 @@ async def test_a_multicall_is_found_by_its_request(tmp_path: Path) -> None:
     await journal.decide("R1", WORKER, HERE, [(call("a"), ALLOW), (call("b"), ALLOW)], 0)
     await one(journal, 1)
     await journal.close()
-    assert [w.call.decided.method for w in call_details(tmp_path, "R1")] == ["a", "b"]
-    assert [w.call.decided.method for w in call_details(tmp_path, "R1.1")] == ["b"]
+    assert [getattr(w.call.decided, "method", None) for w in call_details(tmp_path, "R1")] == [
+        "a",
+        "b",
+    ]
+    assert [getattr(w.call.decided, "method", None) for w in call_details(tmp_path, "R1.1")] == [
+        "b"
+    ]
     assert call_details(tmp_path, "R") == [] and call_details(tmp_path, "call") == []

@@ -1,13 +1,13 @@
 import asyncio
 import errno
 import os
+import platform
 import select
 from pathlib import Path
 
 import pytest
 
 from proxy.audit.checking.verify import verify_log
-from proxy.audit.writing import kernel_fdatasync as flush
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.kernel_fdatasync import REAL_DISK, KernelFlusher, open_kernel_flusher
 from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
@@ -61,7 +61,7 @@ def test_where_the_kernel_cannot_the_thread_does(
     """Without the system calls (another machine, a filter) there is no flusher, and the thread
     writes.
     """
-    monkeypatch.setattr(flush.platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     fd = os.open(tmp_path / "f", os.O_CREAT | os.O_WRONLY)
     assert open_kernel_flusher(fd) is None
     os.close(fd)

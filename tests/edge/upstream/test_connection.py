@@ -198,7 +198,7 @@ async def test_a_deadline_counts_from_the_first_sweep_after_an_event() -> None:
     # Without a call.
     assert not any(connection.timed_out(now) for now in (3000.0, 3015.0))
     assert connection.timed_out(3015.1)
-    connection.send(b"request", b"", 65_536, False)
+    response = connection.send(b"request", b"", 65_536, False)
     # Before the first byte.
     assert not any(connection.timed_out(now) for now in (4000.0, 4060.0))
     assert connection.timed_out(4060.1)

@@ -262,7 +262,7 @@ def test_a_real_call_with_one_byte_wrong_is_read_as_on_the_plain_road(
             call = decode(sent)
             assert (call, json.dumps(call.args)) == (expected, json.dumps(expected.args)), sent.body
             assert json.dumps(as_luigid_reads(API.encode(call, ALICE, sent).body)) == json.dumps(
-                {**expected.args, "worker": f"{expected.args['worker']}{MARK}"}
+                {**expected.args, "worker": str(expected.args["worker"]) + MARK}
             )
 
 
@@ -568,7 +568,8 @@ def test_every_dependency_is_one_of_the_other_tasks() -> None:
         )
     )
     assert (call.task, call.related_tasks) == ("A_1", ("C_1", "B_1", "D_1"))
-    for none in ({}, {"deps": None}, {"deps": [], "new_deps": None}):
+    nones: list[dict[str, Any]] = [{}, {"deps": None}, {"deps": [], "new_deps": None}]
+    for none in nones:
         assert (
             decode(
                 request("/api/add_task", body=form(worker=WORKER, task_id="A_1", **none))

@@ -260,7 +260,7 @@ def test_other_parsers_read_our_calls_as_the_same_values(method: str, params: li
     body = encode_call(method, params)
     read, name = xmlrpc.client.loads(body, use_builtin_types=True)
     assert name == method
-    assert [typed(value) for value in read] == [as_cpython_reads(value) for value in params]  # type: ignore[arg-type]  # loads is untyped
+    assert [typed(value) for value in read] == [as_cpython_reads(value) for value in params]
     assert tree_call(body)[0] == method
     assert typed(tree_call(body)[1]) == typed(params)
 
@@ -338,7 +338,8 @@ def test_characters_that_xml_does_not_have(odd: str) -> None:
     """A call with one is refused; an answer that may lose them gets U+FFFD, each for one; names
     count as texts.
     """
-    for value in (f"a{odd}b", {f"a{odd}b": 1}):
+    values: list[Value] = [f"a{odd}b", {f"a{odd}b": 1}]
+    for value in values:
         with pytest.raises(Rejected) as caught:
             encode_call("m", [value])
         assert caught.value.reason is Reason.BAD_ARGUMENTS

@@ -21,7 +21,7 @@ from tests.support.xmlrpc import TEXTS, typed
 
 # longer than what one expression takes, with nothing to escape in it
 LONG = "s3://warehouse/raw/part.parquet, " * 40
-TASK = {
+TASK: dict[str, Value] = {
     "date": "2024-05-17",
     "shop": "0",
     "note": "a & b",

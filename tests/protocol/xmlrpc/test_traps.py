@@ -35,9 +35,9 @@ def by_tree_stripped(body: bytes) -> NameAndCount:
 def by_dom(body: bytes) -> NameAndCount:
     """What a proxy on a DOM judges: the first child of the first methodName."""
     document = xml.dom.minidom.parseString(body)
-    return document.getElementsByTagName("methodName")[0].firstChild.nodeValue, len(
-        document.getElementsByTagName("param")
-    )
+    name = document.getElementsByTagName("methodName")[0].firstChild
+    assert name is not None
+    return name.nodeValue, len(document.getElementsByTagName("param"))
 
 
 def by_pattern(body: bytes) -> NameAndCount:

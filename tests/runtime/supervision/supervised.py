@@ -1,11 +1,11 @@
 """A supervisor in a process of its own, with a tiny server in place of the gate.
 
-``python -m tests.runtime.supervision.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving process
-answers every connection with its slot, its process id, and what stands in ``DIRECTORY/settings`` at
-its start, and then closes it. Files in the directory tell it what to do: settings that begin with
-``broken`` make it leave with 7, ``hang`` before it is ready makes it wait, and ``stubborn`` makes
-it ignore that it is told to end; settings ``patience=0.5`` make it say that it ends within that
-time.
+``python -m tests.runtime.supervision.supervised DIRECTORY PORT PROCESSES PATIENCE``. Each serving
+process answers every connection with its slot, its process id, and what stands in
+``DIRECTORY/settings`` at its start, and then closes it. Files in the directory tell it what to do:
+settings that begin with ``broken`` make it leave with 7, ``hang`` before it is ready makes it wait,
+and ``stubborn`` makes it ignore that it is told to end; settings ``patience=0.5`` make it say that
+it ends within that time.
 """
 
 import os

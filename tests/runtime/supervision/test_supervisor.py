@@ -304,8 +304,9 @@ def test_a_process_that_dies_during_a_reload_leaves_none_too_many(supervised: St
 
 
 def test_a_slot_that_cannot_start_leaves_its_clients_to_the_others(supervised: Start) -> None:
-    """While the settings are broken and a process is dead, all clients get the other one, also while the slot is tried again:
-    that may be in vain like the last time. Mended, it comes back by itself.
+    """While the settings are broken and a process is dead, all clients get the other one, also
+    while the slot is tried again: that may be in vain like the last time. Mended, it comes back by
+    itself.
     """
     gate = supervised(2)
     pids = gate.pids(2)
@@ -329,16 +330,13 @@ def test_no_socket_is_left_that_nobody_serves(supervised: Start) -> None:
     old = set(gate.pids(2).values())
     (gate.directory / "hang").touch()
     gate.process.send_signal(signal.SIGHUP)
-    new = until(
-        lambda: len(found := gate.children() - old) == 2 and found, "the new generation starts"
-    )
+    until(lambda: len(gate.children() - old) == 2, "the new generation starts")
+    new = gate.children() - old
     os.kill(gate.pids(2)[1], signal.SIGKILL)
-    [again] = until(
-        lambda: len(found := gate.children() - old - new) == 1 and found,
-        "the dead one is started again",
-    )
+    until(lambda: len(gate.children() - old - new) == 1, "the dead one is started again")
+    [again] = gate.children() - old - new
     os.kill(again, signal.SIGKILL)
-    until(lambda: "process could not start" in gate.log.read_text(), "which was in vain")
+    until(lambda: "process could not start" in gate.log.read_text(), "which fails")
     until(lambda: len(gate.children() - old - new - {again}) == 1, "and once more")
     (gate.directory / "hang").unlink()
     gate.serves(2)
