@@ -74,11 +74,12 @@ async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
     source.poll()
     path.write_bytes(data)
     source.poll()
+    assert source.problem is not None
     assert source.generation == 0
     assert source.keys is not None
     path.unlink()
     source.poll()
-    assert source.problem is not None and "No such file" in source.problem
+    assert "No such file" in source.problem
     assert source.keys.find("a") is not None
     path.write_bytes(key_set(jwk(ec_private(), "a")))
     source.poll()
