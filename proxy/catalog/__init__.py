@@ -1,3 +1,4 @@
-"""Which methods an upstream has: their permissions and their arguments. Below `protocol` and
-`policy`, which both need it.
+"""The catalogs: which methods an upstream has, their permissions and their arguments.
+
+Below `protocol` and `policy`, which both need it.
 """

@@ -1,378 +1,307 @@
-"""Catalogs: which methods an upstream has, what class of permission each needs, and what its
-arguments must be.
+"""Catalogs from TOML: the files of ``policies/catalogs``.
 
-A catalog is a TOML file in ``policies/catalogs``. Everything else reads it: the codecs name and
-check arguments by it, policies are validated against it, `system.methodSignature` is answered from
-it, the audit withholds what it marks as secret. What a catalog does not name does not exist: an
-unknown method is denied, whatever the policies say.
+    name = "luigi"
+    protocol = "luigi"
+    [methods.ping]
+    permission = "work"
+    help = "Keep the calling worker alive."
+    arguments = [{ name = "worker", type = "worker-id", required = true }]
 
-The arguments of every call are checked by it (`proxy.catalog.checking`), so a catalog compiles one
-table per method when it is loaded.
+A method that no catalog names does not exist: it is denied, whatever the policies say. The comment
+at the top of ``policies/catalogs/luigi.toml`` explains every key.
 """
 
 import hashlib
 import re
-import tomllib
-from collections.abc import Callable, Collection, Container, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Annotated, Any, Literal
 
-from proxy.catalog.types import TYPES, ArgumentType, PolicyType
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
+
+from proxy.catalog.model import ARGUMENT_NAME, Argument, Catalog, Method, WireProtocol
+from proxy.catalog.types import TYPES
+from proxy.common.toml_lines import Loc
+from proxy.common.validation import Locate, freeze, in_file, invalid, parse_toml, problems_of
 from proxy.errors import ConfigError, Problem
-from proxy.model import Permission, Value
-
-WireProtocol: TypeAlias = Literal["luigi", "xmlrpc"]
-Shape: TypeAlias = tuple[tuple[str, ...], tuple[type, ...]]
-"""The names of a call's arguments in order, and the Python types of their values."""
-LeftOpen: TypeAlias = tuple[str, Container[object], Callable[[Value], bool], str]
-"""What a shape leaves open of one argument: its name, values of it that are good, who is asked for
-others, and the refusal.
-"""
-ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+from proxy.model import Permission
 
 _METHOD_NAME = re.compile(r"[A-Za-z0-9_.:/]{1,255}")
 _CATALOG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_CATALOG_KEYS = frozenset(("name", "protocol", "extra", "methods"))
-_METHOD_KEYS = frozenset(
-    (
-        "class",
-        "help",
-        "arguments",
-        "extra",
-        "each_extra",
-        "heartbeat",
-        "fresh",
-        "suspended_while_draining",
-        "returns",
-        "task",
-        "tasks",
-        "worker",
-        "starts_with",
-    )
-)
-_ARGUMENT_KEYS = frozenset(("name", "type", "required", "nullable", "secret", "help"))
-_RETURNS = frozenset(
-    ("any", "null", "boolean", "integer", "number", "string", "array", "object", "html")
-)
+
+RENAMED_KEYS = {
+    "class": "permission",
+    "fresh": "no_cache",
+    "tasks": "related_tasks",
+    "each_extra": "extra_type",
+    "extra": "allow_extra",
+    "starts_with": "must_start_with",
+}
+"""Keys of a method's table, old to new. ``extra`` is a key of the catalog too."""
+RENAMED_TYPES = {
+    "amount": "unsigned",
+    "strings": "string-list",
+    "worker": "worker-id",
+    "listed-worker": "suffixed-worker-id",
+    "markup-free": "no-markup",
+}
+"""Argument types, old to new."""
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """One argument: its name, its type (a key of `TYPES`), and whether it must be there.
+def load_catalog(path: Path, *, accept_old_names: bool = False) -> Catalog:
+    """Load one catalog file. `accept_old_names` is for files that an earlier version recorded.
 
-    `nullable` says that null may stand for a value: by default in an optional argument and not in a
-    required one. `secret` has the audit withhold the whole value.
+    Raises:
+        ConfigError: with every problem of the file.
+
     """
-
-    name: str
-    type: str
-    required: bool = False
-    secret: bool = False
-    nullable: bool = True
-    help: str = ""
-
-    @property
-    def policy_type(self) -> PolicyType | None:
-        """What a policy sees of the argument, None when it sees nothing (numbers with a point,
-        objects, lists of them).
-        """
-        return TYPES[self.type].policy_type
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One method. `arguments` are in the order in which a call by position gives them.
-
-    `extra` lets keywords pass that the catalog does not name (clients are older and newer than the
-    server); with `each_extra` every one of them must be of that type and be named like a resource,
-    since the names are data there. `heartbeat` marks a call that only says "I am alive"; `fresh` a
-    view that must not be answered from a cache; `suspended_while_draining` a call that is denied
-    once the gate shuts down, since it would begin work. `task_args` name the arguments that tell
-    which task or family a call is about, best first; `tasks_args` lists of other tasks that it acts
-    on, each to be decided on too; `worker_arg` the one that names the calling worker, to be bound
-    to the identity. `starts_with` holds pairs (a, b): when both are given and b is not empty, a is
-    b, or b followed by ``_`` or ``(`` (luigi.task.task_id_str, and ids of luigi 1).
-    """
-
-    name: str
-    permission: Permission
-    arguments: tuple[Argument, ...] = ()
-    extra: bool = False
-    each_extra: str | None = None
-    heartbeat: bool = False
-    fresh: bool = False
-    suspended_while_draining: bool = False
-    returns: str = "any"
-    help: str = ""
-    task_args: tuple[str, ...] = ()
-    tasks_args: tuple[str, ...] = ()
-    worker_arg: str | None = None
-    starts_with: tuple[tuple[str, str], ...] = ()
-    checks: Mapping[str, tuple[ArgumentType, bool]] = field(init=False, compare=False, repr=False)
-    required: tuple[str, ...] = field(init=False, compare=False, repr=False)
-    secret_args: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
-    disarmed: tuple[str, ...] = field(init=False, compare=False, repr=False)
-    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
-    shapes: dict[Shape, tuple[LeftOpen, ...]] = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Compile what every call needs: name to type and nullability, the names, those required,
-        the paths of secrets.
-        """
-        put = object.__setattr__
-        put(self, "checks", {a.name: (TYPES[a.type], a.nullable) for a in self.arguments})
-        put(self, "names", tuple(a.name for a in self.arguments))
-        put(self, "required", tuple(a.name for a in self.arguments if a.required))
-        put(self, "secret_args", tuple((a.name,) for a in self.arguments if a.secret))
-        put(self, "shapes", {})
-        put(self, "disarmed", tuple(a.name for a in self.arguments if a.type == "markup-free"))
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """The methods of one kind of upstream. `text` is the file it came from, `digest` the SHA-256 of
-    that in hex.
-    """
-
-    name: str
-    protocol: WireProtocol
-    methods: Mapping[str, Method]
-    digest: str = ""
-    text: str = field(default="", repr=False)
-
-
-def load_catalog(path: Path) -> Catalog:
-    """Read one catalog file. Raises `ConfigError` with every problem in it, each with its place and
-    the mend.
-    """
-    place = _place(path)
+    # As the reader knows the file: from the policies directory on.
+    file = "/".join(path.parts[-3:]) if path.is_absolute() else path.as_posix()
     try:
         raw = path.read_bytes()
-        text = raw.decode()
-        document = tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(
-            [
-                Problem(
-                    place,
-                    f"cannot be read: {error.strerror}",
-                    "Check the path and its permissions.",
-                )
-            ]
-        ) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            [Problem(place, f"is not TOML: {error}", "Mend the syntax at that line.")]
-        ) from None
-    return _Reader(place).catalog(document, hashlib.sha256(raw).hexdigest(), text)
+        problem = Problem(
+            file, f"cannot be read: {error.strerror}", "Check the path and its permissions."
+        )
+        raise ConfigError([problem]) from None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(file, "is not UTF-8", "Save the file as UTF-8.")]) from None
+    digest = hashlib.sha256(raw).hexdigest()
+    return parse_catalog(text, file, digest, accept_old_names=accept_old_names)
 
 
-def _place(path: Path) -> str:
-    """Name the path as a reader knows it: from the policies directory on."""
-    return "/".join(path.parts[-3:]) if path.is_absolute() else path.as_posix()
+def parse_catalog(
+    text: str, file: str, digest: str = "", *, accept_old_names: bool = False
+) -> Catalog:
+    """Parse the `text` of a catalog `file`, whose SHA-256 is `digest` in hex.
+
+    Raises:
+        ConfigError: with every problem of the text.
+
+    """
+    tables = parse_toml(text, file)
+    locate = in_file(file, text)
+    problems = _rename(tables, locate)
+    if accept_old_names:
+        problems.clear()
+    try:
+        table = _Catalog.model_validate(freeze(tables))
+    except ValidationError as error:
+        hint = "See the comment at the top of policies/catalogs/luigi.toml."
+        problems += problems_of(error, _Catalog, locate, default_hint=hint)
+    if problems:
+        raise ConfigError(problems)
+    methods = {
+        name: method.method(name, allow_extra=table.allow_extra)
+        for name, method in table.methods.items()
+    }
+    return Catalog(table.name, table.protocol, MappingProxyType(methods), digest, text)
 
 
-class _Reader:
-    """Turns a TOML document into a `Catalog`, and collects what is wrong instead of stopping at it."""
+def _rename(tables: dict[str, Any], locate: Locate) -> list[Problem]:
+    """Replace old keys and types in `tables` by the new ones; return a problem for each.
 
-    def __init__(self, place: str) -> None:
-        self.place = place
-        self.problems: list[Problem] = []
+    An old key then causes no second problem, such as a missing new one.
+    """
+    problems: list[Problem] = []
 
-    def catalog(self, document: Mapping[str, object], digest: str, text: str) -> Catalog:
-        self._no_other_keys("", document, _CATALOG_KEYS)
-        name = self._text("", document, "name")
-        if not _CATALOG_NAME.fullmatch(name):
-            self._wrong(
-                "name",
-                "must be 1 to 32 lower-case letters, digits and hyphens",
-                'Write name = "luigi".',
+    def report(loc: Loc, message: str) -> None:
+        problems.append(Problem(locate(loc), message, "Use the new name."))
+
+    def rename_keys(table: dict[str, Any], loc: Loc, keys: Iterable[str]) -> None:
+        for old in keys:
+            if old in table:
+                report((*loc, old), f"is renamed to {RENAMED_KEYS[old]}")
+                table.setdefault(RENAMED_KEYS[old], table.pop(old))
+
+    def rename_type(table: dict[str, Any], loc: Loc, key: str) -> None:
+        old = table.get(key)
+        if isinstance(old, str) and old in RENAMED_TYPES:
+            report((*loc, key), f"{old} is renamed to {RENAMED_TYPES[old]}")
+            table[key] = RENAMED_TYPES[old]
+
+    rename_keys(tables, (), ("extra",))
+    for name, method in _tables_of(tables.get("methods")):
+        loc = ("methods", name)
+        rename_keys(method, loc, RENAMED_KEYS)
+        rename_type(method, loc, "extra_type")
+        for number, argument in _tables_of(method.get("arguments")):
+            rename_type(argument, (*loc, "arguments", number), "type")
+    return problems
+
+
+def _tables_of(value: Any) -> Iterator[tuple[str | int, dict[str, Any]]]:
+    """Yield the tables in a table or a list, with their keys or numbers; skip all other values."""
+    pairs: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = enumerate(value)
+    yield from ((key, table) for key, table in pairs if isinstance(table, dict))
+
+
+def _catalog_name(name: str) -> str:
+    if not _CATALOG_NAME.fullmatch(name):
+        raise invalid(
+            "is not a catalog name", "Use 1 to 32 lower-case letters, digits and hyphens."
+        )
+    return name
+
+
+def _method_name(name: str) -> str:
+    if not _METHOD_NAME.fullmatch(name):
+        raise invalid("is not a method name", "Use letters, digits and _ . : / only.")
+    return name
+
+
+def _argument_name(name: str) -> str:
+    if not ARGUMENT_NAME.fullmatch(name):
+        raise invalid(
+            "is not an argument name", "Use up to 64 letters, digits and _, a digit not first."
+        )
+    return name
+
+
+def _type_name(name: str) -> str:
+    if name not in TYPES:
+        raise invalid("is not an argument type", f"Use one of {', '.join(TYPES)}.")
+    return name
+
+
+def _named_once(arguments: "tuple[_Argument, ...]") -> "tuple[_Argument, ...]":
+    names = [argument.name for argument in arguments]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise invalid(f"has {' and '.join(repeated)} twice", "Name each argument once.")
+    return arguments
+
+
+def _own_argument(name: str, info: ValidationInfo) -> str:
+    """Check that `name` is an argument of the same method, if its arguments are valid."""
+    arguments = info.data.get("arguments")
+    if arguments is not None and name not in {argument.name for argument in arguments}:
+        raise invalid(
+            f"{name} is not an argument of the method", "Use the name of one of its arguments."
+        )
+    return name
+
+
+def _task_ids_argument(name: str, info: ValidationInfo) -> str:
+    for argument in info.data.get("arguments", ()):
+        if argument.name == name and argument.type != "task-ids":
+            raise invalid(
+                f"{name} is not a list of task ids", 'Use arguments of the type "task-ids" only.'
             )
-        protocol = self._one_of("", document, "protocol", get_args(WireProtocol), None)
-        extra = self._flag("", document, "extra", default=False)
-        methods: dict[str, Method] = {}
-        tables = document.get("methods")
-        if not isinstance(tables, dict) or not tables:
-            self._wrong("methods", "has no method", "Write one [methods.<name>] table per method.")
-        else:
-            for method, table in tables.items():
-                where = f"methods.{method}"
-                if not _METHOD_NAME.fullmatch(method):
-                    self._wrong(
-                        where, "is not a method name", "Use letters, digits and _ . : / only."
-                    )
-                if not isinstance(table, dict):
-                    self._wrong(where, "must be a table", f"Write [{where}] and its keys below it.")
-                else:
-                    methods[method] = self._method(method, where, table, extra=extra)
-        if self.problems:
-            raise ConfigError(self.problems)
-        return Catalog(name, cast(WireProtocol, protocol), MappingProxyType(methods), digest, text)
+    return name
 
-    def _method(self, name: str, where: str, table: Mapping[str, object], *, extra: bool) -> Method:
-        self._no_other_keys(where, table, _METHOD_KEYS)
-        permission = self._one_of(where, table, "class", get_args(Permission), None)
-        arguments: list[Argument] = []
-        listed = table.get("arguments", [])
-        if not isinstance(listed, list):
-            self._wrong(
-                f"{where}.arguments",
-                "must be a list of tables",
-                'Write arguments = [{ name = "task_id", type = "task-id" }].',
-            )
-        else:
-            for number, entry in enumerate(listed):
-                if isinstance(entry, dict):
-                    arguments.append(self._argument(f"{where}.arguments[{number}]", entry))
-                else:
-                    self._wrong(
-                        f"{where}.arguments[{number}]",
-                        "must be a table",
-                        'Write { name = "task_id", type = "task-id" }.',
-                    )
-        names = [argument.name for argument in arguments]
-        for repeated in sorted({name for name in names if names.count(name) > 1}):
-            self._wrong(f"{where}.arguments", f"names {repeated} twice", "Name each argument once.")
-        each = self._text(where, table, "each_extra", default="")
-        if each and each not in TYPES:
-            self._wrong(
-                f"{where}.each_extra", f"{each} is no type", f"Use one of {', '.join(TYPES)}."
-            )
-        worker = self._text(where, table, "worker", default="")
-        task = self._texts(where, table, "task")
-        tasks = self._texts(where, table, "tasks")
-        starts = self._starts(where, table)
-        bound = [worker] if worker else []
-        paired = [name for pair in starts for name in pair]
-        for key, used in (
-            ("task", task),
-            ("tasks", tasks),
-            ("worker", bound),
-            ("starts_with", paired),
-        ):
-            for unknown in sorted(set(used) - set(names)):
-                self._wrong(
-                    f"{where}.{key}",
-                    f"{unknown} is not one of the method's arguments",
-                    "Name one of its arguments.",
-                )
-        for other in sorted(
-            {argument.name for argument in arguments if argument.type != "task-ids"} & set(tasks)
-        ):
-            self._wrong(
-                f"{where}.tasks",
-                f"{other} is no list of task ids",
-                'Name arguments of the type "task-ids" only.',
-            )
+
+def _some_method(methods: dict[str, object]) -> dict[str, object]:
+    if not methods:
+        raise invalid("has no method", "Write one [methods.<name>] table per method.")
+    return methods
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_OwnArgument = Annotated[str, AfterValidator(_own_argument)]
+
+
+class _Table(BaseModel):
+    """What the tables of the file have in common."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class _Argument(_Table):
+    """``{ name = "task_id", type = "task-id" }``."""
+
+    name: Annotated[str, AfterValidator(_argument_name)] = Field(
+        description="the argument's name, as the server declares it"
+    )
+    type: Annotated[str, AfterValidator(_type_name)] = Field(
+        description='one of the argument types, such as "string"'
+    )
+    required: bool = False
+    nullable: bool | None = Field(
+        default=None, description="whether null is accepted; by default unless it is required"
+    )
+    secret: bool = False
+    help: str = ""
+
+    def argument(self) -> Argument:
+        """Return the argument of the model."""
+        nullable = not self.required if self.nullable is None else self.nullable
+        return Argument(self.name, self.type, self.required, self.secret, nullable, self.help)
+
+
+class _Method(_Table):
+    """``[methods.<name>]``. `arguments` comes first, since the validators of others read it."""
+
+    arguments: Annotated[tuple[_Argument, ...], AfterValidator(_named_once)] = Field(
+        default=(), description='a list such as [{ name = "task_id", type = "task-id" }]'
+    )
+    permission: Permission = Field(
+        description="what a policy grants as a group: view, work, trigger or admin"
+    )
+    help: _Text = Field(description="one sentence on what the method does")
+    allow_extra: bool | None = None
+    extra_type: Annotated[str, AfterValidator(_type_name)] | None = None
+    heartbeat: bool = False
+    no_cache: bool = False
+    suspended_while_draining: bool = False
+    returns: Literal[
+        "any", "null", "boolean", "integer", "number", "string", "array", "object", "html"
+    ] = "any"
+    task: tuple[_OwnArgument, ...] = Field(
+        default=(), description='a list of argument names such as ["task_id"]'
+    )
+    related_tasks: tuple[
+        Annotated[str, AfterValidator(_own_argument), AfterValidator(_task_ids_argument)], ...
+    ] = Field(default=(), description='a list of argument names such as ["deps"]')
+    worker: _OwnArgument | None = None
+    must_start_with: dict[_OwnArgument, _OwnArgument] = Field(
+        default={}, description='a table of argument names such as { task_id = "family" }'
+    )
+
+    def method(self, name: str, *, allow_extra: bool) -> Method:
+        """Return the method of the model; `allow_extra` is the catalog's default."""
         return Method(
             name=name,
-            permission=cast(Permission, permission or "admin"),
-            arguments=tuple(arguments),
-            extra=self._flag(where, table, "extra", default=extra),
-            each_extra=each if each in TYPES else None,
-            heartbeat=self._flag(where, table, "heartbeat", default=False),
-            fresh=self._flag(where, table, "fresh", default=False),
-            suspended_while_draining=self._flag(
-                where, table, "suspended_while_draining", default=False
-            ),
-            returns=self._one_of(where, table, "returns", _RETURNS, "any"),
-            help=self._text(where, table, "help"),
-            task_args=tuple(task),
-            tasks_args=tuple(tasks),
-            worker_arg=worker or None,
-            starts_with=tuple(starts),
+            permission=self.permission,
+            arguments=tuple(argument.argument() for argument in self.arguments),
+            allow_extra=allow_extra if self.allow_extra is None else self.allow_extra,
+            extra_type=self.extra_type,
+            heartbeat=self.heartbeat,
+            no_cache=self.no_cache,
+            suspended_while_draining=self.suspended_while_draining,
+            returns=self.returns,
+            help=self.help,
+            task_args=self.task,
+            related_task_args=self.related_tasks,
+            worker_arg=self.worker,
+            must_start_with=tuple(self.must_start_with.items()),
         )
 
-    def _argument(self, where: str, table: Mapping[str, object]) -> Argument:
-        self._no_other_keys(where, table, _ARGUMENT_KEYS)
-        name = self._text(where, table, "name")
-        if name and not ARGUMENT_NAME.fullmatch(name):
-            self._wrong(
-                f"{where}.name",
-                "is not an argument name",
-                "Use up to 64 letters, digits and _, not beginning with a digit.",
-            )
-        required = self._flag(where, table, "required", default=False)
-        return Argument(
-            name=name,
-            type=self._one_of(where, table, "type", TYPES, None) or "any",
-            required=required,
-            secret=self._flag(where, table, "secret", default=False),
-            nullable=self._flag(where, table, "nullable", default=not required),
-            help=self._text(where, table, "help", default=""),
-        )
 
-    def _starts(self, where: str, table: Mapping[str, object]) -> list[tuple[str, str]]:
-        pairs = table.get("starts_with", {})
-        if not isinstance(pairs, dict) or not all(
-            isinstance(value, str) for value in pairs.values()
-        ):
-            self._wrong(
-                f"{where}.starts_with",
-                "must be a table of argument names",
-                'Write starts_with = { task_id = "family" }.',
-            )
-            return []
-        return list(pairs.items())
+class _Catalog(_Table):
+    """One catalog file."""
 
-    def _text(
-        self, where: str, table: Mapping[str, object], key: str, *, default: str | None = None
-    ) -> str:
-        value = table.get(key, default)
-        if isinstance(value, str) and (value or default is not None):
-            return value
-        self._wrong(_join(where, key), "is missing or no text", f'Write {key} = "...".')
-        return ""
-
-    def _texts(self, where: str, table: Mapping[str, object], key: str) -> list[str]:
-        value = table.get(key, [])
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-        self._wrong(
-            _join(where, key), "must be a list of argument names", f'Write {key} = ["task_id"].'
-        )
-        return []
-
-    def _flag(self, where: str, table: Mapping[str, object], key: str, *, default: bool) -> bool:
-        value = table.get(key, default)
-        if isinstance(value, bool):
-            return value
-        self._wrong(
-            _join(where, key), "must be true or false", f"Write {key} = true or leave it out."
-        )
-        return default
-
-    def _one_of(
-        self,
-        where: str,
-        table: Mapping[str, object],
-        key: str,
-        allowed: Collection[str],
-        default: str | None,
-    ) -> str:
-        value = table.get(key, default)
-        if isinstance(value, str) and value in allowed:
-            return value
-        what = "is missing" if value is None else f"is not one of {', '.join(allowed)}"
-        self._wrong(_join(where, key), what, f"Use one of {', '.join(allowed)}.")
-        return default or ""
-
-    def _no_other_keys(
-        self, where: str, table: Mapping[str, object], allowed: Collection[str]
-    ) -> None:
-        for key in table:
-            if key not in allowed:
-                self._wrong(
-                    _join(where, key),
-                    "is not a known key",
-                    f"Use only {', '.join(sorted(allowed))}.",
-                )
-
-    def _wrong(self, where: str, what: str, remedy: str) -> None:
-        self.problems.append(Problem(f"{self.place}: {where}", what, remedy))
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
+    name: Annotated[str, AfterValidator(_catalog_name)] = Field(
+        description="the catalog's name, such as luigi"
+    )
+    protocol: WireProtocol = Field(description='"luigi" or "xmlrpc"')
+    allow_extra: bool = Field(
+        default=False, description="whether methods accept keywords that are not listed"
+    )
+    methods: Annotated[
+        dict[Annotated[str, AfterValidator(_method_name)], _Method], AfterValidator(_some_method)
+    ] = Field(description="the methods, one [methods.<name>] table each")

@@ -1,57 +1,53 @@
-"""Texts that were found good before: workers, families and parameters are named alike in call after
-call.
+"""A cache of texts that a rule accepted: names of workers, families, modules and parameters.
 
-A worker sends its own id with every call, and the same few families, modules and parameter names.
-To look a text up takes a tenth of the time that a pattern takes. Only good ones are remembered, of
-at most `KEPT` a kind: whoever sends ever new names makes them all be looked at again, no more.
+A worker sends its own id with every call, and the same few names of other things. Only accepted
+texts are cached. A caller that sends ever new names makes the rule run again, and nothing else.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
+from proxy.common.bounded_cache import BoundedCache
 from proxy.model import Value
 
-KEPT = 4096
-"""Texts remembered of one kind."""
-_LONGEST = 128  # characters of one; so a kind takes two megabytes at most
-_AT_ONCE = 64  # names of one object that are worth remembering
+# Texts of one kind; with `MAX_LENGTH` a kind takes two megabytes at most.
+CACHE_SIZE = 4096
+MAX_LENGTH = 128  # characters of a text that is cached
+_MAX_NAMES = 64  # names of one object that are cached together
 
 
-class Known:
-    """The texts that a rule accepts, with a memory. The rule must depend on the text alone.
+class ValidationCache:
+    """A rule for texts, with a cache of the texts that it accepted.
 
-    `good` are the texts remembered, the same set for good: whoever finds a text in it need not ask.
+    The rule must depend on the text alone.
     """
 
-    __slots__ = ("_accepts", "good")
+    __slots__ = ("_accepts", "valid")
 
     def __init__(self, accepts: Callable[[str], object]) -> None:
-        """`accepts` gives something true for a good text."""
+        """`accepts` returns something true for a valid text."""
         self._accepts = accepts
-        self.good: set[str] = set()
+        self.valid: BoundedCache[str, None] = BoundedCache(CACHE_SIZE)
 
-    def is_good(self, value: Value) -> bool:
-        """Whether `value` is a text, and a good one."""
+    def is_valid(self, value: Value) -> bool:
+        """Return whether `value` is a valid text."""
         if type(value) is not str:
             return False
-        if value in self.good:
+        # PERF: a cached text instead of the rule saves 0.2 us a worker's id, of 35 (ping).
+        if value in self.valid:
             return True
         if not self._accepts(value):
             return False
-        if len(value) <= _LONGEST:
-            self._keep((value,))
+        if len(value) <= MAX_LENGTH:
+            self.valid.put(value, None)
         return True
 
-    def are_good(self, names: Collection[str]) -> bool:
-        """Whether every one of `names` is good. An object gives its names."""
-        if self.good.issuperset(names):
+    def all_valid(self, names: dict[str, Value]) -> bool:
+        """Return whether every key of `names` is valid."""
+        if self.valid.keys() >= names.keys():
             return True
         if not all(map(self._accepts, names)):
             return False
-        if len(names) <= _AT_ONCE and max(map(len, names)) <= _LONGEST:
-            self._keep(names)
+        if len(names) <= _MAX_NAMES and max(map(len, names)) <= MAX_LENGTH:
+            for name in names:
+                self.valid.put(name, None)
         return True
-
-    def _keep(self, names: Collection[str]) -> None:
-        if len(self.good) + len(names) > KEPT:
-            self.good.clear()
-        self.good.update(names)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from proxy.catalog.loading import Catalog, load_catalog
+from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Catalog
 from proxy.config.loading import PartialSettings
 from proxy.errors import ConfigError, Problem
 from proxy.policy.load import load_policies

@@ -6,7 +6,7 @@ Below the pipeline (`proxy.gate.pipeline`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.common.bounded_cache import BoundedCache
 from proxy.errors import Rejected
 from proxy.gate.ports import Upstream

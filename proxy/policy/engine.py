@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import cedarpy
 from cedarpy import pst
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.common.bounded_cache import BoundedCache
 from proxy.model import Call, Decision, Principal, Reason
 from proxy.policy.context_reads import TASK_KEY, reads_of

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.model import Call, Principal, Value
 from proxy.policy.context_reads import TASK_KEY
 from proxy.policy.decision_key import value_of

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proxy.catalog.loading import Catalog, load_catalog
+from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Catalog
 from proxy.errors import ConfigError, Problem
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import UPSTREAMS, load_policies
@@ -80,7 +81,7 @@ def _load(directory: Path, texts: Mapping[str, str]) -> tuple[PolicySet, dict[st
         path = directory / ("catalogs" if folder else "") / Path(base).name
         path.write_bytes(text.encode())
         if folder:
-            catalog = load_catalog(path)
+            catalog = load_catalog(path, accept_old_names=True)  # the log may be an old one
             by_name[catalog.name] = catalog
     upstreams = tomllib.loads(texts[UPSTREAMS])
     catalogs = {upstream: by_name[catalog] for upstream, catalog in upstreams.items()}

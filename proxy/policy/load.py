@@ -22,7 +22,7 @@ from pathlib import Path
 
 import cedarpy
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.common.cedar_statements import Statement, invisible_characters, split_statements
 from proxy.errors import ConfigError, Problem
 from proxy.policy.checks import repeated_ids, schema_problems, unknown_names

@@ -15,7 +15,7 @@ same argument types in both.
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from proxy.catalog.loading import Catalog, Method
+from proxy.catalog.model import Catalog, Method
 from proxy.catalog.types import PolicyType
 from proxy.errors import ConfigError, Problem
 from proxy.model import Permission

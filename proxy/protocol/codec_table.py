@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proxy.catalog.loading import Catalog, WireProtocol
+from proxy.catalog.model import Catalog, WireProtocol
 from proxy.protocol.codec import Codec
 from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from proxy import __version__
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import load_hmac_key
-from proxy.catalog.loading import Catalog, load_catalog
+from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Catalog
 from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url

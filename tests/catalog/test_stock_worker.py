@@ -14,7 +14,8 @@ import luigi.scheduler
 import pytest
 
 from proxy.catalog.checking import check_arguments
-from proxy.catalog.loading import Catalog, load_catalog
+from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Catalog
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.process  # starts the command, or another program

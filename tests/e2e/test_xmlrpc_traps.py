@@ -32,24 +32,24 @@ XML = "text/xml"
 CATALOG = """
 name = "traps"
 protocol = "xmlrpc"
-extra = false
+allow_extra = false
 [methods.look]
-class = "view"
-fresh = true
+permission = "view"
+no_cache = true
 help = "Look at a workflow."
 arguments = [{ name = "dag", type = "any" }, { name = "more", type = "any" }]
 [methods.echo]
-class = "view"
-fresh = true
+permission = "view"
+no_cache = true
 help = "Say the same."
 arguments = [{ name = "value", type = "any", required = true, nullable = true }]
 [methods.big]
-class = "view"
-fresh = true
+permission = "view"
+no_cache = true
 help = "Say much."
 arguments = [{ name = "size", type = "integer", required = true }]
 [methods.launch]
-class = "trigger"
+permission = "trigger"
 help = "Start a workflow."
 arguments = [{ name = "dag", type = "any" }]
 """

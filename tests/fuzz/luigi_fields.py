@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from proxy.errors import Rejected
 from proxy.model import Reason, Value
-from proxy.protocol.luigi.form import read_field, unquote_plus, write_field
-from proxy.protocol.strict_json import MAX_DEPTH, parse_arguments, write_arguments
+from proxy.protocol.luigi.form import encode_form, parse_form, unquote_plus
+from proxy.protocol.strict_json import MAX_DEPTH, encode_arguments, parse_arguments
 from tests.fuzz.kit import read, typed
 
 BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -29,12 +29,12 @@ def _form(data: bytes) -> None:
         assert isinstance(decoded, Rejected), "a broken escape is refused"
     else:
         assert decoded == unquote_to_bytes(data.replace(b"+", b" ")), "both roads decode alike"
-    assert read_field(write_field(data)) == data, "what is written reads back"
+    assert parse_form(encode_form(data)) == data, "what is written reads back"
     [(name, value)] = parse_qsl(
-        write_field(data).decode("latin-1"), keep_blank_values=True, encoding="latin-1"
+        encode_form(data).decode("latin-1"), keep_blank_values=True, encoding="latin-1"
     )
     assert (name, value.encode("latin-1")) == ("data", data), "and others read it so"
-    field = read(read_field, data)
+    field = read(parse_form, data)
     if isinstance(field, bytes):
         [(name, value)] = parse_qsl(
             data.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
@@ -50,11 +50,11 @@ def _json(data: bytes) -> None:
     assert not isinstance(mine, Rejected), "what is one plain object is accepted"
     assert typed(mine) == typed(theirs), "both roads read alike"
     assert typed(json.loads(data.decode())) == typed(mine), "and as luigid does"
-    assert typed(parse_arguments(write_arguments(mine, {}))) == typed(mine), (
+    assert typed(parse_arguments(encode_arguments(mine, {}))) == typed(mine), (
         "what is written reads back"
     )
     changed = {**mine, "worker": "w"}
-    assert typed(parse_arguments(write_arguments(mine, {"worker": "w"}))) == typed(changed), (
+    assert typed(parse_arguments(encode_arguments(mine, {"worker": "w"}))) == typed(changed), (
         "and so does what is changed"
     )
 

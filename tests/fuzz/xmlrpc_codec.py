@@ -9,7 +9,7 @@ from unittest.mock import patch
 from proxy.errors import Rejected, Unavailable
 from proxy.model import RejectedEntry
 from proxy.protocol.xmlrpc import codec
-from proxy.protocol.xmlrpc.call_templates import Shapes
+from proxy.protocol.xmlrpc.call_templates import TemplateCache
 from proxy.protocol.xmlrpc.codec import (
     Fault,
     decode_call,
@@ -27,7 +27,10 @@ from tests.support.xmlrpc import as_cpython_reads, tree_call
 def one(data: bytes) -> None:
     """Hold the promises for one input."""
     call = read(decode_call, data)
-    with patch.object(codec, "Reader", PlainReader), patch.object(codec, "_SHAPES", Shapes(0)):
+    with (
+        patch.object(codec, "Reader", PlainReader),
+        patch.object(codec, "_SHAPES", TemplateCache(0)),
+    ):
         assert _compared(read(decode_call, data)) == _compared(call), (
             "a plain reader reads the same, or refuses it in the same words"
         )

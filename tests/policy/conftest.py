@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.catalog.loading import Catalog, load_catalog
+from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Catalog
 from proxy.model import Call, Value
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies

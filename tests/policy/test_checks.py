@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.catalog.loading import Argument, Method
+from proxy.catalog.model import Argument, Method
 from proxy.common.cedar_statements import split_statements
 from proxy.errors import Problem
 from proxy.policy.checks import repeated_ids, schema_problems, unknown_names

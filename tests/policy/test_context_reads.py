@@ -1,7 +1,7 @@
 import cedarpy
 import pytest
 
-from proxy.catalog.loading import Argument, Method
+from proxy.catalog.model import Argument, Method
 from proxy.policy.context_reads import TASK_KEY, ContextRead, reads_of
 from proxy.policy.schema import Action
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.catalog.loading import Argument, Method
+from proxy.catalog.model import Argument, Method
 from proxy.model import Call, Value
 from proxy.policy.context_reads import TASK_KEY, ContextRead
 from proxy.policy.decision_key import (

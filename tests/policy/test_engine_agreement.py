@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.catalog.loading import Catalog, Method
+from proxy.catalog.model import Catalog, Method
 from proxy.model import Call, Principal, Reason, Value
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.errors import ConfigError
 from proxy.model import RoleGrant
 from proxy.policy.load import load_policies

@@ -3,7 +3,7 @@ from typing import Literal
 import cedarpy
 import pytest
 
-from proxy.catalog.loading import Argument, Catalog, Method
+from proxy.catalog.model import Argument, Catalog, Method
 from proxy.errors import ConfigError
 from proxy.policy.schema import actions_of, cedar_schema
 
@@ -32,7 +32,7 @@ A = catalog(
         "a.get:x/y",
         "view",
         ("name", "family"),
-        ("n", "amount"),
+        ("n", "unsigned"),
         ("on", "boolean"),
         ("ids", "task-ids"),
         ("o", "object"),

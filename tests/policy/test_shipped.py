@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.model import Call, Principal, Reason
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies

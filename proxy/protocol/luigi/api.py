@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.common.bounded_cache import BoundedCache
 from proxy.errors import Rejected
 from proxy.model import (
@@ -42,7 +42,7 @@ from proxy.protocol.luigi.calls import (
     is_worker_shutdown,
     make_call,
 )
-from proxy.protocol.luigi.form import FORM_TYPES, read_field
+from proxy.protocol.luigi.form import FORM_TYPES, parse_form
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
 from proxy.protocol.refusal import JSON_HEADERS, Refusal, json_refusal
 from proxy.protocol.same_origin import require_same_origin
@@ -113,7 +113,7 @@ class LuigiApi(OneCallCodec):
         require_same_origin(headers, tls=request.peer.tls is not None)
         if b"content-encoding" in headers:
             raise Rejected(Reason.AMBIGUOUS_CALL, "the API takes no Content-Encoding")
-        text = read_field(request.query.encode("ascii")) if request.query else None
+        text = parse_form(request.query.encode("ascii")) if request.query else None
         body = request.body
         if body:
             if request.http_method == "GET":
@@ -128,7 +128,7 @@ class LuigiApi(OneCallCodec):
                 heartbeat = self._heartbeats.get((path, body))
                 if heartbeat is not None:
                     return heartbeat
-            text = read_field(body)
+            text = parse_form(body)
         args = {} if text is None else parse_arguments(text)
         call = make_call(self._upstream, self._catalog, name, args, principal, self._batch_ids)
         batch = Batch((call,), True, call.permission == "view")

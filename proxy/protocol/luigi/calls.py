@@ -9,15 +9,15 @@ from functools import lru_cache
 
 import orjson
 
-from proxy.catalog.checking import check_arguments, disarm_markup
-from proxy.catalog.loading import Catalog, Method
+from proxy.catalog.checking import check_arguments, escape_markup
+from proxy.catalog.model import Catalog, Method
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Call, Principal, Reason, UpstreamRequest, UpstreamResponse, Value
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
-from proxy.protocol.luigi.form import FORM, write_field
+from proxy.protocol.luigi.form import FORM, encode_form
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, worker_suffix
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import is_json, write_arguments
+from proxy.protocol.strict_json import encode_arguments, is_valid_json
 
 WORKER_SHUTDOWN: Value = {
     "n_pending_tasks": 0,
@@ -58,8 +58,8 @@ def make_call(
     method = catalog.methods.get(name)
     if method is None:
         return Call(upstream, catalog.protocol, name, "admin", args, in_catalog=False)
-    if method.disarmed:
-        args = disarm_markup(method, args)
+    if method.escaped_args:
+        args = escape_markup(method, args)
     heartbeat: str | None = None
     if method.worker_arg is not None:
         worker = args.get(method.worker_arg)
@@ -88,7 +88,7 @@ def make_call(
         method.permission,
         args,
         task=task,
-        related_tasks=_related_tasks(method, args, task) if method.tasks_args else (),
+        related_tasks=_related_tasks(method, args, task) if method.related_task_args else (),
         secret_paths=(
             _secret_paths(method, args) if "param_visibilities" in args else method.secret_args
         ),
@@ -102,13 +102,13 @@ def _related_tasks(method: Method, args: Mapping[str, Value], task: str | None) 
     luigid makes them known and gives them the priority of `task`.
     """
     named: list[str] = []
-    for name in method.tasks_args:
+    for name in method.related_task_args:
         if name in args and type(listed := args[name]) is list:
             named += listed  # type: ignore[arg-type]  # checked: of texts
     if not named:
         return ()
     if len(named) > MAX_RELATED_TASKS:
-        arguments = " and ".join(method.tasks_args)
+        arguments = " and ".join(method.related_task_args)
         raise Rejected(
             Reason.BAD_ARGUMENTS,
             f"{method.name}: {arguments} name more than {MAX_RELATED_TASKS} tasks",
@@ -153,7 +153,7 @@ def encode(
     changed: dict[str, Value] = {}
     if method.worker_arg is not None:
         changed[method.worker_arg] = str(call.args[method.worker_arg]) + worker_suffix(principal)
-    body = write_field(write_arguments(call.args, changed))
+    body = encode_form(encode_arguments(call.args, changed))
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in REWRITTEN_METHODS:
         return UpstreamRequest("POST", path, FORM, body, max_buffered=_MAX_REWRITTEN_BYTES)
@@ -165,7 +165,7 @@ def encode(
             body,
             accept_gzip=gzip,
             kind="read",
-            cacheable=not method.fresh,
+            cacheable=not method.no_cache,
             fairness_key=principal.name,
         )
     return UpstreamRequest("POST", path, FORM, body)
@@ -178,7 +178,7 @@ def _heartbeat_request(path: str, argument: str, worker: str) -> UpstreamRequest
         "POST",
         path.encode("ascii"),
         FORM,
-        write_field(orjson.dumps({argument: worker})),
+        encode_form(orjson.dumps({argument: worker})),
         kind="heartbeat",
     )
 
@@ -216,7 +216,7 @@ def _invalid(detail: str) -> Unavailable:
 def _is_luigi_answer(call: Call, body: bytes) -> bool:
     if body[:12] != b'{"response":':
         return False
-    return (call.permission == "view" and len(body) > _MAX_PARSED_BYTES) or is_json(body)
+    return (call.permission == "view" and len(body) > _MAX_PARSED_BYTES) or is_valid_json(body)
 
 
 def is_worker_shutdown(refusal: Refusal) -> bool:

@@ -25,7 +25,7 @@ _LONG, _FEW = 4096, 64  # bytes, and signs among them
 _AS_QUOTED_PRINTABLE = bytes.maketrans(b"%+", b"= ")
 
 
-def read_field(form: bytes) -> bytes | None:
+def parse_form(form: bytes) -> bytes | None:
     """The decoded value of the single ``data`` field of `form`, or None when the form is empty.
 
     Raises `Rejected` for a second field of any name, another name, or a broken percent escape.
@@ -85,7 +85,7 @@ def _unquote_any(value: bytes) -> bytes:
         raise Rejected(Reason.MALFORMED_CALL, "a percent escape is broken") from None
 
 
-def write_field(json_text: bytes) -> bytes:
+def encode_form(json_text: bytes) -> bytes:
     """`json_text` as the body ``data=…``.
 
     Only what a form parser would read differently is escaped, which is a tenth of the work of

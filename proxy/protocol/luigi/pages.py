@@ -24,7 +24,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from proxy.catalog.checking import check_arguments
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.errors import Rejected, Unavailable
 from proxy.model import (
     Batch,
@@ -39,7 +39,7 @@ from proxy.model import (
 )
 from proxy.protocol.codec import OneCallCodec, Priority
 from proxy.protocol.luigi.api import accepts_gzip
-from proxy.protocol.luigi.form import read_field, unquote_plus
+from proxy.protocol.luigi.form import parse_form, unquote_plus
 from proxy.protocol.refusal import Refusal, json_refusal
 from proxy.protocol.strict_json import parse_arguments
 
@@ -126,7 +126,7 @@ class LuigiPages(OneCallCodec):
             # For /team-a, unlike /team-a/, relative links begin one level higher.
             args["path"] = ""
         if name == "page.history" and request.query:
-            text = read_field(request.query.encode("ascii"))
+            text = parse_form(request.query.encode("ascii"))
             if text is not None:
                 args["data"] = dict(parse_arguments(text))
         method = self._catalog.methods.get(name)

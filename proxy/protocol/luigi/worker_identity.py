@@ -19,7 +19,7 @@ import orjson
 from proxy.errors import Unavailable
 from proxy.model import Call, Principal, Reason
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
-from proxy.protocol.strict_json import parse_quickly
+from proxy.protocol.strict_json import parse_fast
 
 REWRITTEN_METHODS = frozenset({"get_work", "count_pending"})
 """Methods in whose answers a worker looks for its own id."""
@@ -62,7 +62,7 @@ def rewrite_worker_answer(
     if not imports and not batched and suffix.encode() not in body:
         return body
     try:
-        quick = parse_quickly(body)
+        quick = parse_fast(body)
         document: Any = json.loads(body) if quick is None else quick
         response = document["response"]
         for task in response["running_tasks"]:

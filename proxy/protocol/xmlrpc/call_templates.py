@@ -67,7 +67,7 @@ class _Shape(NamedTuple):
     groups: list[_Group]
 
 
-class Shapes:
+class TemplateCache:
     """The shapes of calls that were read before."""
 
     def __init__(self, most: int = _IN_ALL) -> None:
@@ -77,7 +77,7 @@ class Shapes:
         self._count = 0
         self._strange = 0  # calls that are of no known shape, and found no room
 
-    def read(self, text: str) -> tuple[str, list[Value]] | None:
+    def match(self, text: str) -> tuple[str, list[Value]] | None:
         """The method and the arguments of the call in the plain document `text`; None if it is of
         no known shape.
 
@@ -106,7 +106,7 @@ class Shapes:
                 return shape.method, values[-1]  # type: ignore[return-value]  # the arguments are an array
         return None
 
-    def learn(self, text: str, read: Callable[[str], tuple[str, list[Value]]]) -> None:
+    def add(self, text: str, read: Callable[[str], tuple[str, list[Value]]]) -> None:
         """Remember the shape of the plain document `text`, which was accepted. `read` is the strict
         reading, of a text like it.
         """

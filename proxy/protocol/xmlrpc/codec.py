@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Reason, Value
-from proxy.protocol.xmlrpc.call_templates import Shapes
+from proxy.protocol.xmlrpc.call_templates import TemplateCache
 from proxy.protocol.xmlrpc.grammar import TEXT, Reader, S, refuse, tag
 from proxy.protocol.xmlrpc.text import EncodingError, encode, legible, read_text, unescape
 from proxy.protocol.xmlrpc.values import MAX_DEPTH, write_value, write_values
@@ -60,7 +60,7 @@ _END_RESPONSE = {
 }
 _IN_RESPONSE = {"params": "params", "fault": "fault after value"}
 _DECLARATION = '<?xml version="1.0"?>'
-_SHAPES = Shapes()  # of the calls that come to this process
+_SHAPES = TemplateCache()  # of the calls that come to this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ def decode_call(
     text, at, plain = read_text(body)
     if not plain or max_depth != MAX_DEPTH:
         return _read_call(text, at, Reader(text, plain, max_depth))
-    known = _SHAPES.read(text)
+    known = _SHAPES.match(text)
     if known is not None:
         return known
     call = _read_call(text, at, Reader(text, True, max_depth))
-    _SHAPES.learn(text, lambda marked: _read_call(marked, at, Reader(marked, True, max_depth)))
+    _SHAPES.add(text, lambda marked: _read_call(marked, at, Reader(marked, True, max_depth)))
     return call
 
 

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from proxy.catalog.loading import Catalog
+from proxy.catalog.model import Catalog
 from proxy.errors import Rejected
 from proxy.model import (
     Batch,

@@ -13,7 +13,7 @@ for a signature that they do not know.
 
 from collections.abc import Callable, Sequence
 
-from proxy.catalog.loading import Argument, Catalog
+from proxy.catalog.model import Argument, Catalog
 from proxy.catalog.types import TYPES
 from proxy.model import Reason, Value
 from proxy.protocol.xmlrpc.codec import Fault

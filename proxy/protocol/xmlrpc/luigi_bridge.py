@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from proxy.catalog.checking import name_arguments
-from proxy.catalog.loading import Catalog, Method
+from proxy.catalog.model import Catalog, Method
 from proxy.errors import Rejected
 from proxy.model import (
     Call,
@@ -29,7 +29,7 @@ from proxy.protocol.luigi import calls
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import Plain
+from proxy.protocol.strict_json import RoundTripped
 from proxy.protocol.xmlrpc.http_binding import NO_STORE, XML, XmlRpcCodec
 from proxy.protocol.xmlrpc.json_to_xml import json_to_xml
 from proxy.protocol.xmlrpc.json_to_xml_stream import JsonToXml
@@ -71,7 +71,7 @@ class LuigiBridge(XmlRpcCodec):
             unnamed: dict[str, Value] = {str(number): value for number, value in enumerate(params)}
             return Call(self._upstream, "luigi", name, "admin", unnamed, in_catalog=False)
         named = params[0] if len(params) == 1 else None
-        args = Plain(named if type(named) is dict else name_arguments(method, params))
+        args = RoundTripped(named if type(named) is dict else name_arguments(method, params))
         _require_json_types(method, args.values())
         return calls.make_call(
             self._upstream, self._catalog, name, args, principal, self._batch_ids

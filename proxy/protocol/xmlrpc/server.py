@@ -56,7 +56,7 @@ class XmlRpcServer(XmlRpcCodec):
             XML,
             body,
             kind="read",
-            cacheable=not self._catalog.methods[call.method].fresh,
+            cacheable=not self._catalog.methods[call.method].no_cache,
             fairness_key=principal.name,
         )
 

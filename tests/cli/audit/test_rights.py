@@ -22,10 +22,10 @@ CATALOG = """\
 name = "small"
 protocol = "luigi"
 [methods.graph]
-class = "view"
+permission = "view"
 help = "x"
 [methods.pause]
-class = "admin"
+permission = "admin"
 help = "x"
 """
 VIEW = '@id("view")\npermit (principal in Role::"viewer", action in Action::"view", resource);\n'
@@ -136,8 +136,8 @@ def test_a_change_of_a_class_shows(tmp_path: Path, directory: Path) -> None:
     shown = CliRunner().invoke(app, ["report", "changes", "--dir", str(audit)]).stdout
     assert (
         "changed: catalogs/small.toml" in shown
-        and '-class = "admin"' in shown
-        and '+class = "view"' in shown
+        and '-permission = "admin"' in shown
+        and '+permission = "view"' in shown
     )
 
 

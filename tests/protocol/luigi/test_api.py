@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tornado.escape import json_decode
 from tornado.httputil import parse_body_arguments
 
-from proxy.catalog.checking import check_each
+from proxy.catalog.checking import check_arguments
 from proxy.catalog.loading import load_catalog
 from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamResponse
@@ -22,7 +22,7 @@ from proxy.protocol.luigi.batch_ids import BatchIdSigner, derive_batch_key
 from proxy.protocol.luigi.calls import MAX_RELATED_TASKS, WORKER_SHUTDOWN, encode, make_call
 from proxy.protocol.luigi.worker_identity import rewrite_worker_answer, worker_suffix
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import parse_slowly
+from proxy.protocol.strict_json import parse_strict
 from tests.bench.calls import MEDIUM, PING
 from tests.bench.calls import make as bench_call
 from tests.support.paths import ROOT
@@ -224,13 +224,13 @@ def slowly(body: bytes, method: str) -> Call:
         raise Rejected(Reason.AMBIGUOUS_CALL if b"&" in body else Reason.MALFORMED_CALL)
     if re.search(rb"%(?![0-9A-Fa-f]{2})", value):
         raise Rejected(Reason.MALFORMED_CALL)
-    args = parse_slowly(unquote_to_bytes(value))
+    args = parse_strict(unquote_to_bytes(value))
     worker = args.get("worker")
     if not isinstance(worker, str) or not worker:
         raise Rejected(Reason.BAD_ARGUMENTS)
     if "[" in worker:
         raise Rejected(Reason.NOT_YOUR_WORKER)
-    check_each(CATALOG.methods[method], args)
+    check_arguments(CATALOG.methods[method], args)
     return make_call("luigi", CATALOG, method, args, ALICE, BATCHES)
 
 

@@ -11,7 +11,7 @@ from tornado.httputil import parse_body_arguments
 from proxy.errors import Rejected
 from proxy.model import Reason
 from proxy.protocol.luigi import form
-from proxy.protocol.luigi.form import FORM, FORM_TYPES, read_field, unquote_plus, write_field
+from proxy.protocol.luigi.form import FORM, FORM_TYPES, encode_form, parse_form, unquote_plus
 
 HEX = frozenset(string.hexdigits.encode())
 
@@ -166,8 +166,8 @@ def test_what_stock_clients_encode_is_read_back(text: str) -> None:
     the text again.
     """
     raw = text.encode("utf-8", "surrogatepass")
-    assert read_field(urlencode({"data": raw}).encode()) == raw
-    assert read_field(b"data=" + quote_plus(raw).replace("+", "%20").encode()) == raw
+    assert parse_form(urlencode({"data": raw}).encode()) == raw
+    assert parse_form(b"data=" + quote_plus(raw).replace("+", "%20").encode()) == raw
 
 
 @given(st.text())
@@ -175,7 +175,7 @@ def test_what_is_written_tornado_reads_as_one_field(text: str) -> None:
     """luigid's own form parser finds one field, named data, and in it the very text."""
     found: dict[str, list[bytes]] = {}
     raw = text.encode("utf-8", "surrogatepass")
-    parse_body_arguments(FORM.decode(), write_field(raw), found, {})
+    parse_body_arguments(FORM.decode(), encode_form(raw), found, {})
     assert found == {"data": [raw]}
 
 
@@ -202,7 +202,7 @@ def test_what_is_written_tornado_reads_as_one_field(text: str) -> None:
 def test_only_one_field_of_one_spelling_is_read(form: bytes, reason: Reason) -> None:
     """A second field, another name, another spelling of the name, or a broken escape is refused."""
     with pytest.raises(Rejected) as refused:
-        read_field(form)
+        parse_form(form)
     assert refused.value.reason is reason
 
 
@@ -218,7 +218,7 @@ def test_only_one_field_of_one_spelling_is_read(form: bytes, reason: Reason) -> 
 )
 def test_the_value_is_decoded_once(form: bytes, value: bytes | None) -> None:
     """What an escape stands for is data: it neither ends the field nor is decoded again."""
-    assert read_field(form) == value
+    assert parse_form(form) == value
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from proxy.model import Value
 from proxy.protocol.xmlrpc import codec
-from proxy.protocol.xmlrpc.call_templates import Shapes
+from proxy.protocol.xmlrpc.call_templates import TemplateCache
 from tests.protocol.xmlrpc.test_grammar_short_cuts import DOCUMENTS, PIECES, mangled, outcome
 from tests.support.xmlrpc import TEXTS, VALUES, typed
 
-NONE = Shapes(0)
+NONE = TemplateCache(0)
 NUMBERS = [
     "0",
     "1",
@@ -29,7 +29,7 @@ NUMBERS = [
 ]
 
 
-def agree(shapes: Shapes, document: str) -> None:
+def agree(shapes: TemplateCache, document: str) -> None:
     """Hold that with the known shapes the same becomes of a document as without any."""
     body = document.encode()
     with patch.object(codec, "_SHAPES", NONE):
@@ -38,9 +38,9 @@ def agree(shapes: Shapes, document: str) -> None:
         assert outcome(body) == plainly, document
 
 
-def learnt(*documents: str) -> Shapes:
+def learnt(*documents: str) -> TemplateCache:
     """The shapes of some documents."""
-    shapes = Shapes()
+    shapes = TemplateCache()
     for document in documents:
         agree(shapes, document)
     return shapes
@@ -87,7 +87,7 @@ def test_a_call_of_known_shape_is_read_without_the_reader() -> None:
         xmlrpc.client.dumps(({"a": text, "n": number}, ["x"]), "m").encode()
         for text, number in (("1", 1), ("é", -7), ("2", 2))
     )
-    with patch.object(codec, "_SHAPES", Shapes()):
+    with patch.object(codec, "_SHAPES", TemplateCache()):
         codec.decode_call(one)
         with patch.object(codec, "Reader", side_effect=AssertionError):
             assert codec.decode_call(two) == ("m", [{"a": "é", "n": -7}, ["x"]])
@@ -106,7 +106,7 @@ def _emptied(value: Value) -> None:
 def test_nothing_is_shared_between_two_calls() -> None:
     """A caller that changes what it got changes no later call."""
     body = codec.encode_call("m", [{"a": [], "b": {}, "c": [None, "x", {"d": "y"}]}, ["z"]])
-    with patch.object(codec, "_SHAPES", Shapes()):
+    with patch.object(codec, "_SHAPES", TemplateCache()):
         codec.decode_call(body)
         _, params = codec.decode_call(body)
         kept = copy.deepcopy(params)
@@ -120,7 +120,7 @@ def test_what_is_kept_is_bounded() -> None:
     """
     tracemalloc.start()
     try:
-        shapes = Shapes()
+        shapes = TemplateCache()
         before = tracemalloc.get_traced_memory()[0]
         for number in range(200):
             for items in range(8):
@@ -143,8 +143,8 @@ def test_shapes_that_are_not_met_any_more_make_room() -> None:
     other = codec.encode_call("other", ["x"]).decode()
     with patch.object(codec, "_SHAPES", shapes):
         for _ in range(10_000):
-            assert shapes.read(other) is None
+            assert shapes.match(other) is None
             codec.decode_call(other.encode())
-        assert shapes.read(other) is None
+        assert shapes.match(other) is None
         codec.decode_call(other.encode())
-    assert shapes.read(other) == ("other", ["x"])
+    assert shapes.match(other) == ("other", ["x"])

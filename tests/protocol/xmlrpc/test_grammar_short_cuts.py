@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from proxy.errors import Rejected
 from proxy.model import Value
 from proxy.protocol.xmlrpc import codec
-from proxy.protocol.xmlrpc.call_templates import Shapes
+from proxy.protocol.xmlrpc.call_templates import TemplateCache
 from proxy.protocol.xmlrpc.grammar import Reader
 from tests.protocol.xmlrpc.plain_reader import PlainReader
 from tests.support.xmlrpc import TEXTS, typed
@@ -111,7 +111,7 @@ def outcome(body: bytes) -> object:
 def agree(document: str) -> None:
     """Hold that both readers say the same."""
     body = document.encode()
-    with patch.object(codec, "_SHAPES", Shapes(0)):
+    with patch.object(codec, "_SHAPES", TemplateCache(0)):
         quick = outcome(body)
         with patch.object(codec, "Reader", PlainReader):
             assert outcome(body) == quick, document

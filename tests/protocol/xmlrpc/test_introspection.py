@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.catalog.loading import Argument, Catalog, Method, load_catalog
+from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Argument, Catalog, Method
 from proxy.catalog.types import TYPES
 from proxy.model import Value
 from proxy.protocol.xmlrpc.codec import Fault, decode_response, encode_response
@@ -72,7 +73,11 @@ def test_a_signature_for_each_number_of_arguments() -> None:
     late = Method(
         "late",
         "view",
-        (Argument("a", "any"), Argument("b", "integer", required=True), Argument("c", "strings")),
+        (
+            Argument("a", "any"),
+            Argument("b", "integer", required=True),
+            Argument("c", "string-list"),
+        ),
     )
     assert method_signature(Catalog("test", "xmlrpc", {"late": late}), "late", anything) == [
         ["undef", "undef", "int"],
@@ -89,13 +94,13 @@ def test_a_signature_for_each_number_of_arguments() -> None:
             ("status", "string"),
             ("url", "string"),
             ("integer", "int"),
-            ("amount", "int"),
+            ("unsigned", "int"),
         ),
         *(
             ("number", "double"),
             ("finite", "double"),
             ("boolean", "boolean"),
-            ("strings", "array"),
+            ("string-list", "array"),
             ("task-ids", "array"),
         ),
         *(

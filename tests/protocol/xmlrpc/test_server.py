@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.catalog.loading import Method, load_catalog
+from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Method
 from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import (
     Call,
@@ -352,14 +353,14 @@ def test_a_fault_of_the_upstream_is_recorded_as_one() -> None:
 SAMPLES: dict[str, Value] = {
     "boolean": True,
     "integer": 2**40,
-    "amount": 3,
+    "unsigned": 3,
     "finite": 1.5,
     "number": 1.5,
     "positive": 1.5,
     "percentage": 50,
     "task-id": "A_1_2",
     "task-ids": ["A_1_2"],
-    "worker": "w",
+    "worker-id": "w",
     "family": "A",
     "module": "a.b",
     "url": "https://a.example/",
@@ -368,7 +369,7 @@ SAMPLES: dict[str, Value] = {
     "params": {"a": "b"},
     "visibilities": {"a": 0},
     "retry-policy": {"retry_count": 3},
-    "strings": ["a"],
+    "string-list": ["a"],
     "status": "RUNNING",
     "status-filter": "RUNNING",
     "upstream-status-filter": "",
