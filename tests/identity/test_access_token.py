@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy.errors import Rejected
 from proxy.identity.access_token import TokenProfile, check_claims, parse
+from proxy.identity.credentials import TOKEN_LIMIT
 from proxy.model import Credentials, Principal, Reason
 from tests.support.tokens import (
     AUDIENCE,
@@ -531,6 +532,13 @@ def test_an_empty_profile_is_refused(missing: str) -> None:
     }
     with pytest.raises(ValueError, match="needs an issuer"):
         TokenProfile(*empty[missing])
+
+
+def test_a_token_over_the_limit_is_not_parsed() -> None:
+    """The verifier's headers are bounded before; every other caller is bounded here."""
+    with pytest.raises(Rejected) as refused:
+        parse("a" * (TOKEN_LIMIT + 1))
+    assert refused.value.detail == "the token is over 16384 bytes"
 
 
 def test_claims_are_checked_against_their_own_issuer() -> None:

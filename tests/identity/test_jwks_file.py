@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from proxy.errors import Rejected
 from proxy.identity.access_token import TokenProfile
@@ -50,6 +51,19 @@ async def test_a_file_replaced_while_it_is_read_is_read_again(
     assert source.keys is not None and source.keys.find("a") is not None
     source.poll()
     assert source.keys.find("b") is not None
+
+
+async def test_keys_without_use_are_logged_once(tmp_path: Path) -> None:
+    """An operator sees which key of a set is skipped, and sees it again only when it changes."""
+    path = tmp_path / "keys.json"
+    source = JwksFile(path)
+    with capture_logs() as logs:
+        for kid in ("a", "b"):
+            path.write_bytes(key_set(jwk(ec_private(), kid), {"kty": "new"}))
+            source.poll()
+    assert [(entry["event"], entry["problem"]) for entry in logs] == [
+        ("issuer key skipped", "keys[1] skipped: its kty is not RSA, EC or OKP")
+    ]
 
 
 async def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from proxy.errors import ConfigError, Rejected
 from proxy.identity.access_token import TokenProfile
@@ -15,7 +16,7 @@ from proxy.identity.jwks_file import JwksFile
 from proxy.identity.local_issuer import MAX_LIFETIME_SECONDS, LocalIssuer
 from proxy.identity.verifier import Verifier
 from proxy.model import Credentials, Principal, Reason
-from tests.support.tokens import NOW, bearer, viewer
+from tests.support.tokens import NOW, bearer, ed_private, viewer
 
 
 def gate(local: LocalIssuer) -> Verifier:
@@ -304,3 +305,22 @@ async def test_processes_issue_and_rotate_at_once(tmp_path: Path) -> None:
         for text in texts
     }
     assert subjects == {f"{which}-{number}" for which in range(4) for number in range(5)}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("version", 2), ("retired", {}), ("signing", []), ("signing", "a key")]
+)
+def test_a_state_of_another_form_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    """A later version's state, or one with another kind of key, is not this issuer's."""
+    local = LocalIssuer(tmp_path)
+    local.prepare(NOW)
+    state = tmp_path / "state.json"
+    document = json.loads(state.read_bytes())
+    if value == "a key":
+        pem = ed_private().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        document["signing"]["pem"] = pem.decode()
+    else:
+        document[key] = value
+    state.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match="is not the state of a local issuer"):
+        local.issue("a", [], 60, NOW)

@@ -378,3 +378,20 @@ async def test_closing_ends_the_background_work() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert [task for task in asyncio.all_tasks() if "keys of" in task.get_name()] == []
+
+
+async def test_starting_twice_refreshes_in_one_task() -> None:
+    """A second start refreshes the keys, and adds no second background task."""
+    provider, waits = Provider(), 0
+
+    async def sleep(_seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        await asyncio.Event().wait()
+
+    source = OidcKeys(ISSUER, provider.fetch, clock=Clock(), sleep=sleep)
+    await source.start()
+    await source.start()
+    await asyncio.sleep(0)
+    assert (provider.refreshes, waits) == (2, 1)
+    await source.close()

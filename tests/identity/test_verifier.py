@@ -365,3 +365,13 @@ async def test_those_who_wait_for_keys_do_not_disturb_each_other(tmp_path: Path)
     assert [error.reason for error in found if isinstance(error, Rejected)] == [
         Reason.BAD_SIGNATURE
     ] * 3
+
+
+async def test_credentials_that_may_be_two_are_never_cached(tmp_path: Path) -> None:
+    """A header that was verified before is verified again when a cookie comes with it."""
+    gate = verifier(tmp_path / "keys.json")
+    value = bearer(good())
+    principal = await gate.authenticate(Credentials(value), NOW)
+    assert gate.cached(Credentials(value), NOW) is principal
+    assert gate.cached(Credentials(value, b"a=b"), NOW) is None
+    assert gate.cached(Credentials(None), NOW) is None

@@ -36,6 +36,12 @@ def catalogs() -> dict[str, Catalog]:
 
 
 @pytest.fixture(scope="session")
+def shipped_catalog() -> Path:
+    """The path of a shipped catalog."""
+    return POLICIES / "catalogs" / "supervisor.toml"
+
+
+@pytest.fixture(scope="session")
 def shipped(catalogs: dict[str, Catalog]) -> PolicySet:
     """Load the shipped policies."""
     return load_policies(POLICIES, catalogs)

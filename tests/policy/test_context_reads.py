@@ -34,6 +34,7 @@ def reads(condition: str, action: str = "action") -> tuple[ContextRead, ...]:
         ("context.agent", []),
         ("context has agent && context has args", []),
         ('principal.issuer == "x" && principal.groups.contains("g")', []),
+        ('context.agent == "x" || context.agent like "x"', []),
         ("context has task", [ContextRead(TASK_KEY, "given")]),
         ("context.args has family", [ContextRead("family", "given")]),
         ("context has args.family", [ContextRead("family", "given")]),

@@ -132,9 +132,27 @@ def test_a_policy_that_fails_denies(load: Load, call: Make) -> None:
     ).allowed
 
 
-def test_a_failing_engine_denies(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong below, the answer is a denial, and it is not remembered."""
+def test_introspection_is_open_to_every_role(load: Load) -> None:
+    """The answer is filtered, so any role may ask; an identity without a role may not."""
     policies = load(VIEW)
+    assert policies.decide_introspection(who("viewer")).allowed
+    assert policies.decide_introspection(who()).reason is Reason.NO_ROLE
+
+
+def test_a_denial_for_another_reason_names_the_set(load: Load) -> None:
+    """A shutdown denies calls too, and the record names the policies in force."""
+    policies = load(VIEW)
+    denied = policies.deny(Reason.DRAINING)
+    assert (denied.effect, denied.reason, denied.policies) == ("deny", Reason.DRAINING, ())
+    assert denied.policy_hash == policies.hash
+
+
+def test_a_failing_engine_denies(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any failure of the engine is a denial, and it is not cached."""
+    policies = load(
+        VIEW + '@id("same") forbid (principal, action, resource)'
+        " when { context has task && context.task == principal.subject };"
+    )
 
     def broken(*_: object) -> None:
         raise RuntimeError("out of order")
@@ -142,6 +160,8 @@ def test_a_failing_engine_denies(load: Load, call: Make, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr("proxy.policy.engine.cedarpy.is_authorized", broken)
         assert policies.decide(who("viewer"), call("task_list")).reason is Reason.POLICY_ERROR
+        too_long_to_cache = call("graph", task="x" * 1000)
+        assert policies.decide(who("viewer"), too_long_to_cache).reason is Reason.POLICY_ERROR
     assert policies.decide(who("viewer"), call("task_list")).allowed
 
 

@@ -250,6 +250,23 @@ def test_two_catalogs_of_one_name_are_refused(
     ]
 
 
+def test_catalogs_that_differ_in_a_method_are_refused(
+    directory: Path, catalogs: dict[str, Catalog]
+) -> None:
+    """Their problems come with those of the policies."""
+    luigi = catalogs["luigi"]
+    other = replace(
+        luigi,
+        name="other",
+        methods={"graph": replace(luigi.methods["graph"], permission="admin")},
+    )
+    (directory / "roles.toml").write_text(ROLES.replace("viewer", "reader"))
+    assert [place for place, _ in problems(directory, {"luigi": luigi, "other": other})] == [
+        "a.cedar:1",
+        "catalogs/other.toml: methods.graph",
+    ]
+
+
 def test_the_hash_names_policies_roles_and_catalogs(
     directory: Path, catalogs: dict[str, Catalog]
 ) -> None:
