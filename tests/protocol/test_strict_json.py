@@ -20,13 +20,11 @@ from tests.bench.calls import task
 
 
 class RefusedError(Exception):
-    """The reference refuses."""
+    """A refusal by the reference."""
 
 
 def by_hand(text: bytes) -> Any:
-    """The obvious reading: Python's own parser with a hook that sees every key, and a walk over all
-    that came out.
-    """
+    """Parse as simply as possible: Python's parser, a hook for keys, and a walk over the result."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) != len(pairs):
@@ -58,16 +56,15 @@ def by_hand(text: bytes) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that tells True from 1 and 1 from 1.0, and minds the order of keys: it is the order
-    of the record.
+    """Return whether two values are equal in type and in the order of keys too.
+
+    The order is that of the record.
     """
     return json.dumps(one) == json.dumps(other)
 
 
 def outcome(parse: Callable[[bytes], Any], text: bytes) -> str:
-    """What a parser makes of a text: the arguments, their order and types, or the reason against
-    them in full.
-    """
+    """Return what a parser makes of a text: the arguments in order, or the refusal in full."""
     try:
         return json.dumps(parse(text))
     except Rejected as error:
@@ -75,7 +72,7 @@ def outcome(parse: Callable[[bytes], Any], text: bytes) -> str:
 
 
 def agree(text: bytes) -> None:
-    """Hold all readings of `text` against each other, and what luigid would read of what we write."""
+    """Assert that all readings of `text` agree, and that luigid reads the same once encoded."""
     assert outcome(parse_arguments, text) == outcome(parse_strict, text)
     try:
         expected = by_hand(text)
@@ -144,9 +141,7 @@ ATOMS = [
 
 
 def documents() -> st.SearchStrategy[str]:
-    """JSON, and what nearly is: any spacing, keys that repeat under several spellings, odd numbers,
-    odd strings.
-    """
+    """Generate JSON and near misses: spacing, equal keys in several spellings, odd scalars."""
     space = st.sampled_from(["", " ", "  ", "\n"])
     key = st.sampled_from(KEYS).map(lambda k: f'"{k}"')
 
@@ -186,10 +181,8 @@ def documents() -> st.SearchStrategy[str]:
 @example('{"a": 1e16, "b": 1e-7, "c": 123456789.0}')
 @example('{"a": 1}{"a": 2}')
 @example('\ufeff{"a": 1}')
-def test_both_roads_read_as_the_obvious_reading_does(text: str) -> None:
-    """Whatever the text: the obvious arguments or a refusal; and written again they are the same,
-    on either road.
-    """
+def test_fast_and_strict_parsing_agree_with_the_simple_one(text: str) -> None:
+    """Any text gives the same arguments or refusal, and the arguments survive encoding."""
     agree(text.encode("utf-8"))
 
 
@@ -208,10 +201,8 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values))
-def test_what_a_stock_worker_encodes_is_read_back(args: dict[str, Any]) -> None:
-    """`json.dumps`, as luigi/rpc.py calls it, is read back unchanged; so is a browser's
-    ``JSON.stringify``.
-    """
+def test_the_json_of_a_stock_worker_is_read_back(args: dict[str, Any]) -> None:
+    """`json.dumps`, as luigi/rpc.py calls it, and ``JSON.stringify`` are read back unchanged."""
     assert same(parse_arguments(json.dumps(args).encode()), args)
     assert same(
         parse_arguments(json.dumps(args, separators=(",", ":"), ensure_ascii=False).encode()), args
@@ -248,12 +239,8 @@ REAL = [
 
 @pytest.mark.parametrize("text", REAL)
 @pytest.mark.parametrize("mangle", ["lost", "twice", "other", "quote", "blank", "swapped"])
-def test_real_arguments_with_one_byte_wrong_are_read_as_the_obvious_reading_does(
-    text: str, mangle: str
-) -> None:
-    """Every byte in its turn: lost, sent twice, one bit off, made a quotation mark or a blank, or
-    swapped with the next.
-    """
+def test_real_arguments_with_one_byte_wrong_are_parsed_as_simply(text: str, mangle: str) -> None:
+    """Each byte is lost, doubled, one bit off, a quotation mark, a blank, or swapped."""
     whole = text.encode()
     agree(whole)
     for at in range(len(whole)):
@@ -274,27 +261,26 @@ def test_real_arguments_with_one_byte_wrong_are_read_as_the_obvious_reading_does
 
 
 @pytest.mark.parametrize("member", ["task_id", "params", "date", "worker"])
-def test_a_member_that_stands_twice_is_found_wherever_it_stands(member: str) -> None:
-    """At the top and below it, in whatever spelling, with whatever value: a real call is then
-    ambiguous.
-    """
+def test_two_equal_members_are_found_at_any_depth(member: str) -> None:
+    """At the top and below, in any spelling and with any value, the call is ambiguous."""
     text = json.dumps(task())
     for name in (f'"{member}"', f'"\\u{ord(member[0]):04x}{member[1:]}"'):
         for value in ("1", "1e5", "null", '"\\u00e9"', "Infinity"):
             twice = text.replace(f'"{member}": ', f'{name}: {value}, "{member}": ', 1).encode()
-            assert outcome(parse_arguments, twice) == "ambiguous-call: a JSON key stands twice"
+            assert (
+                outcome(parse_arguments, twice)
+                == "ambiguous-call: a JSON object has two equal keys"
+            )
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '{"a": '])
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, 500, 5_000, 100_000])
 @pytest.mark.parametrize("inner", ["1", '"\\u00e9"', "Infinity"])
-def test_nesting_is_bounded_on_every_road(
+def test_nesting_is_bounded_by_every_parser(
     opening: str, closed: bool, depth: int, inner: str
 ) -> None:
-    """One level more than the limit is refused, and so is what would exhaust the stack of a parser
-    that recurses.
-    """
+    """One level above the limit is refused, and so is a depth that exhausts a parser's stack."""
     closing = ("]" if opening == "[" else "}") * depth if closed else ""
     text = f'{{"a": {opening * depth}{inner}{closing}}}'.encode()
     if closed and depth < MAX_DEPTH:
@@ -307,16 +293,16 @@ def test_nesting_is_bounded_on_every_road(
 
 @pytest.mark.parametrize("filling", [" ", "é", "x y"])
 @pytest.mark.parametrize("ascii", [True, False])
-def test_a_large_text_is_read_as_a_small_one(filling: str, ascii: bool) -> None:
-    """Beyond a megabyte the roads are chosen in another way; what comes of it is the same."""
+def test_a_large_text_is_parsed_as_a_small_one(filling: str, ascii: bool) -> None:
+    """Above a megabyte the comparison is another one; the result is the same."""
     text = json.dumps({"task_id": "A_1", "expl": filling * 1_200_000, "n": 1.5}, ensure_ascii=ascii)
     agree(text.encode())
     twice = text.replace('"n"', '"task_id": "A_1", "n"').encode()
-    assert outcome(parse_arguments, twice) == "ambiguous-call: a JSON key stands twice"
+    assert outcome(parse_arguments, twice) == "ambiguous-call: a JSON object has two equal keys"
 
 
 def test_many_brackets_are_not_deep() -> None:
-    """A wide list and brackets within strings are no nesting."""
+    """A long list and brackets within strings are no nesting."""
     args = {"deps": ["[[[{"] * 1000, "more": [[] for _ in range(1000)]}
     assert parse_arguments(json.dumps(args).encode()) == args
 
@@ -340,9 +326,7 @@ def test_many_brackets_are_not_deep() -> None:
     ],
 )
 def test_refusals_have_their_reason(text: bytes, reason: Reason) -> None:
-    """What has two readings is ambiguous, what has none is malformed; the refusal never repeats
-    what was sent.
-    """
+    """Two readings are ambiguous, none is malformed; a refusal never repeats what came."""
     with pytest.raises(Rejected) as refused:
         parse_arguments(text)
     assert refused.value.reason is reason
@@ -356,9 +340,7 @@ def test_infinity_is_a_number_here() -> None:
 
 
 def test_elements_are_counted_before_anything_is_read() -> None:
-    """Sixteen megabytes of brackets would hold the event loop for many seconds; the bound needs no
-    parser.
-    """
+    """Brackets of 16 MB would block the event loop for seconds; the bound needs no parser."""
     with pytest.raises(Rejected) as caught:
         parse_arguments(b'{"a":[' + b"[]," * MAX_ELEMENTS + b"[]]}")
     assert caught.value.reason is Reason.CALL_TOO_COMPLEX
