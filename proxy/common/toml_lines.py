@@ -52,24 +52,24 @@ def line_of(lines: Mapping[Loc, int], loc: Loc) -> int | None:
 
 def _statements(text: str) -> Iterator[tuple[str, int]]:
     """Yield each header and the key before each ``=``, with its line."""
-    line, depth, start, kept, is_value = 1, 0, 1, "", False
+    line, depth, start, key, is_value = 1, 0, 1, "", False
     for token in _TOKEN.finditer(text):
         piece = token[0]
         if piece == "\n" and depth == 0:
-            if kept.strip() and not is_value:
-                yield kept.strip(), start
-            kept, is_value = "", False
+            if key.strip() and not is_value:
+                yield key.strip(), start
+            key, is_value = "", False
         elif piece == "=" and not is_value:
-            yield kept.strip(), start
+            yield key.strip(), start
             is_value = True
         elif is_value:
             depth += (piece in "[{") - (piece in "]}")
         elif not piece.startswith("#"):
-            start = start if kept.strip() else line
-            kept += piece
+            start = start if key.strip() else line
+            key += piece
         line += piece.count("\n")
-    if kept.strip() and not is_value:
-        yield kept.strip(), start
+    if key.strip() and not is_value:
+        yield key.strip(), start
 
 
 def _key(text: str) -> Loc:

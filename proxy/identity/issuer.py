@@ -42,7 +42,7 @@ class KeySource(ABC):
 
     @abstractmethod
     def poll(self) -> None:
-        """Look for a change if that is cheap.
+        """Check for a change if that is cheap.
 
         Called from the request path, at most about once a second.
         """

@@ -50,7 +50,7 @@ class JwksFile(KeySource):
             self.failed(f"{self._path}: {error}")
 
     async def on_unknown_kid(self) -> None:
-        """Look at the file now, so that a key that was just made is found at once."""
+        """Check the file now, so that a key that was just made is found at once."""
         self.poll()
 
     def retry_after(self) -> int:

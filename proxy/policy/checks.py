@@ -161,9 +161,9 @@ def _unguarded_read(path: tuple[str, ...], methods: Sequence[str]) -> tuple[str,
     """Return message and hint for an argument that is read though a call may lack it."""
     listed = ", ".join(methods[:_LISTED_METHODS])
     more = f" and {rest} more" if (rest := len(methods) - _LISTED_METHODS) > 0 else ""
-    whole = ".".join(path)
-    message = f"reads {whole}, which a call of {listed}{more} may lack"
-    return message, f"Ask for it first: {'.'.join(path[:-1])} has {path[-1]} && {whole} ..."
+    full = ".".join(path)
+    message = f"reads {full}, which a call of {listed}{more} may lack"
+    return message, f"Ask for it first: {'.'.join(path[:-1])} has {path[-1]} && {full} ..."
 
 
 def _hint(error: str, policy: Policy) -> str:

@@ -71,46 +71,46 @@ async def refusal(
 
 
 def ec(claims_: object, **head: object) -> str:
-    """`claims_` signed by the issuer's P-256 key."""
+    """Sign `claims_` with the issuer's P-256 key."""
     return token(ec_private(), header(**head), claims_)
 
 
 def public_pem() -> bytes:
-    """The issuer's RSA public key as everybody can write it down."""
+    """Return the issuer's RSA public key as PEM."""
     return rsa_private().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def unsigned(algorithm: str) -> str:
-    """A token with an empty signature."""
+    """Return a token with an empty signature."""
     return f"{part(header(alg=algorithm))}.{part(claims())}."
 
 
 def resigned(head: str, body: str) -> str:
-    """Exactly these two encoded parts, with the issuer's good signature over them."""
+    """Return exactly these two encoded parts with the issuer's good signature."""
     return f"{head}.{body}.{b64(signature(ec_private(), 'ES256', f'{head}.{body}'.encode()))}"
 
 
 def in_der() -> str:
-    """A good token but for the signature's format, which is X.509's and not JOSE's."""
+    """Return a good token whose signature has the format of X.509 instead of that of JOSE."""
     signed = f"{part(header())}.{part(claims())}"
     return f"{signed}.{b64(ec_private().sign(signed.encode(), ECDSA(SHA256())))}"
 
 
 def left_over_bits(text: str) -> str:
-    """The same token with a signature that decodes to the same bytes in a sloppy decoder."""
+    """Return the token with a signature that decodes to the same bytes in a sloppy decoder."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return text[:-1] + alphabet[alphabet.index(text[-1]) ^ 1]
 
 
 def with_bare(name: str, bare: str) -> bytes:
-    """The good claims as JSON, with `name` spelled as `bare`, which JSON libraries may not be able
-    to write.
+    """Return the good claims as JSON, with `name` spelled as `bare`, which JSON libraries may not
+    write.
     """
     return (json.dumps(without(claims(), name))[:-1] + f', "{name}": {bare}}}').encode()
 
 
 def wrong_byte(text: str, index: int) -> str:
-    """`text` with the first character of one part changed."""
+    """Return `text` with the first character of one part changed."""
     parts = text.split(".")
     parts[index] = ("A" if parts[index][0] != "A" else "B") + parts[index][1:]
     return ".".join(parts)
@@ -233,7 +233,11 @@ HOSTILE: list[tuple[str, Callable[[], str], Reason]] = [
     ("iss empty", lambda: ec(claims(iss="")), BAD),
     ("iss with a slash more", lambda: ec(claims(iss=ISSUER + "/")), Reason.UNKNOWN_ISSUER),
     ("iss in another case", lambda: ec(claims(iss=ISSUER.upper())), Reason.UNKNOWN_ISSUER),
-    ("iss of somebody else", lambda: ec(claims(iss="https://evil.example")), Reason.UNKNOWN_ISSUER),
+    (
+        "iss of another issuer",
+        lambda: ec(claims(iss="https://evil.example")),
+        Reason.UNKNOWN_ISSUER,
+    ),
     # The audience.
     ("aud missing", lambda: ec(without(claims(), "aud")), Reason.WRONG_AUDIENCE),
     ("aud null", lambda: ec(claims(aud=None)), Reason.WRONG_AUDIENCE),
@@ -350,7 +354,7 @@ async def test_hostile_tokens_are_refused(
     tmp_path: Path, make: Callable[[], str], reason: Reason
 ) -> None:
     """On the default settings every such token is refused, for the reason that fits, in words that
-    tell nothing of it.
+    hold no part of it.
     """
     assert await refusal(tmp_path, make()) is reason
 
@@ -376,16 +380,16 @@ GOOD: list[tuple[str, Callable[[], str]]] = [
     ("times as fractions", lambda: ec(claims(exp=NOW + 3600.0, iat=NOW - 0.5))),
     ("groups twice and unsorted", lambda: ec(claims(groups=["etl", "dev", "etl"]))),
     (
-        "another issuer's claims beside",
+        "claims of another issuer in the same token",
         lambda: ec(claims(email="root@example.org", preferred_username="root", name="Root")),
     ),
 ]
 
 
 @pytest.mark.parametrize("make", [row[1] for row in GOOD], ids=[row[0] for row in GOOD])
-async def test_good_tokens_say_who_is_calling(tmp_path: Path, make: Callable[[], str]) -> None:
-    """Each algorithm and each permitted variation gives the principal: issuer and subject, nothing
-    a caller can choose.
+async def test_good_tokens_give_the_principal(tmp_path: Path, make: Callable[[], str]) -> None:
+    """Each algorithm and each permitted variation gives issuer and subject, and nothing that a
+    caller can choose.
     """
     assert await judge(tmp_path, make()) == Principal(
         ISSUER, "idp", "alice", ("viewer",), ("dev", "etl"), False, NOW + 3600
@@ -393,7 +397,7 @@ async def test_good_tokens_say_who_is_calling(tmp_path: Path, make: Callable[[],
 
 
 async def test_groups_come_from_the_configured_claim(tmp_path: Path) -> None:
-    """One string is one group, no claim is no group, and the claim's name is the profile's."""
+    """One string is one group, an absent claim is no group, and the profile names the claim."""
     assert (await judge(tmp_path, ec(claims(groups="etl")))).groups == ("etl",)
     assert (await judge(tmp_path, ec(without(claims(), "groups")))).groups == ()
     profile = TokenProfile(ISSUER, (AUDIENCE,), groups_claim="https://acme.example/roles")
@@ -403,8 +407,8 @@ async def test_groups_come_from_the_configured_claim(tmp_path: Path) -> None:
 
 
 async def test_configured_token_types(tmp_path: Path) -> None:
-    """Only the configured types pass, and `absent` stands for a token without one, which no written
-    type can claim.
+    """Only the configured types pass. `absent` accepts a token without a type, which no written
+    type can claim to be.
     """
     jwt_type = TokenProfile(ISSUER, (AUDIENCE,), token_types=("JWT",))
     no_type = TokenProfile(ISSUER, (AUDIENCE,), token_types=("absent",))
@@ -422,7 +426,7 @@ async def test_configured_token_types(tmp_path: Path) -> None:
 
 
 async def test_lifetime_limit(tmp_path: Path) -> None:
-    """With a limit a token needs iat, and may not be valid for longer than it."""
+    """With a limit a token needs iat, and is not valid for longer than the limit."""
     profile = TokenProfile(ISSUER, (AUDIENCE,), max_lifetime_seconds=3600)
     assert (await judge(tmp_path, ec(claims(iat=NOW)), profile=profile)).expires == NOW + 3600
     too_long = Reason.TOKEN_LIFETIME_TOO_LONG
@@ -486,7 +490,7 @@ async def test_a_refusal_says_what_came_and_what_is_expected(
 
 
 async def test_kid_may_be_absent_with_one_key(tmp_path: Path) -> None:
-    """A single usable key needs no name; a name that is not its own is still refused."""
+    """A single usable key needs no kid; a kid that is not its own is still refused."""
     keys = key_set(jwk(ec_private(), "ec"))
     assert (
         await judge(tmp_path, token(ec_private(), without(header(), "kid"), claims()), keys=keys)
@@ -523,7 +527,7 @@ async def test_one_of_several_audiences_suffices(
 
 @pytest.mark.parametrize("missing", ["issuer", "audiences", "an audience", "token_types"])
 def test_an_empty_profile_is_refused(missing: str) -> None:
-    """Nothing set never means anything goes (RFC 8725 section 3.9)."""
+    """An empty rule is no rule that accepts everything (RFC 8725 section 3.9)."""
     empty: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         "issuer": ("", (AUDIENCE,), ("at+jwt",)),
         "audiences": (ISSUER, (), ("at+jwt",)),
@@ -542,14 +546,14 @@ def test_a_token_over_the_limit_is_not_parsed() -> None:
 
 
 def test_claims_are_checked_against_their_own_issuer() -> None:
-    """Given another issuer's profile by mistake, the claims are refused all the same."""
+    """Claims are refused under the profile of another issuer."""
     with pytest.raises(Rejected) as refused:
         check_claims(parse(good()), TokenProfile("https://other.example", (AUDIENCE,)), NOW)
     assert refused.value.reason is Reason.UNKNOWN_ISSUER
 
 
 async def test_every_changed_character_is_refused(tmp_path: Path) -> None:
-    """No character of a token can be changed and the token still be taken."""
+    """A token with any one character changed is refused."""
     text = good()
     judged = verifier(tmp_path / "keys.json", all_keys())
     for place in range(len(text)):

@@ -12,7 +12,7 @@ SESSION = b"__Host-callgate=abc"
 
 
 def basic(user_and_password: bytes) -> bytes:
-    """An Authorization value of the Basic scheme."""
+    """Return an Authorization value of the Basic scheme."""
     return b"Basic " + base64.b64encode(user_and_password)
 
 
@@ -29,7 +29,7 @@ def basic(user_and_password: bytes) -> bytes:
         b"bAsIc " + base64.b64encode(b"x:abc.def.ghi"),
     ],
 )
-def test_one_token_comes_out(authorization: bytes) -> None:
+def test_both_schemes_carry_the_token(authorization: bytes) -> None:
     """Bearer, and Basic with any user name, carry the token unchanged."""
     assert read_credential(Credentials(authorization)) == "abc.def.ghi"
     assert (
@@ -86,8 +86,8 @@ def test_one_token_comes_out(authorization: bytes) -> None:
 def test_everything_else_is_refused(
     authorization: bytes | None, cookie: bytes | None, reason: Reason
 ) -> None:
-    """No credential, two of them, or one spelled in any but the strict way are refused, each for
-    its own reason.
+    """No credential, two of them, and one in any but the strict spelling are refused, each for its
+    own reason.
     """
     with pytest.raises(Rejected) as refused:
         read_credential(Credentials(authorization, cookie))
@@ -106,7 +106,7 @@ def test_the_longest_token_fits_both_schemes() -> None:
 def test_any_bytes_give_a_token_or_rejected(
     authorization: bytes | None, cookie: bytes | None
 ) -> None:
-    """Whatever the bytes are, the outcome is a non-empty ASCII token or one `Rejected`."""
+    """All bytes give a non-empty ASCII token or one `Rejected`."""
     try:
         found = read_credential(Credentials(authorization, cookie))
     except Rejected as refused:

@@ -10,13 +10,13 @@ from proxy.identity.encoding import base64url, base64url_encode, json_object
 
 @given(st.binary(max_size=200))
 def test_base64url_round_trip(data: bytes) -> None:
-    """What is encoded decodes to the same bytes."""
+    """Encoded bytes decode to the same bytes."""
     assert base64url(base64url_encode(data)) == data
 
 
 @given(st.text(alphabet="ABab01-_+/= \n.", max_size=12))
 def test_base64url_has_one_spelling(text: str) -> None:
-    """A text either is the canonical spelling of its bytes, or is refused."""
+    """A text is the canonical spelling of its bytes, or it is refused."""
     try:
         data = base64url(text)
     except ValueError:
@@ -48,9 +48,9 @@ def test_base64url_refuses_sloppy_text(text: str) -> None:
         b'{"a":' + b"9" * 5000 + b"}",
     ],
 )
-def test_json_refuses_what_two_readers_could_differ_on(data: bytes) -> None:
-    """Duplicate names, NaN, invalid UTF-8, deep nesting and what is no object are a ValueError
-    without the input's text.
+def test_json_refuses_what_two_parsers_could_differ_on(data: bytes) -> None:
+    """Duplicate names, NaN, invalid UTF-8, deep nesting and values that are no object are a
+    ValueError without the input's text.
     """
     with pytest.raises(
         ValueError,

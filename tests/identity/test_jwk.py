@@ -20,7 +20,7 @@ from tests.support.tokens import (
 
 
 def swap(found: dict[str, object], **more: object) -> dict[str, object]:
-    """`found` with `more` over it."""
+    """Return `found` with `more` over it."""
     return found | more
 
 
@@ -37,9 +37,9 @@ def test_each_type_is_pinned_to_its_algorithm() -> None:
     }
 
 
-def test_use_and_operations_that_allow_verifying_are_taken() -> None:
-    """`use` may be sig and `key_ops` may hold verify; both may be absent; unknown members do not
-    matter.
+def test_use_and_operations_that_allow_verifying_are_accepted() -> None:
+    """`use` may be sig and `key_ops` may hold verify; both may be absent; unknown members are
+    ignored.
     """
     found = load_key_set(
         key_set(
@@ -98,10 +98,8 @@ SKIPPED: dict[str, Callable[[], dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("make", SKIPPED.values(), ids=SKIPPED)
-def test_keys_of_no_use_are_skipped_with_a_note(make: Callable[[], dict[str, object]]) -> None:
-    """Such a key is left out and noted, the good one beside it serves; alone, the set is refused
-    for having none.
-    """
+def test_keys_without_use_are_skipped_with_a_warning(make: Callable[[], dict[str, object]]) -> None:
+    """A good key in the same set still serves; without one the set is refused."""
     found = load_key_set(key_set(make(), jwk(ec_private(which=5), "good")))
     assert [key.kid for key in found.keys] == ["good"]
     assert len(found.warnings) == 1 and found.warnings[0].startswith("keys[0] skipped: ")
@@ -143,9 +141,9 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
-def test_sets_that_are_refused_whole(make: Callable[[], bytes]) -> None:
-    """A published secret, two keys under one kid, and what is no bounded JWK set are refused as a
-    whole.
+def test_sets_that_are_refused(make: Callable[[], bytes]) -> None:
+    """A published secret, two keys under one kid, and data that is no bounded JWK set refuse the
+    complete set.
     """
     with pytest.raises(KeySetError) as refused:
         load_key_set(make())
@@ -153,15 +151,17 @@ def test_sets_that_are_refused_whole(make: Callable[[], bytes]) -> None:
 
 
 def test_a_kid_shared_with_an_encryption_key_is_not_ambiguous() -> None:
-    """Only keys that could verify count as sharing a kid."""
+    """Two keys share a kid only if both could verify."""
     assert (
         len(load_key_set(key_set(jwk(ec_private(), "a"), jwk(rsa_private(), "a", use="enc"))).keys)
         == 1
     )
 
 
-def test_which_key_a_token_finds() -> None:
-    """A kid finds its key alone; no kid finds the only key there is, and none among several."""
+def test_the_key_that_a_token_finds() -> None:
+    """A kid finds its own key. A token without a kid finds the only key there is, and none among
+    several.
+    """
     one = load_key_set(key_set(jwk(ec_private(), "a")))
     two = load_key_set(key_set(jwk(ec_private(), "a"), jwk(rsa_private())))
     assert one.find("a") is one.find(None) is one.keys[0]
@@ -170,9 +170,9 @@ def test_which_key_a_token_finds() -> None:
     assert two.find("a") is two.keys[0]
 
 
-def test_a_set_lacks_what_is_gone_or_changed() -> None:
-    """Adding a key takes nothing away; removing one does, and so does another key or algorithm
-    under the same kid.
+def test_a_set_has_dropped_keys_that_are_gone_or_changed() -> None:
+    """An added key drops nothing. A removed key does, and so does another key or algorithm under
+    the same kid.
     """
     a, b = jwk(ec_private(), "a"), jwk(rsa_private(), "b")
     both, only_a = load_key_set(key_set(a, b)), load_key_set(key_set(a))
@@ -199,7 +199,7 @@ LEAVES = (
     )
 )
 def test_any_json_gives_a_set_or_one_error(value: object) -> None:
-    """Whatever a key set says, the outcome is a set or a `KeySetError`."""
+    """All JSON gives a set or a `KeySetError`."""
     try:
         found = load_key_set(json.dumps({"keys": [value]}).encode())
     except KeySetError:
@@ -207,7 +207,7 @@ def test_any_json_gives_a_set_or_one_error(value: object) -> None:
     assert found.keys
 
 
-def test_leading_zero_of_a_modulus_is_let_pass() -> None:
+def test_a_leading_zero_of_a_modulus_is_accepted() -> None:
     """Libraries write one (RFC 7518 section 6.3.1.1); the number is the same."""
     private = rsa_private()
     modulus = private.public_key().public_numbers().n
@@ -219,7 +219,7 @@ def test_leading_zero_of_a_modulus_is_let_pass() -> None:
 
 
 def test_the_public_key_is_the_one_published() -> None:
-    """What was published is what verifies."""
+    """The published key verifies."""
     key = load_key_set(key_set(jwk(ec_private(), "a"))).keys[0].public
     assert isinstance(key, ec.EllipticCurvePublicKey)
     assert key.public_numbers() == ec_private().public_key().public_numbers()

@@ -13,7 +13,7 @@ from tests.support.tokens import AUDIENCE, ISSUER, ec_private, jwk, key_set
 
 
 async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
-    """A new file in the old one's place is taken, whatever its times say."""
+    """A new file at the path is read, also with the times of the old one."""
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
     source = JwksFile(path)
@@ -31,8 +31,8 @@ async def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
 async def test_a_file_replaced_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is remembered of the file is that of the one read, so its successor is noticed at the
-    next look.
+    """The recorded identity is that of the file that was read, so its successor is read at the next
+    poll.
     """
     path, fresh = tmp_path / "keys.json", tmp_path / "fresh"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
@@ -54,7 +54,7 @@ async def test_a_file_replaced_while_it_is_read_is_read_again(
 
 
 async def test_keys_without_use_are_logged_once(tmp_path: Path) -> None:
-    """An operator sees which key of a set is skipped, and sees it again only when it changes."""
+    """The log names a key of a set that is skipped, and names it again only when that changes."""
     path = tmp_path / "keys.json"
     source = JwksFile(path)
     with capture_logs() as logs:
@@ -67,7 +67,7 @@ async def test_keys_without_use_are_logged_once(tmp_path: Path) -> None:
 
 
 async def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
-    """As long as the file stays the same, the very same keys stay in use."""
+    """While the file stays the same, the same key objects stay in use."""
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
     source = JwksFile(path)
@@ -80,8 +80,8 @@ async def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<html>", b'{"keys":[]}', key_set({"kty": "oct", "k": "AAAA"}), b" " * 300_000]
 )
-async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
-    """A file that is removed, damaged or refused leaves the last good keys in use, and says why."""
+async def test_last_good_keys_stay_in_use(tmp_path: Path, data: bytes) -> None:
+    """A file that is removed, damaged or refused changes no keys, and `problem` says why."""
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private(), "a")))
     source = JwksFile(path)
@@ -101,7 +101,7 @@ async def test_last_good_keys_are_kept(tmp_path: Path, data: bytes) -> None:
 
 
 async def test_a_file_that_comes_later_is_found(tmp_path: Path) -> None:
-    """Before there is a file the issuer is unavailable; as soon as there is one its keys serve."""
+    """Without a file the issuer is unavailable; once there is one, its keys serve."""
     path = tmp_path / "keys.json"
     issuer = Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))
     await issuer.source.start()

@@ -20,7 +20,7 @@ from tests.support.tokens import NOW, bearer, ed_private, viewer
 
 
 def gate(local: LocalIssuer) -> Verifier:
-    """A verifier of `local`'s tokens, on the default settings."""
+    """Return a verifier of `local`'s tokens, on the default settings."""
     return Verifier(
         [Issuer("local", TokenProfile(local.issuer, (local.audience,)), JwksFile(local.key_set))],
         viewer,
@@ -28,19 +28,19 @@ def gate(local: LocalIssuer) -> Verifier:
 
 
 def kids(local: LocalIssuer) -> list[str | None]:
-    """The names of the published keys."""
+    """Return the names of the published keys."""
     return [key.kid for key in load_key_set(local.key_set.read_bytes()).keys]
 
 
 async def reason(verifier: Verifier, text: str, now: float) -> Reason:
-    """Why `text` is refused."""
+    """Return why `text` is refused."""
     with pytest.raises(Rejected) as refused:
         await verifier.authenticate(Credentials(bearer(text)), now)
     return refused.value.reason
 
 
-async def test_a_token_is_taken_by_the_gate(tmp_path: Path) -> None:
-    """What the local issuer issues is a token of its own profile, until it expires."""
+async def test_a_token_is_accepted_by_the_verifier(tmp_path: Path) -> None:
+    """A token of the local issuer meets its own profile, until it expires."""
     local = LocalIssuer(tmp_path / "issuer")
     verifier = gate(local)
     text = local.issue("etl-07", ["etl", "dev", "etl"], 3600, NOW)
@@ -64,8 +64,8 @@ async def test_issuer_and_audience_are_as_set(tmp_path: Path) -> None:
 
 
 def test_keys_are_made_on_first_use_for_the_owner_alone(tmp_path: Path) -> None:
-    """The directory is 0700 and the state 0600; the published set may be read by all and has public
-    parts only.
+    """The directory is 0700 and the state 0600; the published set is readable for all and has
+    public parts only.
     """
     local = LocalIssuer(tmp_path / "a" / "issuer")
     local.prepare(NOW)
@@ -81,9 +81,7 @@ def test_keys_are_made_on_first_use_for_the_owner_alone(tmp_path: Path) -> None:
 
 
 async def test_rotation_keeps_the_old_key_until_its_tokens_have_expired(tmp_path: Path) -> None:
-    """After a rotation old and new tokens are good; the old key goes only after its last token
-    expired.
-    """
+    """After a rotation old and new tokens are good; the old key goes after its last token expired."""
     local = LocalIssuer(tmp_path)
     verifier = gate(local)
     long, short = local.issue("long", [], 1000, NOW), local.issue("short", [], 10, NOW)
@@ -111,22 +109,20 @@ def test_a_retired_private_part_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_key_that_signed_nothing_is_dropped_at_once(tmp_path: Path) -> None:
-    """Rotating unused keys does not pile them up; the first rotation only makes the first key."""
+    """Rotations of unused keys do not add up; the first rotation only makes the first key."""
     local = LocalIssuer(tmp_path)
     assert kids_after_rotations(local, 5) == 1
 
 
 def kids_after_rotations(local: LocalIssuer, times: int) -> int:
-    """How many keys are published after so many rotations."""
+    """Return how many keys are published after so many rotations."""
     for _ in range(times):
         local.rotate(NOW)
     return len(kids(local))
 
 
-def test_rotations_are_bounded_by_what_the_gate_reads(tmp_path: Path) -> None:
-    """When too many retired keys still have valid tokens, rotation is refused and everything stays
-    as it was.
-    """
+def test_rotations_are_bounded_by_the_keys_that_a_verifier_accepts(tmp_path: Path) -> None:
+    """When too many retired keys still have valid tokens, rotation is refused and changes nothing."""
     local = LocalIssuer(tmp_path)
     with pytest.raises(ConfigError, match="still have valid tokens"):
         for _ in range(60):
@@ -137,7 +133,7 @@ def test_rotations_are_bounded_by_what_the_gate_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ttl", [0, -1, MAX_LIFETIME_SECONDS + 1])
 def test_lifetimes_are_bounded(tmp_path: Path, ttl: int) -> None:
-    """No token without a lifetime, and none for more than a year."""
+    """A token has a lifetime, of at most a year."""
     with pytest.raises(ValueError, match="lifetime"):
         LocalIssuer(tmp_path).issue("a", [], ttl, NOW)
 
@@ -157,7 +153,7 @@ def test_the_settings_can_bound_lifetimes_further(tmp_path: Path) -> None:
     ("subject", "groups"),
     [("", []), ("a\nb", []), ("a" * 256, []), ("a", [""]), ("a", ["x\n"]), ("a", "etl")],
 )
-def test_names_the_gate_would_refuse_are_not_issued(
+def test_names_that_the_verifier_refuses_are_not_issued(
     tmp_path: Path, subject: str, groups: list[str]
 ) -> None:
     """A subject or group that the verifier refuses never gets into a token."""
@@ -165,14 +161,14 @@ def test_names_the_gate_would_refuse_are_not_issued(
         LocalIssuer(tmp_path).issue(subject, groups, 60, NOW)
 
 
-def test_a_token_too_large_for_the_gate_is_not_issued(tmp_path: Path) -> None:
-    """So many groups that the gate could not read the token are refused here already."""
+def test_a_token_that_is_too_large_is_not_issued(tmp_path: Path) -> None:
+    """A token with more groups than the verifier accepts is refused here already."""
     with pytest.raises(ValueError, match="bytes that Callgate accepts"):
         LocalIssuer(tmp_path).issue("a", [f"group-{number:05}" for number in range(2000)], 60, NOW)
 
 
 def test_a_lost_key_set_is_made_again(tmp_path: Path) -> None:
-    """The published set follows from the state: removed or altered, the next use mends it."""
+    """The published set follows from the state: removed or altered, the next use writes it again."""
     local = LocalIssuer(tmp_path)
     local.prepare(NOW)
     before = local.key_set.read_bytes()
@@ -188,9 +184,7 @@ def test_a_lost_key_set_is_made_again(tmp_path: Path) -> None:
     "damage", ["", "{}", "[]", '{"version":2}', '{"version":1,"signing":{},"retired":[]}']
 )
 def test_a_damaged_state_is_never_replaced(tmp_path: Path, damage: str) -> None:
-    """Damaged state is reported with what to do, and left as it is: making new keys would void
-    every token.
-    """
+    """Damaged state is reported with a hint, and left as it is: new keys would void every token."""
     local = LocalIssuer(tmp_path)
     local.prepare(NOW)
     state = tmp_path / "state.json"
@@ -218,8 +212,8 @@ def test_a_secret_slipped_into_a_public_key_is_not_published(tmp_path: Path) -> 
 
 
 def test_open_permissions_are_refused(tmp_path: Path) -> None:
-    """A state others may read, or a directory others may write, is refused with the command that
-    mends it.
+    """A state that other users may read, or a directory that they may write, is refused with the
+    command that repairs it.
     """
     local = LocalIssuer(tmp_path / "issuer")
     local.prepare(NOW)
@@ -235,7 +229,9 @@ def test_open_permissions_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_gives_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the latest expiry cannot be made durable, no token leaves, and the error says where."""
+    """When the latest expiry cannot be made durable, no token is returned, and the error names the
+    file.
+    """
     local = LocalIssuer(tmp_path)
     local.prepare(NOW)
 
@@ -248,14 +244,14 @@ def test_a_full_disk_gives_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
-    """A file in the directory's place is a `ConfigError`, not an operating system error."""
+    """A file at the directory's path is a `ConfigError`, not an `OSError`."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError):
         LocalIssuer(tmp_path / "file").prepare(NOW)
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    """A part of a state, with a private key in it, does not stay behind."""
+def test_the_file_that_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """A partial state holds a private key, so it is removed."""
     left = tmp_path / ".state.json.0011.partial"
     left.write_text("secret")
     LocalIssuer(tmp_path).prepare(NOW)
@@ -276,7 +272,7 @@ for number in range(5):
 
 @pytest.mark.process
 async def test_processes_issue_and_rotate_at_once(tmp_path: Path) -> None:
-    """Every token of four processes that issue and rotate in one directory at the same time is good
+    """Four processes issue and rotate in one directory at the same time; every token is good
     afterwards.
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

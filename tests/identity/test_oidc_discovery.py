@@ -32,8 +32,8 @@ KEYS_URL = "https://keys.example/set"
 
 
 class Provider:
-    """An issuer's web server as the fetch sees it, whose faults can be chosen: `down`, or answers
-    held until `hold` is set.
+    """An issuer's web server as the fetch sees it. Its faults can be chosen: `down`, or answers
+    that wait for `hold`.
     """
 
     def __init__(self) -> None:
@@ -54,33 +54,33 @@ class Provider:
 
     @property
     def refreshes(self) -> int:
-        """How often a refresh was begun."""
+        """The number of refreshes that started."""
         return self.asked.count(CONFIGURATION_URL)
 
 
 def gate(provider: Provider, clock: Clock) -> tuple[OidcKeys, Verifier]:
-    """A verifier of tokens whose keys come from `provider`, on the default settings but for the
-    clock.
+    """Return a verifier of tokens whose keys come from `provider`, on the default settings but for
+    the clock.
     """
     source = OidcKeys(ISSUER, provider.fetch, clock=clock)
     return source, Verifier([Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), source)], viewer)
 
 
 async def refusal(call: Awaitable[object]) -> Rejected:
-    """What `call` is refused with."""
+    """Return the refusal of `call`."""
     with pytest.raises(Rejected) as refused:
         await call
     return refused.value
 
 
 def signed_by(which: int, kid: str, **more: object) -> bytes:
-    """A good credential signed by the `which`th P-256 key."""
+    """Return a good credential signed by the `which`th P-256 key."""
     return bearer(token(ec_private(which=which), header(kid=kid), claims(**more)))
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until `condition` holds; every step of them is ready, so a bounded
-    number of turns is enough.
+    """Let the other tasks run until `condition` holds. All of them are ready, so a bounded number
+    of turns is enough.
     """
     for _ in range(100):
         if condition():
@@ -90,7 +90,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_the_first_token_finds_the_keys() -> None:
-    """Configuration and keys are fetched when they are first needed, once."""
+    """Configuration and keys are fetched once, when they are first needed."""
     provider = Provider()
     _, verifier = gate(provider, Clock())
     assert (await verifier.authenticate(Credentials(bearer(good())), NOW)).subject == "alice"
@@ -99,8 +99,8 @@ async def test_the_first_token_finds_the_keys() -> None:
 
 
 async def test_a_rotation_is_found_by_its_unknown_kid() -> None:
-    """A token with a new kid makes the gate look again, and is taken; the withdrawn key's
-    remembered tokens are not.
+    """A token with a new kid makes the source read the keys again, and is accepted; cached tokens
+    of the withdrawn key are not.
     """
     provider, clock = Provider(), Clock()
     _, verifier = gate(provider, clock)
@@ -116,7 +116,7 @@ async def test_a_rotation_is_found_by_its_unknown_kid() -> None:
 
 
 async def test_a_rotation_without_kid_is_found_by_the_bad_signature() -> None:
-    """An issuer that names no keys can rotate its only one."""
+    """An issuer whose only key has no kid can rotate it."""
     provider, clock = Provider(), Clock()
     provider.keys = key_set(jwk(ec_private()))
     _, verifier = gate(provider, clock)
@@ -138,8 +138,8 @@ async def test_a_rotation_without_kid_is_found_by_the_bad_signature() -> None:
     ).reason is Reason.BAD_SIGNATURE
 
 
-async def test_made_up_kids_cannot_make_the_gate_hammer_the_issuer() -> None:
-    """A thousand unknown kids cause one refresh in 30 seconds, and the next only then."""
+async def test_forged_kids_cannot_flood_the_issuer() -> None:
+    """A thousand unknown kids cause one refresh in 30 seconds, and the next one only then."""
     provider, clock = Provider(), Clock()
     source, verifier = gate(provider, clock)
     await source.refresh()
@@ -159,8 +159,8 @@ async def test_made_up_kids_cannot_make_the_gate_hammer_the_issuer() -> None:
     assert provider.refreshes == 3
 
 
-async def test_all_who_wait_share_one_refresh() -> None:
-    """Fifty callers at once cause one refresh, and all of them are served by it."""
+async def test_all_requests_that_wait_share_one_refresh() -> None:
+    """Fifty callers at the same time cause one refresh, and all of them are served by it."""
     provider = Provider()
     provider.hold = asyncio.Event()
     _, verifier = gate(provider, Clock())
@@ -177,7 +177,9 @@ async def test_all_who_wait_share_one_refresh() -> None:
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_refresh() -> None:
-    """When the request that began a refresh is cancelled, the others still get their keys from it."""
+    """When the request that started a refresh is cancelled, the others still get their keys from
+    it.
+    """
     provider = Provider()
     provider.hold = asyncio.Event()
     _, verifier = gate(provider, Clock())
@@ -196,8 +198,8 @@ async def test_a_caller_that_leaves_does_not_stop_the_refresh() -> None:
 
 
 async def test_an_issuer_never_reached_is_unavailable_not_unknown() -> None:
-    """Before the first keys a token is neither good nor bad: 503 with a time to come back, and
-    bounded attempts.
+    """Before the first keys a token is neither good nor bad: 503 with a Retry-After, and bounded
+    attempts.
     """
     provider, clock = Provider(), Clock()
     provider.down = OSError("connection refused")
@@ -234,9 +236,9 @@ DOWN: dict[str, Callable[[Provider], None]] = {
 
 
 @pytest.mark.parametrize("fail", DOWN.values(), ids=DOWN)
-async def test_last_good_keys_are_kept(fail: Callable[[Provider], None]) -> None:
-    """However the issuer fails, tokens signed by its last good keys stay good, and remembered ones
-    stay remembered.
+async def test_last_good_keys_stay_in_use(fail: Callable[[Provider], None]) -> None:
+    """After any failure of the issuer, tokens signed by its last good keys stay good, and cached
+    ones stay cached.
     """
     provider, clock = Provider(), Clock()
     source, verifier = gate(provider, clock)
@@ -274,9 +276,7 @@ CONFIGURATIONS: dict[str, object] = {
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 async def test_configurations_that_are_refused(configuration: object) -> None:
-    """A configuration that names another issuer, or keys anywhere but behind https, is not
-    followed.
-    """
+    """A configuration that names another issuer, or keys without https, is not followed."""
     provider = Provider()
     provider.configuration = json.dumps(configuration).encode()
     source, verifier = gate(provider, Clock())
@@ -300,24 +300,24 @@ async def test_configurations_that_are_refused(configuration: object) -> None:
     ],
 )
 def test_issuers_that_cannot_be_discovered(issuer: str) -> None:
-    """Only an https URL without query or fragment is an issuer (Discovery section 1.2), loopback or
-    not.
+    """Only an https URL without query and fragment is an issuer (Discovery section 1.2), on the
+    loopback interface too.
     """
     with pytest.raises(ValueError, match="https URL"):
         OidcKeys(issuer, Provider().fetch)
 
 
 async def test_a_final_slash_is_not_doubled() -> None:
-    """The configuration of an issuer that ends with a slash is asked for as Discovery section 4.1
-    says.
+    """The URL of the configuration of an issuer with a final slash is the one of Discovery section
+    4.1.
     """
     provider = Provider()
     await OidcKeys(ISSUER + "/", provider.fetch, clock=Clock()).refresh()
     assert provider.asked == [CONFIGURATION_URL]
 
 
-async def test_an_issuer_that_never_answers_is_given_up() -> None:
-    """A refresh that hangs ends at its deadline and is noted as such."""
+async def test_a_refresh_that_hangs_ends_at_its_deadline() -> None:
+    """`problem` says that the issuer did not answer in time."""
     provider = Provider()
     provider.hold = asyncio.Event()
     source = OidcKeys(ISSUER, provider.fetch, clock=Clock(), timeout_seconds=0.01)
@@ -326,7 +326,7 @@ async def test_an_issuer_that_never_answers_is_given_up() -> None:
 
 
 class Sleeper:
-    """A `sleep` that records for how long, and wakes up when told."""
+    """A `sleep` that records its durations and returns on `wake`."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -344,8 +344,8 @@ class Sleeper:
 
 
 async def test_keys_are_refreshed_in_the_background() -> None:
-    """Without any request keys are refreshed every ten minutes, sooner while that fails, and the
-    keeper survives failures.
+    """Without any request keys are refreshed every ten minutes, sooner after a failure, and
+    failures do not end it.
     """
     provider, clock, sleeper = Provider(), Clock(), Sleeper()
     source = OidcKeys(ISSUER, provider.fetch, clock=clock, sleep=sleeper)
@@ -367,7 +367,7 @@ async def test_keys_are_refreshed_in_the_background() -> None:
 
 
 async def test_closing_ends_the_background_work() -> None:
-    """After `close` nothing is left running, though a refresh was under way."""
+    """After `close` no task is left, also with a refresh under way."""
     provider = Provider()
     source = OidcKeys(ISSUER, provider.fetch, clock=Clock())
     await source.start()

@@ -37,7 +37,7 @@ AUDIENCE = "urn:callgate:luigi"
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, which is its own CA, and its key."""
+    """Make a self-signed certificate for 127.0.0.1, which is its own CA, and its key."""
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -85,13 +85,13 @@ class Provider:
             return str(found["access_token"])
 
     async def rotate(self) -> str:
-        """Replace the signing key; the new one's kid."""
+        """Replace the signing key; return the new kid."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(b"rotate\n")
         return str(json.loads(await self._process.stdout.readline())["kid"])
 
     async def stop(self) -> None:
-        """End the provider."""
+        """Stop the provider."""
         if self._process.returncode is None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -100,7 +100,7 @@ class Provider:
 
 @pytest_asyncio.fixture
 async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
-    """A provider of its own for each test."""
+    """Start a provider for each test."""
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules").is_dir():
         what = "the OpenID provider needs node 18 or later and: npm ci --prefix tests/identity/oidc"
@@ -128,7 +128,9 @@ async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
 
 
 def gate(provider: Provider, clock: Clock, audience: str = AUDIENCE) -> tuple[OidcKeys, Verifier]:
-    """A verifier of the provider's tokens, on the default settings, with the edge's own fetch."""
+    """Return a verifier of the provider's tokens, on the default settings, with the edge's own
+    fetch.
+    """
     source = OidcKeys(provider.issuer, make_fetcher(provider.ca), clock=clock)
     return source, Verifier(
         [Issuer("idp", TokenProfile(provider.issuer, (audience,)), source)], viewer
@@ -136,15 +138,15 @@ def gate(provider: Provider, clock: Clock, audience: str = AUDIENCE) -> tuple[Oi
 
 
 async def reason(verifier: Verifier, text: str) -> Reason:
-    """Why `text` is refused."""
+    """Return why `text` is refused."""
     with pytest.raises(Rejected) as refused:
         await verifier.authenticate(Credentials(bearer(text)), time.time())
     return refused.value.reason
 
 
-async def test_a_real_access_token_is_taken(provider: Provider) -> None:
-    """Discovery, key set and access token of a certified provider give the principal; another
-    audience's token is refused.
+async def test_a_real_access_token_is_accepted(provider: Provider) -> None:
+    """Discovery, key set and access token of a certified provider lead to the principal; a token
+    for another audience is refused.
     """
     source, verifier = gate(provider, Clock())
     await verifier.start()
@@ -164,8 +166,8 @@ async def test_a_real_access_token_is_taken(provider: Provider) -> None:
 
 
 async def test_a_rotation_at_the_provider_is_followed(provider: Provider) -> None:
-    """A token of the provider's new key is taken at once, and one of the withdrawn key no longer,
-    though it was remembered.
+    """A token of the provider's new key is accepted at once, and one of the withdrawn key no
+    longer, although it was cached.
     """
     clock = Clock()
     source, verifier = gate(provider, clock)
@@ -181,9 +183,7 @@ async def test_a_rotation_at_the_provider_is_followed(provider: Provider) -> Non
 
 
 async def test_a_provider_that_is_down_leaves_its_tokens_good(provider: Provider) -> None:
-    """When the provider is gone its last keys serve on: for remembered tokens and for new ones it
-    signed before.
-    """
+    """The last keys of a stopped provider serve cached tokens, and new ones that it signed before."""
     source, verifier = gate(provider, Clock())
     first, second = await provider.token(), await provider.token()
     await verifier.authenticate(Credentials(bearer(first)), time.time())
@@ -198,7 +198,7 @@ async def test_a_provider_that_is_down_leaves_its_tokens_good(provider: Provider
 
 async def test_a_provider_that_was_never_reached(provider: Provider) -> None:
     """Down from the start, or behind a certificate of an unknown CA, the issuer is unavailable and
-    nothing is taken on trust.
+    no token is trusted.
     """
     text = await provider.token()
     source = OidcKeys(provider.issuer, make_fetcher(), clock=Clock())

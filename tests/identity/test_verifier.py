@@ -42,9 +42,9 @@ def replace(path: Path, data: bytes) -> None:
     fresh.replace(path)
 
 
-async def test_a_verified_credential_is_remembered_until_it_expires(tmp_path: Path) -> None:
-    """The same header value gives the same principal without verifying again, up to the token's exp
-    and not after.
+async def test_a_verified_credential_is_cached_until_it_expires(tmp_path: Path) -> None:
+    """The same header value gives the same principal without another verification, up to the
+    token's exp and not after.
     """
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
@@ -59,8 +59,8 @@ async def test_a_verified_credential_is_remembered_until_it_expires(tmp_path: Pa
     assert refused.value.reason is Reason.TOKEN_EXPIRED
 
 
-async def test_what_is_remembered_is_the_whole_header_value(tmp_path: Path) -> None:
-    """Another value is judged on its own, though it begins or ends like a remembered one."""
+async def test_the_cache_is_keyed_by_the_complete_header_value(tmp_path: Path) -> None:
+    """A value that only begins or ends like a cached one is verified on its own."""
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
     await gate.authenticate(Credentials(value), NOW)
@@ -73,10 +73,8 @@ async def test_what_is_remembered_is_the_whole_header_value(tmp_path: Path) -> N
     ).subject == "alice"
 
 
-async def test_two_credentials_are_refused_though_one_is_remembered(tmp_path: Path) -> None:
-    """A session cookie beside a remembered token is still a second credential; another cookie is
-    none.
-    """
+async def test_two_credentials_are_refused_though_one_is_cached(tmp_path: Path) -> None:
+    """A session cookie with a cached token is a second credential; another cookie is none."""
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good())
     principal = await gate.authenticate(Credentials(value), NOW)
@@ -87,8 +85,8 @@ async def test_two_credentials_are_refused_though_one_is_remembered(tmp_path: Pa
 
 
 async def test_a_withdrawn_key_takes_its_tokens_with_it(tmp_path: Path) -> None:
-    """Within a second of the issuer dropping a key, a remembered token it signed is refused; others
-    need no new token.
+    """A cached token is refused within a second after the issuer dropped its key; other tokens stay
+    good.
     """
     path = tmp_path / "keys.json"
     gate = verifier(path, key_set(jwk(ec_private(), "ec"), jwk(ec_private(which=1), "next")))
@@ -106,8 +104,8 @@ async def test_a_withdrawn_key_takes_its_tokens_with_it(tmp_path: Path) -> None:
     assert (await gate.authenticate(Credentials(new), NOW + 1)).subject == "bob"
 
 
-async def test_an_added_key_disturbs_nobody(tmp_path: Path) -> None:
-    """A rotation that adds a key leaves what is remembered alone, and the new key works at once."""
+async def test_an_added_key_evicts_nothing(tmp_path: Path) -> None:
+    """A rotation that adds a key leaves the cache alone, and the new key works at once."""
     path = tmp_path / "keys.json"
     gate = verifier(path, key_set(jwk(ec_private(), "ec")))
     old, new = (
@@ -120,8 +118,8 @@ async def test_an_added_key_disturbs_nobody(tmp_path: Path) -> None:
     assert gate.cached(Credentials(old), NOW + 2) is principal
 
 
-async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
-    """Beyond either bound the oldest credentials go, and only those."""
+async def test_the_cache_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
+    """Beyond either bound the oldest credentials are evicted, and only those."""
     path = tmp_path / "keys.json"
     path.write_bytes(all_keys())
     issuers = [Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))]
@@ -147,8 +145,8 @@ async def test_memory_is_bounded_in_entries_and_bytes(tmp_path: Path) -> None:
     ]
 
 
-async def test_refusals_are_not_remembered(tmp_path: Path) -> None:
-    """A flood of bad tokens leaves nothing behind, and a token that was too early is taken later."""
+async def test_refusals_are_not_cached(tmp_path: Path) -> None:
+    """A flood of bad tokens adds no entry, and a token that was too early is accepted later."""
     gate = verifier(tmp_path / "keys.json")
     early = bearer(good(nbf=NOW + 100))
     for value in [
@@ -195,8 +193,10 @@ async def test_issuers_are_kept_apart(tmp_path: Path) -> None:
     ("actor", "by_role", "agent"),
     [(False, False, False), (True, False, True), (False, True, True), (True, True, True)],
 )
-async def test_who_is_an_agent(tmp_path: Path, actor: bool, by_role: bool, agent: bool) -> None:
-    """An `act` claim makes an agent whatever the roles say, and the roles make one without it."""
+async def test_agents_are_marked_by_the_token_or_by_a_role(
+    tmp_path: Path, actor: bool, by_role: bool, agent: bool
+) -> None:
+    """An `act` claim makes an agent with any roles, and the roles make one without it."""
     gate = verifier(
         tmp_path / "keys.json", resolve_roles=lambda *_: RoleGrant(("viewer",), by_role)
     )
@@ -220,8 +220,8 @@ async def test_roles_are_resolved_by_issuer_subject_groups_and_claims(tmp_path: 
     assert asked == [("idp", "alice", ("dev", "etl"), "ops")]
 
 
-async def test_set_back_clock_still_looks_for_changes(tmp_path: Path) -> None:
-    """When the system's clock jumps back, a withdrawn key is still noticed."""
+async def test_a_clock_that_was_set_back_still_polls_the_sources(tmp_path: Path) -> None:
+    """A withdrawn key is noticed after the system's clock jumped back."""
     path = tmp_path / "keys.json"
     gate = verifier(path, key_set(jwk(ec_private(), "ec")))
     value = bearer(good())
@@ -246,7 +246,7 @@ def test_no_issuers_or_equal_ones_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "A", "a|b", "-a", "a b", "a" * 33, "a\n"])
 def test_issuer_names(name: str, tmp_path: Path) -> None:
-    """A name that could blur where issuer ends and subject begins is refused."""
+    """A name is refused if it could blur the border between issuer and subject."""
     with pytest.raises(ValueError, match="name"):
         Issuer(name, TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(tmp_path / "keys.json"))
 
@@ -280,7 +280,7 @@ CLAIMS = st.fixed_dictionaries(
 def test_any_bytes_give_a_principal_or_rejected(
     tmp_path: Path, value: bytes, cookie: bytes | None
 ) -> None:
-    """Whatever the header holds, the outcome is a principal or one `Rejected` with a safe text."""
+    """All header bytes give a principal or one `Rejected` with a safe text."""
     gate = verifier(tmp_path / "keys.json")
     with pytest.raises(Rejected) as refused:
         asyncio.run(gate.authenticate(Credentials(value, cookie), NOW))
@@ -292,9 +292,7 @@ def test_any_bytes_give_a_principal_or_rejected(
 def test_any_signed_json_gives_a_principal_or_rejected(
     tmp_path: Path, head: dict[str, object], body: dict[str, object]
 ) -> None:
-    """Whatever an issuer signs, the outcome is a principal or one `Rejected`, whose text holds no
-    part of the token.
-    """
+    """All signed JSON gives a principal or one `Rejected`, whose text holds no part of the token."""
     gate = verifier(tmp_path / "keys.json", key_set(jwk(ec_private())))
     signed = {"typ": "at+jwt"} | head
     text = token(ec_private(), json.dumps(signed).encode(), body)
@@ -314,7 +312,7 @@ def test_any_signed_json_gives_a_principal_or_rejected(
 
 
 async def test_expiry_of_one_entry_frees_its_bytes(tmp_path: Path) -> None:
-    """What expired is dropped when it is seen, so that the sum of bytes stays true."""
+    """An expired entry is evicted when it is found, so that the sum of bytes stays true."""
     gate = verifier(tmp_path / "keys.json")
     value = bearer(good(sub=os.urandom(4).hex()))
     await gate.authenticate(Credentials(value), NOW)
@@ -324,7 +322,7 @@ async def test_expiry_of_one_entry_frees_its_bytes(tmp_path: Path) -> None:
 
 
 class Fetched(JwksFile):
-    """Keys that are looked for again over a network: all who ask wait for the same answer."""
+    """A source whose keys come over a network: all callers wait for the same answer."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -340,9 +338,9 @@ class Fetched(JwksFile):
         await asyncio.shield(self.answered)
 
 
-async def test_those_who_wait_for_keys_do_not_disturb_each_other(tmp_path: Path) -> None:
+async def test_requests_that_wait_for_keys_do_not_disturb_each_other(tmp_path: Path) -> None:
     """Bad signatures without a kid wait for fresh keys together; each is refused for its own
-    reason, and so is who comes meanwhile.
+    reason, and so is one that comes meanwhile.
     """
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(jwk(ec_private())))

@@ -37,7 +37,7 @@ def catalogs() -> dict[str, Catalog]:
 
 @pytest.fixture(scope="session")
 def shipped_catalog() -> Path:
-    """The path of a shipped catalog."""
+    """Return the path of a shipped catalog."""
     return POLICIES / "catalogs" / "supervisor.toml"
 
 
@@ -49,7 +49,9 @@ def shipped(catalogs: dict[str, Catalog]) -> PolicySet:
 
 @pytest.fixture
 def load(tmp_path: Path, catalogs: dict[str, Catalog]) -> Load:
-    """Give a function that loads one text of policies, with three roles, for the shipped catalogs."""
+    """Return a function that loads one text of policies, with three roles, for the shipped
+    catalogs.
+    """
 
     def load_text(text: str) -> PolicySet:
         directory = tmp_path / "policies"
@@ -63,7 +65,7 @@ def load(tmp_path: Path, catalogs: dict[str, Catalog]) -> Load:
 
 @pytest.fixture
 def call(catalogs: dict[str, Catalog]) -> Callable[..., Call]:
-    """Give a function that makes a call of a method of luigid, or an unknown one."""
+    """Return a function that makes a call of a method of luigid, or of an unknown one."""
 
     def make(
         method: str,

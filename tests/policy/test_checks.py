@@ -120,7 +120,9 @@ def messages(problems: list[Problem]) -> list[tuple[str, str, str]]:
     ],
 )
 def test_one_cause_is_one_problem(policy: str, expected: tuple[str, str]) -> None:
-    """However many methods a policy covers, and whatever follows from the cause."""
+    """A cause is reported once, for any number of methods that the policy covers, and its
+    consequences are not.
+    """
     (problem,) = schema_problems(policies(f'@id("x") {policy}'), ACTIONS)
     assert (problem.message, problem.hint) == expected
 

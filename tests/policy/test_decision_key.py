@@ -139,7 +139,7 @@ def test_each_place_has_its_own_part() -> None:
     assert key(call({"on": False}), None) == key(call({"on": True, "n": 5}), None)
 
 
-def test_values_are_told_apart_up_to_a_length() -> None:
+def test_values_have_different_keys_up_to_a_length() -> None:
     """A value that is read as it is goes into the key as it is. A call with a value that is too
     long is decided, and the decision is not cached.
     """

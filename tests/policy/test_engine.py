@@ -58,7 +58,7 @@ def test_a_permit_allows_and_is_named(load: Load, call: Make) -> None:
 
 
 def test_without_a_permit_the_call_is_denied(load: Load, call: Make) -> None:
-    """Nothing that matches is a refusal, with a reason of its own."""
+    """A call that no policy matches is denied, with a reason of its own."""
     decision = load(VIEW).decide(who("viewer"), call("pause"))
     assert (decision.allowed, decision.reason, decision.policies) == (
         False,
@@ -68,7 +68,7 @@ def test_without_a_permit_the_call_is_denied(load: Load, call: Make) -> None:
 
 
 def test_a_forbid_beats_a_permit_and_is_named(load: Load, call: Make) -> None:
-    """One forbid denies whatever is permitted, and the decision names the forbid alone."""
+    """One forbid beats every permit, and the decision names the forbid alone."""
     policies = load(
         VIEW + '@id("not-the-graph") forbid (principal, action == Action::"graph", resource);'
     )
@@ -81,9 +81,9 @@ def test_a_forbid_beats_a_permit_and_is_named(load: Load, call: Make) -> None:
     assert policies.decide(who("viewer"), call("task_list")).allowed
 
 
-def test_an_unknown_method_is_denied_whatever_the_policies_say(load: Load, call: Make) -> None:
-    """A policy that permits everything does not permit what the catalog lacks, nor an upstream that
-    is not configured.
+def test_an_unknown_method_is_denied_under_any_policy(load: Load, call: Make) -> None:
+    """A policy that permits everything permits no method that the catalog lacks, and no upstream
+    that is not configured.
     """
     policies = load('@id("all") permit (principal, action, resource);')
     assert policies.decide(who("admin"), call("eval")).reason is Reason.UNKNOWN_METHOD
@@ -103,7 +103,7 @@ def test_an_unknown_method_is_denied_whatever_the_policies_say(load: Load, call:
 
 
 def test_an_identity_without_a_role_is_denied_everything(load: Load, call: Make) -> None:
-    """Even a policy that permits everyone permits no one who holds no role."""
+    """A policy that permits every principal permits none without a role."""
     assert (
         load('@id("all") permit (principal, action, resource);')
         .decide(who(), call("is_paused"))
@@ -113,7 +113,7 @@ def test_an_identity_without_a_role_is_denied_everything(load: Load, call: Make)
 
 
 def test_a_policy_that_fails_denies(load: Load, call: Make) -> None:
-    """An error in any policy denies the call and names the policy, though another policy permits
+    """An error in any policy denies the call and names the policy, although another one permits
     (Cedar would skip it).
     """
     policies = load(
@@ -173,7 +173,7 @@ def test_a_failing_engine_denies(load: Load, call: Make, monkeypatch: pytest.Mon
     ],
 )
 def test_a_value_that_cedar_cannot_read_denies(load: Load, call: Make, task: object) -> None:
-    """A task that is no text of whole characters cannot be judged, so the call is denied."""
+    """A task that is no valid text cannot be judged, so the call is denied."""
     policies = load(
         VIEW
         + WORK
@@ -187,7 +187,7 @@ def test_a_value_that_cedar_cannot_read_denies(load: Load, call: Make, task: obj
     ['ann" || true', "ann\\", 'User::"root"', "a\nb", "a\x00b", "é😀", "|", "local|ann", "*"],
 )
 def test_odd_subjects_are_only_themselves(load: Load, call: Make, subject: str) -> None:
-    """A subject cannot be read as policy or as another subject, whatever its characters."""
+    """A subject with any characters is never read as policy or as another subject."""
     policies = load(
         '@id("ann") permit (principal == User::"local|ann", action, resource) when { principal.subject == "ann" };'
     )
@@ -199,7 +199,9 @@ def test_odd_subjects_are_only_themselves(load: Load, call: Make, subject: str) 
 
 
 def test_an_agent_is_seen_by_policies(load: Load, call: Make) -> None:
-    """The same person, as software, is another principal to the policies and to the memory."""
+    """A person and the software that acts for it are different principals to the policies and to
+    the cache.
+    """
     policies = load(
         VIEW + '@id("no-agents") forbid (principal, action, resource) when { context.agent };'
     )
@@ -214,8 +216,8 @@ def test_an_agent_is_seen_by_policies(load: Load, call: Make) -> None:
 def test_a_set_that_reads_nothing_is_decided_once(
     load: Load, call: Make, evaluations: list[object]
 ) -> None:
-    """Where no policy looks at the arguments, one evaluation serves every call of the method, and
-    none of another.
+    """Where no policy reads the arguments, one evaluation serves every call of the method, and none
+    of another.
     """
     policies = load(VIEW + WORK)
     for number in range(50):
@@ -227,12 +229,10 @@ def test_a_set_that_reads_nothing_is_decided_once(
     assert len(evaluations) == 2
 
 
-def test_a_pattern_is_remembered_by_what_it_says(
+def test_a_pattern_is_cached_by_its_result(
     load: Load, call: Make, evaluations: list[object]
 ) -> None:
-    """A thousand tasks are two cases to a policy that asks for one prefix, and each gets its own
-    decision.
-    """
+    """A thousand tasks are two cases to a policy with one prefix, and each gets its own decision."""
     policies = load(SCOPED)
     for number in range(200):
         assert policies.decide(who("worker"), call("add_task", task=f"etl.Load_{number}")).allowed
@@ -256,7 +256,7 @@ def test_a_pattern_is_remembered_by_what_it_says(
 def test_calls_that_a_policy_tells_apart_are_not_mixed_up(
     load: Load, call: Make, first: dict[str, Value], second: dict[str, Value]
 ) -> None:
-    """Absent, empty, false and zero are different to a policy, so they are different to the memory."""
+    """Absent, empty, false and zero are different to a policy, so they have different keys."""
     policies = load(
         '@id("a") permit (principal, action == Action::"task_list", resource) when { context.args has limit && context.args.limit };'
         '@id("b") permit (principal, action == Action::"task_list", resource)'
@@ -271,7 +271,7 @@ def test_calls_that_a_policy_tells_apart_are_not_mixed_up(
 
 
 def test_principals_are_not_mixed_up(load: Load, call: Make) -> None:
-    """Each part of the identity is part of the memory: issuer, subject, roles, groups, agent."""
+    """Each part of the identity is part of the key: issuer, subject, roles, groups, agent."""
     policies = load(
         '@id("one") permit (principal == User::"local|ann", action, resource) when { principal.groups.contains("g") };'
     )
@@ -287,10 +287,10 @@ def test_principals_are_not_mixed_up(load: Load, call: Make) -> None:
     assert policies.decide(replace(ann, expires=0.0), call("task_list")).allowed
 
 
-def test_a_new_token_of_a_principal_finds_what_the_old_one_left(
+def test_a_new_token_of_a_principal_finds_the_cached_decisions(
     load: Load, call: Make, evaluations: list[object]
 ) -> None:
-    """Rotated tokens give new objects for the same principal; nothing is evaluated again for them."""
+    """Rotated tokens give new objects of the same principal; nothing is evaluated again for them."""
     policies = load(VIEW)
     for number in range(20):
         assert policies.decide(
@@ -299,10 +299,10 @@ def test_a_new_token_of_a_principal_finds_what_the_old_one_left(
     assert len(evaluations) == 1
 
 
-def test_only_what_policies_read_reaches_cedar(
+def test_only_reads_of_policies_reach_cedar(
     load: Load, call: Make, evaluations: list[dict[str, object]]
 ) -> None:
-    """The other arguments are not copied to Cedar: they cannot matter, and may be megabytes."""
+    """The other arguments cannot matter and may be megabytes, so they are not copied."""
     policies = load(SCOPED)
     policies.decide(
         who("worker"),
@@ -313,10 +313,10 @@ def test_only_what_policies_read_reaches_cedar(
     assert evaluations[0]["context"] == {"agent": False, "task": "etl.a", "args": {}}
 
 
-def test_long_values_are_decided_and_not_remembered(
+def test_long_values_are_decided_and_not_cached(
     load: Load, call: Make, evaluations: list[object]
 ) -> None:
-    """A value too long to keep is evaluated each time, and rightly."""
+    """A call with a value that is too long for a key is evaluated each time, correctly."""
     policies = load(
         '@id("same") permit (principal, action == Action::"task_list", resource)'
         " when { context.args has search && context has task && context.task == context.args.search };"
@@ -332,9 +332,9 @@ def test_long_values_are_decided_and_not_remembered(
     assert len(evaluations) == 6
 
 
-def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither many values nor many principals grow the memory beyond its bounds, and decisions stay
-    right.
+def test_the_caches_are_bounded(load: Load, call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many values and many principals do not grow the caches beyond their bounds, and decisions
+    stay right.
     """
     monkeypatch.setattr(engine, "MAX_DECISIONS", 100)
     monkeypatch.setattr(engine, "MAX_PRINCIPALS", 10)
@@ -353,7 +353,7 @@ def test_the_memory_is_bounded(load: Load, call: Make, monkeypatch: pytest.Monke
 
 
 def test_a_passing_principal_does_not_inherit_a_decision(load: Load, call: Make) -> None:
-    """Objects that come and go at the same address are told apart."""
+    """Principal objects that come and go at the same address have their own decisions."""
     policies = load(
         '@id("even") permit (principal, action, resource) when { principal.subject like "*0" };'
     )
@@ -365,8 +365,8 @@ def test_a_passing_principal_does_not_inherit_a_decision(load: Load, call: Make)
         assert policies.decide(short_lived(number), call("task_list")).allowed == (number % 10 == 0)
 
 
-def test_the_slow_evaluator_gives_the_same_reasons(shipped: PolicySet, call: Make) -> None:
-    """Unknown methods and missing roles are decided alike by the slow evaluator."""
+def test_the_uncached_decision_has_the_same_reasons(shipped: PolicySet, call: Make) -> None:
+    """Unknown methods and missing roles are decided alike without the cache."""
     calls = [call("eval"), call("task_list"), call("pause")]
     for principal in (who(), who("viewer"), who("admin")):
         assert shipped.decide_uncached(principal, calls) == [
@@ -375,8 +375,8 @@ def test_the_slow_evaluator_gives_the_same_reasons(shipped: PolicySet, call: Mak
 
 
 def test_a_scope_bounds_every_task_that_a_call_reaches(load: Load, call: Make) -> None:
-    """A dependency is made known and gets the priority of the call: each is decided on as the task
-    itself would be.
+    """A dependency is made known and gets the priority of the call, so each is decided on as the
+    task itself would be.
     """
     policies = load(SCOPED)
     for others, allowed in [
@@ -417,7 +417,7 @@ def test_the_first_other_task_that_is_denied_gives_the_decision(load: Load, call
 def test_thousands_of_other_tasks_cost_few_evaluations(
     load: Load, call: Make, evaluations: list[object], policies: str
 ) -> None:
-    """Tasks that no policy tells apart are decided once, whatever else is large in the call."""
+    """Tasks that no policy tells apart are decided once, in calls of any size."""
     others = tuple(f"etl.{number}" for number in range(20_000))
     loaded = load(policies)
     assert loaded.decide(
@@ -431,11 +431,11 @@ def test_thousands_of_other_tasks_cost_few_evaluations(
     assert len(evaluations) <= 2
 
 
-def test_other_tasks_that_are_told_apart_one_by_one_are_bounded(
+def test_other_tasks_of_which_each_is_a_decision_are_bounded(
     load: Load, call: Make, evaluations: list[object]
 ) -> None:
-    """Where a policy looks at the whole name, every task is an evaluation; beyond a thousand the
-    call is denied, never half judged.
+    """Where a policy reads the complete name, every task is an evaluation. Beyond a thousand the
+    call is denied, and no part of it is allowed.
     """
     policies = load(
         WORK
@@ -454,8 +454,8 @@ def test_other_tasks_that_are_told_apart_one_by_one_are_bounded(
     ).policies == ("z",)
 
 
-def test_texts_are_kept_for_explanations(load: Load) -> None:
-    """Each policy's text and place can be looked up by the id that decisions name."""
+def test_texts_are_found_by_id(load: Load) -> None:
+    """The text and place of each policy are found by the id that decisions name."""
     text, place = load(VIEW).texts["view"]
     assert text == VIEW
     assert place == "all.cedar:1"

@@ -1,4 +1,4 @@
-"""The remembered path against the slow one: generated policies over the shipped catalogs, and
+"""The cached decisions against the uncached: generated policies over the shipped catalogs, and
 generated calls.
 """
 
@@ -55,7 +55,7 @@ NUMBERS = [0, 1, 2, -1, 3, 1 << 40]
 
 
 class Policies:
-    """Writes policies that validate, over everything a policy can see."""
+    """A generator of policies that validate, over everything that a policy can see."""
 
     def __init__(self, dice: random.Random, catalogs: dict[str, Catalog]) -> None:
         """Take the dice, and the catalogs whose methods and arguments are named."""
@@ -184,7 +184,7 @@ class Policies:
 
 
 def value(dice: random.Random, plain: str | None) -> Value:
-    """Make a value of a plain type, or one that no policy sees."""
+    """Make a value of a policy type, or one that no policy sees."""
     if plain == "string":
         return dice.choice(TEXTS)
     if plain == "boolean":
@@ -198,7 +198,7 @@ def value(dice: random.Random, plain: str | None) -> Value:
 
 
 def generated_call(dice: random.Random, upstream: str, catalog: Catalog, method: Method) -> Call:
-    """Make a call: each argument is there, null, or not there."""
+    """Make a call in which each argument is there, null, or absent."""
     args: dict[str, Value] = {}
     for argument in method.arguments:
         if dice.random() < 0.6:
@@ -248,13 +248,11 @@ def generated_set(dice: random.Random, directory: Path, catalogs: dict[str, Cata
 
 
 @pytest.mark.parametrize("seed", range(SETS))
-def test_remembered_and_slow_decisions_agree(
+def test_cached_and_uncached_decisions_agree(
     seed: int, tmp_path: Path, catalogs: dict[str, Catalog]
 ) -> None:
-    """Never coarser than what the policies read: every call gets the decision that a fresh
-    evaluation of it gives.
-
-    And what `may_call` rules out is never allowed.
+    """Every call gets the decision of a fresh evaluation, so keys are never coarser than the reads.
+    A call that `may_call` rules out is never allowed.
     """
     dice = random.Random(seed)
     policies = None
@@ -276,11 +274,11 @@ def test_remembered_and_slow_decisions_agree(
             (dice.choice(principals), generated_call(dice, *dice.choice(few)))
             for _ in range(CALLS // 4)
         ]
-        remembered = [policies.decide(principal, call) for principal, call in asked]
+        cached = [policies.decide(principal, call) for principal, call in asked]
         for principal in principals:
             own = [
                 (call, decision)
-                for (p, call), decision in zip(asked, remembered, strict=True)
+                for (p, call), decision in zip(asked, cached, strict=True)
                 if p is principal
             ]
             slowly = policies.decide_uncached(principal, [call for call, _ in own])

@@ -33,7 +33,7 @@ POLICIES = """
 
 @pytest.fixture
 def texts(tmp_path: Path, shipped_catalog: Path) -> dict[str, str]:
-    """The texts of a set with one upstream and one catalog that no upstream has."""
+    """Return the texts of a set with one upstream and one catalog that no upstream has."""
     used = load_catalog(shipped_catalog)
     (tmp_path / "roles.toml").write_text(ROLES)
     (tmp_path / "a.cedar").write_text(POLICIES)
@@ -66,7 +66,7 @@ def test_each_role_comes_with_its_condition(texts: dict[str, str]) -> None:
 
 
 def test_a_set_without_catalogs_is_refused(texts: dict[str, str]) -> None:
-    """An older version saved no catalogs; the rights of such a set cannot be told."""
+    """An older version saved no catalogs, so the rights of such a set are unknown."""
     del texts[UPSTREAMS]
     with pytest.raises(ConfigError, match="has no catalogs"):
         GrantedRights.from_texts(texts)

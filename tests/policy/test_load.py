@@ -23,7 +23,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def problems(directory: Path, catalogs: dict[str, Catalog]) -> list[tuple[str, str]]:
-    """Give the place and the text of every problem that the load reports."""
+    """Return the location and message of every problem that the load reports."""
     with pytest.raises(ConfigError) as caught:
         load_policies(directory, catalogs)
     assert all(problem.hint for problem in caught.value.problems)
@@ -118,19 +118,19 @@ def test_all_files_are_one_set(directory: Path, catalogs: dict[str, Catalog]) ->
         ),
     ],
 )
-def test_a_mistake_is_told_with_file_and_line(
+def test_a_mistake_is_reported_with_file_and_line(
     directory: Path, catalogs: dict[str, Catalog], policy: str, what: str
 ) -> None:
-    """Each kind of mistake stops the load, and names the file and the line of the policy."""
+    """Each kind of mistake stops the load, and the problem has file and line of the policy."""
     (directory / "b.cedar").write_text(f"// a comment\n\n{policy}\n")
     found = problems(directory, catalogs)
     assert any(place == "b.cedar:3" and text.startswith(what) for place, text in found), found
 
 
-def test_all_mistakes_of_all_files_are_told_at_once(
+def test_all_mistakes_of_all_files_are_reported_at_once(
     directory: Path, catalogs: dict[str, Catalog]
 ) -> None:
-    """Syntax, ids, roles, names and types are reported together, one broken file does not hide
+    """Syntax, ids, roles, names and types are reported together; one broken file does not hide
     another.
     """
     (directory / "b.cedar").write_text(
@@ -157,32 +157,30 @@ def test_all_mistakes_of_all_files_are_told_at_once(
 
 
 def test_an_empty_set_is_no_set(directory: Path, catalogs: dict[str, Catalog]) -> None:
-    """A directory without a policy is a mistake, not a gate that denies everything without saying
-    why.
-    """
+    """A directory without a policy is a mistake, and not a set that denies everything."""
     (directory / "a.cedar").write_text("// nothing\n")
     assert [what for _, what in problems(directory, catalogs)] == ["has no policy"]
 
 
-def test_missing_roles_are_told(directory: Path, catalogs: dict[str, Catalog]) -> None:
-    """Without roles.toml nobody would hold a role; the load says so."""
+def test_missing_roles_are_reported(directory: Path, catalogs: dict[str, Catalog]) -> None:
+    """Without roles.toml no identity would have a role."""
     (directory / "roles.toml").unlink()
     assert [place for place, _ in problems(directory, catalogs)] == ["roles.toml"]
 
 
 @pytest.mark.parametrize("name", ["roles.toml", "a.cedar"])
-def test_a_file_that_is_no_text_is_told(
+def test_a_file_that_is_no_text_is_reported(
     directory: Path, catalogs: dict[str, Catalog], name: str
 ) -> None:
-    """By its name."""
+    """The problem names the file."""
     (directory / name).write_bytes(b"\xff")
     assert (name, "is not UTF-8") in problems(directory, catalogs)
 
 
-def test_an_issuer_that_the_settings_lack_is_told(
+def test_an_issuer_that_the_settings_lack_is_reported(
     directory: Path, catalogs: dict[str, Catalog]
 ) -> None:
-    """Roles are checked against the issuers of the settings when those are given."""
+    """Roles are checked against the issuers of the settings where those are given."""
     with pytest.raises(ConfigError, match="local is no issuer of the settings"):
         load_policies(directory, catalogs, issuers={"okta"})
 
@@ -208,7 +206,7 @@ def test_an_issuer_that_the_settings_lack_is_told(
         ),
     ],
 )
-def test_a_user_whom_no_issuer_can_name_is_told(
+def test_a_user_whom_no_issuer_can_name_is_reported(
     directory: Path, catalogs: dict[str, Catalog], policy: str, what: str
 ) -> None:
     """A forbid on a mistyped issuer would forbid nothing."""
@@ -227,7 +225,7 @@ def test_a_user_whom_no_issuer_can_name_is_told(
 def test_policies_may_name_methods_of_catalogs_that_no_upstream_uses(
     directory: Path, catalogs: dict[str, Catalog]
 ) -> None:
-    """One directory can serve several gates, as long as the catalogs are there."""
+    """One directory can serve several instances, as long as it has all their catalogs."""
     (directory / "b.cedar").write_text(
         '@id("x") forbid (principal, action == Action::"supervisor.shutdown", resource);'
     )
@@ -241,7 +239,7 @@ def test_policies_may_name_methods_of_catalogs_that_no_upstream_uses(
 def test_two_catalogs_of_one_name_are_refused(
     directory: Path, catalogs: dict[str, Catalog]
 ) -> None:
-    """A kept policy set knows its catalogs by name: one would hide the other from the auditor."""
+    """A policy snapshot has its catalogs by name: one would replace the other."""
     other = replace(next(iter(catalogs.values())), digest="0" * 64)
     with pytest.raises(ConfigError) as caught:
         load_policies(directory, {**catalogs, "other": other})
@@ -270,7 +268,7 @@ def test_catalogs_that_differ_in_a_method_are_refused(
 def test_the_hash_names_policies_roles_and_catalogs(
     directory: Path, catalogs: dict[str, Catalog]
 ) -> None:
-    """The same files give the same hash, wherever they lie; a change to any of them, or to a file's
+    """The same files have the same hash in any directory. A change to any of them, or to a file's
     name, gives another.
     """
     first = load_policies(directory, catalogs).hash
@@ -292,8 +290,8 @@ def test_the_hash_names_policies_roles_and_catalogs(
 def test_the_set_holds_all_texts_that_its_hash_names(
     directory: Path, catalogs: dict[str, Catalog]
 ) -> None:
-    """Policies, roles, each catalog and which upstream has it are there to be kept: nothing that
-    decides is missing from them.
+    """Policies, roles, catalogs and the catalog of each upstream are among the texts, so a snapshot
+    lacks nothing that decides.
     """
     policies = load_policies(
         directory, {"luigi": catalogs["luigi"]}, unused=[catalogs["processes"]]

@@ -51,15 +51,15 @@ def who(
         ("permit (principal, action, resource) when { context.args has family };", False),
     ],
 )
-def test_what_cannot_be_allowed_is_known(load: Load, policy: str, may: bool) -> None:
-    """A person with the role viewer, asking for task_list on luigi: only what holds whatever the
-    arguments is a no.
+def test_a_call_that_no_permit_covers_is_a_no(load: Load, policy: str, may: bool) -> None:
+    """A viewer that calls task_list on luigi: the answer is no only where it is so for all
+    arguments.
     """
     assert load('@id("x") ' + policy).may_call(who("viewer"), "luigi", "task_list") is may
 
 
 def test_a_certain_forbid_counts(load: Load) -> None:
-    """A forbid that holds whatever the arguments is a no; one that depends on them is not."""
+    """A forbid that holds for all arguments is a no; one that depends on them is not."""
     permit = '@id("all") permit (principal, action, resource);'
     assert not load(
         permit + '@id("f") forbid (principal, action in Action::"view", resource);'
@@ -69,14 +69,14 @@ def test_a_certain_forbid_counts(load: Load) -> None:
 
 
 def test_no_role_and_unknown_names_are_a_no(load: Load) -> None:
-    """Who holds no role may call nothing, and nobody may call what there is not."""
+    """A principal without a role may call nothing, and no principal a method that does not exist."""
     policies = load('@id("all") permit (principal, action, resource);')
     assert not policies.may_call(who(), "luigi", "task_list")
     assert not policies.may_call(who("viewer"), "luigi", "eval")
     assert not policies.may_call(who("viewer"), "nowhere", "task_list")
 
 
-def test_the_shipped_lists_are_what_the_roles_may(shipped: PolicySet) -> None:
+def test_the_shipped_lists_are_those_of_the_roles(shipped: PolicySet) -> None:
     """An agent of an admin sees the views alone; a worker sees the work alone."""
     admin_agent = [
         m

@@ -179,8 +179,8 @@ def test_a_mistake_is_reported_with_its_place(text: str, place: str, what: str) 
     ["department", "mailing_list", "email_domain_checked", "https://idp.example/claims/team"],
 )
 def test_a_claim_that_merely_resembles_a_name_is_a_condition(name: str) -> None:
-    """What is refused is the claim that names a person, in whatever spelling, not every claim with
-    the word in it.
+    """The claims that name a person are refused in any spelling; others with the same word in them
+    are not.
     """
     roles = parse_roles(
         matcher('issuer = "a"', f'claim = {{ name = "{name}", equals = "d" }}'), {"a"}
@@ -189,8 +189,8 @@ def test_a_claim_that_merely_resembles_a_name_is_a_condition(name: str) -> None:
 
 
 def test_all_mistakes_are_reported_at_once_with_their_lines() -> None:
-    """One error holds every problem of the file. The conditions of a matcher are looked at together
-    once each key of it is right.
+    """One error holds every problem of the file. The conditions of a matcher are checked together
+    once each of its keys is right.
     """
     with pytest.raises(ConfigError) as caught:
         parse_roles(
@@ -210,7 +210,7 @@ def test_all_mistakes_are_reported_at_once_with_their_lines() -> None:
 
 
 def test_issuers_are_unchecked_without_the_settings() -> None:
-    """The sets kept beside a log are read without the settings of their day."""
+    """Policy snapshots are read without the settings of their day."""
     assert parse_roles(matcher('issuer = "any"', "anyone = true")).names == {"x"}
 
 

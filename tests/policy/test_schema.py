@@ -21,7 +21,7 @@ def method(
 
 
 def valid(policy: str, *catalogs: Catalog) -> bool:
-    """Whether the policy validates against the schema of the catalogs."""
+    """Return whether the policy validates against the schema of the catalogs."""
     schema = cedarpy.Schema.from_str(cedar_schema(actions_of(catalogs)))
     return bool(cedarpy.validate_policies(f'@id("x") {policy}', schema))
 
@@ -54,9 +54,9 @@ B = catalog("b", method("b", "admin", ("name", "string")))
         'principal.issuer == "i" && principal.subject == "s" && principal.groups.contains("g")',
     ],
 )
-def test_a_policy_can_read_what_the_catalog_has(condition: str) -> None:
-    """Every plain argument, the task, the agent mark and the attributes of principal and resource
-    have their types.
+def test_a_policy_can_read_the_arguments_of_the_catalog(condition: str) -> None:
+    """Every argument with a policy type, the task, the agent mark and the attributes of principal
+    and resource have their types.
     """
     assert valid(
         f'permit (principal, action == Action::"a.get:x/y", resource) when {{ {condition} }};', A
@@ -76,18 +76,18 @@ def test_a_policy_can_read_what_the_catalog_has(condition: str) -> None:
         'principal.email == "x"',
     ],
 )
-def test_a_policy_cannot_read_what_there_is_not(condition: str) -> None:
-    """An unguarded optional, an unknown argument, an argument without a plain type, and a type
-    error do not validate.
+def test_a_policy_cannot_read_anything_else(condition: str) -> None:
+    """An unguarded optional argument, an unknown one, one without a policy type, and a type error
+    do not validate.
     """
     assert not valid(
         f'permit (principal, action == Action::"a.get:x/y", resource) when {{ {condition} }};', A
     )
 
 
-def test_methods_are_in_their_class_and_classes_have_no_context() -> None:
-    """A policy on a class covers the methods of every catalog in it, and must guard what not all of
-    them have.
+def test_methods_are_in_their_permission_and_permissions_have_no_context() -> None:
+    """A policy on a permission covers the methods of every catalog in it, and must guard arguments
+    that not all of them have.
     """
     assert valid(
         'permit (principal, action in Action::"admin", resource) when { context.agent };', A, B
@@ -102,8 +102,8 @@ def test_methods_are_in_their_class_and_classes_have_no_context() -> None:
 
 
 def test_catalogs_may_share_a_method_if_they_agree() -> None:
-    """The same class and the same plain arguments are one action; order and other arguments do not
-    matter.
+    """The same permission and the same argument types are one action; order and other arguments do
+    not matter.
     """
     one = catalog("one", method("m", "view", ("a", "string"), ("b", "object")))
     two = catalog("two", method("m", "view", ("c", "any"), ("a", "family")))
@@ -119,9 +119,7 @@ def test_catalogs_may_share_a_method_if_they_agree() -> None:
     ],
 )
 def test_catalogs_that_do_not_agree_are_refused(other: Method) -> None:
-    """A method that means two things would make a policy mean two things; the error names both
-    catalogs.
-    """
+    """A method with two meanings would give a policy two meanings; the error names both catalogs."""
     with pytest.raises(ConfigError) as caught:
         actions_of([catalog("one", method("m", "view", ("a", "string"))), catalog("two", other)])
     (problem,) = caught.value.problems
@@ -129,7 +127,7 @@ def test_catalogs_that_do_not_agree_are_refused(other: Method) -> None:
     assert "catalogs/one.toml" in problem.message
 
 
-def test_a_method_cannot_have_the_name_of_a_class() -> None:
-    """Else a policy on the class would be one on the method."""
+def test_a_method_cannot_have_the_name_of_a_permission() -> None:
+    """A policy on the permission would be one on the method."""
     with pytest.raises(ConfigError):
         actions_of([catalog("one", method("admin", "view"))])

@@ -23,14 +23,14 @@ def table(path: Path) -> dict[str, Any]:
 
 
 def upstream_of(catalogs: dict[str, Catalog], name: str) -> str:
-    """Give the upstream that has the catalog of that name."""
+    """Return the upstream that has the catalog of that name."""
     return next(upstream for upstream, catalog in catalogs.items() if catalog.name == name)
 
 
 def make_call(
     catalogs: dict[str, Catalog], upstream: str, method: str, args: dict[str, Any]
 ) -> Call:
-    """Make a call as the codec would."""
+    """Make a call as the codec does."""
     known = catalogs[upstream].methods.get(method)
     task = next(
         (str(args[name]) for name in (known.task_args if known else ()) if args.get(name)), None
@@ -47,11 +47,11 @@ def make_call(
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
-def test_each_role_may_what_the_table_says(
+def test_each_role_may_call_the_methods_of_the_table(
     path: Path, catalogs: dict[str, Catalog], shipped: PolicySet
 ) -> None:
-    """Every role against every method of the catalog: the table names all of both, and the policies
-    decide as it says.
+    """The table names every role and every method of the catalog, and the policies decide as it
+    says.
     """
     document = table(path)
     upstream = upstream_of(catalogs, document["catalog"])
@@ -77,8 +77,8 @@ def test_each_role_may_what_the_table_says(
 def test_each_case_is_decided_as_it_says(
     path: Path, catalogs: dict[str, Catalog], shipped: PolicySet
 ) -> None:
-    """The cases with arguments, several roles and agents come out with the reason and the policies
-    that they name.
+    """The cases with arguments, several roles and agents have the reason and the policies that they
+    name.
     """
     document = table(path)
     upstream = upstream_of(catalogs, document["catalog"])
@@ -100,7 +100,7 @@ def test_each_case_is_decided_as_it_says(
 
 
 def test_the_shipped_policies_are_twenty_readable_lines() -> None:
-    """Without comments, what a security team has to read of roles.cedar stays short."""
+    """Without its comments roles.cedar stays short enough to read."""
     text = (TABLES[0].parents[1] / "roles.cedar").read_text()
     code = [line for line in text.splitlines() if line.strip() and not line.startswith("//")]
     assert len(code) <= 20

@@ -28,29 +28,29 @@ Json = Mapping[str, object]
 
 
 def b64(data: bytes) -> str:
-    """Base64url without padding."""
+    """Encode base64url without padding."""
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def part(value: object) -> str:
-    """One part of a token: JSON in base64url; bytes are taken as they are."""
+    """Encode one part of a token: JSON in base64url; bytes are encoded as they are."""
     return b64(value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
 def number(value: int, length: int | None = None) -> str:
-    """An integer as a JWK holds it."""
+    """Encode an integer as a JWK has it."""
     return b64(value.to_bytes(length or (value.bit_length() + 7) // 8))
 
 
 @cache
 def rsa_private(bits: int = 2048, which: int = 0) -> rsa.RSAPrivateKey:
-    """An RSA key; `which` tells several of one size apart. Made once, for they are slow to make."""
+    """Return an RSA key, cached since it is slow to make; `which` tells several of one size apart."""
     return rsa.generate_private_key(65537, bits)
 
 
 @cache
 def ec_private(curve: str = "P-256", which: int = 0) -> ec.EllipticCurvePrivateKey:
-    """A key on a NIST curve."""
+    """Return a key on a NIST curve."""
     return ec.generate_private_key(
         {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}[curve]
     )
@@ -58,7 +58,7 @@ def ec_private(curve: str = "P-256", which: int = 0) -> ec.EllipticCurvePrivateK
 
 @cache
 def ed_private(which: int = 0) -> ed25519.Ed25519PrivateKey:
-    """An Ed25519 key."""
+    """Return an Ed25519 key."""
     return ed25519.Ed25519PrivateKey.generate()
 
 
@@ -73,7 +73,7 @@ HASHES: dict[str, hashes.HashAlgorithm] = {
 
 
 def jwk(private: Private, kid: str | None = None, **more: object) -> dict[str, object]:
-    """The public JWK of `private`."""
+    """Return the public JWK of `private`."""
     found: dict[str, object]
     match private:
         case rsa.RSAPrivateKey():
@@ -117,8 +117,8 @@ def signature(private: Private | bytes, algorithm: str, data: bytes) -> bytes:
 
 
 def token(private: Private | bytes, header: object, claims: object) -> str:
-    """A compact JWT. `header` and `claims` are objects, or bytes that stand for themselves; `alg`
-    says how to sign.
+    """Return a compact JWT. `header` and `claims` are objects, or bytes that are encoded as they
+    are; `alg` chooses the signature.
     """
     signed = f"{part(header)}.{part(claims)}"
     algorithm = str(header["alg"]) if isinstance(header, Mapping) else "ES256"
@@ -126,12 +126,12 @@ def token(private: Private | bytes, header: object, claims: object) -> str:
 
 
 def header(**more: object) -> dict[str, object]:
-    """The header of a good token signed by the P-256 key, with `more` over it."""
+    """Return the header of a good token signed by the P-256 key, with `more` over it."""
     return {"alg": "ES256", "typ": "at+jwt", "kid": "ec"} | more
 
 
 def claims(**more: object) -> dict[str, object]:
-    """The claims of a good token, with `more` over them."""
+    """Return the claims of a good token, with `more` over them."""
     return {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -143,22 +143,22 @@ def claims(**more: object) -> dict[str, object]:
 
 
 def without(found: Mapping[str, object], *names: str) -> dict[str, object]:
-    """`found` but for `names`."""
+    """Return `found` without `names`."""
     return {name: value for name, value in found.items() if name not in names}
 
 
 def good(**more: object) -> str:
-    """A good token, with `more` claims."""
+    """Return a good token, with `more` claims."""
     return token(ec_private(), header(), claims(**more))
 
 
 def key_set(*jwks: Json) -> bytes:
-    """A JWK set."""
+    """Return a JWK set."""
     return json.dumps({"keys": jwks}).encode()
 
 
 def all_keys() -> bytes:
-    """One key of every type, each named by its type."""
+    """Return a JWK set with one key of every type, each named by its type."""
     return key_set(
         jwk(rsa_private(), "rsa"),
         jwk(rsa_private(), "pss", alg="PS256"),
@@ -180,7 +180,7 @@ def verifier(
     profile: TokenProfile | None = None,
     resolve_roles: RoleResolver = viewer,
 ) -> Verifier:
-    """A verifier with one issuer, whose keys stand in the file at `path`."""
+    """Return a verifier with one issuer, whose keys are in the file at `path`."""
     path.write_bytes(all_keys() if keys is None else keys)
     return Verifier(
         [Issuer("idp", profile or TokenProfile(ISSUER, (AUDIENCE,)), JwksFile(path))], resolve_roles
@@ -188,17 +188,17 @@ def verifier(
 
 
 def bearer(text: str) -> bytes:
-    """An Authorization value."""
+    """Return an Authorization value."""
     return b"Bearer " + text.encode()
 
 
 class Clock:
-    """A clock that stands until it is told to go on."""
+    """A clock that moves only when a test sets `now`."""
 
     def __init__(self) -> None:
         """Begin at some moment."""
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """The time now, in seconds."""
+        """Return the time, in seconds."""
         return self.now
