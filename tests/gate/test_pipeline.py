@@ -5,6 +5,7 @@ socket is a double.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,29 @@ from proxy.catalog.loading import load_catalog
 from proxy.edge.server.request_ids import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.pipeline import Gate
-from proxy.gate.ports import Upstream
+from proxy.gate.ports import Decider, Upstream
 from proxy.gate.routing import make_route
 from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import JwksFile
 from proxy.identity.local_issuer import LocalIssuer
 from proxy.identity.verifier import Verifier
-from proxy.model import Peer, Reason, Receipt, Request, Response, UpstreamRequest, UpstreamResponse
+from proxy.model import (
+    Call,
+    Decision,
+    Peer,
+    Principal,
+    Reason,
+    Receipt,
+    Request,
+    Response,
+    UpstreamRequest,
+    UpstreamResponse,
+    Value,
+)
 from proxy.policy.load import load_policies
 from proxy.protocol.codec_table import CodecOptions
-from proxy.protocol.xmlrpc.codec import encode_call
+from proxy.protocol.xmlrpc.codec import decode_response, encode_call
 from proxy.telemetry.metrics import Metrics
 from tests.support.paths import ROOT
 
@@ -706,3 +719,89 @@ async def test_a_worker_without_a_role_is_told_that_it_is_disabled(bench: Bench)
     response = await bench.ask("/api/get_work", "stranger", b"\xff")
     assert response.status == 200
     assert b'"n_pending_tasks"' in response.body
+
+
+class ObligedDecider:
+    """A decider whose allowed decisions have an obligation; everything else is the real one's."""
+
+    def __init__(self, decider: Decider, obligation: str) -> None:
+        self.decider = decider
+        self.obligation = obligation
+
+    def decide(self, principal: Principal, call: Call) -> Decision:
+        decision = self.decider.decide(principal, call)
+        return replace(decision, obligations=(self.obligation,))
+
+    def decide_introspection(self, principal: Principal) -> Decision:
+        return self.decider.decide_introspection(principal)
+
+    def may_call(self, principal: Principal, upstream: str, method: str) -> bool:
+        return self.decider.may_call(principal, upstream, method)
+
+    def deny(self, reason: Reason) -> Decision:
+        return self.decider.deny(reason)
+
+
+@pytest.mark.parametrize(("obligation", "status"), [("stamp", 200), ("unknown", 403)])
+async def test_an_obligation_is_fulfilled_or_the_call_is_denied(
+    bench: Bench, obligation: str, status: int
+) -> None:
+    """The seam of response redaction: a fulfiller changes the response; without one of that name
+    the call does not leave.
+    """
+
+    def stamp(call: Call, response: Response) -> Response:
+        return replace(response, body=b'{"response": "stamped"}')
+
+    bench.gate = Gate(
+        [make_route(options, bench.upstream) for options in bench.options],
+        bench.verifier,
+        ObligedDecider(bench.policy, obligation),
+        bench.journal,
+        Metrics(),
+        bench.log,
+        max_in_flight=8,
+        fulfillers={"stamp": stamp},
+        clock=lambda: NOW,
+    )
+    response = await bench.ask("/api/task_list", "viewer")
+    assert response.status == status
+    assert (b"stamped" in response.body, len(bench.upstream.sent)) == (
+        status == 200,
+        int(status == 200),
+    )
+
+
+async def test_a_misspelt_method_names_the_nearest_that_may_be_called(bench: Bench) -> None:
+    """A method that the caller may not call is not revealed, nor is one named for a wild name."""
+    assert b"task_list" in (await bench.ask("/api/task_lst", "viewer")).body
+    assert b"add_task" not in (await bench.ask("/api/add_tsk", "viewer")).body
+    assert b"nearest" not in (await bench.ask(f"/api/{'x' * 64}", "viewer")).body
+
+
+async def test_a_batch_has_one_answer_for_each_entry(bench: Bench) -> None:
+    """An allowed call, a denied one, and an entry that is no call; and an answer that is no value
+    of XML-RPC is a fault in its place, while its stream is closed.
+    """
+    entries: list[Value] = [
+        {"methodName": "task_list", "params": []},
+        {"methodName": "pause", "params": []},
+        {"methodName": "x y", "params": []},
+        {"methodName": "graph", "params": []},
+    ]
+    broken = Parts([b'{"response": ', b"broken"], None)
+    bench.upstream.answer = UpstreamResponse(
+        200, {b"content-type": b"application/json"}, stream=broken
+    )
+    body = encode_call("system.multicall", [entries])
+    response = await bench.ask("/RPC2", "viewer", body, b"text/xml")
+    answers = decode_response(response.body)
+    assert isinstance(answers, list)
+    assert len(answers) == 4
+    assert all(isinstance(answer, dict) for answer in answers[1:3])
+    await bench.journal.close()
+    stages = [
+        (r["stage"], r.get("method"), r["reason"]) for r in calls_of(bench.audit) if "reason" in r
+    ]
+    assert ("rejected", None, "malformed-call") in stages
+    assert ("decided", "pause", "no-policy-allows") in stages

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import REASONS, Rejected
 from proxy.model import Call, Decision, Principal, Reason
-from proxy.protocol.refusal import Refusal, json_refusal
+from proxy.protocol.refusal import Refusal, json_refusal, missing_role
 
 ALICE = Principal("https://idp.example", "okta", "alice", ("viewer",))
 
@@ -71,3 +71,19 @@ def test_no_detail_breaks_the_status_line(detail: str) -> None:
     assert b"\r" not in phrase
     assert b"\n" not in phrase
     assert phrase.isascii()
+
+
+@pytest.mark.parametrize(
+    ("groups", "text"),
+    [
+        ([], "the token names no group"),
+        (["etl"], "no role for the token's group etl"),
+        (["a", "b"], "no role for the token's groups a, b"),
+        ([f"g{n}" for n in range(40)], " more"),
+    ],
+)
+def test_a_missing_role_says_which_groups_came(groups: list[str], text: str) -> None:
+    """Whether none came, or which did, cut to a few."""
+    said = missing_role(groups)
+    assert text in said
+    assert len(said) < 400

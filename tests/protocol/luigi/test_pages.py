@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.catalog.loading import load_catalog
 from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import Call, Peer, Principal, Reason, Request, Response, UpstreamResponse
+from proxy.protocol.codec import Priority
 from proxy.protocol.luigi.pages import LuigiPages
 from proxy.protocol.refusal import Refusal
 from tests.support.paths import ROOT
@@ -354,3 +355,12 @@ def test_a_refused_page_is_a_page_without_scripts() -> None:
     assert b"&lt;b&gt; may not" in reply.body
     assert b"<b>" not in reply.body
     assert policy(reply) == {"default-src": ["'none'"]}
+
+
+def test_a_page_is_named_by_its_path_alone() -> None:
+    """For a refusal before the body is read: a path of no page names none; a page can wait."""
+    assert PAGES.method_of("/history") == "page.history"
+    assert PAGES.method_of("/nowhere") == ""
+    assert PAGES.priority("/history") is Priority.NORMAL
+    assert PAGES.describe("page.history") != "page.history"
+    assert PAGES.describe("task_list") == "task_list"
