@@ -23,7 +23,7 @@ def test_a_principal_is_in_its_roles() -> None:
 def test_a_method_is_in_its_permission() -> None:
     """The permissions are actions without a parent."""
     *permissions, method = action_entities({"m": ACTION})
-    assert [one["uid"]["id"] for one in permissions] == ["view", "work", "trigger", "admin"]  # type: ignore[index]
+    assert [one["uid"]["id"] for one in permissions] == ["view", "work", "trigger", "admin"]  # type: ignore[index]  # JSON as plain objects
     assert method["parents"] == [{"type": "Action", "id": "work"}]
 
 
