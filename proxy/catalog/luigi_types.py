@@ -39,8 +39,8 @@ _SCHEDULER_INFO_KEYS = frozenset(
     (
         # count_pending puts the worker's own values in the place of these two.
         *("task_id", "worker"),
-        # worker_list passes these together with the worker's own: an equal name there is a TypeError, and
-        # 500 for every dashboard.
+        # worker_list passes these together with the worker's own: an equal name there is a
+        # TypeError, and 500 for every dashboard.
         *("name", "last_active", "started", "state", "first_task_display_name"),
         *("num_unread_rpc_messages", "num_running", "num_pending", "num_uniques", "running"),
         # luigid's own mark of a worker that may run the tasks of every worker. It follows from

@@ -24,7 +24,7 @@ class ValidationCache:
     __slots__ = ("_accepts", "valid")
 
     def __init__(self, accepts: Callable[[str], object]) -> None:
-        """`accepts` returns something true for a valid text."""
+        """Start empty. `accepts` returns something true for a valid text."""
         self._accepts = accepts
         self.valid: BoundedCache[str, None] = BoundedCache(CACHE_SIZE)
 

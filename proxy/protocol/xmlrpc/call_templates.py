@@ -1,16 +1,16 @@
-"""The shapes of calls: their markup without the texts in it, so that a call like an earlier one is
-read in a single match.
+"""Templates of calls: the markup of a document without its texts, matched in one pass.
 
-A client's calls of one method are the same but for the texts in them. When the strict reader has
-accepted a call, its document is remembered as one expression, in which the texts of the typed
-scalars alone are open. A document that this matches has the same markup, which was read and found
-good, and other texts without a ``<``; without a reference or a CDATA section in it (`plain`) those
-texts are their own meaning. So all that is left to do is to read each as its type, by the rules of
-the strict reader, and to put them where they belong. Whatever matches no shape goes to that.
+PERF: a cache of templates saves 7 us of 100 (XML-RPC add_task, 900 B).
 
-What it saves of a 900-byte add_task is three fifths of the time of the strict reader. What is kept
-is bounded: short documents, few shapes for one method, and few in all; when others than those have
-been seen for long, they make room.
+A client's calls of one method differ in their texts only. When the strict reader has accepted a
+call, its document is cached as one expression in which the texts of typed scalars are open. A
+document that matches it has the same markup, which was read and accepted, and other texts without a
+``<``. Without a reference or a CDATA section (`plain`) such a text is its own meaning. What is left
+is to read each text as its type, by the rules of the strict reader, and to put it in its place. A
+document that matches no template goes to the strict reader.
+
+The cache is bounded: short documents, few templates for one method, and few in all. Templates that
+have long not matched are evicted.
 """
 
 import itertools
@@ -42,9 +42,7 @@ to the strict reader.
 
 
 class _Group(NamedTuple):
-    """How an array or a struct is made of values: `take` gives its parts, in order; `names` are a
-    struct's.
-    """
+    """How an array or a struct is made of values: `take` gives its parts, `names` its members."""
 
     take: Callable[[list[Value]], Sequence[Value]]
     names: tuple[str, ...] | None
@@ -78,10 +76,10 @@ class TemplateCache:
         self._strange = 0  # calls that are of no known shape, and found no room
 
     def match(self, text: str) -> tuple[str, list[Value]] | None:
-        """The method and the arguments of the call in the plain document `text`; None if it is of
-        no known shape.
+        """Return the method and the arguments of the call in the plain document `text`.
 
-        Raises `Rejected` with MALFORMED_CALL for a scalar that is none of its type.
+        Returns None if no template matches. Raises `Rejected` with MALFORMED_CALL for a scalar that
+        is not of its type.
         """
         if len(text) > _LONGEST:
             return None
@@ -107,8 +105,9 @@ class TemplateCache:
         return None
 
     def add(self, text: str, read: Callable[[str], tuple[str, list[Value]]]) -> None:
-        """Remember the shape of the plain document `text`, which was accepted. `read` is the strict
-        reading, of a text like it.
+        """Cache the template of the plain document `text`, which was accepted.
+
+        `read` is the strict reader, for a text like it.
         """
         if len(text) > _LONGEST:
             return
@@ -156,9 +155,7 @@ class TemplateCache:
 
 
 class _Plan:
-    """Where the texts go in `arguments`, as they were read from a document with marks in their
-    place.
-    """
+    """Where the texts go in `arguments`, which were read with marks in the place of texts."""
 
     def __init__(self, texts: int, arguments: list[Value]) -> None:
         """`texts` is how many open texts there are."""
@@ -177,7 +174,7 @@ class _Plan:
             self.fixed.append(value)
 
     def _place(self, value: Value) -> int:
-        """The place of `value` among the values of a call."""
+        """Return the index of `value` among the values of a call."""
         if isinstance(value, (list, dict)):
             parts = [self._place(part) for part in _parts(value)]
             self.groups.append(
@@ -196,7 +193,7 @@ def _is_mark(value: Value) -> TypeGuard[str]:
 
 
 def _taker(places: list[int]) -> Callable[[list[Value]], Sequence[Value]]:
-    """A function that takes the values at `places`: they mostly stand side by side."""
+    """Return a function that takes the values at `places`, which mostly follow each other."""
     start = places[0] if places else 0
     if places == [*range(start, start + len(places))]:
         return itemgetter(slice(start, start + len(places)))

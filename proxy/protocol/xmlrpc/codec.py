@@ -79,7 +79,7 @@ def is_method_name(name: str) -> bool:
 def decode_call(
     body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int = MAX_DEPTH
 ) -> tuple[str, list[Value]]:
-    """The method and the arguments of the one call in `body`.
+    """Return the method and the arguments of the one call in `body`.
 
     `max_depth` counts arrays and structs within each other. `max_elements` counts elements of a
     start and an end tag; one that is written as a single tag counts half, and so does a character
@@ -101,7 +101,7 @@ def decode_call(
 
 
 def _read_call(text: str, at: int, reader: Reader) -> tuple[str, list[Value]]:
-    """The call in `text`, whose root should stand at `at`."""
+    """Return the call in `text`, whose root begins at `at`."""
     start = _CALL.match(text, at)
     if start is None:
         refuse(text, at, "document")
@@ -120,10 +120,13 @@ def _read_call(text: str, at: int, reader: Reader) -> tuple[str, list[Value]]:
 
 
 def encode_call(method: str, params: Collection[Value]) -> bytes:
-    """The call as a document. Raises `Rejected` with BAD_ARGUMENTS for a value that XML-RPC cannot
-    carry.
+    """Return the call as a document.
 
-    `method` comes from `decode_call` or a catalog: it is a method name, or ValueError is raised.
+    `method` comes from `decode_call` or a catalog.
+
+    Raises:
+        Rejected: XML-RPC cannot carry a value (BAD_ARGUMENTS).
+        ValueError: `method` is not a method name.
     """
     if _METHOD.fullmatch(method) is None:
         raise ValueError("not a method name")
@@ -141,7 +144,7 @@ def encode_call(method: str, params: Collection[Value]) -> bytes:
 def decode_response(
     body: bytes, *, max_elements: int = MAX_ELEMENTS, max_depth: int = MAX_DEPTH
 ) -> "Value | Fault":
-    """The value, or the fault, that the upstream answered, under the same grammar as calls.
+    """Return the value or the fault that the upstream answered, by the grammar of calls.
 
     Raises `Unavailable` with UPSTREAM_INVALID: the call was sent, and its answer cannot be read.
     """
@@ -181,11 +184,10 @@ def decode_response(
 
 
 def encode_response(value: Value, *, lossy: bool = False) -> bytes:
-    """The answer `value` as a document. Raises `Unavailable` with UPSTREAM_INVALID for a value that
-    XML-RPC cannot carry.
+    """Return the answer `value` as a document.
 
     With `lossy`, characters that XML does not have (the ANSI escapes in a luigi traceback) become
-    U+FFFD.
+    U+FFFD. Raises `Unavailable` with UPSTREAM_INVALID for a value that XML-RPC cannot carry.
     """
     return encode_answer(write_answer(value), lossy=lossy)
 
@@ -195,8 +197,9 @@ RESPONSE_TAIL = "</param></params></methodResponse>"
 
 
 def write_answer(value: Value) -> str:
-    """The ``<value>`` element of an answer, or of a part of one. Raises as `encode_response` does,
-    but for characters.
+    """Return the ``<value>`` element of an answer, or of a part of one.
+
+    Raises as `encode_response` does, but not for characters.
     """
     try:
         return write_value(value)
@@ -205,8 +208,9 @@ def write_answer(value: Value) -> str:
 
 
 def encode_answer(element: str, *, lossy: bool = False) -> bytes:
-    """The document of an answer whose `element` is written. Raises as `encode_response` does for
-    the characters in it.
+    """Return the document of an answer whose `element` is written.
+
+    Raises as `encode_response` does for the characters in it.
     """
     try:
         return encode(f"{RESPONSE_HEAD}{element}{RESPONSE_TAIL}", lossy=lossy)
@@ -215,8 +219,9 @@ def encode_answer(element: str, *, lossy: bool = False) -> bytes:
 
 
 def encode_fault(code: int, text: str) -> bytes:
-    """A fault as a document. Never raises for a code within 64 bits: characters that XML does not
-    have become U+FFFD.
+    """Return a fault as a document.
+
+    Characters that XML does not have become U+FFFD. Never raises for a code within 64 bits.
     """
     return encode(
         f"{_DECLARATION}<methodResponse><fault>{write_fault(code, text)}</fault></methodResponse>"
@@ -224,7 +229,7 @@ def encode_fault(code: int, text: str) -> bytes:
 
 
 def write_fault(code: int, text: str) -> str:
-    """The ``<value>`` element of a fault, as above."""
+    """Return the ``<value>`` element of a fault."""
     return write_value({"faultCode": code, "faultString": legible(text)})
 
 

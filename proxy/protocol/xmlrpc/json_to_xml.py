@@ -1,9 +1,9 @@
-"""luigid's JSON answer as an XML-RPC ``methodResponse``, when all of it is there: as `transcode`
-writes it, in a third of the time.
+"""Encodes luigid's complete JSON answer as an XML-RPC ``methodResponse``.
 
-`json` reads it and the codec writes it. What these refuse, or would read in another way than
-`transcode` does (a key that stands twice, a number of thousands of digits), is left to `transcode`,
-which also knows what to say of it.
+PERF: it takes a third of the time of `json_to_xml_stream` (16 dashboards, page data) and writes the
+same bytes. `json` reads the answer and the codec writes it. What these refuse or would read in
+another way (a duplicate key, a number of thousands of digits) is left to `json_to_xml_stream`,
+which also has the error text.
 """
 
 import json
@@ -21,7 +21,7 @@ _NOTHING_WRITTEN = encode_response(None)
 
 
 def json_to_xml(body: bytes) -> bytes:
-    """The document for a whole answer. Raises `Unavailable` with UPSTREAM_INVALID."""
+    """Return the document of an answer. Raises `Unavailable` with UPSTREAM_INVALID."""
     if body == _NOTHING:
         return _NOTHING_WRITTEN
     try:

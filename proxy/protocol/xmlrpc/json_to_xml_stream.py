@@ -1,19 +1,17 @@
-r"""luigid's JSON answer as an XML-RPC ``methodResponse``, while it arrives: memory does not grow
-with the answer.
+"""Transcodes luigid's JSON answer to an XML-RPC ``methodResponse`` while it arrives.
 
-What comes is ``{"response": <json>}`` (luigi/server.py); what goes out is what `encode_response`
-with `lossy` would write of that value, byte for byte. A ``task_list`` can have 50 MB; what is held
-of it here is the unfinished token at the end of a chunk, and one byte for each array and object
-that is open.
+Memory does not grow with the answer. The input is ``{"response": <json>}`` (luigi/server.py); the
+output is what `encode_response` with `lossy` would write of that value, byte for byte. A
+``task_list`` can have 50 MB; the unfinished token at the end of a chunk is held here, and one byte
+for each open array and object.
 
-Trusted is that the upstream means well, not that it writes well. JSON is read by RFC 8259 (the
-tests: as CPython's `json` reads it): UTF-8 only, no control characters in strings, nothing after
-the end. Refused, as UPSTREAM_INVALID: anything else, ``NaN`` and ``Infinity``, integers beyond 64
-bits and numbers beyond a double (other XML-RPC parsers could not read them), nesting beyond
-`MAX_DEPTH`. Half of a surrogate pair, and characters that XML does not have, become U+FFFD. A key
-that stands twice in one object is passed on as it came, a member twice: to know them all would take
-memory in the size of the answer, luigid writes its objects from dictionaries, and an XML-RPC client
-takes the last, as a JSON parser does.
+The upstream's content is trusted, its syntax is not. JSON is read by RFC 8259: UTF-8 only, no
+control characters in strings, nothing after the end. Anything else is refused as UPSTREAM_INVALID,
+and so are ``NaN`` and ``Infinity``, integers beyond 64 bits, numbers beyond a double (other XML-RPC
+parsers could not read them), and nesting beyond `MAX_DEPTH`. Half of a surrogate pair, and
+characters that XML does not have, become U+FFFD. A duplicate key is passed on as a duplicate
+member: to know all keys would take memory of the answer's size, luigid writes its objects from
+dictionaries, and an XML-RPC client takes the last, as a JSON parser does.
 """
 
 import re
@@ -88,14 +86,16 @@ class JsonToXml:
         self._step: Callable[[str, int], int] = self._wrapper
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the answer; return what can be written so far. Raises
-        `Unavailable` (UPSTREAM_INVALID).
+        """Take the next bytes of the answer and return what can be written so far.
+
+        Raises `Unavailable` (UPSTREAM_INVALID).
         """
         return self._feed(chunk, final=False)
 
     def close(self) -> bytes:
-        """Say that the answer is at its end; return what is left to write. Raises `Unavailable`
-        when it is not complete.
+        """End the answer and return what is left to write.
+
+        Raises `Unavailable` when the answer is not complete.
         """
         out = self._feed(b"", final=True)
         if self._step != self._end or self._rest:
@@ -131,7 +131,7 @@ class JsonToXml:
         return found.end()
 
     def _value(self, text: str, at: int) -> int:
-        """A value: all of it, or the beginning of a long string, an array or an object."""
+        """Read a value, or the beginning of a long string, an array or an object."""
         at = _skip(text, at)
         if at == len(text):
             return at
@@ -164,7 +164,7 @@ class JsonToXml:
         self._open.append(is_object)
 
     def _first_key(self, text: str, at: int) -> int:
-        """What follows ``{``: its end, or a key."""
+        """Read what follows ``{``: its end, or a key."""
         at = _skip(text, at)
         if text.startswith("}", at):
             return self._ended(at)
@@ -173,7 +173,7 @@ class JsonToXml:
         return at
 
     def _first_item(self, text: str, at: int) -> int:
-        """What follows ``[``: its end, or a value."""
+        """Read what follows ``[``: its end, or a value."""
         at = _skip(text, at)
         if text.startswith("]", at):
             return self._ended(at)
@@ -182,7 +182,7 @@ class JsonToXml:
         return at
 
     def _key(self, text: str, at: int) -> int:
-        """A key with its colon, or the beginning of a key."""
+        """Read a key with its colon, or the beginning of a key."""
         at = _skip(text, at)
         found = _ONE_KEY.match(text, at)
         if found is not None:
@@ -221,7 +221,7 @@ class JsonToXml:
         return at + 1
 
     def _after(self, text: str, at: int) -> int:
-        """What follows a value: a comma and what is next, or the end of what the value is in."""
+        """Read what follows a value: a comma and the next value, or the end of its container."""
         at = _skip(text, at)
         start = text[at : at + 1]
         if not start:
@@ -270,7 +270,7 @@ class JsonToXml:
         return at + 1
 
     def _ended(self, at: int) -> int:
-        """The end of an array or object, which stands at `at`."""
+        """Read the end of an array or object at `at`."""
         self._out.append("</struct></value>" if self._open.pop() else "</data></array></value>")
         self._step = self._after
         return at + 1
@@ -284,13 +284,13 @@ class JsonToXml:
 
 
 def _skip(text: str, at: int) -> int:
-    """The place after the white space at `at`."""
+    """Return the position after the white space at `at`."""
     found = _BLANK.match(text, at) if text[at : at + 1] in _BLANKS else None
     return found.end() if found else at
 
 
 def _write(string: str | None, scalar: str | None) -> str:
-    """The ``<value>`` of a string without escapes, or of a number or literal."""
+    """Return the ``<value>`` of a string without escapes, or of a number or literal."""
     if string is not None:
         return f"<value><string>{escape(string)}</string></value>"
     assert scalar is not None, "one of the two groups matched"
@@ -304,9 +304,7 @@ def _write(string: str | None, scalar: str | None) -> str:
 
 
 def _unescape(text: str) -> str:
-    """The text of a string, or of a part of one that ends between two characters, as it stands in
-    XML.
-    """
+    """Return a string, or a part of one that ends between two characters, as XML text."""
     return escape(_ESCAPE.sub(_character, text) if "\\" in text else text)
 
 

@@ -93,7 +93,7 @@ class LuigiBridge(XmlRpcCodec):
         return Response(200, json_to_xml(body), XML, NO_STORE)
 
     def as_value(self, refusal: Refusal) -> Result:
-        """Return a fault, but luigid's own answer to a disabled worker for a denied ``get_work``."""
+        """Return a fault; for a denied ``get_work``, luigid's own answer to a disabled worker."""
         if calls.is_worker_shutdown(refusal):
             return calls.WORKER_SHUTDOWN
         return super().as_value(refusal)

@@ -23,7 +23,8 @@ from proxy.protocol.xmlrpc.codec import encode_call
 from proxy.protocol.xmlrpc.http_binding import NO_STORE, XML, XmlRpcCodec
 
 _XML_IN_ANY_CHARSET = re.compile(
-    rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=("?)([A-Za-z0-9._:-]{1,40})\1)?[ \t]*(?:;.*)?',
+    rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=("?)([A-Za-z0-9._:-]{1,40})\1)?'
+    rb"[ \t]*(?:;.*)?",
     re.IGNORECASE,
 )
 

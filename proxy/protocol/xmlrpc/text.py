@@ -1,16 +1,14 @@
-"""The characters of an XML 1.0 document: bytes to text and back, so that the grammar above has only
-tags and text to read.
+"""The characters of an XML 1.0 document: bytes to text and back.
 
-Implements the parts of XML 1.0 that XML-RPC needs: UTF-8 (2.2, 4.3.3), line ends (2.11), CDATA
-sections (2.7), the five predefined entities and character references (4.1, 4.6), the XML
-declaration (2.8).
+The grammar above it has tags and text to read, and nothing else. Implemented are the parts of XML
+1.0 that XML-RPC needs: UTF-8 (2.2, 4.3.3), line ends (2.11), CDATA sections (2.7), the five
+predefined entities and character references (4.1, 4.6), the XML declaration (2.8).
 
-Refuses everything else that can stand before, between or inside the elements: other encodings,
-comments, processing instructions, DOCTYPE (and with it every entity of the caller's own),
-characters that XML does not have. There is no code here that could read a DTD, so there is none to
-misconfigure.
+Everything else between or inside the elements is refused: other encodings, comments, processing
+instructions, DOCTYPE (and with it every entity of the caller's own), characters that XML does not
+have. There is no code here that could read a DTD, so there is none to misconfigure.
 
-A leading UTF-8 byte order mark is taken off: .NET clients send it, and every parser reads past it.
+A leading UTF-8 byte order mark is removed: .NET clients send it, and every parser skips it.
 """
 
 import re
@@ -25,7 +23,8 @@ _SEARCHED = range(8_000, 300_000)
 _BOM = b"\xef\xbb\xbf"
 _DECLARATION = re.compile(
     r"<\?xml[ \t\n]++version[ \t\n]*+=[ \t\n]*+(?:\"1\.0\"|'1\.0')"
-    r"(?:[ \t\n]++encoding[ \t\n]*+=[ \t\n]*+(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
+    r"(?:[ \t\n]++encoding[ \t\n]*+=[ \t\n]*+"
+    r"(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
     r"(?:[ \t\n]++standalone[ \t\n]*+=[ \t\n]*+(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*+\?>"
 )
 _USUAL_DECLARATIONS = ("<?xml version='1.0'?>", '<?xml version="1.0"?>')  # what most clients send
@@ -45,12 +44,10 @@ class EncodingError(ValueError):
 
 
 def read_text(body: bytes) -> tuple[str, int, bool]:
-    """The document in `body`: its text, the place after the XML declaration, and whether text in it
-    is `plain`.
+    """Return the text of a document, the position after its XML declaration, and `plain`.
 
-    Text is plain when it holds no reference and no CDATA section, so that what stands between two
-    tags is its own meaning; otherwise it has to go through `unescape`. Raises `Rejected` with
-    MALFORMED_CALL.
+    Text is plain when it holds no reference and no CDATA section: a text between two tags is then
+    its own meaning, and else goes through `unescape`. Raises `Rejected` with MALFORMED_CALL.
     """
     if body[:3] == _BOM:
         body = body[3:]
@@ -82,8 +79,9 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
 
 
 def _holds_control(body: bytes) -> bool:
-    """Whether a byte of `body` is a control character that XML does not have. Either way takes a
-    sixth of a regular expression.
+    """Return whether `body` holds a control character that XML does not have.
+
+    PERF: translating saves five sixths of a regular expression's time (XML-RPC add_task, 100 kB).
     """
     size = len(body)
     if size in _SEARCHED:
@@ -92,8 +90,10 @@ def _holds_control(body: bytes) -> bool:
 
 
 def _holds(text: str, piece: str, rare: str) -> bool:
-    """Whether `piece` stands in `text`. Looked for from the first to the last `rare`, a character
-    of it: one is found much faster.
+    """Return whether `text` holds `piece`.
+
+    PERF: `rare` is a character of it; the search between its first and last position is much faster
+    (XML-RPC add_task, 100 kB).
     """
     first = text.find(rare)
     return (
@@ -136,8 +136,9 @@ def _check_end(outside: str) -> None:
 
 
 def unescape(text: str) -> str:
-    """What `text` between two tags means. Raises `Rejected` for a reference to anything that XML
-    1.0 does not predefine.
+    """Return what `text` between two tags means.
+
+    Raises `Rejected` for a reference to anything that XML 1.0 does not predefine.
     """
     if "&" in text:
         text = _REFERENCE.sub(_referred, text)
@@ -157,11 +158,10 @@ def _referred(reference: re.Match[str]) -> str:
 
 
 def escape(text: str) -> str:
-    r"""`text` as it stands between two tags. ``\r`` becomes a reference, since a parser would read
-    it as ``\n``.
+    r"""Return `text` as it is written between two tags.
 
-    Whether XML has all of its characters is left to `encode`, which looks at the whole document at
-    once.
+    ``\r`` becomes a reference, since a parser would read it as ``\n``. Whether XML has all of its
+    characters is left to `encode`, which checks the complete document at once.
     """
     if "&" in text:
         text = text.replace("&", "&amp;")
@@ -175,7 +175,7 @@ def escape(text: str) -> str:
 
 
 def encode(document: str, *, lossy: bool = False) -> bytes:
-    """A written document, or a part of one, as bytes.
+    """Return a written document, or a part of one, as bytes.
 
     Characters that XML does not have (control characters, lone surrogates, U+FFFE, U+FFFF) raise
     `EncodingError`, or with `lossy` become U+FFFD.
