@@ -18,85 +18,85 @@ ROWS = [
     (
         call_of("<param><value>1</value></param>").replace("</params>", "</params><params/>"),
         Reason.AMBIGUOUS_CALL,
-        "params has no place in methodCall after params",
+        "params is not allowed in methodCall after params",
     ),
     (
         call_of("<param><value>1</value><value>2</value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "value has no place in param after value",
+        "value is not allowed in param after value",
     ),
     (
         call_of("<param><value><array><data/></array></value><value>2</value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "value has no place in param after value",
+        "value is not allowed in param after value",
     ),
     (
         call_of("<param><value><struct/></value><name>2</name></param>"),
         Reason.AMBIGUOUS_CALL,
-        "name has no place in param after value",
+        "name is not allowed in param after value",
     ),
-    (call_of("<value>1</value>"), Reason.AMBIGUOUS_CALL, "value has no place in params"),
-    (call_of("<param><int>1</int></param>"), Reason.AMBIGUOUS_CALL, "int has no place in param"),
+    (call_of("<value>1</value>"), Reason.AMBIGUOUS_CALL, "value is not allowed in params"),
+    (call_of("<param><int>1</int></param>"), Reason.AMBIGUOUS_CALL, "int is not allowed in param"),
     (
         call_of("<param><value>a<int>1</int></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "int has no place in value after text",
+        "int is not allowed in value after text",
     ),
     (
         call_of("<param><value><int>1</int><int>1</int></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "int has no place in value after int",
+        "int is not allowed in value after int",
     ),
     (
         call_of("<param><value><string><int>1</int></string></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "int has no place in string",
+        "int is not allowed in string",
     ),
     (
         call_of("<param><value><array><data/><data/></array></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "data has no place in array after data",
+        "data is not allowed in array after data",
     ),
     (
         call_of("<param><value><array><data></data><data/></array></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "data has no place in array after data",
+        "data is not allowed in array after data",
     ),
     (
         call_of("<param><value><array><value>1</value></array></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "value has no place in array",
+        "value is not allowed in array",
     ),
     (
         call_of("<param><value><array><data><int>1</int></data></array></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "int has no place in data",
+        "int is not allowed in data",
     ),
     (
         call_of(f"<param><value><struct>{MEMBER}<value>1</value></struct></value></param>"),
         Reason.AMBIGUOUS_CALL,
-        "value has no place in struct",
+        "value is not allowed in struct",
     ),
     (
         call_of(
             "<param><value><struct><member><value>1</value><name>a</name></member></struct></value></param>"
         ),
         Reason.AMBIGUOUS_CALL,
-        "value has no place in member",
+        "value is not allowed in member",
     ),
     (
         call_of(
             f"<param><value><struct>{MEMBER.replace('</name>', '</name><name>b</name>')}</struct></value></param>"
         ),
         Reason.AMBIGUOUS_CALL,
-        "name has no place in member after name",
+        "name is not allowed in member after name",
     ),
     (
         call_of(
             f"<param><value><struct>{MEMBER.replace('</value>', '</value><value/>')}</struct></value></param>"
         ),
         Reason.AMBIGUOUS_CALL,
-        "value has no place in member after value",
+        "value is not allowed in member after value",
     ),
     (
         call_of(f"<param><value><struct>{MEMBER}{MEMBER}</struct></value></param>"),
@@ -111,33 +111,33 @@ ROWS = [
         "a struct holds a member twice",
     ),
     # Whatever else does not fit.
-    (call_of("x"), Reason.MALFORMED_CALL, "text has no place in params"),
+    (call_of("x"), Reason.MALFORMED_CALL, "text is not allowed in params"),
     (
         call_of("<param>x<value>1</value></param>"),
         Reason.MALFORMED_CALL,
-        "text has no place in param",
+        "text is not allowed in param",
     ),
     (
         call_of("<param><value>1</value>x</param>"),
         Reason.MALFORMED_CALL,
-        "text has no place in param after value",
+        "text is not allowed in param after value",
     ),
     (
         call_of("<param><value><int>1</int>x</value></param>"),
         Reason.MALFORMED_CALL,
-        "text has no place in value after int",
+        "text is not allowed in value after int",
     ),
     (
         call_of("<param><value><struct>x</struct></value></param>"),
         Reason.MALFORMED_CALL,
-        "text has no place in struct",
+        "text is not allowed in struct",
     ),
-    (call_of("<param></param>"), Reason.MALFORMED_CALL, "the end of param has no place in param"),
+    (call_of("<param></param>"), Reason.MALFORMED_CALL, "the end of param is not allowed in param"),
     (call_of("<param/>"), Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
     (
         call_of("<param><value><array></array></value></param>"),
         Reason.MALFORMED_CALL,
-        "the end of array has no place in array",
+        "the end of array is not allowed in array",
     ),
     (
         call_of("<param><value><array/></value></param>"),
@@ -152,22 +152,22 @@ ROWS = [
     (
         call_of("<param><value><struct><member><name>a</name></member></struct></value></param>"),
         Reason.MALFORMED_CALL,
-        "the end of member has no place in member after name",
+        "the end of member is not allowed in member after name",
     ),
     (
         call_of("<param><value><float>1</float></value></param>"),
         Reason.MALFORMED_CALL,
-        "an unknown tag has no place in value",
+        "an unknown tag is not allowed in value",
     ),
     (
         call_of("<param><value><int>1</i4></value></param>"),
         Reason.MALFORMED_CALL,
-        "the end of i4 has no place in int",
+        "the end of i4 is not allowed in int",
     ),
     (
         call_of("<param><value>1</param></value>"),
         Reason.MALFORMED_CALL,
-        "the end of param has no place in value after text",
+        "the end of param is not allowed in value after text",
     ),
     (
         call_of('<param><value a="1">1</value></param>'),
@@ -177,7 +177,7 @@ ROWS = [
     (
         call_of("<param><value>1</value ></param>") + "x",
         Reason.MALFORMED_CALL,
-        "text has no place in document after methodCall",
+        "text is not allowed in document after methodCall",
     ),
     (
         call_of("< param><value>1</value></param>"),
@@ -190,28 +190,28 @@ ROWS = [
         "the document does not go on as XML-RPC",
     ),
     ("", Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
-    ("<document/>", Reason.MALFORMED_CALL, "an unknown tag has no place in document"),
-    ("x", Reason.MALFORMED_CALL, "text has no place in document"),
+    ("<document/>", Reason.MALFORMED_CALL, "an unknown tag is not allowed in document"),
+    ("x", Reason.MALFORMED_CALL, "text is not allowed in document"),
     ("<methodCall/>", Reason.MALFORMED_CALL, "the document does not go on as XML-RPC"),
     (
         "<methodCall></methodCall>",
         Reason.MALFORMED_CALL,
-        "the end of methodCall has no place in methodCall",
+        "the end of methodCall is not allowed in methodCall",
     ),
     (
         "<methodCall><params/></methodCall>",
         Reason.AMBIGUOUS_CALL,
-        "params has no place in methodCall",
+        "params is not allowed in methodCall",
     ),
     (
         "<methodcall><methodname>m</methodname></methodcall>",
         Reason.MALFORMED_CALL,
-        "an unknown tag has no place in document",
+        "an unknown tag is not allowed in document",
     ),
     (
         "<methodResponse><params/></methodResponse>",
         Reason.AMBIGUOUS_CALL,
-        "methodResponse has no place in document",
+        "methodResponse is not allowed in document",
     ),
 ]
 
