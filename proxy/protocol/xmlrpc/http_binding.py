@@ -38,6 +38,7 @@ from proxy.protocol.codec import ByteBudget, Priority, Result
 from proxy.protocol.refusal import Refusal, json_refusal
 from proxy.protocol.same_origin import require_same_origin
 from proxy.protocol.strict_json import MAX_ELEMENTS
+from proxy.protocol.xmlrpc.call_templates import TemplateCache
 from proxy.protocol.xmlrpc.codec import (
     Fault,
     decode_call,
@@ -85,6 +86,7 @@ class XmlRpcCodec(ABC):
         self._target = path.encode("ascii")
         self._max_batch_calls = max_batch_calls
         self._body_bytes = body_bytes
+        self._templates = TemplateCache()
 
     def method_of(self, path: str) -> str:
         """Return an empty string: the method is in the body."""
@@ -110,7 +112,7 @@ class XmlRpcCodec(ABC):
         if content_type != XML and _XML_IN_UTF8.fullmatch(content_type) is None:
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
         body = self._inflate(request) if b"content-encoding" in headers else request.body
-        name, params = decode_call(body, max_elements=MAX_ELEMENTS)
+        name, params = decode_call(body, self._templates, max_elements=MAX_ELEMENTS)
         if name not in GATE_METHODS:
             call = self._make_call(name, params, principal)
             return Batch((call,), True, call.permission == "view")

@@ -25,9 +25,9 @@ from proxy.protocol.xmlrpc.text import EncodingError, encode, escape
 from proxy.protocol.xmlrpc.values import MAX_DEPTH, write_double, write_integer
 
 _NOT_JSON = "the upstream's answer is not JSON"
-# characters of an unfinished token that are kept: a number, or the white space of the wrapper
+# Characters of an unfinished token that are held: a number, or the white space of the wrapper.
 TOKEN_LIMIT = 2048
-_ESCAPE_LIMIT = 12  # characters of the longest escape, a surrogate pair
+_MAX_ESCAPE = 12  # characters of the longest escape, a surrogate pair
 
 _B = r"[ \t\n\r]*+"
 _WRAPPER = re.compile(rf'{_B}\{{{_B}"response"{_B}:')
@@ -35,26 +35,27 @@ _BLANK = re.compile(_B)
 _BLANKS = frozenset(" \t\n\r")
 _PLAIN = r'([^"\\\x00-\x1f]*+)'  # the text of a string without an escape
 _NUMBER = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
-# complete only when the next character is there to end it
+# Complete only with the character after it.
 _SCALAR = rf"({_NUMBER}|true|false|null)(?=[ \t\n\r,\]}}])"
 _KEY = rf'"{_PLAIN}"{_B}:{_B}'
-# What most of an answer is made of, in one match each: a whole value, and a comma with the whole
-# member or item after it.
+# PERF: the frequent parts in one match each: a scalar, and a comma with the complete member or item
+# after it (16 dashboards, page data).
 _ONE_VALUE = re.compile(rf'(?:"{_PLAIN}"|{_SCALAR})')
 _ONE_KEY = re.compile(_KEY)
 _NEXT_MEMBER = re.compile(rf',{_B}{_KEY}(?:"{_PLAIN}"|{_SCALAR})')
 _NEXT_ITEM = re.compile(rf',{_B}(?:"{_PLAIN}"|{_SCALAR})')
 _UNFINISHED = re.compile(r"[-+.0-9a-zA-Z]*+\Z")
-# the two halves of a pair
+# The two halves of a surrogate pair, and any escape of a code unit.
 _HIGH, _LOW, _ANY = (
     r"u[dD][89abAB][0-9a-fA-F]{2}",
     r"u[dD][c-fC-F][0-9a-fA-F]{2}",
     r"u[0-9a-fA-F]{4}",
 )
-# A high surrogate is taken only with its low one, or when what follows is there to show that it has
+# A high surrogate matches only with its low one, or with enough text after it to see that it has
 # none.
 _PIECE = re.compile(
-    rf'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\(?!{_HIGH}){_ANY}|\\{_HIGH}(?:\\{_LOW}|(?=[^\\]|\\[^u]|\\(?!{_LOW}){_ANY})))*'
+    rf'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\(?!{_HIGH}){_ANY}'
+    rf"|\\{_HIGH}(?:\\{_LOW}|(?=[^\\]|\\[^u]|\\(?!{_LOW}){_ANY})))*"
 )
 _ESCAPE = re.compile(rf"\\(?:({_HIGH})\\({_LOW})|({_ANY})|(.))")
 _MEANING = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -66,11 +67,11 @@ _LITERAL = {
 
 
 class JsonToXml:
-    """One answer on its way: `feed` it the body in pieces of any size, then `close` it.
+    """A transcoder of one answer: `feed` it the body in pieces of any size, then `close` it.
 
-    Each step of the machine is a method that takes the text and a place in it and returns the place
-    after what it took, or -1 when it has to see more of the text. It writes to `_out` and says in
-    `_step` what comes next.
+    It is a state machine. Each state is a method with the text and a position in it. The method
+    returns the position after the part that it read, or -1 when it needs more text. It appends to
+    `_out` and sets `_step` to the next state.
     """
 
     __slots__ = ("_decode", "_in_name", "_max_depth", "_open", "_out", "_rest", "_step")
@@ -120,7 +121,7 @@ class JsonToXml:
         return out
 
     def _wrapper(self, text: str, at: int) -> int:
-        """``{"response":``, and nothing before it."""
+        """Read ``{"response":``, with only white space before it."""
         found = _WRAPPER.match(text, at)
         if found is None:
             if text[at:].lstrip(" \t\n\r")[:1] in ("", "{"):
@@ -198,7 +199,7 @@ class JsonToXml:
         return at + 1
 
     def _string(self, text: str, at: int) -> int:
-        """As much of a string's text as is there, and its closing quote."""
+        """Read the text of a string as far as it has arrived, and its closing quote."""
         found = _PIECE.match(text, at)
         end = found.end() if found else at
         if end > at:
@@ -207,7 +208,7 @@ class JsonToXml:
             self._out.append("</name>" if self._in_name else "</string></value>")
             self._step = self._colon if self._in_name else self._after
             return end + 1
-        if len(text) - end >= _ESCAPE_LIMIT:
+        if len(text) - end >= _MAX_ESCAPE:
             raise _invalid(_NOT_JSON)
         return end if end > at else -1
 
@@ -228,7 +229,7 @@ class JsonToXml:
             return at
         if not self._open:
             if start != "}":
-                raise _invalid("the upstream's answer is more than its response")
+                raise _invalid("the upstream's answer has a member besides response")
             self._out.append(RESPONSE_TAIL)
             self._step = self._end
             return at + 1
@@ -276,10 +277,10 @@ class JsonToXml:
         return at + 1
 
     def _end(self, text: str, at: int) -> int:
-        """White space, up to the end of the answer."""
+        """Read white space, up to the end of the answer."""
         at = _skip(text, at)
         if at < len(text):
-            raise _invalid("something follows the upstream's answer")
+            raise _invalid("data follows the upstream's answer")
         return at
 
 

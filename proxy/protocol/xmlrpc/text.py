@@ -16,9 +16,9 @@ import re
 from proxy.errors import Rejected
 from proxy.model import Reason
 
-# XML 1.0, 2.2: control bytes that no document may hold
+# Control bytes that no document may hold (XML 1.0, 2.2).
 _FORBIDDEN = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20)])
-# lengths at which 29 searches, of 1 us for 100 kB in the cache, are quicker than one translation
+# Lengths in bytes at which 29 searches take less time than one translation.
 _SEARCHED = range(8_000, 300_000)
 _BOM = b"\xef\xbb\xbf"
 _DECLARATION = re.compile(
@@ -27,14 +27,14 @@ _DECLARATION = re.compile(
     r"(?:\"([A-Za-z0-9._-]{1,40})\"|'([A-Za-z0-9._-]{1,40})'))?"
     r"(?:[ \t\n]++standalone[ \t\n]*+=[ \t\n]*+(?:\"(?:yes|no)\"|'(?:yes|no)'))?[ \t\n]*+\?>"
 )
-_USUAL_DECLARATIONS = ("<?xml version='1.0'?>", '<?xml version="1.0"?>')  # what most clients send
-_USUAL_LENGTH = len(_USUAL_DECLARATIONS[0])  # and of the other
+_USUAL_DECLARATIONS = ("<?xml version='1.0'?>", '<?xml version="1.0"?>')  # of most clients
+_USUAL_LENGTH = len(_USUAL_DECLARATIONS[0])  # of both
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _REFERENCE = re.compile(
     r"&(?:(lt|gt|amp|quot|apos)|#0{0,9}([0-9]{1,7})|#x0{0,9}([0-9A-Fa-f]{1,6}));|&"
 )
 _ENTITY = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
-# marks where a CDATA section began; no document can hold it, since it is among the forbidden bytes
+# Marks the place where a CDATA section began. It is a forbidden byte, so no document can hold it.
 _JOINT = "\x00"
 _ILLEGAL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -81,7 +81,8 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
 def _holds_control(body: bytes) -> bool:
     """Return whether `body` holds a control character that XML does not have.
 
-    PERF: translating saves five sixths of a regular expression's time (XML-RPC add_task, 100 kB).
+    PERF: searches instead of an expression save 145 us of 162 (XML-RPC add_task, 100 kB), and
+    translation saves 1.1 us of 1.6 (900 B).
     """
     size = len(body)
     if size in _SEARCHED:
@@ -92,8 +93,8 @@ def _holds_control(body: bytes) -> bool:
 def _holds(text: str, piece: str, rare: str) -> bool:
     """Return whether `text` holds `piece`.
 
-    PERF: `rare` is a character of it; the search between its first and last position is much faster
-    (XML-RPC add_task, 100 kB).
+    PERF: `rare` is a character of it. Searching `piece` only between the first and the last `rare`
+    saves most of the time, since one character is found much faster (XML-RPC add_task, 100 kB).
     """
     first = text.find(rare)
     return (
@@ -103,9 +104,9 @@ def _holds(text: str, piece: str, rare: str) -> bool:
 
 
 def _without_sections(text: str) -> str:
-    """`text` with each CDATA section as escaped text, in one pass.
+    """Return `text` with each CDATA section as escaped text, in one pass.
 
-    A mark where the section began keeps it from joining the halves of a tag that stand around it.
+    A mark at the beginning of the section keeps it from joining the halves of a tag around it.
     """
     parts: list[str] = []
     at = 0
@@ -130,7 +131,7 @@ def _without_sections(text: str) -> str:
 
 
 def _check_end(outside: str) -> None:
-    """XML 1.0, 2.4: the end of a CDATA section may not stand where none began."""
+    """Reject the end of a CDATA section where none began (XML 1.0, 2.4)."""
     if _holds(outside, _CDATA_END, "]"):
         raise _malformed("the document holds ]]> outside of a CDATA section")
 
@@ -195,7 +196,7 @@ def encode(document: str, *, lossy: bool = False) -> bytes:
 
 
 def legible(text: str) -> str:
-    """`text` with U+FFFD for each character that XML does not have."""
+    """Return `text` with U+FFFD for each character that XML does not have."""
     return _ILLEGAL.sub("\ufffd", text)
 
 

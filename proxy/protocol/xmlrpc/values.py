@@ -1,21 +1,22 @@
-"""XML-RPC values: the scalars read from text, and every value written.
+"""XML-RPC values: the scalars parsed from text, and every value written as an element.
 
 The rules, by type (xmlrpc.com's specification, and ``nil`` and ``i8`` of the extensions that all
 clients know):
 
-==================
-====================================================================================================
-int, i4, i8         sign and decimal digits, within 32 bits (i8: 64). Written as int, or as i8 when
-it needs more. boolean             ``0`` or ``1`` double              finite; sign, digits, point,
-and (read only) an exponent. Written without exponent, in the shortest
-                    form that reads back as the same number.
-string              any text; white space counts dateTime.iso8601    ``YYYYMMDDTHH:MM:SS``,
-``YYYY-MM-DDTHH:MM:SS`` or ``YYYYMMDDTHHMMSS``, a real calendar time. A zone is
-                    refused: the type has none, and dropping a ``Z`` would change what was meant.
-                    Written in the first form.
-base64              the standard alphabet, padded, white space anywhere; bits beyond the last byte
-are zero nil                 empty ==================
-====================================================================================================
+=================  ================================================================================
+int, i4, i8        Sign and decimal digits, within 32 bits (i8: 64). Written as int, or as i8 when
+                   32 bits do not suffice.
+boolean            ``0`` or ``1``.
+double             Finite: sign, digits, point, and (parsed only) an exponent. Written without an
+                   exponent, in the shortest form that gives the same number again.
+string             Any text; white space counts.
+dateTime.iso8601   ``YYYYMMDDTHH:MM:SS``, ``YYYY-MM-DDTHH:MM:SS`` or ``YYYYMMDDTHHMMSS``, a time
+                   that exists. A zone is refused: the type has none, and dropping a ``Z`` would
+                   change the meaning. Written in the first form.
+base64             The standard alphabet, padded, with white space anywhere. Bits beyond the last
+                   byte are zero.
+nil                Empty.
+=================  ================================================================================
 
 No scalar may have white space around it: CPython takes ``<int> 1 </int>``, others do not.
 """
@@ -32,28 +33,30 @@ from proxy.errors import Rejected
 from proxy.model import DateTime, Reason, Value
 from proxy.protocol.xmlrpc.text import EncodingError, escape
 
-# arrays and structs within each other; the deepest call of a stock client that we know nests four
+# Arrays and structs within each other. The deepest known call of a stock client nests four.
 MAX_DEPTH = 64
-_MANY = 4  # items from which on it is worth while to ask whether all are texts
+_MANY = 4  # items of an array from which on `_write_array` checks whether all are texts
 
-# leading zeros are allowed by the specification; 40 digits are beyond any range
+# The specification allows leading zeros. 40 digits are beyond any range.
 INTEGER = r"[+-]?[0-9]{1,40}"
 _INTEGER = re.compile(INTEGER)
 _DOUBLE = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
 _DOUBLE_LENGTH = 1100  # characters; an exact binary64 has at most 1,076 in fixed notation
-_HOUR = "(?:[01][0-9]|2[0-3])"  # some Pythons take 24:00 for the next midnight
+_HOUR = "(?:[01][0-9]|2[0-3])"  # not 24, which some Pythons take for the next midnight
 _DATE_TIME = re.compile(
-    rf"[0-9]{{8}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}|[0-9]{{8}}T{_HOUR}[0-9]{{4}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}"
+    rf"[0-9]{{8}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}"
+    rf"|[0-9]{{8}}T{_HOUR}[0-9]{{4}}"
+    rf"|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}"
 )
 
 
-def _read_int(text: str) -> int:
+def _parse_int(text: str) -> int:
     if _INTEGER.fullmatch(text) and -0x80000000 <= (number := int(text)) <= 0x7FFFFFFF:
         return number
     raise _malformed("int")
 
 
-def _read_i8(text: str) -> int:
+def _parse_i8(text: str) -> int:
     if (
         _INTEGER.fullmatch(text)
         and -0x8000000000000000 <= (number := int(text)) <= 0x7FFFFFFFFFFFFFFF
@@ -62,19 +65,19 @@ def _read_i8(text: str) -> int:
     raise _malformed("i8")
 
 
-def _read_boolean(text: str) -> bool:
+def _parse_boolean(text: str) -> bool:
     if text in ("0", "1"):
         return text == "1"
     raise _malformed("boolean")
 
 
-def _read_double(text: str) -> float:
+def _parse_double(text: str) -> float:
     if len(text) <= _DOUBLE_LENGTH and _DOUBLE.fullmatch(text) and isfinite(number := float(text)):
         return number
     raise _malformed("double")
 
 
-def _read_date_time(text: str) -> DateTime:
+def _parse_date_time(text: str) -> DateTime:
     canonical = _date_time(text)
     if canonical is None:
         raise _malformed("dateTime.iso8601")
@@ -93,7 +96,7 @@ def _date_time(text: str) -> str | None:
     return f"{digits[:11]}:{digits[11:13]}:{digits[13:]}"
 
 
-def _read_base64(text: str) -> bytes:
+def _parse_base64(text: str) -> bytes:
     if not text.isascii():
         raise _malformed("base64")
     packed = text.encode().translate(None, b" \t\n\r")
@@ -106,25 +109,23 @@ def _read_base64(text: str) -> bytes:
     return octets
 
 
-def _read_nil(text: str) -> None:
+def _parse_nil(text: str) -> None:
     if text:
         raise _malformed("nil")
 
 
-READ: dict[str, Callable[[str], Value]] = {
+SCALAR_PARSERS: dict[str, Callable[[str], Value]] = {
     "string": str,
-    "int": _read_int,
-    "i4": _read_int,
-    "i8": _read_i8,
-    "boolean": _read_boolean,
-    "double": _read_double,
-    "dateTime.iso8601": _read_date_time,
-    "base64": _read_base64,
-    "nil": _read_nil,
+    "int": _parse_int,
+    "i4": _parse_int,
+    "i8": _parse_i8,
+    "boolean": _parse_boolean,
+    "double": _parse_double,
+    "dateTime.iso8601": _parse_date_time,
+    "base64": _parse_base64,
+    "nil": _parse_nil,
 }
-"""How the text within each scalar type is read. Every function raises `Rejected` with
-MALFORMED_CALL.
-"""
+"""The parser of the text of each scalar type. It raises `Rejected` (MALFORMED_CALL)."""
 
 
 def write_value(value: Value) -> str:
@@ -135,13 +136,14 @@ def write_value(value: Value) -> str:
 def write_values(values: Collection[Value], depth: int = MAX_DEPTH) -> list[str]:
     """Return the ``<value>`` element of each of `values`.
 
-    `depth` is how many more arrays and structs may nest. Whether XML has every character is left to
-    `text.encode`. PERF: all scalars are written here; a function for each of them would cost as
-    much as its text (XML-RPC add_task, 900 B).
+    `depth` is the number of arrays and structs that may still nest. Whether XML has every character
+    is left to `text.encode`.
 
     Raises:
         EncodingError: XML-RPC cannot carry a value, or `decode` would not accept it.
     """
+    # PERF: writing all scalars here instead of in functions saves half of 2.5 us (XML-RPC add_task,
+    # 900 B).
     written: list[str] = []
     for value in values:
         if type(value) is str:
@@ -179,7 +181,7 @@ def write_values(values: Collection[Value], depth: int = MAX_DEPTH) -> list[str]
         elif isinstance(value, bytes):
             element = f"<value><base64>{b2a_base64(value, newline=False).decode()}</base64></value>"
         else:
-            raise EncodingError("a value is of a type that XML-RPC does not have")
+            raise EncodingError("a value has a type that XML-RPC does not have")
         written.append(element)
     return written
 
@@ -193,9 +195,10 @@ def _write_struct(value: dict[str, Value], depth: int) -> str:
 
 
 def _write_array(items: "list[Value] | tuple[Value, ...]", depth: int) -> str:
-    """Texts with nothing to escape are looked at and written as one: a tenth of the time."""
+    # PERF: checking and writing texts together saves 74 us of 116 (XML-RPC add_task, 100 kB in
+    # 1,000 parts).
     if len(items) >= _MANY and {*map(type, items)} == {str}:
-        texts: list[str] = items  # type: ignore[assignment]  # mypy cannot see what was just asked
+        texts: list[str] = items  # type: ignore[assignment]  # as the line above has checked
         joined = "".join(texts)
         if joined is escape(joined):
             written = "</string></value><value><string>".join(texts)
@@ -227,9 +230,9 @@ def write_double(value: float) -> str:
     if "e" in digits:
         digits = f"{Decimal(digits):f}"
         if "." not in digits:
-            digits += ".0"  # so that no reader takes it for an integer
+            digits += ".0"  # else a parser could take it for an integer
     return f"<value><double>{digits}</double></value>"
 
 
 def _malformed(kind: str) -> Rejected:
-    return Rejected(Reason.MALFORMED_CALL, f"a value is no valid {kind}")
+    return Rejected(Reason.MALFORMED_CALL, f"a value is not a valid {kind}")

@@ -2,19 +2,19 @@
 each production, and nothing else.
 
 What `Reader` has to agree with, in what it reads and in what it says of what it does not. Only the
-words of a refusal (`refuse`) and the scalars (`READ`) are shared.
+words of a refusal (`reject`) and the scalars (`SCALAR_PARSERS`) are shared.
 """
 
 import re
 
 from proxy.errors import Rejected
 from proxy.model import Reason, Value
-from proxy.protocol.xmlrpc.grammar import refuse
+from proxy.protocol.xmlrpc.grammar import reject
 from proxy.protocol.xmlrpc.text import unescape
-from proxy.protocol.xmlrpc.values import READ
+from proxy.protocol.xmlrpc.values import SCALAR_PARSERS
 
 _S = "[ \\t\\n]*"
-_SCALAR = "|".join(map(re.escape, READ))
+_SCALAR = "|".join(map(re.escape, SCALAR_PARSERS))
 _VALUE = rf"<value{_S}(?:>(?:{_S}<(?:({_SCALAR}){_S}(?:>([^<]*)</\2{_S}>|/>){_S}</value{_S}>|(struct|array){_S}(/?)>)|([^<]*)</value{_S}>)|/>)"
 _NAME = rf"(?:<name{_S}>([^<]*)</name{_S}>|<name{_S}/>)"
 _BEFORE = {"param": rf"<param{_S}>{_S}()", "item": "()", "member": rf"<member{_S}>{_S}{_NAME}{_S}"}
@@ -44,7 +44,7 @@ class PlainReader:
         """As `Reader.value`."""
         _, values, end = self._values("item", at)
         if len(values) != 1:
-            refuse(self._text, at, "fault")
+            reject(self._text, at, "fault")
         return values[0], end
 
     def _values(self, place: str, at: int) -> tuple[list[str], list[Value], int]:
@@ -57,12 +57,12 @@ class PlainReader:
                 value, end = self._nested(nested, bool(empty), found.end())
                 rest = self._match(f"{_S}</value{_S}>{_AFTER[place]}", end)
                 if rest is None:
-                    refuse(self._text, end, *_STATES[place], "value after text")
+                    reject(self._text, end, *_STATES[place], "value after text")
             else:
                 rest = self._match(_AFTER[place], found.end())
                 if rest is None:
                     break
-                value = READ[kind](unescape(raw)) if kind else unescape(bare)
+                value = SCALAR_PARSERS[kind](unescape(raw)) if kind else unescape(bare)
             values.append(value)
             names.append(unescape(name))
             at = rest.end()
@@ -85,14 +85,14 @@ class PlainReader:
         at = blank.end() if blank else at
         data = self._match(rf"<data{_S}(/?)>{_S}", at)
         if data is None:
-            refuse(self._text, at, "array")
+            reject(self._text, at, "array")
         values: list[Value] = []
         at = data.end()
         if not data[1]:
             _, values, at = self._values("item", at)
         end = self._match(rf"</array{_S}>" if data[1] else rf"</data{_S}>{_S}</array{_S}>", at)
         if end is None:
-            refuse(
+            reject(
                 self._text,
                 at,
                 *(("array after data",) if data[1] else ("array after data", "data")),
@@ -104,7 +104,7 @@ class PlainReader:
         names, values, at = self._values("member", blank.end() if blank else at)
         end = self._match(rf"</struct{_S}>", at)
         if end is None:
-            refuse(self._text, at, "struct")
+            reject(self._text, at, "struct")
         if len(set(names)) != len(names):
             raise Rejected(
                 Reason.AMBIGUOUS_CALL, f"at character {at}: a struct holds a member twice"

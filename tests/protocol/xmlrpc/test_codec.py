@@ -468,7 +468,7 @@ def test_limits_can_be_set_for_each_document() -> None:
     body = encode_call("m", [[1, 2]])
     elements = body.count(b"</") + 1  # the declaration is counted as well
     assert decode_call(body, max_elements=elements, max_depth=1) == ("m", [[1, 2]])
-    for limits in ({"max_elements": elements - 1}, {"max_depth": 0}):
+    for bound, depth in ((elements - 1, 1), (elements, 0)):
         with pytest.raises(Rejected) as caught:
-            decode_call(body, **limits)
+            decode_call(body, max_elements=bound, max_depth=depth)
         assert caught.value.reason is Reason.CALL_TOO_COMPLEX
