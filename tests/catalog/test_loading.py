@@ -128,7 +128,7 @@ def problems(text: str) -> list[Problem]:
 
 
 def with_method(*lines: str) -> str:
-    """Return a catalog with one method, whose table has these lines besides what is required."""
+    """Return a catalog with one method, whose table has these lines and the required keys."""
     head = 'name = "x"\nprotocol = "luigi"\n[methods.m]\npermission = "view"\nhelp = "Does m."\n'
     return head + "\n".join(lines)
 

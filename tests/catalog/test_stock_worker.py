@@ -1,4 +1,4 @@
-"""A stock worker against a stock scheduler, with the catalog's check on every call in between."""
+"""A stock worker and a stock scheduler, with the catalog's check on every call between them."""
 
 # luigi is typed by half: its functions are not, and what a task may say of itself is declared as
 # None.
@@ -24,7 +24,7 @@ CATALOG = ROOT / "policies" / "catalogs" / "luigi.toml"
 
 
 class Checked(luigi.rpc.RemoteScheduler):
-    """Sends what a stock client sends, through JSON and the catalog, to a scheduler in memory."""
+    """A scheduler client that checks every call by the catalog and calls a scheduler in memory."""
 
     def __init__(self, catalog: Catalog, scheduler: luigi.scheduler.Scheduler) -> None:
         """Take the catalog and the scheduler; there is no network."""
@@ -44,7 +44,7 @@ class Checked(luigi.rpc.RemoteScheduler):
 
 
 class Leaf(luigi.Task):
-    """A task with resources, odd parameters, and everything it can say of itself."""
+    """A task with resources, odd parameters, and all messages that a task can send."""
 
     task_namespace = "café.etl"
     number = luigi.IntParameter()
@@ -72,7 +72,7 @@ class Leaf(luigi.Task):
 
 
 class Batched(luigi.Task):
-    """A task that is run in batches of any size."""
+    """A task that runs in batches of any size."""
 
     item = luigi.Parameter(batch_method=max)
 
@@ -87,7 +87,7 @@ class Batched(luigi.Task):
 
 
 class Outside(luigi.ExternalTask):
-    """A task that nobody runs."""
+    """An external task, which no worker runs."""
 
     def output(self) -> Any:
         """Give a target that is not there."""
@@ -95,7 +95,7 @@ class Outside(luigi.ExternalTask):
 
 
 class Unlisted(luigi.Task):
-    """A task whose completeness cannot be told."""
+    """A task whose completeness check fails."""
 
     def complete(self) -> bool:
         """Fail."""
@@ -106,7 +106,7 @@ class Root(luigi.WrapperTask):
     """The graph: done, failing, batched, external, dynamic and broken tasks."""
 
     def requires(self) -> Any:
-        """Depend on one of each."""
+        """Return one task of each kind."""
         return [
             Leaf(1),
             Leaf(2),
@@ -118,7 +118,7 @@ class Root(luigi.WrapperTask):
 
 
 class Dynamic(luigi.Task):
-    """A task that finds out while running what it needs."""
+    """A task that yields a dependency while it runs."""
 
     def output(self) -> Any:
         """Give a target in memory."""
@@ -132,9 +132,7 @@ class Dynamic(luigi.Task):
 
 @pytest.mark.filterwarnings("ignore")
 def test_everything_a_stock_worker_sends_is_accepted() -> None:
-    """A graph with failures, batches, dynamic dependencies, resources, messages and odd texts
-    passes the catalog unharmed.
-    """
+    """Failures, batches, dynamic dependencies, resources and odd texts pass the catalog."""
     luigi.mock.MockFileSystem().clear()
     scheduler = Checked(
         load_catalog(CATALOG),
@@ -142,23 +140,26 @@ def test_everything_a_stock_worker_sends_is_accepted() -> None:
     )
     scheduler.scheduler.update_resources(**{"db.slots": 1})
 
-    class Factory:
-        """Gives the worker our scheduler."""
+    class CheckedFactory:
+        """A scheduler factory that gives the worker `Checked`."""
 
         def create_local_scheduler(self) -> Checked:
-            """Give the checked scheduler."""
+            """Return the checked scheduler."""
             return scheduler
 
         def create_worker(
             self, scheduler: Any, worker_processes: int, assistant: bool = False
         ) -> luigi.worker.Worker:
-            """Make a stock worker."""
+            """Return a stock worker."""
             return luigi.worker.Worker(
                 scheduler=scheduler, worker_processes=worker_processes, assistant=assistant
             )
 
     luigi.build(
-        [Root()], worker_scheduler_factory=Factory(), local_scheduler=True, log_level="CRITICAL"
+        [Root()],
+        worker_scheduler_factory=CheckedFactory(),
+        local_scheduler=True,
+        log_level="CRITICAL",
     )
     tasks = scheduler.scheduler.task_list("", "")
     done = {task["display_name"] for task in tasks.values() if task["status"] == "DONE"}

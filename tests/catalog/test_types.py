@@ -11,7 +11,7 @@ INF = math.inf
 
 
 def deep(levels: int) -> Value:
-    """Nest a list `levels` deep."""
+    """Return a list nested `levels` deep."""
     value: Value = "x"
     for _ in range(levels):
         value = [value]
@@ -196,19 +196,19 @@ def test_a_type_accepts_what_stock_clients_send(name: str, value: Value) -> None
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED)
-def test_a_type_refuses_what_breaks_a_scheduler(name: str, value: Value) -> None:
+def test_a_type_refuses_values_that_break_a_scheduler(name: str, value: Value) -> None:
     """Each type refuses values that the scheduler fails on or shows to a browser as markup, and
     JSON true for a number.
     """
     assert not TYPES[name].accepts(value)
 
 
-def test_every_type_is_tried_both_ways() -> None:
-    """The two tables above cover every type, so that a new one cannot go untested."""
+def test_every_type_has_rows_in_both_tables() -> None:
+    """The two tables cover every type, so no new one goes untested."""
     assert {name for name, _ in ACCEPTED} == set(TYPES)
     assert {name for name, _ in REFUSED} == set(TYPES) - {"any"}
 
 
 def test_phrases_are_one_ascii_line() -> None:
-    """A phrase goes into a reply's reason phrase, where only one line of ASCII fits."""
+    """A phrase goes into the reason phrase of a response, which is one line of ASCII."""
     assert all(kind.phrase.isascii() and kind.phrase.isprintable() for kind in TYPES.values())

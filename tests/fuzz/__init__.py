@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing of everything that reads what somebody else has written.
+"""Coverage-guided fuzzing of everything that parses input from outside.
 
-Each target is one file with one function, ``one(data)``, which takes any bytes and raises when a
-promise is broken. ``python -m tests.fuzz`` drives them with atheris; `test_replay` runs the same
-functions over the cases that are kept.
+A target is one file with one function, ``one(data)``. It takes any bytes, and raises when a
+property is violated. ``python -m tests.fuzz`` drives the targets with atheris; `test_replay` runs the same
+functions over the stored cases.
 """

@@ -1,9 +1,8 @@
-"""``python -m tests.fuzz --seconds N [TARGET …]``: fuzz the targets one after the other, each for
-its share of the time.
+"""``python -m tests.fuzz --seconds N [TARGET …]``: fuzz the targets in turn, for equal times.
 
-Every target runs in a process of its own (atheris ends the one it runs in), starts from the kept
-cases, and writes what breaks a promise to ``tests/fuzz/found/<target>/``, where `test_replay` finds
-it. Leaves with 1 when something was found.
+Every target runs in a process of its own, since atheris ends its process. It starts from the stored
+cases, and writes an input that violates a property to ``tests/fuzz/found/<target>/``, where
+`test_replay` finds it. The exit code is 1 when something was found.
 """
 
 # ruff: noqa: T201  (a command line prints)
@@ -16,17 +15,18 @@ from pathlib import Path
 
 from tests.fuzz.kit import FOUND, TARGETS, cases, load
 
-_MEMORY_MIB = 1024  # beyond it, a case counts as found
-_CASE_SECONDS = 10  # likewise
+# Memory and time of one case; a case above them counts as found.
+_MEMORY_MIB = 1024
+_CASE_SECONDS = 10
 _INPUT_BYTES = 16_384
-_GRACE_SECONDS = 60  # to start, and to run the kept cases once
+_GRACE_SECONDS = 60  # to start, and to run the stored cases once
 
 
 def main() -> int:
-    """Run; the exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz",
-        description="Fuzz everything that reads what somebody else has written.",
+        description="Fuzz everything that parses input from outside.",
     )
     parser.add_argument("--seconds", type=int, default=60, help="the time for all targets together")
     parser.add_argument(
@@ -53,9 +53,9 @@ def main() -> int:
 
 
 def run(target: str, seconds: int, corpus: Path | None) -> bool:
-    """Fuzz one target; True when all promises held."""
-    kept = FOUND / target
-    kept.mkdir(parents=True, exist_ok=True)
+    """Fuzz one target; return whether every property held."""
+    found = FOUND / target
+    found.mkdir(parents=True, exist_ok=True)
     before = set(cases(target))
     with tempfile.TemporaryDirectory() as scratch:
         start, more = (
@@ -65,10 +65,10 @@ def run(target: str, seconds: int, corpus: Path | None) -> bool:
         start.mkdir()
         more.mkdir(parents=True, exist_ok=True)
         for case in before:
-            shutil.copy(case, start / case.name)  # atheris must not write among them
+            shutil.copy(case, start / case.name)  # atheris must not write next to the originals
         options = [
             f"-max_total_time={seconds}",
-            f"-artifact_prefix={kept}/",
+            f"-artifact_prefix={found}/",
             f"-rss_limit_mb={_MEMORY_MIB}",
             f"-timeout={_CASE_SECONDS}",
         ]
@@ -113,12 +113,12 @@ def run(target: str, seconds: int, corpus: Path | None) -> bool:
 
 
 def fuzz(target: str, options: list[str]) -> None:
-    """Be the process that fuzzes one target; never returns."""
+    """Fuzz one target in this process; never return."""
     try:
         import atheris
     except ImportError:
         sys.exit("atheris is not installed: pip install 'callgate[fuzz]'")
-    sys.setrecursionlimit(1000 + 200)  # what the instrumentation adds
+    sys.setrecursionlimit(1000 + 200)  # the instrumentation adds frames
     with atheris.instrument_imports(include=["proxy"]):
         one = load(target)
     atheris.Setup([target, *options], one)

@@ -1,9 +1,8 @@
-"""Credentials and tokens: whoever is accepted holds a token that a real key has signed, and PyJWT
-accepts it too.
+"""Credentials and tokens: an accepted token is signed by a real key, and PyJWT accepts it too.
 
-Two forms of input: ``A`` and an Authorization value, then perhaps a line break and a Cookie value;
-``S`` and a JSON header, a line break and JSON claims, which are signed here with the key that
-``kid`` names. The keys are made of constants, so that tokens in kept cases stay valid.
+The input has two forms. ``A`` and an Authorization value, then perhaps a line break and a Cookie
+value; or ``S`` and a JSON header, a line break and JSON claims, which are signed here with the key
+that ``kid`` names. The keys are made of constants, so tokens in stored cases stay valid.
 """
 
 import hashlib
@@ -58,7 +57,7 @@ THE_ISSUER = _issuer()
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     if data[:1] == b"S":
         header, _, claims = data[1:].partition(b"\n")
         authorization, cookie = b"Bearer " + _sign(header, claims), None
@@ -80,26 +79,26 @@ def one(data: bytes) -> None:
     assert (found.subject, found.issuer) == (claims_found["sub"], claims_found["iss"]), (
         "the identity is the token's"
     )
-    assert NOW < found.expires <= NOW + 30 + LIFETIME_S, "it ends when the token does"
-    assert found.agent == ("act" in claims_found), (
-        "software that acts for somebody is known as that"
+    assert NOW < found.expires <= NOW + 30 + LIFETIME_S, "it expires with the token"
+    assert found.agent == ("act" in claims_found), "an agent is known as one"
+    assert verifier.cached(Credentials(authorization), found.expires) is None, (
+        "it is not cached longer"
     )
-    assert verifier.cached(Credentials(authorization), found.expires) is None, "and not later"
 
 
 def _identify(verifier: Verifier, authorization: bytes, cookie: bytes | None) -> Principal:
-    """Drive the coroutine by hand: with keys from a file there is nothing to wait for."""
+    """Run the coroutine without a loop: keys from a file never suspend it."""
     verifying = verifier.authenticate(Credentials(authorization, cookie), NOW)
     try:
         verifying.send(None)
     except StopIteration as done:
         principal: Principal = done.value
         return principal
-    raise AssertionError("it waited for something")
+    raise AssertionError("the coroutine was suspended")
 
 
 def _sign(header: bytes, claims: bytes) -> bytes:
-    """A token with a good signature, whatever it says."""
+    """Return a token with a valid signature and any content."""
     try:
         kid = json.loads(header)["kid"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -110,7 +109,7 @@ def _sign(header: bytes, claims: bytes) -> bytes:
 
 
 def _as_pyjwt_reads(authorization: bytes) -> dict[str, Any]:
-    """The claims by another road. Raises when PyJWT does not accept the token."""
+    """Return the claims by PyJWT. Raises when it does not accept the token."""
     scheme, _, credential = authorization.partition(b" ")
     token = credential if scheme.lower() == b"bearer" else b64decode(credential).partition(b":")[2]
     head = json.loads(urlsafe_b64decode(token.partition(b".")[0] + b"=="))
@@ -129,7 +128,7 @@ def _as_pyjwt_reads(authorization: bytes) -> dict[str, Any]:
             "require": ["exp", "iat", "sub"],
         },
     )
-    assert claims["iat"] <= NOW + 30, "it is not from the future"
-    assert claims["exp"] > NOW, "it is not of the past"
-    assert claims.get("nbf", 0) <= NOW + 30, "it is valid already"
+    assert claims["iat"] <= NOW + 30, "it was issued before now"
+    assert claims["exp"] > NOW, "it has not expired"
+    assert claims.get("nbf", 0) <= NOW + 30, "it is valid by now"
     return dict(claims)

@@ -1,7 +1,6 @@
-"""The HTTP edge: any bytes give replies or a closed connection, whatever pieces they arrive in, and
-never an exception.
+"""The HTTP edge: any bytes give responses or a closed connection, and never an exception.
 
-The first byte says in pieces of how many bytes the rest arrives.
+The first byte gives the size of the pieces in which the rest arrives.
 """
 
 import asyncio
@@ -27,15 +26,13 @@ Seen = tuple[str, str, str | None, bytes]
 
 @dataclass
 class Handler:
-    """Stands where the gate stands."""
+    """A double of the gate."""
 
     seen: list[Seen] = field(default_factory=list)
     answers: list[tuple[str, int]] = field(default_factory=list)
 
     async def handle(self, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Response:
-        """Read the body and answer with its length; a body that cannot be read is a refusal, as in
-        the gate.
-        """
+        """Respond with the length of the body; refuse an unreadable one, as the gate does."""
         try:
             body = request.body if request.body_complete else await read_body()
         except Rejected as error:
@@ -46,57 +43,57 @@ class Handler:
         return Response(200, b"%d" % len(body))
 
     def refuse(self, request_id: str, origin: Peer, error: Rejected) -> Response:
-        """The reply to bytes that are no request."""
+        """Return the response to bytes that are no request."""
         self.answers.append(("", error.status))
         return Response(error.status, error.reason.encode(), close=True)
 
 
 class Transport:
-    """A socket that takes everything and does nothing."""
+    """A socket that accepts everything and does nothing."""
 
     def __init__(self) -> None:
         self.sent = bytearray()
         self.reading, self.closing = True, False
 
     def get_extra_info(self, _name: str) -> None:
-        """Not TLS."""
+        """Return no TLS."""
 
     def set_write_buffer_limits(self, *, high: int) -> None:
-        """Nothing is ever buffered."""
+        """Ignore them: nothing is buffered."""
 
     def get_write_buffer_size(self) -> int:
-        """Nothing is ever buffered."""
+        """Return zero: nothing is buffered."""
         return 0
 
     def write(self, data: bytes) -> None:
-        """Keep what is sent."""
+        """Record the bytes."""
         assert not self.closing, "nothing is written to a closed connection"
         self.sent += data
 
     def write_eof(self) -> None:
-        """The reading side stays open."""
+        """Leave the reading side open."""
 
     def pause_reading(self) -> None:
-        """As asked."""
+        """Record it."""
         self.reading = False
 
     def resume_reading(self) -> None:
-        """As asked."""
+        """Record it."""
         self.reading = True
 
     def is_closing(self) -> bool:
-        """As asked."""
+        """Return whether it was closed."""
         return self.closing
 
     def close(self) -> None:
-        """As asked."""
+        """Record it."""
         self.closing = True
 
     abort = close
 
 
 class Bench:
-    """One loop and one server for all inputs: to make them takes longer than to use them."""
+    """One loop and one server for all inputs, since making them takes longer than using them."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -110,7 +107,7 @@ class Bench:
         return Server(Handler(), LIMITS, lambda: "REF")
 
     def talk(self, data: bytes, size: int) -> tuple[list[Seen], bytes]:
-        """Send `data` in pieces of `size`: what was asked, and what came back."""
+        """Send `data` in pieces of `size`; return the requests and the bytes that came back."""
         handler = self.server.handler = Handler()
         transport = Transport()
         connection = Connection(self.server, "127.0.0.1", 1, tls=False)
@@ -148,7 +145,7 @@ async def _turns(until: Callable[[], bool] = lambda: False) -> None:
 
 
 def _check_replies(sent: bytes, answers: list[tuple[str, int]], *, closed: bool) -> None:
-    """Everything that was answered came back whole, in order, and nothing else."""
+    """Assert that every response was written completely and in order, and nothing else."""
     at = 0
     for number, (verb, status) in enumerate(answers):
         if at == len(sent) and closed and number == len(answers) - 1:
@@ -166,7 +163,7 @@ BENCH = Bench()
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     if not data:
         return
     size, data = data[0] or 1, data[1:20_000]

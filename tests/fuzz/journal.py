@@ -1,9 +1,8 @@
-"""Mangled logs: reading, checking and recovering one never fails in a way of its own, and what is
-called intact is genuine.
+"""Mangled logs: reading, checking and recovering one never raises an error of its own.
 
-The input is the files of one log, each after a line ``=== 00000001.jsonl`` (``.checkpoints``,
-``.jsonl.gz``, and ``.jsonl.z`` for a segment that is compressed here). The seed ``genuine`` is a
-log that was written by the journal, with the key below.
+A log that is called intact is genuine. The input is the files of one log, each after a line
+``=== 00000001.jsonl`` (``.checkpoints``, ``.jsonl.gz``, and ``.jsonl.z`` for a segment that is
+compressed here). The seed ``genuine`` was written by the journal, with the key below.
 """
 
 import gzip
@@ -28,7 +27,7 @@ MEMORY = Path("/dev/shm")  # where it is, syncing costs nothing
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
-    """The files in an input."""
+    """Return the files in an input."""
     parts = NAME.split(data)
     return dict(zip((name.decode() for name in parts[1::2]), parts[2::2], strict=True))
 
@@ -42,7 +41,7 @@ GENUINE = [
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     files = unpack(data)
     if not files:
         return
@@ -61,14 +60,14 @@ def one(data: bytes) -> None:
         again = _recover(log)
         if again is None:  # what is left ends with a segment that does not decompress
             assert any(path.name.endswith(".gz") for path in segments(log).values()), (
-                "what was recovered once is recovered again"
+                "a recovered log can be recovered again"
             )
             return
         assert (again.tree.size, again.tree.root(), again.torn_bytes) == (
             state.tree.size,
             state.tree.root(),
             0,
-        ), "and is as it was left"
+        ), "a second recovery changes nothing"
         after = _check(log)
         assert before is None or before.broken or not after or not after.broken, (
             "recovering breaks nothing"
@@ -91,9 +90,7 @@ def _read(directory: Path) -> None:
 
 
 def _check(log: Path) -> LogReport | None:
-    """What the checker says. A log it calls intact has the genuine records, as far as they are
-    signed.
-    """
+    """Return the report of the checker; assert that a log called intact is genuine where signed."""
     reports = verify_directory(log.parent, KEYS)
     if not reports:
         return None
@@ -105,7 +102,7 @@ def _check(log: Path) -> LogReport | None:
                 lines += file.read().splitlines()
         signed = report.signed - report.first
         assert lines[: max(signed, 0)] == GENUINE[report.first : report.signed], (
-            "signed records are those that were written"
+            "signed records are genuine"
         )
     return report
 

@@ -1,4 +1,4 @@
-"""What the targets share: where the cases are, who calls, and values with their types written out."""
+"""Shared by the targets: the stored cases, calls of targets, and values with types written out."""
 
 import importlib
 from collections.abc import Callable
@@ -18,8 +18,8 @@ TARGETS = (
     "luigi_pages",
     "luigi_fields",
     "xmlrpc_codec",
-    "xmlrpc_dialect",
-    "transcoder",
+    "xmlrpc_http",
+    "json_to_xml",
     "credential",
     "journal",
     "http_edge",
@@ -32,13 +32,13 @@ T = TypeVar("T")
 
 
 def load(target: str) -> Callable[[bytes], None]:
-    """The function of one target."""
+    """Return the function of one target."""
     function: Callable[[bytes], None] = importlib.import_module(f".{target}", __package__).one
     return function
 
 
 def cases(target: str) -> list[Path]:
-    """The kept cases of one target: those made by hand, and those found."""
+    """Return the stored cases of one target: the seeds, and the found ones."""
     return sorted(
         path
         for directory in (SEEDS, FOUND)
@@ -48,8 +48,9 @@ def cases(target: str) -> list[Path]:
 
 
 def read(function: Callable[..., T], *args: object) -> T | Rejected:
-    """What `function` makes of its arguments: a value, or the one refusal it may raise. Any other
-    exception passes through.
+    """Return the value of `function`, or the one refusal that it may raise.
+
+    Every other exception passes through.
     """
     try:
         return function(*args)
@@ -60,8 +61,9 @@ def read(function: Callable[..., T], *args: object) -> T | Rejected:
 
 
 def typed(value: Value) -> object:
-    """`value` with every type written out: Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``, and
-    the wire has not.
+    """Return `value` with every type written out.
+
+    Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``; the wire does not.
     """
     if isinstance(value, dict):
         return ("dict", [(name, typed(item)) for name, item in value.items()])
@@ -73,14 +75,15 @@ def typed(value: Value) -> object:
 
 
 def request(verb: str, target: str, headers: dict[bytes, bytes], body: bytes) -> Request:
-    """A request as the edge would make it of these parts."""
+    """Return a request as the edge would make it of these parts."""
     path, mark, query = target.partition("?")
     return Request("REF", verb, path, query if mark else None, headers, body, ORIGIN)
 
 
 def parse_http(data: bytes) -> Request | None:
-    """``VERB target``, then ``name: value`` lines, an empty line, and the body; None for what the
-    edge would not pass on.
+    """Parse ``VERB target``, then ``name: value`` lines, an empty line, and the body.
+
+    Return None for a request that the edge would refuse.
     """
     head, _, body = data.partition(b"\n\n")
     first, *lines = head.split(b"\n")

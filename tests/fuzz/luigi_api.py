@@ -1,8 +1,7 @@
-"""luigid's JSON calls: what is accepted is what luigid would have read, and what is sent on is read
-as what was decided.
+"""luigid's JSON calls: luigid would read every accepted one alike, before and after encoding.
 
-Three forms of input: an HTTP request (see `kit.parse_http`); ``= method`` and a line break before
-the JSON of its arguments; ``< method`` and a line break before an answer of luigid's.
+The input has three forms: an HTTP request (see `kit.parse_http`); ``= method`` and a line break
+before the JSON of its arguments; ``< method`` and a line break before an answer of luigid's.
 """
 
 import json
@@ -25,7 +24,7 @@ API = LuigiApi("luigi", CATALOG, batch_ids=BATCHES)
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     if data[:2] in (b"= ", b"< "):
         name, _, rest = data[2:].partition(b"\n")
         method = name.decode("latin-1")
@@ -55,8 +54,9 @@ def one(data: bytes) -> None:
 
 
 def _as_luigid_reads(form: str) -> dict[str, Value]:
-    """The arguments in a form, as luigid 3 reads them: the last ``data``, stripped, through
-    Python's json.
+    """Return the arguments of a form as luigid 3 reads them.
+
+    It takes the last ``data``, stripped, and Python's json.
     """
     fields = [
         value
@@ -70,7 +70,7 @@ def _as_luigid_reads(form: str) -> dict[str, Value]:
 
 
 def _check_sent(call: Call, asked: Request) -> None:
-    """What luigid will read is what policy saw, but for the caller's mark on the worker's id."""
+    """Assert that luigid will read what was decided on, but for the suffix of the worker's id."""
     if not call.in_catalog:
         return
     outbound = API.encode(call, ALICE, asked)
@@ -88,13 +88,11 @@ def _check_sent(call: Call, asked: Request) -> None:
 
 
 def _check_answer(call: Call, body: bytes) -> None:
-    """An answer is passed on, rewritten as an answer with the same members, or refused as none of
-    luigid's.
-    """
+    """Assert that an answer passes, is rewritten with the same members, or is refused."""
     reply = read(
         API.answer, call, ALICE, UpstreamResponse(200, {b"content-type": b"application/json"}, body)
     )
     if not isinstance(reply, Rejected) and reply.body != body:
         before, after = json.loads(body)["response"], json.loads(reply.body)["response"]
         assert before.keys() == after.keys(), "no member of the answer is lost"
-        assert len(before["running_tasks"]) == len(after["running_tasks"]), "and no task"
+        assert len(before["running_tasks"]) == len(after["running_tasks"]), "no task is lost"

@@ -1,5 +1,6 @@
-"""The form field and the JSON in it: the fast roads give what the slow roads give, and what others
-read. The input is the text.
+"""The form field and the JSON in it: fast and strict parsing agree with each other and with others.
+
+The input is the text.
 """
 
 import json
@@ -18,7 +19,7 @@ BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     _form(data)
     _json(data)
 
@@ -28,12 +29,12 @@ def _form(data: bytes) -> None:
     if BROKEN.search(data):
         assert isinstance(decoded, Rejected), "a broken escape is refused"
     else:
-        assert decoded == unquote_to_bytes(data.replace(b"+", b" ")), "both roads decode alike"
-    assert parse_form(encode_form(data)) == data, "what is written reads back"
+        assert decoded == unquote_to_bytes(data.replace(b"+", b" ")), "both decoders agree"
+    assert parse_form(encode_form(data)) == data, "an encoded one reads back"
     [(name, value)] = parse_qsl(
         encode_form(data).decode("latin-1"), keep_blank_values=True, encoding="latin-1"
     )
-    assert (name, value.encode("latin-1")) == ("data", data), "and others read it so"
+    assert (name, value.encode("latin-1")) == ("data", data), "others read it alike"
     field = read(parse_form, data)
     if isinstance(field, bytes):
         [(name, value)] = parse_qsl(
@@ -45,22 +46,22 @@ def _form(data: bytes) -> None:
 def _json(data: bytes) -> None:
     mine, theirs = read(parse_arguments, data), _slowly(data)
     if isinstance(theirs, Reason):
-        assert isinstance(mine, Rejected), "what is not one plain object is refused"
+        assert isinstance(mine, Rejected), "anything but one plain object is refused"
         return
-    assert not isinstance(mine, Rejected), "what is one plain object is accepted"
-    assert typed(mine) == typed(theirs), "both roads read alike"
-    assert typed(json.loads(data.decode())) == typed(mine), "and as luigid does"
+    assert not isinstance(mine, Rejected), "one plain object is accepted"
+    assert typed(mine) == typed(theirs), "both parsers agree"
+    assert typed(json.loads(data.decode())) == typed(mine), "luigid parses it alike"
     assert typed(parse_arguments(encode_arguments(mine, {}))) == typed(mine), (
-        "what is written reads back"
+        "an encoded one reads back"
     )
     changed = {**mine, "worker": "w"}
     assert typed(parse_arguments(encode_arguments(mine, {"worker": "w"}))) == typed(changed), (
-        "and so does what is changed"
+        "a changed one reads back"
     )
 
 
 def _slowly(data: bytes) -> dict[str, Value] | Reason:
-    """The rules of `proxy.protocol.strict_json` once more, slow and plain."""
+    """Parse by the rules of `proxy.protocol.strict_json`, slowly and simply."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({name for name, _ in pairs}) != len(pairs):

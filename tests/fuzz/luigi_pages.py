@@ -1,5 +1,6 @@
-"""luigid's pages: a path is read once, and the path that is sent on has one reading only. The input
-is an HTTP request.
+"""luigid's pages: a path is read once, and the path that is sent on has one reading only.
+
+The input is an HTTP request.
 """
 
 import re
@@ -15,7 +16,7 @@ SENT = re.compile(rb"/(?:(?!\.\.?(?:/|$|\?))[A-Za-z0-9_.@%~-]+/?)*(?:\?data=[A-Z
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     asked = parse_http(data)
     if asked is None:
         return
@@ -29,8 +30,8 @@ def one(data: bytes) -> None:
     assert ".." not in unquote(parts.path).split("/"), "no part of the path leads up"
     assert "//" not in parts.path, "no part of the path is empty"
     again = read(PAGES.decode, request(outbound.http_method, target, {}, b""), parts.path, ALICE)
-    assert isinstance(again, Call), "what is sent on would be accepted"
-    assert again.method == call.method, "and is the same page"
+    assert isinstance(again, Call), "the encoded request would be accepted"
+    assert again.method == call.method, "it is the same page"
     assert typed(dict(again.args)) == typed({**call.args, "path": call.args["path"] or "/"}), (
-        "and the same arguments"
+        "it has the same arguments"
     )

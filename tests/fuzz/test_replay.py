@@ -1,4 +1,4 @@
-"""Every kept case again, without a fuzzer: the seeds, and whatever was found."""
+"""Every stored case again, without a fuzzer: the seeds and the found ones."""
 
 from pathlib import Path
 
@@ -12,19 +12,15 @@ KEPT = [(target, case) for target in TARGETS for case in cases(target)]
 @pytest.mark.parametrize(
     ("target", "case"), KEPT, ids=[f"{target}/{case.name}" for target, case in KEPT]
 )
-def test_a_kept_case_holds(target: str, case: Path) -> None:
-    """The promises of the target hold for this input, which was made by hand to reach a rule, or
-    has once broken one.
-    """
+def test_a_stored_case_holds(target: str, case: Path) -> None:
+    """The target's properties hold for a seed, and for an input that once violated one."""
     load(target)(case.read_bytes())
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.process
 def test_a_target_holds_for_its_seeds_cut_and_doubled(target: str) -> None:
-    """A plain, fixed mutation of every seed, so that the promises are held a little where there is
-    no fuzzer.
-    """
+    """A fixed mutation of every seed tests the properties a little without a fuzzer."""
     one = load(target)
     for seed in sorted((SEEDS / target).iterdir()):
         data = seed.read_bytes()
@@ -36,6 +32,6 @@ def test_a_target_holds_for_its_seeds_cut_and_doubled(target: str) -> None:
 
 
 def test_every_target_has_seeds() -> None:
-    """A fuzzer that starts from nothing finds nothing, and a target without cases is not replayed."""
+    """A fuzzer needs seeds to find anything, and a replay needs cases."""
     assert {path.name for path in SEEDS.iterdir()} == set(TARGETS)
     assert all(cases(target) for target in TARGETS)

@@ -24,7 +24,8 @@ from tests.fuzz.kit import read, typed
 from tests.protocol.xmlrpc.plain_reader import PlainReader
 from tests.support.xmlrpc import as_cpython_reads, tree_call
 
-_TEMPLATES = TemplateCache()  # of all inputs, so that one may match the template of another
+# Of all inputs, so that one may match the template of another.
+_TEMPLATES = TemplateCache()
 
 
 def one(data: bytes) -> None:
@@ -32,7 +33,7 @@ def one(data: bytes) -> None:
     call = read(lambda body: decode_call(body, _TEMPLATES), data)
     with patch.object(codec, "Reader", PlainReader):
         assert _compared(read(decode_call, data)) == _compared(call), (
-            "a plain reader reads the same, or refuses it in the same words"
+            "a plain reader agrees, in the words of a refusal too"
         )
     if isinstance(call, Rejected):
         assert not isinstance(call, Unavailable), "the caller erred"
@@ -41,7 +42,7 @@ def one(data: bytes) -> None:
     answer = read(decode_response, data)
     if isinstance(answer, Rejected):
         assert isinstance(answer, Unavailable), "the upstream erred"
-        assert answer.sent, "and it may have acted"
+        assert answer.sent, "the upstream may have acted"
     elif isinstance(answer, Fault):
         written = encode_fault(answer.code, answer.text)
         assert decode_response(written) == answer, "a fault reads back"
@@ -50,7 +51,7 @@ def one(data: bytes) -> None:
         again = decode_response(written)
         assert not isinstance(again, Fault)
         assert typed(again) == typed(answer), "an answer reads back"
-        assert encode_response(again) == written, "and is written in one way"
+        assert encode_response(again) == written, "it has one encoding"
         assert decode_response(encode_multicall_results([answer])) == [[answer]] or typed(
             answer
         ) != typed(answer)
@@ -66,18 +67,18 @@ def _call(data: bytes, method: str, params: list[Any]) -> None:
     written = encode_call(method, params)
     name, again = decode_call(written)
     assert (name, typed(again)) == (method, typed(params)), "a call reads back"
-    assert encode_call(name, again) == written, "and is written in one way"
+    assert encode_call(name, again) == written, "it has one encoding"
     for document in (data, written):
         name, values = tree_call(document)
         assert (name, typed(values)) == (method, typed(params)), (
             "a plain walk over the tree finds the same call"
         )
-    # What came is not what is sent on: CPython knows one spelling of a date, and takes no second
-    # text beside CDATA.
+    # CPython reads the encoded call alone: of the input it may know neither the spelling of a date
+    # nor a second text next to CDATA.
     loaded, cpython_name = xmlrpc.client.loads(written, use_builtin_types=True)
     assert cpython_name == method, "CPython finds the same method"
     assert [_shown(one) for one in loaded] == [as_cpython_reads(one) for one in params], (
-        "and the same arguments"
+        "CPython finds the same arguments"
     )
     entries = read(decode_multicall, params)
     if not isinstance(entries, Rejected):

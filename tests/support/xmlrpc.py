@@ -1,6 +1,4 @@
-"""What the codec's tests share: values to write, another reading of what we accept, and CPython's
-own server.
-"""
+"""Shared by the tests of XML-RPC: values, a second reading of calls, and CPython's server."""
 
 import base64
 import contextlib
@@ -50,8 +48,9 @@ METHODS = st.from_regex(r"[A-Za-z0-9_.:/]{1,40}", fullmatch=True)
 
 
 def typed(value: object) -> object:
-    """`value` with every type written out: Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``, and
-    the wire has not.
+    """Return `value` with every type written out.
+
+    Python has ``True == 1 == 1.0`` and ``-0.0 == 0.0``; the wire does not.
     """
     if isinstance(value, dict):
         return ("dict", [(name, typed(item)) for name, item in value.items()])
@@ -61,9 +60,7 @@ def typed(value: object) -> object:
 
 
 def as_cpython_reads(value: Value) -> object:
-    """`value` in the types that ``xmlrpc.client.loads`` with ``use_builtin_types`` gives, as
-    `typed` shows them.
-    """
+    """Return `value` as `typed` shows it after ``xmlrpc.client.loads`` with builtin types."""
     if isinstance(value, DateTime):
         return ("datetime", repr(datetime.datetime.strptime(value.text, "%Y%m%dT%H:%M:%S")))
     if isinstance(value, dict):
@@ -74,8 +71,9 @@ def as_cpython_reads(value: Value) -> object:
 
 
 def tree_call(body: bytes) -> tuple[str, list[Value]]:
-    """A second reading of a call: defusedxml's tree and the plainest walk over it. Raises where the
-    tree is no call.
+    """Return a call by defusedxml's tree and the plainest walk over it.
+
+    Raises where the tree is no call.
     """
     root = defusedxml.ElementTree.fromstring(body, forbid_dtd=True)
     (name,) = root.findall("methodName")
@@ -117,14 +115,14 @@ def _tree_value(value: Element) -> Value:
 
 
 @dataclass
-class Ran:
-    """What a real server ran, in order."""
+class CallLog:
+    """The calls that a real server ran, in order."""
 
     port: int = 0
     calls: list[tuple[str, tuple[object, ...]]] = field(default_factory=list)
 
     def post(self, body: bytes, **headers: str) -> bytes:
-        """Send `body` to the server; forget what ran before."""
+        """Send `body` to the server; clear the calls before."""
         self.calls.clear()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
@@ -139,15 +137,16 @@ class Ran:
 
 class _Quiet(xmlrpc.server.SimpleXMLRPCRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
-def cpython_server() -> Iterator[Ran]:
-    """CPython's SimpleXMLRPCServer, as it comes, with ``view``, ``trigger`` and ``" trigger "``
-    that take anything.
+def cpython_server() -> Iterator[CallLog]:
+    """Yield CPython's SimpleXMLRPCServer in its default configuration.
+
+    Its methods ``view``, ``trigger`` and ``" trigger "`` accept any arguments.
     """
-    ran = Ran()
+    ran = CallLog()
     with xmlrpc.server.SimpleXMLRPCServer(("127.0.0.1", 0), _Quiet, allow_none=True) as server:
         for name in ("view", "trigger", " trigger "):
             server.register_function(lambda *args, name=name: ran.calls.append((name, args)), name)

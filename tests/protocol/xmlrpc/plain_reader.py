@@ -1,8 +1,7 @@
-"""The grammar of `proxy.protocol.xmlrpc.grammar`, read without its short cuts: one expression for
-each production, and nothing else.
+"""The grammar of `proxy.protocol.xmlrpc.grammar` without short cuts: one expression a production.
 
-What `Reader` has to agree with, in what it reads and in what it says of what it does not. Only the
-words of a refusal (`reject`) and the scalars (`SCALAR_PARSERS`) are shared.
+`Reader` has to agree with it, in values and in refusals. Only the words of a refusal (`reject`) and
+the scalars (`SCALAR_PARSERS`) are shared.
 """
 
 import re
@@ -27,10 +26,10 @@ _STATES = {
 
 
 class PlainReader:
-    """Stands in for `Reader`."""
+    """A double of `Reader`."""
 
     def __init__(self, text: str, plain: bool, max_depth: int) -> None:
-        """As `Reader`; `plain` only says what need not be done, so it is left aside."""
+        """Take the arguments of `Reader`; `plain` only permits it to skip work, and is ignored."""
         self.plain = plain
         self._text = text
         self._depth = max_depth

@@ -1,6 +1,4 @@
-"""Any bytes give one call or one Rejected; and what gives a call, every other parser reads as the
-same call.
-"""
+"""Any bytes give one call or one Rejected; every other parser reads the same call."""
 
 import gzip
 import xmlrpc.client
@@ -14,7 +12,7 @@ from proxy.model import DateTime, Reason, Value
 from proxy.protocol.xmlrpc.codec import decode_call, decode_response, encode_call, encode_response
 from tests.support.xmlrpc import METHODS, VALUES, tree_call, typed
 
-# Pieces that documents are made of, right ones and wrong ones, and what is known to confuse
+# Pieces of documents: valid ones, invalid ones, and some that are known to confuse
 # parsers.
 PIECES = [
     *(
@@ -78,7 +76,7 @@ SEED = encode_call(
 
 
 def agree(body: bytes) -> None:
-    """Hold the property for one document."""
+    """Assert the property for one document."""
     try:
         method, params = decode_call(body)
     except Rejected as error:
@@ -108,14 +106,14 @@ def agree(body: bytes) -> None:
 @example(b"\xef\xbb\xbf" + SEED)
 @example(b"{" + b'"jsonrpc": "2.0"}')
 def test_any_bytes(body: bytes) -> None:
-    """Random bytes, other encodings, compressed bytes, JSON."""
+    """Random bytes, other encodings, compressed bytes and JSON."""
     agree(body)
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=40))
 @settings(max_examples=300)
 def test_any_pieces(pieces: list[str]) -> None:
-    """Documents put together from tags and texts at random."""
+    """Documents made at random from tags and texts."""
     agree("".join(pieces).encode())
     agree(("<methodCall><methodName>m</methodName>" + "".join(pieces) + "</methodCall>").encode())
     agree(
@@ -140,7 +138,7 @@ def test_any_pieces(pieces: list[str]) -> None:
 )
 @settings(max_examples=500)
 def test_any_mutation_of_a_good_call(changes: list[tuple[int, int, str]]) -> None:
-    """A valid document with pieces cut out and put in."""
+    """Valid documents with pieces cut out and put in."""
     body = SEED
     for at, cut, piece in changes:
         body = body[:at] + piece.encode("utf-8", "replace") + body[at + cut :]
@@ -149,7 +147,7 @@ def test_any_mutation_of_a_good_call(changes: list[tuple[int, int, str]]) -> Non
 
 @st.composite
 def spelt(draw: st.DrawFn, value: Value) -> str:
-    """The ``value`` element of `value`, in any spelling that XML and XML-RPC have for it."""
+    """Return the ``value`` element of `value`, in any spelling of XML and XML-RPC."""
 
     def blank() -> str:
         return draw(st.sampled_from(["", "", "", " ", "\n", "\r\n\t "]))
@@ -219,9 +217,7 @@ def spelt(draw: st.DrawFn, value: Value) -> str:
 def test_every_spelling_of_a_call_is_the_same_call(
     data: st.DataObject, method: str, params: list[Value]
 ) -> None:
-    """White space, CDATA, references, short tags and the types' other names change nothing: strict
-    is not narrow.
-    """
+    """White space, CDATA, references, short tags and aliases of types change nothing."""
     values = "".join(f"<param>\n{data.draw(spelt(value))} </param>\t" for value in params)
     body = f"<methodCall> <methodName>{method}</methodName>\r<params >{values}</params></methodCall>".encode()
     assert typed(decode_call(body)[1]) == typed(params)
@@ -236,7 +232,7 @@ def test_every_spelling_of_a_call_is_the_same_call(
     st.integers(0, 400),
 )
 def test_any_bytes_are_an_answer_or_the_upstreams_fault(pieces: list[str], cut: int) -> None:
-    """The same for answers, which an upstream that is no XML-RPC server may fill with anything."""
+    """The same for answers; an upstream may send anything in their place."""
     for body in (
         "".join(pieces).encode(),
         encode_response({"a": [1, "".join(pieces)]}, lossy=True)[:cut],
@@ -284,7 +280,7 @@ LAUGHS = (
     ids=lambda body: body[:40].decode(),
 )
 def test_bombs_are_refused(body: bytes) -> None:
-    """Entities do not exist here, and nothing else is worth more than its length."""
+    """There are no entities, and no other input grows while it is decoded."""
     with pytest.raises(Rejected) as caught:
         decode_call(body)
     assert caught.value.reason in (Reason.MALFORMED_CALL, Reason.AMBIGUOUS_CALL)
@@ -305,7 +301,7 @@ def test_bombs_are_refused(body: bytes) -> None:
     ],
 )
 def test_too_many_elements_are_refused_before_anything_is_parsed(piece: bytes) -> None:
-    """Whatever they are: the bound comes first, so what is refused for it was never looked at."""
+    """The bound is checked first, whatever the elements are."""
     body = piece * (500_000 // (piece.count(b"<") + piece.count(b"&")) + 1)
     with pytest.raises(Rejected) as caught:
         decode_call(body)

@@ -8,7 +8,7 @@ HEAD = "<methodCall><methodName>m</methodName>"
 
 
 def call_of(params: str) -> str:
-    """A call with `params` as they stand."""
+    """Return a call with `params` as they are."""
     return f"{HEAD}<params>{params}</params></methodCall>"
 
 
@@ -232,16 +232,14 @@ def test_what_has_no_place_is_named(document: str, reason: Reason, what: str) ->
 
 @pytest.mark.parametrize("level", ["<value><array><data>", "<value><struct><member><name>a</name>"])
 def test_nesting_is_refused_at_the_bound_and_not_where_it_ends(level: str) -> None:
-    """A hundred thousand levels cost no more than the 65 that are looked at: nothing recurses
-    further.
-    """
+    """A hundred thousand levels cost as much as 65: nothing recurses further."""
     with pytest.raises(Rejected) as caught:
         decode_call((HEAD + "<params><param>" + level * 100_000).encode(), max_elements=10**9)
     assert caught.value.reason is Reason.CALL_TOO_COMPLEX
 
 
 def test_nesting_is_counted_down_again() -> None:
-    """Many arrays beside each other are not deep."""
+    """Many arrays next to each other are not deep."""
     inner = f"<value><struct>{MEMBER}</struct></value><value><array><data/></array></value><value><struct/></value>"
     body = call_of(f"<param><value><array><data>{inner}</data></array></value></param>" * 100)
     assert decode_call(body.encode(), max_depth=2)[1] == [[{"a": "1"}, [], {}]] * 100
@@ -252,7 +250,7 @@ def test_nesting_is_counted_down_again() -> None:
     ["<struct/>", "<struct></struct>", "<array><data/></array>", "<array><data></data></array>"],
 )
 def test_an_empty_struct_or_array_is_a_level_too(inner: str) -> None:
-    """What is read must be no deeper than what can be written."""
+    """A decoded value is never deeper than one that can be encoded."""
     body = call_of(f"<param><value>{inner}</value></param>").encode()
     assert decode_call(body, max_depth=1)[1] in ([{}], [[]])
     with pytest.raises(Rejected) as caught:

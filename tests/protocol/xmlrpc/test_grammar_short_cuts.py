@@ -1,5 +1,6 @@
-"""The reader with its short cuts, and a plain one, agree on any document: the same call, or the
-same refusal in the same words.
+"""The reader and a plain one without short cuts agree on any document.
+
+They return the same call, or the same refusal in the same words.
 """
 
 import re
@@ -34,7 +35,7 @@ TASK: dict[str, Value] = {
 
 
 def call_of(*values: str) -> str:
-    """A call with these values."""
+    """Return a call with these values."""
     params = "".join(f"<param>{value}</param>" for value in values)
     return f"<methodCall><methodName>m</methodName><params>{params}</params></methodCall>"
 
@@ -117,8 +118,9 @@ def agree(document: str) -> None:
 
 
 def mangled(document: str) -> Iterator[str]:
-    """The document cut short everywhere, and with each tag or piece of text taken out, doubled,
-    exchanged or with another put before it.
+    """Yield the document cut short everywhere, and with each tag or text changed.
+
+    Each is taken out, doubled, exchanged, or has another put before it.
     """
     tokens = re.findall("<[^>]*>|[^<]+", document)
     for number, token in enumerate(tokens):
@@ -133,8 +135,8 @@ def mangled(document: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
-def test_a_document_and_all_that_can_be_made_of_it_by_its_tags(document: str) -> None:
-    """Whatever is put, taken or exchanged, at any tag of it."""
+def test_every_mutation_of_a_document_by_its_tags(document: str) -> None:
+    """Tags are put in, taken out and exchanged, at every position."""
     agree(document)
     for other in mangled(document):
         agree(other)
@@ -142,7 +144,7 @@ def test_a_document_and_all_that_can_be_made_of_it_by_its_tags(document: str) ->
 
 @pytest.mark.parametrize("name", ["as CPython writes it", "with white space", "with references"])
 def test_a_document_with_any_one_character_changed(name: str) -> None:
-    """Every character taken out, doubled, or made into one that means something."""
+    """Every character is taken out, doubled, or replaced by one with a meaning."""
     document = DOCUMENTS[name]
     for at, character in enumerate(document):
         for piece in ("", character * 2, "<", ">", "&", "/", " ", "x", "\x01", "\x00"):
@@ -159,7 +161,7 @@ def test_a_document_with_any_one_character_changed(name: str) -> None:
 def test_arrays_of_texts(
     texts: list[str], between: str, typed_as_text: bool, data: st.DataObject
 ) -> None:
-    """Long and short, marked up alike or not, escaped or not, with some other pieces among them."""
+    """Long and short, marked up alike or not, escaped or not, with other items among them."""
     marked = [
         f"<string>{xmlrpc.client.escape(text)}</string>"
         if typed_as_text
@@ -175,10 +177,8 @@ def test_arrays_of_texts(
 
 
 @pytest.mark.interpreted
-def test_the_short_cut_is_given_up_for_a_document_where_it_failed_once() -> None:
-    """Arrays within each other, each with three texts first: at each level it would look at all
-    that is within, for nothing.
-    """
+def test_the_split_of_texts_is_not_tried_again_in_a_document() -> None:
+    """Nested arrays with three texts first would otherwise cost a search at each level."""
     texts = "<value><string>a</string></value>" * 3
     document = texts
     for _ in range(60):

@@ -27,9 +27,7 @@ PIECES = [
 
 
 def agree(body: bytes) -> None:
-    """Hold that a whole answer is written as one that arrives in pieces, or refused in the same
-    words.
-    """
+    """Assert that a complete answer is encoded, or refused, as one that arrives in pieces."""
     try:
         meant = through(body)
     except Unavailable as error:
@@ -53,10 +51,10 @@ def agree(body: bytes) -> None:
     ),
 )
 @settings(max_examples=600)
-def test_it_writes_what_the_transcoder_writes(
+def test_it_encodes_as_the_stream_does(
     value: Value, ascii_only: bool, indent: int | str | None, changes: list[tuple[int, int, str]]
 ) -> None:
-    """For any answer, however it is spelt, and for any mutation of it."""
+    """Any answer in any spelling, and any mutation of it."""
     body = json.dumps({"response": value}, ensure_ascii=ascii_only, indent=indent).encode(
         "utf-8", "backslashreplace"
     )
@@ -106,13 +104,13 @@ def test_it_writes_what_the_transcoder_writes(
     ],
     ids=lambda body: body[:40].decode("latin-1"),
 )
-def test_where_json_and_the_transcoder_could_part(body: bytes) -> None:
-    """Two keys, numbers that are none in XML-RPC, depth, blanks, byte order marks, the wrapper."""
+def test_where_json_and_the_stream_could_differ(body: bytes) -> None:
+    """Duplicate keys, numbers beyond XML-RPC, depth, blanks, byte order marks, the wrapper."""
     agree(body)
 
 
 def test_each_byte_of_an_answer_changed() -> None:
-    """Taken out, doubled, and made into each character that means something to JSON."""
+    """Each is taken out, doubled, and replaced by each character with a meaning in JSON."""
     body = b'{"response": {"etl.Load_1": {"status": "FAILED \\u001b[31m\\n", "params": {}, "n": [1, -2.5e3, null, true], "t": 1.5}}}'
     for at in range(len(body)):
         for piece in (

@@ -36,7 +36,7 @@ JSONS: st.SearchStrategy[Value] = st.recursive(
 
 
 def through(body: bytes, *cuts: int) -> bytes:
-    """The answer for `body`, fed in pieces that end at `cuts`."""
+    """Return the document for `body`, fed in pieces that end at `cuts`."""
     transcoder = JsonToXml()
     ends = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
     parts = [transcoder.feed(body[begin:end]) for begin, end in pairwise(ends)]
@@ -50,12 +50,10 @@ def through(body: bytes, *cuts: int) -> bytes:
     st.lists(st.integers(0, 400), max_size=20),
 )
 @settings(max_examples=300)
-def test_it_writes_what_the_codec_writes_wherever_it_is_cut(
+def test_it_encodes_as_the_codec_does_wherever_it_is_cut(
     value: Value, ascii_only: bool, indent: int | str | None, cuts: list[int]
 ) -> None:
-    """Byte for byte what json.loads and encode_response give, however the JSON is spelt and
-    whatever pieces it comes in.
-    """
+    """The bytes are those of json.loads and encode_response, for any spelling and any pieces."""
     body = json.dumps({"response": value}, ensure_ascii=ascii_only, indent=indent).encode(
         "utf-8", "backslashreplace"
     )
@@ -78,7 +76,7 @@ def test_it_writes_what_the_codec_writes_wherever_it_is_cut(
 )
 @settings(max_examples=500)
 def test_it_refuses_what_json_refuses(value: Value, changes: list[tuple[int, int, str]]) -> None:
-    """For any mutation of an answer: either both read it, and as the same value, or both refuse it."""
+    """Both read any mutation of an answer as the same value, or both refuse it."""
     body = json.dumps({"response": value}).encode()
     for at, cut, piece in changes:
         body = body[:at] + piece.encode() + body[at + cut :]
@@ -198,7 +196,7 @@ def test_it_refuses_what_json_refuses(value: Value, changes: list[tuple[int, int
     ids=lambda body: body[:40].decode("latin-1"),
 )
 def test_an_answer_that_is_none_is_the_upstreams_fault(body: bytes) -> None:
-    """No invalid XML-RPC is made of it: the answer stops, and the error says that the call had been
+    """The output never becomes invalid XML-RPC: it stops, and the error says that the call was
     sent.
     """
     for cuts in ((), range(min(len(body), 200))):
@@ -209,9 +207,7 @@ def test_an_answer_that_is_none_is_the_upstreams_fault(body: bytes) -> None:
 
 
 def test_bad_beginnings_are_refused_at_once() -> None:
-    """An HTML page in the place of JSON is noticed with its first piece, before anything is
-    answered.
-    """
+    """An HTML page in place of JSON is refused with its first piece, before any output."""
     with pytest.raises(Unavailable):
         JsonToXml().feed(b"\n <html>")
     with pytest.raises(Unavailable):
@@ -220,10 +216,8 @@ def test_bad_beginnings_are_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("endless", [b" ", b'{"response":1', b'{"response":t', b'{"response"'])
-def test_a_token_that_does_not_end_is_not_kept(endless: bytes) -> None:
-    """An upstream that goes on for ever in a number, a word or the blanks before its answer is cut
-    off after 2 kB.
-    """
+def test_an_endless_token_is_refused(endless: bytes) -> None:
+    """An endless number, word or run of blanks is refused after 2 kB."""
     transcoder = JsonToXml()
     assert transcoder.feed(endless) in (b"", RESPONSE_HEAD.encode())
     transcoder.feed(endless[-1:] * 1000 if endless[-1:] != b'"' else b" " * 1000)
@@ -233,7 +227,7 @@ def test_a_token_that_does_not_end_is_not_kept(endless: bytes) -> None:
 
 
 def test_depth_is_bounded_as_in_the_codec() -> None:
-    """As deep as encode_response writes and decode_response reads, or as deep as is asked for."""
+    """The bound is that of encode_response and decode_response, or `max_depth`."""
     body = b'{"response":' + b'[{"a":' * 32 + b"1" + b"}]" * 32 + b"}"
     assert through(body) == encode_response(json.loads(body)["response"])
     shallow = JsonToXml(max_depth=1)
@@ -242,17 +236,15 @@ def test_depth_is_bounded_as_in_the_codec() -> None:
         shallow.feed(b"[")
 
 
-def test_a_key_that_stands_twice_is_passed_on_twice() -> None:
-    """To know would take memory as large as the answer. A stock client takes the last, as a JSON
-    parser does.
-    """
+def test_a_duplicate_key_is_a_duplicate_member() -> None:
+    """Knowing all keys would take memory of the answer's size. A client takes the last."""
     body = through(b'{"response":{"a":1,"a":2}}')
     assert body.count(b"<name>a</name>") == 2
     assert body.index(b"<int>1</int>") < body.index(b"<int>2</int>")
 
 
-def test_what_luigi_answers() -> None:
-    """A failed task with an ANSI-coloured traceback, nulls, a big number: read back as meant."""
+def test_an_answer_of_luigi() -> None:
+    """A failed task with a coloured traceback, nulls and a large number read back unchanged."""
     answer = {
         "A_1": {
             "status": "FAILED",
@@ -283,9 +275,7 @@ def test_what_luigi_answers() -> None:
     ids=["tasks", "a long string", "escapes", "nesting", "blanks"],
 )
 def test_memory_does_not_grow_with_the_answer(make: "object") -> None:
-    """Four times the answer takes no more memory: what is held is a chunk, its text, and what is
-    written of it.
-    """
+    """Four times the answer takes no more memory: a chunk, its text and its output."""
     assert callable(make)
     peaks = []
     for size in (100_000, 400_000):

@@ -1,6 +1,4 @@
-"""Another language's XML-RPC (node's ``xmlrpc`` package) reads what we write, and we read what it
-writes.
-"""
+"""Another language's XML-RPC (node's ``xmlrpc`` package) reads our documents, and we read its."""
 
 import base64
 import json
@@ -27,8 +25,9 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Ask]:
-    """One node process that reads and writes documents for all tests here; skipped (in CI: failed)
-    when there is none.
+    """Yield one node process that reads and writes documents for all tests of this module.
+
+    Without node the tests are skipped; in CI they fail.
     """
     if shutil.which("node") is None:
         pytest.skip("node is not installed: no other language's XML-RPC parser to compare with")
@@ -64,13 +63,14 @@ def node() -> Iterator[Ask]:
 
 
 def read(node: Ask, kind: str, body: bytes) -> dict[str, Any]:
-    """What node reads in a document."""
+    """Return node's reading of a document."""
     return node({"read": kind, "xml": base64.b64encode(body).decode()})
 
 
 def as_node_reads(value: Value) -> object:
-    """`value` as read.js shows it. Node has one kind of number, gives `i8` as its digits, and
-    orders keys in its own way.
+    """Return `value` as read.js shows it.
+
+    Node has one kind of number, shows `i8` as digits, and orders keys in its own way.
     """
     if value is None:
         return ["nil"]
@@ -93,7 +93,7 @@ def as_node_reads(value: Value) -> object:
 
 
 def tidy(shown: Any) -> object:
-    """What read.js shows, with numbers as floats (minus zero aside) and keys in order."""
+    """Return the output of read.js with numbers as floats (but minus zero) and keys in order."""
     kind = shown[0]
     if kind == "number":
         return [kind, shown[1] if shown[1] == "-0" else float(shown[1])]
@@ -105,9 +105,7 @@ def tidy(shown: Any) -> object:
 
 
 def has_proto(value: Value) -> bool:
-    """Whether a struct in `value` has a member that node's package loses, as it sets an object's
-    prototype by it.
-    """
+    """Return whether a struct in `value` has the member that node takes for a prototype."""
     if isinstance(value, dict):
         return "__proto__" in value or any(map(has_proto, value.values()))
     return isinstance(value, list) and any(map(has_proto, value))
@@ -122,7 +120,7 @@ ONE_NODE = settings(max_examples=150, suppress_health_check=[HealthCheck.functio
 def test_node_reads_our_calls_as_the_same_values(
     node: Ask, method: str, params: list[Value]
 ) -> None:
-    """A server in another language runs what policy saw."""
+    """A server in another language runs the call that was decided on."""
     reply = read(node, "call", encode_call(method, params))
     assert reply.get("method") == method, reply
     assert [tidy(param) for param in reply["params"]] == [as_node_reads(param) for param in params]
@@ -131,7 +129,7 @@ def test_node_reads_our_calls_as_the_same_values(
 @given(value=FOR_NODE)
 @ONE_NODE
 def test_node_reads_our_answers_as_the_same_values(node: Ask, value: Value) -> None:
-    """A client in another language gets what the upstream answered."""
+    """A client in another language gets the upstream's answer."""
     reply = read(node, "response", encode_response(value))
     assert tidy(reply["value"]) == as_node_reads(value), reply
 
@@ -164,9 +162,7 @@ WRITTEN_BY_NODE: list[tuple[list[Any], Value]] = [
     ("written", "value"), WRITTEN_BY_NODE, ids=[str(written)[:40] for written, _ in WRITTEN_BY_NODE]
 )
 def test_we_read_what_node_writes(node: Ask, written: list[Any], value: Value) -> None:
-    """The stock client of another language is understood: its CDATA sections, its short tags, its
-    exponents.
-    """
+    """The documents of node's stock client are accepted: CDATA sections, short tags, exponents."""
     body = base64.b64decode(node({"write": "a.method", "params": [written]})["xml"])
     method, params = decode_call(body)
     assert (method, typed(params)) == ("a.method", typed([value])), body

@@ -24,10 +24,8 @@ CALL = "<methodCall><methodName>m</methodName></methodCall>"
     ],
     ids=ascii,
 )
-def test_what_may_stand_before_the_document(head: str) -> None:
-    """White space, one declaration of XML 1.0 in UTF-8, and the byte order mark that .NET clients
-    send.
-    """
+def test_a_valid_beginning_of_a_document(head: str) -> None:
+    """White space, one declaration of XML 1.0 in UTF-8, and the byte order mark of .NET clients."""
     assert decode_call((head + CALL).encode()) == ("m", [])
 
 
@@ -69,10 +67,8 @@ def test_what_may_stand_before_the_document(head: str) -> None:
     ],
     ids=ascii,
 )
-def test_what_may_not_stand_before_the_document(head: str) -> None:
-    """Other encodings, DOCTYPE of any kind, comments and instructions are refused before anything
-    else is read.
-    """
+def test_an_invalid_beginning_of_a_document(head: str) -> None:
+    """Other encodings, any DOCTYPE, comments and instructions are refused."""
     with pytest.raises(Rejected) as caught:
         decode_call((head + CALL).encode())
     assert caught.value.reason is Reason.MALFORMED_CALL
@@ -80,7 +76,7 @@ def test_what_may_not_stand_before_the_document(head: str) -> None:
 
 @pytest.mark.parametrize("odd", ["<!-- -->", "<!DOCTYPE methodCall>", "<!ENTITY x 'y'>"])
 def test_a_comment_or_a_doctype_is_named_as_such(odd: str) -> None:
-    """Whoever sends one should learn that it is this, and not the call, that is refused."""
+    """The refusal says that the comment is refused, not the call."""
     for document in (odd + CALL, CALL.replace(">m<", f">m{odd}<"), f"<![CDATA[{odd}]]>{odd}"):
         with pytest.raises(Rejected) as caught:
             decode_call(document.encode())
@@ -90,8 +86,8 @@ def test_a_comment_or_a_doctype_is_named_as_such(odd: str) -> None:
 @pytest.mark.parametrize(
     "after", ["<!-- -->", "<?x y?>", "x", "\x00", "&#32;", "<![CDATA[ ]]>", "\ufeff"], ids=ascii
 )
-def test_only_white_space_may_stand_after_the_document(after: str) -> None:
-    """What follows might be read by the next parser."""
+def test_only_white_space_may_follow_the_document(after: str) -> None:
+    """The next parser might read anything else."""
     assert decode_call((CALL + "\r\n\t ").encode()) == ("m", [])
     with pytest.raises(Rejected) as caught:
         decode_call((CALL + after).encode())
@@ -103,9 +99,7 @@ def test_only_white_space_may_stand_after_the_document(after: str) -> None:
     ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "cp037", "shift_jis", "iso2022_jp"],
 )
 def test_another_encoding_is_refused(coding: str) -> None:
-    """Even where the document would mean the same: the name of another method could be read out of
-    the same bytes.
-    """
+    """The same bytes could name another method, even if here the text is the same."""
     body = f'<?xml version="1.0" encoding="{coding}"?>{CALL}'.encode(coding)
     with pytest.raises(Rejected) as caught:
         decode_call(body)
@@ -128,19 +122,15 @@ def test_another_encoding_is_refused(coding: str) -> None:
     ],
 )
 def test_bytes_that_are_no_text_of_xml_are_refused(raw: bytes) -> None:
-    """Overlong forms, surrogates, what is beyond Unicode, control characters and the two
-    non-characters.
-    """
+    """Overlong forms, surrogates, numbers beyond Unicode, control characters, non-characters."""
     with pytest.raises(Rejected) as caught:
         read_text(b"<value>" + raw + b"</value>")
     assert caught.value.reason is Reason.MALFORMED_CALL
 
 
 @pytest.mark.parametrize("length", [1, 900, 7_999, 8_000, 299_999, 300_000])
-def test_a_control_character_is_found_wherever_it_stands(length: int) -> None:
-    """In documents of every length, since how it is looked for depends on that; and the ones that
-    XML has are left alone.
-    """
+def test_a_control_character_is_found_at_any_position(length: int) -> None:
+    """In documents of every length, since the search depends on it; XML's own ones pass."""
     good = b"\t\n\r ~\x7f"
     text = (good * length)[:length]
     assert read_text(text)[0] == text.decode().replace("\r\n", "\n").replace("\r", "\n")
@@ -159,10 +149,8 @@ def test_a_control_character_is_found_wherever_it_stands(length: int) -> None:
 
 
 @given(st.text(st.sampled_from("]>!<[x")))
-def test_what_cdata_and_comments_begin_and_end_with_is_found_wherever_it_stands(text: str) -> None:
-    """A search from the first to the last of one of its characters finds what a search over all of
-    it finds.
-    """
+def test_the_delimiters_of_cdata_and_comments_are_found_at_any_position(text: str) -> None:
+    """A search between the first and the last of one character finds what a complete one finds."""
     if "<!" in text or "]]>" in text:
         with pytest.raises(Rejected) as caught:
             read_text(text.encode())
@@ -204,10 +192,8 @@ def test_what_cdata_and_comments_begin_and_end_with_is_found_wherever_it_stands(
         ),
     ],
 )
-def test_a_reference_is_to_what_xml_predefines_or_refused(text: str) -> None:
-    """There are no entities but the five, and no references to characters that could not stand
-    there themselves.
-    """
+def test_a_reference_to_anything_that_xml_does_not_predefine_is_refused(text: str) -> None:
+    """There are five entities, and no references to characters that XML does not have."""
     with pytest.raises(Rejected) as caught:
         unescape(text)
     assert caught.value.reason is Reason.MALFORMED_CALL
@@ -233,9 +219,7 @@ def test_a_reference_is_to_what_xml_predefines_or_refused(text: str) -> None:
     ],
 )
 def test_a_cdata_section_is_text_and_cannot_join_markup(document: str) -> None:
-    """The section is put in as text before the grammar is applied; what stands around it must not
-    become a tag by that.
-    """
+    """A section becomes text before the grammar is applied; it never completes a tag."""
     with pytest.raises(Rejected) as caught:
         decode_call(f"<methodCall><methodName>m</methodName>{document}</methodCall>".encode())
     assert caught.value.reason is Reason.MALFORMED_CALL
@@ -248,14 +232,14 @@ def test_a_cdata_section_is_text_and_cannot_join_markup(document: str) -> None:
     )
 )
 def test_escaped_text_is_read_back(text: str) -> None:
-    """For every text that XML can hold, whether `plain` or not."""
+    """Every text that XML can hold, `plain` or not."""
     read, at, plain = read_text(b"x" + encode(escape(text)))  # a document never begins with a text
     assert (at, read if plain else unescape(read)) == (0, "x" + text)
 
 
 @given(st.text())
-def test_lossy_text_always_stands_for_its_length(text: str) -> None:
-    """One character out for each in, and only what XML does not have is replaced."""
+def test_lossy_encoding_keeps_the_length(text: str) -> None:
+    """One character for each, and only those that XML does not have are replaced."""
     read, _, plain = read_text(b"x" + encode(escape(text), lossy=True))
     meant = (read if plain else unescape(read))[1:]
     assert len(meant) == len(text)

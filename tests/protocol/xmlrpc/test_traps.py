@@ -1,4 +1,4 @@
-"""Every row of the table of traps: CPython's own server is fooled first, and then the codec is not."""
+"""The table of traps: each row misleads CPython's own server, and not the codec."""
 
 import gzip
 import re
@@ -13,27 +13,25 @@ from proxy.errors import Rejected
 from proxy.model import Reason, RejectedEntry, Value
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call
 from proxy.protocol.xmlrpc.multicall import decode_multicall
-from tests.support.xmlrpc import Ran, cpython_server
+from tests.support.xmlrpc import CallLog, cpython_server
 
 NameAndCount = tuple[str | None, int]
 
 
 def by_tree(body: bytes) -> NameAndCount:
-    """What a proxy on an element tree judges: the first methodName, and one argument for each
-    param.
-    """
+    """Judge as a proxy on an element tree: the first methodName, one argument for each param."""
     root = ET.fromstring(body)
     return root.findtext("methodName"), len(root.findall("params/param"))
 
 
 def by_tree_stripped(body: bytes) -> NameAndCount:
-    """As above, with the name made tidy."""
+    """Judge as `by_tree`, with white space stripped from the name."""
     name, count = by_tree(body)
     return name and name.strip(), count
 
 
 def by_dom(body: bytes) -> NameAndCount:
-    """What a proxy on a DOM judges: the first child of the first methodName."""
+    """Judge as a proxy on a DOM: the first child of the first methodName."""
     document = xml.dom.minidom.parseString(body)
     name = document.getElementsByTagName("methodName")[0].firstChild
     assert name is not None
@@ -41,27 +39,25 @@ def by_dom(body: bytes) -> NameAndCount:
 
 
 def by_pattern(body: bytes) -> NameAndCount:
-    """What a filter in front of a server judges: the first thing that looks like a name (as Lua and
-    HAProxy rules do).
-    """
+    """Judge as a filter of Lua or HAProxy: the first text that resembles a name."""
     found = re.search(rb"<methodName>\s*([^<]*)", body)
     return found[1].decode() if found else None, body.count(b"<param>")
 
 
 def call(name: str, params: str = "", root: str = "methodCall", after: str = "") -> bytes:
-    """A document with `name` as it stands, and whatever else."""
+    """Return a document with `name` as it is, and any other content."""
     return (
         f"<{root}><methodName>{name}</methodName><params>{params}</params>{after}</{root}>".encode()
     )
 
 
 def param(inside: str) -> str:
-    """One param."""
+    """Return one param."""
     return f"<param><value>{inside}</value></param>"
 
 
 def entry(name: str, *more: str) -> str:
-    """One entry of a system.multicall."""
+    """Return one entry of a system.multicall."""
     members = "".join(
         f"<member><name>methodName</name><value>{each}</value></member>" for each in (name, *more)
     )
@@ -69,12 +65,12 @@ def entry(name: str, *more: str) -> str:
 
 
 def batch(*entries: str) -> str:
-    """The array that system.multicall takes."""
+    """Return the array of a system.multicall."""
     return f"<array><data>{''.join(entries)}</data></array>"
 
 
 def struct(*values: str) -> str:
-    """A struct with the member ``dag`` for each value."""
+    """Return a struct with the member ``dag`` for each value."""
     return (
         "<struct>"
         + "".join(f"<member><name>dag</name><value>{value}</value></member>" for value in values)
@@ -84,10 +80,10 @@ def struct(*values: str) -> str:
 
 @dataclass(frozen=True)
 class Trap:
-    """One row: what is sent, what a naive proxy judges (None: it fails), what the server runs, and
-    what the codec makes of it.
+    """A document, and how each party reads it.
 
-    `verdict` is the reason of the refusal, or the one call that is read.
+    `naive` is a proxy's judgement (None: it fails), `runs` is what the server runs, and `verdict`
+    is the codec's: the reason of a refusal, or the one call.
     """
 
     name: str
@@ -312,17 +308,15 @@ TRAPS = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Ran]:
-    """CPython's server, for all rows."""
+def server() -> Iterator[CallLog]:
+    """Yield CPython's server, for all rows."""
     with cpython_server() as ran:
         yield ran
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
-def test_a_trap_catches_the_server_and_not_the_codec(trap: Trap, server: Ran) -> None:
-    """First: a naive reading and the server disagree. Then: the codec refuses, or what it wrote
-    runs as exactly what it read.
-    """
+def test_a_trap_misleads_the_server_and_not_the_codec(trap: Trap, server: CallLog) -> None:
+    """A naive reading and the server disagree; the codec refuses, or agrees with the server."""
     assert trap.naive(trap.body) == trap.judged
     server.post(trap.body, **trap.headers)
     assert server.calls == trap.runs
@@ -334,15 +328,15 @@ def test_a_trap_catches_the_server_and_not_the_codec(trap: Trap, server: Ran) ->
         return
     assert decode_call(trap.body) == trap.verdict
     fresh = encode_call(*trap.verdict)
-    assert trap.naive(fresh)[0] == trap.verdict[0], "nobody is fooled by what we write"
+    assert trap.naive(fresh)[0] == trap.verdict[0], (
+        "a naive proxy reads the encoded call as the server does"
+    )
     server.post(fresh)
     assert server.calls == trap.runs
 
 
-def test_a_batch_within_a_batch_runs_at_the_server_and_is_refused_here(server: Ran) -> None:
-    """A proxy that unbundles one level would see ``view`` and one more call; the server runs what
-    is in that too.
-    """
+def test_a_batch_within_a_batch_runs_at_the_server_and_is_refused_here(server: CallLog) -> None:
+    """A proxy that opens one level would see ``view`` and one more call; the server opens both."""
     inner = entry("system.multicall").replace(
         "<array><data/></array>", batch(f"<value>{batch(entry('trigger'))}</value>")
     )
@@ -355,8 +349,8 @@ def test_a_batch_within_a_batch_runs_at_the_server_and_is_refused_here(server: R
     assert second.reason is Reason.CALL_TOO_COMPLEX
 
 
-def test_the_server_runs_each_call_as_it_was_read(server: Ran) -> None:
-    """Arguments of every type that both have arrive at the real server as they were decoded."""
+def test_the_server_runs_each_call_as_it_was_read(server: CallLog) -> None:
+    """Arguments of every common type arrive at the real server as they were decoded."""
     body = call(
         "view",
         param("<i4>1</i4>")

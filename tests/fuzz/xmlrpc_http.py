@@ -1,4 +1,5 @@
-"""XML-RPC calls by name, at an XML-RPC server and at luigid: what is sent on says what was decided.
+"""XML-RPC calls at an XML-RPC server and at luigid: the encoded call is the one decided on.
+
 The input is the body, gzip or not.
 """
 
@@ -27,7 +28,7 @@ TO_SERVER = XmlRpcServer(
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     headers = {b"content-type": b"text/xml"}
     if data.startswith(b"\x1f\x8b"):
         headers[b"content-encoding"] = b"gzip"
@@ -50,7 +51,7 @@ def one(data: bytes) -> None:
 def _check_server(call: Call, sent: bytes) -> None:
     name, params = decode_call(sent)
     assert (name, typed(params)) == (call.method, typed(list(call.args.values()))), (
-        "the server gets the call that was decided"
+        "the server gets the call that was decided on"
     )
 
 
@@ -61,5 +62,5 @@ def _check_luigi(call: Call, sent: bytes) -> None:
     if worker is not None:
         expected[worker] = str(expected[worker]) + worker_suffix(ALICE)
     assert typed(json.loads(text.encode("latin-1"))) == typed(expected), (
-        "luigid gets the call that was decided"
+        "luigid gets the call that was decided on"
     )

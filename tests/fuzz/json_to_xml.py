@@ -1,7 +1,6 @@
-"""luigid's answers read as XML-RPC while they arrive: wherever they are cut, and as the codec would
-write the whole.
+"""luigid's answers as XML-RPC while they arrive: encoded as the codec would, in any pieces.
 
-The first byte says in pieces of how many bytes the rest arrives.
+The first byte gives the size of the pieces in which the rest arrives.
 """
 
 import json
@@ -15,24 +14,24 @@ from tests.fuzz.kit import read
 
 
 def one(data: bytes) -> None:
-    """Hold the promises for one input."""
+    """Assert the properties of one input."""
     if not data:
         return
     size, body = data[0] or 256, data[1:]
     whole, pieces = read(_through, body, len(body) + 1), read(_through, body, size)
     meant, at_once = _meant(body), read(json_to_xml, body)
     assert isinstance(whole, Rejected) == isinstance(pieces, Rejected), (
-        "where it is cut does not decide whether it is read"
+        "the cuts do not decide whether it is read"
     )
     if isinstance(whole, Rejected):
-        assert isinstance(at_once, Rejected), "nor is more taken in one piece"
-        assert isinstance(whole, Unavailable), "it is the upstream that erred"
-        assert whole.sent, "and it may have acted"
-        assert meant is None, "what the codec can write is written"
+        assert isinstance(at_once, Rejected), "in one piece it is refused too"
+        assert isinstance(whole, Unavailable), "the upstream erred"
+        assert whole.sent, "the upstream may have acted"
+        assert meant is None, "an answer that the codec encodes is encoded"
         return
-    assert whole == pieces == at_once, "where it is cut, if it is, changes nothing"
+    assert whole == pieces == at_once, "the cuts change nothing"
     if meant is not None:
-        assert whole == meant, "it is what the codec writes"
+        assert whole == meant, "the codec encodes it alike"
         decode_response(meant)
 
 
@@ -43,8 +42,9 @@ def _through(body: bytes, size: int) -> bytes:
 
 
 def _meant(body: bytes) -> bytes | None:
-    """What `encode_response` writes of the answer; None for what is no answer, and for one with a
-    key that stands twice.
+    """Return what `encode_response` writes of the answer.
+
+    Return None for an invalid answer, and for one with a duplicate key.
     """
 
     def once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
@@ -53,7 +53,7 @@ def _meant(body: bytes) -> bytes | None:
         return dict(pairs)
 
     def short(digits: str) -> float:
-        # integers of so many digits are beyond XML-RPC's 64 bits anyway
+        # Integers of so many digits are beyond XML-RPC's 64 bits.
         if len(digits) > TOKEN_LIMIT:
             raise ValueError
         return float(digits)
