@@ -44,7 +44,6 @@ TESTED_ELSEWHERE = {
     "protocol/luigi/worker_identity.py": "protocol/luigi/test_api.py",
     "protocol/xmlrpc/http_binding.py": "protocol/xmlrpc/test_server.py",
     "protocol/xmlrpc/luigi_bridge.py": "protocol/xmlrpc/test_server.py",
-    "protocol/xmlrpc/values.py": "protocol/xmlrpc/test_codec.py",
     "runtime/process.py": "e2e/test_reload.py",
     "runtime/supervision/worker_process.py": "runtime/supervision/test_supervisor.py",
     "runtime/wiring.py": "e2e/test_reload.py",
