@@ -124,7 +124,9 @@ def main() -> None:
     from proxy.runtime import process as app
     from proxy.runtime import wiring
     from proxy.telemetry.logging import configure_logging
+    from tests.bench import fast_paths
 
+    fast_paths.switch_off(os.environ.get(fast_paths.ENVIRONMENT, ""))
     journals: list[Journal] = []
     before = [0, 0]
     opened = Journal.open
