@@ -33,5 +33,5 @@ def test_the_slow_path_gives_what_the_fast_one_gives(monkeypatch: pytest.MonkeyP
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
     """The error says what came and what is expected."""
-    with pytest.raises(ValueError, match=r"'heads': use json, redaction, request-heads"):
+    with pytest.raises(ValueError, match=r"'heads': use answers, caches, json"):
         fast_paths.switch_off("heads")
