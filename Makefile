@@ -51,7 +51,7 @@ fast: $(VENV)/.test
 tests: $(VENV)/.test system $(NODE)
 	@chmod -R go-w policies
 	$(PYTEST) -q $(WORKERS) -m "not process"
-	$(PYTEST) -q -m process
+	$(PYTEST) -q -m process --durations=10 --durations-min=5
 
 # The same sources with the path of a call compiled by mypyc. They are copied, so that an edited
 # source here is never behind an old binary.

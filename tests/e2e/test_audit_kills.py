@@ -109,6 +109,7 @@ def kill_everything(gate: Gate, moments: random.Random) -> None:
     gate.process.wait()
 
 
+@pytest.mark.exhaustive
 def test_fifty_times_kill_9_and_never_a_call_without_its_record(
     gate: Gate, upstream: RecordingLuigid
 ) -> None:

@@ -215,6 +215,7 @@ def test_fifty_megabytes_of_json_in_little_memory(huge: Gate, path: str) -> None
     assert (completed["outcome"], completed["bytes"]) == ("ok", size)
 
 
+@pytest.mark.exhaustive
 def test_fifty_megabytes_as_xml_rpc_in_little_memory(huge: Gate) -> None:
     """The same list through /RPC2 becomes one well-formed methodResponse of every task, written
     while it arrives.

@@ -156,6 +156,7 @@ def reasons(gate: Gate) -> Counter[str]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_slow_headers_against_the_limits_as_shipped(
     shipped: Attacked, luigid: Luigid, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_slow_headers_against_the_limits_as_shipped(
     assert shipped.peak_memory() - memory < GROWTH
 
 
+@pytest.mark.exhaustive
 def test_slow_readers_against_the_limits_as_shipped(
     shipped: Attacked, luigid: Luigid, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_keys_round_trip() -> None:
         "x",
         line.replace("callgate", "evilgate"),
         line[:-4],
+        line[:-1],  # base64 of no whole length
         "callgate+00000000+" + line.rpartition("+")[2],
     ):
         with pytest.raises(BadCheckpointError):
@@ -117,4 +118,5 @@ def test_files_of_notes_are_split() -> None:
     data = NOTE + b"\n" + two + b"\n"
     assert list(split(data)) == [NOTE, two] and complete_length(data) == len(data)
     for at in range(len(NOTE) + 2, len(data)):
-        assert next(iter(split(data[:at]))) == NOTE and complete_length(data[:at]) == len(NOTE) + 1
+        assert list(split(data[:at])) == [NOTE, data[len(NOTE) + 1 : at]]
+        assert complete_length(data[:at]) == len(NOTE) + 1

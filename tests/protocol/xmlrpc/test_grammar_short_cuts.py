@@ -142,6 +142,7 @@ def test_every_mutation_of_a_document_by_its_tags(document: str) -> None:
         agree(other)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["as CPython writes it", "with white space", "with references"])
 def test_a_document_with_any_one_character_changed(name: str) -> None:
     """Every character is taken out, doubled, or replaced by one with a meaning."""
