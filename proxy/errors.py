@@ -112,7 +112,9 @@ REASONS: dict[Reason, ReasonInfo] = {
         "Retry; the operator checks the issuer with callgate check --online.",
     ),
     Reason.MALFORMED_CALL: ReasonInfo(
-        400, "The call is not valid JSON or XML-RPC.", "Fix the client's encoding of the call."
+        400,
+        "The call is not encoded as its protocol prescribes.",
+        "Fix the client's encoding of the call.",
     ),
     Reason.AMBIGUOUS_CALL: ReasonInfo(
         400, "The call could be read in two ways.", "Send each element, key and argument once."

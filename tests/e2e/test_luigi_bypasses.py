@@ -136,7 +136,7 @@ ROWS = [
         f"?{data(MINE)}",
         data(PROD),
         {"Content-Type": FORM + "X"},
-        "ambiguous-call",
+        "malformed-call",
         id="row-7-nearly-a-form",
     ),
     pytest.param(
@@ -144,7 +144,7 @@ ROWS = [
         f"?{data(PROD)}",
         data(MINE),
         {"Content-Type": FORM.replace("a", "A", 1)},
-        "ambiguous-call",
+        "malformed-call",
         id="row-8-a-form-in-capitals",
     ),
     pytest.param(
@@ -152,7 +152,7 @@ ROWS = [
         f"?{data(MINE)}",
         data(PROD),
         {"Content-Type": f"{FORM}; charset=utf-16-le"},
-        "ambiguous-call",
+        "malformed-call",
         id="row-9-a-form-in-another-charset",
     ),
     pytest.param(
@@ -164,7 +164,7 @@ ROWS = [
         )
         + "--b--\r\n",
         {"Content-Type": "multipart/form-data; boundary=b"},
-        "ambiguous-call",
+        "malformed-call",
         id="row-10-two-parts",
     ),
     pytest.param(

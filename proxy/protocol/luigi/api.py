@@ -120,7 +120,8 @@ class LuigiApi(OneCallCodec):
                 raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
             if headers.get(b"content-type") not in FORM_TYPES:
                 raise Rejected(
-                    Reason.AMBIGUOUS_CALL, "the body must be application/x-www-form-urlencoded"
+                    Reason.MALFORMED_CALL,
+                    "the body's Content-Type is not application/x-www-form-urlencoded",
                 )
             if text is not None:
                 raise Rejected(Reason.AMBIGUOUS_CALL, "data is in the query and in the body")
