@@ -12,7 +12,8 @@ from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 
-from proxy.audit.checking.verify import LogReport, verify_directory
+from proxy.audit.checking.log_verifier import LogReport
+from proxy.audit.checking.verify import verify_directory
 from proxy.audit.format.layout import segments
 from proxy.audit.format.segment_file import CORRUPT_GZIP_ERRORS, open_segment
 from proxy.audit.reading.reader import LogEntry, LogFollower, last_entries, read_all

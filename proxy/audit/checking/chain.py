@@ -1,12 +1,18 @@
-"""Follows one log record by record, as a checker: every line must follow from the one before.
+"""Follows one log record by record: every line must follow from the one before it.
 
-Numbered as `Chain.take` does it: (1) the line is a record of the format; (2) it names the record
-before it by hash; (3) its number is the next; (4) time does not go back; (5) what it says of the
-log (segment header, calls opened and completed, a process that began or ended) fits what the lines
-before said. The first line that does not is blamed, with the sort of wrong it is.
+`Chain.check_next` checks, in this order:
+
+1. The line is a record of the format.
+2. It has the hash of the record before it.
+3. Its sequence number is the next.
+4. Its time is not earlier.
+5. What it says of the log fits the records before it: format version, segment header, calls opened
+   and completed, a process that began or ended.
+
+The first line that does not is blamed, with the kind of defect.
 
 Shares the format with the writer, and nothing else. A forger who rewrites every later line too
-passes here; the signed roots are what stops him (`proxy.audit.checking.verify`).
+passes here and fails at the signed roots (`proxy.audit.checking.log_verifier`).
 """
 
 import re
@@ -20,12 +26,13 @@ from proxy.audit.format.merkle import Tree, leaf_hash
 from proxy.audit.format.record import member_name
 
 _HEAD = re.compile(
-    rb'\{"v":[12],"seq":(0|[1-9][0-9]*),"prev":"([0-9a-f]{16})","time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","stage":"[a-z-]+"[,}]'
+    rb'\{"v":[12],"seq":(0|[1-9][0-9]*),"prev":"([0-9a-f]{16})",'
+    rb'"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","stage":"[a-z-]+"[,}]'
 )
 
 
 class Defect(StrEnum):
-    """The sorts of wrong there are."""
+    """Kinds of damage that the checker reports."""
 
     ALTERED = "altered"
     MISSING = "missing"
@@ -34,7 +41,7 @@ class Defect(StrEnum):
     TRUNCATED = "truncated"
     OPEN = "decided without completed"
     SIGNATURE = "signature"
-    INCONSISTENT = "inconsistent with the kept checkpoint"
+    INCONSISTENT = "inconsistent with the saved checkpoint"
 
 
 @dataclass(eq=False)
@@ -50,7 +57,8 @@ class VerificationError(Exception):
 class Chain:
     """What is known after the records so far.
 
-    `begin_at_header` sets it to begin in the middle of a log.
+    `open` has the calls that are not completed, by sequence number. `begin_at_header` sets it to
+    begin in the middle of a log.
     """
 
     log: str = ""
@@ -63,6 +71,8 @@ class Chain:
     archived: list[dict[str, Any]] = field(default_factory=list)
     gaps: int = 0
     unknown: int = 0
+    _version: int = 0
+    _decided_seq: str = ""
     _line: bytes = b""
     _must_close: set[int] = field(default_factory=set)
     _close_by: int = -1
@@ -72,23 +82,19 @@ class Chain:
 
         Its claims are taken for now; the signed roots prove or refute them.
         """
-        found = _HEAD.match(header)
         try:
+            found = _HEAD.match(header)
+            if found is None:
+                raise ValueError("no record")
             record = orjson.loads(header)
+            tree = record["tree"]
+            frontier = tree[member_name("frontier", record["v"])]
             self.log, self.segment = record["log"], record["segment"] - 1
-            self.tree = Tree(
-                record["tree"]["size"],
-                map(bytes.fromhex, record["tree"][member_name("frontier", record["v"])]),
-            )
+            self.tree = Tree(tree["size"], map(bytes.fromhex, frontier))
             self.open = dict(record["open"])
         except (ValueError, KeyError, TypeError) as error:
-            raise VerificationError(
-                Defect.ALTERED, None, "the first record of the segment is no segment header"
-            ) from error
-        if found is None:
-            raise VerificationError(
-                Defect.ALTERED, None, "the first record of the segment is no segment header"
-            )
+            text = "the first record of the segment is not a segment header"
+            raise VerificationError(Defect.ALTERED, None, text) from error
         self.prev = found[2]
 
     def check_next(self, line: bytes, following: bytes | None) -> dict[str, Any]:
@@ -106,29 +112,21 @@ class Chain:
             except ValueError:
                 record = None
         if head is None or not isinstance(record, dict):
-            raise VerificationError(
-                Defect.ALTERED, seq, f"record {seq} is not readable as a record"
-            )
-        # 2. It names the one before. 3. Its number is the next.
+            raise _altered(seq, f"record {seq} is not readable as a record")
+        # 2. It has the hash of the one before. 3. Its number is the next.
         number = int(head[1])
         if head[2] != self.prev:
             raise self._misplaced(seq, number, line, following)
         if number != seq:
-            raise VerificationError(
-                Defect.ALTERED, seq, f"record {seq} says that it is record {number}"
-            )
-        # 4. Time does not go back.
+            raise _altered(seq, f"record {seq} has the sequence number {number}")
+        # 4. Its time is not earlier.
         if head[3] < self.time:
-            raise VerificationError(
-                Defect.ALTERED, seq, f"record {seq} is earlier than the record before it"
-            )
+            raise _altered(seq, f"record {seq} is earlier than the record before it")
         # 5. It fits.
         try:
             self._fit(seq, record)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise VerificationError(
-                Defect.ALTERED, seq, f"record {seq} lacks what its stage must have"
-            ) from None
+            raise _altered(seq, f"record {seq} lacks what its stage must have") from None
         leaf = leaf_hash(line)
         self.tree.append(leaf)
         self.prev = leaf[:8].hex().encode()
@@ -143,56 +141,43 @@ class Chain:
 
     def this_record_altered(self) -> VerificationError:
         """Return the defect when the records so far are proved, and the next does not follow."""
-        return VerificationError(
-            Defect.ALTERED,
-            self.tree.size,
-            f"record {self.tree.size} was altered: it does not name the record before it",
-        )
+        seq = self.tree.size
+        return _altered(seq, f"record {seq} was altered: it has not the hash of the one before it")
 
     def _misplaced(
         self, seq: int, number: int, line: bytes, following: bytes | None
     ) -> VerificationError:
-        """Say what is wrong when a line does not name the one before it."""
+        """Return the defect of a line that does not have the hash of the one before it."""
         after = _HEAD.match(following) if following is not None else None
         if number > seq:
             if after is not None and int(after[1]) == seq:
-                return VerificationError(
-                    Defect.REORDERED, seq, f"record {seq} stands after record {number}"
-                )
+                text = f"record {seq} comes after record {number}"
+                return VerificationError(Defect.REORDERED, seq, text)
             gone = f"record {seq} is" if number == seq + 1 else f"records {seq} to {number - 1} are"
             return VerificationError(Defect.MISSING, seq, f"{gone} missing")
         if number < seq:
             again = "again" if line == self._line else "a second time, differently"
-            return VerificationError(
-                Defect.INSERTED,
-                seq,
-                f"record {number} stands here {again}, where record {seq} should be",
-            )
-        # The numbers are right, so one of two lines was altered: this one if it would be right with
-        # the hash it should have.
-        if (
-            after is not None
-            and leaf_hash(self.with_prev_fixed(line))[:8].hex().encode() == after[2]
-        ):
+            text = f"record {number} is here {again}, where record {seq} should be"
+            return VerificationError(Defect.INSERTED, seq, text)
+        # The numbers are right, so one of two lines was altered. It is this one if the next line
+        # has the hash that this one would have with the right `prev`.
+        fixed = leaf_hash(self.with_prev_fixed(line))[:8].hex().encode()
+        if after is not None and fixed == after[2]:
             return self.this_record_altered()
-        return VerificationError(
-            Defect.ALTERED,
-            seq - 1,
-            f"record {seq - 1} was altered: record {seq} names another in its place",
-        )
+        before = seq - 1
+        return _altered(before, f"record {before} was altered: record {seq} has another hash of it")
 
     def _fit(self, seq: int, record: dict[str, Any]) -> None:
         stage = record["stage"]
+        if record["v"] != self._version and stage != "segment":
+            raise _altered(seq, f"record {seq} has another format version than its segment")
         if stage == "decided":
             if record["decision"] == "allow":
                 self.open[seq] = record["id"]
         elif stage == "completed":
-            if self.open.pop(record[member_name("decided_seq", record["v"])], None) != record["id"]:
-                raise VerificationError(
-                    Defect.ALTERED,
-                    seq,
-                    f"record {seq} completes call {record['id']!r}, which is not open",
-                )
+            if self.open.pop(record[self._decided_seq], None) != record["id"]:
+                text = f"record {seq} completes call {record['id']!r}, which is not open"
+                raise _altered(seq, text)
             self.unknown += record["outcome"] == "unknown"
         elif stage == "segment":
             self._header(seq, record)
@@ -209,16 +194,16 @@ class Chain:
             raise self._never_completed()
 
     def _header(self, seq: int, record: dict[str, Any]) -> None:
-        tree = record["tree"]
-        said = (
+        tree, version = record["tree"], record["v"]
+        written = (
             record["log"],
             record["segment"],
             tree["size"],
             tree["root"],
-            tree[member_name("frontier", record["v"])],
+            tree[member_name("frontier", version)],
             dict(record["open"]),
         )
-        known = (
+        expected = (
             self.log or record["log"],
             self.segment + 1,
             seq,
@@ -226,19 +211,20 @@ class Chain:
             [part.hex() for part in self.tree.frontier],
             self.open,
         )
-        if said != known:
-            raise VerificationError(
-                Defect.ALTERED,
-                seq,
+        if written != expected:
+            text = (
                 f"record {seq}, the header of segment {self.segment + 1}, does not match the"
-                " records before it",
+                " records before it"
             )
+            raise _altered(seq, text)
         self.log, self.segment = record["log"], record["segment"]
+        self._version, self._decided_seq = version, member_name("decided_seq", version)
 
     def _never_completed(self) -> VerificationError:
         seq = min(self.open)
-        return VerificationError(
-            Defect.OPEN,
-            seq,
-            f"record {seq} decided call {self.open[seq]!r}, and nothing says what came of it",
-        )
+        text = f"record {seq} decided call {self.open[seq]!r}, and no record has its outcome"
+        return VerificationError(Defect.OPEN, seq, text)
+
+
+def _altered(seq: int, text: str) -> VerificationError:
+    return VerificationError(Defect.ALTERED, seq, text)

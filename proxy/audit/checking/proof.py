@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from proxy.audit.checking.chain import Chain, VerificationError
-from proxy.audit.checking.verify import Keys, checkpoint_signed_by
+from proxy.audit.checking.signatures import Keys, checkpoint_signed_by
 from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, parse, split
 from proxy.audit.format.layout import CHECKPOINT_SUFFIX, segment_name, segments
 from proxy.audit.format.merkle import (

@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy.audit.checking.verify import Keys, LogReport
+from proxy.audit.checking.log_verifier import LogReport
+from proxy.audit.checking.signatures import Keys
 from proxy.audit.format.checkpoint import Checkpoint, format_key
 from proxy.audit.reading.query import CallRecord, address_of
 from proxy.audit.reading.reader import LogEntry

@@ -18,7 +18,7 @@ from proxy.audit.reading.records import (
 )
 from proxy.audit.reading.rows import principal_name
 from proxy.cli.audit.common import Config, Directory, directory_with_logs, fail, verb
-from proxy.cli.audit.verify import named_keys
+from proxy.cli.audit.trusted_keys import named_keys
 from proxy.common.text import escape_controls
 
 

@@ -28,7 +28,8 @@ from proxy.cli.audit.common import (
 )
 from proxy.cli.audit.query import Since, Until
 from proxy.cli.audit.renamed import VerbGroup
-from proxy.cli.audit.verify import Key, operator_log_of, progress, trusted_keys
+from proxy.cli.audit.trusted_keys import Key, trusted_keys
+from proxy.cli.audit.verify import operator_log_of, progress
 from proxy.common.durable_files import replace_atomically
 from proxy.common.text import escape_controls
 from proxy.errors import ConfigError

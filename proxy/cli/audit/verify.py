@@ -13,43 +13,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy.audit.checking.verify import (
-    Keys,
-    LogReport,
-    checkpoint_signed_by,
-    verify_directory,
-    verify_log,
-)
-from proxy.audit.checking.verify import Progress as Count
-from proxy.audit.format.checkpoint import (
-    BadCheckpointError,
-    Checkpoint,
-    format_key,
-    parse_keys,
-    split,
-)
+from proxy.audit.checking.log_verifier import LogReport
+from proxy.audit.checking.log_verifier import Progress as Count
+from proxy.audit.checking.signatures import Keys, checkpoint_signed_by
+from proxy.audit.checking.verify import verify_directory, verify_log
+from proxy.audit.format.checkpoint import BadCheckpointError, Checkpoint, split
 from proxy.audit.format.layout import OPERATOR, logs, segments
 from proxy.audit.format.record import encode_json
 from proxy.audit.reading.reader import last_entries
-from proxy.audit.writing.keys import PUBLIC_KEYS, public_keys
 from proxy.cli.audit.common import AsJson, Config, Directory, audit_directory, fail, verb
+from proxy.cli.audit.trusted_keys import Key, trusted_keys
 from proxy.common.durable_files import replace_atomically
 from proxy.common.text import escape_controls
-from proxy.errors import ConfigError
 
 INDENT = " " * 8
-
-Key = Annotated[
-    str | None,
-    typer.Option(
-        "--key",
-        "-k",
-        metavar="KEY",
-        show_default=False,
-        help="The public key, from a place that the operator cannot write: a file, or the text that"
-        " callgate audit key show prints.",
-    ),
-]
 
 
 @verb(
@@ -149,48 +126,6 @@ def as_dict(report: LogReport) -> dict[str, object]:
     }
 
 
-def named_keys(key: str) -> Keys:
-    """Return the public keys of the file `key`, or the one that its text is."""
-    path = Path(key)
-    if not path.exists() and key.count("+") >= 2:
-        try:
-            return parse_keys(key)
-        except BadCheckpointError as error:
-            fail(f"{escape_controls(key)} is not a public key: {error}")
-    if not path.is_file():
-        fail(
-            f"there is no file {escape_controls(key)}. Give a file of public keys, or the text that"
-            " callgate audit key show prints."
-        )
-    try:
-        return public_keys(path)
-    except ConfigError as error:
-        fail(str(error))
-
-
-def trusted_keys(directory: Path, key: str | None, *, quiet: bool = False) -> Keys:
-    """Return the public keys to check with; warn when they come from the audit directory."""
-    places = [place / PUBLIC_KEYS for place in (directory, directory.parent)]
-    adjacent = next((place for place in places if place.is_file()), None)
-    if key is None and adjacent is None:
-        fail(
-            f"there is no public key in {escape_controls(directory)}. Name one with --key, or an"
-            f" audit directory that holds {PUBLIC_KEYS}."
-        )
-    chosen = key if key is not None else str(adjacent)
-    keys = named_keys(chosen)
-    if key is None and not quiet:
-        print(f"Checked with the key in the audit directory ({chosen}):", file=sys.stderr)
-        for name, public in keys:
-            print(f"  {format_key(name, public)}", file=sys.stderr)
-        print(
-            "An attacker who can alter the log can replace that key too: compare it with a copy"
-            " from elsewhere (--key).",
-            file=sys.stderr,
-        )
-    return keys
-
-
 def operator_log_of(directory: Path) -> Path | None:
     """Return the log that records acts on `directory`, if `directory` is one log."""
     if segments(directory) and directory.name != OPERATOR:
@@ -243,7 +178,7 @@ def _check(
 ) -> list[LogReport]:
     if segment is None:
         return verify_directory(
-            directory, keys, kept=saved, operator=operator_log_of(directory), progress=count
+            directory, keys, saved=saved, operator=operator_log_of(directory), progress=count
         )
     if segment not in segments(directory):
         fail(f"{escape_controls(directory)} has no segment {segment}. Name one log with --dir.")

@@ -121,6 +121,13 @@ def test_only_the_format_is_a_record(text: bytes) -> None:
     assert first_wrong([text]) == (Defect.ALTERED, 0)
 
 
+@pytest.mark.parametrize("body", [decided("a"), encode_event("later", {})])
+def test_a_segment_has_one_format_version(body: bytes) -> None:
+    """A record of the other version, though it fits in every other way, is not the writer's."""
+    first, second = records(body)
+    assert first_wrong([first, second.replace(b'{"v":2,', b'{"v":1,')]) == (Defect.ALTERED, 1)
+
+
 def test_a_chain_can_be_taken_up_at_a_header() -> None:
     """A segment header has all that is needed to check what follows without what came before."""
     lines = records(decided("a"), encode_event("idle", {}))
