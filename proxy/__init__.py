@@ -3,7 +3,7 @@
 A call's way, and the nouns of `model` that travel along it::
 
     bytes      edge/server     reads a request within limits            Request
-      |        gate/pipeline   tells the story, one numbered step a line
+      |        gate/pipeline   takes a request through ten numbered steps
       |        identity        who is calling?                          Principal
       |        protocol        what do they ask?                        Call, Batch
       |        policy          may they?                                Decision
@@ -23,13 +23,15 @@ Higher imports lower, never sideways (`tests/test_layers.py`)::
 =========  ========================================================================================
 cli        one module a verb; `cli/audit` reads logs, `cli/demo` is the demo
 runtime    `wiring` makes the parts of a process, `process` is its life, `supervisor` runs several
-edge       sockets: `server` faces clients, `upstream` schedulers; `fair_semaphore` queues calls
+edge       sockets: `server` faces clients, `upstream` schedulers; `pool` and its `wait_queue`
+           decide which call gets a connection, `fair_semaphore` shares reads among callers
 telemetry  the operator's log, and metrics
 gate       the pipeline, and in `ports` what it needs of the other packages
 identity   tokens, keys, issuers; `access_token` checks every claim
 protocol   codecs: `luigi`, `xmlrpc`; may import `catalog`, `common`, `errors` and `model`
 policy     Cedar: load, decide, remember
-audit      `format` is shared by `writing` and `checking`, which never meet; `reading`, `reporting`
+audit      `format` is shared by `writing` and `checking`, which never meet; `reading`, `reporting`;
+           `writing/writer` flushes a batch to disk, the pipeline awaits it before it forwards
 catalog    the methods of an upstream, their permissions and arguments
 config     callgate.toml
 common     what every layer may use; no knowledge of Callgate
