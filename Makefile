@@ -28,7 +28,7 @@ help: ## list the targets
 run: $(VENV)/.run ## a gate with a real luigid and supervisord behind it, on https://localhost:8443 (PORT, LUIGID_PORT)
 	@exec $(VENV)/bin/callgate demo --dir .demo
 
-check: lint types fast ## lint, types and every test that needs no other process: under a minute
+check: lint types fast ## lint, types and every test that needs no other process: about a minute
 
 test: lint types tests test-compiled ## lint, types, every test once, and the compiled package's own
 
