@@ -805,3 +805,20 @@ async def test_a_batch_has_one_answer_for_each_entry(bench: Bench) -> None:
     ]
     assert ("rejected", None, "malformed-call") in stages
     assert ("decided", "pause", "no-policy-allows") in stages
+
+
+async def test_a_batch_of_entries_that_are_all_rejected_is_answered(bench: Bench) -> None:
+    """Nothing is decided then, so there is no commit to wait for; each entry has its fault and its
+    record, and the slot of a read is free again.
+    """
+    entries = [7, {"methodName": "supervisor.startProcess", "params": []}]
+    response = await asyncio.wait_for(
+        bench.xmlrpc("/processes/RPC2", "viewer", "system.multicall", entries), 10
+    )
+    assert response.body.count(b"faultCode") == 2
+    assert bench.gate.in_flight == bench.gate.reads.in_use == 0
+    await bench.journal.close()
+    assert [(r["stage"], r["reason"]) for r in calls_of(bench.audit)] == [
+        ("rejected", "malformed-call"),
+        ("rejected", "bad-arguments"),
+    ]

@@ -197,8 +197,7 @@ class Journal:
     ) -> list[Receipt | None]:
         """Record decisions durably, in one commit; return a receipt for each allowed call.
 
-        A denied call has None in its place. If the task is cancelled meanwhile, its calls are
-        recorded as failed with ``client-gone``: nothing will forward them.
+        A denied call has None in its place. Calls of a cancelled task complete as ``client-gone``.
 
         Args:
             request_id: The id of the request; the calls of a batch get ``.0``, ``.1``… appended.
@@ -206,14 +205,15 @@ class Journal:
             peer: Where the request came from.
             decisions: Each call with its decision.
             now_ns: A monotonic time in nanoseconds, for the receipts.
-            heartbeat: The worker id of a single call that the catalog marks as a heartbeat. It
-                joins an open window without waiting for the disk, or opens one
-                (`proxy.audit.writing.heartbeat_windows`).
+            heartbeat: The worker id of a single call that the catalog marks as a heartbeat; opens a
+                window, or joins one without a disk wait (`proxy.audit.writing.heartbeat_windows`).
 
         Raises:
             Unavailable: the records are not durable (AUDIT_UNWRITABLE); nothing may be forwarded.
 
         """
+        if not decisions:  # a batch whose entries are all rejected: no entry would end the wait
+            return []
         if self._writer.failure is not None or self._closed:
             self._commits.running_loop()  # so that `resumed` can report this refusal
             raise self._unwritable()
