@@ -83,6 +83,9 @@ class Issuer(_Table):
     max_lifetime_seconds: Seconds = Field(
         default=86400.0, description="the longest lifetime of a token to accept"
     )
+    keys_max_age_seconds: Annotated[float, Field(ge=10, le=86400)] = Field(
+        default=3600.0, description="how long keys are used while a newer set cannot be read"
+    )
 
 
 class LocalIssuer(_Table):

@@ -41,7 +41,7 @@ class HealthEndpoints:
 
     def ready(self) -> bool:
         """Return whether a call could be served now."""
-        keys = any(issuer.source.keys is not None for issuer in self._verifier.issuers)
+        keys = any(issuer.source.usable_keys for issuer in self._verifier.issuers)
         return keys and self._journal.writable and not self._gate.draining
 
 

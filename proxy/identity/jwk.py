@@ -5,11 +5,12 @@ issuer, and trusts nothing in it. The signature library alone would accept encry
 RSA, two keys under one ``kid``, symmetric keys between public ones, and sloppy base64. The rules:
 
 - A key without use here is skipped with a warning: another type, curve, algorithm, use or
-  operation, too weak, or malformed. Issuers publish encryption keys and newer curves in the same
-  set.
+  operation, too weak (`proxy.identity.weak_keys`), or malformed. Issuers publish encryption keys
+  and newer curves in the same set.
 - The set is refused when it publishes a secret (a symmetric key, or the private part of any key:
-  every reader of the set could sign), when two usable keys share a ``kid``, when no usable key is
-  left, and when it is over the limits.
+  every reader of the set could sign), when two usable keys share a ``kid``, and when it is over the
+  limits.
+- A set without a usable key is a set all the same: its issuer has withdrawn the keys that it had.
 - The algorithms of a key are fixed when it is loaded: the JWK's ``alg``, else the natural one of
   its type. A token can choose among keys, never among algorithms. ``none`` and HS* are in no table.
 """
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy.common.text import is_printable
 from proxy.identity.encoding import base64url, json_object
+from proxy.identity.weak_keys import is_small_order_ed25519, rsa_weakness
 
 SET_LIMIT_BYTES = 256 * 1024
 SET_LIMIT_KEYS = 100
@@ -108,8 +110,6 @@ def load_key_set(data: bytes) -> KeySet:
     named = [key.kid for key in keys if key.kid is not None]
     if len(set(named)) != len(named):
         raise KeySetError("two keys of the set share a kid")
-    if not keys:
-        raise KeySetError("; ".join(["the key set has no usable key", *warnings[:3]]))
     return KeySet(
         tuple(keys), tuple(warnings), {key.kid: key for key in keys if key.kid is not None}
     )
@@ -157,6 +157,9 @@ def _rsa(jwk: Mapping[str, object]) -> _Built:
         )
     if modulus % 2 == 0 or exponent % 2 == 0 or not 3 <= exponent < 2**32:
         raise ValueError("its RSA numbers are not a valid key")
+    weakness = rsa_weakness(modulus)
+    if weakness is not None:
+        raise ValueError(weakness)
     try:
         public = rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError:  # pragma: no cover (the checks above are stricter than today's library)
@@ -202,6 +205,8 @@ def _okp(jwk: Mapping[str, object]) -> _Built:
     x = _octets(jwk, "x")
     if len(x) != 32:
         raise ValueError("its public key is not 32 bytes long")
+    if is_small_order_ed25519(x):
+        raise ValueError("its public key is a point of small order")
     names = ("EdDSA", "Ed25519")
     return ed25519.Ed25519PublicKey.from_public_bytes(x), names, names
 

@@ -5,7 +5,8 @@ the injected `fetch` makes, and then the issuer's own configuration. The configu
 exactly the issuer that was asked, and a `jwks_uri` over https. Refuses plain http everywhere, on
 the loopback interface too.
 
-Keys are refreshed in the background, every ten minutes by default. An unknown `kid` triggers a
+Keys are refreshed in the background, every ten minutes, or three times in `max_age_seconds` if that
+is sooner. An unknown `kid` triggers a
 refresh at once, within these bounds:
 
 - All requests that wait share one refresh, so a slow issuer is never asked twice at the same time.
@@ -21,7 +22,7 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from proxy.identity.encoding import json_object
-from proxy.identity.issuer import KeySource
+from proxy.identity.issuer import DEFAULT_MAX_AGE_SECONDS, KeySource
 from proxy.identity.jwk import load_key_set
 
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
@@ -56,11 +57,12 @@ class OidcKeys(KeySource):
         interval_seconds: float = 600.0,
         miss_interval_seconds: float = 30.0,
         timeout_seconds: float = 15.0,
+        max_age_seconds: float = DEFAULT_MAX_AGE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Fetch nothing yet."""
-        super().__init__()
+        super().__init__(max_age_seconds=max_age_seconds, clock=clock)
         if not _is_https(issuer) or "?" in issuer:
             raise ValueError(
                 "the issuer is not an https URL without query and fragment, as discovery needs"
@@ -68,18 +70,14 @@ class OidcKeys(KeySource):
         self._issuer = issuer
         self._configuration_url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
         self._fetch = fetch
-        self._interval_seconds = interval_seconds
+        self._interval_seconds = min(interval_seconds, max_age_seconds / 3)
         self._miss_interval_seconds = miss_interval_seconds
         self._timeout_seconds = timeout_seconds
-        self._clock = clock
         self._sleep = sleep
         self._started_at: float | None = None
         self._failures = 0  # refreshes since the last good one
         self._inflight: asyncio.Task[None] | None = None
         self._refresh_task: asyncio.Task[None] | None = None
-
-    def poll(self) -> None:
-        """Do nothing: a change shows only when the issuer is asked."""
 
     async def on_unknown_kid(self) -> None:
         """Share the refresh that is under way, or start one if it is due."""

@@ -86,6 +86,11 @@ class Verifier:
         for issuer in self.issuers:
             await issuer.source.close()
 
+    def poll(self) -> None:
+        """Check the sources of keys for changes, and drop keys that are too old."""
+        for issuer in self.issuers:
+            issuer.source.poll()
+
     def cached(self, credentials: Credentials, now: float) -> Principal | None:
         """Return the principal verified before for these `credentials`, if still valid at `now`.
 
@@ -101,8 +106,7 @@ class Verifier:
         # Due also after the clock was set back.
         if not self._polled_at <= now < self._polled_at + _POLL_SECONDS:
             self._polled_at = now
-            for issuer in self.issuers:
-                issuer.source.poll()
+            self.poll()
         found = self._cache.get(authorization)
         if found is None:
             return None

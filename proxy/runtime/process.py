@@ -158,7 +158,9 @@ class ServingProcess:
             )
         self._listen()
         certificates = [each for each in self._certificates if each is not None]
-        self._checks = self._loop.create_task(_background_checks(certificates, self._journal))
+        self._checks = self._loop.create_task(
+            _background_checks(certificates, self._journal, self._verifier)
+        )
         gc.collect()
         gc.freeze()  # the collector need not visit again what exists now
         # PERF: a higher threshold saves 1 % of a call (add_task, 900 B): calls make no cycles.
@@ -251,6 +253,19 @@ class ServingProcess:
             ),
             ("callgate_audit_records", "Durable records of this log.", lambda: journal.size),
         ]
+        issuers = self._verifier.issuers
+        self._metrics.issuer_gauges += [
+            (
+                "callgate_issuer_keys",
+                "Keys of the issuer in use; 0 when none was read, all are withdrawn or too old.",
+                lambda: {each.name: float(each.source.usable_keys) for each in issuers},
+            ),
+            (
+                "callgate_issuer_keys_readable",
+                "1 when the last reading of the issuer's keys succeeded, else 0.",
+                lambda: {each.name: float(each.source.readable) for each in issuers},
+            ),
+        ]
 
 
 def _described(listener: ListenerSettings) -> str:
@@ -260,9 +275,9 @@ def _described(listener: ListenerSettings) -> str:
 
 
 async def _background_checks(
-    certificates: Sequence[ReloadingCertificate], journal: Journal
+    certificates: Sequence[ReloadingCertificate], journal: Journal, verifier: Verifier
 ) -> None:
-    """Once a second, reload changed certificates and log whether the journal can be written.
+    """Once a second, reload changed certificates and key sets, and log whether the log is writable.
 
     Once in `_COLLECT_SECONDS`, collect garbage. Calls make no cycles, so the collector would hardly
     ever run by itself. An error in the depths of a library may make one, and hold a long answer.
@@ -274,6 +289,7 @@ async def _background_checks(
             gc.collect()
         for certificate in certificates:
             _reload_if_changed(certificate)
+        verifier.poll()
         if journal.failure != failing:
             failing = journal.failure
             if failing is None:

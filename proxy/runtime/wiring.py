@@ -142,9 +142,13 @@ def make_issuers(settings: Settings) -> list[Issuer]:
             max_lifetime_seconds=given.max_lifetime_seconds,
         )
         source = (
-            OidcKeys(given.issuer, make_fetcher(given.ca_file))
+            OidcKeys(
+                given.issuer,
+                make_fetcher(given.ca_file),
+                max_age_seconds=given.keys_max_age_seconds,
+            )
             if given.jwks_file is None
-            else JwksFile(given.jwks_file)
+            else JwksFile(given.jwks_file, max_age_seconds=given.keys_max_age_seconds)
         )
         issuers.append(Issuer(given.name, profile, source))
     local = settings.local_issuer
@@ -152,7 +156,7 @@ def make_issuers(settings: Settings) -> list[Issuer]:
         profile = TokenProfile(
             local.issuer, (local.audience,), max_lifetime_seconds=local.max_lifetime_seconds
         )
-        issuers.append(Issuer("local", profile, JwksFile(local.jwks_file)))
+        issuers.append(Issuer("local", profile, JwksFile(local.jwks_file, made_later=True)))
     return issuers
 
 

@@ -22,6 +22,7 @@ class Metrics:
     """The counters of one process.
 
     `gauges` holds a name, a help text and a function each; a scrape calls the function.
+    `issuer_gauges` is the same, with a function that returns a value for each issuer's name.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class Metrics:
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
         self.gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self.issuer_gauges: list[tuple[str, str, Callable[[], dict[str, float]]]] = []
 
     def call_decided(self, upstream: str, permission: str, reason: str) -> None:
         """Count one decided call."""
@@ -84,3 +86,8 @@ class Metrics:
         )
         for name, help_text, value in self.gauges:
             yield GaugeMetricFamily(name, help_text, value=value())
+        for name, help_text, values in self.issuer_gauges:
+            family = GaugeMetricFamily(name, help_text, labels=["issuer"])
+            for issuer, number in values().items():
+                family.add_metric([issuer], number)
+            yield family

@@ -18,14 +18,14 @@ class _Gate:
 
 
 def endpoints(
-    gate: RecordingHandler, *, keys: object = "keys", writable: bool = True, draining: bool = False
+    gate: RecordingHandler, *, keys: int = 1, writable: bool = True, draining: bool = False
 ) -> Any:
     """Return the endpoints of a gate that echoes, with what they read of journal and verifier."""
     journal = SimpleNamespace(writable=writable)
     verifier = SimpleNamespace(
         issuers=[
-            SimpleNamespace(source=SimpleNamespace(keys=None)),
-            SimpleNamespace(source=SimpleNamespace(keys=keys)),
+            SimpleNamespace(source=SimpleNamespace(usable_keys=0)),
+            SimpleNamespace(source=SimpleNamespace(usable_keys=keys)),
         ]
     )
     return HealthEndpoints(_Gate(gate, draining), journal, verifier)  # type: ignore[arg-type]  # doubles with the attributes that are read
@@ -40,7 +40,7 @@ async def exchange(request: bytes, **state: Any) -> tuple[int, bytes, RecordingH
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"keys": None}, {"writable": False}, {"draining": True}], ids=str
+    "state", [{}, {"keys": 0}, {"writable": False}, {"draining": True}], ids=str
 )
 async def test_a_running_process_is_alive(state: dict[str, Any]) -> None:
     """healthz answers ok without a credential, whatever else is wrong: a restart would not help."""
@@ -53,7 +53,7 @@ async def test_a_running_process_is_alive(state: dict[str, Any]) -> None:
     ("state", "ready"),
     [
         ({}, True),
-        ({"keys": None}, False),
+        ({"keys": 0}, False),
         ({"writable": False}, False),
         ({"draining": True}, False),
     ],

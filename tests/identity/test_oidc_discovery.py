@@ -224,7 +224,7 @@ DOWN: dict[str, Callable[[Provider], None]] = {
         provider, "down", RuntimeError("line\nbreak \x1b[31m é")
     ),
     "shows a web page": lambda provider: setattr(provider, "configuration", b"<html>"),
-    "shows no keys": lambda provider: setattr(provider, "keys", b'{"keys":[]}'),
+    "shows no list of keys": lambda provider: setattr(provider, "keys", b'{"keys":null}'),
     "shows a web page for keys": lambda provider: setattr(provider, "keys", b"<html>"),
     "publishes a secret": lambda provider: setattr(
         provider, "keys", key_set({"kty": "oct", "k": "AAAA"}, jwk(ec_private(), "ec"))
@@ -253,6 +253,62 @@ async def test_last_good_keys_stay_in_use(fail: Callable[[Provider], None]) -> N
         )
     assert verifier.cached(Credentials(old), NOW) is principal
     assert (await verifier.authenticate(Credentials(bearer(good(sub="bob"))), NOW)).subject == "bob"
+
+
+@pytest.mark.parametrize("fail", DOWN.values(), ids=DOWN)
+async def test_last_good_keys_end_with_their_age(fail: Callable[[Provider], None]) -> None:
+    """An hour after the last good reading, neither cached nor new tokens pass: 503, not 401. The
+    next good reading ends that.
+    """
+    provider, clock = Provider(), Clock()
+    source, verifier = gate(provider, clock)
+    old = bearer(good())
+    await verifier.authenticate(Credentials(old), NOW)
+    good_keys, good_configuration = provider.keys, provider.configuration
+    fail(provider)
+    for _ in range(6):
+        clock.now += 600
+        await source.refresh()
+    assert verifier.cached(Credentials(old), NOW + 1) is None
+    assert (source.usable_keys, source.readable) == (0, False)
+    refused = await refusal(verifier.authenticate(Credentials(old), NOW + 1))
+    assert (refused.reason, refused.status) == (Reason.ISSUER_UNAVAILABLE, 503)
+    provider.keys, provider.configuration, provider.down = good_keys, good_configuration, None
+    clock.now += 60
+    assert (await verifier.authenticate(Credentials(old), NOW + 2)).subject == "alice"
+
+
+@pytest.mark.parametrize("keys", [key_set(), key_set({"kty": "new"})])
+async def test_an_empty_set_withdraws_all_keys(keys: bytes) -> None:
+    """What the issuer publishes holds with the next refresh, for cached tokens too."""
+    provider, clock = Provider(), Clock()
+    source, verifier = gate(provider, clock)
+    old = bearer(good())
+    await verifier.authenticate(Credentials(old), NOW)
+    provider.keys = keys
+    clock.now += 600
+    await source.refresh()
+    assert verifier.cached(Credentials(old), NOW) is None
+    refused = await refusal(verifier.authenticate(Credentials(old), NOW))
+    assert refused.reason is Reason.UNKNOWN_KEY
+    assert source.problem is not None and source.problem.startswith("the key set has no usable key")
+
+
+async def test_keys_that_may_not_get_old_are_read_more_often() -> None:
+    """A third of `max_age_seconds` lies between two refreshes, and never more than ten minutes."""
+    provider, slept = Provider(), []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await asyncio.sleep(0 if len(slept) < 2 else 3600)
+
+    for max_age in (90.0, 3600.0):
+        source = OidcKeys(ISSUER, provider.fetch, max_age_seconds=max_age, sleep=sleep)
+        await source.start()
+        await until(lambda: len(slept) > 0)
+        await source.close()
+        assert slept.pop(0) == min(600.0, max_age / 3)
+        slept.clear()
 
 
 CONFIGURATIONS: dict[str, object] = {

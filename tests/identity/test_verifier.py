@@ -20,6 +20,7 @@ from tests.support.tokens import (
     AUDIENCE,
     ISSUER,
     NOW,
+    Clock,
     all_keys,
     bearer,
     claims,
@@ -102,6 +103,39 @@ async def test_a_withdrawn_key_takes_its_tokens_with_it(tmp_path: Path) -> None:
         await gate.authenticate(Credentials(old), NOW + 1)
     assert refused.value.reason is Reason.UNKNOWN_KEY
     assert (await gate.authenticate(Credentials(new), NOW + 1)).subject == "bob"
+
+
+async def test_cached_tokens_end_with_keys_that_are_too_old(tmp_path: Path) -> None:
+    """A token that was verified before gets 503 once the keys of its issuer could not be read for
+    `max_age_seconds`; without that bound it passed until it expired.
+    """
+    path, clock = tmp_path / "keys.json", Clock()
+    path.write_bytes(all_keys())
+    source = JwksFile(path, max_age_seconds=600, clock=clock)
+    gate = Verifier([Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), source)], viewer)
+    value = bearer(good())
+    await gate.authenticate(Credentials(value), NOW)
+    path.unlink()
+    clock.now += 599
+    assert gate.cached(Credentials(value), NOW + 599) is not None
+    clock.now += 1
+    assert gate.cached(Credentials(value), NOW + 600) is None
+    with pytest.raises(Rejected) as refused:
+        await gate.authenticate(Credentials(value), NOW + 600)
+    assert refused.value.reason is Reason.ISSUER_UNAVAILABLE
+
+
+async def test_an_emptied_set_takes_all_tokens_with_it(tmp_path: Path) -> None:
+    """Cached ones too, within a second; the reason is the key's, and not an outage."""
+    path = tmp_path / "keys.json"
+    gate = verifier(path)
+    value = bearer(good())
+    await gate.authenticate(Credentials(value), NOW)
+    replace(path, key_set())
+    assert gate.cached(Credentials(value), NOW + 1) is None
+    with pytest.raises(Rejected) as refused:
+        await gate.authenticate(Credentials(value), NOW + 1)
+    assert refused.value.reason is Reason.UNKNOWN_KEY
 
 
 async def test_an_added_key_evicts_nothing(tmp_path: Path) -> None:

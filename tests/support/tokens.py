@@ -8,7 +8,9 @@ import hmac
 import json
 from collections.abc import Mapping
 from functools import cache
+from math import gcd, isqrt
 from pathlib import Path
+from random import Random
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -46,6 +48,79 @@ def number(value: int, length: int | None = None) -> str:
 def rsa_private(bits: int = 2048, which: int = 0) -> rsa.RSAPrivateKey:
     """Return an RSA key, cached since it is slow to make; `which` tells several of one size apart."""
     return rsa.generate_private_key(65537, bits)
+
+
+@cache
+def roca_modulus(bits: int = 2048, primes: int = 126, seed: int = 1) -> int:
+    """Return a modulus as the library of CVE-2017-15361 made them.
+
+    Its primes are ``k * M + (65537**a mod M)``, where M is the product of the first `primes`
+    primes: 39 for keys up to 960 bits, 71 up to 1952, 126 up to 3936, 225 above.
+    """
+    random = Random(seed)
+    base = primorial(primes)
+
+    def prime() -> int:
+        while True:
+            k = random.randrange((1 << bits // 2 - 1) // base, (1 << bits // 2) // base)
+            found = k * base + pow(65537, random.randrange(1 << 64), base)
+            if found.bit_length() == bits // 2 and is_prime(found):
+                return found
+
+    while True:
+        modulus = prime() * prime()
+        if modulus.bit_length() == bits:
+            return modulus
+
+
+@cache
+def close_modulus(bits: int = 2048, apart: int = 1 << 500, seed: int = 1) -> int:
+    """Return the product of two primes whose difference is about `apart`."""
+    first = next_prime(Random(seed).getrandbits(bits // 2) | 3 << bits // 2 - 2)
+    return first * next_prime(first + apart)
+
+
+def primorial(count: int) -> int:
+    """Return the product of the first `count` primes."""
+    found, number = 1, 2
+    while count:
+        if gcd(number, found) == 1 and all(number % d for d in range(2, isqrt(number) + 1)):
+            found *= number
+            count -= 1
+        number += 1
+    return found
+
+
+def next_prime(number: int) -> int:
+    """Return the first prime from `number` on."""
+    number |= 1
+    while not is_prime(number):
+        number += 2
+    return number
+
+
+def is_prime(number: int) -> bool:
+    """Return whether `number` is a strong probable prime to a few bases."""
+    if gcd(number, _SMALL) != 1:
+        return False
+    odd, twos = number - 1, 0
+    while odd % 2 == 0:
+        odd //= 2
+        twos += 1
+    for base in (2, 3, 5, 7):
+        power = pow(base, odd, number)
+        if power in (1, number - 1):
+            continue
+        for _ in range(twos - 1):
+            power = power * power % number
+            if power == number - 1:
+                break
+        else:
+            return False
+    return True
+
+
+_SMALL = primorial(60)
 
 
 @cache
