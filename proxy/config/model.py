@@ -207,6 +207,11 @@ class Audit(_Table):
     segment_bytes: Annotated[int, Field(ge=65536, le=1 << 32)] = Field(
         default=64 << 20, description="the size at which a segment is sealed"
     )
+    denials_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=60,
+        description="the refusals of one principal that are recorded one by one; "
+        "the rest are counted in one record a minute",
+    )
 
 
 class Limits(_Table):

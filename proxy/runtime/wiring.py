@@ -108,6 +108,7 @@ def open_journal(settings: Settings, name: str) -> Journal:
         redact_arguments=audit.redact_arguments,
         max_text_bytes=audit.max_text_bytes,
         segment_bytes=audit.segment_bytes,
+        denials_per_minute=audit.denials_per_minute,
     )
 
 

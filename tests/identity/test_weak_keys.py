@@ -26,6 +26,11 @@ def test_a_modulus_of_the_faulty_library_has_the_fingerprint(bits: int, primes: 
     assert "ROCA" in str(rsa_weakness(roca_modulus(bits, primes)))
 
 
+def test_the_library_alone_takes_such_a_key() -> None:
+    """What was accepted before: the signature library has no objection to the modulus."""
+    assert rsa.RSAPublicNumbers(65537, roca_modulus()).public_key().key_size == 2048
+
+
 def test_one_faulty_prime_is_no_fingerprint_but_powers_are() -> None:
     """The fingerprint is that of the whole modulus: a power of 65537 modulo every small prime, with
     one exponent for all.

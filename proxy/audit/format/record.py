@@ -26,6 +26,13 @@ user_agent}, ``upstream``, ``protocol``, ``method``, ``permission`` (view, work,
 ``in_catalog`` (only when false), ``task`` (id or family, if the call is about one), ``args`` (see
 `proxy.audit.redaction.redactor`), ``decision`` (allow or deny), ``reason``, ``policies`` (ids),
 ``policy_hash``, ``window`` {seconds, worker} (only when the call opens a heartbeat window).
+Denied calls of one principal beyond ``audit.denials_per_minute`` have one record a minute:
+``principal`` (missing for all others together), ``decision``, ``policy_hash`` and **summary**.
+
+Members of **summary**: ``count``, ``first`` and ``last`` (times), ``reasons`` {reason: count} and
+``calls`` [{upstream, method, permission, reason, address, count}, …], which add up to ``count``. A
+member of ``calls`` that is missing has several values. The roles of ``principal`` are those of the
+first call.
 
 **completed**: the outcome of an allowed call. Members: ``id``, ``decided_seq`` (``seq`` of its
 decided record), ``outcome`` (ok, fault, failed, or unknown when the process ended first),
@@ -34,9 +41,9 @@ decided record), ``outcome`` (ok, fault, failed, or unknown when the process end
 outcomes {outcome: count}}, which accounts for every call in it.
 
 **rejected**: a request that became no call. Members: ``id``, ``reason``, ``detail``, ``peer``, and
-``principal``, ``upstream`` where known. A flood has one record with ``summary`` {address (null for
-all others together), count, seconds, reasons {reason: count}} for the requests not recorded one by
-one.
+``principal``, ``upstream`` where known. A flood from one address without an identity has one record
+with ``summary`` {address (null for all others together), count, seconds, reasons {reason: count}}
+for the requests not recorded one by one; one of a principal has a summary as above.
 
 Records about the log itself:
 
@@ -290,15 +297,19 @@ def encode_event(stage: str, members: Mapping[str, Json]) -> bytes:
 
 def encode_principal(principal: Principal) -> bytes:
     """Return the ``principal`` member: issuer and subject, and the effective roles."""
-    return encode_json(
-        {
-            "issuer": principal.issuer,
-            "issuer_name": principal.issuer_name,
-            "subject": principal.subject,
-            "roles": list(principal.roles),
-            "agent": principal.agent,
-        }
-    )
+    return encode_json(principal_members(principal))
+
+
+def principal_members(principal: Principal) -> dict[str, Json]:
+    """Return the members of ``principal``."""
+    roles: list[Json] = [*principal.roles]
+    return {
+        "issuer": principal.issuer,
+        "issuer_name": principal.issuer_name,
+        "subject": principal.subject,
+        "roles": roles,
+        "agent": principal.agent,
+    }
 
 
 def encode_peer(peer: Peer) -> bytes:

@@ -1,15 +1,19 @@
 """Finds calls and streams them: who, what, when, with the decision and the outcome.
 
 A call is its ``decided`` record joined with its ``completed`` record; a rejected request counts as
-a call with the result ``rejected``. Memory holds the calls that match and are not completed yet, so
-it does not grow with the log. Lines are filtered by plain bytes before they are decoded.
+a call with the result ``rejected``. A summary of refusals gives one `CallRecord` for each of its
+parts, so conditions on method, reason or address count what meets them. Memory holds the calls that
+match and are not completed yet, so it does not grow with the log. Lines are filtered by plain bytes
+before they are decoded.
 """
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import orjson
 
 from proxy.audit.format.layout import logs, segments
@@ -18,8 +22,10 @@ from proxy.audit.reading.reader import LogEntry, Position, read_log
 from proxy.audit.reading.records import (
     CompletedRecord,
     DecidedRecord,
+    FloodSummary,
     RecordedPrincipal,
     RejectedRecord,
+    members_of,
     parse_record,
 )
 
@@ -32,22 +38,35 @@ class CallRecord:
     """One call, or one rejected request.
 
     `decided` is its first record, `completed` its second or None. `lines` are the records as
-    written.
+    written. `part` is the number of the part of a summary, whose members `decided` has; None for
+    anything else.
     """
 
     log: str
     decided: DecidedRecord | RejectedRecord
     completed: CompletedRecord | None = None
     lines: tuple[bytes, ...] = ()
+    part: int | None = None
 
     @property
     def calls(self) -> int:
         """How many calls it counts for: one, or those of a heartbeat window or a flood."""
         if self.completed is not None and self.completed.window is not None:
             return self.completed.window.calls
-        if isinstance(self.decided, RejectedRecord) and self.decided.summary is not None:
-            return self.decided.summary.count
-        return 1
+        return 1 if self.decided.summary is None else self.decided.summary.count
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return the members of its records as written; of a summary, those of its part alone."""
+        found = [members_of(line) for line in self.lines]
+        if self.part is not None:
+            summary = found[0]["summary"]
+            part = summary["calls"][self.part]
+            found[0]["summary"] = summary | {
+                "count": part["count"],
+                "reasons": {part["reason"]: part["count"]},
+                "calls": [part],
+            }
+        return found
 
     @property
     def result(self) -> str:
@@ -145,9 +164,37 @@ def belongs_to(record_id: str | None, call_id: str) -> bool:
 
 def address_of(record: DecidedRecord | RejectedRecord) -> str | None:
     """Return the address that a call came from; None for the flood of several addresses."""
-    if isinstance(record, RejectedRecord) and record.summary is not None:
+    if record.summary is not None:
         return record.summary.address
     return record.peer.address or None
+
+
+def parts_of(
+    record: DecidedRecord | RejectedRecord,
+) -> list[tuple[int | None, DecidedRecord | RejectedRecord]]:
+    """Return the parts of a summary, each as a record of its own with its number.
+
+    Anything else is returned as it is, without a number.
+    """
+    summary = record.summary
+    if summary is None or not summary.calls:
+        return [(None, record)]
+    found: list[tuple[int | None, DecidedRecord | RejectedRecord]] = []
+    for number, part in enumerate(summary.calls):
+        own = FloodSummary(
+            address=part.address,
+            count=part.count,
+            reasons={part.reason: part.count},
+            first=summary.first,
+            last=summary.last,
+        )
+        of_call = {"method": part.method, "permission": part.permission}
+        members = of_call if isinstance(record, DecidedRecord) else {}
+        changed = msgspec.structs.replace(
+            record, upstream=part.upstream, reason=part.reason, summary=own, **members
+        )
+        found.append((number, changed))
+    return found
 
 
 def _calls(directory: Path, wanted: Filter) -> Iterator[tuple[str, CallRecord]]:
@@ -169,11 +216,14 @@ def _calls(directory: Path, wanted: Filter) -> Iterator[tuple[str, CallRecord]]:
                 yield record.time, CallRecord(entry.log, first[0], record, lines)
         elif wanted.until is not None and record.time >= wanted.until and not open_calls:
             break
-        elif isinstance(record, DecidedRecord | RejectedRecord) and wanted.matches(record):
-            if isinstance(record, DecidedRecord) and record.allowed:
-                open_calls[record.seq] = (record, entry.raw)
-            else:
-                yield record.time, CallRecord(entry.log, record, None, (entry.raw,))
+        elif isinstance(record, DecidedRecord | RejectedRecord):
+            for part, one in parts_of(record):
+                if not wanted.matches(one):
+                    continue
+                if isinstance(one, DecidedRecord) and one.allowed:
+                    open_calls[one.seq] = (one, entry.raw)
+                else:
+                    yield one.time, CallRecord(entry.log, one, None, (entry.raw,), part)
     for decided, raw in open_calls.values():
         yield decided.time, CallRecord(directory.name, decided, None, (raw,))
 

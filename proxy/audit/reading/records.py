@@ -59,16 +59,36 @@ class WindowCounts(Struct, frozen=True):
     outcomes: dict[str, int] = {}
 
 
-class FloodSummary(Struct, frozen=True):
-    """Rejections that were counted and not recorded one by one.
+class SummaryPart(Struct, frozen=True):
+    """The part of a summary with one upstream, method, reason and address; None for several."""
 
-    `address` is None for all addresses without a summary of their own.
+    upstream: str | None = None
+    method: str | None = None
+    permission: str | None = None
+    reason: str = ""
+    address: str | None = None
+    count: int = 0
+
+
+class FloodSummary(Struct, frozen=True):
+    """Refusals that were counted and not recorded one by one: of an address, or of a principal.
+
+    `address` is None for several addresses. Only the summary of a principal has `first`, `last` and
+    `calls`.
     """
 
     address: str | None = None
     count: int = 0
     seconds: int | float = 0
     reasons: dict[str, int] = {}
+    first: str = ""
+    last: str = ""
+    calls: tuple[SummaryPart, ...] = ()
+
+    @property
+    def period(self) -> str:
+        """The time in which the refusals came."""
+        return f"until {self.last}" if self.last else f"in {self.seconds} s"
 
 
 class Recovery(Struct, frozen=True):
@@ -107,6 +127,7 @@ class DecidedRecord(Record, frozen=True, kw_only=True, tag="decided"):
     reason: str = ""
     policies: tuple[str, ...] = ()
     policy_hash: str = ""
+    summary: FloodSummary | None = None
 
     @property
     def allowed(self) -> bool:

@@ -36,8 +36,8 @@ def call_row(call: CallRecord) -> tuple[str, ...]:
     status = "" if done is None or done.status is None else str(done.status)
     result = f"{call.result} {status}".strip() + (f" x{call.calls}" if call.calls > 1 else "")
     reason = call.reason
-    if isinstance(record, RejectedRecord):
-        reason = _rejection(record)
+    if record.summary is not None or isinstance(record, RejectedRecord):
+        reason = _refusal(record)
     return _row(record, record.time, result, reason, _milliseconds(done))
 
 
@@ -56,7 +56,10 @@ class RowFormatter:
         if isinstance(record, DecidedRecord):
             if record.allowed:
                 self._remember((entry.log, record.seq), record)
-            return _row(record, time, record.decision, record.reason)
+            result, reason = record.decision, record.reason
+            if (flood := record.summary) is not None:
+                result, reason = f"deny, {flood.count} more {flood.period}", _refusal(record)
+            return _row(record, time, result, reason)
         if isinstance(record, CompletedRecord):
             decided = self._open.pop((entry.log, record.decided_seq), None)
             if record.window is not None:
@@ -70,8 +73,8 @@ class RowFormatter:
         if isinstance(record, RejectedRecord):
             result = "rejected"
             if (flood := record.summary) is not None:
-                result = f"rejected, {flood.count} more in {flood.seconds} s"
-            return _row(record, time, result, _rejection(record))
+                result = f"rejected, {flood.count} more {flood.period}"
+            return _row(record, time, result, _refusal(record))
         return _row(None, time, f"[{record.stage}]", _other_members(entry.raw))
 
     def _remember(self, key: tuple[str, int], record: DecidedRecord) -> None:
@@ -114,8 +117,7 @@ def _row(
 def _address(record: DecidedRecord | RejectedRecord | None) -> str:
     if record is None:
         return "-"
-    flood = isinstance(record, RejectedRecord) and record.summary is not None
-    return address_of(record) or (_MANY if flood else "-")
+    return address_of(record) or (_MANY if record.summary is not None else "-")
 
 
 def _target(record: DecidedRecord | RejectedRecord | None) -> str:
@@ -127,11 +129,12 @@ def _target(record: DecidedRecord | RejectedRecord | None) -> str:
     return " ".join(str(word) for word in words if word) or "-"
 
 
-def _rejection(record: RejectedRecord) -> str:
+def _refusal(record: DecidedRecord | RejectedRecord) -> str:
     """Return why a request was rejected, or the reasons of a flood with their counts."""
     if record.summary is not None:
         return ", ".join(f"{name} {count}" for name, count in record.summary.reasons.items())
-    return f"{record.reason or ''} {record.detail or ''}".strip()
+    detail = record.detail if isinstance(record, RejectedRecord) else None
+    return f"{record.reason or ''} {detail or ''}".strip()
 
 
 def _milliseconds(record: CompletedRecord | None) -> str:

@@ -40,7 +40,8 @@ class Stats:
             return
         self.calls += count
         self.principals[principal_name(record.principal)] += count
-        self.methods[f"{record.upstream} {record.method}"] += count
+        named = record.upstream, record.method
+        self.methods["(others)" if None in named else " ".join(map(str, named))] += count
         if not record.allowed:
             self.refusals[call.reason] += count
 

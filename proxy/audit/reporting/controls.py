@@ -20,7 +20,6 @@ from proxy.audit.reading.records import (
     OpenedRecord,
     RecordedPrincipal,
     Recovery,
-    RejectedRecord,
 )
 from proxy.audit.reading.rows import principal_name
 from proxy.audit.reporting.report import Report, Section
@@ -146,10 +145,10 @@ class _Refusals:
     last: str = ""
     addresses: set[str] = field(default_factory=set)
 
-    def add(self, count: int, time: str, address: str) -> None:
+    def add(self, count: int, first: str, last: str, address: str) -> None:
         self.count += count
-        self.first = min(self.first or time, time)
-        self.last = max(self.last, time)
+        self.first = min(self.first or first, first)
+        self.last = max(self.last, last)
         if len(self.addresses) < MAX_ADDRESSES:
             self.addresses.add(address)
 
@@ -163,8 +162,10 @@ def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoin
         if isinstance(record, DecidedRecord) and record.allowed:
             continue
         counts: Mapping[str, int] = {call.reason: call.calls}
-        if isinstance(record, RejectedRecord) and record.summary is not None:
+        first = last = record.time
+        if record.summary is not None:
             counts = record.summary.reasons
+            first, last = record.summary.first or first, record.summary.last or last
         method = record.method if isinstance(record, DecidedRecord) else None
         for reason, count in counts.items():
             key = (
@@ -173,7 +174,7 @@ def refusals(calls: Iterable[CallRecord], period: str, basis: Sequence[Checkpoin
                 record.upstream or "-",
                 method or "-",
             )
-            found[key].add(count, record.time, address_of(record) or "many")
+            found[key].add(count, first, last, address_of(record) or "many")
             reasons[reason] += count
     by_reason = Section(
         "By reason",

@@ -17,7 +17,6 @@ from proxy.audit.reading.records import (
     DecidedRecord,
     RecordedPrincipal,
     RejectedRecord,
-    members_of,
 )
 
 OCSF_VERSION: Final = "1.3.0"
@@ -73,7 +72,8 @@ COLUMNS: Final = (
 )
 """The columns of flat rows, in order.
 
-`calls` is how many calls a row counts for: those of a heartbeat window or a flood, or one.
+`calls` is how many calls a row counts for: those of a heartbeat window or a flood, or one. A flood
+has a row for each combination of method, reason and address; they have the same `seq`.
 """
 
 Row = dict[str, str | int | bool | None]
@@ -88,7 +88,7 @@ def flat(call: CallRecord) -> Row:
         "time": record.time,
         "log": call.log,
         "seq": record.seq,
-        "id": record.id,
+        "id": record.id or None,
         "roles": "",
         "address": address_of(record),
         "port": record.peer.port,
@@ -151,7 +151,7 @@ def ocsf(call: CallRecord) -> dict[str, Any]:
         "count": call.calls,
         "metadata": {
             "version": OCSF_VERSION,
-            "uid": f"{call.log}/{record.seq}",
+            "uid": f"{call.log}/{record.seq}" + ("" if call.part is None else f".{call.part}"),
             "correlation_uid": record.id or "",
             "log_name": call.log,
             "sequence": record.seq,
@@ -170,6 +170,9 @@ def ocsf(call: CallRecord) -> dict[str, Any]:
     }
     if call.completed is not None:
         _add_outcome(event, call.completed)
+    if record.summary is not None and record.summary.last:
+        event["start_time"] = _milliseconds(record.summary.first)
+        event["end_time"] = _milliseconds(record.summary.last)
     return event
 
 
@@ -217,7 +220,7 @@ def _actor(principal: RecordedPrincipal | None) -> dict[str, Any]:
 
 def _unmapped(call: CallRecord) -> dict[str, Any]:
     """Return the members of the call's records that have no place in OCSF."""
-    first, *rest = [members_of(line) for line in call.lines] or [{}]
+    first, *rest = call.members() or [{}]
     if "class" in first:  # record format 1
         first["permission"] = first["class"]
     found = {name: first[name] for name in _UNMAPPED if name in first}

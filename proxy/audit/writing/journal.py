@@ -12,23 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from proxy.audit.format.policy_snapshots import save_snapshot
-from proxy.audit.format.record import (
-    RecordEncoder,
-    TimestampEncoder,
-    encode_completed,
-    encode_event,
-)
+from proxy.audit.format.record import RecordEncoder, encode_completed, encode_event
 from proxy.audit.redaction.redactor import Json, Redactor
+from proxy.audit.writing.denial_summaries import DenialSummaries
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.entry import Entry, EntryKind
 from proxy.audit.writing.group_commit import GroupCommit, Ids
 from proxy.audit.writing.heartbeat_windows import (
     WINDOW_SECONDS,
-    HeartbeatWindows,
     Window,
     decision_fingerprint,
     encode_opening,
-    encode_window,
     window_key,
 )
 from proxy.audit.writing.kernel_fdatasync import REAL_DISK
@@ -40,6 +34,7 @@ from proxy.audit.writing.opening import (
     unknown_outcome,
     unwritable_log,
 )
+from proxy.audit.writing.pending_counts import PendingCounts
 from proxy.audit.writing.record_clock import RecordClock
 from proxy.audit.writing.recovery import recover
 from proxy.audit.writing.rejection_summaries import RejectionSummaries
@@ -70,6 +65,7 @@ class Journal:
         commits: GroupCommit,
         encoder: RecordEncoder,
         rejections: RejectionSummaries,
+        denials: DenialSummaries,
         clock: Callable[[], int],
     ) -> None:
         """Take the parts that `open` made."""
@@ -78,11 +74,17 @@ class Journal:
         self._writer = writer
         self._commits = commits
         self._encoder = encoder
-        self._rejections = rejections
-        self._windows = HeartbeatWindows()
         self._clock = RecordClock(clock, writer.last_time, self._record_step_back)
-        self._timestamp = TimestampEncoder()
-        self._sweeping = self._closed = self._ended = False
+        self._counts = PendingCounts(
+            rejections,
+            denials,
+            loop=commits.running_loop,
+            clock=self._clock.now,
+            writable=lambda: writer.failure is None,
+            submit=self._submit,
+        )
+        self._windows = self._counts.windows
+        self._closed = self._ended = False
         commits.attach(writer, self._record_abandoned)
         commits.on_resumed = self._report_refused
 
@@ -103,6 +105,7 @@ class Journal:
         disk: Disk = REAL_DISK,
         timing: Timing | None = None,
         rejections: RejectionSummaries | None = None,
+        denials_per_minute: int = 60,
     ) -> "Journal":
         """Open and recover the log `name` under the audit `directory`, and record that. Blocks.
 
@@ -121,6 +124,7 @@ class Journal:
             disk: The system calls to write with.
             timing: Intervals of checkpoints, idle records and probes.
             rejections: Limits of rejections recorded one by one.
+            denials_per_minute: Refusals of one principal recorded one by one.
 
         Raises:
             ConfigError: the log cannot be used.
@@ -157,7 +161,8 @@ class Journal:
                 )
                 encoder = RecordEncoder(redactor)
                 rejections = rejections or RejectionSummaries()
-                journal = cls(log, lock, writer, commits, encoder, rejections, clock)
+                denials = DenialSummaries(denials_per_minute)
+                journal = cls(log, lock, writer, commits, encoder, rejections, denials, clock)
                 writer.start(opening_entries(state, software, max(clock() // 1000, state.time)))
             except BaseException:
                 os.close(lock)
@@ -197,7 +202,8 @@ class Journal:
     ) -> list[Receipt | None]:
         """Record decisions durably, in one commit; return a receipt for each allowed call.
 
-        A denied call has None in its place. Calls of a cancelled task complete as ``client-gone``.
+        A denied call has None in its place. Beyond a rate it is counted, and has no record of its
+        own (`denial_summaries`). Calls of a cancelled task complete as ``client-gone``.
 
         Args:
             request_id: The id of the request; the calls of a batch get ``.0``, ``.1``… appended.
@@ -233,7 +239,13 @@ class Journal:
                 member = encode_opening(heartbeat)
         ids: Ids = []
         entries = []
+        counted: set[int] = set()  # the places of denied calls without a record
         for number, (call, decision) in enumerate(decisions):
+            if not decision.allowed and not self._counts.admit_denied(
+                principal, peer, call, decision
+            ):
+                counted.add(number)
+                continue
             call_id = request_id if len(decisions) == 1 else f"{request_id}.{number}"
             body = self._encoder.decided(call_id, principal, peer, call, decision, member)
             if decision.allowed:
@@ -242,6 +254,8 @@ class Journal:
             else:
                 ids.append(None)
                 entries.append(Entry(micros, body))
+        if not entries:
+            return [None] * len(decisions)
         future = self._commits.submit(entries, ids)
         try:
             first = await future
@@ -253,11 +267,14 @@ class Journal:
             opening.seq = first
             opening.ends = self._commits.running_loop().time() + WINDOW_SECONDS
             self._windows.open(opening)
-            self._start_sweeping()
-        return [
+            self._counts.start_sweeping()
+        receipts = [
             None if call_id is None else Receipt(call_id, first + number, now_ns)
             for number, call_id in enumerate(ids)
         ]
+        for number in sorted(counted):
+            receipts.insert(number, None)
+        return receipts
 
     def completed(
         self, receipt: Receipt, *, outcome: str, status: int, sent: int, duration_us: int
@@ -288,17 +305,13 @@ class Journal:
     ) -> None:
         """Record a request that became no call. Never waits, and takes bounded memory.
 
-        Unidentified rejections of one address are summed up beyond a few. Those of a principal are
-        recorded one by one.
+        Rejections of one address without an identity are summed up beyond a few, those of one
+        principal beyond a rate.
         """
         room = self._writer.failure is None and len(self._commits.entries) < _MAX_BACKLOG
-        now = self._commits.running_loop().time()
-        if (principal is not None and room) or self._rejections.admit(
-            peer.address, reason.value, now, room=room
-        ):
+        if self._counts.admit_rejected(principal, peer, upstream, reason, room=room):
             body = self._encoder.rejected(request_id, reason, detail, peer, principal, upstream)
             self._submit(body)
-        self._start_sweeping()
 
     def policy_in_force(self, policy_hash: str, files: Mapping[str, str]) -> None:
         """Record that a policy set decides from here on, and save its texts next to the log.
@@ -329,12 +342,13 @@ class Journal:
         if self._closed:
             return
         self._closed = True
+        self._counts.stop()
         loop = self._commits.running_loop()
         self._report_refused()
         await self._commits.flush()
         # From here to `_ended` there is no await: an outcome that arrives later would be a second
         # one for its call.
-        self._record_expired(loop.time(), force=True)
+        self._counts.record(loop.time(), force=True)
         # The outcomes of windows, and those that a full disk has kept back.
         pending = {e.seq for e in self._commits.entries if e.kind == EntryKind.CLOSES}
         for seq, call_id in sorted(self._writer.open_calls().items()):
@@ -376,25 +390,3 @@ class Journal:
             writer.reported += rest
             error = "refused while the log was being resumed"
             self._submit(encode_event("gap", {"since": "", "error": error, "refused": rest}))
-
-    def _start_sweeping(self) -> None:
-        """Sweep once a second while there are windows that will end."""
-        if not self._sweeping:
-            self._sweeping = True
-            self._commits.running_loop().call_later(1.0, self._sweep)
-
-    def _sweep(self) -> None:
-        if self._closed:
-            return
-        loop = self._commits.running_loop()
-        if self._writer.failure is None:  # otherwise the counts stay in their windows
-            self._record_expired(loop.time())
-        self._sweeping = self._rejections.watching or len(self._windows) > 0
-        if self._sweeping:
-            loop.call_later(1.0, self._sweep)
-
-    def _record_expired(self, now: float, *, force: bool = False) -> None:
-        for summary in self._rejections.expired(now, force=force):
-            self._submit(encode_event("rejected", {"summary": summary}))
-        for window in self._windows.expired(now, force=force):
-            self._submit(encode_window(window, self._timestamp), EntryKind.CLOSES, window.seq)

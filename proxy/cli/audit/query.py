@@ -11,7 +11,6 @@ import typer
 
 from proxy.audit.format.record import encode_json
 from proxy.audit.reading.query import CallRecord, Filter, find_calls
-from proxy.audit.reading.records import members_of
 from proxy.audit.reading.rows import COLUMNS, call_row
 from proxy.audit.reporting.rendering import escape_formula
 from proxy.cli.audit.common import (
@@ -132,10 +131,11 @@ def _address(given: str | None) -> str | None:
 def _print_json(calls: Iterator[CallRecord]) -> int:
     shown = 0
     for call in calls:
-        decided, *completed = [members_of(line) for line in call.lines]
+        decided, *completed = call.members()
         document = {
             "log": call.log,
             "result": call.result,
+            "calls": call.calls,
             "decided": decided,
             "completed": completed[0] if completed else None,
         }

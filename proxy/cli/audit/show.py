@@ -35,7 +35,11 @@ def show(
     """Show one call in full: who, what, by which policy in which text, the outcome, neighbours."""
     found = call_details(directory_with_logs(dir_, config), id_)
     if not found:
-        fail(f"no record has the id {escape_controls(id_)}", 1)
+        fail(
+            f"no record has the id {escape_controls(id_)}. A refusal beyond"
+            " audit.denials_per_minute is in a summary: callgate audit query --principal NAME.",
+            1,
+        )
     for details in found:
         if as_json:
             print(encode_json(_as_dict(details)).decode())

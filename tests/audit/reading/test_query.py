@@ -107,6 +107,40 @@ async def test_rejections_and_floods_are_found(logs: Path) -> None:
     assert sum(c.calls for c in found) == 21 and max(c.calls for c in found) == 11
 
 
+async def test_a_summary_of_denials_counts_in_parts(tmp_path: Path) -> None:
+    """A condition on method, reason, permission or address counts what meets it, and all of them
+    add up; each part is told as a call of its own.
+    """
+    journal = open_journal(tmp_path, denials_per_minute=1)
+    for n in range(31):
+        method = ("pause", "disable_worker")[n % 3 == 1]
+        await journal.decide(
+            f"R{n}", ALICE, (HERE, THERE)[n % 2], [(call(method, "admin"), DENY)], 0
+        )
+        journal.rejected(f"S{n}", HERE, Reason.NO_ROLE, principal=ALICE, upstream="luigi")
+    await journal.close()
+
+    def calls(**wanted: str) -> int:
+        return sum(c.calls for c in find_calls(tmp_path, Filter(**wanted)))
+
+    assert calls() == 62
+    assert calls(decision="deny") == calls(permission="admin") == 31
+    assert calls(decision="reject") == calls(reason="no-role") == 31
+    assert (calls(method="pause"), calls(method="disable_worker")) == (21, 10)
+    assert calls(decision="deny", address="10.9.9.9") == 15
+    assert (
+        calls(method="pause", address="10.9.9.9") + calls(method="pause", address="10.0.0.7") == 21
+    )
+    assert calls(principal="alice") == 62 and calls(principal="bob") == 0
+    parts = [c for c in find_calls(tmp_path, Filter(decision="deny")) if c.part is not None]
+    assert len(parts) == 4
+    for each in parts:
+        [members] = each.members()
+        [part] = members["summary"]["calls"]
+        assert each.calls == members["summary"]["count"] == part["count"]
+        assert (each.result, each.reason) == ("deny", "no-policy-allows")
+
+
 async def test_time_limits_cut_exactly(logs: Path) -> None:
     """From a time on, and before a time: at every record's own time, with segments left out that
     cannot matter.

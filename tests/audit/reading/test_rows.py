@@ -94,3 +94,14 @@ def test_a_call_row_joins_both_records() -> None:
         "R1",
     )
     assert call_row(call_of(DECIDED, window))[3] == "ok x60"
+
+
+def test_the_row_of_a_summary_says_how_many_and_why() -> None:
+    """Of denials and of rejections of a principal, also while they are followed."""
+    summary = {"count": 940, "first": "a", "last": "2026-01-01T00:00:59Z", "reasons": {"x": 940}}
+    for stage, word in (("decided", "deny"), ("rejected", "rejected")):
+        row = row_of(
+            RowFormatter(), stage, decision="deny", principal=DECIDED["principal"], summary=summary
+        )
+        assert row["result"] == f"{word}, 940 more until 2026-01-01T00:00:59Z"
+        assert (row["reason"], row["who"], row["from"]) == ("x 940", "okta|al (agent)", "(many)")

@@ -127,6 +127,23 @@ async def test_refusals_are_counted_with_floods(tmp_path: Path) -> None:
     assert {row[7] for row in rows.rows} == {"10.0.0.7"}
 
 
+async def test_refusals_include_summaries_of_principals(tmp_path: Path) -> None:
+    """The totals are those of the calls, however few of them have a record of their own; so are
+    principal, upstream and method, and the times of the first and the last.
+    """
+    journal = open_journal(tmp_path)
+    for n in range(500):
+        await journal.decide(f"d{n}", ALICE, HERE, [(call("pause", "admin"), DENY)], 0)
+        journal.rejected(f"R{n}", HERE, Reason.NO_ROLE, principal=ALICE, upstream="luigi")
+    await journal.close()
+    reasons, rows = controls.refusals(find_calls(tmp_path, Filter()), "p", ()).sections
+    assert sorted(reasons.rows) == [("no-policy-allows", "500"), ("no-role", "500")]
+    assert sorted(row[:5] for row in rows.rows) == [
+        ("no-policy-allows", "okta|alice", "luigi", "pause", "500"),
+        ("no-role", "okta|alice", "luigi", "-", "500"),
+    ]
+
+
 async def test_completeness_says_what_was_checked(tmp_path: Path) -> None:
     """Counts, verdict, checkpoint and key stand in it; a broken log is called broken."""
     journal = open_journal(tmp_path)

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from proxy.audit.reading.query import CallRecord
+from proxy.audit.reading.query import CallRecord, parts_of
+from proxy.audit.reading.records import DecidedRecord, parse_record
 from proxy.audit.reporting.export import COLUMNS, flat, ocsf
-from tests.support.audit_records import call_of
+from tests.support.audit_records import call_of, line_of
 
 DECIDED = {
     "seq": 4,
@@ -168,3 +169,30 @@ def test_a_row() -> None:
         5,
         "upstream-timeout",
     )
+
+
+def test_each_part_of_a_summary_is_an_event_of_its_own() -> None:
+    """With its own count and identifier, and the times of the first and the last call."""
+    summary = {
+        "count": 50,
+        "first": "2026-01-01T00:00:00Z",
+        "last": "2026-01-01T00:00:30Z",
+        "reasons": {"no-policy-allows": 50},
+        "calls": [
+            {"upstream": "luigi", "method": "pause", "reason": "no-policy-allows", "count": 40},
+            {"reason": "no-policy-allows", "count": 10},
+        ],
+    }
+    line = line_of("decided", decision="deny", summary=summary, seq=9)
+    record = parse_record(line)
+    assert isinstance(record, DecidedRecord)
+    calls = [CallRecord("gate", one, None, (line,), part) for part, one in parts_of(record)]
+    events = [ocsf(each) for each in calls]
+    assert [event["metadata"]["uid"] for event in events] == ["gate/9.0", "gate/9.1"]
+    assert [event["count"] for event in events] == [40, 10]
+    assert [event["unmapped"]["summary"]["count"] for event in events] == [40, 10]
+    assert {event["end_time"] - event["start_time"] for event in events} == {30_000}
+    assert [(flat(each)["method"], flat(each)["calls"]) for each in calls] == [
+        ("pause", 40),
+        (None, 10),
+    ]

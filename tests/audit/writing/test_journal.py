@@ -245,14 +245,52 @@ async def test_floods_are_summed_up(tmp_path: Path) -> None:
     assert len(found) == 11 and found[-1]["summary"]["count"] == 412
 
 
-async def test_rejections_of_a_principal_are_not_summed_up(tmp_path: Path) -> None:
-    """Each rejection of an identified principal has its own record."""
+async def test_rejections_of_a_principal_are_summed_up_beyond_their_rate(tmp_path: Path) -> None:
+    """Sixty have their own record, whatever the limit of an address; closing loses none."""
     journal = open_journal(tmp_path, rejections=RejectionSummaries(each=10))
-    for n in range(30):
-        journal.rejected(f"R{n}", HERE, Reason.MALFORMED_CALL, principal=ALICE)
+    for n in range(100):
+        journal.rejected(f"R{n}", HERE, Reason.MALFORMED_CALL, principal=ALICE, upstream="luigi")
     await journal.close()
     found = [r for r in records(tmp_path / "gate") if r["stage"] == "rejected"]
-    assert [r["id"] for r in found] == [f"R{n}" for n in range(30)]
+    assert [r["id"] for r in found[:-1]] == [f"R{n}" for n in range(60)]
+    assert (found[-1]["principal"]["subject"], found[-1]["summary"]["count"]) == ("alice", 40)
+
+
+async def test_denials_do_not_fill_the_disk(tmp_path: Path) -> None:
+    """Two thousand denied calls with large arguments take less than 150 kB. One record each, which
+    a rate beyond them still gives, takes more than twenty times as much. The log is intact, and
+    none is lost from the counts.
+    """
+    sizes = {}
+    for name, settings in (("gate", {}), ("before", {"denials_per_minute": 1_000_000})):
+        journal = open_journal(tmp_path, name, **settings)
+        for n in range(2000):
+            denied = call("pause", "admin", text="x" * 900)
+            assert await journal.decide(f"R{n}", ALICE, HERE, [(denied, DENY)], 0) == [None]
+        await one(journal, 1)
+        await journal.close()
+        sizes[name] = sum(path.stat().st_size for path in (tmp_path / name).iterdir())
+    assert sizes["gate"] < 150_000 < 20 * sizes["gate"] < sizes["before"]
+    found = [r for r in records(tmp_path / "gate") if r.get("decision") == "deny"]
+    assert len(found) == 61 and found[-1]["summary"]["count"] == 2000 - 60
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.open == 0
+
+
+async def test_a_batch_with_counted_denials_gives_the_right_receipts(tmp_path: Path) -> None:
+    """A denied call without a record leaves the receipts of the others at their own records."""
+    journal = open_journal(tmp_path, denials_per_minute=1)
+    mixed = [(call("pause", "admin"), DENY), (call(), ALLOW)] * 3 + [(call(), DENY)]
+    receipts = await journal.decide("B", ALICE, HERE, mixed, 0)
+    assert [receipt is not None for receipt in receipts] == [False, True] * 3 + [False]
+    by_seq = {r["seq"]: r for r in records(tmp_path / "gate")}
+    for number, receipt in enumerate(receipts):
+        if receipt is not None:
+            assert by_seq[receipt.seq]["id"] == receipt.call_id == f"B.{number}"
+            journal.completed(receipt, outcome="ok", status=200, sent=1, duration_us=1)
+    await journal.close()
+    report = verify_log(tmp_path / "gate", public_keys(tmp_path / PUBLIC_KEYS))
+    assert report.broken is None and report.unknown == 0
 
 
 async def test_closing_closes_open_calls_and_ends_the_log(tmp_path: Path) -> None:
