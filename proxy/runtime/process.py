@@ -6,6 +6,7 @@ closes, so that every record of theirs is in it.
 """
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
@@ -54,6 +55,8 @@ ABORT_GRACE_SECONDS = 1.0
 # Keep-alive timeout while shutting down with no successor: short, because clients are refused
 # meanwhile.
 DRAIN_IDLE_SECONDS = 0.5
+# Seconds until the second recovery of abandoned logs.
+_RECOVERY_PAUSE_SECONDS = 2.0
 COMPILED = not str(sys.modules[Gate.__module__].__file__).endswith(".py")
 """Whether mypyc compiled the path of a call (`make compiled`)."""
 
@@ -203,12 +206,28 @@ class ServingProcess:
                 parts.coalescing.set_cache_ttl(_CACHE_SECONDS)
 
     async def serve(self) -> None:
-        """Recover the logs of killed processes, and wait for the signal to stop."""
-        directory = self._settings.audit.directory
-        self._recovery = self._loop.run_in_executor(
-            None, recover_abandoned, directory, self._instances, self._open_journal
-        )
-        await self._stop.wait()
+        """Recover the logs of killed processes, and wait for the signal to stop.
+
+        The log of the predecessor is free once that has drained, so recovery is repeated, with
+        doubling pauses, until it must have ended.
+        """
+        pause, ends = _RECOVERY_PAUSE_SECONDS, self._loop.time()
+        if self._slot is not None:
+            ends += self._slot.predecessor_timeout
+        while True:
+            begun = self._loop.time()
+            self._recovery = self._loop.run_in_executor(
+                None,
+                recover_abandoned,
+                self._settings.audit.directory,
+                self._instances,
+                self._open_journal,
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), None if begun >= ends else pause)
+                return
+            await asyncio.wait([self._recovery])
+            pause *= 2
 
     async def drain(self) -> None:
         """Accept no more clients, and finish the calls in hand."""

@@ -52,7 +52,7 @@ Records about the log itself:
 | segment  | first record of every segment, from which the log can be read: see below |
 | opened   | a process began to write: ``software`` (name and version), ``pid``, ``recovered`` |
 | policy   | a policy set is in force: ``hash``, ``files``, ``texts_sha256`` |
-| gap      | the log could not be written: ``since``, ``error``, ``refused`` calls |
+| gap      | the log could not be written: ``since``, ``error``, ``refused`` calls; see below |
 | clock    | the clock went back: ``behind_us`` |
 | idle     | nothing happened for an hour: ``since`` |
 | archived | segments were moved: ``log``, ``segments``, ``size``, ``root``, ``to`` |
@@ -62,6 +62,10 @@ Members of **segment**: ``log`` (origin name), ``segment`` (number), ``tree`` {s
 before this record, ``open`` [[seq, id], …] (calls not completed yet), ``policy`` (the members of
 the **policy** record in force). Member ``recovered`` of **opened**: null after a clean end, else
 {torn_bytes (length of a torn end), unknown (calls that the next records close as unknown)}.
+
+A process that ends before it can write a **gap** leaves its numbers to the next one of the log,
+which writes it after **opened** and the ends of open calls. It has ``rejected`` too, if there are
+requests that became no call and have no record. ``since`` is empty if it is not known.
 
 Members may be added; none is renamed or changes its meaning without a new ``v``.
 

@@ -198,11 +198,15 @@ class OpenedRecord(Record, frozen=True, kw_only=True, tag="opened"):
 
 
 class GapRecord(Record, frozen=True, kw_only=True, tag="gap"):
-    """The log could not be written for a while."""
+    """The log could not be written for a while.
+
+    `rejected` counts requests that became no call and have no record, where the process ended.
+    """
 
     since: str = ""
     error: str = ""
     refused: int = 0
+    rejected: int = 0
 
 
 class ClockRecord(Record, frozen=True, kw_only=True, tag="clock"):

@@ -292,7 +292,10 @@ def disruptions(entries: Iterable[LogEntry]) -> list[LogEntry]:
 def _disruption(entry: LogEntry) -> tuple[str, ...]:
     record = entry.record
     if isinstance(record, GapRecord):
-        what = ("not writable", _to_second(record.since), record.error, str(record.refused))
+        refused = str(record.refused)
+        if record.rejected:
+            refused += f", and {record.rejected} requests rejected"
+        what = ("not writable", _to_second(record.since), record.error, refused)
     else:
         recovered = record.recovered if isinstance(record, OpenedRecord) else None
         recovered = recovered or Recovery()

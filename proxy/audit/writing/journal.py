@@ -37,6 +37,7 @@ from proxy.audit.writing.opening import (
 from proxy.audit.writing.pending_counts import PendingCounts
 from proxy.audit.writing.record_clock import RecordClock
 from proxy.audit.writing.recovery import recover
+from proxy.audit.writing.refused_calls import RefusedCalls, encode_gap
 from proxy.audit.writing.rejection_summaries import RejectionSummaries
 from proxy.audit.writing.signer import Signer
 from proxy.audit.writing.writer import Timing, Writer, now_ns
@@ -84,7 +85,7 @@ class Journal:
             submit=self._submit,
         )
         self._windows = self._counts.windows
-        self._closed = self._ended = False
+        self._closed = self._ended = self._finished = False
         commits.attach(writer, self._record_abandoned)
         commits.on_resumed = self._report_refused
 
@@ -147,6 +148,8 @@ class Journal:
                 signer = Signer(
                     f"{prefix}/{name}", load_signing_key(directory, prefix, signing_key)
                 )
+                refusals = RefusedCalls(log)
+                unreported = refusals.open()
                 commits = GroupCommit(lambda: journal._unwritable())
                 writer = Writer(
                     log,
@@ -157,13 +160,16 @@ class Journal:
                     segment_bytes=segment_bytes,
                     compress=compress,
                     timing=timing or Timing(),
+                    refusals=refusals,
                     resumed=commits.resumed,
                 )
                 encoder = RecordEncoder(redactor)
                 rejections = rejections or RejectionSummaries()
                 denials = DenialSummaries(denials_per_minute)
                 journal = cls(log, lock, writer, commits, encoder, rejections, denials, clock)
-                writer.start(opening_entries(state, software, max(clock() // 1000, state.time)))
+                micros = max(clock() // 1000, state.time)
+                writer.start(opening_entries(state, software, micros, unreported))
+                writer.save_refusals()  # they are reported now
             except BaseException:
                 os.close(lock)
                 raise
@@ -305,13 +311,13 @@ class Journal:
     ) -> None:
         """Record a request that became no call. Never waits, and takes bounded memory.
 
-        Rejections of one address without an identity are summed up beyond a few, those of one
-        principal beyond a rate.
+        Beyond a rate they are summed up: by principal, or by address where there is none.
         """
         room = self._writer.failure is None and len(self._commits.entries) < _MAX_BACKLOG
         if self._counts.admit_rejected(principal, peer, upstream, reason, room=room):
-            body = self._encoder.rejected(request_id, reason, detail, peer, principal, upstream)
-            self._submit(body)
+            self._submit(
+                self._encoder.rejected(request_id, reason, detail, peer, principal, upstream)
+            )
 
     def policy_in_force(self, policy_hash: str, files: Mapping[str, str]) -> None:
         """Record that a policy set decides from here on, and save its texts next to the log.
@@ -354,17 +360,19 @@ class Journal:
         for seq, call_id in sorted(self._writer.open_calls().items()):
             if seq not in pending:
                 self._commits.submit_lazily(unknown_outcome(self._clock.now(), seq, call_id))
+        self._report_refused()
         self._submit(encode_event("closed", {}))
         self._ended = True
         await self._commits.flush()
         self._commits.detach()
         self._writer.enqueue(None)
         await loop.run_in_executor(None, self._writer.join)
+        self._writer.save_refusals(self._commits.entries)  # what a full disk has kept back
+        self._finished = True
         os.close(self._lock)
 
     def _record_step_back(self, micros: int, behind_us: int) -> None:
-        body = encode_event("clock", {"behind_us": behind_us})
-        self._commits.submit_lazily(Entry(micros, body))
+        self._commits.submit_lazily(Entry(micros, encode_event("clock", {"behind_us": behind_us})))
 
     def _submit(self, body: bytes, kind: EntryKind = EntryKind.EVENT, seq: int = -1) -> None:
         if not self._ended:
@@ -377,16 +385,16 @@ class Journal:
                 self._submit(body, EntryKind.CLOSES, seq)
 
     def _unwritable(self) -> Unavailable:
-        self._writer.refused += 1
+        self._writer.refusals.refused += 1
+        if self._finished:  # the next process of the log reports it
+            self._writer.save_refusals()
         return Unavailable(
             Reason.AUDIT_UNWRITABLE, "the audit log cannot be written", retry_after=_RETRY_AFTER
         )
 
     def _report_refused(self) -> None:
         """Record the calls that were refused while the ``gap`` record was being written."""
-        writer = self._writer
-        rest = writer.refused - writer.reported
-        if rest and writer.failure is None:
-            writer.reported += rest
-            error = "refused while the log was being resumed"
-            self._submit(encode_event("gap", {"since": "", "error": error, "refused": rest}))
+        rest = self._writer.refusals.pending
+        if rest and self._writer.failure is None:
+            self._writer.refusals.reported += rest
+            self._submit(encode_gap("", "refused while the log was being resumed", rest))

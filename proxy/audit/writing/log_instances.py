@@ -19,6 +19,7 @@ from proxy.audit.format.layout import logs, segments
 from proxy.audit.format.segment_file import last_lines
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.opening import LogInUseError
+from proxy.audit.writing.refused_calls import NOTHING_UNREPORTED, read_unreported
 from proxy.errors import ConfigError
 
 # Names beyond two for each process, for predecessors that are slow to end.
@@ -52,6 +53,7 @@ def open_first_unlocked(names: Sequence[str], open_log: Open) -> Journal:
 def recover_abandoned(directory: Path, names: Sequence[str], open_log: Open) -> None:
     """End the logs of `names` that no process writes and that have no clean end.
 
+    A log with a clean end is opened too if its last process refused calls that no record reports.
     Blocks: call it on a thread.
     """
     found = logs(directory)
@@ -59,7 +61,7 @@ def recover_abandoned(directory: Path, names: Sequence[str], open_log: Open) -> 
         if name not in found:
             continue
         try:
-            if _has_clean_end(found[name]):
+            if _has_clean_end(found[name]) and read_unreported(found[name]) == NOTHING_UNREPORTED:
                 continue
             with contextlib.suppress(LogInUseError):
                 asyncio.run(_end(name, open_log))

@@ -10,6 +10,7 @@ from proxy.audit.format.record import encode_completed, encode_event
 from proxy.audit.redaction.redactor import Json
 from proxy.audit.writing.entry import Entry, EntryKind
 from proxy.audit.writing.recovery import LogState
+from proxy.audit.writing.refused_calls import NOTHING_UNREPORTED, Unreported
 from proxy.errors import ConfigError, Problem
 
 _LOCK: Final = ".lock"
@@ -54,8 +55,14 @@ def lock_log(log: Path) -> int:
     return fd
 
 
-def opening_entries(state: LogState, software: str, micros: int) -> list[Entry]:
-    """Return the first entries of a process: ``opened``, and the ends of calls left open."""
+def opening_entries(
+    state: LogState, software: str, micros: int, unreported: Unreported = NOTHING_UNREPORTED
+) -> list[Entry]:
+    """Return the first entries of a process.
+
+    They are ``opened``, the ends of calls left open, and a ``gap`` for what the process before it
+    refused and could not report.
+    """
     recovered: Json = None
     if state.torn_bytes or state.open:
         recovered = {"torn_bytes": state.torn_bytes, "unknown": len(state.open)}
@@ -63,7 +70,7 @@ def opening_entries(state: LogState, software: str, micros: int) -> list[Entry]:
         "opened", {"software": software, "pid": os.getpid(), "recovered": recovered}
     )
     closing = [unknown_outcome(micros, seq, call_id) for seq, call_id in sorted(state.open.items())]
-    return [Entry(micros, opened), *closing]
+    return [Entry(micros, opened), *closing, *unreported.entries(micros)]
 
 
 def unknown_outcome(micros: int, seq: int, call_id: str) -> Entry:

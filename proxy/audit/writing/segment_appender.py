@@ -28,6 +28,7 @@ from proxy.audit.writing.compression import Compressor
 from proxy.audit.writing.disk import Disk, open_append, write_all, write_durably
 from proxy.audit.writing.entry import Entry, EntryKind
 from proxy.audit.writing.recovery import LogState, scan_segment
+from proxy.audit.writing.refused_calls import encode_gap
 from proxy.audit.writing.signer import Signer
 from proxy.common.durable_files import sync_directory
 
@@ -170,12 +171,8 @@ class SegmentAppender:
         `since` and `now` are in microseconds since 1970.
         """
         self._truncate_and_verify()
-        members: dict[str, Json] = {
-            "since": self.timestamp(since).decode(),
-            "error": error,
-            "refused": refused,
-        }
-        self._begin_segment(now, (Entry(now, encode_event("gap", members)),))
+        gap = encode_gap(self.timestamp(since).decode(), error, refused)
+        self._begin_segment(now, (Entry(now, gap),))
 
     def close(self) -> None:
         """Close the present segment's file."""

@@ -49,7 +49,7 @@ when idle; an ``idle`` record precedes that one, so that silence is on record to
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +60,7 @@ from proxy.audit.format.record import encode_event
 from proxy.audit.writing.disk import Disk, Flusher
 from proxy.audit.writing.entry import Entry
 from proxy.audit.writing.recovery import LogState
+from proxy.audit.writing.refused_calls import RefusedCalls
 from proxy.audit.writing.segment_appender import PreparedBatch, SegmentAppender
 from proxy.audit.writing.signer import Signer
 
@@ -101,18 +102,16 @@ class Writer:
         compress: bool,
         timing: Timing,
         clock: Callable[[], int],
+        refusals: RefusedCalls,
         resumed: Callable[[], None],
     ) -> None:
         """Continue the log that `signer` signs.
 
-        `clock` returns nanoseconds since 1970; `resumed` is called on the thread.
+        `clock` returns nanoseconds since 1970; `refusals` counts what a failure refuses; `resumed`
+        is called on the thread.
         """
         self.failure: str | None = None
-        # Calls ever refused because of a failure. Only the event loop counts.
-        self.refused = 0
-        # Those of them that gap records have reported. Only the thread counts, or the loop while
-        # the thread is at rest.
-        self.reported = 0
+        self.refusals = refusals
         # Makes files durable by the kernel; None where the kernel cannot.
         self.flusher: Flusher | None = None
         self._kernel_flushes = True
@@ -223,6 +222,16 @@ class Writer:
         """Wait for the end of the thread."""
         self._background.join()
 
+    def save_refusals(self, unwritten: Iterable[Entry] = ()) -> None:
+        """Save how many calls were refused and not reported, for the next process of this log.
+
+        For the thread, or the loop when the thread has ended. `unwritten` are entries that this
+        process will not write any more.
+        """
+        self.refusals.take_back(unwritten)
+        error = self.failure or "refused while the process ended"
+        self.refusals.save(self._failed_since, error)
+
     def _run(self) -> None:
         while True:
             try:
@@ -240,6 +249,7 @@ class Writer:
             with suppress(OSError):
                 if self.failure is None:
                     self._appender.sign()
+            self.save_refusals()
             self._appender.close()
             if self.flusher is not None:
                 self.flusher.close()
@@ -287,6 +297,7 @@ class Writer:
                     appender.sign()
             except Exception as error:
                 self._fail(error)
+            self.save_refusals()
 
     def _fail(self, error: Exception) -> None:
         self._failed_since = max(self._clock() // 1000, self._appender.state.time)
@@ -297,7 +308,7 @@ class Writer:
 
     def _try_resume(self) -> None:
         """Probe a failed log; on success the log is writable."""
-        refused = self.refused - self.reported
+        refused = self.refusals.pending
         since = self._failed_since
         try:
             self._appender.resume_in_new_segment(
@@ -306,8 +317,10 @@ class Writer:
         except Exception as error:
             self._fail(error)
             self._failed_since = since
+            self.save_refusals()
             return
-        self.reported += refused
+        self.refusals.reported += refused
+        self.save_refusals()
         self.failure = None
         self._resumed()
 
