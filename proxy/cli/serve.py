@@ -9,19 +9,17 @@ import typer
 
 from proxy.cli.options import CONFIG
 from proxy.cli.problems import print_problems
-from proxy.cli.structlog_without_rich import structlog
-from proxy.errors import ConfigError, Rejected
+from proxy.errors import REASONS, ConfigError, Problem, Rejected
 
 if TYPE_CHECKING:
     from proxy.config.loading import Settings
-    from proxy.config.model import Listener
+    from proxy.runtime.supervision.announcement import LogSettings
     from proxy.runtime.supervision.worker_process import WorkerSlot
+    from proxy.telemetry.logging import Format, Level
 
 EXAMPLE = "callgate serve --config /etc/callgate/callgate.toml"
 # Seconds beyond limits.drain_seconds in which a process closes its journal before it is killed.
 _CLOSING_SECONDS = 8.0
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def command(config: Path = CONFIG) -> None:
@@ -37,7 +35,7 @@ def command(config: Path = CONFIG) -> None:
     from proxy.runtime.supervision.status_file import StatusFile
     from proxy.runtime.supervision.supervisor import Supervisor
     from proxy.runtime.supervision.systemd_notify import SystemdNotifier
-    from proxy.telemetry.logging import configure_logging
+    from proxy.telemetry.logging import configure_logging, log_uncaught
     from proxy.telemetry.nonblocking_stream import NonBlockingStream
 
     settings = load_settings(config)
@@ -45,6 +43,7 @@ def command(config: Path = CONFIG) -> None:
     # From here on a stalled or closed standard error costs lines of the log, and nothing else.
     sys.stderr = cast(TextIO, NonBlockingStream(sys.stderr))
     configure_logging(settings.log.level, settings.log.format)
+    log_uncaught()
     # For the processes that this one forks. By default glibc makes an arena for each thread.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     try:
@@ -62,18 +61,29 @@ def command(config: Path = CONFIG) -> None:
             status,
             shutdown_timeout=settings.limits.drain_seconds + _CLOSING_SECONDS,
             notifier=SystemdNotifier.from_environment(os.environ),
+            config=str(config.absolute()),
+            on_log_settings=_apply_log_settings,
         )
     except OSError as error:
         addresses = ", ".join(f"{each.address} port {each.port}" for each in settings.listeners)
         typer.echo(f"callgate: cannot serve on {addresses}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from error
     _serve_imports()
-    raise typer.Exit(supervisor.run())
+    code = supervisor.run()
+    print_problems(supervisor.problems)
+    raise typer.Exit(code)
 
 
 def status_file(settings: "Settings") -> Path:
     """Return the supervisor's status file, in the directory of the journal."""
     return settings.audit.directory / f"{settings.audit.name}.status"
+
+
+def _apply_log_settings(log: "LogSettings") -> None:
+    """Have the supervisor log as the new processes do."""
+    from proxy.telemetry.logging import configure_logging
+
+    configure_logging(cast("Level", log.level), cast("Format", log.format))
 
 
 def _serve_imports() -> None:
@@ -86,61 +96,53 @@ def _serve_imports() -> None:
 def _serve(config: Path, slot: "WorkerSlot", first: "Settings") -> int:
     """Run one serving process with the present settings, and return its exit code.
 
-    `first` are the settings that the supervisor began with.
+    `first` are the settings that the supervisor began with. The reasons why the process cannot
+    start go to the supervisor, which logs them: standard error has log lines only.
     """
     import uvloop
 
     from proxy.cli.file_modes import refuse_open
+    from proxy.cli.unapplied import pinned, unapplied
     from proxy.config.loading import load_settings
-    from proxy.runtime.process import run
+    from proxy.runtime.process import ServingProcess, run
+    from proxy.runtime.supervision.announcement import Announcement, LogSettings, Report, failure
     from proxy.telemetry.logging import configure_logging
 
+    def announce_ready(process: ServingProcess) -> None:
+        metrics = settings.metrics
+        differences = unapplied(
+            first, asked, log_origin=process.log_origin, max_clients=process.max_clients
+        )
+        slot.announce(
+            Announcement(
+                shutdown_timeout=settings.limits.drain_seconds + _CLOSING_SECONDS,
+                report=Report(unapplied=tuple(differences)),
+                log=LogSettings(settings.log.level, settings.log.format),
+                metrics=f"{metrics.address} port {metrics.port + slot.slot}"
+                if metrics.port
+                else "",
+                metrics_bound=process.metrics_bound,
+            )
+        )
+
     try:
-        settings = load_settings(config)
+        asked = load_settings(config)
+        settings = pinned(first, asked)
         refuse_open(settings)
         configure_logging(settings.log.level, settings.log.format)
-        if slot.slot == 0:
-            _warn_of_restart(first, settings)
-        shutdown_timeout = settings.limits.drain_seconds + _CLOSING_SECONDS
-        settings = settings.model_copy(update={"listeners": _on_open_sockets(first, settings)})
-        uvloop.run(run(settings, ready=lambda: slot.ready(shutdown_timeout), slot=slot))
+        uvloop.run(run(settings, ready=announce_ready, slot=slot))
     except ConfigError as error:
-        print_problems(error.problems)
+        slot.announce(failure(error.problems))
         return 2
     except (OSError, Rejected) as error:
-        reason = error.detail if isinstance(error, Rejected) else error.strerror or error
-        typer.echo(f"callgate: cannot serve: {reason}", err=True)
+        slot.announce(failure([_problem_of(error)]))
         return 2
     return 0
 
 
-def _on_open_sockets(first: "Settings", now: "Settings") -> "tuple[Listener, ...]":
-    """Return a listener for each of the supervisor's sockets, in their order.
-
-    A reload can change the certificate of an address, not the addresses. A socket whose address the
-    settings no longer have keeps the listener that it was bound for; with another one's settings
-    it might answer without TLS.
-    """
-    by_address = {(each.address, each.port): each for each in now.listeners}
-    return tuple(by_address.get((each.address, each.port), each) for each in first.listeners)
-
-
-def _warn_of_restart(first: "Settings", now: "Settings") -> None:
-    """Log which changed settings a reload cannot apply.
-
-    The supervisor holds the sockets, and `callgate reload` finds it by its status file.
-    """
-    waiting = []
-    if {(each.address, each.port) for each in first.listeners} != {
-        (each.address, each.port) for each in now.listeners
-    }:
-        waiting.append("listeners")
-    if first.processes != now.processes:
-        waiting.append("processes")
-    waiting += [
-        f"audit.{key}"
-        for key in ("directory", "name")
-        if getattr(first.audit, key) != getattr(now.audit, key)
-    ]
-    if waiting:
-        _log.warning("changed settings need a restart", settings=waiting)
+def _problem_of(error: OSError | Rejected) -> Problem:
+    if isinstance(error, Rejected):
+        return Problem("callgate: cannot serve", error.detail, REASONS[error.reason].hint)
+    file = f"{error.filename}: " if error.filename else ""
+    message = f"{file}{error.strerror or error}"
+    return Problem("callgate: cannot serve", message, "See the log, or run callgate check.")

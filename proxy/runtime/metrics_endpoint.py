@@ -50,6 +50,11 @@ class MetricsEndpoint:
         if self._listen() is not None:
             self._retry = asyncio.get_running_loop().create_task(self._retry_listen())
 
+    @property
+    def bound(self) -> bool:
+        """Whether it listens."""
+        return self._listener is not None
+
     def _listen(self) -> Exception | None:
         """Listen; return the error if the port cannot be bound now.
 

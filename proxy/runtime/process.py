@@ -66,14 +66,14 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 async def run(
     settings: Settings,
     *,
-    ready: Callable[[], None] | None = None,
+    ready: Callable[["ServingProcess"], None] | None = None,
     stop: asyncio.Event | None = None,
     slot: WorkerSlot | None = None,
 ) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT arrives.
 
-    `ready` is called once clients are accepted. `slot` is given under a supervisor: SIGUSR1 then
-    means that a successor serves.
+    `ready` is called with the process once clients are accepted. `slot` is given under a
+    supervisor: SIGUSR1 then means that a successor serves.
 
     Raises:
         ConfigError: with every problem of policies and files.
@@ -84,7 +84,7 @@ async def run(
     try:
         await process.start()
         if ready is not None:
-            ready()
+            ready(process)
         await process.serve()
         await process.drain()
     finally:
@@ -132,6 +132,21 @@ class ServingProcess:
         self._listeners: list[Listener] = []
         self._checks: asyncio.Task[None] | None = None
         self._recovery: asyncio.Future[None] | None = None
+
+    @property
+    def log_origin(self) -> str:
+        """The origin of this process's log, ``<prefix>/<name>``."""
+        return self._journal.origin
+
+    @property
+    def max_clients(self) -> int:
+        """The most client connections, which open files may limit."""
+        return self._clients
+
+    @property
+    def metrics_bound(self) -> bool:
+        """Whether the metrics have their port, or need none."""
+        return self._endpoint is None or self._endpoint.bound
 
     def heed_signals(self) -> None:
         """Stop at SIGTERM and SIGINT; under a supervisor, retire at SIGUSR1."""

@@ -7,8 +7,11 @@ to log one.
 
 import logging
 import sys
+import threading
+import traceback
 from collections.abc import MutableMapping
 from functools import partial
+from types import TracebackType
 from typing import Any, Literal, TextIO, TypeAlias, cast
 
 import orjson
@@ -67,6 +70,39 @@ def configure_logging(level: Level, format: Format, to: TextIO | None = None) ->
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def log_uncaught() -> None:
+    """Log what Python would print to standard error by itself, so that every line is an event.
+
+    That is an error that ends the process or a thread, one that cannot be raised, and warnings.
+    Their texts may hold what a caller sent: the class and the place are logged, and of an error
+    that ends the process its text.
+    """
+    log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+    def crashed(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        log.critical("crashed", error=kind.__name__, text=str(error), at=_places(trace))
+
+    def thread_crashed(args: threading.ExceptHookArgs) -> None:
+        name = args.thread.name if args.thread is not None else ""
+        error = args.exc_type.__name__
+        log.error("thread crashed", thread=name, error=error, at=_places(args.exc_traceback))
+
+    def unraisable(args: "sys.UnraisableHookArgs") -> None:
+        error = args.exc_type.__name__
+        log.error("error ignored", error=error, at=_places(args.exc_traceback))
+
+    sys.excepthook = crashed
+    threading.excepthook = thread_crashed
+    sys.unraisablehook = unraisable
+    logging.captureWarnings(True)
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    return [f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(trace)]
 
 
 def _redact(_logger: object, _method: str, event: _Event) -> _Event:

@@ -5,9 +5,11 @@ The file system is a real one, a tmpfs of a few megabytes, so mounting it needs 
 test's own (the ballast) takes the room that the journal is not to have.
 """
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Clients, Witness, by_log, still_open, verify
+from tests.support.paths import ROOT
 from tests.support.recording_luigid import RecordingLuigid
 from tests.support.stack import Gate, toml
-from tests.support.stage import until
+from tests.support.stage import clean_environment, until
 
 DISK_BYTES = 2 * 1024 * 1024
 LEFT_BYTES = 128 * 1024  # for the journal, before it is full
@@ -217,4 +220,92 @@ def test_a_full_disk_lets_nothing_pass_and_room_mends_it(
         assert still_open(records) == set()
         assert records[-1]["stage"] == "closed"
         assert {r["outcome"] for r in records if r["stage"] == "completed"} <= {"ok"}
+    assert "gap(s) on record" in verify(gate.audit)
+
+
+def callgate(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "proxy.cli.main", *arguments],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def fill_for_good(gate: Gate, ballast: Ballast) -> int:
+    """Fill the disk until no process writes; return how many calls were refused on the way."""
+    refused = 0
+
+    def ask() -> int:
+        nonlocal refused
+        name = f"T_fill_{time.monotonic_ns()}"
+        status = gate.call("add_task", gate.token("worker"), task_id=name, worker="w").status
+        refused += status == 503
+        return status
+
+    rests_since = time.monotonic()
+
+    def rests() -> bool:
+        nonlocal rests_since
+        if ballast.fill() or ask() == 200 or gate.get("/-/readyz").status != 503:
+            rests_since = time.monotonic()
+        return time.monotonic() - rests_since > REST_SECONDS
+
+    until(rests, "the disk was full for good", 60)
+    return refused
+
+
+def refuse(gate: Gate, count: int) -> int:
+    """Have `count` calls refused."""
+    for n in range(count):
+        answer = gate.call("add_task", gate.token("worker"), task_id=f"T_{n}", worker="w")
+        assert answer.status == 503
+    return count
+
+
+def reported(gate: Gate) -> int:
+    """Return how many refused calls the gap records report."""
+    logs = by_log(gate.audit)
+    return sum(r["refused"] for records in logs.values() for r in records if r["stage"] == "gap")
+
+
+def test_a_reload_and_a_stop_on_a_full_disk_lose_no_refused_call(gate: Gate, disk: Path) -> None:
+    """The reload is refused and prints that the disk is full: the status file has room. The count
+    of the refused calls outlives the processes: what starts when there is room reports every one.
+    """
+    ballast = Ballast(disk / "ballast")
+    refused = fill_for_good(gate, ballast) + refuse(gate, 50)
+    done = callgate("reload", "--config", str(gate.settings))
+    assert done.returncode == 1
+    assert "the audit log cannot be written: No space left on device" in done.stderr
+    assert "Free or repair the disk" in done.stderr
+    for line in gate.process.text().splitlines():
+        json.loads(line)
+    refused += refuse(gate, 50)
+    assert gate.stop() == 0
+    assert reported(gate) < refused
+    ballast.remove()
+    gate.start()
+    until(lambda: reported(gate) == refused, "every refused call is on record", 60)
+    assert gate.stop() == 0
+    assert reported(gate) == refused
+    assert "gap(s) on record" in verify(gate.audit)
+
+
+def test_a_reload_in_the_moment_of_room_loses_no_refused_call(gate: Gate, disk: Path) -> None:
+    """The new processes start before the old ones have found that they can write again. The old
+    ones are replaced, and their counts are on record soon, without another start.
+    """
+    ballast = Ballast(disk / "ballast")
+    refused = fill_for_good(gate, ballast) + refuse(gate, 100)
+    ballast.remove()
+    done = callgate("reload", "--config", str(gate.settings))
+    assert done.returncode == 0, done.stderr
+    until(lambda: reported(gate) == refused, "every refused call is on record", 60)
+    assert gate.stop() == 0
+    assert reported(gate) == refused
     assert "gap(s) on record" in verify(gate.audit)

@@ -38,10 +38,20 @@ class TwoListeners(Gate):
         text = "\n".join([self._top, *rows, f"[local_issuer]{self._rest}"])
         self.settings.write_text(text, encoding="utf-8")
 
-    def reload(self) -> None:
-        """Reload, which has to succeed."""
+    def reload(self) -> subprocess.CompletedProcess[str]:
+        """Reload, which has to bring a new generation."""
         command = [sys.executable, "-m", "proxy", "reload", "--config", str(self.settings)]
-        subprocess.run(command, cwd=ROOT, env=clean_environment(), timeout=60, check=True)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=clean_environment(),
+            timeout=60,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == "reloaded: generation 2 is serving\n"
+        return done
 
     def serves_both(self) -> None:
         """Hold that each listener answers, and answers as it was set up."""
@@ -77,16 +87,19 @@ def test_a_reload_with_the_rows_in_another_order_keeps_each_address_as_it_is(
 ) -> None:
     """Sockets are told apart by their addresses: the TLS one must never be served as plain HTTP."""
     gate.write(gate.plain_row(gate.plain.port), gate.tls_row)
-    gate.reload()
+    assert gate.reload().returncode == 0
     gate.serves_both()
     assert "need a restart" not in gate.process.text()
 
 
 def test_a_listener_that_is_new_or_gone_needs_a_restart(gate: TwoListeners) -> None:
-    """The supervisor holds the sockets: a reload keeps those there are, and says so."""
+    """The supervisor holds the sockets: a reload keeps those there are, leaves with 1 and says so."""
     new = free_port()
     gate.write(gate.plain_row(new), gate.tls_row)
-    gate.reload()
+    done = gate.reload()
+    assert done.returncode == 1
+    assert f"127.0.0.1 port {new} is not listened on" in done.stderr
+    assert f"127.0.0.1 port {gate.plain.port} is still listened on" in done.stderr
     gate.serves_both()
     assert not accepts(new)
     assert '"settings":["listeners"],"event":"changed settings need a restart"' in (

@@ -431,7 +431,12 @@ def test_no_view_is_older_than_an_act_through_another_process(
         gate.settings.write_text(
             gate.settings.read_text().replace("processes = 2", "processes = 1")
         )
-        assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+        done = callgate("reload", "--config", str(gate.settings))
+        if processes == 2:
+            assert done.returncode == 1
+            assert "processes: 2 serve, and the settings ask for 1" in done.stderr
+        else:
+            assert done.returncode == 0
         if processes == 2:  # and they are new ones, which follow nobody
             until(lambda: len(serving(gate)) == 2, "the old generation has left")
             for pid in serving(gate):
@@ -595,8 +600,9 @@ class Kept:
 def test_a_refused_reload_leaves_the_old_generation_serving(
     gate: Gate, recorder: RecordingLuigid, broken: str
 ) -> None:
-    """A policy or settings that do not load, or that others may write: reload leaves with 1, the
-    log says why, the same set decides.
+    """A policy or settings that do not load, or that others may write: reload leaves with 1 and
+    prints why, with location and hint; the log says it too, each reason as an event, and every line
+    of it is JSON; the same set decides.
     """
     before = serving(gate)
     assert (
@@ -620,7 +626,11 @@ def test_a_refused_reload_leaves_the_old_generation_serving(
         done = callgate("reload", "--config", str(gate.settings))
         assert done.returncode == 1
         assert "reload failed" in done.stderr
-        assert ("no_such" if broken == "policy" else "chmod go-w") in gate.process.text()
+        reason = "no_such" if broken == "policy" else "chmod go-w"
+        assert reason in done.stderr
+        [event] = [each for each in events(gate) if each["event"] == "reload refused"]
+        assert reason in f"{event['message']} {event['hint']}"
+        assert event["location"] in done.stderr and event["hint"] in done.stderr
         assert "reload failed" in gate.process.text()
     else:
         assert callgate("reload", "--config", str(gate.settings)).returncode == 2, (
@@ -628,6 +638,9 @@ def test_a_refused_reload_leaves_the_old_generation_serving(
         )
         gate.process._process.send_signal(signal.SIGHUP)
         until(lambda: "reload failed" in gate.process.text(), "the gate refused by itself")
+        until(lambda: "reload refused" in gate.process.text(), "and says why")
+        [event] = [each for each in events(gate) if each["event"] == "reload refused"]
+        assert "limits.no_such" in event["location"]
     assert (
         gate.ask(
             "/recorder/api/add_task",
@@ -641,6 +654,50 @@ def test_a_refused_reload_leaves_the_old_generation_serving(
         len({record["policy_hash"] for record in gate.calls() if record["stage"] == "decided"}) == 1
     )
     assert len(recorder.seen) == 2
+
+
+def events(gate: Gate) -> list[dict[str, Any]]:
+    """Return every line of the log, each of which is an event in JSON."""
+    return [json.loads(line) for line in gate.process.text().splitlines()]
+
+
+def test_a_reload_takes_the_format_of_the_log_everywhere(gate: Gate) -> None:
+    """The supervisor writes its own lines as the new processes do."""
+    text = gate.settings.read_text()
+    gate.settings.write_text(f'{text}\n[log]\nformat = "console"\n')
+    assert callgate("reload", "--config", str(gate.settings)).returncode == 0
+    until(lambda: "reloaded" in gate.process.text(), "the supervisor said so")
+    [line] = [line for line in gate.process.text().splitlines() if " reloaded " in f"{line} "]
+    assert not line.startswith("{")
+
+
+def test_a_changed_directory_or_name_of_the_journal_waits_for_a_restart(
+    gate: Gate, recorder: RecordingLuigid
+) -> None:
+    """The journal goes on where it was. SIGHUP says what needs a restart; the command cannot find
+    the supervisor by these settings, and says that.
+    """
+    text = gate.settings.read_text()
+    gate.settings.write_text(text.replace('directory = "audit"', 'directory = "moved"\nname = "x"'))
+    done = callgate("reload", "--config", str(gate.settings))
+    assert done.returncode == 2 and "If audit.directory or audit.name has changed" in done.stderr
+    gate.process._process.send_signal(signal.SIGHUP)
+    until(lambda: "need a restart" in gate.process.text(), "the log says so")
+    [event] = [each for each in events(gate) if "need a restart" in each["event"]]
+    assert event["settings"] == ["audit.directory", "audit.name"]
+    assert gate.ask("/api/is_paused", "viewer").status == 200
+    assert len([record for record in gate.calls() if record["stage"] == "decided"]) == 1
+    assert not (gate.directory / "moved").exists()
+    gate.settings.write_text(text)
+
+
+def test_a_reload_with_another_settings_file_is_refused(gate: Gate) -> None:
+    """The running processes read theirs again, so nothing of it would be in force."""
+    other = gate.directory / "other.toml"
+    other.write_text(gate.settings.read_text())
+    done = callgate("reload", "--config", str(other))
+    assert done.returncode == 2
+    assert f"the running Callgate reads {gate.settings}" in done.stderr
 
 
 def test_a_reload_brings_changed_policies_into_force(gate: Gate) -> None:

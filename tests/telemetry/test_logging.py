@@ -3,13 +3,17 @@
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import structlog
 
 from proxy.telemetry.logging import Format, configure_logging
 from proxy.telemetry.nonblocking_stream import NonBlockingStream
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
@@ -126,3 +130,49 @@ def test_the_console_format_shows_no_local_variables_either() -> None:
         structlog.get_logger().exception("internal error")
     assert bearer not in stream.getvalue()
     assert "ValueError: 10" in stream.getvalue()
+
+
+HOOKS = """
+import logging, sys, threading, warnings
+from proxy.telemetry.logging import configure_logging, log_uncaught
+configure_logging("info", "json")
+log_uncaught()
+class Bad:
+    def __del__(self):
+        raise ValueError("held-by-the-caller")
+def fail():
+    raise KeyError("held-by-the-caller")
+warnings.warn("a warning")
+thread = threading.Thread(target=fail, name="worker")
+thread.start()
+thread.join()
+Bad()
+raise RuntimeError("the end")
+"""
+
+
+def test_what_python_prints_by_itself_is_an_event() -> None:
+    """Warnings, and errors of threads, of finalizers and of the program: every line of the log is
+    JSON, and only the last has the text of its error.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", HOOKS],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "a warning" in events[0]["event"]
+    assert [event["event"] for event in events[1:]] == [
+        "thread crashed",
+        "error ignored",
+        "crashed",
+    ]
+    assert (events[1]["thread"], events[1]["error"]) == ("worker", "KeyError")
+    assert events[1]["at"][-1].startswith("fail:")
+    assert events[3]["text"] == "the end"
+    assert "held-by-the-caller" not in done.stderr

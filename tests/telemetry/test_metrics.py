@@ -68,3 +68,16 @@ def test_gauges_are_read_during_a_scrape() -> None:
     metrics.gauges.append(("callgate_thing", "A thing.", lambda: next(values)))
     assert "callgate_thing 1.0" in scraped(metrics)
     assert "callgate_thing 2.0" in scraped(metrics)
+
+
+def test_gauges_of_issuers_have_a_sample_each() -> None:
+    """One family with the issuer's name as its label, read during the scrape."""
+    values = {"okta": 3.0}
+    metrics = Metrics()
+    metrics.issuer_gauges.append(("callgate_issuer_thing", "A thing.", lambda: values))
+    values["local"] = 0.0
+    [family] = [each for each in metrics.collect() if each.name == "callgate_issuer_thing"]
+    assert [(sample.labels, sample.value) for sample in family.samples] == [
+        ({"issuer": "okta"}, 3.0),
+        ({"issuer": "local"}, 0.0),
+    ]

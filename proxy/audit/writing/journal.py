@@ -55,7 +55,7 @@ _RETRY_AFTER: Final = 5
 class Journal:
     """One log, written by this process alone.
 
-    Open it with `Journal.open`, use it on one event loop, end it with `close`.
+    `open` it, use it on one event loop, `close` it. `origin` is its name in checkpoints.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Journal:
         clock: Callable[[], int],
     ) -> None:
         """Take the parts that `open` made."""
-        self.directory = directory
+        self.directory, self.origin = directory, writer.origin
         self._lock = lock
         self._writer = writer
         self._commits = commits

@@ -112,6 +112,7 @@ class Writer:
         """
         self.failure: str | None = None
         self.refusals = refusals
+        self.origin = signer.origin
         # Makes files durable by the kernel; None where the kernel cannot.
         self.flusher: Flusher | None = None
         self._kernel_flushes = True

@@ -1,10 +1,16 @@
 """The supervisor's status file, for `callgate reload`.
 
-It holds the supervisor's pid, the generation in service and the result of the last reload.
+It holds the supervisor's pid, the generation in service and the result of the last reload, with
+the reasons of a refused one.
 
-The content is one line of JSON, written in place: that needs no room on a full disk. The
-supervisor holds an exclusive lock on the file while it serves. The lock, not the pid, proves that
-a supervisor runs: after kill -9 the pid may be another process's.
+The first block is one line of JSON, the status; the blocks after it are the report of the last
+reload. All of them are allocated when the file is locked and later written in place: that needs no
+room on a full disk (but for file systems that copy on write, which keep a reserve). If a report
+cannot be written all the same, the status says that there is none, and the log has the reasons. The
+report is written first, and the status has its digest, so a reader takes no half of a report.
+
+The supervisor holds an exclusive lock on the file while it serves. The lock, not the pid, proves
+that a supervisor runs: after kill -9 the pid may be another process's.
 
 `reloads_started` and `reloads_finished` count. A reload that was requested when `reloads_started`
 was n is over once `reloads_finished` is above n.
@@ -13,17 +19,21 @@ A reader takes a shared lock for a moment, to test the exclusive one. A supervis
 that moment tries again, so a reader does not keep it from starting.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
-# Bytes: less than a block, so that a reader never sees halves of two versions.
-_SIZE = 256
+from proxy.runtime.supervision.announcement import MAX_BYTES, Report
+
+# Bytes of the status: one page, so that a reader never sees halves of two versions.
+_SIZE = 4096
 # Attempts to lock. A reader holds its lock for microseconds, a supervisor while it serves.
 _TRIES = 50
 _TRY_SECONDS = 0.01
@@ -34,7 +44,9 @@ class Status:
     """The state of a supervisor.
 
     `last_exit_code` is that of a process which could not start in the last reload, and 0 after a
-    reload that succeeded.
+    reload that succeeded. `unapplied` is the number of things that are not in force after it.
+    `config` is the settings file, and `report` the digest of the last report (empty: there is none,
+    or it could not be written).
     """
 
     pid: int
@@ -42,6 +54,9 @@ class Status:
     reloads_started: int = 0
     reloads_finished: int = 0
     last_exit_code: int = 0
+    unapplied: int = 0
+    config: str = field(default="", compare=False)
+    report: str = field(default="", compare=False)
 
 
 class StatusFileLockedError(OSError):
@@ -56,7 +71,7 @@ class StatusFile:
 
         Raises:
             StatusFileLockedError: another supervisor has it.
-            OSError: it cannot be opened.
+            OSError: it cannot be opened, or there is no room for it.
         """
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         for _ in range(_TRIES):
@@ -67,13 +82,36 @@ class StatusFile:
             else:
                 # A killed supervisor left its state behind.
                 os.ftruncate(self._fd, 0)
+                self._allocate()
                 return
-        os.close(self._fd)
+        self.close()
         raise StatusFileLockedError("callgate is already running with these settings")
 
-    def write(self, status: Status) -> None:
-        """Publish a state. Raises `OSError`."""
-        os.pwrite(self._fd, json.dumps(asdict(status)).ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
+    def _allocate(self) -> None:
+        try:
+            if os.pwrite(self._fd, b" " * (_SIZE + MAX_BYTES), 0) < _SIZE + MAX_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self.release()
+            raise
+
+    def write(self, status: Status, report: Report | None = None) -> None:
+        """Publish a state, with the report of the reload that has ended.
+
+        Raises:
+            OSError: the state is not published. A report that cannot be written is left out.
+        """
+        digest = ""
+        if report is not None:
+            with contextlib.suppress(OSError):
+                data = report.encode().ljust(MAX_BYTES)
+                if os.pwrite(self._fd, data, _SIZE) == len(data):
+                    digest = sha256(data).hexdigest()
+            status = replace(status, report=digest)
+        text = json.dumps(asdict(status))
+        if len(text) >= _SIZE:
+            text = json.dumps(asdict(replace(status, config="")))
+        os.pwrite(self._fd, text.ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
 
     def release(self) -> None:
         """Empty and unlock the file, so that the next supervisor can start. Safe to call twice."""
@@ -109,6 +147,25 @@ def read_status(path: Path) -> Status | None:
     try:
         return Status(**json.loads(text))
     except (ValueError, TypeError):
+        return None
+
+
+def read_report(path: Path, status: Status) -> Report | None:
+    """Return the report that belongs to `status`; None if there is none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        data = os.pread(fd, MAX_BYTES, _SIZE)
+    finally:
+        os.close(fd)
+    if not status.report or sha256(data).hexdigest() != status.report:
+        return None  # another reload is writing its own
+    try:
+        return Report.decode(data)
+    except ValueError:
         return None
 
 

@@ -9,7 +9,8 @@ replaced, clients wait in the socket's queue instead of being refused.
   sockets are closed, so that the kernel gives its clients to the other processes.
 * SIGHUP (`callgate reload`) starts a new generation, which reads settings, policies and
   certificates anew. When all of it is ready, the old generation retires: it finishes the calls it
-  has. If one process cannot start, the old generation stays, and the reason is logged.
+  has. If one process cannot start, the old generation stays. The reasons are logged, and published
+  for `callgate reload`. So is what of the new settings does not take effect.
 * SIGTERM and SIGINT close the sockets; the processes drain and end, then the supervisor.
 * A process that does not end within its time is killed.
 
@@ -19,22 +20,30 @@ process that is starting, until the next deadline. A process that hangs while it
 nothing else.
 """
 
-import contextlib
 import os
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import structlog
 
 from proxy.edge.server.listener import bind
+from proxy.errors import Problem
+from proxy.runtime.supervision.announcement import LogSettings, Report
+from proxy.runtime.supervision.reload_result import (
+    READY_SECONDS,
+    joined_report,
+    log_problems,
+    report_of,
+)
+from proxy.runtime.supervision.signal_wakeup import SignalWakeup
 from proxy.runtime.supervision.status_file import Status, StatusFile
 from proxy.runtime.supervision.systemd_notify import SystemdNotifier
 from proxy.runtime.supervision.worker_process import (
-    ORDERS,
     RETIRE,
     WorkerProcess,
     WorkerSlot,
@@ -44,8 +53,6 @@ from proxy.runtime.supervision.worker_process import (
 # Seconds. A process that dies sooner after its start is started again only after the pause.
 CRASH_LOOP_SECONDS = 5.0
 RESTART_PAUSE_SECONDS = 1.0
-# Seconds in which a new process has to become ready before it is killed.
-READY_SECONDS = 60.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -53,7 +60,9 @@ class Supervisor:
     """Runs `processes` serving processes.
 
     `serve` is called in each of them and returns its exit code. `status` is how `callgate reload`
-    learns the state.
+    learns the state, and `config` the settings file for it. `on_log_settings` takes over the log
+    settings of a new generation. After `run`, `problems` are those of a first generation that could
+    not start.
     """
 
     def __init__(
@@ -65,6 +74,8 @@ class Supervisor:
         *,
         shutdown_timeout: float = 30.0,
         notifier: SystemdNotifier | None = None,
+        config: str = "",
+        on_log_settings: Callable[[LogSettings], None] = lambda _: None,
     ) -> None:
         """Bind the sockets of every slot to `addresses` (host and port).
 
@@ -77,7 +88,11 @@ class Supervisor:
         self._file = status
         self._notifier = notifier or SystemdNotifier()
         self._shutdown_timeout = shutdown_timeout
-        self._status = Status(os.getpid())
+        self._status = Status(os.getpid(), config=config)
+        self._on_log_settings = on_log_settings
+        self.problems: tuple[Problem, ...] = ()
+        self._start_error: Problem | None = None  # of the last process that could not be started
+        self._logged = Report()  # why the last process could not be started again
         self._current: dict[int, WorkerProcess] = {}  # by slot
         self._next: dict[int, WorkerProcess] | None = None  # the generation that is starting
         self._reload_pending = False  # a reload was asked for while another was under way
@@ -86,7 +101,7 @@ class Supervisor:
         self._stopping = False
         self._code = 0
         self._selector = selectors.DefaultSelector()
-        self._wakeup, self._wakeup_end = _wakeup_sockets()
+        self._signals = SignalWakeup()
 
     def run(self) -> int:
         """Supervise until a signal to stop.
@@ -95,8 +110,8 @@ class Supervisor:
             0, or the exit code of a process that could not start in the first place.
 
         """
-        self._heed_signals()
-        self._selector.register(self._wakeup, selectors.EVENT_READ, self._read_signals)
+        self._signals.heed()
+        self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
         self._publish_status()
         self._begin_generation()
         while not self._stopping or self._all() or self._terminating:
@@ -134,24 +149,9 @@ class Supervisor:
 
     # -- signals
 
-    def _heed_signals(self) -> None:
-        """Have signals wake the selector.
-
-        The handlers do nothing: Python writes the number of each signal to the wake-up socket.
-        """
-        # A parent may have left it ignored; the kernel would then reap children unseen.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # For serving processes; it may be sent to all of a process group.
-        signal.signal(RETIRE, signal.SIG_IGN)
-        signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
-        for number in ORDERS:
-            signal.signal(number, _do_nothing)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ORDERS, signal.SIGCHLD})
-
     def _read_signals(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in self._wakeup.recv(4096):
-                self._handle_signal(number)
+        for number in self._signals.read():
+            self._handle_signal(number)
 
     def _handle_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -198,7 +198,8 @@ class Supervisor:
         for slot in range(len(self._sockets)):
             process = self._start(slot)
             if process is None:
-                self._abandon_generation(1)
+                assert self._start_error is not None
+                self._abandon_generation(1, Report((self._start_error,)))
                 return
             self._next[slot] = process
 
@@ -208,50 +209,59 @@ class Supervisor:
             return
         old, self._current, self._next = self._current, self._next, None
         self._restart_at.clear()
+        self._logged = Report()
+        report = joined_report(old.values(), self._current.values())
         for process in old.values():
             self._terminate(process, RETIRE)
+        for process in self._current.values():
+            if process.announcement is not None and process.announcement.log is not None:
+                self._on_log_settings(process.announcement.log)
+                break
         if old:
             _log.info("reloaded", generation=self._status.generation + 1)
-        self._finish_reload(0)
+        if report.unapplied:
+            settings = [problem.location for problem in report.unapplied]
+            what = "changed settings need a restart" if old else "settings not in force"
+            _log.warning(what, settings=settings)
+        self._finish_reload(0, report)
 
-    def _abandon_generation(self, code: int) -> None:
+    def _abandon_generation(self, code: int, report: Report) -> None:
         """End the new generation, of which one process could not start, and keep the old one."""
         failed, self._next = self._next or {}, None
         for process in failed.values():
             self._terminate(process, RETIRE)  # some may have accepted clients already
         if not self._status.generation:
-            self._code = code
+            self._code, self.problems = code, report.problems
             self._stop()
             return
         _log.error("reload failed: the previous processes are still serving", code=code)
-        self._finish_reload(code)
+        log_problems("reload refused", report)
+        self._finish_reload(code, report)
 
-    def _finish_reload(self, exit_code: int) -> None:
+    def _finish_reload(self, exit_code: int, report: Report) -> None:
         self._publish_status(
+            report,
             generation=self._status.generation + (not exit_code),
             reloads_finished=self._status.reloads_started,
             last_exit_code=exit_code,
+            unapplied=0 if exit_code else len(report.unapplied) + report.omitted,
         )
         if self._reload_pending:
             self._reload_pending = False
             self._publish_status(reloads_started=self._status.reloads_started + 1)
             self._begin_generation()
             return
-        serving = f"generation {self._status.generation} is serving"
-        self._notifier.ready(f"reload failed; {serving}" if exit_code else serving)
+        text = f"generation {self._status.generation} is serving"
+        if exit_code:
+            text = f"reload failed; {text}"
+        elif report.unapplied:
+            text += "; some changed settings need a restart"
+        self._notifier.ready(text)
 
-    def _publish_status(self, **changed: int) -> None:
-        now = self._status
-        members = {
-            "generation": now.generation,
-            "reloads_started": now.reloads_started,
-            "reloads_finished": now.reloads_finished,
-            "last_exit_code": now.last_exit_code,
-            **changed,
-        }
-        self._status = Status(now.pid, **members)
+    def _publish_status(self, report: Report | None = None, **changed: int) -> None:
+        self._status = replace(self._status, **changed)  # type: ignore[arg-type]  # members are int
         try:
-            self._file.write(self._status)
+            self._file.write(self._status, report)
         except OSError as error:  # serving goes on; a reload will time out
             _log.error("status file not written", error=error.strerror)
 
@@ -282,7 +292,9 @@ class Supervisor:
                 shutdown_timeout=self._shutdown_timeout,
             )
         except OSError as error:
-            _log.error("process could not start", slot=slot, error=error.strerror)
+            message = f"a process cannot be started: {error.strerror or error}"
+            hint = "Free the address, or raise the limits of processes and open files."
+            self._start_error = Problem(f"slot {slot}", message, hint)
             return None
         ended, ready = partial(self._reap, process), partial(self._poll_readiness, process)
         self._selector.register(process.pidfd, selectors.EVENT_READ, ended)
@@ -292,8 +304,7 @@ class Supervisor:
     def _close_inherited(self, slot: int) -> None:
         """In a new process: close what is the supervisor's or another process's."""
         self._file.close()
-        self._wakeup.close()
-        self._wakeup_end.close()
+        self._signals.close()
         self._selector.close()
         for number in range(len(self._sockets)):
             if number != slot:
@@ -316,19 +327,22 @@ class Supervisor:
         process.readiness = -1
 
     def _poll_readiness(self, process: WorkerProcess) -> None:
-        """Read that a starting process serves; an empty read means that it is about to end."""
-        announced = os.read(process.readiness, 64)
-        if announced:
-            process.shutdown_timeout = float(announced)
+        """Read what a starting process announces; with nothing, it is about to end."""
+        if not process.receive():
+            return
+        self._selector.unregister(process.readiness)
+        announcement = process.announcement
+        if announcement is not None and announcement.serves:
+            process.shutdown_timeout = announcement.shutdown_timeout
             self._close_readiness(process)
-        else:
-            # It has closed its end: its pidfd will say how it ended, or READY_SECONDS will pass.
-            self._selector.unregister(process.readiness)
+        # Otherwise its pidfd will say how it ended, or READY_SECONDS will pass.
 
     def _reap(self, process: WorkerProcess) -> None:
         self._selector.unregister(process.pidfd)
         _, status = os.waitpid(process.pid, 0)
         os.close(process.pidfd)
+        if not process.serves and process.readiness in self._selector.get_map():
+            self._poll_readiness(process)
         served = process.serves
         if not served:
             self._close_readiness(process)
@@ -338,24 +352,27 @@ class Supervisor:
     def _died(self, process: WorkerProcess, code: int, *, served: bool) -> None:
         if self._next is not None and self._next.get(process.slot) is process:
             del self._next[process.slot]
-            self._abandon_generation(code or 1)
+            self._abandon_generation(code or 1, report_of(process, code))
             return
         del self._current[process.slot]
         if not served:
-            self._not_restarted(process.slot, code)
+            self._not_restarted(process.slot, code, report_of(process, code))
             return
         now = time.monotonic()
         young = now - process.started < CRASH_LOOP_SECONDS
         self._restart_at[process.slot] = now + (RESTART_PAUSE_SECONDS if young else 0.0)
         _log.error("process died, starting another", slot=process.slot, code=code)
 
-    def _not_restarted(self, slot: int, code: int) -> None:
+    def _not_restarted(self, slot: int, code: int, report: Report) -> None:
         # With no other process its clients would not be served any sooner; a process of the next
         # generation may have the sockets already.
         if self._current and slot not in (self._next or {}):
             self._close(slot)
         self._restart_at[slot] = time.monotonic() + RESTART_PAUSE_SECONDS
         _log.error("process could not start", slot=slot, code=code)
+        if report != self._logged:  # it is tried every second
+            self._logged = report
+            log_problems("process could not start", report)
 
     def _restart(self) -> None:
         now = time.monotonic()
@@ -363,7 +380,8 @@ class Supervisor:
             del self._restart_at[slot]
             process = self._start(slot)
             if process is None:
-                self._not_restarted(slot, 1)
+                assert self._start_error is not None
+                self._not_restarted(slot, 1, Report((self._start_error,)))
             else:
                 self._current[slot] = process
 
@@ -372,20 +390,10 @@ class Supervisor:
         for process in self._all():
             if not process.serves and process.started + READY_SECONDS <= now:
                 process.started = now  # the next deadline, should it not die of this
+                process.overdue = True
                 process.send_signal(signal.SIGKILL)
         for process, deadline in list(self._terminating.values()):
             if deadline <= now:
                 _log.error("process did not end in time, killing it", pid=process.pid)
                 self._terminating[process.pid] = (process, now + self._shutdown_timeout)
                 process.send_signal(signal.SIGKILL)
-
-
-def _do_nothing(_number: int, _frame: object) -> None:
-    """Let Python write the signal's number to the wake-up socket."""
-
-
-def _wakeup_sockets() -> tuple[socket.socket, socket.socket]:
-    reading, writing = socket.socketpair()
-    reading.setblocking(False)
-    writing.setblocking(False)
-    return reading, writing

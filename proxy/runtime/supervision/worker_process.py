@@ -11,11 +11,14 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NoReturn
+
+import structlog
+
+from proxy.errors import Problem
+from proxy.runtime.supervision.announcement import MAX_BYTES, Announcement, failure
 
 ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that the supervisor obeys."""
@@ -24,20 +27,23 @@ RETIRE = signal.SIGUSR1
 """Tells a process to finish what it has because a successor serves: workers are not sent away."""
 
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSlot:
     """What a serving process is given.
 
     `listening` holds one socket for each listener, in the order of the settings. `processes` is the
-    number of slots. The predecessor may go on serving for `predecessor_timeout` seconds. `ready`
-    takes the seconds that the process may need to end.
+    number of slots. The predecessor may go on serving for `predecessor_timeout` seconds. `announce`
+    tells the supervisor that the process serves, or why it cannot; later calls do nothing.
     """
 
     slot: int
     listening: tuple[socket.socket, ...]
     processes: int
     predecessor_timeout: float
-    ready: Callable[[float], None]
+    announce: Callable[[Announcement], None]
 
 
 @dataclass(slots=True)
@@ -45,7 +51,8 @@ class WorkerProcess:
     """One serving process as the supervisor sees it.
 
     `pidfd` becomes readable when it ends. `readiness` is the pipe on which it announces that it
-    serves, and -1 afterwards. It may take `shutdown_timeout` seconds to end.
+    serves, and -1 afterwards. It may take `shutdown_timeout` seconds to end. `announcement` is what
+    it announced, and `overdue` whether it did not do so in time.
     """
 
     pid: int
@@ -54,11 +61,27 @@ class WorkerProcess:
     started: float
     readiness: int
     shutdown_timeout: float
+    announcement: Announcement | None = None
+    overdue: bool = False
+    _received: bytes = b""
 
     @property
     def serves(self) -> bool:
         """Whether it has announced that it serves."""
         return self.readiness < 0
+
+    def receive(self) -> bool:
+        """Read what it announces; return whether nothing more is to come."""
+        try:
+            data = os.read(self.readiness, 2 * MAX_BYTES)
+        except BlockingIOError:
+            return False
+        self._received += data
+        if self._received.endswith(b"\n"):
+            with contextlib.suppress(ValueError):
+                self.announcement = Announcement.decode(self._received)
+            return True
+        return not data
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal; a process that has just ended gets none."""
@@ -76,7 +99,7 @@ _CHILD_HANDLERS = {
 
 
 def fork_worker(
-    serve: Callable[[Callable[[float], None]], int],
+    serve: Callable[[Callable[[Announcement], None]], int],
     slot: int,
     *,
     prepare: Callable[[], None],
@@ -84,13 +107,15 @@ def fork_worker(
 ) -> WorkerProcess:
     """Fork a process that calls `prepare`, then `serve`, and leaves with the exit code of that.
 
-    `serve` gets the function that announces that the process serves (see `WorkerSlot.ready`).
+    `serve` gets the function that tells the supervisor of it (see `WorkerSlot.announce`). An error
+    of `serve` is logged and announced.
 
     Raises:
         OSError: the system gives no process, pipe or pidfd.
 
     """
     read, write = os.pipe()
+    os.set_blocking(read, False)
     _flush()
     parent = os.getpid()
     # Until the child has handlers of its own, a signal to it would be written to the wake-up file
@@ -105,7 +130,7 @@ def fork_worker(
         raise
     if pid == 0:
         os.close(read)
-        _run(parent, prepare, partial(serve, partial(_announce_ready, write)))
+        _run(parent, prepare, serve, _Pipe(write).announce)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(write)
     try:
@@ -118,7 +143,12 @@ def fork_worker(
     return WorkerProcess(pid, pidfd, slot, time.monotonic(), read, shutdown_timeout)
 
 
-def _run(parent: int, prepare: Callable[[], None], serve: Callable[[], int]) -> NoReturn:
+def _run(
+    parent: int,
+    prepare: Callable[[], None],
+    serve: Callable[[Callable[[Announcement], None]], int],
+    announce: Callable[[Announcement], None],
+) -> NoReturn:
     """Serve in the forked process, and leave it."""
     code = 1
     try:
@@ -128,19 +158,36 @@ def _run(parent: int, prepare: Callable[[], None], serve: Callable[[], int]) -> 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         _die_with(parent)
         prepare()
-        code = serve()
-    except BaseException:
-        traceback.print_exc()
+        code = serve(announce)
+    except BaseException as error:
+        _log.critical("process crashed", exc_info=True)
+        announce(failure([_crash(error)]))
     finally:
         _flush()
         os._exit(code)
 
 
-def _announce_ready(pipe: int, shutdown_timeout: float) -> None:
-    # The supervisor has closed its end when it is about to terminate this process.
-    with contextlib.suppress(BrokenPipeError):
-        os.write(pipe, str(shutdown_timeout).encode())
-    os.close(pipe)
+def _crash(error: BaseException) -> Problem:
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    hint = "Report it with the line of the log that says process crashed."
+    return Problem("callgate serve", text, hint)
+
+
+class _Pipe:
+    """The end of the pipe on which a process announces something, once."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def announce(self, announcement: Announcement) -> None:
+        """Announce it, and close the pipe."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        # The supervisor has closed its end when it is about to terminate this process.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(fd, announcement.encode())
+        os.close(fd)
 
 
 def _flush() -> None:

@@ -1,5 +1,6 @@
 """The file by which a reload finds a running gate."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from proxy.errors import Problem
+from proxy.runtime.supervision.announcement import Report
 from proxy.runtime.supervision.status_file import (
     Status,
     StatusFile,
     StatusFileLockedError,
+    read_report,
     read_status,
     signal_supervisor,
 )
@@ -27,6 +31,93 @@ def test_what_is_written_is_read_while_the_file_is_held(tmp_path: Path) -> None:
         file.write(status)
         assert read_status(path) == status
     assert path.stat().st_mode & 0o777 == 0o600
+    file.release()
+
+
+PROBLEM = Problem("a.cedar:3", "there is no such action", "Name one.")
+
+
+def test_the_report_of_the_last_reload_is_read(tmp_path: Path) -> None:
+    """Each belongs to its own status: that of an earlier reload is never taken for the present
+    one's.
+    """
+    path = tmp_path / "status"
+    file = StatusFile(path)
+    file.write(Status(1, 1, 1, 0))
+    begun = read_status(path)
+    assert begun is not None and read_report(path, begun) is None
+    file.write(Status(1, 1, 1, 1, 2), Report((PROBLEM,)))
+    first = read_status(path)
+    assert first is not None and read_report(path, first) == Report((PROBLEM,))
+    file.write(Status(1, 2, 2, 2), Report())
+    second = read_status(path)
+    assert second is not None and read_report(path, second) == Report()
+    assert read_report(path, first) is None
+    file.release()
+
+
+def test_everything_is_written_in_place(tmp_path: Path) -> None:
+    """The file has its size from the beginning, so a full disk takes the longest report."""
+    path = tmp_path / "status"
+    file = StatusFile(path)
+    before = path.stat()
+    assert before.st_blocks * 512 >= before.st_size > 0
+    many = Report(tuple(Problem(f"file:{n}", "x" * 900, "Do it.") for n in range(200)))
+    file.write(Status(1, 1, 1, 1, 2, config="/" + "long/" * 500), many)
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_blocks) == (
+        before.st_ino,
+        before.st_size,
+        before.st_blocks,
+    )
+    status = read_status(path)
+    assert status is not None and status.config.startswith("/long")
+    report = read_report(path, status)
+    assert report is not None and len(report.problems) + report.omitted == 200
+    file.release()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that copies on write may have no room after all: the status says that there is
+    no report.
+    """
+    path = tmp_path / "status"
+    file = StatusFile(path)
+    write = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if offset:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    file.write(Status(1, 1, 1, 1, 2), Report((PROBLEM,)))
+    status = read_status(path)
+    assert status == Status(1, 1, 1, 1, 2)
+    assert status is not None and read_report(path, status) is None
+    file.release()
+
+
+def test_a_disk_without_room_for_the_file_is_said_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short write is no success, and the lock is not kept."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *_: 100)
+        with pytest.raises(OSError, match="No space left"):
+            StatusFile(tmp_path / "status")
+    StatusFile(tmp_path / "status").release()
+
+
+def test_the_longest_name_of_a_settings_file_does_no_harm(tmp_path: Path) -> None:
+    """A name that does not fit into a page is left out."""
+    path = tmp_path / "status"
+    file = StatusFile(path)
+    file.write(Status(1, 1, config="/" + "é" * 2000))
+    status = read_status(path)
+    assert status is not None and (status.generation, status.config) == (1, "")
     file.release()
 
 

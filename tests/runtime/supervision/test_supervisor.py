@@ -1,6 +1,7 @@
 """The supervisor of serving processes, as a real process with a tiny server in place of the gate."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -9,11 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
-from proxy.runtime.supervision.status_file import Status, StatusFile, read_status
+from proxy.runtime.supervision.status_file import Status, StatusFile, read_report, read_status
 from proxy.runtime.supervision.worker_process import RETIRE
 from tests.support.paths import ROOT
 
@@ -260,6 +261,89 @@ def test_a_refused_reload_changes_nothing(supervised: Start) -> None:
     gate.serves(2)
     until(lambda: set(old.values()) <= set(gate.ended()), "the old processes hand over")
     assert not set(gate.pids(2).values()) & set(old.values())
+
+
+def events(gate: Supervised) -> list[dict[str, Any]]:
+    """Every line of the log, each of which is an event in JSON."""
+    return [json.loads(line) for line in gate.log.read_text().splitlines()]
+
+
+def refused(gate: Supervised) -> Status:
+    """Wait until the first reload is over; return the status."""
+
+    def over() -> Status | None:
+        status = gate.status()
+        return status if status is not None and status.reloads_finished == 1 else None
+
+    return until(over, "the reload was refused")
+
+
+@pytest.mark.parametrize("count", [1, 3, 500])
+def test_the_reasons_of_a_refused_reload_are_published_and_logged(
+    supervised: Start, count: int
+) -> None:
+    """As structured events and nothing else, and in the status file; however many there are, both
+    are bounded, and say how many there was no room for.
+    """
+    gate = supervised(2)
+    (gate.directory / "settings").write_text(f"refused {count}")
+    gate.process.send_signal(signal.SIGHUP)
+    status = refused(gate)
+    assert (status.generation, status.last_exit_code) == (1, 2)
+    report = read_report(gate.directory / "status", status)
+    assert report is not None
+    assert len(report.problems) + report.omitted == count
+    assert report.problems[0].location == "settings:0"
+    assert report.problems[0].hint == "Write it otherwise."
+    until(lambda: "reload refused" in gate.log.read_text(), "it is logged")
+    logged = [event for event in events(gate) if event["event"] == "reload refused"]
+    assert [event["location"] for event in logged if "location" in event] == [
+        problem.location for problem in report.problems
+    ]
+    assert sum(event.get("more_problems", 0) for event in logged) == report.omitted
+
+
+def test_what_is_not_in_force_is_published_and_logged(supervised: Start) -> None:
+    """The new generation serves, and the status file has what needs a restart, once for all."""
+    gate = supervised(2)
+    (gate.directory / "settings").write_text("partly")
+    gate.process.send_signal(signal.SIGHUP)
+    gate.serves(2)
+    status = gate.status()
+    assert status is not None and (status.last_exit_code, status.unapplied) == (0, 1)
+    report = read_report(gate.directory / "status", status)
+    assert report is not None
+    assert [problem.location for problem in report.unapplied] == ["listeners"]
+    [event] = [each for each in events(gate) if "restart" in each["event"]]
+    assert event["settings"] == ["listeners"]
+    (gate.directory / "settings").write_text("all")
+    gate.process.send_signal(signal.SIGHUP)
+    gate.serves(3)
+    status = gate.status()
+    assert status is not None and status.unapplied == 0
+
+
+def test_reasons_against_a_restart_are_logged_once(supervised: Start) -> None:
+    """A process that died is tried again every second; its reasons are events, and stay so few."""
+    gate = supervised(1)
+    [pid] = gate.pids(1).values()
+    (gate.directory / "settings").write_text("refused 2")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: gate.log.read_text().count('"code":2') >= 3, "it was tried three times")
+    located = [event["location"] for event in events(gate) if "location" in event]
+    assert located == ["settings:0", "settings:1"]
+
+
+def test_a_crash_at_the_start_is_an_event_and_a_reason(supervised: Start) -> None:
+    """An error that nobody expected is no plain traceback inside the JSON log."""
+    gate = supervised(1)
+    (gate.directory / "settings").unlink()
+    gate.process.send_signal(signal.SIGHUP)
+    status = refused(gate)
+    report = read_report(gate.directory / "status", status)
+    assert report is not None and "FileNotFoundError" in report.problems[0].message
+    [crash] = [event for event in events(gate) if event["event"] == "process crashed"]
+    assert "Traceback" in crash["exception"]
 
 
 def test_a_reload_asked_for_during_a_reload_is_done_after_it(supervised: Start) -> None:
