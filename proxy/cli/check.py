@@ -4,6 +4,7 @@ With ``--online`` it asks the issuers and the upstreams, too.
 """
 
 import asyncio
+import io
 import json
 import sys
 from pathlib import Path
@@ -38,8 +39,8 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
         hint = "Name the settings file with --config."
         print_problems([Problem(str(config), "does not exist", hint)])
         raise typer.Exit(2)
-    # Warnings that the parts would log are among the problems, and standard output is for those.
-    configure_logging("error", "console")
+    # What the parts would log is among the problems, and standard output is for those.
+    configure_logging("error", "console", io.StringIO())
     problems = _problems(config, online=online)
     if as_json:
         rows = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import typer
 
+from proxy.cli import structlog_without_rich  # noqa: F401  (before any other import of structlog)
 from proxy.cli.options import CONFIG
 from proxy.cli.problems import print_problems
 from proxy.errors import REASONS, ConfigError, Problem, Rejected

@@ -125,6 +125,19 @@ async def test_cached_tokens_end_with_keys_that_are_too_old(tmp_path: Path) -> N
     assert refused.value.reason is Reason.ISSUER_UNAVAILABLE
 
 
+async def test_without_that_age_a_removed_set_would_revoke_nothing(tmp_path: Path) -> None:
+    """What was before: a token of a set that is gone passes as long as it lasts."""
+    path, clock = tmp_path / "keys.json", Clock()
+    path.write_bytes(all_keys())
+    source = JwksFile(path, max_age_seconds=float("inf"), clock=clock)
+    gate = Verifier([Issuer("idp", TokenProfile(ISSUER, (AUDIENCE,)), source)], viewer)
+    value = bearer(good())
+    await gate.authenticate(Credentials(value), NOW)
+    path.unlink()
+    clock.now += 100_000
+    assert gate.cached(Credentials(value), NOW + 3599) is not None
+
+
 async def test_an_emptied_set_takes_all_tokens_with_it(tmp_path: Path) -> None:
     """Cached ones too, within a second; the reason is the key's, and not an outage."""
     path = tmp_path / "keys.json"

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from proxy.audit.reading.reader import read_all
 from proxy.audit.reading.records import members_of
@@ -129,7 +130,7 @@ def add_up(directory: Path) -> Accounts:
         found.logs.add(item.log)
         if stage == "decided":
             if record["decision"] != "allow":
-                found.denied[record["reason"]] += 1
+                found.denied.update(_reasons(record))
                 continue
             place = (item.log, record["seq"])
             found.open[place] = record["id"]
@@ -153,10 +154,18 @@ def add_up(directory: Path) -> Accounts:
                 found.beats += record["window"]["calls"] if "window" in record else 0
                 found.lost_windows += "window" not in record
         elif stage == "rejected":
-            found.rejected[record.get("reason", "summed up")] += 1
+            found.rejected.update(_reasons(record))
         elif stage == "gap":
             found.gaps += 1
     return found
+
+
+def _reasons(record: dict[str, Any]) -> dict[str, int]:
+    """How often each reason was given: once, or as a summary says."""
+    if "summary" in record:
+        reasons: dict[str, int] = record["summary"]["reasons"]
+        return reasons
+    return {record["reason"]: 1}
 
 
 def call_verdicts(

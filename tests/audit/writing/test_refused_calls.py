@@ -57,7 +57,7 @@ def intact(log: Path) -> bool:
 
 async def test_a_process_that_ends_while_the_disk_is_full_leaves_its_count(tmp_path: Path) -> None:
     """The next process of the log reports every refused call and every rejection without a record,
-    once, after the ends of open calls; without the file the count was lost.
+    once, after the ends of open calls.
     """
     disk = FailingDisk()
     journal = open_journal(tmp_path, disk=disk.disk, timing=Timing(probe=60))
@@ -76,6 +76,19 @@ async def test_a_process_that_ends_while_the_disk_is_full_leaves_its_count(tmp_p
     assert (gap["refused"], gap["rejected"]) == (30, 47)
     assert "No space left" in str(gap["error"]) or "made to fail" in str(gap["error"])
     assert "2020" < str(gap["since"]) < str(gap["time"])
+    assert intact(tmp_path / "gate")
+
+
+async def test_without_its_file_the_count_is_lost(tmp_path: Path) -> None:
+    """What was before: the count ends with the process, and no record speaks of the calls."""
+    disk = FailingDisk()
+    journal = open_journal(tmp_path, disk=disk.disk, timing=Timing(probe=60))
+    disk.fail_write = ENOSPC
+    await refuse(journal, 30)
+    await journal.close()
+    (tmp_path / "gate" / FILE).unlink()
+    await open_journal(tmp_path).close()
+    assert gaps(tmp_path / "gate") == []
     assert intact(tmp_path / "gate")
 
 
