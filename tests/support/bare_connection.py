@@ -21,6 +21,12 @@ class RecordingTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def is_closing(self) -> bool:
+        return False
+
     def pause_reading(self) -> None:
         return
 
@@ -38,6 +44,7 @@ class RecordingPool:
     loop: asyncio.AbstractEventLoop
     response_heads: ResponseHeadCache = field(default_factory=ResponseHeadCache)
     reported: list[str] = field(default_factory=list)
+    unsolicited: int = 0
 
     def on_idle(self, connection: UpstreamConnection) -> None:
         self.reported.append("idle")

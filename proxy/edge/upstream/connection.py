@@ -5,6 +5,10 @@ closes the connection, and its caller gets a reason (``upstream-closed``, ``-inv
 ``-timeout``). The connection is used again only after a clean response to a request that it has
 sent completely.
 
+Bytes that no request asked for close the connection, since they would pass for the next response.
+They are noticed behind a response (`response_parser`), on an idle connection, and in the kernel in
+the moment of the next request (`unread_bytes`).
+
 A response of up to `max_buffered` bytes is returned complete. A longer one is returned as a stream,
 and the socket is read only as fast as the stream's reader takes.
 
@@ -27,6 +31,7 @@ from typing import Final, Protocol, cast
 
 from proxy.edge.upstream.response_head_cache import CachedHead, ResponseHeadCache
 from proxy.edge.upstream.response_parser import ResponseParser
+from proxy.edge.upstream.unread_bytes import UnreadBytes, has_ended
 from proxy.errors import Unavailable
 from proxy.model import Reason, UpstreamResponse
 
@@ -62,6 +67,8 @@ class Pool(Protocol):
 
     loop: asyncio.AbstractEventLoop
     response_heads: ResponseHeadCache
+    # Connections that were closed because of bytes that no request asked for.
+    unsolicited: int
 
     def on_idle(self, connection: "UpstreamConnection") -> None:
         """Take `connection` back: its exchange ended cleanly."""
@@ -76,19 +83,17 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(
         self, pool: Pool, response_timeout: float, read_timeout: float, keepalive_timeout: float
     ) -> None:
-        """Timeouts are in seconds.
+        """Belong to `pool`. Timeouts are in seconds.
 
-        Args:
-            pool: The owner of the connection.
-            response_timeout: From the request to the first byte of the response.
-            read_timeout: Between two pieces of a response.
-            keepalive_timeout: Without a call.
-
+        They run from a request to the first byte of its response, between two pieces of a response,
+        and without a call.
         """
         self._pool = pool
         self._cached_heads: dict[int, CachedHead] = pool.response_heads.entries
         self._timeouts = (response_timeout, read_timeout, keepalive_timeout)
         self._transport: asyncio.Transport
+        self._unread: UnreadBytes
+        self._unsolicited = False  # bytes have come that no request asked for
         self.closed = False
         # The connection has carried a call before the present one.
         self.reused = False
@@ -120,6 +125,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not inherit from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        self._unread = UnreadBytes(transport)
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
@@ -141,7 +147,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif (phase is _READING or phase is _STREAMING) and self._parser is not None:
             self._read(self._parser, data)
         else:
-            self.fail(Reason.UPSTREAM_INVALID, "")  # unsolicited data
+            self._note_unsolicited()
+            self.fail(Reason.UPSTREAM_INVALID, "")
 
     def _read(self, parser: ResponseParser, data: bytes, *, first: bool = False) -> None:
         """Parse more of a response, or the `first` piece of it."""
@@ -186,11 +193,15 @@ class UpstreamConnection(asyncio.Protocol):
         A caller that stops waiting calls `cancel`. The future may fail with `Unavailable`.
 
         Raises:
-            Unavailable: the connection was closed since it was acquired. Nothing was sent.
+            Unavailable: the connection was closed since it was acquired, or has bytes that no
+                request asked for. Nothing was sent.
 
         """
-        if self.closed:
-            raise Unavailable(Reason.UPSTREAM_CLOSED)
+        if self.closed or self._transport.is_closing() or self._has_unread():
+            self.abort()
+            if self.reused or not self._unsolicited:
+                raise Unavailable(Reason.UPSTREAM_CLOSED)
+            raise Unavailable(Reason.UPSTREAM_INVALID, "bytes came before the first request")
         self._response = response = self._pool.loop.create_future()
         self._phase = _AWAITING
         self._max_buffered = max_buffered
@@ -202,6 +213,18 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._transport.write(request)
         return response
+
+    def _has_unread(self) -> bool:
+        """Return whether bytes came since the last response, or the end of the connection."""
+        events = self._unread.find(reused=self.reused)
+        if events and not has_ended(events):
+            self._note_unsolicited()
+        return events != 0
+
+    def _note_unsolicited(self) -> None:
+        if not self._unsolicited and not self.closed:
+            self._unsolicited = True
+            self._pool.unsolicited += 1
 
     def cancel(self, response: asyncio.Future[UpstreamResponse]) -> None:
         """Close the connection because the caller that waited for `response` has left.
@@ -260,6 +283,8 @@ class UpstreamConnection(asyncio.Protocol):
             and not self.closed
             and not self._transport.get_write_buffer_size()  # as in `data_received`
         )
+        if parser.extra_data:
+            self._note_unsolicited()
         if self._phase is _STREAMING:
             self._phase = _COMPLETE
             self._reusable = reusable  # returned once the reader has taken the last part

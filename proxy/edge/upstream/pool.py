@@ -71,6 +71,7 @@ class PoolStats:
 
     `open` connections include the `idle` ones. `waiting` calls do not include
     `waiting_heartbeats`. `buffered` is the bytes of bodies that their readers have not taken.
+    `unsolicited` counts connections that were closed because of bytes that no request asked for.
     """
 
     open: int
@@ -79,6 +80,7 @@ class PoolStats:
     waiting: int
     waiting_heartbeats: int
     buffered: int
+    unsolicited: int
 
     @property
     def in_use(self) -> int:
@@ -109,6 +111,7 @@ class ConnectionPool:
         self.loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = now or self.loop.time
         self.response_heads = ResponseHeadCache()
+        self.unsolicited = 0
         self.breaker = CircuitBreaker()
         # All connections of the pool, in use or idle.
         self._connections: set[UpstreamConnection] = set()
@@ -134,6 +137,7 @@ class ConnectionPool:
             len(self._calls.waiters),
             len(self._heartbeats.waiters),
             sum(connection.buffered for connection in self._connections),
+            self.unsolicited,
         )
 
     def forward(self, receipt: Receipt, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:

@@ -4,6 +4,10 @@ The content of a response is trusted, its framing is not. Interim responses (RFC
 are skipped. An upgrade, a transfer coding other than chunked, a status outside 100 to 599 and more
 than `MAX_BYTES_OUTSIDE_BODY` bytes without a byte of body are rejected. A body without a length
 ends with the connection (RFC 9112 section 6.3, rule 8).
+
+Any byte behind the end of a response is noticed (`extra_data`). llhttp skips carriage returns and
+line feeds there without a callback, so the parser counts what it was fed: all of it is head and
+body, or the tail of the chunked coding.
 """
 
 import httptools
@@ -13,6 +17,11 @@ from proxy.model import Reason
 
 # Bytes that may arrive without a byte of body: headers, interim responses, chunk extensions.
 MAX_BYTES_OUTSIDE_BODY = 65_536
+# The end of a head, and of the last chunk with its trailers (RFC 9112 section 7.1).
+_END_OF_HEAD = b"\r\n\r\n"
+# Bytes at the end of a chunked body that show whether it ends there: a byte that is no line end,
+# then `_END_OF_HEAD`.
+_TAIL_BYTES = len(_END_OF_HEAD) + 1
 
 
 class ResponseParser:
@@ -34,6 +43,13 @@ class ResponseParser:
         self.size = 0
         self._head_only = head_only
         self._bytes_since_body = 0
+        # All bytes up to the end of the final head, then the last bytes.
+        self._seen = b""
+        # Interim responses before the final one.
+        self._interim = 0
+        # Bytes behind the final head, and those of them that are body.
+        self._bytes_after_head = 0
+        self._body_bytes = 0
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     @property
@@ -61,6 +77,7 @@ class ResponseParser:
         """
         if self._parser is None:
             return
+        in_body = self.in_body
         self._bytes_since_body += len(data)
         try:
             self._parser.feed_data(data)
@@ -72,8 +89,31 @@ class ResponseParser:
             if not self.complete:
                 raise _invalid("the upstream's response is not HTTP") from None
             self.extra_data = True
+        self._note_end(data, in_body=in_body)
         if not self.complete and self._bytes_since_body > MAX_BYTES_OUTSIDE_BODY:
             raise _invalid("the upstream's headers are too large")
+
+    def _note_end(self, data: bytes, *, in_body: bool) -> None:
+        """Find out whether `data` ends with the response; `in_body` says where it began."""
+        if in_body:
+            self._bytes_after_head += len(data)
+            self._seen = (self._seen + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        else:
+            self._seen = seen = self._seen + data if self._seen else data
+            if not self.in_body:
+                return
+            end = 0
+            for _ in range(self._interim + 1):
+                end = seen.find(_END_OF_HEAD, end) + len(_END_OF_HEAD)
+            self._bytes_after_head = len(seen) - end
+            self._seen = seen[-_TAIL_BYTES:]
+        if self.complete:
+            if b"transfer-encoding" in self.headers and not self._head_only:
+                tail = self._seen
+                exact = tail.endswith(_END_OF_HEAD) and tail[0] not in _END_OF_HEAD
+            else:
+                exact = self._bytes_after_head == self._body_bytes
+            self.extra_data = self.extra_data or not exact
 
     def close(self) -> None:
         """Break the cycle with httptools' parser, so that no response waits for the collector."""
@@ -108,6 +148,7 @@ class ResponseParser:
             return
         self.parts.append(body)
         self.size += len(body)
+        self._body_bytes += len(body)
         self._bytes_since_body = 0
 
     def on_message_complete(self) -> None:
@@ -115,6 +156,7 @@ class ResponseParser:
             self.complete = True
         else:
             self.headers = {}  # those of an interim response
+            self._interim += 1
 
 
 def _invalid(detail: str) -> Unavailable:
