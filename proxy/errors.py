@@ -31,6 +31,11 @@ REASONS: dict[Reason, ReasonInfo] = {
         "The bytes are not one strict HTTP/1.1 request.",
         "Send a plain HTTP/1.1 request; check proxies in between.",
     ),
+    Reason.PLAIN_HTTP: ReasonInfo(
+        400,
+        "This port speaks TLS, and the request is plain HTTP.",
+        "Use the https:// URL of Callgate.",
+    ),
     Reason.HEADERS_TOO_LARGE: ReasonInfo(
         431,
         "The request line and headers are over the limit.",

@@ -46,6 +46,7 @@ class Reason(StrEnum):
 
     # The request is no request we read.
     BAD_REQUEST = "bad-request"
+    PLAIN_HTTP = "plain-http"
     HEADERS_TOO_LARGE = "headers-too-large"
     BODY_TOO_LARGE = "body-too-large"
     REQUEST_TIMEOUT = "request-timeout"

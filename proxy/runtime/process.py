@@ -207,8 +207,11 @@ class ServingProcess:
                 limit=limit,
                 handshake_seconds=limits.handshake_seconds,
                 on_rejected=lambda address: record_rejected_connection(server, address),
+                https_url=settings.public_url or f"an https:// URL with port {given.port}",
             )
-            for socket, certificate in zip(listening, self._certificates, strict=True)
+            for socket, certificate, given in zip(
+                listening, self._certificates, settings.listeners, strict=True
+            )
         ]
 
     def _start_cache(self) -> None:

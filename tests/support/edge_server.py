@@ -154,6 +154,7 @@ async def edge(
     connections: int = 1000,
     per_address: int = 1000,
     handshake_seconds: float = 5.0,
+    https_url: str = "https://gate.example.org",
 ) -> AsyncIterator[Edge]:
     """Run an edge on 127.0.0.1; close it with all its connections at the end."""
     server = Server(handler, limits or Limits(), new_request_id_source(), timing)
@@ -165,6 +166,7 @@ async def edge(
         limit=ConnectionLimit(connections, per_address),
         handshake_seconds=handshake_seconds,
         on_rejected=lambda address: record_rejected_connection(server, address),
+        https_url=https_url,
     )
     try:
         yield Edge(handler, server, listener, listening.getsockname()[1])

@@ -1,11 +1,15 @@
 """Accepts connections and counts them, in total and per address, before the TLS handshake.
 
+The first byte of a connection to a TLS port tells whether it is TLS at all
+(`proxy.edge.server.plain_http`). The deadline of the handshake is for that byte, too.
+
 asyncio's servers report a connection after its handshake, so they cannot count a client that never
 finishes one. Here a socket is accepted, counted, and then passed to TLS with a deadline. The
 addresses of an IPv6 /64 count as one, since a host can choose among all of them.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -14,7 +18,10 @@ from collections.abc import Callable
 from proxy.common.address import address_key
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.connection_limit import ConnectionLimit
+from proxy.edge.server.plain_http import answer_and_discard, is_plain_http, peek_first_byte
+from proxy.edge.server.response_writer import encode_head
 from proxy.edge.server.server import Server
+from proxy.edge.upstream.uncompiled import with_timeout
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason
 
@@ -24,6 +31,8 @@ _BACKLOG = 1024
 NOTSENT_BYTES = 131_072
 # Seconds without accepting after the process has run out of file descriptors.
 _OUT_OF_FILES_PAUSE = 0.1
+# Seconds that a handshake has when its first byte came in the last moment.
+_MIN_HANDSHAKE_SECONDS = 0.001
 
 
 def bind(
@@ -65,11 +74,12 @@ class Listener:
         limit: ConnectionLimit,
         handshake_seconds: float,
         on_rejected: Callable[[str], None],
+        https_url: str = "an https:// URL",
     ) -> None:
         """Accept from now on.
 
         `tls` is None for a plain listener. `on_rejected` is called with the address of each client
-        over the limit.
+        over the limit. `https_url` is what a client is told to use that speaks plain HTTP to TLS.
         """
         self._listening = listening
         self._server = server
@@ -77,6 +87,7 @@ class Listener:
         self.limit = limit
         self.handshake_seconds = handshake_seconds
         self._on_rejected = on_rejected
+        self._https_url = https_url
         self._handshakes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         listening.listen(_BACKLOG)
@@ -115,32 +126,59 @@ class Listener:
 
     async def _admit(self, client: socket.socket, address: str, port: int, key: str) -> None:
         """Do the handshake; the connection runs by itself afterwards."""
-        loop = asyncio.get_running_loop()
+        loop, tls = self._loop, self._tls
+        ends = loop.time() + self.handshake_seconds
         connection = Connection(
             self._server,
             address,
             port,
-            tls=self._tls is not None,
+            tls=tls is not None,
             on_released=lambda: self.limit.release(key),
         )
+        admitted = False
         try:
-            if self._tls is None:
+            if tls is None:
                 await loop.connect_accepted_socket(lambda: connection, client)
-            else:
+                admitted = True
+            elif await self._speaks_tls(client, address, port):
                 await loop.connect_accepted_socket(
                     lambda: connection,
                     client,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=self.handshake_seconds,
+                    ssl=tls,
+                    ssl_handshake_timeout=max(_MIN_HANDSHAKE_SECONDS, ends - loop.time()),
                     # The client may still read the end of a response; the connection has a
                     # deadline of its own for that.
                     ssl_shutdown_timeout=self._server.limits.write_seconds,
                 )
+                admitted = True
         except (OSError, ssl.SSLError, asyncio.CancelledError):
-            client.close()
-            connection.release()
+            if tls is not None:
+                self._server.failed_handshakes += 1
         finally:
+            if not admitted:
+                client.close()
+                connection.release()
             self._server.handshake_finished()
+
+    async def _speaks_tls(self, client: socket.socket, address: str, port: int) -> bool:
+        """Return whether `client` may go on to a handshake; answer one that speaks plain HTTP.
+
+        Raises `OSError`.
+        """
+        first = await with_timeout(self.handshake_seconds, peek_first_byte(self._loop, client))
+        if not first:
+            raise ConnectionAbortedError
+        if not is_plain_http(first):
+            return True
+        server = self._server
+        error = Rejected(Reason.PLAIN_HTTP, f"use {self._https_url}")
+        response = server.handler.refuse(server.next_id(), Peer(address, port, None, ""), error)
+        head = encode_head(response, server.date, head_only=False, close=True)
+        with contextlib.suppress(OSError):  # the client has left, or goes on sending
+            await with_timeout(
+                server.timing.linger, answer_and_discard(self._loop, client, head + response.body)
+            )
+        return False
 
     def close(self) -> None:
         """Stop accepting; unfinished handshakes end with their deadline."""

@@ -50,6 +50,9 @@ _SINGLE = frozenset(
         b"transfer-encoding",
     }
 )
+# The first byte of a TLS connection (RFC 8446 section 5.1).
+_TLS_HANDSHAKE = b"\x16"
+_NO_TLS = "this port speaks plain HTTP, and the client sent TLS"
 _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _PATH = re.compile(rb"/[!-\"$-~]*")  # printable ASCII without "#"
 
@@ -189,7 +192,9 @@ class RequestParser:
             cause = error.__context__
             raise cause if isinstance(cause, Rejected) else Rejected(Reason.BAD_REQUEST) from None
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            raise Rejected(Reason.BAD_REQUEST, "the framing is not strict HTTP/1.1") from None
+            tls = before is IDLE and data[:1] == _TLS_HANDSHAKE
+            detail = _NO_TLS if tls else "the framing is not strict HTTP/1.1"
+            raise Rejected(Reason.BAD_REQUEST, detail) from None
         if self.phase is HEAD and before is HEAD:
             self._later_head_bytes += len(data)
             if self._later_head_bytes > self._limits.header_bytes:

@@ -36,6 +36,8 @@ class Server:
         self.connections: set[Connection] = set()
         # Accepted clients whose handshake is not finished.
         self._handshakes = 0
+        # Those that ended without one, since the start.
+        self.failed_handshakes = 0
         # Set while draining.
         self._empty: asyncio.Future[None] | None = None
         self._sweep()

@@ -43,11 +43,11 @@ async def test_an_unfinished_handshake_counts_until_its_deadline(tmp_path: Path)
 @both_loops
 @pytest.mark.parametrize(
     "hello",
-    [get(), b"\x16\x03\x01\x00\x05hello", os.urandom(300)],
-    ids=["http", "bad hello", "noise"],
+    [b"\x16\x03\x01\x00\x05hello", b"\x00" + os.urandom(300), b"\x80" + os.urandom(300), b""],
+    ids=["bad hello", "noise", "noise like SSL 2", "nothing"],
 )
 async def test_a_failed_handshake_releases_its_place(hello: bytes, tmp_path: Path) -> None:
-    """Bytes that are not TLS are closed at once, and the loop logs nothing."""
+    """Bytes that are not TLS are closed at once and counted, and the loop logs nothing."""
     files = certificate(tmp_path)
 
     handler = RecordingHandler()
@@ -60,6 +60,7 @@ async def test_a_failed_handshake_releases_its_place(hello: bytes, tmp_path: Pat
             client.writer.write_eof()
             assert b"HTTP" not in await client.rest()
             await until(lambda: gate.listener.limit.open == 0)
+        assert gate.server.failed_handshakes == 3
         assert not handler.requests
         assert not handler.rejections
 
