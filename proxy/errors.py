@@ -257,12 +257,13 @@ class Problem:
     """One thing wrong with settings, policies, roles or files.
 
     `location` is a file, a line or a key (``callgate.toml: upstreams[0].url``); `hint` says what to
-    do.
+    do. A `warning` does not keep Callgate from serving now.
     """
 
     location: str
     message: str
     hint: str
+    warning: bool = False
 
 
 class ConfigError(Exception):

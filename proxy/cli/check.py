@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -33,26 +34,32 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
 
     Changes nothing, and needs no running Callgate. Each problem has its location and a hint. Exits
     with 0 if there is no problem, 1 if there are problems, and 2 if the settings file cannot be
-    read.
+    read. Warnings, such as of a certificate that ends soon, do not count.
     """
     if not config.is_file():
         hint = "Name the settings file with --config."
         print_problems([Problem(str(config), "does not exist", hint)])
         raise typer.Exit(2)
-    # What the parts would log is among the problems, and standard output is for those.
+    # Warnings that the parts would log are among the problems, and standard output is for those.
     configure_logging("error", "console", io.StringIO())
-    problems = _problems(config, online=online)
+    found = _problems(config, online=online)
+    warnings = [problem for problem in found if problem.warning]
+    problems = [problem for problem in found if not problem.warning]
     if as_json:
-        rows = [
-            {"location": problem.location, "message": problem.message, "hint": problem.hint}
-            for problem in problems
-        ]
-        print(json.dumps({"ok": not problems, "problems": rows}, indent=2))
-    elif problems:
-        print_problems(problems, sys.stdout)
+        result = {"ok": not problems, "problems": _rows(problems), "warnings": _rows(warnings)}
+        print(json.dumps(result, indent=2))
     else:
-        print(f"{config}: no problem found")
+        print_problems(found, sys.stdout)
+        if not problems:
+            print(f"{config}: no problem found")
     raise typer.Exit(1 if problems else 0)
+
+
+def _rows(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [
+        {"location": problem.location, "message": problem.message, "hint": problem.hint}
+        for problem in problems
+    ]
 
 
 def _problems(config: Path, *, online: bool) -> list[Problem]:

@@ -3,11 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -17,6 +15,7 @@ from proxy.common.validation import Locate
 from proxy.config.loading import PartialSettings, Upstream
 from proxy.config.model import Audit, Listener
 from proxy.edge.tls import server_context, upstream_context
+from proxy.edge.validity import RENEWAL_HINT, read_validity, utc
 from proxy.errors import ConfigError, Problem
 from proxy.identity.jwks_file import JwksFile
 
@@ -57,20 +56,25 @@ def _check_certificate(location: str, listener: Listener) -> Iterator[Problem]:
     certificate, key = listener.certificate, listener.key
     if certificate is None or key is None:
         return
-    load = partial(server_context, certificate, key.file or key.reveal())
-    yield from _attempt(location, load)
     try:
-        found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    except (OSError, ValueError):
-        return  # reported above
-    now = datetime.fromtimestamp(time.time(), UTC)
-    if now < found.not_valid_before_utc:
-        message = f"is not valid before {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-        yield Problem(location, message, "Check the clock, or wait.")
-    if now > found.not_valid_after_utc:
-        message = f"expired on {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        hint = "Renew it; a running Callgate loads the new one by itself."
-        yield Problem(location, message, hint)
+        server_context(certificate, key.file or key.reveal())
+    except ConfigError as error:
+        for problem in error.problems:  # the location names the file
+            yield Problem(location, problem.message, problem.hint)
+    else:
+        yield from _warn_of_end(location, certificate, "")
+
+
+def _warn_of_end(location: str, certificate: Path, subject: str) -> Iterator[Problem]:
+    """Yield a warning if a certificate that can be used now ends soon."""
+    try:
+        validity = read_validity(certificate)
+    except (ConfigError, OSError):
+        return  # reported by the attempt to load it
+    now = time.time()
+    if validity.valid_at(now) and validity.ends_soon(now):
+        message = f"{subject}expires on {utc(validity.ends)}"
+        yield Problem(location, message, RENEWAL_HINT, warning=True)
 
 
 def _check_key_set(location: str, path: Path) -> Iterator[Problem]:
@@ -88,6 +92,9 @@ def _check_upstream(location: str, upstream: Upstream) -> Iterator[Problem]:
     material = None if key is None else key.file or key.reveal()
     load = partial(upstream_context, upstream.ca_file, upstream.client_certificate, material)
     yield from _attempt(location, load)
+    if upstream.client_certificate is not None:
+        certificate = upstream.client_certificate
+        yield from _warn_of_end(location, certificate, f"{certificate} ")
 
 
 def _check_writable(location: str, directory: Path) -> Iterator[Problem]:

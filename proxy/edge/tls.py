@@ -10,17 +10,20 @@ most: OpenSSL caches the keys of the latest sessions in the memory of the proces
 `ssl` has no switch for that. Read access to that memory would expose those sessions. Nothing of
 them reaches a disk, another process, or the client.
 
-Trusts the files it is given. Refuses a certificate and key that do not belong together, and a key
-with a pass phrase, since a service cannot type one.
+Trusts the files it is given. Refuses a certificate and key that do not belong together, a
+certificate outside its time (`proxy.edge.validity`), and a key with a pass phrase, since a service
+cannot type one.
 """
 
 import os
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from proxy.edge.validity import Validity, read_validity, refuse_invalid
 from proxy.errors import ConfigError, Problem
 
 SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -30,11 +33,13 @@ Key: TypeAlias = Path | str
 _Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
-def server_context(certificate: Path, key: Key) -> ssl.SSLContext:
-    """Return the context of a listener. `certificate` is a PEM chain.
+def server_context(
+    certificate: Path, key: Key, *, clock: Callable[[], float] = time.time
+) -> ssl.SSLContext:
+    """Return the context of a listener. `certificate` is a PEM chain; `clock` gives Unix seconds.
 
     Raises:
-        ConfigError: the certificate or the key cannot be used.
+        ConfigError: the certificate or the key cannot be used, or not at this time.
 
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -48,19 +53,23 @@ def server_context(certificate: Path, key: Key) -> ssl.SSLContext:
         | ssl.OP_NO_TICKET
     )
     context.num_tickets = 0  # OP_NO_TICKET alone leaves stateful tickets in TLS 1.3
-    _load_pair(context, certificate, key)
+    _load_pair(context, certificate, key, clock())
     return context
 
 
 def upstream_context(
-    ca: Path | None = None, certificate: Path | None = None, key: Key | None = None
+    ca: Path | None = None,
+    certificate: Path | None = None,
+    key: Key | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
 ) -> ssl.SSLContext:
     """Return the context for an https server, verified against `ca` (PEM) or the system's CAs.
 
-    `certificate` and `key` are the client's, if it has any.
+    `certificate` and `key` are the client's, if it has any. `clock` gives Unix seconds.
 
     Raises:
-        ConfigError: a file cannot be used.
+        ConfigError: a file cannot be used, or a certificate not at this time.
 
     """
     try:
@@ -78,7 +87,7 @@ def upstream_context(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(SUITES)
     if certificate is not None and key is not None:
-        _load_pair(context, certificate, key)
+        _load_pair(context, certificate, key, clock())
     return context
 
 
@@ -91,42 +100,54 @@ class ReloadingCertificate:
     if the new one has another key type.)
     """
 
-    def __init__(self, certificate: Path, key: Key) -> None:
-        """Load the pair for the first time.
+    def __init__(
+        self, certificate: Path, key: Key, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Load the pair for the first time. `clock` gives Unix seconds.
 
         Raises:
-            ConfigError: the certificate or the key cannot be used.
+            ConfigError: the certificate or the key cannot be used, or not at this time.
 
         """
-        self._certificate, self._key = certificate, key
+        self._certificate, self._key, self._clock = certificate, key, clock
         self._loaded = self._unconfirmed = self._stamp()
         self._reported: _Stamp | None = None
-        self.context = server_context(certificate, key)
+        # Unix seconds from which the pair that was reported is valid; 0 for a pair that is bad.
+        self._reported_begins = 0.0
+        self.context = server_context(certificate, key, clock=clock)
+        self.validity: Validity = read_validity(certificate)
 
     def reload_if_changed(self) -> bool:
         """Check the files, about once a second; return whether new handshakes use a new pair.
 
         Two files are replaced one after the other. So a pair that does not match is an error only
-        if the next check finds it again. The old pair then stays in use.
+        if the next check finds it again. The old pair then stays in use. So it does while the new
+        certificate is outside its time; one whose time has not begun is loaded when it does.
 
         Raises:
             ConfigError: the files cannot be used; once for each bad version of them.
 
         """
         stamp = self._stamp()
-        if stamp in (self._loaded, self._reported):
+        if stamp == self._loaded:
+            return False
+        if stamp == self._reported and not 0 < self._reported_begins <= self._clock():
             return False
         try:
-            fresh = server_context(self._certificate, self._key)
-        except ConfigError:
+            fresh = server_context(self._certificate, self._key, clock=self._clock)
+            validity = read_validity(self._certificate)
+        except (ConfigError, OSError) as error:
             if stamp != self._unconfirmed:
                 self._unconfirmed = stamp
                 return False
             self._reported = stamp
+            self._reported_begins = self._begins_later()
+            if isinstance(error, OSError):
+                raise _unusable(self._certificate, error) from error
             raise
         if self._stamp() != stamp:
             return False  # changed while it was read: the next check decides
-        self._loaded, self._reported = stamp, None
+        self._loaded, self._reported, self.validity = stamp, None, validity
 
         def use_fresh(
             connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
@@ -136,6 +157,14 @@ class ReloadingCertificate:
         # Called for every handshake, with or without a server name.
         self.context.sni_callback = use_fresh
         return True
+
+    def _begins_later(self) -> float:
+        """Return the time from which the certificate is valid if that is to come, else 0."""
+        try:
+            begins = read_validity(self._certificate).begins
+        except (ConfigError, OSError):
+            return 0.0
+        return begins if begins > self._clock() else 0.0
 
     def _stamp(self) -> _Stamp:
         """Return a value that changes when a file is replaced, rewritten or removed."""
@@ -150,18 +179,23 @@ class ReloadingCertificate:
         return tuple(found)
 
 
-def _load_pair(context: ssl.SSLContext, certificate: Path, key: Key) -> None:
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Key, now: float) -> None:
     try:
         with _as_file(key) as path:
             # Without a password function OpenSSL would prompt on the terminal.
             context.load_cert_chain(certificate, path, password=lambda: "")
+        refuse_invalid(certificate, now)
     except (ssl.SSLError, OSError) as error:
-        message = f"cannot be used with its key ({_error_text(error)})"
-        hint = (
-            "Name a PEM certificate chain, the server's certificate first, and its key without a "
-            "pass phrase."
-        )
-        raise ConfigError([Problem(str(certificate), message, hint)]) from error
+        raise _unusable(certificate, error) from error
+
+
+def _unusable(certificate: Path, error: OSError) -> ConfigError:
+    message = f"cannot be used with its key ({_error_text(error)})"
+    hint = (
+        "Name a PEM certificate chain, the server's certificate first, and its key without a "
+        "pass phrase."
+    )
+    return ConfigError([Problem(str(certificate), message, hint)])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import gc
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 
@@ -26,15 +26,15 @@ from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.listener import Listener, bind, record_rejected_connection
 from proxy.edge.server.request_ids import new_request_id_source
 from proxy.edge.server.server import Server
-from proxy.edge.tls import ReloadingCertificate
-from proxy.errors import ConfigError
 from proxy.gate.pipeline import Gate
 from proxy.identity.verifier import Verifier
+from proxy.runtime.certificate_watch import CertificateWatch
 from proxy.runtime.file_descriptors import max_clients
 from proxy.runtime.metrics_endpoint import MetricsEndpoint, serve_metrics
 from proxy.runtime.supervision.worker_process import RETIRE, WorkerSlot
 from proxy.runtime.wiring import (
     load_catalogs,
+    make_certificate_watch,
     make_certificates,
     make_issuers,
     make_limits,
@@ -104,6 +104,9 @@ class ServingProcess:
         catalogs = load_catalogs(settings)
         self._policy = make_policies(settings, catalogs)
         self._certificates = make_certificates(settings)
+        self._watch = make_certificate_watch(
+            settings, self._certificates, reports=slot is None or slot.slot == 0
+        )
         self._clients = max_clients(
             limits.max_connections, [upstream.max_connections for upstream in settings.upstreams]
         )
@@ -175,9 +178,8 @@ class ServingProcess:
                 settings.metrics.port + (0 if slot is None else slot.slot),
             )
         self._listen()
-        certificates = [each for each in self._certificates if each is not None]
         self._checks = self._loop.create_task(
-            _background_checks(certificates, self._journal, self._verifier)
+            _background_checks(self._watch, self._journal, self._verifier)
         )
         gc.collect()
         gc.freeze()  # the collector need not visit again what exists now
@@ -290,16 +292,36 @@ class ServingProcess:
             ),
             ("callgate_audit_records", "Durable records of this log.", lambda: journal.size),
         ]
+        self._metrics.counters += [
+            (
+                "callgate_failed_handshakes",
+                "Connections to a TLS port that ended without a handshake.",
+                lambda: server.failed_handshakes,
+            ),
+            (
+                "callgate_unsolicited_upstream_bytes",
+                "Upstream connections closed because of bytes that no request asked for.",
+                lambda: sum(parts.pool.unsolicited for parts in self._upstreams),
+            ),
+        ]
         issuers = self._verifier.issuers
-        self._metrics.issuer_gauges += [
+        self._metrics.labelled_gauges += [
+            (
+                "callgate_certificate_expires_seconds",
+                "Seconds until a certificate of Callgate ends; below 0 once it has ended.",
+                "certificate",
+                self._watch.seconds_left,
+            ),
             (
                 "callgate_issuer_keys",
                 "Keys of the issuer in use; 0 when none was read, all are withdrawn or too old.",
+                "issuer",
                 lambda: {each.name: float(each.source.usable_keys) for each in issuers},
             ),
             (
                 "callgate_issuer_keys_readable",
                 "1 when the last reading of the issuer's keys succeeded, else 0.",
+                "issuer",
                 lambda: {each.name: float(each.source.readable) for each in issuers},
             ),
         ]
@@ -312,9 +334,9 @@ def _described(listener: ListenerSettings) -> str:
 
 
 async def _background_checks(
-    certificates: Sequence[ReloadingCertificate], journal: Journal, verifier: Verifier
+    certificates: CertificateWatch, journal: Journal, verifier: Verifier
 ) -> None:
-    """Once a second, reload changed certificates and key sets, and log whether the log is writable.
+    """Once a second, check certificates and key sets, and log whether the journal is writable.
 
     Once in `_COLLECT_SECONDS`, collect garbage. Calls make no cycles, so the collector would hardly
     ever run by itself. An error in the depths of a library may make one, and hold a long answer.
@@ -324,8 +346,7 @@ async def _background_checks(
         await asyncio.sleep(1.0)
         if seconds % _COLLECT_SECONDS == 0:
             gc.collect()
-        for certificate in certificates:
-            _reload_if_changed(certificate)
+        certificates.check()
         verifier.poll()
         if journal.failure != failing:
             failing = journal.failure
@@ -333,17 +354,3 @@ async def _background_checks(
                 _log.info("audit log writable again")
             else:
                 _log.error("audit log unwritable: nothing is forwarded", error=failing)
-
-
-def _reload_if_changed(certificate: ReloadingCertificate) -> None:
-    try:
-        if certificate.reload_if_changed():
-            _log.info("certificate reloaded")
-    except ConfigError as error:
-        for problem in error.problems:
-            _log.error(
-                "certificate not reloaded",
-                location=problem.location,
-                message=problem.message,
-                hint=problem.hint,
-            )

@@ -4,6 +4,7 @@ It is the place that knows every part of a serving process. Below it, parts take
 """
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from proxy import __version__
@@ -20,6 +21,7 @@ from proxy.edge.upstream.address import UpstreamAddress
 from proxy.edge.upstream.coalescing import CoalescingUpstream
 from proxy.edge.upstream.pool import ConnectionPool, UpstreamOptions
 from proxy.edge.upstream.stream_limit import StreamLimit
+from proxy.edge.validity import read_validity
 from proxy.errors import ConfigError, Problem
 from proxy.gate.routing import Route, make_route
 from proxy.identity.access_token import TokenProfile
@@ -30,6 +32,7 @@ from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
 from proxy.protocol.codec_table import CodecOptions
 from proxy.protocol.luigi.batch_ids import derive_batch_key
+from proxy.runtime.certificate_watch import Certificate, CertificateWatch, ClientCertificate
 
 # Readers of long answers may hold one in so many connections to an upstream, and as many may wait.
 STREAM_SHARE = 8
@@ -213,3 +216,19 @@ def make_certificates(settings: Settings) -> list[ReloadingCertificate | None]:
         else ReloadingCertificate(each.certificate, each.key.file or each.key.reveal())
         for each in settings.listeners
     ]
+
+
+def make_certificate_watch(
+    settings: Settings, listeners: Sequence[ReloadingCertificate | None], *, reports: bool
+) -> CertificateWatch:
+    """Return the watch over the certificates of the listeners and those shown to upstreams."""
+    watched: dict[str, Certificate] = {
+        f"listeners[{number}].certificate": certificate
+        for number, certificate in enumerate(listeners)
+        if certificate is not None
+    }
+    for number, upstream in enumerate(settings.upstreams):
+        if upstream.client_certificate is not None:
+            name = f"upstreams[{number}].client_certificate"
+            watched[name] = ClientCertificate(read_validity(upstream.client_certificate))
+    return CertificateWatch(watched, reports=reports)

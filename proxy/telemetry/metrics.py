@@ -21,8 +21,9 @@ _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 class Metrics:
     """The counters of one process.
 
-    `gauges` holds a name, a help text and a function each; a scrape calls the function.
-    `issuer_gauges` is the same, with a function that returns a value for each issuer's name.
+    `gauges` and `counters` hold a name, a help text and a function each; a scrape calls the
+    function. `labelled_gauges` hold the name of a label, too, and a function that returns a value
+    for each value of the label.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,8 @@ class Metrics:
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
         self.gauges: list[tuple[str, str, Callable[[], float]]] = []
-        self.issuer_gauges: list[tuple[str, str, Callable[[], dict[str, float]]]] = []
+        self.counters: list[tuple[str, str, Callable[[], float]]] = []
+        self.labelled_gauges: list[tuple[str, str, str, Callable[[], dict[str, float]]]] = []
 
     def call_decided(self, upstream: str, permission: str, reason: str) -> None:
         """Count one decided call."""
@@ -86,8 +88,10 @@ class Metrics:
         )
         for name, help_text, value in self.gauges:
             yield GaugeMetricFamily(name, help_text, value=value())
-        for name, help_text, values in self.issuer_gauges:
-            family = GaugeMetricFamily(name, help_text, labels=["issuer"])
-            for issuer, number in values().items():
-                family.add_metric([issuer], number)
+        for name, help_text, value in self.counters:
+            yield CounterMetricFamily(name, help_text, value=value())
+        for name, help_text, label, values in self.labelled_gauges:
+            family = GaugeMetricFamily(name, help_text, labels=[label])
+            for labelled, number in values().items():
+                family.add_metric([labelled], number)
             yield family

@@ -1,4 +1,5 @@
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -37,6 +38,24 @@ def test_every_problem_is_reported_at_once(good: Path) -> None:
     for part in ("limits.body_byte", "expired on", "extra.cedar", "explode", "gruop"):
         assert part in text, part
     assert all(problem["hint"] for problem in problems)
+
+
+def test_a_certificate_that_ends_soon_is_a_warning_and_no_problem(good: Path) -> None:
+    """It is in the text and in the JSON, and the exit code is that of success."""
+    make_self_signed(("localhost",), good, now=time.time() - 80 * 86400)
+    assert run_check(good) == (0, [])
+    command = [sys.executable, "-m", "proxy", "check", "--config", str(good / "callgate.toml")]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "listeners[0].certificate: warning: expires on 20" in text
+    assert "no problem found" in text
+    shown = subprocess.run(
+        [*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    answer = json.loads(shown.stdout)
+    assert answer["ok"]
+    [warning] = answer["warnings"]
+    assert warning["message"].startswith("expires on 20")
+    assert "Renew it" in warning["hint"]
 
 
 def test_online_checks_the_upstreams_too(good: Path) -> None:

@@ -40,6 +40,45 @@ def test_a_certificate_out_of_its_time_is_named(good: Path, days: int, message: 
     assert problem.message.startswith(message)
 
 
+@pytest.mark.parametrize(("days", "warned"), [(75, False), (77, True)], ids=["15", "13"])
+def test_a_certificate_that_ends_within_two_weeks_is_a_warning(
+    good: Path, days: int, warned: bool
+) -> None:
+    """It is in use until then; the warning says until when."""
+    make_self_signed(("localhost",), good, now=time.time() - days * 86400)
+    found = problems_in(good)
+    assert [problem.warning for problem in found] == [True] * warned
+    assert all(problem.message.startswith("expires on 20") for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("days", "message", "warning"),
+    [
+        (80, "expires on 20", True),
+        (200, "expired on 20", False),
+        (-2, "is not valid before", False),
+    ],
+)
+def test_a_client_certificate_has_the_same_checks(
+    good: Path, days: int, message: str, warning: bool
+) -> None:
+    """The certificate that Callgate shows to an upstream, whose peers would refuse it, too."""
+    client = good / "client"
+    client.mkdir()
+    made = make_self_signed(("gate",), client, now=time.time() - days * 86400)
+    client.chmod(0o755)
+    text = SETTINGS.replace("http://127.0.0.1:1", "https://127.0.0.1:1").replace(
+        "[policy]",
+        'client_certificate = "client/tls.crt"\nclient_key = { file = "client/tls.key" }\n[policy]',
+    )
+    (good / "callgate.toml").write_text(text)
+    [problem] = problems_in(good)
+    assert problem.location.endswith("upstreams[0]")
+    assert str(made.certificate) in problem.message
+    assert message in problem.message
+    assert problem.warning is warning
+
+
 def test_each_listener_has_its_own_certificate(good: Path) -> None:
     """The number of the row is in the location."""
     row = 'port = 8444\ncertificate = "tls.key"\nkey = { file = "tls.key" }\n'

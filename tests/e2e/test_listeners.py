@@ -3,14 +3,16 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from proxy.cli.demo.certificate import make_self_signed
 from tests.support.paths import ROOT
 from tests.support.stack import Gate, accepts, table
-from tests.support.stage import POLICIES, Client, clean_environment, free_port
+from tests.support.stage import POLICIES, Client, clean_environment, free_port, until
 
 
 class TwoListeners(Gate):
@@ -57,8 +59,7 @@ class TwoListeners(Gate):
         """Hold that each listener answers, and answers as it was set up."""
         assert self.get("/-/readyz").status == 200
         assert self.plain.get("/-/readyz").status == 200
-        with pytest.raises(OSError):
-            Client(self.port).get("/-/readyz")
+        assert Client(self.port).get("/-/readyz").refused == "plain-http"
 
 
 @pytest.fixture(params=[1, 2])
@@ -105,3 +106,38 @@ def test_a_listener_that_is_new_or_gone_needs_a_restart(gate: TwoListeners) -> N
     assert '"settings":["listeners"],"event":"changed settings need a restart"' in (
         gate.process.text()
     )
+
+
+def test_plain_http_on_the_tls_port_is_answered_recorded_and_counted(gate: TwoListeners) -> None:
+    """One reason in the answer, the journal, the log and the metrics; the answer has the port."""
+    since = gate.mark()
+    answer = Client(gate.port).call("ping", gate.token("worker"), worker="w")
+    assert (answer.status, answer.refused) == (400, "plain-http")
+    assert f"use an https:// URL with port {gate.port}" in answer.reason
+    [record] = [r for r in gate.calls(since) if r["stage"] == "rejected"]
+    assert (record["reason"], record["peer"]["address"]) == ("plain-http", answer.source)
+    assert gate.token("worker") not in gate.written().decode()
+    assert '"reason":"plain-http"' in gate.process.text()
+
+
+@pytest.mark.parametrize("days", [91, -2], ids=["expired", "not yet valid"])
+def test_a_certificate_outside_its_time_is_taken_by_no_reload_and_no_start(
+    gate: TwoListeners, days: int
+) -> None:
+    """The processes that serve keep the old one; a start names the file and the time."""
+    pem = gate.directory / "tls.crt"
+    now = time.time() - days * 86_400
+    make_self_signed(("localhost", "127.0.0.1"), gate.directory, now=now)
+    until(lambda: "certificate not reloaded" in gate.process.text(), "the error is in the log")
+    command = [sys.executable, "-m", "proxy", "reload", "--config", str(gate.settings)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(), timeout=60, check=False, capture_output=True
+    )
+    assert done.returncode != 0
+    gate.serves_both()
+    assert gate.stop() == 0
+    gate.launch()
+    assert gate.process.wait() == 2
+    assert "certificate reloaded" not in gate.process.text()
+    assert ("expired on" if days > 0 else "is not valid before") in gate.process.text()
+    assert str(pem) in gate.process.text()

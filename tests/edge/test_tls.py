@@ -22,6 +22,7 @@ from proxy.errors import ConfigError
 
 # asyncio closes after a failed handshake, sometimes before it has sent its alert.
 REFUSED = (ssl.SSLError, ConnectionError)
+DAY = 86_400.0
 HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -280,6 +281,19 @@ class TestListener:
             server_context(made.certificate, made.key)
         assert caught.value.problems[0].location == str(made.certificate)
 
+    @pytest.mark.parametrize(("days", "reason"), [(91, "expired on"), (-2, "is not valid before")])
+    def test_a_pair_outside_its_time_is_refused(
+        self, tmp_path: Path, days: int, reason: str
+    ) -> None:
+        """At the start, too: the time is in the reason."""
+        made = make_self_signed(HOSTS, tmp_path, now=time.time() - days * DAY)
+        with pytest.raises(ConfigError, match=reason):
+            server_context(made.certificate, made.key)
+        with pytest.raises(ConfigError, match=reason):
+            ReloadingCertificate(made.certificate, made.key)
+        with pytest.raises(ConfigError, match=reason):  # what Callgate shows to an upstream
+            upstream_context(made.ca, made.certificate, made.key)
+
 
 class TestReload:
     """A certificate that follows its files, without dropping a connection."""
@@ -369,6 +383,50 @@ class TestReload:
             make_self_signed(HOSTS, tmp_path, now=time.time())
             assert reloading.reload_if_changed()
             assert serial(port) == serial_of(made.certificate) != old
+
+    @pytest.mark.parametrize("days", [91, -2], ids=["expired", "not yet valid"])
+    def test_a_pair_outside_its_time_is_not_taken(
+        self, made: SelfSigned, tmp_path: Path, days: int
+    ) -> None:
+        """Clients would refuse it. The old pair stays in use, and the reason is given once."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        old = serial_of(made.certificate)
+        make_self_signed(HOSTS, tmp_path, now=time.time() - days * DAY)
+        with served(reloading.context) as port:
+            assert not reloading.reload_if_changed()
+            with pytest.raises(ConfigError, match=r"expired on|is not valid before"):
+                reloading.reload_if_changed()
+            assert not reloading.reload_if_changed()
+            assert serial(port) == old
+
+    @pytest.mark.interpreted
+    def test_the_old_behaviour_took_it(
+        self, made: SelfSigned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where its time is not looked at, an expired pair is a successful reload."""
+        reloading = ReloadingCertificate(made.certificate, made.key)
+        make_self_signed(HOSTS, tmp_path, now=time.time() - 91 * DAY)
+        monkeypatch.setattr("proxy.edge.tls.refuse_invalid", lambda certificate, now: None)
+        with served(reloading.context) as port:
+            assert reloading.reload_if_changed()
+            assert serial(port) == serial_of(made.certificate)
+
+    def test_a_pair_whose_time_has_not_begun_is_taken_when_it_does(
+        self, made: SelfSigned, tmp_path: Path
+    ) -> None:
+        """It was installed ahead of its time, and its files do not change again."""
+        now = time.time()
+        reloading = ReloadingCertificate(made.certificate, made.key, clock=lambda: now)
+        make_self_signed(HOSTS, tmp_path, now=now + 2 * DAY)
+        assert not reloading.reload_if_changed()
+        with pytest.raises(ConfigError, match="is not valid before"):
+            reloading.reload_if_changed()
+        now += 1.9 * DAY
+        assert not reloading.reload_if_changed()
+        now += 0.2 * DAY
+        assert reloading.reload_if_changed()
+        assert not reloading.reload_if_changed()
+        assert reloading.validity.valid_at(now)
 
     def test_files_replaced_one_after_the_other_are_no_error(
         self, made: SelfSigned, tmp_path: Path

@@ -70,14 +70,16 @@ def test_gauges_are_read_during_a_scrape() -> None:
     assert "callgate_thing 2.0" in scraped(metrics)
 
 
-def test_gauges_of_issuers_have_a_sample_each() -> None:
-    """One family with the issuer's name as its label, read during the scrape."""
-    values = {"okta": 3.0}
+def test_counters_and_labelled_gauges_are_read_by_the_scrape() -> None:
+    """Parts keep their own counts, and a gauge can have a value for each of several things."""
     metrics = Metrics()
-    metrics.issuer_gauges.append(("callgate_issuer_thing", "A thing.", lambda: values))
-    values["local"] = 0.0
-    [family] = [each for each in metrics.collect() if each.name == "callgate_issuer_thing"]
-    assert [(sample.labels, sample.value) for sample in family.samples] == [
-        ({"issuer": "okta"}, 3.0),
-        ({"issuer": "local"}, 0.0),
-    ]
+    count = 1
+    metrics.counters.append(("callgate_things", "Things.", lambda: count))
+    metrics.labelled_gauges.append(
+        ("callgate_left_seconds", "Seconds.", "certificate", lambda: {"a": -1.0, "b": 2.0})
+    )
+    count = 3
+    lines = scraped(metrics)
+    assert "callgate_things_total 3.0" in lines
+    assert 'callgate_left_seconds{certificate="a"} -1.0' in lines
+    assert 'callgate_left_seconds{certificate="b"} 2.0' in lines

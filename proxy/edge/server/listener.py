@@ -1,6 +1,6 @@
 """Accepts connections and counts them, in total and per address, before the TLS handshake.
 
-The first byte of a connection to a TLS port tells whether it is TLS at all
+The first byte of a connection to a TLS port says whether it is TLS at all
 (`proxy.edge.server.plain_http`). The deadline of the handshake is for that byte, too.
 
 asyncio's servers report a connection after its handshake, so they cannot count a client that never
@@ -79,7 +79,7 @@ class Listener:
         """Accept from now on.
 
         `tls` is None for a plain listener. `on_rejected` is called with the address of each client
-        over the limit. `https_url` is what a client is told to use that speaks plain HTTP to TLS.
+        over the limit. `https_url` goes into the answer to plain HTTP on a TLS port.
         """
         self._listening = listening
         self._server = server

@@ -5,7 +5,7 @@ process never waits for its supervisor. `Report` is the part of it that `callgat
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -125,9 +125,8 @@ def _members(data: bytes) -> dict[str, Any]:
 
 
 def _cut(problem: Problem) -> Problem:
-    return Problem(
-        *(
-            text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
-            for text in (problem.location, problem.message, problem.hint)
-        )
+    texts = (problem.location, problem.message, problem.hint)
+    location, message, hint = (
+        text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…" for text in texts
     )
+    return replace(problem, location=location, message=message, hint=hint)
