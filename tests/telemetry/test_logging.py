@@ -151,6 +151,7 @@ raise RuntimeError("the end")
 """
 
 
+@pytest.mark.process
 def test_what_python_prints_by_itself_is_an_event() -> None:
     """Warnings, and errors of threads, of finalizers and of the program: every line of the log is
     JSON, and only the last has the text of its error.
