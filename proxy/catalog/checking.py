@@ -3,7 +3,7 @@
 A refusal names the method and the argument, never the value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from proxy.catalog.markup import escape_tags
 from proxy.catalog.model import ARGUMENT_NAME, Method
@@ -12,7 +12,7 @@ from proxy.errors import Rejected
 from proxy.model import Reason, Value
 
 
-def check_arguments(method: Method, args: Mapping[str, Value]) -> None:
+def check_arguments(method: Method, args: dict[str, Value]) -> None:
     """Check the arguments of one call by their names.
 
     Raises:

@@ -75,7 +75,7 @@ class Method:
     related_task_args: tuple[str, ...] = ()
     worker_arg: str | None = None
     must_start_with: tuple[tuple[str, str], ...] = ()
-    checks: Mapping[str, tuple[ArgumentType, bool]] = field(init=False, compare=False, repr=False)
+    checks: dict[str, tuple[ArgumentType, bool]] = field(init=False, compare=False, repr=False)
     names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     required: tuple[str, ...] = field(init=False, compare=False, repr=False)
     secret_args: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
