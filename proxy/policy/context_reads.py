@@ -84,26 +84,27 @@ def attribute_paths(node: object) -> Iterator[tuple[str, ...]]:
     condition on a mistyped argument.
     """
     match node:
-        case pst.GetAttr() if (path := _from_variable(node)) is not None:
+        case pst.GetAttr() if (path := attribute_path(node)) is not None:
             yield path
-        case pst.HasAttr(base, attrs) if (path := _from_variable(base)) is not None:
+        case pst.HasAttr(base, attrs) if (path := attribute_path(base)) is not None:
             yield path + attrs
     yield from (path for part in _parts(node) for path in attribute_paths(part))
 
 
-def _from_variable(node: object) -> tuple[str, ...] | None:
+def attribute_path(node: object) -> tuple[str, ...] | None:
+    """Return the path of an attribute, such as ``("context", "task")``; None for another node."""
     match node:
         case pst.Var(name):
             return (name,)
         case pst.GetAttr(base, attr):
-            below = _from_variable(base)
+            below = attribute_path(base)
             return None if below is None else (*below, attr)
         case _:
             return None
 
 
 def _path(node: object) -> tuple[str, ...] | None:
-    path = _from_variable(node)
+    path = attribute_path(node)
     return path[1:] if path is not None and path[0] == "context" else None
 
 

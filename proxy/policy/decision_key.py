@@ -6,7 +6,6 @@ policy reads the same from them; a property test checks that. The functions run 
 scoped policy can apply to, so they are made of built-ins where possible.
 """
 
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import methodcaller
 from typing import Any, Final, TypeAlias
@@ -15,6 +14,7 @@ from proxy.catalog.types import PolicyType
 from proxy.model import Call, Value
 from proxy.policy.context_reads import TASK_KEY, ContextRead
 from proxy.policy.schema import Action
+from proxy.policy.wildcards import longest_prefix, matcher, prefix_of
 
 # Characters of a text in a key. A call with a longer one is evaluated each time. So the number of
 # entries bounds the memory of the cache.
@@ -112,63 +112,27 @@ def compile_projection(reads: Sequence[ContextRead], at: str, action: Action) ->
     if any(read.kind == "value" for read in here):
         return _short_text
     prefixes = [
-        text for read in here if read.kind == "like" and (text := _prefix(read.pattern)) is not None
+        text
+        for read in here
+        if read.kind == "like" and (text := prefix_of(read.pattern)) is not None
     ]
     texts = [read.text for read in here if read.kind == "equals"]
     parts: list[Projection] = [
         matcher(read.pattern)
         for read in here
-        if read.kind == "like" and _prefix(read.pattern) is None
+        if read.kind == "like" and prefix_of(read.pattern) is None
     ]
     if prefixes:
         parts.append(
-            methodcaller("startswith", prefixes[0]) if len(prefixes) == 1 else _longest_of(prefixes)
+            methodcaller("startswith", prefixes[0])
+            if len(prefixes) == 1
+            else longest_prefix(prefixes)
         )
     if texts:
         parts.append(texts[0].__eq__ if len(texts) == 1 else _which_of(texts))
     if len(parts) == 1:
         return parts[0]
     return lambda value: tuple([project(value) for project in parts])
-
-
-def matcher(pattern: tuple[str | None, ...]) -> Callable[[str], bool]:
-    """Compile a ``like`` pattern: None matches any run of characters, a character itself."""
-    stars = pattern.count(None)
-    text = "".join(part for part in pattern if part is not None)
-    if stars == 0:
-        return text.__eq__
-    if stars == 1 and pattern[-1] is None:
-        return lambda value: value.startswith(text)
-    if stars == 1 and pattern[0] is None:
-        return lambda value: value.endswith(text)
-    expression = "".join(".*" if part is None else re.escape(part) for part in pattern)
-    # A run of wildcards becomes one; else a pattern such as "***x" would make matching slow.
-    found = re.compile(re.sub(r"(?:\.\*)+", ".*", expression), re.DOTALL).fullmatch
-    return lambda value: found(value) is not None
-
-
-def _prefix(pattern: tuple[str | None, ...]) -> str | None:
-    """Return the text of a pattern that matches a prefix; None for any other pattern."""
-    if pattern.count(None) == 1 and pattern[-1] is None:
-        return "".join(part for part in pattern if part is not None)
-    return None
-
-
-def _longest_of(prefixes: Sequence[str]) -> Projection:
-    """Compile the question which of several prefixes a text has.
-
-    The longest one answers it: the others are those which that one has.
-    """
-    groups = "|".join(
-        f"({re.escape(prefix)})" for prefix in sorted(prefixes, key=len, reverse=True)
-    )
-    found = re.compile(groups).match
-
-    def longest(value: str) -> Hashable:
-        match = found(value)
-        return 0 if match is None else match.lastindex
-
-    return longest
 
 
 def _which_of(texts: Sequence[str]) -> Projection:

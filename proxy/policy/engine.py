@@ -9,6 +9,10 @@ A call that acts on other tasks than its own (`Call.related_tasks`) is decided a
 each of them, too. The first denial is the decision. So a policy on ``context.task`` bounds every
 task that a call reaches.
 
+A decision that would take longer than a step of the event loop may is not made there
+(`proxy.policy.work`): it is denied as too complex, unless `PolicySet.max_ns` is raised, as it is in
+a process of its own.
+
 Decisions are cached by the principal's complete entity, the upstream, the method, and exactly what
 the policies read of the call (`context_reads`, `decision_key`). `decide_uncached` decides without
 cache and without that analysis; a test compares the two.
@@ -31,6 +35,7 @@ from proxy.policy.entities import action_entities, request_of, upstream_entities
 from proxy.policy.reachability import PartialCall, may_be_allowed
 from proxy.policy.roles import Roles
 from proxy.policy.schema import Action, actions_of, cedar_schema
+from proxy.policy.work import MAX_STEP_NS, DecisionCost, cost_of
 
 # Cached decisions, of about 250 bytes each.
 MAX_DECISIONS = 20_000
@@ -61,7 +66,8 @@ class ActionPlan:
     """The part of a decision that is fixed for one method.
 
     `reads` name the arguments that policies read. `key` makes the key of a call, and `project_task`
-    what policies read of a task; both are None when policies read nothing there.
+    what policies read of a task; both are None when policies read nothing there. `cost` is what a
+    decision takes.
     """
 
     name: str
@@ -69,6 +75,7 @@ class ActionPlan:
     reads: tuple[str, ...]
     key: CallKey | None
     project_task: Callable[[str], Hashable] | None
+    cost: DecisionCost
 
 
 @dataclass(slots=True)
@@ -123,6 +130,8 @@ class PolicySet:
         self._unknown_method = self._denied(Reason.UNKNOWN_METHOD)
         self._no_role = self._denied(Reason.NO_ROLE)
         self._error = self._denied(Reason.POLICY_ERROR)
+        self._too_complex = self._denied(Reason.CALL_TOO_COMPLEX)
+        self.max_ns = MAX_STEP_NS
 
     @property
     def texts(self) -> Mapping[str, tuple[str, str]]:
@@ -151,6 +160,8 @@ class PolicySet:
         """Decide a call as if it were about `task` alone."""
         try:
             cached = self._cached_principal(principal)
+            if plan.reads and plan.cost.of_long(call.args, task) > self.max_ns:
+                return self._too_complex
             if plan.key is None:
                 key: tuple[Hashable, ...] = (cached.number, call.upstream, call.method)
             else:
@@ -178,15 +189,22 @@ class PolicySet:
 
         Tasks of which policies read the same are decided once.
         """
+        tasks = call.related_tasks
+        spent = plan.cost.of_tasks(tasks)
+        if spent > self.max_ns:
+            return self._too_complex
         seen = set() if call.task is None else {project(call.task)}
         # PERF: most often all tasks are like the call's own; one pass of built-ins finds that
-        if seen.issuperset(map(project, call.related_tasks)):
+        if seen.issuperset(map(project, tasks)):
             return decision
-        for task in call.related_tasks:
+        for task in tasks:
             read = project(task)
             if read not in seen:
                 if len(seen) >= MAX_DISTINCT_TASKS:
                     return self._error
+                spent += plan.cost.of_evaluation(task)
+                if spent > self.max_ns:
+                    return self._too_complex
                 seen.add(read)
                 other = self._decide_one(principal, call, task, plan)
                 if not other.allowed:
@@ -251,12 +269,14 @@ class PolicySet:
 
     def _plan(self, name: str, action: Action) -> ActionPlan:
         reads = reads_of(self._trees, name, action)
+        names = tuple(dict.fromkeys(read.at for read in reads))
         return ActionPlan(
             name,
             action,
-            tuple(dict.fromkeys(read.at for read in reads)),
+            names,
             compile_key(reads, action),
             task_projection(reads, action),
+            cost_of(self._trees, name, action, names),
         )
 
     def _cached_principal(self, principal: Principal) -> CachedPrincipal:

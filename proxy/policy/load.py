@@ -7,7 +7,8 @@ all. It is refused, with the file and line of every problem, when a policy
 - does not validate against the schema of the catalogs: a method, argument or attribute that does
   not exist, even behind ``has``; an optional argument that is read without ``has``; a type error;
 - names a role that ``roles.toml`` does not have, or an upstream or issuer that the settings do not
-  have.
+  have;
+- makes the work of a decision exceed a limit (`proxy.policy.work`).
 
 The hash names the set in every audit record. It covers everything that decides: the texts of the
 policies, of the roles and of the catalogs, and which upstream has which catalog. `PolicySet.files`
@@ -30,6 +31,7 @@ from proxy.policy.engine import Policy, PolicySet
 from proxy.policy.roles import FILE as ROLES
 from proxy.policy.roles import Roles, parse_roles
 from proxy.policy.schema import actions_of
+from proxy.policy.work import excess
 
 # The name among `PolicySet.files` of the text that no file on disk has: the catalog of each
 # upstream, from the settings.
@@ -71,7 +73,9 @@ def load_policies(
     every = [*catalogs.values(), *unused]
     problems += _catalogs_of_one_name(every)
     try:
-        problems += schema_problems(policies, actions_of(every))
+        actions = actions_of(every)
+        problems += schema_problems(policies, actions)
+        problems += excess(policies, actions)
     except ConfigError as error:
         problems += error.problems
     if problems or roles is None:
