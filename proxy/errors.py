@@ -160,7 +160,7 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.NOT_YOUR_WORKER: ReasonInfo(
         403,
-        "The worker id or the batch id is not this identity's.",
+        "The worker, the batch or the running task is not this identity's.",
         "Send the worker's own id without a mark, and batch ids as get_work gave them.",
     ),
     Reason.AUDIT_UNWRITABLE: ReasonInfo(

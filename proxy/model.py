@@ -279,12 +279,13 @@ class Receipt:
 class UpstreamRequest:
     """A call as the upstream gets it: encoded afresh, without a byte of the caller's.
 
-    `kind` is ``read`` for a call that changes nothing, ``heartbeat`` for one that only reports a
-    worker as alive, ``write`` for every other. A read is sent again when a kept-alive connection
-    turns out dead, and identical reads may share a response; with `cacheable` also for a moment
-    after it came. `max_buffered` is the number of bytes of a response that are buffered before it
-    becomes a stream. `fairness_key` is the name of the principal of a read: scarce connections are
-    shared fairly by it. It is not sent.
+    `kind` is ``read`` for a call that changes nothing, ``question`` for what the gate itself asks
+    before a call, ``heartbeat`` for one that only reports a worker as alive, ``write`` for every
+    other. A read or question is sent again when a kept-alive connection turns out dead. Identical
+    reads may share a response; with `cacheable` also for a moment after it came. `max_buffered` is
+    the number of bytes of a response that are buffered before it becomes a stream. `fairness_key`
+    is the name of the principal of a read: scarce connections are shared fairly by it. It is not
+    sent.
     """
 
     http_method: Literal["GET", "POST", "HEAD"]
@@ -292,7 +293,7 @@ class UpstreamRequest:
     content_type: bytes
     body: bytes
     accept_gzip: bool = False
-    kind: Literal["read", "heartbeat", "write"] = "write"
+    kind: Literal["read", "question", "heartbeat", "write"] = "write"
     cacheable: bool = False
     max_buffered: int = 65_536
     fairness_key: str = ""
@@ -300,7 +301,7 @@ class UpstreamRequest:
     @property
     def idempotent(self) -> bool:
         """Whether the call may be sent twice."""
-        return self.kind == "read"
+        return self.kind == "read" or self.kind == "question"
 
 
 class Stream(Protocol):

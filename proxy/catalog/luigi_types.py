@@ -132,8 +132,8 @@ def is_suffixed_worker_id(value: Value) -> bool:
 
 
 def is_one_line(value: Value) -> bool:
-    """Return whether `value` is one printable line."""
-    return type(value) is str and len(value) <= MAX_TASK_ID and value.isprintable()
+    """Return whether `value` is one printable line. A signed batch id has a task id within it."""
+    return type(value) is str and len(value) <= 2 * MAX_TASK_ID and value.isprintable()
 
 
 def is_status(value: Value) -> bool:

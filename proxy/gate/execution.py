@@ -11,7 +11,7 @@ from functools import partial
 from proxy.errors import Rejected
 from proxy.gate.attempt import Attempt
 from proxy.gate.audited_stream import AuditedStream
-from proxy.gate.ports import Decider, Fulfiller
+from proxy.gate.ports import Decider, Fulfiller, Upstream
 from proxy.gate.reporting import Reporter
 from proxy.gate.routing import Route
 from proxy.model import (
@@ -23,6 +23,7 @@ from proxy.model import (
     Receipt,
     Response,
     Target,
+    UpstreamRequest,
     UpstreamResponse,
 )
 from proxy.protocol.codec import ByteBudget, Codec, Result
@@ -72,10 +73,20 @@ class Executor:
                 response = codec.introspect(call, may_call)
             else:
                 upstream = self._routes[call.upstream].upstream
-                upstream_response = await upstream.forward(
-                    receipt, codec.encode(call, principal, request)
-                )
+                question = codec.question(call, principal, ())
+                sent: Call | UpstreamResponse = call
+                if question is not None:
+                    sent = await _ask(upstream, receipt, codec, principal, call, question)
+                if isinstance(sent, UpstreamResponse):
+                    upstream_response = sent
+                else:
+                    upstream_response = await upstream.forward(
+                        receipt, codec.encode(sent, principal, request)
+                    )
                 response = codec.answer(call, principal, upstream_response)
+                if sent is not call:
+                    self._reporter.withheld(request.id, principal, call)
+                    response = replace(response, outcome=Reason.NOT_YOUR_WORKER)
             for name in decision.obligations:
                 response = self._fulfillers[name](call, response)
         except Exception as error:
@@ -173,3 +184,26 @@ class Executor:
             if self._decider.may_call(principal, call.upstream, name):
                 return name
         return None
+
+
+async def _ask(
+    upstream: Upstream,
+    receipt: Receipt,
+    codec: Codec,
+    principal: Principal,
+    call: Call,
+    first: UpstreamRequest,
+) -> Call | UpstreamResponse:
+    """Ask the upstream what the codec has to know of an allowed call before it is sent.
+
+    The call's own receipt covers the questions: they are part of carrying it out.
+    """
+    question: UpstreamRequest | None = first
+    answers: list[UpstreamResponse] = []
+    while question is not None:
+        answer = await upstream.forward(receipt, question)
+        if answer.stream is not None:
+            await answer.stream.aclose()
+        answers.append(answer)
+        question = codec.question(call, principal, answers)
+    return codec.amend(call, principal, answers)

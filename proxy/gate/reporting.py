@@ -39,6 +39,10 @@ class Reporter:
         """Log a call that policy denied. It is recorded and counted already."""
         self._log.denied(ref, principal.name, call.upstream, call.method, decision.reason)
 
+    def withheld(self, ref: str, principal: Principal, call: Call) -> None:
+        """Log an allowed call of which the upstream did not get all, since it is another's."""
+        self._log.denied(ref, principal.name, call.upstream, call.method, Reason.NOT_YOUR_WORKER)
+
     def completed(self, receipt: Receipt, outcome: Outcome, status: int, sent: int) -> None:
         """Report what became of an allowed call."""
         duration = monotonic_ns() - receipt.decided_at_ns

@@ -74,6 +74,23 @@ class Codec(Protocol):
     def describe(self, method: str, /) -> str:
         """Return what `method` does, to follow "may not": ``pause``, ``open the history of``."""
 
+    def question(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse], /
+    ) -> UpstreamRequest | None:
+        """Return what the upstream is asked before an allowed call is sent, None for nothing.
+
+        Called again with all `answers` so far, until it returns None. Raises `Unavailable` for an
+        answer that is none.
+        """
+
+    def amend(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse], /
+    ) -> Call | UpstreamResponse:
+        """Return the call as it may be sent after `answers`, or the answer it gets without that.
+
+        Called only if something was asked. Returns `call` itself when all of it may be sent.
+        """
+
     def encode(self, call: Call, principal: Principal, request: Request, /) -> UpstreamRequest:
         """Return the call as the upstream gets it. A read has the principal as fairness key."""
 
@@ -105,6 +122,18 @@ class Codec(Protocol):
 
 class OneCallCodec:
     """A base for codecs with one call a request, all of them for the upstream."""
+
+    def question(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> UpstreamRequest | None:
+        """Return None: nothing has to be asked."""
+        return None
+
+    def amend(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> Call | UpstreamResponse:
+        """Return the call itself."""
+        return call
 
     def introspect(self, call: Call, may_call: Callable[[str], bool]) -> Response:
         """Reject: no call of this codec has the gate as its target."""

@@ -12,6 +12,7 @@ from proxy.protocol.codec import Codec
 from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.pages import LuigiPages
+from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
 from proxy.protocol.xmlrpc.server import XmlRpcServer
 
@@ -55,6 +56,7 @@ class Mount:
 def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
     upstream, catalog, base = options.upstream, options.catalog, options.upstream_path
     signer = BatchIdSigner(options.luigi_batch_key or secrets.token_bytes(32), upstream)
+    reports = TaskReports(base)
     bridge = LuigiBridge(
         upstream,
         catalog,
@@ -62,9 +64,11 @@ def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
         max_batch_calls=options.max_batch_calls,
         body_bytes=options.body_bytes,
         batch_ids=signer,
+        reports=reports,
     )
+    api = LuigiApi(upstream, catalog, base, batch_ids=signer, reports=reports)
     return (
-        Mount(LuigiApi(upstream, catalog, base, batch_ids=signer), root="/api"),
+        Mount(api, root="/api"),
         Mount(bridge, exact=_RPC2),
         Mount(LuigiPages(upstream, catalog, base, options.prefix), root="/"),
     )

@@ -674,7 +674,8 @@ def test_every_process_and_the_next_one_knows_a_batch(scoped: Gate) -> None:
     elsewhere = BatchIdSigner(
         derive_batch_key(load_hmac_key(scoped.directory / "audit", make=False)), "luigi"
     )
-    assert batch["batch_id"] == elsewhere.sign(principal, "prod.C", digest_of(batch))
+    digest, member = digest_of(batch), batch["batch_task_ids"][0]
+    assert batch["batch_id"] == elsewhere.sign(principal, "prod.C", digest, member)
 
 
 REACHES = [

@@ -16,7 +16,8 @@ worker's ping waits. So, after a read has been authorised and recorded like any 
   the first of them.
 
 Responses up to `MAX_SHARED_BYTES` are shared. A longer one goes to the first call as a stream, and
-the others are sent on their own. Writes and heartbeats pass straight through.
+the others are sent on their own. Writes, heartbeats and the gate's own questions pass straight
+through: a worker's call does not queue behind dashboards.
 """
 
 import asyncio
@@ -149,7 +150,7 @@ class CoalescingUpstream:
         """
         if request.kind == "write":
             return self._write(receipt, request)
-        if request.kind == "heartbeat":
+        if request.kind == "heartbeat" or request.kind == "question":
             return self._upstream.forward(receipt, request)
         return self._read(receipt, request)
 

@@ -11,12 +11,13 @@ What luigid could read in two ways is rejected, so that what policy judges is wh
   (luigi/worker.py).
 
 Worker ids and batch ids are bound to the identity of the caller
-(`proxy.protocol.luigi.worker_identity`, `proxy.protocol.luigi.batch_ids`).
+(`proxy.protocol.luigi.worker_identity`, `proxy.protocol.luigi.batch_ids`), and a running task is
+reported on by its worker alone (`proxy.protocol.luigi.task_reports`).
 """
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -43,6 +44,7 @@ from proxy.protocol.luigi.calls import (
     make_call,
 )
 from proxy.protocol.luigi.form import FORM_TYPES, parse_form
+from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
 from proxy.protocol.refusal import JSON_HEADERS, Refusal, json_refusal
 from proxy.protocol.same_origin import require_same_origin
@@ -65,11 +67,14 @@ class LuigiApi(OneCallCodec):
         base: str = "",
         *,
         batch_ids: BatchIdSigner | None = None,
+        reports: TaskReports | None = None,
     ) -> None:
         """Serve `catalog`. `base` is the path under which luigid itself is served.
 
-        Without `batch_ids`, batch ids are valid for this object alone.
+        Without `batch_ids`, batch ids are valid for this object alone. `reports` is shared by the
+        codecs of one luigid.
         """
+        self._reports = reports or TaskReports(base)
         self._batch_ids = batch_ids or BatchIdSigner(secrets.token_bytes(32), upstream)
         self._upstream = upstream
         self._catalog = catalog
@@ -137,6 +142,18 @@ class LuigiApi(OneCallCodec):
             self._heartbeats.put((path, body), batch)
         return batch
 
+    def question(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> UpstreamRequest | None:
+        """Return what luigid is asked before a report on a running task, None for nothing."""
+        return self._reports.question(call, principal, answers)
+
+    def amend(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> Call | UpstreamResponse:
+        """Return what the caller may say of the task, or the null that it gets at once."""
+        return self._reports.amend(call, principal, answers)
+
     def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
         """Return the call as luigid gets it.
 
@@ -164,7 +181,9 @@ class LuigiApi(OneCallCodec):
             return Response(200, headers=headers, stream=response.stream, length=response.length)
         body = response.body
         if call.method in REWRITTEN_METHODS:
-            body = rewrite_worker_answer(call, principal, body, self._batch_ids)
+            body = rewrite_worker_answer(
+                call, principal, body, self._batch_ids, self._reports.remember
+            )
         return Response(200, body, headers=headers)
 
     def render(self, refusal: Refusal) -> Response:

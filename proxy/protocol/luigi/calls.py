@@ -13,7 +13,7 @@ from proxy.catalog.checking import check_arguments, escape_markup
 from proxy.catalog.model import Catalog, Method
 from proxy.errors import Rejected, Unavailable
 from proxy.model import Call, Principal, Reason, UpstreamRequest, UpstreamResponse, Value
-from proxy.protocol.luigi.batch_ids import BatchIdSigner
+from proxy.protocol.luigi.batch_ids import BatchIdSigner, luigid_batch_id
 from proxy.protocol.luigi.form import FORM, encode_form
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, worker_suffix
 from proxy.protocol.refusal import Refusal
@@ -71,11 +71,8 @@ def make_call(
         if method.heartbeat and len(args) == 1:
             heartbeat = worker
     check_arguments(method, args)
-    if "batch_id" in args and args["batch_id"] is not None and method.permission == "work":
-        args = {
-            **args,
-            "batch_id": batch_ids.verify(principal, args.get("family"), args["batch_id"]),
-        }
+    if "batch_id" in args and args["batch_id"] is not None:
+        batch_ids.verify(principal, args.get("family"), args["batch_id"])
     task: str | None = None
     for argument in method.task_args:
         if argument in args and type(named := args[argument]) is str and named:
@@ -153,6 +150,8 @@ def encode(
     changed: dict[str, Value] = {}
     if method.worker_arg is not None:
         changed[method.worker_arg] = str(call.args[method.worker_arg]) + worker_suffix(principal)
+    if "batch_id" in call.args and call.args["batch_id"] is not None:
+        changed["batch_id"] = luigid_batch_id(str(call.args["batch_id"]))
     body = encode_form(encode_arguments(call.args, changed))
     path = f"{base}/api/{call.method}".encode("ascii")
     if call.method in REWRITTEN_METHODS:

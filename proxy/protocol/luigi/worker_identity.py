@@ -10,8 +10,9 @@ members are rewritten (`rewrite_worker_answer`).
 """
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import orjson
@@ -21,6 +22,8 @@ from proxy.model import Call, Principal, Reason
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.strict_json import parse_fast
 
+GivenTasks: TypeAlias = Callable[[str, str], None]
+"""Takes a task and the worker that luigid gave it to."""
 REWRITTEN_METHODS = frozenset({"get_work", "count_pending"})
 """Methods in whose answers a worker looks for its own id."""
 
@@ -39,7 +42,11 @@ def _suffix(issuer_name: str, subject: str) -> str:
 
 
 def rewrite_worker_answer(
-    call: Call, principal: Principal, body: bytes, batch_ids: BatchIdSigner
+    call: Call,
+    principal: Principal,
+    body: bytes,
+    batch_ids: BatchIdSigner,
+    given: GivenTasks = lambda _task_id, _worker: None,
 ) -> bytes:
     """Return the answer to one of `REWRITTEN_METHODS`, rewritten in three places; others unchanged.
 
@@ -52,7 +59,8 @@ def rewrite_worker_answer(
     that announces it next. A worker that is no assistant has already loaded every family it
     announced, and needs no module.
 
-    ``batch_id`` is signed.
+    ``batch_id`` is signed. `given` is called with each task that luigid gave the worker, and with
+    the worker's id as luigid has it.
     """
     if call.method not in REWRITTEN_METHODS:
         return body
@@ -68,14 +76,20 @@ def rewrite_worker_answer(
         for task in response["running_tasks"]:
             if type(task.get("worker")) is str:
                 task["worker"] = task["worker"].removesuffix(suffix)
+        worker = str(call.args.get("worker")) + suffix
+        if response.get("task_id") is not None:
+            given(str(response["task_id"]), worker)
         if imports and "task_module" in response:
             response["task_module"] = None
         if batched and response.get("batch_id") is not None:
+            members = [str(task_id) for task_id in response["batch_task_ids"]]
+            for task_id in members:
+                given(task_id, worker)
             response["batch_id"] = batch_ids.sign(
-                principal, str(response["task_family"]), str(response["batch_id"])
+                principal, str(response["task_family"]), str(response["batch_id"]), members[0]
             )
         return json.dumps(document).encode() if quick is None else orjson.dumps(quick)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise Unavailable(
             Reason.UPSTREAM_INVALID, f"the answer to {call.method} is not luigid's", sent=True
         ) from None

@@ -228,6 +228,18 @@ class XmlRpcCodec(ABC):
             body = b"".join(parts)
         return decode_response(body)
 
+    def question(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> UpstreamRequest | None:
+        """Return None: nothing has to be asked."""
+        return None
+
+    def amend(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> Call | UpstreamResponse:
+        """Return the call itself."""
+        return call
+
     @abstractmethod
     def _make_call(self, name: str, params: Sequence[Value], principal: Principal) -> Call:
         """Return the call of method `name` with positional `params`. Raises `Rejected`."""

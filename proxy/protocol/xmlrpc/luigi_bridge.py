@@ -27,6 +27,7 @@ from proxy.model import (
 from proxy.protocol.codec import Result
 from proxy.protocol.luigi import calls
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
+from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import RoundTripped
@@ -51,8 +52,10 @@ class LuigiBridge(XmlRpcCodec):
         max_batch_calls: int,
         body_bytes: int,
         batch_ids: BatchIdSigner | None = None,
+        reports: TaskReports | None = None,
     ) -> None:
-        """`path` is the path under which luigid itself is served; `batch_ids` as in `LuigiApi`."""
+        """`path` is the path under which luigid itself is served; the last two as in `LuigiApi`."""
+        self._reports = reports or TaskReports(path)
         self._batch_ids = batch_ids or BatchIdSigner(secrets.token_bytes(32), upstream)
         methods = {
             name: method for name, method in catalog.methods.items() if not name.startswith("page.")
@@ -77,6 +80,18 @@ class LuigiBridge(XmlRpcCodec):
             self._upstream, self._catalog, name, args, principal, self._batch_ids
         )
 
+    def question(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> UpstreamRequest | None:
+        """Return what luigid is asked before a report on a running task, None for nothing."""
+        return self._reports.question(call, principal, answers)
+
+    def amend(
+        self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
+    ) -> Call | UpstreamResponse:
+        """Return what the caller may say of the task, or the null that it gets at once."""
+        return self._reports.amend(call, principal, answers)
+
     def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
         """Return the call as the JSON API does: luigid gets one encoding from both codecs."""
         return calls.encode(call, self._catalog, principal, self._path)
@@ -89,7 +104,9 @@ class LuigiBridge(XmlRpcCodec):
             return Response(200, b"", XML, NO_STORE, stream=stream)
         body = response.body
         if call.method in REWRITTEN_METHODS:
-            body = rewrite_worker_answer(call, principal, body, self._batch_ids)
+            body = rewrite_worker_answer(
+                call, principal, body, self._batch_ids, self._reports.remember
+            )
         return Response(200, json_to_xml(body), XML, NO_STORE)
 
     def as_value(self, refusal: Refusal) -> Result:

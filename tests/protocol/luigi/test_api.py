@@ -18,7 +18,12 @@ from proxy.catalog.loading import load_catalog
 from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamResponse
 from proxy.protocol.luigi.api import LuigiApi, accepts_gzip
-from proxy.protocol.luigi.batch_ids import BatchIdSigner, derive_batch_key
+from proxy.protocol.luigi.batch_ids import (
+    BatchIdSigner,
+    batch_member,
+    derive_batch_key,
+    luigid_batch_id,
+)
 from proxy.protocol.luigi.calls import MAX_RELATED_TASKS, WORKER_SHUTDOWN, encode, make_call
 from proxy.protocol.luigi.worker_identity import rewrite_worker_answer, worker_suffix
 from proxy.protocol.refusal import Refusal
@@ -628,11 +633,9 @@ def claim(batch_id: object, family: str = "A", method: str = "add_task") -> Requ
 
 
 def test_a_worker_takes_up_the_batch_it_was_given() -> None:
-    """What get_work said, sent back, reaches luigid as luigid's own id, and the record has that one
-    too.
-    """
+    """What get_work said, sent back, reaches luigid as luigid's own id."""
     call = decode(claim(batched()))
-    assert call.args["batch_id"] == "0cc175b9"
+    assert call.args["batch_id"] == batched()
     assert as_luigid_reads(API.encode(call, ALICE, request()).body)["batch_id"] == "0cc175b9"
     assert decode(claim(None)).args["batch_id"] is None
 
@@ -686,12 +689,9 @@ def test_the_key_of_batches_is_the_same_whenever_it_is_derived_and_is_not_the_se
     """
     assert derive_batch_key(b"s" * 32) == derive_batch_key(b"s" * 32)
     assert len({derive_batch_key(b"s" * 32), derive_batch_key(b"t" * 32), b"s" * 32}) == 3
-    assert (
-        BatchIdSigner(derive_batch_key(b"s"), "luigi").verify(
-            ALICE, "A", BatchIdSigner(derive_batch_key(b"s"), "luigi").sign(ALICE, "A", "b.c")
-        )
-        == "b.c"
-    )
+    signed = BatchIdSigner(derive_batch_key(b"s"), "luigi").sign(ALICE, "A", "bc", "A_1.5")
+    BatchIdSigner(derive_batch_key(b"s"), "luigi").verify(ALICE, "A", signed)
+    assert (luigid_batch_id(signed), batch_member(signed)) == ("bc", "A_1.5")
 
 
 # -- answers
@@ -786,7 +786,7 @@ def test_only_an_assistant_is_told_what_to_import(
     answered = json.loads(
         rewrite_worker_answer(call, ALICE, json.dumps({"response": response}).encode(), BATCHES)
     )["response"]
-    sealed = {"batch_id": BATCHES.sign(ALICE, "A", "b")} if batch else {}
+    sealed = {"batch_id": BATCHES.sign(ALICE, "A", "b", "A_1")} if batch else {}
     assert answered == {**response, "task_module": module, **sealed}
 
 

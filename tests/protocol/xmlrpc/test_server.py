@@ -397,7 +397,7 @@ def sample(method: Method) -> dict[str, Value]:
             value for value in candidates if method.checks[argument.name][0].accepts(value)
         )
     if "batch_id" in args:
-        args["batch_id"] = BATCHES.sign(ALICE, str(args["family"]), "0cc175b9")
+        args["batch_id"] = BATCHES.sign(ALICE, str(args["family"]), "0cc175b9", "A_1")
     return args
 
 
