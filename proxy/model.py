@@ -282,7 +282,8 @@ class UpstreamRequest:
     `kind` is ``read`` for a call that changes nothing, ``question`` for what the gate itself asks
     before a call, ``heartbeat`` for one that only reports a worker as alive, ``write`` for every
     other. A read or question is sent again when a kept-alive connection turns out dead. Identical
-    reads may share a response; with `cacheable` also for a moment after it came. `max_buffered` is
+    reads share a response while it is on its way if they are `shared`, and for a moment after it
+    came if they are `cacheable` too. `max_buffered` is
     the number of bytes of a response that are buffered before it becomes a stream. `fairness_key`
     is the name of the principal of a read: scarce connections are shared fairly by it. It is not
     sent.
@@ -295,6 +296,7 @@ class UpstreamRequest:
     accept_gzip: bool = False
     kind: Literal["read", "question", "heartbeat", "write"] = "write"
     cacheable: bool = False
+    shared: bool = True
     max_buffered: int = 65_536
     fairness_key: str = ""
 

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from proxy.catalog.model import ARGUMENT_NAME, Argument, Catalog, Method, WireProtocol
-from proxy.catalog.types import TYPES
+from proxy.catalog.types import TEXT_TYPES, TYPES
 from proxy.common.toml_lines import Loc
 from proxy.common.validation import Locate, freeze, in_file, invalid, parse_toml, problems_of
 from proxy.errors import ConfigError, Problem
@@ -99,13 +99,68 @@ def parse_catalog(
     except ValidationError as error:
         hint = "See the comment at the top of policies/catalogs/luigi.toml."
         problems += problems_of(error, _Catalog, locate, default_hint=hint)
+    else:
+        if not problems and not accept_old_names:
+            problems = _without_effect(table, locate)
     if problems:
         raise ConfigError(problems)
     methods = {
-        name: method.method(name, allow_extra=table.allow_extra)
+        name: method.method(name, allow_extra=table.allow_extra, shared=table.protocol == "luigi")
         for name, method in table.methods.items()
     }
     return Catalog(table.name, table.protocol, MappingProxyType(methods), digest, text)
+
+
+def _without_effect(table: "_Catalog", locate: Locate) -> list[Problem]:
+    """Return a problem for each key that would be read and then have no effect."""
+    return [
+        Problem(locate(("methods", name, key)), message, hint)
+        for name, method in table.methods.items()
+        for key, message, hint in _idle_keys(name, method)
+    ]
+
+
+def _idle_keys(name: str, method: "_Method") -> Iterator[tuple[str, str, str]]:
+    """Yield each key of a method that would have no effect: why, and what to do."""
+    texts = {argument.name for argument in method.arguments if argument.type in TEXT_TYPES}
+    named = {
+        "task": method.task,
+        "worker": () if method.worker is None else (method.worker,),
+        "must_start_with": (*method.must_start_with, *method.must_start_with.values()),
+    }
+    for key, arguments in named.items():
+        for argument in arguments:
+            if argument not in texts:
+                yield key, f"{argument} is never a text", "Name an argument that holds a text."
+    if method.heartbeat:
+        if method.worker is None:
+            yield (
+                "heartbeat",
+                "needs a worker",
+                "Set worker to the argument that names the calling worker.",
+            )
+        elif any(a.required and a.name != method.worker for a in method.arguments):
+            yield (
+                "heartbeat",
+                "needs a method whose only required argument is the worker",
+                "Leave it out.",
+            )
+    if method.shared and method.permission != "view":
+        yield "shared", f"does not hold for the permission {method.permission}", "Leave it out."
+    if method.shared and method.no_cache:
+        yield "shared", "contradicts no_cache", "Keep one of the two."
+    if method.allow_extra is False and method.extra_type is not None:
+        yield "allow_extra", "contradicts extra_type", "Keep one of the two."
+    if name.startswith("page."):
+        idle = {
+            "worker": method.worker,
+            "heartbeat": method.heartbeat,
+            "extra_type": method.extra_type,
+            "allow_extra": method.allow_extra,
+        }
+        for key, value in idle.items():
+            if value:
+                yield key, "does not hold for a page", "Leave it out."
 
 
 def _rename(tables: dict[str, Any], locate: Locate) -> list[Problem]:
@@ -257,6 +312,7 @@ class _Method(_Table):
     extra_type: Annotated[str, AfterValidator(_type_name)] | None = None
     heartbeat: bool = False
     no_cache: bool = False
+    shared: bool | None = None
     suspended_while_draining: bool = False
     returns: Literal[
         "any", "null", "boolean", "integer", "number", "string", "array", "object", "html"
@@ -272,8 +328,10 @@ class _Method(_Table):
         default={}, description='a table of argument names such as { task_id = "family" }'
     )
 
-    def method(self, name: str, *, allow_extra: bool) -> Method:
-        """Return the method of the model; `allow_extra` is the catalog's default."""
+    def method(self, name: str, *, allow_extra: bool, shared: bool) -> Method:
+        """Return the method of the model; `allow_extra` and `shared` are its catalog's defaults."""
+        if self.shared is not None:
+            shared = self.shared
         return Method(
             name=name,
             permission=self.permission,
@@ -282,6 +340,7 @@ class _Method(_Table):
             extra_type=self.extra_type,
             heartbeat=self.heartbeat,
             no_cache=self.no_cache,
+            shared=shared and self.permission == "view" and not self.no_cache,
             suspended_while_draining=self.suspended_while_draining,
             returns=self.returns,
             help=self.help,

@@ -48,7 +48,8 @@ class Method:
         extra_type: the type of every extra keyword, where the keywords are the data. Each must be
             named like a resource.
         heartbeat: the call only keeps the calling worker alive.
-        no_cache: a view whose answer must not come from a cache.
+        no_cache: a view whose answer is made for each call. It is never `shared`.
+        shared: a view whose answer equal calls share, on its way and for a moment from a cache.
         suspended_while_draining: the call begins work, so it is denied once the gate shuts down.
         task_args: the arguments that name the task or family that a call is about, best first.
         related_task_args: lists of other tasks that a call acts on. Each task is decided on too.
@@ -68,6 +69,7 @@ class Method:
     extra_type: str | None = None
     heartbeat: bool = False
     no_cache: bool = False
+    shared: bool = False
     suspended_while_draining: bool = False
     returns: str = "any"
     help: str = ""

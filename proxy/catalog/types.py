@@ -95,3 +95,10 @@ TYPES: Mapping[str, ArgumentType] = {
     "no-markup": ArgumentType("free of markup", has_no_markup),
 }
 """Every type that a catalog may name."""
+
+TEXT_TYPES = frozenset(
+    name
+    for name, argument_type in TYPES.items()
+    if argument_type.policy_type == "string" or argument_type.accepts("x")
+)
+"""Types of which a value can be a text."""

@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Batch, Call, Request, UpstreamResponse, Value
+from proxy.protocol.catalog_call import worker_suffix
 from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.calls import make_call
-from proxy.protocol.luigi.worker_identity import worker_suffix
 from proxy.protocol.strict_json import parse_arguments
 from tests.fuzz.kit import ALICE, POLICIES, parse_http, read, request, typed
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Call, Target
-from proxy.protocol.luigi.worker_identity import worker_suffix
+from proxy.protocol.catalog_call import worker_suffix
 from proxy.protocol.xmlrpc.codec import decode_call
 from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
 from proxy.protocol.xmlrpc.server import XmlRpcServer

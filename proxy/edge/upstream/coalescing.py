@@ -8,12 +8,16 @@ worker's ping waits. So, after a read has been authorised and recorded like any 
   a *next* flight, which is sent later. So callers see their own writes, and at most one flight of a
   request runs and one waits.
 * **Cache.** A response is used again for the cache's time to live, unless a write was sent or
-  answered meanwhile, or the catalog marks the method ``no_cache``. Where several processes share
+  answered meanwhile. Where several processes share
   the port the time to live is 0, since another process may have written.
 * **Concurrency limit.** At most `max_reads` of them are at the upstream at once, so that workers'
   calls do not queue behind them. The others wait fairly by principal
   (`proxy.edge.upstream.fair_semaphore`); a flight that several principals wait for is served with
   the first of them.
+
+A read that is not `UpstreamRequest.shared` has a call and a response of its own, and only waits
+for its turn: of an XML-RPC server unless its catalog says ``shared``, of luigid where it says
+``no_cache``.
 
 Responses up to `MAX_SHARED_BYTES` are shared. A longer one goes to the first call as a stream, and
 the others are sent on their own. Writes, heartbeats and the gate's own questions pass straight
@@ -165,16 +169,20 @@ class CoalescingUpstream:
             self._clear_cache()
 
     async def _read(self, receipt: Receipt, request: UpstreamRequest) -> UpstreamResponse:
+        if not request.shared:
+            flight = Flight(self._permits.request(request.fairness_key))
+            return await self._send(flight, receipt, request)
         key = (request.http_method, request.path, request.body, request.accept_gzip)
         cached = self._cache.get(key)
         if cached is not None and self._now() < cached[0]:
             self._hits += 1
             return cached[1]
-        flight = self._joinable(key)
-        joined = flight is not None
-        if flight is None:
+        found = self._joinable(key)
+        joined = found is not None
+        if found is None:
             flight = self._start(key, receipt, request)
         else:
+            flight = found
             self._permits.share(flight.waiter, request.fairness_key)
         answer: asyncio.Future[UpstreamResponse | None] = asyncio.get_running_loop().create_future()
         flight.callers.append(answer)
@@ -215,7 +223,7 @@ class CoalescingUpstream:
             request.accept_gzip,
             request.kind,
             request.cacheable,
-            max(MAX_SHARED_BYTES, request.max_buffered),
+            max_buffered=max(MAX_SHARED_BYTES, request.max_buffered),
         )
         try:
             response = await self._send(flight, receipt, shared)

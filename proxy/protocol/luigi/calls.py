@@ -4,18 +4,18 @@ The codecs `proxy.protocol.luigi.api` and `proxy.protocol.xmlrpc.luigi_bridge` r
 their own way. From there on both use these functions, so that luigid gets one encoding.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 import orjson
 
-from proxy.catalog.checking import check_arguments, escape_markup
+from proxy.catalog.checking import escape_markup
 from proxy.catalog.model import Catalog, Method
-from proxy.errors import Rejected, Unavailable
+from proxy.errors import Unavailable
 from proxy.model import Call, Principal, Reason, UpstreamRequest, UpstreamResponse, Value
+from proxy.protocol.catalog_call import check_call, related_tasks, task_of, worker_suffix
 from proxy.protocol.luigi.batch_ids import BatchIdSigner, luigid_batch_id
 from proxy.protocol.luigi.form import FORM, encode_form
-from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, worker_suffix
+from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import encode_arguments, is_valid_json
 
@@ -27,8 +27,6 @@ WORKER_SHUTDOWN: Value = {
     "worker_state": "disabled",
 }
 """luigid's own answer to ``get_work`` of a worker that it has disabled: the worker ends at once."""
-MAX_RELATED_TASKS = 20_000
-"""Dependencies that one call may name: each is decided on."""
 
 # luigi.parameter.ParameterVisibility.HIDDEN, PRIVATE
 _HIDDEN_VISIBILITIES = (1, 2)
@@ -60,24 +58,10 @@ def make_call(
         return Call(upstream, catalog.protocol, name, "admin", args, in_catalog=False)
     if method.escaped_args:
         args = escape_markup(method, args)
-    heartbeat: str | None = None
-    if method.worker_arg is not None:
-        worker = args.get(method.worker_arg)
-        if type(worker) is not str or not worker:
-            raise Rejected(Reason.BAD_ARGUMENTS, f"{name}: {method.worker_arg} must be given")
-        if "[" in worker:
-            raise Rejected(Reason.NOT_YOUR_WORKER)
-        # With a second argument it says more than that the worker lives.
-        if method.heartbeat and len(args) == 1:
-            heartbeat = worker
-    check_arguments(method, args)
+    heartbeat = check_call(method, args)
     if "batch_id" in args and args["batch_id"] is not None:
         batch_ids.verify(principal, args.get("family"), args["batch_id"])
-    task: str | None = None
-    for argument in method.task_args:
-        if argument in args and type(named := args[argument]) is str and named:
-            task = named
-            break
+    task = task_of(method, args)
     return Call(
         upstream,
         catalog.protocol,
@@ -85,35 +69,12 @@ def make_call(
         method.permission,
         args,
         task=task,
-        related_tasks=_related_tasks(method, args, task) if method.related_task_args else (),
+        related_tasks=related_tasks(method, args, task) if method.related_task_args else (),
         secret_paths=(
             _secret_paths(method, args) if "param_visibilities" in args else method.secret_args
         ),
         heartbeat=heartbeat,
     )
-
-
-def _related_tasks(method: Method, args: Mapping[str, Value], task: str | None) -> tuple[str, ...]:
-    """Return the tasks that the call acts on besides `task`, each once, in order.
-
-    luigid makes them known and gives them the priority of `task`.
-    """
-    named: list[str] = []
-    for name in method.related_task_args:
-        if name in args and type(listed := args[name]) is list:
-            named += listed  # type: ignore[arg-type]  # checked: of texts
-    if not named:
-        return ()
-    if len(named) > MAX_RELATED_TASKS:
-        arguments = " and ".join(method.related_task_args)
-        raise Rejected(
-            Reason.BAD_ARGUMENTS,
-            f"{method.name}: {arguments} name more than {MAX_RELATED_TASKS} tasks",
-        )
-    others = dict.fromkeys(named)
-    if task in others:
-        del others[task]
-    return tuple(others)
 
 
 def _secret_paths(method: Method, args: dict[str, Value]) -> tuple[tuple[str, ...], ...]:
@@ -164,7 +125,8 @@ def encode(
             body,
             accept_gzip=gzip,
             kind="read",
-            cacheable=not method.no_cache,
+            cacheable=method.shared,
+            shared=method.shared,
             fairness_key=principal.name,
         )
     return UpstreamRequest("POST", path, FORM, body)

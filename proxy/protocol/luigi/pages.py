@@ -37,6 +37,7 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
+from proxy.protocol.catalog_call import related_tasks, task_of
 from proxy.protocol.codec import OneCallCodec, Priority
 from proxy.protocol.luigi.api import accepts_gzip
 from proxy.protocol.luigi.form import parse_form, unquote_plus
@@ -136,7 +137,17 @@ class LuigiPages(OneCallCodec):
             )
         else:
             check_arguments(method, args)
-            call = Call(self._upstream, self._catalog.protocol, name, method.permission, args)
+            task = task_of(method, args)
+            call = Call(
+                self._upstream,
+                self._catalog.protocol,
+                name,
+                method.permission,
+                args,
+                task=task,
+                related_tasks=related_tasks(method, args, task),
+                secret_paths=method.secret_args,
+            )
         return Batch((call,), True, call.permission == "view")
 
     def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
@@ -146,6 +157,7 @@ class LuigiPages(OneCallCodec):
         if data is not None:
             path += "?data=" + quote(json.dumps(data))
         http_method: Literal["GET", "HEAD"] = "HEAD" if call.args["verb"] == "HEAD" else "GET"
+        shared = self._catalog.methods[call.method].shared
         gzip = path.endswith((".js", ".css")) and accepts_gzip(request.headers)
         return UpstreamRequest(
             http_method,
@@ -154,7 +166,8 @@ class LuigiPages(OneCallCodec):
             b"",
             accept_gzip=gzip,
             kind="read",
-            cacheable=True,
+            cacheable=shared,
+            shared=shared,
             max_buffered=_MAX_REWRITTEN_BYTES if _needs_rewrite(call) else 65_536,
             fairness_key=principal.name,
         )

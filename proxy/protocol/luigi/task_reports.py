@@ -28,9 +28,9 @@ import orjson
 from proxy.common.bounded_cache import BoundedCache
 from proxy.errors import Unavailable
 from proxy.model import Call, Principal, Reason, UpstreamRequest, UpstreamResponse, Value
+from proxy.protocol.catalog_call import worker_suffix
 from proxy.protocol.luigi.batch_ids import batch_member
 from proxy.protocol.luigi.form import FORM, encode_form
-from proxy.protocol.luigi.worker_identity import worker_suffix
 
 _DECREASE = "decrease_running_task_resources"
 UNCHECKED_METHODS = frozenset(

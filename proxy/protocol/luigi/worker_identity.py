@@ -1,9 +1,8 @@
-"""The worker id, bound to the identity of its caller.
+"""The worker id, bound to the identity of its caller, in the answers of luigid.
 
 luigid trusts the worker id that a caller states. A caller that states another's id makes that
-worker import and run a module. So every worker id gets a suffix on its way to luigid:
-``<its own id> [<issuer>:<subject>]``. The suffix holds no blank and no bracket inside, hence the
-last one of an id is always Callgate's, and no two identities can meet in one id.
+worker import and run a module. So every worker id gets a suffix on its way to luigid
+(`proxy.protocol.catalog_call`).
 
 A worker looks for its own id in some answers. There the suffix is taken off again, and two more
 members are rewritten (`rewrite_worker_answer`).
@@ -11,14 +10,13 @@ members are rewritten (`rewrite_worker_answer`).
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, TypeAlias
-from urllib.parse import quote
 
 import orjson
 
 from proxy.errors import Unavailable
 from proxy.model import Call, Principal, Reason
+from proxy.protocol.catalog_call import worker_suffix
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.strict_json import parse_fast
 
@@ -26,19 +24,6 @@ GivenTasks: TypeAlias = Callable[[str, str], None]
 """Takes a task and the worker that luigid gave it to."""
 REWRITTEN_METHODS = frozenset({"get_work", "count_pending"})
 """Methods in whose answers a worker looks for its own id."""
-
-
-def worker_suffix(principal: Principal) -> str:
-    """Return what is appended to the worker ids of `principal`.
-
-    It is a blank and ``[issuer:subject]``, the subject percent-encoded.
-    """
-    return _suffix(principal.issuer_name, principal.subject)
-
-
-@lru_cache(maxsize=1024)
-def _suffix(issuer_name: str, subject: str) -> str:
-    return f" [{issuer_name}:{quote(subject, safe='@')}]"
 
 
 def rewrite_worker_answer(

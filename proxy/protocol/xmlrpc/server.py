@@ -1,13 +1,15 @@
 """XML-RPC in front of an XML-RPC server (supervisord, Cobbler, …).
 
-A call is encoded afresh. The answer is the upstream's own document: its content is trusted, and
+A call is encoded afresh. The catalog's keys mean what they mean for luigid
+(`proxy.protocol.catalog_call`); arguments that it does not list, where it allows them, are named by
+their position. The answer is the upstream's own document: its content is trusted, and
 only that it is XML is checked.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from proxy.catalog.checking import check_arguments, name_arguments
+from proxy.catalog.checking import name_arguments
 from proxy.errors import Unavailable
 from proxy.model import (
     Call,
@@ -19,6 +21,7 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
+from proxy.protocol.catalog_call import check_call, related_tasks, task_of, worker_suffix
 from proxy.protocol.xmlrpc.codec import encode_call
 from proxy.protocol.xmlrpc.http_binding import NO_STORE, XML, XmlRpcCodec
 
@@ -37,18 +40,38 @@ class XmlRpcServer(XmlRpcCodec):
         if method is None:
             args: dict[str, Value] = {str(number): value for number, value in enumerate(params)}
             return Call(self._upstream, "xmlrpc", name, "admin", args, in_catalog=False)
-        args = name_arguments(method, params)
-        check_arguments(method, args)
+        listed = len(method.names)
+        more = params[listed:] if method.allow_extra or method.extra_type is not None else ()
+        args = name_arguments(method, params[:listed] if more else params)
+        for number, value in enumerate(more, listed):
+            args[str(number)] = value
+        heartbeat = check_call(method, args)
+        task = task_of(method, args)
         return Call(
-            self._upstream, "xmlrpc", name, method.permission, args, secret_paths=method.secret_args
+            self._upstream,
+            "xmlrpc",
+            name,
+            method.permission,
+            args,
+            task=task,
+            related_tasks=related_tasks(method, args, task) if method.related_task_args else (),
+            secret_paths=method.secret_args,
+            heartbeat=heartbeat,
         )
 
     def encode(self, call: Call, principal: Principal, request: Request) -> UpstreamRequest:
-        """Return the call as a fresh document.
+        """Return the call as a fresh document, the worker id suffixed.
 
         Arguments are in wire order, since they were named in that order.
         """
-        body = encode_call(call.method, call.args.values())
+        method = self._catalog.methods[call.method]
+        values: Collection[Value] = call.args.values()
+        if method.worker_arg is not None:
+            suffixed = str(call.args[method.worker_arg]) + worker_suffix(principal)
+            values = {**call.args, method.worker_arg: suffixed}.values()
+        body = encode_call(call.method, values)
+        if call.heartbeat is not None:
+            return UpstreamRequest("POST", self._target, XML, body, kind="heartbeat")
         if call.permission != "view":
             return UpstreamRequest("POST", self._target, XML, body)
         return UpstreamRequest(
@@ -57,7 +80,8 @@ class XmlRpcServer(XmlRpcCodec):
             XML,
             body,
             kind="read",
-            cacheable=not self._catalog.methods[call.method].no_cache,
+            cacheable=method.shared,
+            shared=method.shared,
             fairness_key=principal.name,
         )
 

@@ -88,6 +88,42 @@ async def test_equal_reads_share_one_call(
     assert shared.stats().hits == 15
 
 
+async def test_a_read_that_is_not_shared_has_a_call_of_its_own(
+    made: tuple[CoalescingUpstream, ManualUpstream, Clock],
+) -> None:
+    """A read without a cache still got the response to another's call, while that was on its way;
+    one that is not shared never does. It waits for its turn all the same.
+    """
+    shared, upstream, _ = made
+    for request, calls in ((UNCACHEABLE, 1), (replace(UNCACHEABLE, shared=False), 4)):
+        upstream.sent.clear()
+        callers = [asyncio.ensure_future(shared.forward(RECEIPT, request)) for _ in range(4)]
+        for number in range(calls):
+            await turn()
+            assert len(upstream.pending) == min(2, calls - number), "the limit on reads"
+            upstream.answer(b"%d" % number)
+        bodies = [(await caller).body for caller in callers]
+        assert (len(upstream.sent), len(set(bodies))) == (calls, calls)
+
+
+async def test_an_answer_that_others_share_is_not_for_a_read_that_is_not_shared(
+    made: tuple[CoalescingUpstream, ManualUpstream, Clock],
+) -> None:
+    """Equal bytes make no difference: neither a cached response nor a flight is joined."""
+    shared, upstream, _ = made
+    first = asyncio.ensure_future(shared.forward(RECEIPT, READ))
+    await turn()
+    alone = asyncio.ensure_future(shared.forward(RECEIPT, replace(READ, shared=False)))
+    await turn()
+    upstream.answer(b"shared")
+    upstream.answer(b"alone")
+    assert ((await first).body, (await alone).body) == (b"shared", b"alone")
+    alone = asyncio.ensure_future(shared.forward(RECEIPT, replace(READ, shared=False)))
+    await turn()
+    upstream.answer(b"again")
+    assert (await alone).body == b"again"
+
+
 async def test_different_reads_are_not_mixed(
     made: tuple[CoalescingUpstream, ManualUpstream, Clock],
 ) -> None:

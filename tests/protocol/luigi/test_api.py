@@ -17,6 +17,7 @@ from proxy.catalog.checking import check_arguments
 from proxy.catalog.loading import load_catalog
 from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamResponse
+from proxy.protocol.catalog_call import MAX_RELATED_TASKS, worker_suffix
 from proxy.protocol.luigi.api import LuigiApi, accepts_gzip
 from proxy.protocol.luigi.batch_ids import (
     BatchIdSigner,
@@ -24,8 +25,8 @@ from proxy.protocol.luigi.batch_ids import (
     derive_batch_key,
     luigid_batch_id,
 )
-from proxy.protocol.luigi.calls import MAX_RELATED_TASKS, WORKER_SHUTDOWN, encode, make_call
-from proxy.protocol.luigi.worker_identity import rewrite_worker_answer, worker_suffix
+from proxy.protocol.luigi.calls import WORKER_SHUTDOWN, encode, make_call
+from proxy.protocol.luigi.worker_identity import rewrite_worker_answer
 from proxy.protocol.refusal import Refusal
 from proxy.protocol.strict_json import parse_strict
 from tests.bench.calls import MEDIUM, PING

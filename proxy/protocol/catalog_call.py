@@ -1,0 +1,84 @@
+"""What a catalog says of a call, the same in every protocol: its worker, its tasks, its arguments.
+
+The worker id that a caller states is bound to its identity: every one gets a suffix on its way to
+the upstream, ``<its own id> [<issuer>:<subject>]``. The suffix holds no blank and no bracket
+inside, hence the last one of an id is always Callgate's, and no two identities can meet in one id.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import quote
+
+from proxy.catalog.checking import check_arguments
+from proxy.catalog.model import Method
+from proxy.errors import Rejected
+from proxy.model import Principal, Reason, Value
+
+MAX_RELATED_TASKS = 20_000
+"""Dependencies that one call may name: each is decided on."""
+
+
+def worker_suffix(principal: Principal) -> str:
+    """Return what is appended to the worker ids of `principal`.
+
+    It is a blank and ``[issuer:subject]``, the subject percent-encoded.
+    """
+    return _suffix(principal.issuer_name, principal.subject)
+
+
+@lru_cache(maxsize=1024)
+def _suffix(issuer_name: str, subject: str) -> str:
+    return f" [{issuer_name}:{quote(subject, safe='@')}]"
+
+
+def check_call(method: Method, args: dict[str, Value]) -> str | None:
+    """Check the worker and the arguments of a call; return the worker if it is a heartbeat.
+
+    Raises `Rejected` when arguments are missing or mistyped, or when a worker id has a bracket, as
+    only suffixed ones do.
+    """
+    heartbeat: str | None = None
+    if method.worker_arg is not None:
+        worker = args.get(method.worker_arg)
+        if type(worker) is not str or not worker:
+            raise Rejected(
+                Reason.BAD_ARGUMENTS, f"{method.name}: {method.worker_arg} must be given"
+            )
+        if "[" in worker:
+            raise Rejected(Reason.NOT_YOUR_WORKER)
+        # With a second argument it says more than that the worker lives.
+        if method.heartbeat and len(args) == 1:
+            heartbeat = worker
+    check_arguments(method, args)
+    return heartbeat
+
+
+def task_of(method: Method, args: Mapping[str, Value]) -> str | None:
+    """Return the task that the call is about."""
+    for argument in method.task_args:
+        if argument in args and type(named := args[argument]) is str and named:
+            return named
+    return None
+
+
+def related_tasks(method: Method, args: Mapping[str, Value], task: str | None) -> tuple[str, ...]:
+    """Return the tasks that the call acts on besides `task`, each once, in order.
+
+    luigid makes them known and gives them the priority of `task`.
+    """
+    named: list[str] = []
+    for name in method.related_task_args:
+        if name in args and type(listed := args[name]) is list:
+            named += listed  # type: ignore[arg-type]  # checked: of texts
+    if not named:
+        return ()
+    if len(named) > MAX_RELATED_TASKS:
+        arguments = " and ".join(method.related_task_args)
+        raise Rejected(
+            Reason.BAD_ARGUMENTS,
+            f"{method.name}: {arguments} name more than {MAX_RELATED_TASKS} tasks",
+        )
+    others = dict.fromkeys(named)
+    if task in others:
+        del others[task]
+    return tuple(others)
