@@ -1,4 +1,5 @@
 import inspect
+import textwrap
 from pathlib import Path
 
 import luigi.scheduler
@@ -113,6 +114,13 @@ def test_every_list_of_task_ids_is_decided_on_or_is_the_callers_own(luigi_catalo
     }
     assert decided == {("add_task", "deps"), ("add_task", "new_deps")}
     assert lists - decided == {("get_work", "current_tasks")}
+
+
+def test_the_catalog_of_the_guide_loads() -> None:
+    """Copied from the page about catalogs, it has no problem."""
+    page = (ROOT / "deploy" / "guide" / "catalogs.md").read_text()
+    block = page.partition("```toml\n")[2].partition("```")[0]
+    assert parse_catalog(textwrap.dedent(block), "launcher.toml").methods["launch"].task_args
 
 
 def test_secrets_are_marked(supervisor_catalog: Catalog) -> None:

@@ -283,6 +283,20 @@ def keep_an_earlier_id_of_the_same_batch(scene: Scene) -> None:
     scene.mallory.task(f"{scene.family}_mine", scene.family, status="DONE")
 
 
+def give_back_one_by_one(scene: Scene) -> None:
+    """Name a runner for a batch of one's own, give back its tasks but not the runner, and end that
+    once another has been given the same batch.
+    """
+    batch_id = scene.start_batch(scene.mallory, scene.members)
+    runner, dependency = f"{scene.family}_mine", f"{scene.family}_dep"
+    scene.mallory.task(runner, scene.family, status="RUNNING", batch_id=batch_id)
+    for task_id in scene.members:
+        scene.mallory.task(task_id, scene.family, status="PENDING", new_deps=[dependency])
+    scene.mallory.task(dependency, scene.family, status="DONE")
+    scene.start()
+    scene.mallory.task(runner, scene.family, status="DONE")
+
+
 def claim_the_runner_first(scene: Scene) -> None:
     """Name the runner before the batch starts; end it once the other has put the id on it."""
     scene.mallory.task(scene.runner, scene.family, status="RUNNING")
@@ -302,6 +316,7 @@ def take_the_batch_off_the_runner(scene: Scene) -> None:
 BATCH_ATTACKS = {
     "own-id-on-a-member": (put_own_batch_on_anothers_task, "DONE"),
     "earlier-id": (keep_an_earlier_id_of_the_same_batch, "DONE"),
+    "one-by-one": (give_back_one_by_one, "DONE"),
     "runner-first": (claim_the_runner_first, "DONE"),
     "id-on-the-runner": (take_the_batch_off_the_runner, "BATCH_RUNNING"),
 }

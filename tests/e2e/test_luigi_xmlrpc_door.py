@@ -356,6 +356,14 @@ def test_a_denied_get_work_is_luigids_own_answer(gate: Gate) -> None:
     )
 
 
+def test_a_caller_without_a_role_gets_a_fault_whatever_it_asks(gate: Gate) -> None:
+    """The method is in the body, which is not read: a get_work is a fault too."""
+    with pytest.raises(xmlrpc.client.Fault) as error:
+        ask(gate, "stranger", "get_work", {"worker": "w"})
+    assert (error.value.faultCode, "[no-role, ref " in error.value.faultString) == (403, True)
+    assert gate.recorded(stage="rejected", reason="no-role")["principal"]["subject"] == "stranger"
+
+
 def test_a_worker_of_another_language(gate: Gate, guarded: Luigid) -> None:
     """Register, ask, run, report: the whole life of a task over XML-RPC, the worker's id marked as
     over JSON.

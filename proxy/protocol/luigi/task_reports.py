@@ -10,12 +10,12 @@ is another's to say is not sent. Of an ``add_task`` only those arguments are lef
 check then holds for the status. A worker whose task was taken over notices nothing, as with luigid
 itself: its answer is null, and the record has the outcome ``not-your-worker``.
 
-Three kinds of calls are asked about every time, since a wrong answer would end another's run or
-give away its resources: with ``new_deps``, ``decrease_running_task_resources``, and with a
-``batch_id``, which must be of a batch that this worker runs now. luigid gives equal
-batches equal ids, so the signature alone (`proxy.protocol.luigi.batch_ids`) would hold for a later
-batch of another identity. For texts it is enough that ``get_work`` gave the task to the caller
-within the last minute. Stock workers announce and end most tasks without a question.
+Four kinds of calls are asked about every time, since a wrong answer would end another's run or give
+away its resources: with ``new_deps``, ``decrease_running_task_resources``, with a ``batch_id``, and
+the end of a task that took up a batch here. The batch must be one that this worker runs now. luigid
+gives equal batches equal ids, so the signature alone (`proxy.protocol.luigi.batch_ids`) would hold
+for a later batch of another identity. For texts it is enough that ``get_work`` gave the task to the
+caller within the last minute. Stock workers announce and end most tasks without a question.
 """
 
 import json
@@ -53,6 +53,8 @@ _REMEMBERED_TASKS = 4096
 # Arguments of add_task that luigid takes without a check, and that only a report has.
 _UNCHECKED_ARGS = ("batch_id", "new_deps", "expl", "tracking_url")
 _RUNNING = ("RUNNING", "BATCH_RUNNING")
+# Statuses by which a running task ends.
+_ENDS = ("DONE", "FAILED")
 # In the place of a worker: luigid's answer does not tell.
 _UNKNOWN = "<unknown>"
 _IGNORED = UpstreamResponse(200, {b"content-type": b"application/json"}, b'{"response": null}')
@@ -69,6 +71,8 @@ class TaskReports:
         self._base = base
         self._now = now
         self._running: BoundedCache[str, tuple[str, float]] = BoundedCache(_REMEMBERED_TASKS)
+        # By the task that runs a batch: its worker, and a task of the batch.
+        self._batches: BoundedCache[str, tuple[str, str]] = BoundedCache(_REMEMBERED_TASKS)
 
     def remember(self, task_id: str, worker: str) -> None:
         """Note that luigid gave the task to the worker, whose id has its suffix."""
@@ -80,28 +84,38 @@ class TaskReports:
         """Return what has to be asked after these `answers`, None when nothing more."""
         if not answers and not self._is_unchecked(call, principal):
             return None
-        return self._read(call, answers)[1]
+        me = str(call.args.get("worker")) + worker_suffix(principal)
+        return self._read(call, me, answers)[1]
 
     def amend(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
     ) -> Call | UpstreamResponse:
         """Return the call as it may be sent, or the answer that it gets without being sent."""
         task = str(call.args.get("task_id"))
-        runs = self._read(call, answers)[0]
-        worker = runs[task]
         suffix = worker_suffix(principal)
+        me = str(call.args.get("worker")) + suffix
+        runs = self._read(call, me, answers)[0]
+        worker = runs[task]
         if call.method in UNCHECKED_METHODS:
             if worker is None or worker.endswith(suffix):
                 return call
             # A worker that reached luigid past the gate has no identity that texts could belong to.
             unmarked = "[" not in worker and worker != _UNKNOWN
             return call if unmarked and call.method != _DECREASE else _IGNORED
-        me = str(call.args.get("worker")) + suffix
         dropped: tuple[str, ...] = ()
+        member = self._member(call, me)
         if worker is not None and worker != me:
             dropped = _UNCHECKED_ARGS
-        elif call.args.get("batch_id") is not None and runs[_member(call)] != me:
-            dropped = ("batch_id",)
+        elif call.args.get("batch_id") is not None:
+            if member is not None and runs[member] == me:
+                self._batches.put(task, (me, member))
+            else:
+                dropped = ("batch_id",)
+        elif member is not None:
+            # The end of this task ends the batch, which luigid may have given to another meanwhile.
+            if runs[member] is not None and runs[member] != me:
+                return _IGNORED
+            self._batches.pop(task, None)
         elif worker == me and call.args.get("status") == "RUNNING":
             self.remember(task, me)
         kept = {name: value for name, value in call.args.items() if name not in dropped}
@@ -113,9 +127,11 @@ class TaskReports:
         if call.method == "add_task":
             if args.get("new_deps") or args.get("batch_id") is not None:
                 return True
+            mine = str(args.get("worker")) + worker_suffix(principal)
+            if self._batches and self._member(call, mine) is not None:
+                return True
             if args.get("expl") is None and args.get("tracking_url") is None:
                 return False
-            mine = str(args.get("worker")) + worker_suffix(principal)
             known = self._worker_of(args.get("task_id"))
             if known == mine and args.get("status") != "RUNNING":
                 self._running.pop(str(args["task_id"]), None)
@@ -127,13 +143,25 @@ class TaskReports:
         known = self._worker_of(args.get("task_id"))
         return known is None or not known.endswith(worker_suffix(principal))
 
+    def _member(self, call: Call, me: str) -> str | None:
+        """Return a task of the batch that `call` takes up, or ends with the task that runs it."""
+        args = call.args
+        if call.method != "add_task":
+            return None
+        if args.get("batch_id") is not None:
+            return batch_member(str(args["batch_id"]))
+        batch = self._batches.get(str(args.get("task_id")))
+        if batch is None or batch[0] != me:
+            return None
+        return batch[1] if args.get("status") in _ENDS or args.get("new_deps") else None
+
     def _worker_of(self, task_id: Value) -> str | None:
         """Return the worker that got the task within the last minute."""
         found = self._running.get(task_id) if type(task_id) is str else None
         return None if found is None or found[1] <= self._now() else found[0]
 
     def _read(
-        self, call: Call, answers: Sequence[UpstreamResponse]
+        self, call: Call, me: str, answers: Sequence[UpstreamResponse]
     ) -> tuple[dict[str, str | None], UpstreamRequest | None]:
         """Return which worker runs each task of the call, and the next question if there is one.
 
@@ -142,10 +170,8 @@ class TaskReports:
         """
         runs: dict[str, str | None] = {}
         given: Iterator[UpstreamResponse] = iter(answers)
-        tasks = [str(call.args["task_id"])]
-        if call.method == "add_task" and call.args.get("batch_id") is not None:
-            tasks.append(_member(call))
-        for task in tasks:
+        tasks, member = [str(call.args["task_id"])], self._member(call, me)
+        for task in tasks if member is None else [*tasks, member]:
             graph: dict[str, Value] = {"task_id": task, "include_done": False}
             search: dict[str, Value] = {"task_str": task}
             for method, args in (("dep_graph", graph), ("task_search", search)):
@@ -167,11 +193,6 @@ class TaskReports:
             kind="question",
             max_buffered=MAX_ANSWER_BYTES,
         )
-
-
-def _member(call: Call) -> str:
-    """Return a task of the batch that the call names."""
-    return batch_member(str(call.args["batch_id"]))
 
 
 def _find(answer: UpstreamResponse, method: str, task_id: str) -> str | None:

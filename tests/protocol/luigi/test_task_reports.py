@@ -216,6 +216,21 @@ def test_a_worker_that_came_past_the_gate_has_no_identity(reports: TaskReports, 
     assert sent == (name in {"message", "progress", "statistics", "response"})
 
 
+def test_the_end_of_a_batch_is_its_workers(reports: TaskReports) -> None:
+    """luigid may have given the batch to another while the task that ran it went on."""
+    taken_up = [raw({}), answer(MINE, "BATCH_RUNNING", "A_7")]
+    end = call(status="DONE")
+    for worker, is_sent in ((THEIRS, False), (MINE, True), (None, True)):
+        assert reports.question(end, ALICE, ()) is None
+        reports.amend(UNCHECKED["batch"], ALICE, taken_up)
+        assert reports.question(call(status="RUNNING"), ALICE, ()) is None
+        assert reports.question(end, ALICE, ()) is not None
+        answers = [answer(MINE), answer(worker, "BATCH_RUNNING" if worker else "DONE", "A_7")]
+        assert reports.question(end, ALICE, answers) is None
+        assert (reports.amend(end, ALICE, answers) is end) is is_sent
+        reports.amend(end, ALICE, [answer(MINE), raw({})])
+
+
 def test_a_task_without_a_family_is_searched_for(reports: TaskReports) -> None:
     """luigid's graph has no worker for it."""
     question = reports.question(UNCHECKED["error"], ALICE, [raw({"A_1": {"status": "UNKNOWN"}})])
