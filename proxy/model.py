@@ -12,7 +12,7 @@ every call are frozen for the type checker only (`statically_frozen`); those tha
 frozen at run time too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Literal, Protocol, TypeAlias, TypeVar, dataclass_transform
@@ -338,7 +338,8 @@ class Response:
 
     `phrase` is the HTTP reason phrase, the only text of a refusal that reaches a luigi worker's
     user (luigi/rpc.py). `outcome` is the outcome on record. `close` asks the edge to close the
-    connection once the response is written.
+    connection once the response is written. `on_sent` is called once when it is written, or cannot
+    be: it releases what is held for as long as the body.
     """
 
     status: int
@@ -350,6 +351,7 @@ class Response:
     length: int | None = None
     outcome: Outcome = "ok"
     close: bool = False
+    on_sent: Callable[[], object] | None = None
 
 
 @statically_frozen
@@ -359,7 +361,9 @@ class Request:
     `path` is the raw path as sent, `query` the raw query (None when there was no ``?``). `headers`
     have lower-case names; headers that may occur only once (credentials, length, type, host) are
     refused by the edge when repeated. `body_complete` is False while the body has yet to be read:
-    large bodies are read only once the caller is identified.
+    large bodies are read only once the caller is identified. `on_claimed` is called when the memory
+    of a complete body is charged to an identified caller, and no more to an address. `head_bytes`
+    is the size of a head that is larger than those of stock clients, else 0.
     """
 
     id: str
@@ -370,6 +374,18 @@ class Request:
     body: bytes
     peer: Peer
     body_complete: bool = True
+    head_bytes: int = 0
+    on_claimed: Callable[[], object] | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes that a call can be decoded from: the body that is there, and the query."""
+        return len(self.body) if self.query is None else len(self.body) + len(self.query)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that the request holds: the body that is there, and a large head."""
+        return len(self.body) + self.head_bytes
 
     @property
     def credentials(self) -> Credentials:

@@ -32,7 +32,6 @@ TESTED_ELSEWHERE = {
     "edge/server/handler.py": "edge/server/test_server.py",
     "edge/server/limits.py": "edge/server/test_server.py",
     "errors.py": "protocol/test_refusal.py",
-    "gate/attempt.py": "gate/test_pipeline.py",
     "gate/execution.py": "gate/test_pipeline.py",
     "gate/ports.py": "gate/test_pipeline.py",
     "gate/reporting.py": "gate/test_pipeline.py",

@@ -7,6 +7,7 @@ two others.
 from collections.abc import Collection, Iterator
 
 from proxy.common.address import is_loopback
+from proxy.common.memory_budget import needed_bytes
 from proxy.common.toml_lines import Loc
 from proxy.common.validation import Locate, dotted
 from proxy.config.model import Issuer, Listener, LocalIssuer, Upstream
@@ -45,6 +46,7 @@ def cross_checks(settings: PartialSettings, given: Collection[str]) -> Iterator[
             yield Problem(locate((name,)), message, hint)
     yield from _check_listeners(settings.listeners, locate)
     yield from _check_metrics(settings)
+    yield from _check_memory(settings)
     if settings.audit is not None and settings.audit.name == _OPERATOR:
         message = f"{_OPERATOR} is the log of callgate audit archive"
         yield Problem(locate(("audit", "name")), message, "Choose another name.")
@@ -100,6 +102,18 @@ def _check_metrics(settings: PartialSettings) -> Iterator[Problem]:
             message = f"{ports}, and {listener.port} is" if processes > 1 else "is"
             hint = f"Choose another, such as {_free_port(taken, processes)}, or 0 for none."
             yield Problem(where, f"{message} the port of listeners[{number}]", hint)
+
+
+def _check_memory(settings: PartialSettings) -> Iterator[Problem]:
+    """Yield a problem if the memory of a process is too little for the largest body."""
+    limits = settings.limits
+    if limits is None:
+        return
+    needed = needed_bytes(limits.body_bytes)
+    if limits.memory_bytes < needed:
+        message = f"is too little for a call with a body of {limits.body_bytes} bytes"
+        hint = f"Set at least {needed}, or lower limits.body_bytes."
+        yield Problem(settings.locate(("limits", "memory_bytes")), message, hint)
 
 
 def _overlap(one: str, other: str) -> bool:

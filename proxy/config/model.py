@@ -238,6 +238,10 @@ class Limits(_Table):
     connections_per_address: Count = Field(
         default=512, description="the most connections open at once from one address"
     )
+    memory_bytes: Annotated[int, Field(ge=16 << 20, le=1 << 40)] = Field(
+        default=256 << 20,
+        description="the memory of one process for bodies and answers in hand, in bytes",
+    )
     max_in_flight: Count = Field(default=1024, description="the most requests in progress at once")
     max_batch_calls: Count = Field(
         default=100, description="the most calls in one system.multicall"

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from proxy.audit.writing.journal import Journal
 from proxy.errors import Rejected
 from proxy.gate.pipeline import Gate
+from proxy.gate.ports import ReadBody
 from proxy.identity.verifier import Verifier
 from proxy.model import Peer, Request, Response
 
@@ -25,9 +26,7 @@ class HealthEndpoints:
         self._verifier = verifier
         self.refuse: Callable[[str, Peer, Rejected], Response] = gate.refuse
 
-    def handle(
-        self, request: Request, read_body: Callable[[], Awaitable[bytes]]
-    ) -> Awaitable[Response]:
+    def handle(self, request: Request, read_body: ReadBody) -> Awaitable[Response]:
         """Return the response to `request`. Never raises.
 
         Not a coroutine: every call passes here, and would pay for one more.

@@ -84,6 +84,8 @@ class Executor:
                         receipt, codec.encode(sent, principal, request)
                     )
                 response = codec.answer(call, principal, upstream_response)
+                # What is not a view may have had its effect: its answer is not refused.
+                attempt.hold_answer(response, forced=call.permission != "view")
                 if sent is not call:
                     self._reporter.withheld(request.id, principal, call)
                     response = replace(response, outcome=Reason.NOT_YOUR_WORKER)
@@ -124,7 +126,7 @@ class Executor:
     ) -> Response:
         """Return the response to a batch: its calls are carried out one by one, in order."""
         request = attempt.request
-        budget = ByteBudget()
+        budget = ByteBudget(on_spent=attempt.hold_results)
         results: list[Result | Refusal] = []
         for (call, decision), receipt in zip(decided, receipts, strict=True):
             if receipt is None:
@@ -138,7 +140,9 @@ class Executor:
             )
             error = Rejected(entry.reason, entry.detail)
             results.insert(entry.index, Refusal.from_error(error, request.id))
-        return codec.render_batch(results)
+        response = codec.render_batch(results)
+        attempt.hold_answer(response, forced=True)
+        return response
 
     async def _read_result(
         self, ref: str, codec: Codec, response: Response, budget: ByteBudget

@@ -16,6 +16,7 @@ from dataclasses import replace
 from time import monotonic_ns
 from types import MappingProxyType
 
+from proxy.common.memory_budget import MemoryBudget
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.attempt import Attempt
 from proxy.gate.execution import Executor
@@ -54,6 +55,7 @@ class Gate:
         *,
         max_in_flight: int,
         max_reads_per_principal: int = PER_PRINCIPAL,
+        memory: MemoryBudget | None = None,
         fulfillers: Mapping[str, Fulfiller] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -61,7 +63,8 @@ class Gate:
 
         `max_in_flight` bounds the requests in progress; half of it may be reads, and an eighth, or
         `max_reads_per_principal`, those of one principal. `fulfillers` fulfil the obligations of
-        decisions, by their names. `clock` gives Unix seconds.
+        decisions, by their names. `memory` is the budget of the process, one of its own unless
+        given. `clock` gives Unix seconds.
         """
         self._router = Router(routes)
         self._authenticator = authenticator
@@ -71,6 +74,7 @@ class Gate:
         self._reporter = Reporter(recorder, metrics, log)
         self._executor = Executor(routes, decider, self._reporter, fulfillers)
         self._max_in_flight = max_in_flight
+        self._memory = memory or MemoryBudget()
         self._clock = clock
         self.reads = ViewQuota(
             max(1, max_in_flight // 2), max(1, min(max_reads_per_principal, max_in_flight // 8))
@@ -85,7 +89,7 @@ class Gate:
         `read_body` reads the body of a request that is not `body_complete`. It is not called before
         the caller is known to have a role.
         """
-        attempt = Attempt(request)
+        attempt = Attempt(request, self._memory)
         self.in_flight += 1
         try:
             # 1. Which upstream, which codec? (not-found)
@@ -102,9 +106,10 @@ class Gate:
             # 4. A caller without a role goes no further: its body is not inflated or decoded.
             if not principal.roles:
                 return self._refuse_without_role(attempt, endpoint, codec, principal)
-            # 5. What is it asking for? (malformed-call, bad-arguments, ...)
-            if not request.body_complete:
-                request = attempt.request = replace(request, body=await read_body())
+            # 5. Is there memory for its body? (overloaded) What is it asking for? (malformed-call,
+            # bad-arguments, ...)
+            if attempt.needs_memory:
+                request = await attempt.claim_body(principal, codec, read_body)
             batch = codec.decode(request, endpoint.path, principal)
             # 6. Reads have a quota. (overloaded)
             if batch.counts_as_read:
@@ -124,11 +129,12 @@ class Gate:
                 response = await self._executor.execute(
                     attempt, codec, principal, call, decision, receipt
                 )
-                # 10. A stream owns the slot from here, and releases it when it ends.
-                return attempt.hand_slot_to(response)
-            return await self._executor.execute_batch(
-                attempt, codec, principal, batch, decided, receipts
-            )
+            else:
+                response = await self._executor.execute_batch(
+                    attempt, codec, principal, batch, decided, receipts
+                )
+            # 10. The response owns the slot of a stream and its own memory from here.
+            return attempt.hand_over(response)
         except Rejected as error:
             return self._reject(attempt, error)
         except Exception as error:

@@ -17,6 +17,7 @@ later has its place here, and the pipeline stays as it is:
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias
 
+from proxy.common.memory_budget import Reservation
 from proxy.model import (
     Call,
     Credentials,
@@ -44,12 +45,20 @@ __all__ = [
     "Upstream",
 ]
 
-ReadBody: TypeAlias = Callable[[], Awaitable[bytes]]
-"""Reads the rest of a request. Raises `Rejected`."""
-
 Fulfiller: TypeAlias = Callable[[Call, Response], Response]
 """Fulfils one obligation of a decision: takes the response to an allowed call, returns it changed.
 """
+
+
+class ReadBody(Protocol):
+    """Reads the body of a request that came without it."""
+
+    def __call__(self, memory: Reservation | None = None, /) -> Awaitable[bytes]:
+        """Return the body, whose bytes are charged to `memory` from here on.
+
+        Raises `Rejected` when the body is too large, malformed or late, when its client is gone, or
+        when there is no memory for it.
+        """
 
 
 class Authenticator(Protocol):

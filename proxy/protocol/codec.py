@@ -42,10 +42,18 @@ class Priority(Enum):
 class ByteBudget:
     """How many bytes of responses one batch may still buffer."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_on_spent", "_spent", "left")
 
-    def __init__(self, size: int = MAX_BATCH_ANSWER_BYTES) -> None:
+    def __init__(
+        self,
+        size: int = MAX_BATCH_ANSWER_BYTES,
+        *,
+        on_spent: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_spent` is called with all bytes spent, before they are; it may raise `Rejected`."""
         self.left = size
+        self._spent = 0
+        self._on_spent = on_spent
 
     def spend(self, size: int) -> None:
         """Use up `size` bytes. Raises `Rejected` (CALL_TOO_COMPLEX) when fewer are left."""
@@ -53,6 +61,9 @@ class ByteBudget:
             raise Rejected(
                 Reason.CALL_TOO_COMPLEX, "the answers are too large for one system.multicall"
             )
+        if self._on_spent is not None:
+            self._on_spent(self._spent + size)
+        self._spent += size
         self.left -= size
 
 
@@ -64,6 +75,9 @@ class Codec(Protocol):
 
     def priority(self, path: str, /) -> Priority:
         """Return the priority of a request for `path`."""
+
+    def decoded_size(self, request: Request, /) -> int:
+        """Return the size of the request once its body is inflated, beyond which none is."""
 
     def decode(self, request: Request, path: str, principal: Principal, /) -> Batch:
         """Return the calls in `request`, whose `path` has lost the upstream's prefix.
@@ -122,6 +136,10 @@ class Codec(Protocol):
 
 class OneCallCodec:
     """A base for codecs with one call a request, all of them for the upstream."""
+
+    def decoded_size(self, request: Request) -> int:
+        """Return the size of the request: its body is never compressed."""
+        return request.size
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]

@@ -19,6 +19,7 @@ import structlog
 
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.log_instances import instance_names, open_first_unlocked, recover_abandoned
+from proxy.common.memory_budget import MemoryBudget
 from proxy.config.loading import Settings
 from proxy.config.model import Listener as ListenerSettings
 from proxy.edge.health import HealthEndpoints
@@ -28,6 +29,7 @@ from proxy.edge.server.request_ids import new_request_id_source
 from proxy.edge.server.server import Server
 from proxy.gate.pipeline import Gate
 from proxy.identity.verifier import Verifier
+from proxy.runtime.allocator import return_large_blocks
 from proxy.runtime.certificate_watch import CertificateWatch
 from proxy.runtime.file_descriptors import max_clients
 from proxy.runtime.metrics_endpoint import MetricsEndpoint, serve_metrics
@@ -79,6 +81,7 @@ async def run(
         ConfigError: with every problem of policies and files.
         OSError: an address is taken.
     """
+    return_large_blocks()
     process = ServingProcess(settings, slot, stop or asyncio.Event())
     process.heed_signals()
     try:
@@ -117,6 +120,7 @@ class ServingProcess:
         self._metrics = Metrics()
         self._verifier = Verifier(make_issuers(settings), self._policy.roles.of)
         self._upstreams = make_upstreams(settings, catalogs)
+        self._memory = MemoryBudget(limits.memory_bytes)
         self._gate = Gate(
             [parts.route for parts in self._upstreams],
             self._verifier,
@@ -125,11 +129,13 @@ class ServingProcess:
             self._metrics,
             EventLog(),
             max_in_flight=limits.max_in_flight,
+            memory=self._memory,
         )
         self._server = Server(
             HealthEndpoints(self._gate, self._journal, self._verifier),
             make_limits(settings),
             new_request_id_source(),
+            memory=self._memory,
         )
         self._endpoint: MetricsEndpoint | None = None
         self._listeners: list[Listener] = []
@@ -282,8 +288,14 @@ class ServingProcess:
 
     def _add_gauges(self) -> None:
         gate, server, journal = self._gate, self._server, self._journal
+        memory = self._memory
         self._metrics.gauges += [
             ("callgate_in_flight_requests", "Requests in hand.", lambda: gate.in_flight),
+            (
+                "callgate_memory_bytes",
+                "Memory reserved for bodies and answers in hand.",
+                lambda: memory.in_use,
+            ),
             ("callgate_connections", "Open client connections.", lambda: len(server.connections)),
             (
                 "callgate_audit_writable",
@@ -293,6 +305,11 @@ class ServingProcess:
             ("callgate_audit_records", "Durable records of this log.", lambda: journal.size),
         ]
         self._metrics.counters += [
+            (
+                "callgate_memory_refused",
+                "Reservations of memory that were refused, each with 503 overloaded.",
+                lambda: memory.refused,
+            ),
             (
                 "callgate_failed_handshakes",
                 "Connections to a TLS port that ended without a handshake.",

@@ -31,6 +31,18 @@ def test_a_listener_without_a_certificate_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_the_memory_of_a_process_is_enough_for_the_largest_body(tmp_path: Path) -> None:
+    """Else no call with such a body could ever be made, and each would be refused as overloaded."""
+    problem = only(tmp_path, f"{MINIMAL}\n[limits]\nmemory_bytes = 200000000\n")
+    assert place(problem) == "limits.memory_bytes"
+    assert "16777216" in problem.message
+    needed = int("".join(re.findall(r"at least (\d+)", problem.hint)))
+    enough = read(tmp_path, f"{MINIMAL}\n[limits]\nmemory_bytes = {needed}\n")
+    assert enough.limits.memory_bytes == needed
+    only(tmp_path, f"{MINIMAL}\n[limits]\nmemory_bytes = {needed - 1}\n")
+    only(tmp_path, f"{MINIMAL}\n[limits]\nbody_bytes = 20000000\n")
+
+
 @pytest.mark.parametrize(
     ("given", "missing"),
     [("certificate", "key is missing"), ("key", "certificate is missing")],

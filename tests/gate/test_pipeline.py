@@ -16,6 +16,7 @@ from proxy.audit.reading.records import members_of
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.journal import Journal
 from proxy.catalog.loading import load_catalog
+from proxy.common.memory_budget import Reservation
 from proxy.edge.server.request_ids import new_request_id_source
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.pipeline import Gate
@@ -185,7 +186,7 @@ class Bench:
             Peer("127.0.0.1", 4711, "TLSv1.3", "test"),
         )
 
-        async def no_more() -> bytes:
+        async def no_more(memory: Reservation | None = None) -> bytes:
             raise AssertionError("the body was whole")
 
         return await self.gate.handle(request, no_more)
@@ -686,7 +687,7 @@ async def test_large_body_waits_for_the_identity(bench: Bench) -> None:
     )
     asked = []
 
-    async def read_body() -> bytes:
+    async def read_body(memory: Reservation | None = None) -> bytes:
         asked.append(True)
         raise Rejected(Reason.CLIENT_GONE)
 

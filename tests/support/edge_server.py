@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.cli.demo.certificate import SelfSigned, make_self_signed
+from proxy.common.memory_budget import MemoryBudget
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.limits import Limits, Timing
@@ -16,10 +17,10 @@ from proxy.edge.server.listener import Listener, bind, record_rejected_connectio
 from proxy.edge.server.request_ids import new_request_id_source
 from proxy.edge.server.server import Server
 from proxy.errors import Rejected
+from proxy.gate.ports import ReadBody as ReadBody
 from proxy.model import Peer, Reason, Request, Response
 from tests.support.raw_client import Client
 
-ReadBody = Callable[[], Awaitable[bytes]]
 Answer = Callable[[Request, ReadBody], Awaitable[Response]]
 
 # Seconds after which a test that waits for a condition has failed. No test comes near it.
@@ -155,9 +156,10 @@ async def edge(
     per_address: int = 1000,
     handshake_seconds: float = 5.0,
     https_url: str = "https://gate.example.org",
+    memory: MemoryBudget | None = None,
 ) -> AsyncIterator[Edge]:
     """Run an edge on 127.0.0.1; close it with all its connections at the end."""
-    server = Server(handler, limits or Limits(), new_request_id_source(), timing)
+    server = Server(handler, limits or Limits(), new_request_id_source(), timing, memory)
     listening = bind("127.0.0.1", 0)
     listener = Listener(
         listening,

@@ -20,27 +20,38 @@ A large body stays in the socket, without a deadline, until the handler asks for
 the caller is identified. While a request is handled, the next one is read and queued, and then the
 socket is left alone.
 
+Bytes that no handler has claimed are charged to the address of the client
+(`proxy.common.memory_budget`). A client whose address has too much in hand is refused.
+
 Bytes that are no request are refused once, after the responses to earlier requests. Nothing behind
 them is read. A client that is still sending when it is refused lingers (RFC 9112 section 9.6): an
 immediate close would reset the connection, and the client would lose the response.
+
+One module because the phases share the state, the deadline and the queue.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from typing import cast
 
+from proxy.common.memory_budget import FREE_BYTES, Reservation
 from proxy.edge.server.context import ServerContext
 from proxy.edge.server.pending_body import PendingBody
+from proxy.edge.server.receive_buffer import read_little_ahead, receive_faster
 from proxy.edge.server.request_parser import BODY, IDLE, RequestParser
 from proxy.edge.server.response_writer import MIN_PROGRESS_BYTES, ResponseWriter
+from proxy.edge.server.unclaimed_memory import UnclaimedMemory
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason, Request, Response
 
 # Requests that a client may send before it has read the response to the first. Bounds the memory
 # that one packet of tiny requests takes.
 MAX_PIPELINED_REQUESTS = 64
+# Bytes that a header of a queued request takes in addition to its name and value.
+HEADER_BYTES = 160
 # Seconds of idleness after which the cached heads are evicted. A worker pings every second, and
 # thousands of idle connections should cost little each.
 HEAD_CACHE_IDLE_SECONDS = 10.0
@@ -59,7 +70,7 @@ class State(IntEnum):
 NEW, OPEN, REFUSED, LINGERING, CLOSED = State
 
 
-async def _no_body() -> bytes:
+async def _no_body(memory: Reservation | None = None) -> bytes:
     return b""
 
 
@@ -105,6 +116,13 @@ class Connection(asyncio.Protocol):
         # Bytes of the phase when its deadline was set.
         self._bytes_at_deadline = 0
         self._discarded_bytes = 0
+        self._memory = UnclaimedMemory(context.memory, address)
+        # Of the request that is being handled: the body if it came later, and the unclaimed bytes
+        # of one that came with it.
+        self._handled_body: PendingBody | None = None
+        self._handled_bytes = 0
+        # Called once the response is written, or cannot be.
+        self._on_sent: Callable[[], object] | None = None
 
     # -- asyncio.Protocol
 
@@ -116,6 +134,7 @@ class Connection(asyncio.Protocol):
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             self._tls = ssl_object.version()
+            read_little_ahead(transport)
         self.next_id = context.next_id
         self._writer = ResponseWriter(transport, context.loop, self._limits.write_seconds)
         self.parser = RequestParser(self, self._limits)
@@ -132,6 +151,11 @@ class Connection(asyncio.Protocol):
         if self._writer.streaming and self.task is not None:
             self.task.cancel()  # no client reads the stream: release the upstream
         self._context.connection_closed(self)
+        # A transport may refer to this connection until the next collection of garbage.
+        self._pending_body = self._handled_body = None
+        self.queue.clear()
+        self.parser.discard()
+        self._memory.release()
         self.release()
         self.parser.close()
 
@@ -170,6 +194,8 @@ class Connection(asyncio.Protocol):
             if parser.phase is not self.phase:
                 self.phase = parser.phase
                 self._reset_read_deadline()
+            if parser.phase is not IDLE or len(self.queue) > 1 or not self._memory.empty:
+                self._charge_arrived()
         if self.queue and not self._busy:
             self._wake()
 
@@ -193,8 +219,12 @@ class Connection(asyncio.Protocol):
         if request.body_complete:
             self._enqueue((request, None))
         else:
-            body = self._context.loop.create_future()
-            self._pending_body = PendingBody(body, lambda: self._request_body(expect_continue))
+            self._pending_body = PendingBody(
+                self._context.loop.create_future(),
+                lambda: self._request_body(expect_continue),
+                length=int(request.headers.get(b"content-length", 0)),
+                on_claimed=self._charge_unclaimed,
+            )
             self._enqueue((request, self._pending_body))
             if not expect_continue:
                 self._pause_reading()
@@ -204,6 +234,44 @@ class Connection(asyncio.Protocol):
         assert self._pending_body is not None
         self._pending_body.resolve(body)
         self._pending_body = None
+
+    # -- memory
+
+    def _charge_arrived(self) -> None:
+        """Charge what has arrived; refuse the client if that is too much."""
+        try:
+            pending = self._pending_body
+            if pending is not None:
+                pending.charge(self.parser.body_size)
+            self._charge_unclaimed(forced=False)
+        except Rejected as error:
+            self._refuse(error)
+
+    def _charge_unclaimed(self, *, forced: bool = True) -> None:
+        """Charge the address for what no handler has claimed.
+
+        Raises `Unavailable` unless that is `forced`, as it is for what was admitted before.
+        """
+        if self.state is CLOSED:
+            return
+        pending, handled = self._pending_body, self._handled_body
+        size = self._handled_bytes
+        if pending is None or not pending.requested:
+            size += self.parser.buffered
+        if handled is not None:
+            size += handled.unclaimed_bytes
+        for item in self.queue:
+            if not isinstance(item, Rejected):
+                request, body = item
+                size += request.held_bytes + HEADER_BYTES * len(request.headers)
+                if body is not None:
+                    size += body.unclaimed_bytes
+        self._memory.hold(size, forced=forced)
+
+    def _body_claimed(self) -> None:
+        """Charge the address no more for the body that came with the request."""
+        self._handled_bytes = 0
+        self._charge_unclaimed()
 
     # -- between parser and task
 
@@ -223,16 +291,20 @@ class Connection(asyncio.Protocol):
         """Refuse bytes that are no request, after earlier requests; read no more."""
         self.state = REFUSED
         self.deadline = 0.0
+        self.parser.discard()
         self._pause_reading()
         if self._pending_body is not None:
             self._pending_body.resolve(error)  # the handler of its request answers
         else:
             self._enqueue(error)
+        self._charge_unclaimed()
 
     def _request_body(self, expect_continue: bool) -> None:
         """Read on: the handler asks for the body."""
         if expect_continue and self.state is not CLOSED:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 section 10.1.1
+        if self._tls is not None and self.state is not CLOSED:
+            receive_faster(self.transport)
         self._resume_reading()
         self._reset_read_deadline()
 
@@ -329,14 +401,28 @@ class Connection(asyncio.Protocol):
                 if self.state is NEW:
                     self.state = OPEN
                 request, pending = item
+                self._handled_body = pending
+                if request.held_bytes > FREE_BYTES:
+                    self._handled_bytes = request.held_bytes
+                    request = replace(request, on_claimed=self._body_claimed)
+                if not self._memory.empty or self._handled_bytes:
+                    self._charge_unclaimed()
                 response = await handler.handle(
                     request, _no_body if pending is None else pending.read
                 )
+                self._handled_body = None
+                if self._handled_bytes or not self._memory.empty:
+                    self._body_claimed()
                 close = self._closes(request, pending, response)
                 head_only = request.http_method == "HEAD"
+                self._on_sent = response.on_sent
                 writing = writer.send(response, context.date, head_only=head_only, close=close)
                 if (writing is not None and not await writing) or close:
                     break
+                if self._on_sent is not None:
+                    self._sent()
+                # An idle connection holds neither the last body nor the last response.
+                del item, request, pending, response
                 self._busy = False
                 if not queue:
                     if self._paused:
@@ -345,8 +431,15 @@ class Connection(asyncio.Protocol):
         finally:
             self.task = None  # a cancelled task's exception refers to this connection
             self._busy = False
+            self._sent()
             if self.state is not CLOSED:
                 self._finish()
+
+    def _sent(self) -> None:
+        """Say that the response is written, or cannot be."""
+        if self._on_sent is not None:
+            on_sent, self._on_sent = self._on_sent, None
+            on_sent()
 
     def _closes(self, request: Request, pending: PendingBody | None, response: Response) -> bool:
         """Return whether `response` is the last one of this connection."""
@@ -364,6 +457,8 @@ class Connection(asyncio.Protocol):
         """Close, with time for the client to take the response."""
         if not self._eof and (self.state is REFUSED or self._pending_body is not None):
             self.state = LINGERING
+            self.parser.discard()
+            self._memory.release()
             if self._tls is None:
                 self.transport.write_eof()
             self._resume_reading()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from proxy.common.memory_budget import MemoryBudget
 from proxy.edge.server.handler import Handler
 from proxy.edge.server.limits import Limits, Timing
 
@@ -24,6 +25,7 @@ class ServerContext(Protocol[ConnectionT]):
     drain_idle_seconds: float
     date: bytes
     next_id: Callable[[], str]
+    memory: MemoryBudget
 
     def now(self) -> float:
         """Return the loop's time, in seconds."""

@@ -19,6 +19,7 @@ from proxy.common.address import address_key
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.plain_http import answer_and_discard, is_plain_http, peek_first_byte
+from proxy.edge.server.receive_buffer import receive_little
 from proxy.edge.server.response_writer import encode_head
 from proxy.edge.server.server import Server
 from proxy.edge.upstream.uncompiled import with_timeout
@@ -141,6 +142,7 @@ class Listener:
                 await loop.connect_accepted_socket(lambda: connection, client)
                 admitted = True
             elif await self._speaks_tls(client, address, port):
+                receive_little(client)
                 await loop.connect_accepted_socket(
                     lambda: connection,
                     client,

@@ -24,6 +24,8 @@ from proxy.model import Peer
 _MAX_ENTRIES = 4
 # Bytes of a head.
 _MAX_HEAD_BYTES = 4096
+# Headers of a head: more take several times their bytes, and no stock client sends them.
+_MAX_HEADERS = 32
 # Digits of a length.
 _MAX_DIGITS = 8
 # Heads cached since the last hit, after which the connection caches no more: its client never
@@ -128,7 +130,7 @@ class RequestHeadCache:
         The parser was idle before `data`, and has accepted its head as the other arguments.
         """
         end = data.find(b"\r\n\r\n") + 4
-        if end > self._max_head_bytes or self._misses >= MAX_MISSES:
+        if end > self._max_head_bytes or len(headers) > _MAX_HEADERS or self._misses >= MAX_MISSES:
             return
         if not data.startswith(http_method.encode("ascii")):
             return  # blank lines may come first

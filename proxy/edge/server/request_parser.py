@@ -20,6 +20,7 @@ from typing import Protocol
 
 import httptools
 
+from proxy.common.memory_budget import LARGE_HEAD_BYTES
 from proxy.edge.server.limits import Limits
 from proxy.edge.server.request_head_cache import CachedHead, RequestHeadCache
 from proxy.errors import Rejected
@@ -119,6 +120,18 @@ class RequestParser:
             data = self._read_request(*found, data)
         if data:
             self._parse(data)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of an unfinished request that are held."""
+        if self.phase is HEAD:
+            return self._packet_bytes
+        return len(self._body) if self.phase is BODY else 0
+
+    def discard(self) -> None:
+        """Drop the unfinished request. Nothing more may be fed."""
+        self._body = b""
+        self._packet_bytes = 0
 
     def clear_cache(self) -> None:
         """Evict the cached heads: an idle connection may stay idle for long."""
@@ -307,8 +320,17 @@ class RequestParser:
     def _make_request(self, body: bytes, *, complete: bool) -> Request:
         sink, headers = self._sink, self._headers
         peer = sink.peer(headers.get(b"user-agent", b""))
+        large = self._packet_bytes > LARGE_HEAD_BYTES
+        head_bytes = self._head_bytes() if large else 0
         return Request(
-            sink.next_id(), self._http_method(), *self._target, headers, body, peer, complete
+            sink.next_id(),
+            self._http_method(),
+            *self._target,
+            headers,
+            body,
+            peer,
+            complete,
+            head_bytes if head_bytes > LARGE_HEAD_BYTES else 0,
         )
 
     def _http_method(self) -> str:

@@ -19,8 +19,8 @@ from proxy.model import Response, Stream
 
 # Bytes that a slow client must move, in either direction, in the time of a deadline.
 MIN_PROGRESS_BYTES = 65_536
-# Bytes in the transport above which writing pauses.
-_HIGH_WATER_BYTES = 262_144
+# Bytes in the transport above which writing pauses. What is below is not counted as held.
+_HIGH_WATER_BYTES = 16_384
 # Bytes of a complete body in one write.
 _SLICE_BYTES = 131_072
 # Bytes of a stream in one write. Its first part can be long: the body buffered so far.

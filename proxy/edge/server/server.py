@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from proxy.common.memory_budget import MemoryBudget
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.handler import Handler
 from proxy.edge.server.limits import Limits, Timing
@@ -22,12 +23,14 @@ class Server:
         limits: Limits,
         next_id: Callable[[], str],
         timing: Timing | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
-        """Start the sweep on the running loop."""
+        """Start the sweep on the running loop. `memory` is a budget of its own unless given."""
         self.handler = handler
         self.limits = limits
         self.timing = timing or Timing()
         self.next_id = next_id
+        self.memory = memory or MemoryBudget()
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.draining = False

@@ -120,17 +120,34 @@ class XmlRpcCodec(ABC):
             return Batch((self._call_or_introspection(name, params, principal),), True, True)
         return self._decode_batch(params, principal)
 
+    def decoded_size(self, request: Request) -> int:
+        """Return the bytes of the body out of its gzip, as its last four say (RFC 1952 2.3.1).
+
+        More than the limit of a plain body counts as that.
+        """
+        body = request.body
+        if b"content-encoding" not in request.headers:
+            return request.size
+        return min(int.from_bytes(body[-4:], "little"), self._body_bytes)
+
     def _inflate(self, request: Request) -> bytes:
-        """Return the body out of its gzip, never beyond the limit of a plain one."""
+        """Return the body out of its gzip, never beyond the limit of a plain one.
+
+        Nor beyond the length that it claims, for which memory is reserved.
+        """
         if request.headers[b"content-encoding"] != b"gzip":
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Encoding must be gzip, or absent")
         stream = zlib.decompressobj(wbits=31)
+        claimed = self.decoded_size(request)
         try:
-            body = stream.decompress(request.body, self._body_bytes)
+            # One byte more, so that the end of the member is read, too.
+            body = stream.decompress(request.body, claimed + 1)
         except zlib.error:
             raise Rejected(Reason.MALFORMED_CALL, "the gzip body is damaged") from None
-        if stream.unconsumed_tail:
-            raise Rejected(Reason.BODY_TOO_LARGE)
+        if len(body) > claimed:
+            if claimed == self._body_bytes:
+                raise Rejected(Reason.BODY_TOO_LARGE)
+            raise Rejected(Reason.MALFORMED_CALL, "the gzip body is longer than it says")
         if not stream.eof or stream.unused_data:
             raise Rejected(Reason.MALFORMED_CALL, "the gzip body is cut short or followed by more")
         return body

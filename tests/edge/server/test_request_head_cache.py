@@ -243,6 +243,16 @@ def test_long_heads_are_not_cached() -> None:
     assert not parser.head_cache.entries
 
 
+def test_heads_of_many_headers_are_not_cached() -> None:
+    """A hundred empty headers take thirty times their bytes."""
+    many = [f"{number}:" for number in range(40)]
+    _, parser, sink = read([get("/", *many)] * 2, uncached=False, limits=Limits())
+    assert len(sink.requests[1].headers) > 40
+    assert not parser.head_cache.entries
+    _, parser, _ = read([get("/", *many[:20])] * 2, uncached=False, limits=Limits())
+    assert parser.head_cache.entries
+
+
 def test_the_cache_reads_nothing_behind_the_last_request() -> None:
     """After ``Connection: close`` no request follows, with a cached head or without."""
     events, parser, sink = read([PLAIN[2], PLAIN[2], ODD[1], PLAIN[2]], uncached=False)
