@@ -9,6 +9,7 @@ What counts, in bytes, and which holder is charged:
   a text of 16 MiB with one character that needs four bytes takes 6 times its size for as long as
   the call is in hand, and 13 times in the moment in which it is encoded (XML-RPC); 330 kB of
   nothing but small objects take 26 times (Luigi), and the codecs bound their number.
+* An answer that arrives and is gathered: its upstream is charged, which is never refused.
 * An answer that is buffered or streamed: until the client has taken it.
 
 A holder has a share of the budget: `PRINCIPAL_SHARE` or `ADDRESS_SHARE`. What is alone in hand of
@@ -112,6 +113,10 @@ class MemoryBudget:
     def for_address(self, address_key: str) -> Reservation:
         """Return a reservation of nothing yet, for a client that is not identified."""
         return Reservation(self, f"address {address_key}", int(self.total * ADDRESS_SHARE))
+
+    def for_upstream(self, name: str) -> Reservation:
+        """Return a reservation of nothing yet, for answers that arrive from the upstream `name`."""
+        return Reservation(self, f"upstream {name}", self.total)
 
     def held_by_principal(self, name: str) -> int:
         """Return the bytes that are charged to the principal `name`."""

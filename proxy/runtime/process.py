@@ -119,8 +119,8 @@ class ServingProcess:
         self._journal = open_first_unlocked(self._instances, self._open_journal)
         self._metrics = Metrics()
         self._verifier = Verifier(make_issuers(settings), self._policy.roles.of)
-        self._upstreams = make_upstreams(settings, catalogs)
         self._memory = MemoryBudget(limits.memory_bytes)
+        self._upstreams = make_upstreams(settings, catalogs, self._memory)
         self._gate = Gate(
             [parts.route for parts in self._upstreams],
             self._verifier,

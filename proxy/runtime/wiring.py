@@ -12,6 +12,7 @@ from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import load_hmac_key
 from proxy.catalog.loading import load_catalog
 from proxy.catalog.model import Catalog
+from proxy.common.memory_budget import MemoryBudget
 from proxy.config.loading import Settings
 from proxy.config.model import Upstream
 from proxy.config.values import split_url
@@ -57,12 +58,18 @@ def make_policies(settings: Settings, catalogs: dict[str, Catalog]) -> PolicySet
     )
 
 
-def make_upstreams(settings: Settings, catalogs: dict[str, Catalog]) -> list[UpstreamParts]:
+def make_upstreams(
+    settings: Settings, catalogs: dict[str, Catalog], memory: MemoryBudget
+) -> list[UpstreamParts]:
     """Make the parts of each upstream, in the order of the settings."""
     batch_key = derive_batch_key(load_hmac_key(settings.audit.directory))
     parts = []
     for upstream in settings.upstreams:
-        pool = ConnectionPool(make_address(upstream), make_options(upstream))
+        pool = ConnectionPool(
+            make_address(upstream),
+            make_options(upstream),
+            memory=memory.for_upstream(upstream.name),
+        )
         coalescing = CoalescingUpstream(pool, now=pool.now, cache_ttl=0.0)
         streams = upstream.max_connections // STREAM_SHARE
         options = CodecOptions(

@@ -49,6 +49,9 @@ class RecordingPool:
     def on_idle(self, connection: UpstreamConnection) -> None:
         self.reported.append("idle")
 
+    def count_buffered(self) -> None:
+        self.reported.append("buffered")
+
     def on_closed(self, connection: UpstreamConnection) -> None:
         self.reported.append("closed")
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from proxy.common.memory_budget import Reservation
 from proxy.edge.upstream.address import UpstreamAddress
 from proxy.edge.upstream.pool import ConnectionPool, UpstreamOptions
 from proxy.model import Receipt, UpstreamRequest, UpstreamResponse
@@ -129,10 +130,13 @@ def responding(*data: bytes, stay: bool = False) -> Script:
 
 @contextlib.asynccontextmanager
 async def pool_to(
-    address: UpstreamAddress, options: UpstreamOptions = QUICK
+    address: UpstreamAddress,
+    options: UpstreamOptions = QUICK,
+    *,
+    memory: Reservation | None = None,
 ) -> AsyncIterator[ConnectionPool]:
     """A pool, closed at the end."""
-    pool = ConnectionPool(address, options)
+    pool = ConnectionPool(address, options, memory=memory)
     try:
         yield pool
     finally:

@@ -76,6 +76,9 @@ class Pool(Protocol):
     def on_closed(self, connection: "UpstreamConnection") -> None:
         """Forget `connection`, which is closed. May be called twice."""
 
+    def count_buffered(self) -> None:
+        """Charge the memory budget for the bodies that are gathered."""
+
 
 class UpstreamConnection(asyncio.Protocol):
     """A connection, and the exchange that it carries now."""
@@ -83,10 +86,9 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(
         self, pool: Pool, response_timeout: float, read_timeout: float, keepalive_timeout: float
     ) -> None:
-        """Belong to `pool`. Timeouts are in seconds.
+        """Belong to `pool`.
 
-        They run from a request to the first byte of its response, between two pieces of a response,
-        and without a call.
+        Timeouts, in seconds: to the first byte of a response, between two pieces, without a call.
         """
         self._pool = pool
         self._cached_heads: dict[int, CachedHead] = pool.response_heads.entries
@@ -193,8 +195,7 @@ class UpstreamConnection(asyncio.Protocol):
         A caller that stops waiting calls `cancel`. The future may fail with `Unavailable`.
 
         Raises:
-            Unavailable: the connection was closed since it was acquired, or has bytes that no
-                request asked for. Nothing was sent.
+            Unavailable: the connection is closed, or has unsolicited bytes. Nothing was sent.
 
         """
         if self.closed or self._transport.is_closing() or self._has_unread():
@@ -227,10 +228,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.unsolicited += 1
 
     def cancel(self, response: asyncio.Future[UpstreamResponse]) -> None:
-        """Close the connection because the caller that waited for `response` has left.
-
-        Does nothing once that exchange is over, since the connection then serves others.
-        """
+        """Close the connection, unless the exchange of `response` is over: its caller has left."""
         if self._response is response:
             self.fail(Reason.CLIENT_GONE, "")
 
@@ -266,6 +264,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Pass on that more of a body has arrived; a body that is long becomes a stream."""
         if self._phase is _READING:
             if parser.size <= self._max_buffered:
+                if parser.size > MAX_STREAM_BUFFER:
+                    self._pool.count_buffered()
                 return
             self._phase = _STREAMING
             self._resolve(parser, b"", ResponseBody(self), parser.content_length)

@@ -27,6 +27,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from proxy.common.memory_budget import MemoryBudget, Reservation
 from proxy.edge.upstream.address import UpstreamAddress
 from proxy.edge.upstream.circuit_breaker import CircuitBreaker
 from proxy.edge.upstream.connection import UpstreamConnection
@@ -96,6 +97,7 @@ class ConnectionPool:
         address: UpstreamAddress,
         options: UpstreamOptions | None = None,
         *,
+        memory: Reservation | None = None,
         now: Callable[[], float] | None = None,
     ) -> None:
         """Connect nothing before the first call. Must be called inside the running loop.
@@ -103,6 +105,7 @@ class ConnectionPool:
         Args:
             address: The upstream.
             options: Limits and timeouts.
+            memory: What the bodies that are gathered are charged to, a budget of its own if None.
             now: A monotonic clock in seconds; the loop's unless given.
 
         """
@@ -112,6 +115,7 @@ class ConnectionPool:
         self.now: Callable[[], float] = now or self.loop.time
         self.response_heads = ResponseHeadCache()
         self.unsolicited = 0
+        self._memory = memory or MemoryBudget().for_upstream(address.host)
         self.breaker = CircuitBreaker()
         # All connections of the pool, in use or idle.
         self._connections: set[UpstreamConnection] = set()
@@ -307,6 +311,8 @@ class ConnectionPool:
     def on_idle(self, connection: UpstreamConnection) -> None:
         """Take `connection` back: its exchange ended cleanly."""
         self._idle.append(connection)
+        if self._memory.size:
+            self.count_buffered()
         if self._calls.waiters or self._heartbeats.waiters:
             self._wake_next_waiter()
 
@@ -314,9 +320,19 @@ class ConnectionPool:
         """Forget `connection`, which is closed. May be called twice."""
         if connection in self._connections:
             self._connections.discard(connection)
+            if self._memory.size:
+                self.count_buffered()
             if connection in self._idle:
                 self._idle.remove(connection)
             self._wake_next_waiter()
+
+    def count_buffered(self) -> None:
+        """Charge the memory budget for the bodies that are gathered.
+
+        They exist already, and the call may have had its effect: nothing is refused.
+        """
+        size = sum(connection.buffered for connection in self._connections)
+        self._memory.resize(size, forced=True)
 
     # -- deadlines and the end
 
