@@ -18,7 +18,14 @@ D = -121665 * pow(121666, -1, FIELD) % FIELD
 
 
 @pytest.mark.parametrize(
-    ("bits", "primes"), [(512, 39), (1024, 71), (2048, 126), (3072, 126), (4096, 225)]
+    ("bits", "primes"),
+    [
+        (512, 39),
+        (1024, 71),
+        (2048, 126),
+        pytest.param(3072, 126, marks=pytest.mark.exhaustive),
+        pytest.param(4096, 225, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_modulus_of_the_faulty_library_has_the_fingerprint(bits: int, primes: int) -> None:
     """Whatever the size of the key and the number of primes that belongs to it."""

@@ -50,13 +50,14 @@ async def test_open_calls_are_closed_as_unknown(tmp_path: Path) -> None:
     assert ended["stage"] == "closed" and segment.read_bytes().startswith(left)
 
 
-async def test_a_log_cut_at_every_byte_recovers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [181, pytest.param(13, marks=pytest.mark.exhaustive)])
+async def test_a_log_cut_at_any_byte_recovers(tmp_path: Path, step: int) -> None:
     """Wherever power was lost, complete records stay, the torn one moves to ``.cut``, and writing
     continues.
     """
     left = await killed(tmp_path, calls=1)
     log = tmp_path / "gate"
-    for at in range(0, len(left) + 1, 29):
+    for at in range(0, len(left) + 1, step):
         for path in log.iterdir():
             path.unlink()
         (log / "00000001.jsonl").write_bytes(left[:at])
