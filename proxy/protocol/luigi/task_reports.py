@@ -15,7 +15,7 @@ away its resources: with ``new_deps``, ``decrease_running_task_resources``, with
 the end of a task that took up a batch here. The batch must be one that this worker runs now. luigid
 gives equal batches equal ids, so the signature alone (`proxy.protocol.luigi.batch_ids`) would hold
 for a later batch of another identity. For texts it is enough that ``get_work`` gave the task to the
-caller within the last minute. Stock workers announce and end most tasks without a question.
+caller within the last minute. Stock workers announce tasks and end them well without a question.
 """
 
 import json
@@ -53,6 +53,8 @@ _REMEMBERED_TASKS = 4096
 # Arguments of add_task that luigid takes without a check, and that only a report has.
 _UNCHECKED_ARGS = ("batch_id", "new_deps", "expl", "tracking_url")
 _RUNNING = ("RUNNING", "BATCH_RUNNING")
+# What a stock worker says as the error of a task that is done (luigi/worker.py): nothing, as JSON.
+_NO_ERROR = (None, "", '""', "null")
 # Statuses by which a running task ends.
 _ENDS = ("DONE", "FAILED")
 # In the place of a worker: luigid's answer does not tell.
@@ -130,11 +132,11 @@ class TaskReports:
             mine = str(args.get("worker")) + worker_suffix(principal)
             if self._batches and self._member(call, mine) is not None:
                 return True
-            if args.get("expl") is None and args.get("tracking_url") is None:
-                return False
             known = self._worker_of(args.get("task_id"))
-            if known == mine and args.get("status") != "RUNNING":
+            if known == mine and args.get("status") in _ENDS:
                 self._running.pop(str(args["task_id"]), None)
+            if args.get("tracking_url") is None and args.get("expl") in _NO_ERROR:
+                return False
             return known != mine
         if call.method not in UNCHECKED_METHODS:
             return False

@@ -83,6 +83,8 @@ UNASKED = [
     call(status="DONE"),
     call(status="RUNNING", runnable=True, deps=["A_2"], priority=3, batchable=True, new_deps=[]),
     call(new_deps=None, expl=None, tracking_url=None, batch_id=None),
+    call(status="DONE", expl='""', new_deps=[]),
+    call(status="DONE", expl="null", new_deps=[]),
 ]
 
 
