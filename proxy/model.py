@@ -306,6 +306,17 @@ class UpstreamRequest:
         return self.kind == "read" or self.kind == "question"
 
 
+@statically_frozen
+class Question:
+    """What the gate asks the upstream before it sends an allowed call: for the record, and encoded.
+
+    It has a record of its own, since it is a call that the upstream sees.
+    """
+
+    call: Call
+    request: UpstreamRequest
+
+
 class Stream(Protocol):
     """A body in parts, read once."""
 

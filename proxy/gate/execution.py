@@ -7,23 +7,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from time import monotonic_ns
 
-from proxy.errors import Rejected
+from proxy.errors import Rejected, Unavailable
 from proxy.gate.attempt import Attempt
 from proxy.gate.audited_stream import AuditedStream
-from proxy.gate.ports import Decider, Fulfiller, Upstream
+from proxy.gate.ports import Decider, Fulfiller, Recorder, Upstream
 from proxy.gate.reporting import Reporter
 from proxy.gate.routing import Route
 from proxy.model import (
     Batch,
     Call,
     Decision,
+    Outcome,
     Principal,
+    Question,
     Reason,
     Receipt,
+    Request,
     Response,
     Target,
-    UpstreamRequest,
     UpstreamResponse,
 )
 from proxy.protocol.codec import ByteBudget, Codec, Result
@@ -40,11 +43,13 @@ class Executor:
         self,
         routes: Iterable[Route],
         decider: Decider,
+        recorder: Recorder,
         reporter: Reporter,
         fulfillers: Mapping[str, Fulfiller],
     ) -> None:
         self._routes = {route.name: route for route in routes}
         self._decider = decider
+        self._recorder = recorder
         self._reporter = reporter
         self._fulfillers = fulfillers
 
@@ -76,7 +81,9 @@ class Executor:
                 question = codec.question(call, principal, ())
                 sent: Call | UpstreamResponse = call
                 if question is not None:
-                    sent = await _ask(upstream, receipt, codec, principal, call, question)
+                    sent = await self._ask(
+                        request, upstream, receipt, codec, principal, call, decision, question
+                    )
                 if isinstance(sent, UpstreamResponse):
                     upstream_response = sent
                 else:
@@ -144,6 +151,50 @@ class Executor:
         attempt.hold_answer(response, forced=True)
         return response
 
+    async def _ask(
+        self,
+        request: Request,
+        upstream: Upstream,
+        receipt: Receipt,
+        codec: Codec,
+        principal: Principal,
+        call: Call,
+        decision: Decision,
+        first: Question,
+    ) -> Call | UpstreamResponse:
+        """Ask the upstream what the codec has to know before `call` is sent; return what is left.
+
+        Each question is recorded before it is sent, with the decision on `call`, which it is a part
+        of: what the upstream sees is on record.
+        """
+        question: Question | None = first
+        answers: list[UpstreamResponse] = []
+        while question is not None:
+            [asked] = await self._recorder.decide(
+                f"{receipt.call_id}.q{len(answers)}",
+                principal,
+                request.peer,
+                [(question.call, decision)],
+                monotonic_ns(),
+            )
+            if asked is None:
+                raise Rejected(Reason.INTERNAL_ERROR)
+            outcome: Outcome = Reason.CLIENT_GONE
+            status = sent = 0
+            try:
+                answer = await upstream.forward(asked, question.request)
+                outcome, status, sent = "ok", answer.status, len(answer.body)
+            except Unavailable as error:
+                outcome = error.reason
+                raise
+            finally:
+                self._reporter.asked(asked, outcome, status, sent)
+            if answer.stream is not None:
+                await answer.stream.aclose()
+            answers.append(answer)
+            question = codec.question(call, principal, answers)
+        return codec.amend(call, principal, answers)
+
     async def _read_result(
         self, ref: str, codec: Codec, response: Response, budget: ByteBudget
     ) -> Result | Refusal:
@@ -188,26 +239,3 @@ class Executor:
             if self._decider.may_call(principal, call.upstream, name):
                 return name
         return None
-
-
-async def _ask(
-    upstream: Upstream,
-    receipt: Receipt,
-    codec: Codec,
-    principal: Principal,
-    call: Call,
-    first: UpstreamRequest,
-) -> Call | UpstreamResponse:
-    """Ask the upstream what the codec has to know of an allowed call before it is sent.
-
-    The call's own receipt covers the questions: they are part of carrying it out.
-    """
-    question: UpstreamRequest | None = first
-    answers: list[UpstreamResponse] = []
-    while question is not None:
-        answer = await upstream.forward(receipt, question)
-        if answer.stream is not None:
-            await answer.stream.aclose()
-        answers.append(answer)
-        question = codec.question(call, principal, answers)
-    return codec.amend(call, principal, answers)

@@ -72,7 +72,7 @@ class Gate:
         self._recorder = recorder
         self._metrics = metrics
         self._reporter = Reporter(recorder, metrics, log)
-        self._executor = Executor(routes, decider, self._reporter, fulfillers)
+        self._executor = Executor(routes, decider, recorder, self._reporter, fulfillers)
         self._max_in_flight = max_in_flight
         self._memory = memory or MemoryBudget()
         self._clock = clock

@@ -51,6 +51,13 @@ class Reporter:
             receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000
         )
 
+    def asked(self, receipt: Receipt, outcome: Outcome, status: int, sent: int) -> None:
+        """Record what became of a question of the gate's own; it is no call of a client."""
+        duration = monotonic_ns() - receipt.decided_at_ns
+        self._recorder.completed(
+            receipt, outcome=outcome, status=status, sent=sent, duration_us=duration // 1000
+        )
+
     def failed(self, ref: str, call: Call, error: Exception) -> Rejected:
         """Log an error raised after the decision, and return it as a rejection."""
         if isinstance(error, Unavailable):

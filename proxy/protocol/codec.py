@@ -15,6 +15,7 @@ from proxy.model import (
     Batch,
     Call,
     Principal,
+    Question,
     Reason,
     Request,
     Response,
@@ -90,7 +91,7 @@ class Codec(Protocol):
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse], /
-    ) -> UpstreamRequest | None:
+    ) -> Question | None:
         """Return what the upstream is asked before an allowed call is sent, None for nothing.
 
         Called again with all `answers` so far, until it returns None. Raises `Unavailable` for an
@@ -143,7 +144,7 @@ class OneCallCodec:
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
-    ) -> UpstreamRequest | None:
+    ) -> Question | None:
         """Return None: nothing has to be asked."""
         return None
 

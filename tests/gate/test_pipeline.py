@@ -263,6 +263,60 @@ async def test_denied_call_is_recorded_and_not_forwarded(bench: Bench) -> None:
     ]
 
 
+class OwnedUpstream(ScriptedUpstream):
+    """A luigid in which every task runs on the worker of another identity."""
+
+    async def forward(self, receipt: Receipt, request: UpstreamRequest) -> UpstreamResponse:
+        answer = await super().forward(receipt, request)
+        if request.kind != "question":
+            return answer
+        task = {"A_1": {"status": "RUNNING", "worker_running": "w [local:other]"}}
+        return replace(answer, body=json.dumps({"response": task}).encode())
+
+
+async def test_a_question_is_on_disk_before_it_leaves_too(bench: Bench) -> None:
+    """What the gate asks on its own account has a record; what is another's to say is not sent."""
+    upstream = OwnedUpstream(bench.audit)
+    bench.use(upstream)
+    report = b'data={"worker":"w","task_id":"A_1","status":"DONE","new_deps":["B_1"]}'
+    message = b'data={"task_id":"A_1","status_message":"x"}'
+    for path, body in (("/api/add_task", report), ("/api/set_task_status_message", message)):
+        answer = await bench.ask(path, "worker", body)
+        assert (answer.status, answer.body) == (200, b'{"response": null}')
+    assert [o.path for o in upstream.sent] == [
+        b"/api/dep_graph",
+        b"/api/add_task",
+        b"/api/dep_graph",
+    ]
+    assert b"new_deps" not in upstream.sent[1].body
+    assert all(upstream.recorded)
+    await bench.journal.close()
+    records = calls_of(bench.audit)
+    decided = [(r["method"], r["id"].partition(".")[2]) for r in records if r["stage"] == "decided"]
+    assert decided == [
+        ("add_task", ""),
+        ("dep_graph", "q0"),
+        ("set_task_status_message", ""),
+        ("dep_graph", "q0"),
+    ]
+    ends = {r["id"]: r.get("reason", r["outcome"]) for r in records if r["stage"] == "completed"}
+    assert sorted(ends.values()) == ["not-your-worker", "not-your-worker", "ok", "ok"]
+    denied = [fields for event, fields in bench.log.lines if event == "denied"]
+    assert [fields["method"] for fields in denied] == ["add_task", "set_task_status_message"]
+
+
+async def test_a_question_without_an_answer_fails_the_report(bench: Bench) -> None:
+    """Nothing is sent that could be another's to say."""
+    bench.upstream.answer = Unavailable(Reason.UPSTREAM_TIMEOUT, sent=True)
+    message = b'data={"task_id":"A_1","status_message":"x"}'
+    answer = await bench.ask("/api/set_task_status_message", "worker", message)
+    assert answer.status == 504
+    assert [o.path for o in bench.upstream.sent] == [b"/api/dep_graph"]
+    await bench.journal.close()
+    ends = [r.get("reason") for r in calls_of(bench.audit) if r["stage"] == "completed"]
+    assert ends == ["upstream-timeout", "upstream-timeout"]
+
+
 async def test_denied_get_work_is_the_disabled_answer(bench: Bench) -> None:
     """Law 7: a worker that may not work is told so in luigid's own words, which it does not retry."""
     reply = await bench.ask("/api/get_work", "viewer", b'data={"worker":"w","host":"h"}')

@@ -168,10 +168,6 @@ def _reasons(record: dict[str, Any]) -> dict[str, int]:
     return {record["reason"]: 1}
 
 
-# What the gate itself asks before a report on a task (proxy/protocol/luigi/task_reports.py).
-QUESTIONS = ("dep_graph", "task_search")
-
-
 def call_verdicts(
     world: World, accounts: Accounts, notes: Notes, known_tasks: set[str]
 ) -> list[Verdict]:
@@ -189,9 +185,7 @@ def call_verdicts(
         name: count for name, count in acting.items() if count > accounts.decided["luigi", name]
     }
     more_views = {
-        name: count
-        for name, count in views.items()
-        if count > accounts.decided["luigi", name] and name not in QUESTIONS
+        name: count for name, count in views.items() if count > accounts.decided["luigi", name]
     }
     beats = sum(count for name, count in seen.items() if methods[name].heartbeat)
     answered = {key: count for key, count in notes.good.items() if key[1] != "system.multicall"}

@@ -28,6 +28,7 @@ from proxy.model import (
     Batch,
     Call,
     Principal,
+    Question,
     Reason,
     Request,
     Response,
@@ -144,7 +145,7 @@ class LuigiApi(OneCallCodec):
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
-    ) -> UpstreamRequest | None:
+    ) -> Question | None:
         """Return what luigid is asked before a report on a running task, None for nothing."""
         return self._reports.question(call, principal, answers)
 

@@ -27,7 +27,15 @@ import orjson
 
 from proxy.common.bounded_cache import BoundedCache
 from proxy.errors import Unavailable
-from proxy.model import Call, Principal, Reason, UpstreamRequest, UpstreamResponse, Value
+from proxy.model import (
+    Call,
+    Principal,
+    Question,
+    Reason,
+    UpstreamRequest,
+    UpstreamResponse,
+    Value,
+)
 from proxy.protocol.catalog_call import worker_suffix
 from proxy.protocol.luigi.batch_ids import batch_member
 from proxy.protocol.luigi.form import FORM, encode_form
@@ -82,7 +90,7 @@ class TaskReports:
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
-    ) -> UpstreamRequest | None:
+    ) -> Question | None:
         """Return what has to be asked after these `answers`, None when nothing more."""
         if not answers and not self._is_unchecked(call, principal):
             return None
@@ -164,7 +172,7 @@ class TaskReports:
 
     def _read(
         self, call: Call, me: str, answers: Sequence[UpstreamResponse]
-    ) -> tuple[dict[str, str | None], UpstreamRequest | None]:
+    ) -> tuple[dict[str, str | None], Question | None]:
         """Return which worker runs each task of the call, and the next question if there is one.
 
         The first question about a task is its graph, which is as small as the task while it runs.
@@ -179,21 +187,24 @@ class TaskReports:
             for method, args in (("dep_graph", graph), ("task_search", search)):
                 answer = next(given, None)
                 if answer is None:
-                    return runs, self._ask(method, args)
+                    return runs, self._ask(call, method, task, args)
                 found = _find(answer, method, task)
                 runs[task] = found
                 if found != _UNKNOWN:
                     break
         return runs, None
 
-    def _ask(self, method: str, args: dict[str, Value]) -> UpstreamRequest:
-        return UpstreamRequest(
+    def _ask(self, call: Call, method: str, task: str, args: dict[str, Value]) -> Question:
+        request = UpstreamRequest(
             "POST",
             f"{self._base}/api/{method}".encode("ascii"),
             FORM,
             encode_form(orjson.dumps(args)),
             kind="question",
             max_buffered=MAX_ANSWER_BYTES,
+        )
+        return Question(
+            Call(call.upstream, call.protocol, method, "view", args, task=task), request
         )
 
 

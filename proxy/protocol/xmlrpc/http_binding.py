@@ -25,6 +25,7 @@ from proxy.model import (
     Batch,
     Call,
     Principal,
+    Question,
     Reason,
     RejectedEntry,
     Request,
@@ -247,7 +248,7 @@ class XmlRpcCodec(ABC):
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
-    ) -> UpstreamRequest | None:
+    ) -> Question | None:
         """Return None: nothing has to be asked."""
         return None
 

@@ -16,6 +16,7 @@ from proxy.model import (
     Call,
     DateTime,
     Principal,
+    Question,
     Reason,
     Request,
     Response,
@@ -82,7 +83,7 @@ class LuigiBridge(XmlRpcCodec):
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]
-    ) -> UpstreamRequest | None:
+    ) -> Question | None:
         """Return what luigid is asked before a report on a running task, None for nothing."""
         return self._reports.question(call, principal, answers)
 

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Unavailable
-from proxy.model import Call, Principal, Reason, UpstreamRequest, UpstreamResponse
+from proxy.model import Call, Principal, Question, Reason, UpstreamResponse
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.calls import make_call
 from proxy.protocol.luigi.task_reports import (
@@ -56,15 +56,19 @@ def call(method: str = "add_task", **args: Any) -> Call:
     return make_call("luigi", CATALOG, method, given, ALICE, SIGNER)
 
 
-def asked(request: UpstreamRequest | None) -> tuple[str, dict[str, Any]] | None:
-    """Return the method and the arguments of a question."""
-    if request is None:
+def asked(question: Question | None) -> tuple[str, dict[str, Any]] | None:
+    """Return the method and the arguments of a question, which are also what is recorded."""
+    if question is None:
         return None
+    request = question.request
     assert (request.kind, request.max_buffered) == ("question", MAX_ANSWER_BYTES)
     path = request.path.decode()
     assert path.startswith("/luigid/api/")
     args = json.loads(parse_qs(request.body.decode())["data"][0])
-    return path.rpartition("/")[2], args
+    method = path.rpartition("/")[2]
+    recorded = question.call
+    assert (recorded.method, dict(recorded.args), recorded.permission) == (method, args, "view")
+    return method, args
 
 
 def answer(worker: str | None, status: str = "RUNNING", task: str = "A_1") -> UpstreamResponse:
