@@ -80,6 +80,7 @@ async def test_the_old_behaviour_was_an_empty_reply_without_a_trace(
 
 
 @both_loops
+@pytest.mark.interpreted
 async def test_no_byte_of_it_reaches_a_parser(
     context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
