@@ -199,6 +199,8 @@ def served(
         assert gate.stop() == 0
         assert "internal error" not in gate.process.text()
     finally:
+        if gate.process.running:
+            gate.stop()
         luigid.end()
 
 
