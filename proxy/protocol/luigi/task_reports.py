@@ -203,9 +203,9 @@ class TaskReports:
             kind="question",
             max_buffered=MAX_ANSWER_BYTES,
         )
-        return Question(
-            Call(call.upstream, call.protocol, method, "view", args, task=task), request
-        )
+        # A part of the report, and so of the same right: a worker needs none to view.
+        asked = Call(call.upstream, call.protocol, method, call.permission, args, task=task)
+        return Question(asked, request)
 
 
 def _find(answer: UpstreamResponse, method: str, task_id: str) -> str | None:

@@ -67,7 +67,7 @@ def asked(question: Question | None) -> tuple[str, dict[str, Any]] | None:
     args = json.loads(parse_qs(request.body.decode())["data"][0])
     method = path.rpartition("/")[2]
     recorded = question.call
-    assert (recorded.method, dict(recorded.args), recorded.permission) == (method, args, "view")
+    assert (recorded.method, dict(recorded.args), recorded.permission) == (method, args, "work")
     return method, args
 
 
