@@ -281,12 +281,10 @@ class UpstreamRequest:
 
     `kind` is ``read`` for a call that changes nothing, ``question`` for what the gate itself asks
     before a call, ``heartbeat`` for one that only reports a worker as alive, ``write`` for every
-    other. A read or question is sent again when a kept-alive connection turns out dead. Identical
-    reads share a response while it is on its way if they are `shared`, and for a moment after it
-    came if they are `cacheable` too. `max_buffered` is
-    the number of bytes of a response that are buffered before it becomes a stream. `fairness_key`
-    is the name of the principal of a read: scarce connections are shared fairly by it. It is not
-    sent.
+    other. A read or question is sent again when a kept-alive connection turns out dead. Equal reads
+    share a response on its way if `shared`, and for a moment after if `cacheable` too. Up to
+    `max_buffered` bytes of a response are buffered, then it becomes a stream. `fairness_key` is the
+    name of the principal of a read, by whom scarce connections are shared fairly. It is not sent.
     """
 
     http_method: Literal["GET", "POST", "HEAD"]
@@ -308,10 +306,7 @@ class UpstreamRequest:
 
 @statically_frozen
 class Question:
-    """What the gate asks the upstream before it sends an allowed call: for the record, and encoded.
-
-    It has a record of its own, since it is a call that the upstream sees.
-    """
+    """What the gate asks the upstream before an allowed call: for its own record, and encoded."""
 
     call: Call
     request: UpstreamRequest
