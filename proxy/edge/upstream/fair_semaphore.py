@@ -110,9 +110,13 @@ class FairSemaphore:
     def share(self, waiter: Waiter, principal: str) -> None:
         """Queue a waiting request for `principal` too, which then is served for whichever is first.
 
-        Does nothing for a request that is done.
+        It is granted at once if a permit is free for `principal`. A request that is done stays so.
         """
         if waiter.done or principal in waiter.principals:
+            return
+        if self._free and self._held.get(principal, 0) < self._per_principal:
+            self._remove(waiter)
+            self._grant(waiter, principal)
             return
         self._queues.setdefault(principal, {})[waiter] = None
         waiter.principals += (principal,)

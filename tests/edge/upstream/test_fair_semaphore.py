@@ -143,6 +143,16 @@ async def test_a_caller_that_leaves_passes_its_permit_on(granted: bool) -> None:
     assert permits.stats() == SemaphoreStats(0, 0, {"b": 1}, {})
 
 
+async def test_a_free_permit_serves_whoever_shares_a_request() -> None:
+    """The third of a principal waits at its limit; for another principal there is a permit."""
+    permits = semaphore(3, per_principal=2, max_waiters=6)
+    waiters = [permits.request("a") for _ in range(3)]
+    assert permits.stats().free == 1
+    permits.share(waiters[-1], "b")
+    assert await permits.acquire(waiters[-1]) == "b"
+    assert permits.stats() == SemaphoreStats(0, 0, {"a": 2, "b": 1}, {})
+
+
 @given(
     st.lists(
         st.tuples(
