@@ -81,6 +81,7 @@ def decode_call(
     body: bytes,
     templates: TemplateCache | None = None,
     *,
+    charset: str | None = None,
     max_elements: int = MAX_ELEMENTS,
     max_depth: int = MAX_DEPTH,
 ) -> tuple[str, list[Value]]:
@@ -88,6 +89,7 @@ def decode_call(
 
     Args:
         body: the document.
+        charset: the encoding that the Content-Type names, if it does.
         templates: the templates of the caller's earlier calls; the call is added to them.
         max_elements: elements of a start and an end tag. A single tag counts half, and so does a
             character or entity reference.
@@ -101,7 +103,7 @@ def decode_call(
     # short document cannot hold so many.
     if len(body) > 2 * max_elements:
         _check_elements(body, max_elements)
-    text, at, plain = read_text(body)
+    text, at, plain = read_text(body, charset)
     if templates is None or not plain or max_depth != MAX_DEPTH:
         return _read_call(text, at, Reader(text, plain, max_depth))
     matched = templates.match(text)

@@ -8,15 +8,15 @@ its user; only a missing or bad credential is a 401. They share the unbundling o
 
 Positional arguments have no names on this wire: the catalog of the upstream names them in order.
 
-Rejected before any XML is read: other types than XML in UTF-8 (a page can make a browser send
-``text/plain`` anywhere), calls that a browser sends for another site, a query, and every
-Content-Encoding but one complete member of gzip.
+Rejected before any XML is read: other types than XML (a page can make a browser send ``text/plain``
+anywhere), calls that a browser sends for another site, a query, and every Content-Encoding but one
+complete member of gzip. A request without a type is read as XML unless a browser sent it.
 """
 
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from proxy.catalog.model import Catalog
@@ -47,6 +47,7 @@ from proxy.protocol.xmlrpc.codec import (
     encode_fault,
     encode_response,
 )
+from proxy.protocol.xmlrpc.encodings import UTF_8
 from proxy.protocol.xmlrpc.introspection import INTROSPECTION, answer_introspection
 from proxy.protocol.xmlrpc.multicall import MULTICALL, decode_multicall, encode_multicall_results
 
@@ -55,10 +56,18 @@ NO_STORE = ((b"cache-control", b"no-store"),)
 GATE_METHODS = INTROSPECTION | {MULTICALL}
 """Methods that the gate answers itself."""
 
-# RFC 9110 section 8.3
-_XML_IN_UTF8 = re.compile(
-    rb'(?:text|application)/xml(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE
+_XML_IN_UTF8 = re.compile(rb"text/xml; ?charset=utf-8", re.IGNORECASE)  # of most clients
+# RFC 9110 section 8.3, with empty parameters and blanks around "=" as old clients have them.
+_PARAMETER = re.compile(
+    rb"[ \t]*+;[ \t]*+(?:([!#$%&'*+.^_`|~A-Za-z0-9-]++)[ \t]*+=[ \t]*+"
+    rb"(?:([!#$%&'*+.^_`|~A-Za-z0-9:-]++)|\"([^\"\\]*+)\"))?"
 )
+_XML_TYPE = re.compile(
+    rb"(?:text|application)/xml((?:" + _PARAMETER.pattern + rb")*)[ \t]*+", re.IGNORECASE
+)
+_CHARSET = re.compile(r"[A-Za-z0-9._:-]{1,40}")
+# Headers of a browser, which always has a Content-Type for a body that a page's form sends.
+_OF_BROWSERS = (b"origin", b"referer", b"cookie", b"sec-fetch-site", b"sec-fetch-mode")
 _FAULT_CODES = {
     Reason.MALFORMED_CALL: -32700,
     Reason.AMBIGUOUS_CALL: -32600,
@@ -109,11 +118,13 @@ class XmlRpcCodec(ABC):
         require_same_origin(headers, tls=request.peer.tls is not None)
         if request.query:
             raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
-        content_type = headers.get(b"content-type", b"")
-        if content_type != XML and _XML_IN_UTF8.fullmatch(content_type) is None:
-            raise Rejected(Reason.MALFORMED_CALL, "the Content-Type must be text/xml, in UTF-8")
+        charset: str | None = None
+        if headers.get(b"content-type") != XML:
+            charset = _charset(headers)
         body = self._inflate(request) if b"content-encoding" in headers else request.body
-        name, params = decode_call(body, self._templates, max_elements=MAX_ELEMENTS)
+        name, params = decode_call(
+            body, self._templates, charset=charset, max_elements=MAX_ELEMENTS
+        )
         if name not in GATE_METHODS:
             call = self._make_call(name, params, principal)
             return Batch((call,), True, call.permission == "view")
@@ -269,3 +280,35 @@ class XmlRpcCodec(ABC):
     @abstractmethod
     def answer(self, call: Call, principal: Principal, response: UpstreamResponse) -> Response:
         """Return the upstream's response for the caller. Raises `Unavailable` when it is none."""
+
+
+def _charset(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the encoding that the Content-Type names, None if it names none.
+
+    Raises `Rejected` for a type that is not XML, and for two encodings.
+    """
+    content_type = headers.get(b"content-type")
+    if content_type is None:
+        if any(name in headers for name in _OF_BROWSERS):
+            raise _no_xml("is missing")
+        return None
+    if _XML_IN_UTF8.fullmatch(content_type) is not None:
+        return UTF_8
+    found = _XML_TYPE.fullmatch(content_type)
+    if found is None:
+        raise _no_xml("is another type")
+    names: set[str] = {
+        (token or quoted).decode("ascii", "replace").lower()
+        for name, token, quoted in _PARAMETER.findall(found[1])
+        if name.lower() == b"charset"
+    }
+    if len(names) > 1:
+        raise Rejected(Reason.AMBIGUOUS_CALL, "the Content-Type names two encodings")
+    charset = names.pop() if names else None
+    if charset is not None and _CHARSET.fullmatch(charset) is None:
+        raise Rejected(Reason.MALFORMED_CALL, "the Content-Type names no encoding as charset")
+    return charset
+
+
+def _no_xml(what: str) -> Rejected:
+    return Rejected(Reason.MALFORMED_CALL, f"the Content-Type {what}; send text/xml")

@@ -1,12 +1,13 @@
 """The characters of an XML 1.0 document: bytes to text and back.
 
 The grammar above it has tags and text to read, and nothing else. Implemented are the parts of XML
-1.0 that XML-RPC needs: UTF-8 (2.2, 4.3.3), line ends (2.11), CDATA sections (2.7), the five
-predefined entities and character references (4.1, 4.6), the XML declaration (2.8).
+1.0 that XML-RPC needs: characters (2.2), line ends (2.11), CDATA sections (2.7), the five
+predefined entities and character references (4.1, 4.6), the XML declaration (2.8). `encodings` has
+the rules for other encodings than UTF-8 (4.3.3).
 
-Everything else between or inside the elements is refused: other encodings, comments, processing
-instructions, DOCTYPE (and with it every entity of the caller's own), characters that XML does not
-have. There is no code here that could read a DTD, so there is none to misconfigure.
+Everything else between or inside the elements is refused: comments, processing instructions,
+DOCTYPE (and with it every entity of the caller's own), characters that XML does not have. There is
+no code here that could read a DTD, so there is none to misconfigure.
 
 A leading UTF-8 byte order mark is removed: .NET clients send it, and every parser skips it.
 """
@@ -15,9 +16,11 @@ import re
 
 from proxy.errors import Rejected
 from proxy.model import Reason
+from proxy.protocol.xmlrpc.encodings import LATIN_1, UTF_8, settle
 
 # Control bytes that no document may hold (XML 1.0, 2.2).
 _FORBIDDEN = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20)])
+_CONTROLS = [bytes([control]) for control in _FORBIDDEN]
 # Lengths in bytes at which 29 searches take less time than one translation.
 _SEARCHED = range(8_000, 300_000)
 _BOM = b"\xef\xbb\xbf"
@@ -43,20 +46,29 @@ class EncodingError(ValueError):
     """A value that XML-RPC cannot carry. `args[0]` is one ASCII line that names no value."""
 
 
-def read_text(body: bytes) -> tuple[str, int, bool]:
+def read_text(body: bytes, charset: str | None = None) -> tuple[str, int, bool]:
     """Return the text of a document, the position after its XML declaration, and `plain`.
 
     Text is plain when it holds no reference and no CDATA section: a text between two tags is then
-    its own meaning, and else goes through `unescape`. Raises `Rejected` with MALFORMED_CALL.
+    its own meaning, and else goes through `unescape`. `charset` is that of the Content-Type, if it
+    has one. Raises `Rejected` with MALFORMED_CALL, or AMBIGUOUS_CALL for two encodings.
     """
-    if body[:3] == _BOM:
+    marked = body[:3] == _BOM
+    if marked:
         body = body[3:]
     if _holds_control(body):
-        raise _malformed("the document holds a control character")
+        raise _malformed(f"the document holds {_first_control(body)}")
     try:
-        text = body.decode("utf-8")
+        return _read_text(body.decode("utf-8"), UTF_8, body, charset, marked)
     except UnicodeDecodeError:
-        raise _malformed("the document is not UTF-8") from None
+        pass
+    return _read_text(body.decode(LATIN_1), LATIN_1, body, charset, marked)
+
+
+def _read_text(
+    text: str, codec: str, body: bytes, charset: str | None, marked: bool
+) -> tuple[str, int, bool]:
+    """Return what `read_text` does, of `body` as `codec` decodes it."""
     if not text.isascii() and ("\ufffe" in text or "\uffff" in text):
         raise _malformed("the document holds a character that XML does not have")
     if "\r" in text:
@@ -66,16 +78,29 @@ def read_text(body: bytes) -> tuple[str, int, bool]:
         text, plain = _without_sections(text), False
     elif "]" in text:
         _check_end(text)
+    declared: str | None = None
     if text[:_USUAL_LENGTH] in _USUAL_DECLARATIONS:
-        return text, _USUAL_LENGTH, plain
-    if not text.startswith("<?"):
-        return text, 0, plain
-    declaration = _DECLARATION.match(text)
-    if declaration is None:
-        raise _malformed("the document begins with something else than an XML 1.0 declaration")
-    if (declaration[1] or declaration[2] or "utf-8").lower() != "utf-8":
-        raise _malformed("the document declares another encoding than UTF-8")
-    return text, declaration.end(), plain
+        at = _USUAL_LENGTH
+    elif not text.startswith("<?"):
+        at = 0
+    else:
+        declaration = _DECLARATION.match(text)
+        if declaration is None:
+            raise _malformed("the document begins with something else than an XML 1.0 declaration")
+        at = declaration.end()
+        declared = declaration[1] or declaration[2]
+    if codec is UTF_8 and charset is None and (declared is None or declared.lower() == UTF_8):
+        return text, at, plain
+    settled = settle(body, declared, charset, marked=marked)
+    if settled == codec:
+        return text, at, plain
+    return _read_text(body.decode(settled), settled, body, charset, marked)
+
+
+def _first_control(body: bytes) -> str:
+    """Say which control character `body` holds, and where."""
+    found = min(at for at in map(body.find, _CONTROLS) if at >= 0)
+    return f"the control character U+{body[found]:04X} at byte {found}"
 
 
 def _holds_control(body: bytes) -> bool:

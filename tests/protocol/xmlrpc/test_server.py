@@ -156,7 +156,21 @@ async def whole(reply: Response) -> bytes:
         (request(b"x", kind=b"text/plain"), Reason.MALFORMED_CALL),
         (request(b"x", kind=b"application/x-www-form-urlencoded"), Reason.MALFORMED_CALL),
         (request(b"x", kind=b"text/xml; charset=utf-16"), Reason.MALFORMED_CALL),
-        (request(b"x", kind=b"text/xml; charset=utf-8; charset=utf-16"), Reason.MALFORMED_CALL),
+        (request(b"x", kind=b"text/xml; charset=utf-8; charset=utf-16"), Reason.AMBIGUOUS_CALL),
+        (request(encode_call("m", []), kind=b"text/xml; charset=utf-16"), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=b"text/xml; charset=ebcdic"), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=b"text/xml; charset=utf-7"), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=b"text/xml; charset="), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=b'text/xml; charset=""'), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=b"text/xml charset=utf-8"), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=b""), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=None, cookie=b"a=b"), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=None, referer=b"https://a/"), Reason.MALFORMED_CALL),
+        (request(encode_call("m", []), kind=None, origin=b"https://gate"), Reason.MALFORMED_CALL),
+        (
+            request(encode_call("m", []), kind=None, sec_fetch_site=b"none"),
+            Reason.MALFORMED_CALL,
+        ),
         (request(b"x", kind=b"text/xml; charset='utf-8'"), Reason.MALFORMED_CALL),
         (request(b"x", kind=b"text/xmlx"), Reason.MALFORMED_CALL),
         (request(b""), Reason.MALFORMED_CALL),
@@ -193,10 +207,18 @@ def test_what_is_no_call(dialect: XmlRpcCodec, sent: Request, reason: Reason) ->
         b"TEXT/XML",
         b'text/xml;charset="utf-8"',
         b"text/xml ; charset=UTF-8",
+        b"text/xml; charset = utf-8",
+        b"text/xml;",
+        b"text/xml; charset=utf-8; charset=UTF-8",
+        b'text/xml; charset=utf8; profile="a b"; version=1',
+        b"application/xml;charset=iso-8859-1",
+        b'text/xml; charset="us-ascii"',
+        b"text/xml; charset=windows-1252",
+        None,
     ],
 )
-def test_types_that_are_xml_in_utf8(kind: bytes) -> None:
-    """In any case and spacing that RFC 9110 allows."""
+def test_types_that_are_xml(kind: bytes | None) -> None:
+    """In any case and spacing, under any name that means ASCII here, and without a type."""
     (call,) = PROCESSES.decode(
         request(encode_call("supervisor.getState", []), kind=kind), "/RPC2", ALICE
     ).calls
