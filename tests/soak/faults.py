@@ -98,6 +98,8 @@ def policy_reloaded(world: World) -> str:
 
 def broken_policy_refused(world: World) -> str:
     """A policy that names no action there is; reload has to refuse it."""
+    # The processes of the reload before may be draining still.
+    until(lambda: len(world.serving()) == PROCESSES, "one generation serves", _WAIT_SECONDS)
     before = set(world.serving())
     broken = world.policies / "broken.cedar"
     broken.write_text('@id("broken") permit (principal, action == Action::"no_such", resource);\n')
