@@ -23,12 +23,15 @@ Phases::
 
 IDLE leads to AWAITING, which leads to READING and back to IDLE. READING leads to STREAMING when the
 body is long, that to COMPLETE, and that to IDLE. AWAITING, READING and STREAMING lead to FAILED.
+
+One module because the phases share the state and the deadline.
 """
 
 import asyncio
 import enum
 from typing import Final, Protocol, cast
 
+from proxy.edge.upstream.request_writer import RequestWriter
 from proxy.edge.upstream.response_head_cache import CachedHead, ResponseHeadCache
 from proxy.edge.upstream.response_parser import ResponseParser
 from proxy.edge.upstream.unread_bytes import UnreadBytes, has_ended
@@ -95,6 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._timeouts = (response_timeout, read_timeout, keepalive_timeout)
         self._transport: asyncio.Transport
         self._unread: UnreadBytes
+        self._writer: RequestWriter
         self._unsolicited = False  # bytes have come that no request asked for
         self.closed = False
         # The connection has carried a call before the present one.
@@ -128,6 +132,13 @@ class UpstreamConnection(asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._unread = UnreadBytes(transport)
+        self._writer = RequestWriter(self._transport, self._pool.loop)
+
+    def pause_writing(self) -> None:
+        self._writer.pause()
+
+    def resume_writing(self) -> None:
+        self._writer.resume()
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
@@ -145,7 +156,7 @@ class UpstreamConnection(asyncio.Protocol):
             if response is not None and not response.done():  # its caller may have left
                 response.set_result(UpstreamResponse(status, headers, data[len(head) :]))
             # After an early response a part of the request may still be unsent.
-            self._return_to_pool(reusable=not self._transport.get_write_buffer_size())
+            self._return_to_pool(reusable=not self._writer.unsent)
         elif (phase is _READING or phase is _STREAMING) and self._parser is not None:
             self._read(self._parser, data)
         else:
@@ -208,11 +219,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._max_buffered = max_buffered
         self._head_only = head_only
         self._deadline = 0.0
-        if body:
-            # Two writes would be two system calls.
-            self._transport.writelines((request, body))
-        else:
-            self._transport.write(request)
+        self._writer.write(request, body)
         return response
 
     def _has_unread(self) -> bool:
@@ -281,7 +288,7 @@ class UpstreamConnection(asyncio.Protocol):
             and not parser.extra_data
             and not self._head_only
             and not self.closed
-            and not self._transport.get_write_buffer_size()  # as in `data_received`
+            and not self._writer.unsent  # as in `data_received`
         )
         if parser.extra_data:
             self._note_unsolicited()
