@@ -10,6 +10,8 @@ durably recorded first.
 All of them are frozen: a stage passes on what it got, and changes nothing. Those that are made for
 every call are frozen for the type checker only (`statically_frozen`); those that are cached are
 frozen at run time too.
+
+One module because the nouns refer to each other.
 """
 
 from collections.abc import Callable, Mapping
@@ -179,6 +181,21 @@ class Credentials:
 
 
 @statically_frozen
+class PreparedCall:
+    """What was made of a large call's arguments in a process of its own, in their place.
+
+    `recorded_args` are the arguments as the record has them, in JSON. `request` is an allowed call
+    as the upstream gets it; None for any other, and where `failure` says why it cannot be encoded.
+    `index` is that of the call in its batch.
+    """
+
+    index: int
+    recorded_args: bytes
+    request: "UpstreamRequest | None"
+    failure: tuple[Reason, str] | None = None
+
+
+@statically_frozen
 class Call:
     """One RPC call, decoded: all that policy reads, and all that the upstream gets.
 
@@ -188,7 +205,7 @@ class Call:
     `related_tasks` are the other tasks it acts on, each once; the call is allowed only if it would
     be for every one of them. `secret_paths` are the arguments that the audit redacts, as paths
     (``("params", "password")``). `heartbeat` is the worker id of a heartbeat, None for other calls.
-    `target` is the side that answers.
+    `target` is the side that answers. A large call has been `prepared`: its `args` are cut short.
     """
 
     upstream: str
@@ -202,6 +219,7 @@ class Call:
     heartbeat: str | None = None
     related_tasks: tuple[str, ...] = ()
     target: Target = Target.UPSTREAM
+    prepared: PreparedCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,14 +402,14 @@ class Request:
     on_claimed: Callable[[], object] | None = None
 
     @property
-    def size(self) -> int:
-        """The bytes that a call can be decoded from: the body that is there, and the query."""
-        return len(self.body) if self.query is None else len(self.body) + len(self.query)
-
-    @property
     def held_bytes(self) -> int:
         """The bytes that the request holds: the body that is there, and a large head."""
         return len(self.body) + self.head_bytes
+
+    @property
+    def size(self) -> int:
+        """The bytes that a call can be decoded from: the body that is there, and the query."""
+        return len(self.body) if self.query is None else len(self.body) + len(self.query)
 
     @property
     def credentials(self) -> Credentials:

@@ -84,6 +84,11 @@ class Attempt:
         memory.resize(request.held_bytes + decoding_bytes(codec.decoded_size(request)))
         return request
 
+    def hold_prepared(self, size: int) -> None:
+        """Charge for `size` bytes that were made of the body, and no longer for decoding it."""
+        if self._body is not None:
+            self._body.resize(min(self._body.size, self.request.held_bytes + size))
+
     def hold_answer(self, response: Response, *, forced: bool) -> None:
         """Charge the principal for an answer, from now until the client has it.
 

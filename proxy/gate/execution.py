@@ -12,7 +12,7 @@ from time import monotonic_ns
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.attempt import Attempt
 from proxy.gate.audited_stream import AuditedStream
-from proxy.gate.ports import Decider, Fulfiller, Recorder, Upstream
+from proxy.gate.ports import Decider, Fulfiller, LargeCalls, Recorder, Upstream
 from proxy.gate.reporting import Reporter
 from proxy.gate.routing import Route
 from proxy.model import (
@@ -27,9 +27,10 @@ from proxy.model import (
     Request,
     Response,
     Target,
+    UpstreamRequest,
     UpstreamResponse,
 )
-from proxy.protocol.codec import ByteBudget, Codec, Result
+from proxy.protocol.codec import ByteBudget, Codec, Result, UnreadResult, is_large
 from proxy.protocol.refusal import Refusal
 
 # Characters of a method's name for which the nearest right one is looked up: comparing takes time.
@@ -46,12 +47,14 @@ class Executor:
         recorder: Recorder,
         reporter: Reporter,
         fulfillers: Mapping[str, Fulfiller],
+        large_calls: LargeCalls | None = None,
     ) -> None:
         self._routes = {route.name: route for route in routes}
         self._decider = decider
         self._recorder = recorder
         self._reporter = reporter
         self._fulfillers = fulfillers
+        self._large_calls = large_calls
 
     def fulfils(self, obligations: Iterable[str]) -> bool:
         """Return whether each of `obligations` can be fulfilled."""
@@ -87,10 +90,17 @@ class Executor:
                 if isinstance(sent, UpstreamResponse):
                     upstream_response = sent
                 else:
-                    upstream_response = await upstream.forward(
-                        receipt, codec.encode(sent, principal, request)
-                    )
-                response = codec.answer(call, principal, upstream_response)
+                    if sent is call:
+                        encoded = encode_call(codec, call, principal, request)
+                    else:
+                        encoded = await self._encode_amended(codec, call, sent, principal, request)
+                    upstream_response = await upstream.forward(receipt, encoded)
+                large_calls = self._large_calls
+                body = upstream_response.body
+                if large_calls is not None and codec.reads_answer(call) and is_large(body):
+                    response = await large_calls.answer(request, call, principal, upstream_response)
+                else:
+                    response = codec.answer(call, principal, upstream_response)
                 # What is not a view may have had its effect: its answer is not refused.
                 attempt.hold_answer(response, forced=call.permission != "view")
                 if sent is not call:
@@ -147,9 +157,23 @@ class Executor:
             )
             error = Rejected(entry.reason, entry.detail)
             results.insert(entry.index, Refusal.from_error(error, request.id))
-        response = codec.render_batch(results)
+        large_calls = self._large_calls
+        if large_calls is not None and any(isinstance(each, UnreadResult) for each in results):
+            response = await large_calls.render_batch(request, principal, results)
+        else:
+            response = codec.render_batch(results)
         attempt.hold_answer(response, forced=True)
         return response
+
+    async def _encode_amended(
+        self, codec: Codec, call: Call, amended: Call, principal: Principal, request: Request
+    ) -> UpstreamRequest:
+        """Return `call` as the upstream gets it without the arguments that `amended` lacks."""
+        large_calls = self._large_calls
+        if call.prepared is None or large_calls is None:
+            return codec.encode(amended, principal, request)
+        dropped = tuple(name for name in call.args if name not in amended.args)
+        return await large_calls.encode_without(request, principal, call.prepared.index, dropped)
 
     async def _ask(
         self,
@@ -200,7 +224,7 @@ class Executor:
     ) -> Result | Refusal:
         """Return what one allowed call of a batch came to, from the response it would get alone."""
         try:
-            return await codec.read_result(response, budget)
+            return await codec.read_result(response, budget, ref)
         except Rejected as error:
             reason, refusal = error.reason, Refusal.from_error(error, ref)
         if isinstance(response.stream, AuditedStream):
@@ -239,3 +263,26 @@ class Executor:
             if self._decider.may_call(principal, call.upstream, name):
                 return name
         return None
+
+
+def decide(decider: Decider, principal: Principal, call: Call) -> Decision:
+    """Return the decision on a call, for the upstream or for the gate itself."""
+    if call.target is Target.GATE:
+        return decider.decide_introspection(principal)
+    return decider.decide(principal, call)
+
+
+def encode_call(
+    codec: Codec, call: Call, principal: Principal, request: Request
+) -> UpstreamRequest:
+    """Return a call as the upstream gets it.
+
+    Raises `Rejected` when it cannot be encoded.
+    """
+    prepared = call.prepared
+    if prepared is None:
+        return codec.encode(call, principal, request)
+    if prepared.request is None:
+        assert prepared.failure is not None, "an allowed call is encoded, or has failed"
+        raise Rejected(*prepared.failure)
+    return prepared.request

@@ -19,21 +19,22 @@ from types import MappingProxyType
 from proxy.common.memory_budget import MemoryBudget
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.attempt import Attempt
-from proxy.gate.execution import Executor
+from proxy.gate.execution import Executor, decide
 from proxy.gate.ports import (
     Authenticator,
     Decider,
     EventLog,
     Fulfiller,
+    LargeCalls,
     Metrics,
     ReadBody,
     Recorder,
 )
-from proxy.gate.reporting import Reporter
+from proxy.gate.reporting import Reporter, current_request
 from proxy.gate.routing import Endpoint, Route, Router
 from proxy.gate.view_quota import PER_PRINCIPAL, ViewQuota
-from proxy.model import Call, Decision, Peer, Principal, Reason, Request, Response, Target
-from proxy.protocol.codec import Codec, Priority
+from proxy.model import Batch, Call, Decision, Peer, Principal, Reason, Request, Response
+from proxy.protocol.codec import LARGE_BYTES, Codec, Priority
 from proxy.protocol.refusal import Refusal, json_refusal, missing_role
 
 # Heartbeats are accepted up to so many times the requests of other kinds: luigid gives up a worker
@@ -56,6 +57,7 @@ class Gate:
         max_in_flight: int,
         max_reads_per_principal: int = PER_PRINCIPAL,
         memory: MemoryBudget | None = None,
+        large_calls: LargeCalls | None = None,
         fulfillers: Mapping[str, Fulfiller] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -64,7 +66,8 @@ class Gate:
         `max_in_flight` bounds the requests in progress; half of it may be reads, and an eighth, or
         `max_reads_per_principal`, those of one principal. `fulfillers` fulfil the obligations of
         decisions, by their names. `memory` is the budget of the process, one of its own unless
-        given. `clock` gives Unix seconds.
+        given. `large_calls` handles large documents; without it the event loop does. `clock` gives
+        Unix seconds.
         """
         self._router = Router(routes)
         self._authenticator = authenticator
@@ -72,7 +75,10 @@ class Gate:
         self._recorder = recorder
         self._metrics = metrics
         self._reporter = Reporter(recorder, metrics, log)
-        self._executor = Executor(routes, decider, recorder, self._reporter, fulfillers)
+        self._large_calls = large_calls
+        self._executor = Executor(
+            routes, decider, recorder, self._reporter, fulfillers, large_calls
+        )
         self._max_in_flight = max_in_flight
         self._memory = memory or MemoryBudget()
         self._clock = clock
@@ -89,6 +95,7 @@ class Gate:
         `read_body` reads the body of a request that is not `body_complete`. It is not called before
         the caller is known to have a role.
         """
+        current_request.set((request.id, request.path))
         attempt = Attempt(request, self._memory)
         self.in_flight += 1
         try:
@@ -110,31 +117,23 @@ class Gate:
             # bad-arguments, ...)
             if attempt.needs_memory:
                 request = await attempt.claim_body(principal, codec, read_body)
-            batch = codec.decode(request, endpoint.path, principal)
+            batch = self._decode(attempt, endpoint, codec, principal)
+            if batch is None:
+                return await self._handle_large(attempt, endpoint, codec, principal)
             # 6. Reads have a quota. (overloaded)
             if batch.counts_as_read:
                 attempt.slot = self.reads.acquire(principal.name)
             # 7. May it?
-            decided = [(call, self._decide(principal, endpoint, call)) for call in batch.calls]
-            # 8. Record, then act. (audit-unwritable)
-            heartbeat = batch.calls[0].heartbeat if batch.single else None
-            receipts = await self._recorder.decide(
-                request.id, principal, request.peer, decided, monotonic_ns(), heartbeat=heartbeat
-            )
-            for call, decision in decided:
-                self._metrics.call_decided(call.upstream, call.permission, decision.reason)
-            # 9. Refuse or forward, and complete the record.
             if batch.single:
-                [(call, decision)], [receipt] = decided, receipts
-                response = await self._executor.execute(
-                    attempt, codec, principal, call, decision, receipt
-                )
+                decided = [(batch.calls[0], self._decide(principal, endpoint, batch.calls[0]))]
             else:
-                response = await self._executor.execute_batch(
-                    attempt, codec, principal, batch, decided, receipts
-                )
-            # 10. The response owns the slot of a stream and its own memory from here.
-            return attempt.hand_over(response)
+                decided = await self._decide_batch(principal, endpoint, batch)
+            if self._large_calls is not None and any(
+                decision.reason is Reason.CALL_TOO_COMPLEX for _, decision in decided
+            ):
+                # Deciding would take more than a step of the event loop may.
+                return await self._handle_large(attempt, endpoint, codec, principal)
+            return await self._act(attempt, codec, principal, batch, decided)
         except Rejected as error:
             return self._reject(attempt, error)
         except Exception as error:
@@ -144,6 +143,81 @@ class Gate:
             self.in_flight -= 1
             if self._idle is not None and not self.in_flight:
                 self._idle.set()
+
+    async def _act(
+        self,
+        attempt: Attempt,
+        codec: Codec,
+        principal: Principal,
+        batch: Batch,
+        decided: Sequence[tuple[Call, Decision]],
+    ) -> Response:
+        """Record the decisions, and return what the calls came to: the last three steps."""
+        request = attempt.request
+        # 8. Record, then act. (audit-unwritable)
+        heartbeat = batch.calls[0].heartbeat if batch.single else None
+        receipts = await self._recorder.decide(
+            request.id, principal, request.peer, decided, monotonic_ns(), heartbeat=heartbeat
+        )
+        for call, decision in decided:
+            self._metrics.call_decided(call.upstream, call.permission, decision.reason)
+        # 9. Refuse or forward, and complete the record.
+        if batch.single:
+            [(call, decision)], [receipt] = decided, receipts
+            response = await self._executor.execute(
+                attempt, codec, principal, call, decision, receipt
+            )
+        else:
+            response = await self._executor.execute_batch(
+                attempt, codec, principal, batch, decided, receipts
+            )
+        # 10. The response owns the slot of a stream and its own memory from here.
+        return attempt.hand_over(response)
+
+    def _decode(
+        self, attempt: Attempt, endpoint: Endpoint, codec: Codec, principal: Principal
+    ) -> Batch | None:
+        """Return the calls in the request; None if it is too large for the event loop.
+
+        Raises `Rejected` when it cannot be read, or not in one way only.
+        """
+        request, large_calls = attempt.request, self._large_calls
+        if large_calls is not None and codec.decoded_size(request) > LARGE_BYTES:
+            return None
+        try:
+            return codec.decode(request, endpoint.path, principal)
+        except Rejected as error:
+            if large_calls is None or error.reason is not Reason.CALL_TOO_COMPLEX:
+                raise
+            return None
+
+    async def _handle_large(
+        self, attempt: Attempt, endpoint: Endpoint, codec: Codec, principal: Principal
+    ) -> Response:
+        """Handle a large request: the steps 5 and 7 are taken away from the event loop."""
+        large_calls = self._large_calls
+        assert large_calls is not None, "else nothing is large"
+        prepared = await large_calls.prepare(attempt.request, principal)
+        batch = prepared.batch
+        attempt.hold_prepared(prepared.size)
+        if batch.counts_as_read and attempt.slot is None:
+            attempt.slot = self.reads.acquire(principal.name)
+        decided = [
+            (call, self._confirm(endpoint, call, decision))
+            for call, decision in zip(batch.calls, prepared.decisions, strict=True)
+        ]
+        return await self._act(attempt, codec, principal, batch, decided)
+
+    async def _decide_batch(
+        self, principal: Principal, endpoint: Endpoint, batch: Batch
+    ) -> list[tuple[Call, Decision]]:
+        """Decide the calls of a batch. The event loop runs between two decisions."""
+        decided: list[tuple[Call, Decision]] = []
+        for call in batch.calls:
+            if decided:
+                await asyncio.sleep(0)
+            decided.append((call, self._decide(principal, endpoint, call)))
+        return decided
 
     def refuse(self, request_id: str, peer: Peer, error: Rejected) -> Response:
         """Return the response to bytes that are no request, and record them."""
@@ -169,13 +243,14 @@ class Gate:
             raise Unavailable(Reason.OVERLOADED, retry_after=1)
 
     def _decide(self, principal: Principal, endpoint: Endpoint, call: Call) -> Decision:
+        return self._confirm(endpoint, call, decide(self._decider, principal, call))
+
+    def _confirm(self, endpoint: Endpoint, call: Call, decision: Decision) -> Decision:
+        """Return a decision, or a denial where the gate cannot act on it now."""
         if self.draining:
             method = endpoint.route.catalog.methods.get(call.method)
             if method is not None and method.suspended_while_draining:
                 return self._decider.deny(Reason.DRAINING)
-        if call.target is Target.GATE:
-            return self._decider.decide_introspection(principal)
-        decision = self._decider.decide(principal, call)
         if decision.obligations and not self._executor.fulfils(decision.obligations):
             return self._decider.deny(Reason.POLICY_ERROR)
         return decision

@@ -15,10 +15,12 @@ later has its place here, and the pipeline stays as it is:
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from proxy.common.memory_budget import Reservation
 from proxy.model import (
+    Batch,
     Call,
     Credentials,
     Decision,
@@ -27,11 +29,13 @@ from proxy.model import (
     Principal,
     Reason,
     Receipt,
+    Request,
     Response,
     UpstreamRequest,
     UpstreamResponse,
 )
-from proxy.protocol.codec import Codec
+from proxy.protocol.codec import Codec, Result
+from proxy.protocol.refusal import Refusal
 
 __all__ = [
     "Authenticator",
@@ -39,7 +43,9 @@ __all__ = [
     "Decider",
     "EventLog",
     "Fulfiller",
+    "LargeCalls",
     "Metrics",
+    "Prepared",
     "ReadBody",
     "Recorder",
     "Upstream",
@@ -131,6 +137,49 @@ class Upstream(Protocol):
 
     def forward(self, receipt: Receipt, request: UpstreamRequest, /) -> Awaitable[UpstreamResponse]:
         """Send the call and return the response. Raises `Unavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A large request, decoded and decided: its calls are prepared, with a decision for each."""
+
+    batch: Batch
+    decisions: tuple[Decision, ...]
+
+    @property
+    def size(self) -> int:
+        """The bytes of the requests that were made of it."""
+        prepared = (call.prepared for call in self.batch.calls)
+        requests = (each.request for each in prepared if each is not None)
+        return sum(len(request.body) for request in requests if request is not None)
+
+
+class LargeCalls(Protocol):
+    """What handles large documents away from the event loop (`proxy.runtime.event_loop`).
+
+    Every method raises `Unavailable` (OVERLOADED) when it cannot be done now.
+    """
+
+    def prepare(self, request: Request, principal: Principal, /) -> Awaitable[Prepared]:
+        """Return the calls in a large request, decided. Raises `Rejected` as decoding does."""
+
+    def encode_without(
+        self, request: Request, principal: Principal, index: int, dropped: Sequence[str], /
+    ) -> Awaitable[UpstreamRequest]:
+        """Return the call at `index` in a large request for the upstream.
+
+        The arguments of the names in `dropped` are left out.
+        """
+
+    def answer(
+        self, request: Request, call: Call, principal: Principal, response: UpstreamResponse, /
+    ) -> Awaitable[Response]:
+        """Return the upstream's large response to `call` as `Codec.answer` does."""
+
+    def render_batch(
+        self, request: Request, principal: Principal, results: Sequence[Result | Refusal], /
+    ) -> Awaitable[Response]:
+        """Return the large response to a batch as `Codec.render_batch` does."""
 
 
 class Metrics(Protocol):

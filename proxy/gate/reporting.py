@@ -4,11 +4,15 @@ Below the pipeline (`proxy.gate.pipeline`).
 """
 
 import traceback
+from contextvars import ContextVar
 from time import monotonic_ns
 
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.ports import EventLog, Metrics, Recorder
 from proxy.model import Call, Decision, Outcome, Peer, Principal, Reason, Receipt
+
+current_request: ContextVar[tuple[str, str]] = ContextVar("current_request")
+"""The id and the path of the request that a task handles, for reports of slow steps."""
 
 
 class Reporter:

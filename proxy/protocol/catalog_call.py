@@ -5,17 +5,21 @@ the upstream, ``<its own id> [<issuer>:<subject>]``. The suffix holds no blank a
 inside, hence the last one of an id is always Callgate's, and no two identities can meet in one id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import quote
 
 from proxy.catalog.checking import check_arguments
 from proxy.catalog.model import Method
 from proxy.errors import Rejected
-from proxy.model import Principal, Reason, Value
+from proxy.model import Call, PreparedCall, Principal, Reason, Value
 
-MAX_RELATED_TASKS = 20_000
+MAX_RELATED_TASKS = 100_000
 """Dependencies that one call may name: each is decided on."""
+# Of a large call: characters of a text that are kept, and arguments of a method outside a catalog.
+_KEPT_TEXT = 4_096
+_KEPT_ARGS = 16
 
 
 def worker_suffix(principal: Principal) -> str:
@@ -82,3 +86,31 @@ def related_tasks(method: Method, args: Mapping[str, Value], task: str | None) -
     if task in others:
         del others[task]
     return tuple(others)
+
+
+def with_prepared(call: Call, method: Method | None, prepared: PreparedCall) -> Call:
+    """Return a large call with what was made of it, and its arguments cut short.
+
+    What the gate reads of a call that is decided stays: the arguments that `method` has, with their
+    types, and whether they are empty. No other argument is read: of a method outside the catalog,
+    or of the gate's own, the first few stay.
+    """
+    names = list(call.args)[:_KEPT_ARGS] if method is None else method.names
+    args = {name[:_KEPT_TEXT]: _cut_short(call.args[name]) for name in names if name in call.args}
+    return replace(call, args=args, related_tasks=(), prepared=prepared)
+
+
+def without(call: Call, dropped: Sequence[str]) -> Call:
+    """Return a call without the arguments of these names."""
+    kept = {name: value for name, value in call.args.items() if name not in dropped}
+    return replace(call, args=kept)
+
+
+def _cut_short(value: Value) -> Value:
+    if isinstance(value, (str, bytes)):
+        return value[:_KEPT_TEXT]
+    if isinstance(value, list):
+        return [None] * min(1, len(value))
+    if isinstance(value, dict):
+        return {"": None} if value else {}
+    return value

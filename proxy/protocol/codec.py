@@ -7,6 +7,7 @@ caller's, and renders refusals. The gate knows codecs by this protocol only;
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
@@ -29,7 +30,36 @@ from proxy.protocol.xmlrpc.codec import Fault
 # Bytes of all responses to the calls of one batch. They are buffered to become one document.
 MAX_BATCH_ANSWER_BYTES = 16 * 1024 * 1024
 
-Result: TypeAlias = Value | Fault
+# Bytes and elements of a document that are read or written in one step of the event loop. A larger
+# one is handled in a process of its own (`proxy.runtime.event_loop`). Elements are counted by the
+# commas and opening brackets of JSON, and by pairs of tags; 4,000 of JSON take up to 15 ms.
+LARGE_BYTES = 131_072
+LARGE_ELEMENTS = 4_000
+LARGE_XML_ELEMENTS = 8_000
+# Bytes of a response whose elements are not counted.
+_SMALL_BYTES = 16_384
+
+
+def is_large(body: bytes) -> bool:
+    """Return whether an upstream's response is too large to be rewritten in one step."""
+    size = len(body)
+    return size > LARGE_BYTES or (
+        size > _SMALL_BYTES and size - len(body.translate(None, b",[{<")) > LARGE_XML_ELEMENTS
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadResult:
+    """A large response to one call of a batch: to be read where the batch's response is written.
+
+    `ref` is the request's id, for the refusal if it cannot be read.
+    """
+
+    body: bytes
+    ref: str
+
+
+Result: TypeAlias = Value | Fault | UnreadResult
 """What one call of a batch came to, before it is encoded into the batch's response."""
 
 
@@ -43,7 +73,7 @@ class Priority(Enum):
 class ByteBudget:
     """How many bytes of responses one batch may still buffer."""
 
-    __slots__ = ("_on_spent", "_spent", "left")
+    __slots__ = ("_on_spent", "left", "spent")
 
     def __init__(
         self,
@@ -53,7 +83,7 @@ class ByteBudget:
     ) -> None:
         """`on_spent` is called with all bytes spent, before they are; it may raise `Rejected`."""
         self.left = size
-        self._spent = 0
+        self.spent = 0
         self._on_spent = on_spent
 
     def spend(self, size: int) -> None:
@@ -63,9 +93,9 @@ class ByteBudget:
                 Reason.CALL_TOO_COMPLEX, "the answers are too large for one system.multicall"
             )
         if self._on_spent is not None:
-            self._on_spent(self._spent + size)
-        self._spent += size
+            self._on_spent(self.spent + size)
         self.left -= size
+        self.spent += size
 
 
 class Codec(Protocol):
@@ -109,6 +139,9 @@ class Codec(Protocol):
     def encode(self, call: Call, principal: Principal, request: Request, /) -> UpstreamRequest:
         """Return the call as the upstream gets it. A read has the principal as fairness key."""
 
+    def reads_answer(self, call: Call, /) -> bool:
+        """Return whether `answer` reads all of the response to `call`, and not its beginning."""
+
     def answer(self, call: Call, principal: Principal, response: UpstreamResponse, /) -> Response:
         """Return the upstream's response as the caller gets it.
 
@@ -124,8 +157,10 @@ class Codec(Protocol):
     def render(self, refusal: Refusal, /) -> Response:
         """Return a refusal as the caller's client shows it best."""
 
-    def read_result(self, response: Response, budget: ByteBudget, /) -> Awaitable[Result]:
+    def read_result(self, response: Response, budget: ByteBudget, ref: str, /) -> Awaitable[Result]:
         """Return what one call of a batch came to, from the response that it would get alone.
+
+        It is left unread once the responses of the batch are large together (`LARGE_BYTES`).
 
         Raises `Rejected` when the budget is spent or the response cannot be read as one value. A
         stream is then not read to its end; closing it is the caller's task.
@@ -154,11 +189,15 @@ class OneCallCodec:
         """Return the call itself."""
         return call
 
+    def reads_answer(self, call: Call) -> bool:
+        """Return false: a response is passed on."""
+        return False
+
     def introspect(self, call: Call, may_call: Callable[[str], bool]) -> Response:
         """Reject: no call of this codec has the gate as its target."""
         raise Rejected(Reason.INTERNAL_ERROR)
 
-    async def read_result(self, response: Response, budget: ByteBudget) -> Result:
+    async def read_result(self, response: Response, budget: ByteBudget, ref: str) -> Result:
         """Reject: no call of this codec is part of a batch."""
         raise Rejected(Reason.INTERNAL_ERROR)
 

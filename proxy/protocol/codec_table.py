@@ -13,6 +13,7 @@ from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.pages import LuigiPages
 from proxy.protocol.luigi.task_reports import TaskReports
+from proxy.protocol.strict_json import MAX_ELEMENTS
 from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
 from proxy.protocol.xmlrpc.server import XmlRpcServer
 
@@ -25,7 +26,8 @@ class CodecOptions:
 
     `upstream_path` is where the upstream itself is served, `prefix` where clients find it here.
     `luigi_batch_key` binds luigid's batch ids to identities, in all processes alike; without one
-    they hold for one codec set.
+    they hold for one codec set. Calls with more than `max_elements` of JSON or `max_xml_elements`
+    are rejected as too complex.
     """
 
     upstream: str
@@ -35,6 +37,8 @@ class CodecOptions:
     prefix: str = ""
     upstream_path: str = ""
     luigi_batch_key: bytes | None = None
+    max_elements: int = MAX_ELEMENTS
+    max_xml_elements: int = MAX_ELEMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,18 @@ def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
         base,
         max_batch_calls=options.max_batch_calls,
         body_bytes=options.body_bytes,
+        max_elements=options.max_xml_elements,
         batch_ids=signer,
         reports=reports,
     )
-    api = LuigiApi(upstream, catalog, base, batch_ids=signer, reports=reports)
+    api = LuigiApi(
+        upstream,
+        catalog,
+        base,
+        batch_ids=signer,
+        reports=reports,
+        max_elements=options.max_elements,
+    )
     return (
         Mount(api, root="/api"),
         Mount(bridge, exact=_RPC2),
@@ -81,6 +93,7 @@ def _xmlrpc(options: CodecOptions) -> tuple[Mount, ...]:
         options.upstream_path or "/RPC2",
         max_batch_calls=options.max_batch_calls,
         body_bytes=options.body_bytes,
+        max_elements=options.max_xml_elements,
     )
     return (Mount(server, exact=_RPC2 | {"/"}),)
 

@@ -20,9 +20,9 @@ from proxy.model import Reason, Value
 
 # Levels of arrays and objects. luigid's own arguments nest three deep.
 MAX_DEPTH = 100
-# Commas and opening brackets. An add_task with 20,000 dependencies has a fifth of them; the limit
-# takes a third of a second to handle.
-MAX_ELEMENTS = 100_000
+# Commas and opening brackets. An add_task with 100,000 dependencies has a third of them. A call of
+# this size takes a second, in a process of its own.
+MAX_ELEMENTS = 300_000
 _MAX_BRACKETS = MAX_DEPTH + 1  # counted of one kind; more change nothing
 _LARGE = 1024 * 1024  # bytes; a worker's own calls are smaller
 
@@ -44,15 +44,15 @@ def encode_arguments(args: Mapping[str, Value], changed: Mapping[str, Value]) ->
     return json.dumps({**args, **changed}).encode("ascii")
 
 
-def parse_arguments(text: bytes) -> dict[str, Value]:
-    """Parse the JSON object in `text`.
+def parse_arguments(text: bytes, *, max_elements: int = MAX_ELEMENTS) -> dict[str, Value]:
+    """Parse the JSON object in `text`, with at most `max_elements` commas and opening brackets.
 
     Raises:
         Rejected: MALFORMED_CALL, AMBIGUOUS_CALL or CALL_TOO_COMPLEX.
 
     """
     size = len(text)
-    if size > MAX_ELEMENTS and size - len(text.translate(None, b",[{")) > MAX_ELEMENTS:
+    if size > max_elements and size - len(text.translate(None, b",[{")) > max_elements:
         raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON has too many elements")
     args = parse_fast(text)
     if args is None:

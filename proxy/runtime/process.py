@@ -29,8 +29,10 @@ from proxy.edge.server.request_ids import new_request_id_source
 from proxy.edge.server.server import Server
 from proxy.gate.pipeline import Gate
 from proxy.identity.verifier import Verifier
-from proxy.runtime.allocator import return_large_blocks
 from proxy.runtime.certificate_watch import CertificateWatch
+from proxy.runtime.event_loop.allocator import return_large_blocks
+from proxy.runtime.event_loop.large_calls import LargeCallProcesses
+from proxy.runtime.event_loop.slow_steps import SlowSteps
 from proxy.runtime.file_descriptors import max_clients
 from proxy.runtime.metrics_endpoint import MetricsEndpoint, serve_metrics
 from proxy.runtime.supervision.worker_process import RETIRE, WorkerSlot
@@ -39,6 +41,7 @@ from proxy.runtime.wiring import (
     make_certificate_watch,
     make_certificates,
     make_issuers,
+    make_large_call_handler,
     make_limits,
     make_policies,
     make_upstreams,
@@ -106,6 +109,10 @@ class ServingProcess:
         limits = settings.limits
         catalogs = load_catalogs(settings)
         self._policy = make_policies(settings, catalogs)
+        # Forked before there are threads, locks of logs and connections.
+        self._large_calls = LargeCallProcesses(
+            partial(make_large_call_handler, settings, catalogs, self._policy)
+        )
         self._certificates = make_certificates(settings)
         self._watch = make_certificate_watch(
             settings, self._certificates, reports=slot is None or slot.slot == 0
@@ -130,6 +137,7 @@ class ServingProcess:
             EventLog(),
             max_in_flight=limits.max_in_flight,
             memory=self._memory,
+            large_calls=self._large_calls,
         )
         self._server = Server(
             HealthEndpoints(self._gate, self._journal, self._verifier),
@@ -140,6 +148,7 @@ class ServingProcess:
         self._endpoint: MetricsEndpoint | None = None
         self._listeners: list[Listener] = []
         self._checks: asyncio.Task[None] | None = None
+        self._slow_steps = SlowSteps(self._loop)
         self._recovery: asyncio.Future[None] | None = None
 
     @property
@@ -191,6 +200,7 @@ class ServingProcess:
         gc.freeze()  # the collector need not visit again what exists now
         # PERF: a higher threshold saves 1 % of a call (add_task, 900 B): calls make no cycles.
         gc.set_threshold(20_000, 10, 10)
+        self._slow_steps.start()
         _log.info(
             "serving",
             listeners=[_described(each) for each in settings.listeners],
@@ -277,6 +287,7 @@ class ServingProcess:
         """Close every part, the log last."""
         if self._checks is not None:
             self._checks.cancel()
+        self._slow_steps.stop()
         for parts in self._upstreams:
             parts.pool.close()
         # The calls that this aborted are recorded as that.
@@ -285,6 +296,7 @@ class ServingProcess:
             await self._endpoint.close()
         await self._verifier.close()
         await self._journal.close()
+        self._large_calls.close()
 
     def _add_gauges(self) -> None:
         gate, server, journal = self._gate, self._server, self._journal
@@ -309,6 +321,21 @@ class ServingProcess:
                 "callgate_memory_refused",
                 "Reservations of memory that were refused, each with 503 overloaded.",
                 lambda: memory.refused,
+            ),
+            (
+                "callgate_slow_steps",
+                "Steps of the event loop that took longer than 20 ms.",
+                lambda: self._slow_steps.count,
+            ),
+            (
+                "callgate_large_calls",
+                "Large calls and answers handled in a process of their own.",
+                lambda: self._large_calls.done,
+            ),
+            (
+                "callgate_failed_large_calls",
+                "Large calls and answers whose process ended without a result.",
+                lambda: self._large_calls.failed,
             ),
             (
                 "callgate_failed_handshakes",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from proxy import __version__
+from proxy.audit.format.record import RecordEncoder
+from proxy.audit.redaction.redactor import Redactor
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.keys import load_hmac_key
 from proxy.catalog.loading import load_catalog
@@ -24,17 +26,22 @@ from proxy.edge.upstream.pool import ConnectionPool, UpstreamOptions
 from proxy.edge.upstream.stream_limit import StreamLimit
 from proxy.edge.validity import read_validity
 from proxy.errors import ConfigError, Problem
-from proxy.gate.routing import Route, make_route
+from proxy.gate.routing import Route, Router, make_route
 from proxy.identity.access_token import TokenProfile
 from proxy.identity.issuer import Issuer
 from proxy.identity.jwks_file import JwksFile
 from proxy.identity.oidc_discovery import OidcKeys
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
+from proxy.protocol.codec import LARGE_ELEMENTS, LARGE_XML_ELEMENTS
 from proxy.protocol.codec_table import CodecOptions
 from proxy.protocol.luigi.batch_ids import derive_batch_key
+from proxy.protocol.strict_json import MAX_ELEMENTS
 from proxy.runtime.certificate_watch import Certificate, CertificateWatch, ClientCertificate
+from proxy.runtime.event_loop.large_call_handler import LargeCallHandler, NoUpstream
 
+# How many times longer than on the event loop a decision may take in a process of its own.
+LARGE_CALL_FACTOR = 64
 # Readers of long answers may hold one in so many connections to an upstream, and as many may wait.
 STREAM_SHARE = 8
 
@@ -62,9 +69,9 @@ def make_upstreams(
     settings: Settings, catalogs: dict[str, Catalog], memory: MemoryBudget
 ) -> list[UpstreamParts]:
     """Make the parts of each upstream, in the order of the settings."""
-    batch_key = derive_batch_key(load_hmac_key(settings.audit.directory))
+    all_options = make_codec_options(settings, catalogs)
     parts = []
-    for upstream in settings.upstreams:
+    for upstream, options in zip(settings.upstreams, all_options, strict=True):
         pool = ConnectionPool(
             make_address(upstream),
             make_options(upstream),
@@ -72,7 +79,21 @@ def make_upstreams(
         )
         coalescing = CoalescingUpstream(pool, now=pool.now, cache_ttl=0.0)
         streams = upstream.max_connections // STREAM_SHARE
-        options = CodecOptions(
+        route = make_route(options, StreamLimit(coalescing, max(1, streams), streams))
+        parts.append(UpstreamParts(pool, coalescing, route))
+    return parts
+
+
+def make_codec_options(
+    settings: Settings, catalogs: dict[str, Catalog], *, large: bool = False
+) -> list[CodecOptions]:
+    """Return what the codecs of each upstream are made of, in the order of the settings.
+
+    `large` is for codecs that do not run on the event loop.
+    """
+    batch_key = derive_batch_key(load_hmac_key(settings.audit.directory))
+    return [
+        CodecOptions(
             upstream.name,
             catalogs[upstream.name],
             max_batch_calls=settings.limits.max_batch_calls,
@@ -80,10 +101,28 @@ def make_upstreams(
             prefix=upstream.path_prefix,
             upstream_path=upstream.upstream_path,
             luigi_batch_key=batch_key,
+            max_elements=MAX_ELEMENTS if large else LARGE_ELEMENTS,
+            max_xml_elements=MAX_ELEMENTS if large else LARGE_XML_ELEMENTS,
         )
-        route = make_route(options, StreamLimit(coalescing, max(1, streams), streams))
-        parts.append(UpstreamParts(pool, coalescing, route))
-    return parts
+        for upstream in settings.upstreams
+    ]
+
+
+def make_large_call_handler(
+    settings: Settings, catalogs: dict[str, Catalog], policies: PolicySet
+) -> LargeCallHandler:
+    """Return what handles large calls in a process of its own."""
+    policies.max_ns *= LARGE_CALL_FACTOR
+    redactor = Redactor(
+        load_hmac_key(settings.audit.directory),
+        max_text_bytes=settings.audit.max_text_bytes,
+        extra_secret_names=settings.audit.redact_arguments,
+    )
+    routes = [
+        make_route(options, NoUpstream())
+        for options in make_codec_options(settings, catalogs, large=True)
+    ]
+    return LargeCallHandler(Router(routes), policies, RecordEncoder(redactor).encode_args)
 
 
 def load_catalogs(settings: Settings) -> dict[str, Catalog]:

@@ -12,10 +12,12 @@ import pytest
 
 from proxy.catalog import loading
 from proxy.catalog.loading import parse_catalog
-from proxy.catalog.model import WireProtocol
+from proxy.catalog.model import Argument, WireProtocol
+from proxy.catalog.model import Method as CatalogMethod
 from proxy.errors import ConfigError, Rejected
 from proxy.gate.ports import Codec
-from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamRequest, Value
+from proxy.model import Call, Peer, PreparedCall, Principal, Reason, Request, UpstreamRequest, Value
+from proxy.protocol.catalog_call import with_prepared, without
 from proxy.protocol.codec_table import CodecOptions, make_mounts
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call
 
@@ -396,3 +398,33 @@ def test_no_identity_speaks_as_anothers_worker() -> None:
     with pytest.raises(Rejected) as error:
         method.call(w="me [okta:bob]")
     assert error.value.reason is Reason.NOT_YOUR_WORKER
+
+
+def test_what_is_read_of_a_large_call_later_stays_in_it() -> None:
+    """Of the arguments of its method: types, short texts, and whether something is empty."""
+    names = ("x", "none", "o", "empty", "long", "n", "b", "on", "absent")
+    method = CatalogMethod("m", "work", tuple(Argument(name, "any") for name in names))
+    args: dict[str, Value] = {
+        **{f"extra{number}": number for number in range(99)},
+        **{"x": ["y"] * 9, "none": [], "o": {"a": 1}, "empty": {}, "long": "z" * 9_999},
+        **{"n": 5, "b": b"b", "on": True},
+    }
+    call = Call("up", "xmlrpc", "m", "work", args, related_tasks=("a", "b"))
+    left = with_prepared(call, method, PreparedCall(0, b"{}", None))
+    kept = {"x": [None], "none": [], "o": {"": None}, "empty": {}, "long": "z" * 4_096}
+    assert left.args == kept | {"n": 5, "b": b"b", "on": True}
+    assert left.related_tasks == ()
+
+
+def test_of_a_method_outside_the_catalog_some_arguments_stay() -> None:
+    """The rest of a large call takes little memory, however many arguments it has."""
+    call = Call("up", "xmlrpc", "m", "work", {"n" * 9_000 + str(n): n for n in range(100)})
+    left = with_prepared(call, None, PreparedCall(0, b"{}", None)).args
+    assert len(left) <= 16
+    assert all(len(name) <= 4_096 for name in left)
+
+
+def test_arguments_are_left_out_by_name() -> None:
+    """In the order of the others."""
+    call = Call("up", "xmlrpc", "m", "work", {"a": 1, "b": 2, "c": 3})
+    assert list(without(call, ("b", "x")).args) == ["a", "c"]

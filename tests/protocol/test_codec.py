@@ -15,7 +15,7 @@ async def test_a_codec_of_single_calls_has_no_batches_and_nothing_of_its_own() -
     with pytest.raises(Rejected):
         codec.render_batch([])
     with pytest.raises(Rejected):
-        await codec.read_result(Response(200), ByteBudget())
+        await codec.read_result(Response(200), ByteBudget(), "ref")
 
 
 def test_the_responses_of_a_batch_share_one_budget() -> None:

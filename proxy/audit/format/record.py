@@ -218,16 +218,20 @@ class RecordEncoder:
         ) or self._target(call)
         task = call.task
         about = b"" if task is None else b',"task":' + orjson.dumps(self._text(task))
-        args = (
-            self._encode_args(call.args, call.secret_paths)
-            if call.in_catalog
-            else self._redact_all(call.args)
-        )
+        args = self.encode_args(call)
         # Escaping the joined body once is enough: it leaves fragments that are escaped unchanged.
         body = b'"stage":"decided","id":%b,"principal":%b,"peer":%b,%b%b,"args":%b,%b%b}' % (
             orjson.dumps(call_id), who, where, target, about, args, why, window,
         )  # fmt: skip
         return body if body.isascii() and b"\x7f" not in body else escape_unsafe(body)
+
+    def encode_args(self, call: Call) -> bytes:
+        """Return the arguments of a call as its record has them, in JSON."""
+        if call.prepared is not None:
+            return call.prepared.recorded_args
+        if call.in_catalog:
+            return self._encode_args(call.args, call.secret_paths)
+        return self._redact_all(call.args)
 
     def rejected(
         self,

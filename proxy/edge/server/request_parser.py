@@ -127,7 +127,7 @@ class RequestParser:
         """Bytes of an unfinished request that are held."""
         if self.phase is HEAD:
             return self._packet_bytes
-        return len(self._body) if self.phase is BODY else 0
+        return self.body_size if self.phase is BODY and self._body else 0
 
     def discard(self) -> None:
         """Drop the unfinished request. Nothing more may be fed."""

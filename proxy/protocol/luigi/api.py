@@ -49,7 +49,7 @@ from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
 from proxy.protocol.refusal import JSON_HEADERS, Refusal, json_refusal
 from proxy.protocol.same_origin import require_same_origin
-from proxy.protocol.strict_json import parse_arguments
+from proxy.protocol.strict_json import MAX_ELEMENTS, parse_arguments
 
 _PATH = re.compile(r"/api/([a-z_]{1,64})")
 # Decoded heartbeats in the cache: one for each worker.
@@ -69,17 +69,19 @@ class LuigiApi(OneCallCodec):
         *,
         batch_ids: BatchIdSigner | None = None,
         reports: TaskReports | None = None,
+        max_elements: int = MAX_ELEMENTS,
     ) -> None:
         """Serve `catalog`. `base` is the path under which luigid itself is served.
 
         Without `batch_ids`, batch ids are valid for this object alone. `reports` is shared by the
-        codecs of one luigid.
+        codecs of one luigid. `max_elements` are those of the JSON of one call.
         """
         self._reports = reports or TaskReports(base)
         self._batch_ids = batch_ids or BatchIdSigner(secrets.token_bytes(32), upstream)
         self._upstream = upstream
         self._catalog = catalog
         self._base = base
+        self._max_elements = max_elements
         self._names = {
             f"/api/{name}": name for name in catalog.methods if _PATH.fullmatch(f"/api/{name}")
         }
@@ -136,7 +138,7 @@ class LuigiApi(OneCallCodec):
                 if heartbeat is not None:
                     return heartbeat
             text = parse_form(body)
-        args = {} if text is None else parse_arguments(text)
+        args = {} if text is None else parse_arguments(text, max_elements=self._max_elements)
         call = make_call(self._upstream, self._catalog, name, args, principal, self._batch_ids)
         batch = Batch((call,), True, call.permission == "view")
         if call.heartbeat is not None and 0 < len(body) <= _HEARTBEAT_BYTES:
@@ -167,6 +169,10 @@ class LuigiApi(OneCallCodec):
             self._base,
             gzip=call.permission == "view" and accepts_gzip(request.headers),
         )
+
+    def reads_answer(self, call: Call) -> bool:
+        """Return whether the answer is parsed: a large one to a view is passed on."""
+        return call.permission != "view" or call.method in REWRITTEN_METHODS
 
     def answer(self, call: Call, principal: Principal, response: UpstreamResponse) -> Response:
         """Return luigid's answer for the caller. Raises `Unavailable` when it is none."""

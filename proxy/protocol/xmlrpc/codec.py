@@ -38,7 +38,7 @@ from proxy.protocol.xmlrpc.values import MAX_DEPTH, write_value, write_values
 
 # Elements of a document. They take a fifth of a second to read. An add_task has about 100, a
 # task_list 70 for each task.
-MAX_ELEMENTS = 250_000
+MAX_ELEMENTS = 300_000
 
 _METHOD = re.compile(r"[A-Za-z0-9_.:/]{1,255}")
 _CALL = re.compile(

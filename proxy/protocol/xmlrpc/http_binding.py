@@ -35,7 +35,7 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.codec import ByteBudget, Priority, Result
+from proxy.protocol.codec import LARGE_BYTES, ByteBudget, Priority, Result, UnreadResult
 from proxy.protocol.refusal import Refusal, json_refusal
 from proxy.protocol.same_origin import require_same_origin
 from proxy.protocol.strict_json import MAX_ELEMENTS
@@ -55,6 +55,12 @@ XML = b"text/xml"
 NO_STORE = ((b"cache-control", b"no-store"),)
 GATE_METHODS = INTROSPECTION | {MULTICALL}
 """Methods that the gate answers itself."""
+
+# How many times as long as itself a gzip body may become, beyond the first `_FREE_INFLATED_BYTES`.
+# The XML of 100,000 task ids shrinks to a thirtieth at most; deflate's limit is 1,032.
+MAX_INFLATION = 100
+_FREE_INFLATED_BYTES = 1 << 20
+_INFLATED_PIECE = 262_144  # bytes that are inflated at once
 
 _XML_IN_UTF8 = re.compile(rb"text/xml; ?charset=utf-8", re.IGNORECASE)  # of most clients
 # RFC 9110 section 8.3, with empty parameters and blanks around "=" as old clients have them.
@@ -83,12 +89,19 @@ class XmlRpcCodec(ABC):
     """
 
     def __init__(
-        self, upstream: str, catalog: Catalog, path: str, *, max_batch_calls: int, body_bytes: int
+        self,
+        upstream: str,
+        catalog: Catalog,
+        path: str,
+        *,
+        max_batch_calls: int,
+        body_bytes: int,
+        max_elements: int = MAX_ELEMENTS,
     ) -> None:
         """`path` is where the upstream listens.
 
         `max_batch_calls` bounds the calls of one ``system.multicall``, `body_bytes` an inflated
-        body.
+        body, `max_elements` the elements of its document.
         """
         self._upstream = upstream
         self._catalog = catalog
@@ -96,6 +109,7 @@ class XmlRpcCodec(ABC):
         self._target = path.encode("ascii")
         self._max_batch_calls = max_batch_calls
         self._body_bytes = body_bytes
+        self._max_elements = max_elements
         self._templates = TemplateCache()
 
     def method_of(self, path: str) -> str:
@@ -123,7 +137,7 @@ class XmlRpcCodec(ABC):
             charset = _charset(headers)
         body = self._inflate(request) if b"content-encoding" in headers else request.body
         name, params = decode_call(
-            body, self._templates, charset=charset, max_elements=MAX_ELEMENTS
+            body, self._templates, charset=charset, max_elements=self._max_elements
         )
         if name not in GATE_METHODS:
             call = self._make_call(name, params, principal)
@@ -145,24 +159,37 @@ class XmlRpcCodec(ABC):
     def _inflate(self, request: Request) -> bytes:
         """Return the body out of its gzip, never beyond the limit of a plain one.
 
-        Nor beyond the length that it claims, for which memory is reserved.
+        Nor beyond the length that it claims, for which memory is reserved. It is inflated in
+        pieces, so a body that is refused for its length or ratio was not inflated to its end.
         """
         if request.headers[b"content-encoding"] != b"gzip":
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Encoding must be gzip, or absent")
-        stream = zlib.decompressobj(wbits=31)
         claimed = self.decoded_size(request)
+        if claimed > max(_FREE_INFLATED_BYTES, MAX_INFLATION * len(request.body)):
+            raise Rejected(
+                Reason.MALFORMED_CALL,
+                f"the gzip body would become more than {MAX_INFLATION} times as long",
+            )
+        stream = zlib.decompressobj(wbits=31)
+        parts: list[bytes] = []
+        rest, size = request.body, 0
         try:
-            # One byte more, so that the end of the member is read, too.
-            body = stream.decompress(request.body, claimed + 1)
+            while not stream.eof and size <= claimed:
+                # One byte more than claimed, so that the end of the member is read, too.
+                part = stream.decompress(rest, min(_INFLATED_PIECE, claimed + 1 - size))
+                rest, size = stream.unconsumed_tail, size + len(part)
+                parts.append(part)
+                if not part and not rest:
+                    break
         except zlib.error:
             raise Rejected(Reason.MALFORMED_CALL, "the gzip body is damaged") from None
-        if len(body) > claimed:
+        if size > claimed:
             if claimed == self._body_bytes:
                 raise Rejected(Reason.BODY_TOO_LARGE)
             raise Rejected(Reason.MALFORMED_CALL, "the gzip body is longer than it says")
         if not stream.eof or stream.unused_data:
             raise Rejected(Reason.MALFORMED_CALL, "the gzip body is cut short or followed by more")
-        return body
+        return b"".join(parts)
 
     def _decode_batch(self, params: Sequence[Value], principal: Principal) -> Batch:
         calls: list[Call] = []
@@ -228,7 +255,7 @@ class XmlRpcCodec(ABC):
             body = encode_response(value)
         return Response(200, body, XML, headers)
 
-    def as_value(self, refusal: Refusal) -> Result:
+    def as_value(self, refusal: Refusal) -> Value | Fault:
         """Return a refusal as a fault with the one line.
 
         Its code is the HTTP status, or JSON-RPC's code where the call itself is at fault.
@@ -237,10 +264,18 @@ class XmlRpcCodec(ABC):
 
     def render_batch(self, results: Sequence[Result | Refusal]) -> Response:
         """Return the answer array of a ``system.multicall``."""
-        array = [self.as_value(r) if isinstance(r, Refusal) else r for r in results]
+        array = [self._read(result) for result in results]
         return Response(200, encode_multicall_results(array), XML, NO_STORE)
 
-    async def read_result(self, response: Response, budget: ByteBudget) -> Result:
+    def _read(self, result: Result | Refusal) -> Value | Fault:
+        if isinstance(result, UnreadResult):
+            try:
+                return decode_response(result.body)
+            except Rejected as error:
+                result = Refusal.from_error(error, result.ref)
+        return self.as_value(result) if isinstance(result, Refusal) else result
+
+    async def read_result(self, response: Response, budget: ByteBudget, ref: str) -> Result:
         """Return what one inner call came to, from the response that it would get alone.
 
         Raises `Rejected` when the budget is spent or the response cannot be read as one value. A
@@ -255,7 +290,13 @@ class XmlRpcCodec(ABC):
                 budget.spend(len(part))
                 parts.append(part)
             body = b"".join(parts)
+        if budget.spent > LARGE_BYTES:
+            return UnreadResult(body, ref)
         return decode_response(body)
+
+    def reads_answer(self, call: Call) -> bool:
+        """Return false: a response is passed on."""
+        return False
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]

@@ -25,20 +25,20 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.codec import Result
 from proxy.protocol.luigi import calls
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import RoundTripped
+from proxy.protocol.strict_json import MAX_ELEMENTS, RoundTripped
+from proxy.protocol.xmlrpc.codec import Fault
 from proxy.protocol.xmlrpc.http_binding import NO_STORE, XML, XmlRpcCodec
 from proxy.protocol.xmlrpc.json_to_xml import json_to_xml
 from proxy.protocol.xmlrpc.json_to_xml_stream import JsonToXml
 
 _NOT_IN_JSON = frozenset((bytes, DateTime))
-# Bytes of JSON that are transcoded in one go, in 4 ms.
-_SLICE_BYTES = 32_768
+# Bytes of JSON that are transcoded in one go, in 1 ms, and in 10 ms if it is brackets alone.
+_SLICE_BYTES = 8_192
 
 
 class LuigiBridge(XmlRpcCodec):
@@ -52,6 +52,7 @@ class LuigiBridge(XmlRpcCodec):
         *,
         max_batch_calls: int,
         body_bytes: int,
+        max_elements: int = MAX_ELEMENTS,
         batch_ids: BatchIdSigner | None = None,
         reports: TaskReports | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class LuigiBridge(XmlRpcCodec):
             path,
             max_batch_calls=max_batch_calls,
             body_bytes=body_bytes,
+            max_elements=max_elements,
         )
 
     def _make_call(self, name: str, params: Sequence[Value], principal: Principal) -> Call:
@@ -97,6 +99,10 @@ class LuigiBridge(XmlRpcCodec):
         """Return the call as the JSON API does: luigid gets one encoding from both codecs."""
         return calls.encode(call, self._catalog, principal, self._path)
 
+    def reads_answer(self, call: Call) -> bool:
+        """Return true: JSON becomes XML."""
+        return True
+
     def answer(self, call: Call, principal: Principal, response: UpstreamResponse) -> Response:
         """Return luigid's JSON as a ``methodResponse``, in constant memory however long it is."""
         calls.check_answer(call, response)
@@ -110,7 +116,7 @@ class LuigiBridge(XmlRpcCodec):
             )
         return Response(200, json_to_xml(body), XML, NO_STORE)
 
-    def as_value(self, refusal: Refusal) -> Result:
+    def as_value(self, refusal: Refusal) -> Value | Fault:
         """Return a fault; for a denied ``get_work``, luigid's own answer to a disabled worker."""
         if calls.is_worker_shutdown(refusal):
             return calls.WORKER_SHUTDOWN

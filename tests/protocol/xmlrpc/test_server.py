@@ -225,6 +225,60 @@ def test_types_that_are_xml(kind: bytes | None) -> None:
     assert call.method == "supervisor.getState"
 
 
+class CountedInflater:
+    """Counts the bytes that come out of a gzip, and notes the size of each piece."""
+
+    def __init__(self) -> None:
+        self._stream = _decompressobj(wbits=31)
+        self.pieces: list[int] = []
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        """Return the next piece."""
+        piece = self._stream.decompress(data, most)
+        self.pieces.append(len(piece))
+        return piece
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+_decompressobj = zlib.decompressobj
+SIXTEEN = XmlRpcServer("t", SUPERVISOR, "/RPC2", max_batch_calls=9, body_bytes=16 << 20)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize(
+    ("size", "claimed", "reason", "most"),
+    [
+        (15 << 20, 15 << 20, Reason.MALFORMED_CALL, 0),
+        (15 << 20, 500_000, Reason.MALFORMED_CALL, 500_001),
+        (15 << 20, 0, Reason.MALFORMED_CALL, 1),
+        (900_000, 900_000, Reason.MALFORMED_CALL, 900_000),
+    ],
+    ids=["ratio", "lies", "says nothing", "below the first megabyte"],
+)
+def test_inflation_has_a_ratio_and_pieces(
+    size: int, claimed: int, reason: Reason, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand times as long is refused before a byte is inflated; the old way inflated all."""
+    made: list[CountedInflater] = []
+
+    def inflater(wbits: int) -> CountedInflater:
+        made.append(CountedInflater())
+        return made[-1]
+
+    monkeypatch.setattr("proxy.protocol.xmlrpc.http_binding.zlib.decompressobj", inflater)
+    body = gzip.compress(bytes(size))[:-4] + claimed.to_bytes(4, "little")
+    with pytest.raises(Rejected) as caught:
+        SIXTEEN.decode(request(body, content_encoding=b"gzip"), "/RPC2", ALICE)
+    assert caught.value.reason is reason
+    pieces = [piece for each in made for piece in each.pieces]
+    assert sum(pieces) == most
+    assert max(pieces, default=0) <= 262_144
+    old = _decompressobj(wbits=31)
+    assert len(old.decompress(body[:-8], 16 << 20)) == size
+
+
 def test_a_gzip_body_is_the_same_call() -> None:
     """Up to the limit for a plain body, to the byte."""
     plain = encode_call(
@@ -623,19 +677,21 @@ async def test_inner_answers_share_their_room() -> None:
     """
     body = encode_response("x" * 1000)
     room = ByteBudget(2 * len(body) + 10)
-    assert await PROCESSES.read_result(Response(200, body), room) == "x" * 1000
+    assert await PROCESSES.read_result(Response(200, body), room, "ref") == "x" * 1000
     assert (
-        await PROCESSES.read_result(Response(200, stream=Parts([body[:500], body[500:]])), room)
+        await PROCESSES.read_result(
+            Response(200, stream=Parts([body[:500], body[500:]])), room, "ref"
+        )
         == "x" * 1000
     )
     assert room.left == 10
     for reply in (Response(200, body), Response(200, stream=Parts([body, body]))):
         with pytest.raises(Rejected) as error:
-            await PROCESSES.read_result(reply, room)
+            await PROCESSES.read_result(reply, room, "ref")
         assert error.value.reason is Reason.CALL_TOO_COMPLEX
-    assert await PROCESSES.read_result(Response(200, encode_fault(10, "x")), ByteBudget()) == Fault(
-        10, "x"
-    )
+    assert await PROCESSES.read_result(
+        Response(200, encode_fault(10, "x")), ByteBudget(), "ref"
+    ) == Fault(10, "x")
 
 
 async def test_inner_answers_that_cannot_be_read_are_refused() -> None:
@@ -645,7 +701,7 @@ async def test_inner_answers_that_cannot_be_read_are_refused() -> None:
         Response(200, stream=Parts([b"<"], Unavailable(Reason.UPSTREAM_CLOSED))),
     ):
         with pytest.raises(Unavailable):
-            await PROCESSES.read_result(reply, ByteBudget())
+            await PROCESSES.read_result(reply, ByteBudget(), "ref")
 
 
 # -- the gate's own methods

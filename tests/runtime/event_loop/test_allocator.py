@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 SCRIPT = """
 import re, sys
 from pathlib import Path
-from proxy.runtime.allocator import return_large_blocks
+from proxy.runtime.event_loop.allocator import return_large_blocks
 def resident():
     text = Path("/proc/self/status").read_text()
     return int(re.search(r"VmRSS:\\s+(\\d+)", text)[1]) >> 10

@@ -1,0 +1,1 @@
+"""What keeps the event loop free: large calls elsewhere, and a watch over what takes long."""
