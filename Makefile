@@ -147,7 +147,7 @@ soak: $(COMPILED)/.tests ## drive everything, compiled, through faults for MINUT
 	$(AS_COMPILED) -m tests.soak --minutes $(MINUTES)
 
 # The bench installs what it compares with: wrk, HAProxy and nginx as root on Debian, Envoy and mitmproxy under .bench.
-bench: compiled ## measure against Envoy, HAProxy and mitmproxy, and against the targets; about BENCH_SECONDS=1000 in all
+bench: compiled ## measure against Envoy, HAProxy and mitmproxy, and against the targets; about BENCH_SECONDS=1100 in all
 	$(VENV)/bin/python -m tests.bench --readme $(ARGS)
 
 clean: ## remove what these targets have made

@@ -23,8 +23,8 @@ _PEM, _NO_PASSWORD = serialization.Encoding.PEM, serialization.NoEncryption()
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Paths of the files, and the tokens: `token` is good, `forged` is signed with another key,
-    `viewer` has another role.
+    """Paths of the files, and the tokens: `token` is good, `ping` that of another worker, `forged`
+    is signed with another key, `viewer` has another role.
     """
 
     jwks: Path
@@ -35,6 +35,7 @@ class Credentials:
     token: str
     viewer: str
     forged: str
+    ping: str
 
 
 def make_credentials(directory: Path) -> Credentials:
@@ -67,6 +68,7 @@ def make_credentials(directory: Path) -> Credentials:
         token(signing, "etl", "worker"),
         token(signing, "ann", "viewer"),
         token(other, "etl", "worker"),
+        token(signing, "pinger", "worker"),
     )
 
 

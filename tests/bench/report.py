@@ -13,6 +13,7 @@ from typing import Any
 from tests.bench.audit_cost import AuditCost
 from tests.bench.calls import LARGE, MEDIUM, PARTS, PING
 from tests.bench.compare import Results, Row
+from tests.bench.largest import TARGET_MS, Largest
 from tests.bench.memory import Memory
 from tests.bench.overload import IN_FLIGHT, TIMES, Overload
 from tests.bench.peers import BARE, INTERPRETED
@@ -165,6 +166,16 @@ def overload_targets(found: Overload) -> list[Target]:
         (f"{what}the others are told", "at once",
          f"{found.refused:,} refusals beside {found.taken:,} calls, p50 {found.refusal_p50_ms:.1f}, p99 {found.refusal_ms:.0f} ms", None),
         (f"{what}heartbeats refused", "none before the last", f"{found.pings_refused} of {found.pings}", found.pings_refused == 0),
+    ]  # fmt: skip
+
+
+def largest_targets(found: Largest) -> list[Target]:
+    """One caller's pings beside the largest calls of another."""
+    what = "another caller's ping p99.9 while one sends the largest calls, back to back: "
+    return [
+        (f"{what}{name}", f"at most {TARGET_MS:.0f} ms",
+         f"{late:.1f} ms (p50 {half:.1f}, longest {longest:.1f}, of {pings:,} beside {calls:,} calls)", late <= TARGET_MS)
+        for name, (half, late, longest, pings, calls) in found.rows.items()
     ]  # fmt: skip
 
 

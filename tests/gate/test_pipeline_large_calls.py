@@ -252,6 +252,7 @@ async def test_what_is_too_complex_is_refused_there(bench: LargeBench) -> None:
     assert len(bench.large.jobs) == 1
 
 
+@pytest.mark.interpreted
 async def test_a_decision_that_takes_long_is_made_there(bench: LargeBench) -> None:
     """Where policies read more of a call than a step of the loop has time for."""
     decide, decided = bench.policy.decide, []
@@ -347,6 +348,7 @@ def test_which_answers_are_large() -> None:
     assert not is_large(b'"text" ' * 10_000)
 
 
+@pytest.mark.interpreted
 async def test_a_batch_is_decided_one_call_a_step(bench: LargeBench) -> None:
     """The event loop runs between two decisions of a batch."""
     turns = 0

@@ -152,6 +152,7 @@ def test_long_texts_are_decided_under_short_patterns_as_cedar_decides() -> None:
         assert decider.decide(WORKER, run(sql=text)) == slow
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     "args",
     [
