@@ -23,6 +23,9 @@ TARGETS = (
     "credential",
     "journal",
     "http_edge",
+    "policy_pattern",
+    "argument_types",
+    "gzip_body",
 )
 
 ALICE = Principal("https://idp.example", "idp", "alice", ("admin",))
