@@ -3,6 +3,7 @@
 Below the pipeline (`proxy.gate.pipeline`), which decides and records.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -78,6 +79,10 @@ class Executor:
         try:
             if call.target is Target.GATE:
                 may_call = partial(self._decider.may_call, principal, call.upstream)
+                # Under many policies the answer to one takes milliseconds, and is remembered.
+                for name in self._routes[call.upstream].catalog.methods:
+                    may_call(name)
+                    await asyncio.sleep(0)
                 response = codec.introspect(call, may_call)
             else:
                 upstream = self._routes[call.upstream].upstream

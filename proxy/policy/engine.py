@@ -29,7 +29,7 @@ from cedarpy import pst
 from proxy.catalog.model import Catalog
 from proxy.common.bounded_cache import BoundedCache
 from proxy.model import Call, Decision, Principal, Reason
-from proxy.policy.context_reads import TASK_KEY, reads_of
+from proxy.policy.context_reads import TASK_KEY, applies, reads_of
 from proxy.policy.decision_key import CallKey, NotCacheable, compile_key, task_projection
 from proxy.policy.entities import action_entities, request_of, upstream_entities, user_entities
 from proxy.policy.reachability import PartialCall, may_be_allowed
@@ -67,7 +67,7 @@ class ActionPlan:
 
     `reads` name the arguments that policies read. `key` makes the key of a call, and `project_task`
     what policies read of a task; both are None when policies read nothing there. `cost` is what a
-    decision takes.
+    decision takes. `trees` are the policies that can apply to the method.
     """
 
     name: str
@@ -76,6 +76,7 @@ class ActionPlan:
     key: CallKey | None
     project_task: Callable[[str], Hashable] | None
     cost: DecisionCost
+    trees: tuple[pst.Template, ...]
 
 
 @dataclass(slots=True)
@@ -127,6 +128,7 @@ class PolicySet:
         )
         self._numbers = 0
         self._decisions: BoundedCache[tuple[Hashable, ...], Decision] = BoundedCache(MAX_DECISIONS)
+        self._possible: BoundedCache[tuple[Hashable, ...], bool] = BoundedCache(MAX_DECISIONS)
         self._unknown_method = self._denied(Reason.UNKNOWN_METHOD)
         self._no_role = self._denied(Reason.NO_ROLE)
         self._error = self._denied(Reason.POLICY_ERROR)
@@ -229,12 +231,13 @@ class PolicySet:
         plan = self._plans.get(upstream, {}).get(method)
         if plan is None or not principal.roles:
             return False
-        return may_be_allowed(
-            self._trees,
-            PartialCall(
-                principal.name, principal.roles, principal.agent, upstream, method, plan.action
-            ),
-        )
+        key = (principal.name, principal.roles, principal.agent, upstream, method)
+        found = self._possible.get(key)
+        if found is None:
+            known = PartialCall(*key, plan.action)
+            found = may_be_allowed(plan.trees, known)
+            self._possible.put(key, found)
+        return found
 
     def decide_uncached(self, principal: Principal, calls: Sequence[Call]) -> list[Decision]:
         """Decide as `decide` does, with the complete context and the schema, and without cache.
@@ -277,6 +280,7 @@ class PolicySet:
             compile_key(reads, action),
             task_projection(reads, action),
             cost_of(self._trees, name, action, names),
+            tuple(tree for tree in self._trees if applies(tree, name, action)),
         )
 
     def _cached_principal(self, principal: Principal) -> CachedPrincipal:
