@@ -22,7 +22,8 @@ Higher imports lower, never sideways (`tests/test_layers.py`)::
 
 =========  ========================================================================================
 cli        one module a verb; `cli/audit` reads logs, `cli/demo` is the demo
-runtime    `wiring` makes the parts of a process, `process` is its life, `supervisor` runs several
+runtime    `wiring` makes the parts of a process, `process` is its life, `supervisor` runs several;
+           `event_loop` keeps it free: large calls have processes of their own
 edge       sockets: `server` faces clients, `upstream` schedulers; `pool` and its `wait_queue`
            decide which call gets a connection, `fair_semaphore` shares reads among callers
 telemetry  the operator's log, and metrics

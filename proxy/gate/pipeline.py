@@ -125,12 +125,14 @@ class Gate:
                 attempt.slot = self.reads.acquire(principal.name)
             # 7. May it?
             if batch.single:
-                decided = [(batch.calls[0], self._decide(principal, endpoint, batch.calls[0]))]
+                call = batch.calls[0]
+                decision = self._decide(principal, endpoint, call)
+                decided = [(call, decision)]
+                takes_long = decision.reason is Reason.CALL_TOO_COMPLEX
             else:
                 decided = await self._decide_batch(principal, endpoint, batch)
-            if self._large_calls is not None and any(
-                decision.reason is Reason.CALL_TOO_COMPLEX for _, decision in decided
-            ):
+                takes_long = any(each.reason is Reason.CALL_TOO_COMPLEX for _, each in decided)
+            if takes_long and self._large_calls is not None:
                 # Deciding would take more than a step of the event loop may.
                 return await self._handle_large(attempt, endpoint, codec, principal)
             return await self._act(attempt, codec, principal, batch, decided)
