@@ -174,7 +174,7 @@ def zipped(call: LargeCall) -> LargeCall:
     """Return the same call in gzip."""
     body = gzip.compress(call.body, 6)
     too_much = len(call.body) > max(1 << 20, 100 * len(body))
-    refused = "malformed-call" if too_much else call.refused
+    refused = "body-too-large" if too_much else call.refused
     name = f"{call.name}, gzip"
     return replace(call, name=name, body=body, encoding="gzip", refused=refused)
 

@@ -167,7 +167,7 @@ class XmlRpcCodec(ABC):
         claimed = self.decoded_size(request)
         if claimed > max(_FREE_INFLATED_BYTES, MAX_INFLATION * len(request.body)):
             raise Rejected(
-                Reason.MALFORMED_CALL,
+                Reason.BODY_TOO_LARGE,
                 f"the gzip body would become more than {MAX_INFLATION} times as long",
             )
         stream = zlib.decompressobj(wbits=31)

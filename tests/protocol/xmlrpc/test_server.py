@@ -250,7 +250,7 @@ SIXTEEN = XmlRpcServer("t", SUPERVISOR, "/RPC2", max_batch_calls=9, body_bytes=1
 @pytest.mark.parametrize(
     ("size", "claimed", "reason", "most"),
     [
-        (15 << 20, 15 << 20, Reason.MALFORMED_CALL, 0),
+        (15 << 20, 15 << 20, Reason.BODY_TOO_LARGE, 0),
         (15 << 20, 500_000, Reason.MALFORMED_CALL, 500_001),
         (15 << 20, 0, Reason.MALFORMED_CALL, 1),
         (900_000, 900_000, Reason.MALFORMED_CALL, 900_000),
