@@ -134,8 +134,8 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.CROSS_SITE: ReasonInfo(
         403,
-        "A browser sent this call, and not from a script of the gate's own pages.",
-        "Use the pages behind the gate, or no browser.",
+        "A browser may have sent this call without its user's intent.",
+        "Use the pages behind the gate; let a program send POST, or its token as Bearer.",
     ),
     Reason.NO_ROLE: ReasonInfo(
         403,

@@ -36,6 +36,7 @@ from proxy.gate.view_quota import PER_PRINCIPAL, ViewQuota
 from proxy.model import Batch, Call, Decision, Peer, Principal, Reason, Request, Response
 from proxy.protocol.codec import LARGE_BYTES, Codec, Priority
 from proxy.protocol.refusal import Refusal, json_refusal, missing_role
+from proxy.protocol.same_origin import may_prompt
 
 # Heartbeats are accepted up to so many times the requests of other kinds: luigid gives up a worker
 # that misses two, and fails its tasks.
@@ -282,4 +283,6 @@ class Gate:
             attempt.principal,
             attempt.upstream,
         )
-        return attempt.render(Refusal.from_error(error, request.id))
+        return attempt.render(
+            Refusal.from_error(error, request.id, prompt=may_prompt(request.headers))
+        )

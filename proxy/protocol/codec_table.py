@@ -27,7 +27,8 @@ class CodecOptions:
     `upstream_path` is where the upstream itself is served, `prefix` where clients find it here.
     `luigi_batch_key` binds luigid's batch ids to identities, in all processes alike; without one
     they hold for one codec set. Calls with more than `max_elements` of JSON or `max_xml_elements`
-    are rejected as too complex.
+    are rejected as too complex. `public_origin` is Callgate's own as browsers name it, and
+    so is the one that a request's Host header gives.
     """
 
     upstream: str
@@ -39,6 +40,7 @@ class CodecOptions:
     luigi_batch_key: bytes | None = None
     max_elements: int = MAX_ELEMENTS
     max_xml_elements: int = MAX_ELEMENTS
+    public_origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
         max_elements=options.max_xml_elements,
         batch_ids=signer,
         reports=reports,
+        public_origin=options.public_origin,
     )
     api = LuigiApi(
         upstream,
@@ -78,6 +81,7 @@ def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
         batch_ids=signer,
         reports=reports,
         max_elements=options.max_elements,
+        public_origin=options.public_origin,
     )
     return (
         Mount(api, root="/api"),
@@ -94,6 +98,7 @@ def _xmlrpc(options: CodecOptions) -> tuple[Mount, ...]:
         max_batch_calls=options.max_batch_calls,
         body_bytes=options.body_bytes,
         max_elements=options.max_xml_elements,
+        public_origin=options.public_origin,
     )
     return (Mount(server, exact=_RPC2 | {"/"}),)
 

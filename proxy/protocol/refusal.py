@@ -31,14 +31,18 @@ _TEMPORARY = frozenset(
 _RETRY_SECONDS = 5
 # Groups of a caller without a role that the line lists; more would push the reference out of sight.
 _MAX_GROUPS = 5
-_CHALLENGE = (b"www-authenticate", b'Bearer realm="callgate", Basic realm="callgate"')
+# One line each: Chromium reads a line with both as one challenge of a scheme that it does not know,
+# and asks for no password.
+_BEARER = (b"www-authenticate", b'Bearer realm="callgate"')
+_BASIC = (b"www-authenticate", b'Basic realm="callgate"')
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A refusal that every codec can render: the line, the hint, and the HTTP facts.
 
-    `method` is the refused call's, empty where none is known.
+    `method` is the refused call's, empty where none is known. `prompt` says whether a 401 may make
+    a browser ask its user for a password.
     """
 
     reason: Reason
@@ -48,9 +52,12 @@ class Refusal:
     ref: str
     retry_after: int | None = None
     method: str = ""
+    prompt: bool = True
 
     @classmethod
-    def from_error(cls, error: Rejected, ref: str, method: str = "") -> "Refusal":
+    def from_error(
+        cls, error: Rejected, ref: str, method: str = "", *, prompt: bool = True
+    ) -> "Refusal":
         """Refuse a request that never became a call, or a call that could not be served."""
         info = REASONS[error.reason]
         text = info.summary
@@ -67,6 +74,7 @@ class Refusal:
             ref,
             wait,
             method,
+            prompt,
         )
 
     @classmethod
@@ -131,7 +139,9 @@ def json_refusal(refusal: Refusal) -> Response:
     """Render a refusal as JSON, with the line as the HTTP reason phrase."""
     headers: list[tuple[bytes, bytes]] = [*JSON_HEADERS]
     if refusal.status == 401:
-        headers.append(_CHALLENGE)
+        headers.append(_BEARER)
+        if refusal.prompt:
+            headers.append(_BASIC)
     if refusal.retry_after is not None:
         headers.append((b"retry-after", str(refusal.retry_after).encode()))
     error = {

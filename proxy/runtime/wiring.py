@@ -36,6 +36,7 @@ from proxy.policy.load import load_policies
 from proxy.protocol.codec import LARGE_ELEMENTS, LARGE_XML_ELEMENTS
 from proxy.protocol.codec_table import CodecOptions
 from proxy.protocol.luigi.batch_ids import derive_batch_key
+from proxy.protocol.same_origin import origin_of
 from proxy.protocol.strict_json import MAX_ELEMENTS
 from proxy.runtime.certificate_watch import Certificate, CertificateWatch, ClientCertificate
 from proxy.runtime.event_loop.large_call_handler import LargeCallHandler, NoUpstream
@@ -103,6 +104,7 @@ def make_codec_options(
             luigi_batch_key=batch_key,
             max_elements=MAX_ELEMENTS if large else LARGE_ELEMENTS,
             max_xml_elements=MAX_ELEMENTS if large else LARGE_XML_ELEMENTS,
+            public_origin=b"" if settings.public_url is None else origin_of(settings.public_url),
         )
         for upstream in settings.upstreams
     ]

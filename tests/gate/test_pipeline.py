@@ -633,7 +633,10 @@ async def test_refusals_speak_the_callers_protocol(bench: Bench) -> None:
     assert (page.status, page.content_type) == (403, b"text/html; charset=utf-8")
     anonymous = await bench.xmlrpc("/RPC2", None, "pause")
     assert anonymous.status == 401
-    assert b"www-authenticate" in dict(anonymous.headers)
+    assert dict(anonymous.headers)[b"www-authenticate"] == b'Basic realm="callgate"'
+    script = await bench.ask("/RPC2", None, sec_fetch_mode=b"cors")
+    assert script.status == 401
+    assert dict(script.headers)[b"www-authenticate"] == b'Bearer realm="callgate"'
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,14 @@ def test_a_missing_role_says_which_groups_came(groups: list[str], text: str) -> 
     said = missing_role(groups)
     assert text in said
     assert len(said) < 400
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+def test_each_challenge_has_a_line_of_its_own(prompt: bool) -> None:
+    """Chromium takes a line with two challenges for one, of a scheme that it does not know, and
+    prompts for no password. A script's call gets none to prompt for.
+    """
+    refusal = Refusal.from_error(Rejected(Reason.NO_CREDENTIAL), "7Q2M", prompt=prompt)
+    challenges = [v for name, v in json_refusal(refusal).headers if name == b"www-authenticate"]
+    basic = [b'Basic realm="callgate"'] if prompt else []
+    assert challenges == [b'Bearer realm="callgate"', *basic]

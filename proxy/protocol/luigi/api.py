@@ -70,11 +70,13 @@ class LuigiApi(OneCallCodec):
         batch_ids: BatchIdSigner | None = None,
         reports: TaskReports | None = None,
         max_elements: int = MAX_ELEMENTS,
+        public_origin: bytes = b"",
     ) -> None:
         """Serve `catalog`. `base` is the path under which luigid itself is served.
 
         Without `batch_ids`, batch ids are valid for this object alone. `reports` is shared by the
         codecs of one luigid. `max_elements` are those of the JSON of one call.
+        `public_origin` is Callgate's own as browsers name it.
         """
         self._reports = reports or TaskReports(base)
         self._batch_ids = batch_ids or BatchIdSigner(secrets.token_bytes(32), upstream)
@@ -85,6 +87,10 @@ class LuigiApi(OneCallCodec):
         self._names = {
             f"/api/{name}": name for name in catalog.methods if _PATH.fullmatch(f"/api/{name}")
         }
+        self._views = frozenset(
+            name for name, method in catalog.methods.items() if method.permission == "view"
+        )
+        self._public_origin = public_origin
         self._heartbeats: BoundedCache[tuple[str, bytes], Batch] = BoundedCache(_HEARTBEATS)
 
     def method_of(self, path: str) -> str:
@@ -118,7 +124,9 @@ class LuigiApi(OneCallCodec):
         if request.http_method not in ("GET", "POST"):
             raise Rejected(Reason.METHOD_NOT_ALLOWED, "the API takes GET and POST")
         headers = request.headers
-        require_same_origin(headers, tls=request.peer.tls is not None)
+        require_same_origin(
+            request, acts=name not in self._views, public_origin=self._public_origin
+        )
         if b"content-encoding" in headers:
             raise Rejected(Reason.AMBIGUOUS_CALL, "the API takes no Content-Encoding")
         text = parse_form(request.query.encode("ascii")) if request.query else None

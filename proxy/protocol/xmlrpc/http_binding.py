@@ -9,8 +9,9 @@ its user; only a missing or bad credential is a 401. They share the unbundling o
 Positional arguments have no names on this wire: the catalog of the upstream names them in order.
 
 Rejected before any XML is read: other types than XML (a page can make a browser send ``text/plain``
-anywhere), calls that a browser sends for another site, a query, and every Content-Encoding but one
-complete member of gzip. A request without a type is read as XML unless a browser sent it.
+anywhere), calls that a browser may send without its user's intent, a query, and every
+Content-Encoding but one complete member of gzip. A request without a type is read as XML unless a
+browser sent it.
 """
 
 import re
@@ -97,11 +98,13 @@ class XmlRpcCodec(ABC):
         max_batch_calls: int,
         body_bytes: int,
         max_elements: int = MAX_ELEMENTS,
+        public_origin: bytes = b"",
     ) -> None:
         """`path` is where the upstream listens.
 
         `max_batch_calls` bounds the calls of one ``system.multicall``, `body_bytes` an inflated
         body, `max_elements` the elements of its document.
+        `public_origin` is Callgate's own as browsers name it.
         """
         self._upstream = upstream
         self._catalog = catalog
@@ -110,6 +113,7 @@ class XmlRpcCodec(ABC):
         self._max_batch_calls = max_batch_calls
         self._body_bytes = body_bytes
         self._max_elements = max_elements
+        self._public_origin = public_origin
         self._templates = TemplateCache()
 
     def method_of(self, path: str) -> str:
@@ -129,7 +133,8 @@ class XmlRpcCodec(ABC):
         if request.http_method != "POST":
             raise Rejected(Reason.METHOD_NOT_ALLOWED, "XML-RPC takes POST")
         headers = request.headers
-        require_same_origin(headers, tls=request.peer.tls is not None)
+        # Which method it is, is not known yet: no page is opened by such a POST.
+        require_same_origin(request, acts=True, public_origin=self._public_origin)
         if request.query:
             raise Rejected(Reason.AMBIGUOUS_CALL, "XML-RPC takes no query")
         charset: str | None = None

@@ -55,8 +55,9 @@ class LuigiBridge(XmlRpcCodec):
         max_elements: int = MAX_ELEMENTS,
         batch_ids: BatchIdSigner | None = None,
         reports: TaskReports | None = None,
+        public_origin: bytes = b"",
     ) -> None:
-        """`path` is the path under which luigid itself is served; the last two as in `LuigiApi`."""
+        """`path` is where luigid itself is served; the last three as in `LuigiApi`."""
         self._reports = reports or TaskReports(path)
         self._batch_ids = batch_ids or BatchIdSigner(secrets.token_bytes(32), upstream)
         methods = {
@@ -69,6 +70,7 @@ class LuigiBridge(XmlRpcCodec):
             max_batch_calls=max_batch_calls,
             body_bytes=body_bytes,
             max_elements=max_elements,
+            public_origin=public_origin,
         )
 
     def _make_call(self, name: str, params: Sequence[Value], principal: Principal) -> Call:

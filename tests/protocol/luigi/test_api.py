@@ -96,8 +96,34 @@ def test_a_worker_and_a_dashboard_are_read_alike() -> None:
 
 def test_a_call_without_data_has_no_arguments() -> None:
     """The visualiser pauses without any data; an empty query is none."""
-    assert decode(request("/api/pause", verb="GET")).args == {}
-    assert decode(request("/api/pause", query="", verb="GET")).args == {}
+    page = {b"x-requested-with": b"XMLHttpRequest"}
+    assert decode(request("/api/pause", verb="GET", headers=page)).args == {}
+    assert decode(request("/api/pause", query="", verb="GET", headers=page)).args == {}
+
+
+OPENED = {
+    b"sec-fetch-site": b"none",
+    b"sec-fetch-mode": b"navigate",
+    b"sec-fetch-dest": b"document",
+}
+
+
+@pytest.mark.parametrize("name", sorted(n for n in CATALOG.methods if not n.startswith("page.")))
+def test_only_views_are_opened_like_a_page(name: str) -> None:
+    """Every method of the catalog: an address that is typed, or comes in a mail, does what a view
+    does, and nothing else. A method that the catalog does not have counts as one that acts.
+    """
+    for path, view in (
+        (f"/api/{name}", CATALOG.methods[name].permission == "view"),
+        (f"/api/{name}_"[:69], False),
+    ):
+        opened = request(path, query="data=%7B%7D", verb="GET", headers=OPENED)
+        try:
+            decode(opened)
+        except Rejected as error:
+            assert (error.reason is Reason.CROSS_SITE) is not view, path
+        else:
+            assert view, path
 
 
 @pytest.mark.parametrize(
@@ -160,6 +186,7 @@ def test_one_spelling_of_a_path_is_read(path: str) -> None:
             Reason.CROSS_SITE,
         ),
         (request("/api/pause", headers={b"origin": b"https://evil.example"}), Reason.CROSS_SITE),
+        (request("/api/pause", verb="GET"), Reason.CROSS_SITE),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(sent: Request, reason: Reason) -> None:

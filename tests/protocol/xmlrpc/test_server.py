@@ -164,12 +164,20 @@ async def whole(reply: Response) -> bytes:
         (request(encode_call("m", []), kind=b'text/xml; charset=""'), Reason.MALFORMED_CALL),
         (request(encode_call("m", []), kind=b"text/xml charset=utf-8"), Reason.MALFORMED_CALL),
         (request(encode_call("m", []), kind=b""), Reason.MALFORMED_CALL),
-        (request(encode_call("m", []), kind=None, cookie=b"a=b"), Reason.MALFORMED_CALL),
-        (request(encode_call("m", []), kind=None, referer=b"https://a/"), Reason.MALFORMED_CALL),
+        (
+            request(encode_call("m", []), kind=None, authorization=b"Bearer x", cookie=b"a=b"),
+            Reason.MALFORMED_CALL,
+        ),
+        (
+            request(encode_call("m", []), kind=None, authorization=b"Bearer x", referer=b"a"),
+            Reason.MALFORMED_CALL,
+        ),
+        (request(encode_call("m", []), cookie=b"a=b"), Reason.CROSS_SITE),
+        (request(encode_call("m", []), referer=b"https://a/"), Reason.CROSS_SITE),
         (request(encode_call("m", []), kind=None, origin=b"https://gate"), Reason.MALFORMED_CALL),
         (
             request(encode_call("m", []), kind=None, sec_fetch_site=b"none"),
-            Reason.MALFORMED_CALL,
+            Reason.CROSS_SITE,
         ),
         (request(b"x", kind=b"text/xml; charset='utf-8'"), Reason.MALFORMED_CALL),
         (request(b"x", kind=b"text/xmlx"), Reason.MALFORMED_CALL),
@@ -177,6 +185,10 @@ async def whole(reply: Response) -> bytes:
         (request(b"{}"), Reason.MALFORMED_CALL),
         (request(encode_call("m", []), origin=b"https://evil.example"), Reason.CROSS_SITE),
         (request(encode_call("m", []), sec_fetch_site=b"cross-site"), Reason.CROSS_SITE),
+        (
+            request(encode_call("m", []), sec_fetch_site=b"none", sec_fetch_mode=b"navigate"),
+            Reason.CROSS_SITE,
+        ),
         (request(encode_call("m", []), content_encoding=b"br"), Reason.MALFORMED_CALL),
         (request(encode_call("m", []), content_encoding=b"gzip"), Reason.MALFORMED_CALL),
         (
