@@ -4,7 +4,8 @@ A mode alone does not tell. The owner of a file can change its mode, the owner o
 replace what is in it, and a symbolic link leads wherever its owner likes. So every component of a
 path is examined, from the root down, and every symbolic link is followed by hand. A component is
 trusted if a trusted user owns it and no other user can write it. In a sticky directory (``/tmp``)
-others may create entries, but not replace those of a trusted user.
+others may create entries, but not replace those of a trusted user: so a path that ends there with
+a missing entry is theirs to make.
 
 What is on a read-only file system cannot be written, whatever its owner and mode: containers mount
 secrets and settings so.
@@ -63,7 +64,7 @@ def weak_owners(path: Path, trust: Trust) -> Iterator[Weakness]:
     """Yield what lets another user replace `path`: owners of components, modes of directories.
 
     The mode of `path` itself is left to the caller, which knows what it must be. A path that does
-    not exist is examined as far as it exists.
+    not exist is examined as far as it exists, and must not be another user's to make.
     """
     links = 0
     rest = list(path.absolute().parts[1:])
@@ -71,6 +72,9 @@ def weak_owners(path: Path, trust: Trust) -> Iterator[Weakness]:
     while True:
         try:
             found = here.lstat()
+        except FileNotFoundError:
+            yield from _weak_place(here, trust)
+            return
         except OSError:
             return
         writable = not _is_read_only(here)
@@ -126,6 +130,24 @@ def _weak_directory(path: Path, found: os.stat_result, trust: Trust) -> Iterator
             f"other users can replace what is in this directory (mode {mode:04o})",
             f"Run: chmod go-w {shlex.quote(str(path))}",
         )
+
+
+def _weak_place(missing: Path, trust: Trust) -> Iterator[Weakness]:
+    """Yield a weakness if other users can make what is missing, in a sticky directory.
+
+    Any other directory that they can write was named already.
+    """
+    parent = missing.parent
+    found = parent.lstat()
+    if not found.st_mode & stat.S_ISVTX or is_closed_directory(found, trust):
+        return
+    yield Weakness(
+        missing,
+        f"does not exist, and other users can make it (mode {stat.S_IMODE(found.st_mode):04o} "
+        f"of {parent})",
+        f"Choose a place below a directory of your own, or run: mkdir -m 700 "
+        f"{shlex.quote(str(missing))}",
+    )
 
 
 def is_private_group(gid: int, trust: Trust) -> bool:

@@ -49,6 +49,24 @@ def test_every_directory_above_must_be_closed_to_writers(tmp_path: Path, mode: i
     assert weak(path) == {}
 
 
+def test_what_is_missing_must_not_be_another_users_to_make(tmp_path: Path) -> None:
+    """A key set or an issuer's directory that somebody else makes later would sign anybody in. A
+    sticky directory protects what is in it, and nothing that is not.
+    """
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for path in (shared / "issuer", shared / "issuer" / "jwks.json"):
+        assert "other users can make it" in weak(path)["issuer"]
+    link = tmp_path / "link"
+    link.symlink_to(shared / "issuer")
+    assert "other users can make it" in weak(link)["issuer"]
+    (shared / "issuer").mkdir(0o700)
+    assert weak(shared / "issuer" / "jwks.json") == {}
+    shared.chmod(0o1755)
+    assert weak(shared / "missing") == {}
+
+
 @as_root
 def test_a_group_with_other_members_is_others(tmp_path: Path) -> None:
     """A group of one's own (umask 002) is not."""
