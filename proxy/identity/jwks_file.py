@@ -49,7 +49,7 @@ class JwksFile(KeySource):
 
     def _read_if_changed(self) -> None:
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=_open_without_waiting) as file:
                 # The identity of the file that is read, even if the path names another by now.
                 found = os.fstat(file.fileno())
                 identity = (
@@ -94,3 +94,8 @@ class JwksFile(KeySource):
     def describe(self) -> str:
         """Return the path of the file."""
         return str(self._path)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe in its place, which may never have a writer, is empty at once."""
+    return os.open(path, flags | os.O_NONBLOCK)

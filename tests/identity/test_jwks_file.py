@@ -38,19 +38,36 @@ async def test_a_file_replaced_while_it_is_read_is_read_again(
     path.write_bytes(key_set(jwk(ec_private(), "a")))
     fresh.write_bytes(key_set(jwk(ec_private(), "b")))
     source = JwksFile(path)
-    opened = Path.open
+    opened = os.open
 
-    def open_and_lose(self: Path, mode: str) -> object:
-        file = opened(self, mode)
+    def open_and_lose(path: str, flags: int) -> int:
+        file = opened(path, flags)
         fresh.replace(path)
         return file
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", open_and_lose)
+        patch.setattr(os, "open", open_and_lose)
         source.poll()
     assert source.keys is not None and source.keys.find("a") is not None
     source.poll()
     assert source.keys.find("b") is not None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_what_is_no_file_does_not_stop_the_process(tmp_path: Path, kind: str) -> None:
+    """A pipe that nobody writes would hold the event loop for ever. The last good keys stay."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(jwk(ec_private(), "a")))
+    source = JwksFile(path)
+    source.poll()
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    source.poll()
+    assert source.problem is not None and not source.readable
+    assert source.keys is not None and source.keys.find("a") is not None
 
 
 async def test_keys_without_use_are_logged_once(tmp_path: Path) -> None:

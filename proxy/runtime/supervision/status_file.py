@@ -37,6 +37,8 @@ _SIZE = 4096
 # Attempts to lock. A reader holds its lock for microseconds, a supervisor while it serves.
 _TRIES = 50
 _TRY_SECONDS = 0.01
+# A pipe that the owner of the directory put in its place keeps no reader waiting.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def read_status(path: Path) -> Status | None:
         PermissionError: the file belongs to another user.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, _READ)
     except FileNotFoundError:
         return None
     try:
@@ -156,7 +158,7 @@ def read_report(path: Path, status: Status) -> Report | None:
     Raises:
         OSError: the file cannot be read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = os.open(path, _READ)
     try:
         data = os.pread(fd, MAX_BYTES, _SIZE)
     finally:

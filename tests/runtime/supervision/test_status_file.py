@@ -194,6 +194,12 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
         StatusFile(tmp_path / "status")
 
 
+def test_a_pipe_in_its_place_keeps_no_reader_waiting(tmp_path: Path) -> None:
+    """Root's `reload` reads a directory of the service, which may have been broken into."""
+    os.mkfifo(tmp_path / "status", 0o600)
+    assert read_status(tmp_path / "status") is None
+
+
 def sleeper() -> subprocess.Popen[bytes]:
     """Return a process that a signal would end."""
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
