@@ -1,9 +1,14 @@
-"""How commands print problems: location and message on one line, the hint below."""
+"""How commands print problems: location and message on one line, the hint below.
+
+Locations and messages quote keys and names of files that others may have written, so control
+characters are escaped: they could clear the terminal, or print a line of their own.
+"""
 
 import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from proxy.common.text import escape_controls
 from proxy.errors import Problem
 
 
@@ -15,7 +20,8 @@ def print_problems(problems: Sequence[Problem], stream: TextIO | None = None) ->
     stream = stream or sys.stderr
     for problem in problems:
         kind = "warning: " if problem.warning else ""
-        print(f"{problem.location}: {kind}{problem.message}\n    {problem.hint}", file=stream)
+        line = escape_controls(f"{problem.location}: {kind}{problem.message}")
+        print(f"{line}\n    {escape_controls(problem.hint)}", file=stream)
     count = sum(not problem.warning for problem in problems)
     if count > 1:
         print(f"{count} problems", file=stream)
