@@ -301,8 +301,9 @@ class UpstreamRequest:
     before a call, ``heartbeat`` for one that only reports a worker as alive, ``write`` for every
     other. A read or question is sent again when a kept-alive connection turns out dead. Equal reads
     share a response on its way if `shared`, and for a moment after if `cacheable` too. Up to
-    `max_buffered` bytes of a response are buffered, then it becomes a stream. `fairness_key` is the
-    name of the principal of a read, by whom scarce connections are shared fairly. It is not sent.
+    `max_buffered` bytes of a response are buffered, then it is a stream; with -1 one without end,
+    from its head on. `fairness_key` is the name of the principal of a read, by whom scarce
+    connections are shared fairly. It is not sent.
     """
 
     http_method: Literal["GET", "POST", "HEAD"]
@@ -362,8 +363,8 @@ class Response:
 
     `phrase` is the HTTP reason phrase, the only text of a refusal that reaches a luigi worker's
     user (luigi/rpc.py). `outcome` is the outcome on record. `close` asks the edge to close the
-    connection once the response is written. `on_sent` is called once when it is written, or cannot
-    be: it releases what is held for as long as the body.
+    connection once it is written. The stream of an `endless` one goes on until the client leaves.
+    `on_sent` is called once when it is written, or cannot be.
     """
 
     status: int
@@ -375,6 +376,7 @@ class Response:
     length: int | None = None
     outcome: Outcome = "ok"
     close: bool = False
+    endless: bool = False
     on_sent: Callable[[], object] | None = None
 
 

@@ -50,6 +50,8 @@ class Attempt:
         """
         self.upstream = endpoint.route.name
         codec = endpoint.codec
+        if endpoint.pages is not None and self.request.http_method != "POST":
+            codec = endpoint.pages
         if codec is None:
             raise Rejected(Reason.NOT_FOUND)
         self.codec = codec

@@ -30,11 +30,11 @@ class Route:
     upstream: Upstream
     mounts: tuple[Mount, ...]
 
-    def codec(self, path: str) -> Codec | None:
-        """Return the codec of `path` (without the prefix), None when no codec serves it."""
+    def mount(self, path: str) -> Mount | None:
+        """Return what serves `path` (without the prefix), None when nothing does."""
         for mount in self.mounts:
             if mount.serves(path):
-                return mount.codec
+                return mount
         return None
 
 
@@ -53,12 +53,14 @@ def make_route(options: CodecOptions, upstream: Upstream) -> Route:
 class Endpoint:
     """What a path leads to: a route, the path without its prefix, and the codec that serves it.
 
-    `codec` is None where the upstream serves nothing.
+    `codec` is None where the upstream serves nothing. `pages` is the codec of other HTTP methods
+    than POST, if another one than `codec`.
     """
 
     route: Route
     path: str
     codec: Codec | None
+    pages: Codec | None = None
 
 
 class Router:
@@ -85,7 +87,12 @@ class Router:
             if path.startswith(prefix):
                 rest = path[len(prefix) :] or "/"
                 if rest[0] == "/":
-                    endpoint = Endpoint(route, rest, route.codec(rest))
+                    mount = route.mount(rest)
+                    endpoint = (
+                        Endpoint(route, rest, None)
+                        if mount is None
+                        else Endpoint(route, rest, mount.codec, mount.pages)
+                    )
                     # The paths are the callers' to choose: the cache is bounded in both ways.
                     if len(path) <= _MAX_CACHED_PATH:
                         self._cache.put(path, endpoint)

@@ -5,7 +5,7 @@ Another protocol is a package like `luigi` and `xmlrpc`, and a row in `CODECS`.
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.catalog.model import Catalog, WireProtocol
 from proxy.protocol.codec import Codec
@@ -16,6 +16,7 @@ from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.strict_json import MAX_ELEMENTS
 from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
 from proxy.protocol.xmlrpc.server import XmlRpcServer
+from proxy.protocol.xmlrpc.supervisor_pages import METHODS, PATHS, ROOTS, SupervisorPages
 
 _RPC2 = frozenset(("/RPC2", "/RPC2/"))
 
@@ -45,11 +46,15 @@ class CodecOptions:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A codec and the paths it serves: those of `exact`, and those at or below `root`."""
+    """A codec and the paths it serves: those of `exact`, and those at or below `root`.
+
+    `pages` serves other HTTP methods than POST there, if it is given.
+    """
 
     codec: Codec
     exact: frozenset[str] = frozenset()
     root: str | None = None
+    pages: Codec | None = None
 
     def serves(self, path: str) -> bool:
         """Return whether `path`, without the upstream's prefix, is this codec's."""
@@ -91,16 +96,26 @@ def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
 
 
 def _xmlrpc(options: CodecOptions) -> tuple[Mount, ...]:
+    upstream, catalog = options.upstream, options.catalog
+    methods = {name: each for name, each in catalog.methods.items() if name not in METHODS}
     server = XmlRpcServer(
-        options.upstream,
-        options.catalog,
+        upstream,
+        replace(catalog, methods=methods),
         options.upstream_path or "/RPC2",
         max_batch_calls=options.max_batch_calls,
         body_bytes=options.body_bytes,
         max_elements=options.max_xml_elements,
         public_origin=options.public_origin,
     )
-    return (Mount(server, exact=_RPC2 | {"/"}),)
+    if len(methods) == len(catalog.methods):
+        return (Mount(server, exact=_RPC2 | {"/"}),)
+    pages = SupervisorPages(upstream, catalog, options.prefix)
+    return (
+        Mount(server, exact=_RPC2),
+        Mount(server, exact=frozenset("/"), pages=pages),
+        Mount(pages, exact=PATHS),
+        *(Mount(pages, root=root) for root in ROOTS),
+    )
 
 
 CODECS: Mapping[WireProtocol, Callable[[CodecOptions], tuple[Mount, ...]]] = {

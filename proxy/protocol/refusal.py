@@ -5,6 +5,7 @@ with the reason and the reference. It travels as the HTTP reason phrase (all tha
 user sees, luigi/rpc.py), as the ``faultString`` of an XML-RPC fault and in JSON bodies.
 """
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -155,4 +156,25 @@ def json_refusal(refusal: Refusal) -> Response:
         orjson.dumps({"error": error}),
         headers=tuple(headers),
         phrase=refusal.message.encode("ascii"),
+    )
+
+
+def html_refusal(refusal: Refusal) -> Response:
+    """Render a refusal as a small page with the line and the hint.
+
+    The status and the reason phrase are those of JSON.
+    """
+    response = json_refusal(refusal)
+    text = (
+        "<!DOCTYPE html><html lang=en><meta charset=utf-8>"
+        f"<title>{refusal.status} Callgate</title><h1>{refusal.status}</h1>"
+        f"<p>{html.escape(refusal.message)}</p><p>{html.escape(refusal.hint)}</p></html>\n"
+    )
+    headers = (*response.headers, (b"content-security-policy", b"default-src 'none'"))
+    return Response(
+        refusal.status,
+        text.encode("ascii"),
+        b"text/html; charset=utf-8",
+        headers,
+        response.phrase,
     )

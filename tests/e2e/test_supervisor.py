@@ -1,8 +1,12 @@
 """A real supervisord behind the gate, over its Unix socket and over TCP with a password of its own."""
 
 import base64
+import http.client
+import os
+import signal
 import subprocess
 import sys
+import time
 import xmlrpc.client
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +39,11 @@ autostart = true
 [program:spare]
 command = {python} -c "import time; time.sleep(600)"
 stdout_logfile = {directory}/spare.log
+startsecs = 0
+autostart = false
+[program:echo]
+command = {python} -u -c "print('heard', input(), flush=True); import signal; signal.pause()"
+stdout_logfile = {directory}/echo.log
 startsecs = 0
 autostart = false
 """
@@ -129,7 +138,11 @@ def test_a_viewer_reads_its_state(gate: Gate, supervisord: Supervisord, door: st
     since = gate.mark()
     viewer = gate.proxy(door, "viewer")
     assert viewer.supervisor.getState() == {"statecode": 1, "statename": "RUNNING"}
-    assert {info["name"] for info in viewer.supervisor.getAllProcessInfo()} == {"sleeper", "spare"}
+    assert {info["name"] for info in viewer.supervisor.getAllProcessInfo()} == {
+        "sleeper",
+        "spare",
+        "echo",
+    }
     assert viewer.supervisor.getPID() == supervisord.process.pid
     records = gate.calls(since)
     decided = only(records, method="supervisor.getState")
@@ -500,6 +513,217 @@ def test_supervisorctl_works_over_a_plain_loopback_listener(
         assert ("supervisor.startProcess", "allow", None) in decided
     finally:
         assert gate.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def at_root(supervisord: Supervisord, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    """A gate for supervisorctl: plain HTTP on loopback, and supervisord at its root."""
+    upstream = {
+        "name": "processes",
+        "protocol": "xmlrpc",
+        "catalog": "supervisor",
+        "url": f"unix:{supervisord.directory}/s.sock",
+        "read_timeout_seconds": 0.5,
+    }
+    running = Gate(tmp_path_factory.mktemp("root"), [upstream], tls=False).start()
+    yield running
+    assert running.stop() == 0
+
+
+class Ctl:
+    """A supervisorctl that goes through a gate, and what it has printed so far."""
+
+    def __init__(self, gate: Gate, role: str, *words: str) -> None:
+        configuration = gate.directory / f"ctl-{role}.conf"
+        configuration.write_text(
+            f"[supervisorctl]\nserverurl = http://localhost:{gate.port}\n"
+            f"username = jwt\npassword = {gate.token(role)}\n"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "supervisor.supervisorctl", "-c", configuration, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.output = ""
+
+    def printed(self, text: str) -> bool:
+        """Whether it has printed `text`."""
+        assert self.process.stdout is not None
+        self.output += (self.process.stdout.read() or b"").decode()
+        return text in self.output
+
+    def end(self) -> None:
+        """Interrupt it, as a person does, and wait for its end."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=DEADLINE_SECONDS)
+
+
+def test_supervisorctl_follows_a_log(at_root: Gate, supervisord: Supervisord) -> None:
+    """``tail -f``: what is written arrives while it is written, and silence does not end it.
+
+    The read timeout of this upstream is half a second. The record ends when the reader leaves.
+    """
+    log = supervisord.directory / "sleeper.log"
+    log.write_text("one\n")
+    since = at_root.mark()
+    ctl = Ctl(at_root, "viewer", "tail", "-f", "sleeper")
+    try:
+        until(lambda: ctl.printed("one"), "the log's end had come")
+        with log.open("a") as more:
+            more.write("two\n")
+        until(lambda: ctl.printed("two"), "what was added had come")
+        silent_until = time.monotonic() + 1.5
+        until(lambda: time.monotonic() > silent_until, "the read timeout was over thrice")
+        with log.open("a") as more:
+            more.write("three \x1b[31mred\n")
+        until(lambda: ctl.printed("three \x1b[31mred"), "the log went on")
+    finally:
+        ctl.end()
+    decided = only(at_root.calls(since), method="page.logtail")
+    assert (decided["permission"], decided["args"]) == (
+        "view",
+        {"name": "sleeper", "channel": "stdout"},
+    )
+    completed = only(at_root.calls(since), stage="completed", id=decided["id"])
+    assert (completed["outcome"], completed["reason"]) == ("failed", "client-gone")
+
+
+def test_supervisorctl_follows_supervisords_own_log(at_root: Gate) -> None:
+    """``maintail -f``: the end of it comes at once."""
+    since = at_root.mark()
+    ctl = Ctl(at_root, "viewer", "maintail", "-f")
+    try:
+        until(lambda: ctl.printed(" INFO "), "the log's end had come")
+    finally:
+        ctl.end()
+    assert only(at_root.calls(since), method="page.mainlogtail")["decision"] == "allow"
+
+
+def test_supervisorctl_in_the_foreground(at_root: Gate, supervisord: Supervisord) -> None:
+    """``fg``: what a person types reaches the process, and its output the person."""
+    supervisord.direct.supervisor.startProcess("echo")
+    since = at_root.mark()
+    ctl = Ctl(at_root, "admin", "fg", "echo")
+    try:
+        until(lambda: ctl.printed("==> Press Ctrl-C to exit <=="), "it was in the foreground")
+        assert ctl.process.stdin is not None
+        ctl.process.stdin.write(b"hello\n")
+        ctl.process.stdin.flush()
+        until(lambda: ctl.printed("heard hello"), "the process answered")
+    finally:
+        ctl.process.kill()
+        ctl.process.communicate(timeout=DEADLINE_SECONDS)
+    methods = {r["method"] for r in at_root.calls(since) if r["stage"] == "decided"}
+    assert {"page.logtail", "supervisor.sendProcessStdin"} <= methods
+    supervisord.direct.supervisor.stopProcess("echo")
+
+
+@pytest.mark.parametrize(
+    ("role", "words", "said"),
+    [
+        ("viewer", ("status",), "sleeper                          RUNNING"),
+        ("viewer", ("avail",), "sleeper"),
+        ("viewer", ("pid",), ""),
+        ("viewer", ("pid", "sleeper"), ""),
+        ("viewer", ("version",), "4."),
+        ("viewer", ("tail", "sleeper"), ""),
+        ("viewer", ("tail", "-100", "sleeper", "stderr"), ""),
+        ("viewer", ("maintail",), "supervisord started"),
+        ("operator", ("start", "spare"), "spare: started"),
+        ("operator", ("signal", "CONT", "sleeper"), "sleeper: signalled"),
+        ("operator", ("restart", "spare"), "spare: started"),
+        ("operator", ("stop", "spare"), "spare: stopped"),
+        ("admin", ("clear", "spare"), "spare: cleared"),
+        ("admin", ("reread",), "No config updates to processes"),
+        ("admin", ("update",), ""),
+        ("admin", ("remove", "spare"), "spare: removed process group"),
+        ("admin", ("add", "spare"), "spare: added process group"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_other_command_of_supervisorctl(
+    at_root: Gate, supervisord: Supervisord, role: str, words: tuple[str, ...], said: str
+) -> None:
+    """Each works with the role that its permission asks for."""
+    (supervisord.directory / "sleeper.log").write_text("a line\n")
+    ctl = Ctl(at_root, role, *words)
+    output = ctl.process.communicate(timeout=DEADLINE_SECONDS)[0].decode()
+    assert said in output
+    for trouble in ("Traceback", "Unknown result code", "refused", "error:"):
+        assert trouble not in output
+
+
+def page(
+    gate: Gate, path: str, role: str | None = "viewer", *, verb: str = "GET"
+) -> tuple[int, dict[str, str], str]:
+    """The status, the headers and the text of a page, as a browser gets it."""
+    connection = http.client.HTTPConnection("localhost", gate.port, timeout=DEADLINE_SECONDS)
+    headers = {"Authorization": f"Bearer {gate.token(role)}"} if role else {}
+    connection.request(verb, path, headers=headers)
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, text
+
+
+def test_supervisords_web_page_is_for_looking(at_root: Gate, supervisord: Supervisord) -> None:
+    """The states, the log of a process, the style sheet; each is recorded as a view."""
+    since = at_root.mark()
+    for path in ("/", "/index.html", "/?message=x", "/index.html?action=refresh"):
+        status, headers, text = page(at_root, path)
+        assert (status, "sleeper" in text, "Restart All" in text) == (200, True, True)
+        assert headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in headers["content-security-policy"]
+    (supervisord.directory / "sleeper.log").write_text("a line\n")
+    assert "a line" in page(at_root, "/tail.html?processname=sleeper&limit=4096")[2]
+    status, headers, text = page(at_root, "/stylesheets/supervisor.css")
+    assert (status, headers["content-type"], "body" in text) == (200, "text/css", True)
+    assert page(at_root, "/ok.html")[2] == "OK"
+    methods = [r["method"] for r in at_root.calls(since) if r["stage"] == "decided"]
+    assert methods == ["page.status"] * 4 + ["page.tail", "page.files", "page.ok"]
+    assert page(at_root, "/logtail/missing/stdout")[0] == 404
+    assert page(at_root, "/logtail/sleeper/other")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "verb", "command"),
+    [
+        ("/index.html?action=stopall", "GET", "supervisorctl stop all"),
+        ("/?action=restartall", "GET", "supervisorctl restart all"),
+        ("/index.html?processname=sleeper&action=stop", "GET", "supervisorctl stop"),
+        ("/index.html?action=clearlog&processname=sleeper", "GET", "supervisorctl clear"),
+        ("/index.html", "POST", "supervisorctl"),
+        ("/tail.html?action=stopall", "GET", "supervisorctl stop all"),
+    ],
+)
+def test_a_link_of_the_web_page_does_not_act(
+    at_root: Gate, supervisord: Supervisord, path: str, verb: str, command: str
+) -> None:
+    """Not even for an admin: a page says why, and what does it instead."""
+    since = at_root.mark()
+    status, headers, text = page(at_root, path, "admin", verb=verb)
+    assert status == 403
+    assert headers["content-type"].startswith("text/html")
+    assert "a link of supervisord&#x27;s page would act" in text
+    assert command in text
+    assert only(at_root.calls(since))["reason"] == "cross-site"
+    assert supervisord.state("sleeper") == "RUNNING"
+
+
+def test_pages_are_decided_like_calls(at_root: Gate, gate: Gate) -> None:
+    """A stranger gets no log, and no role has it without a credential; XML-RPC has no pages."""
+    for path in ("/logtail/sleeper/stdout", "/mainlogtail", "/", "/tail.html?processname=sleeper"):
+        assert page(at_root, path, None)[0] == 401
+        status, _, text = page(at_root, path, "stranger")
+        assert (status, "no-role" in text) == (403, True)
+        status, _, text = page(at_root, path, "worker")
+        assert (status, "no-policy-allows" in text) == (403, True)
+    proxy = gate.proxy("/processes", "admin")
+    assert not [name for name in proxy.system.listMethods() if name.startswith("page.")]
+    assert faults(lambda: getattr(proxy, "page.logtail")("sleeper", "stdout")).faultCode == 403
 
 
 def test_a_supervisord_that_is_down_is_a_fault_and_heals(tmp_path: Path) -> None:

@@ -168,12 +168,17 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep a half-closed connection while a request is unanswered.
 
-        TLS has no half-closed state.
+        TLS has no half-closed state. A client that ends its half leaves a response without end.
         """
         self._eof = True
         if self._pending_body is not None:
             self._pending_body.resolve(Rejected(Reason.CLIENT_GONE))
-        return self._tls is None and self.state is not LINGERING and self._has_work
+        return (
+            self._tls is None
+            and self.state is not LINGERING
+            and self._has_work
+            and not self._writer.endless
+        )
 
     def pause_writing(self) -> None:
         self._writer.pause()

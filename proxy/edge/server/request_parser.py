@@ -24,6 +24,7 @@ import httptools
 from proxy.common.memory_budget import LARGE_HEAD_BYTES
 from proxy.edge.server.limits import Limits
 from proxy.edge.server.request_head_cache import CachedHead, RequestHeadCache
+from proxy.edge.server.supervisorctl_head import may_need_mending, mend_head
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason, Request
 
@@ -100,6 +101,8 @@ class RequestParser:
         self._later_head_bytes = 0
         # Bytes of all packets with a part of the head.
         self._packet_bytes = 0
+        # The unfinished head of a `supervisorctl tail -f`, which llhttp has not seen.
+        self._unrepaired = b""
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._repeats = 0
@@ -119,6 +122,8 @@ class RequestParser:
             if found is None or found[0].length > self._limits.body_bytes:
                 break
             data = self._read_request(*found, data)
+        if data and (self._unrepaired or (self.phase is IDLE and may_need_mending(data))):
+            data = self._mend(data)
         if data:
             self._parse(data)
 
@@ -131,7 +136,7 @@ class RequestParser:
 
     def discard(self) -> None:
         """Drop the unfinished request. Nothing more may be fed."""
-        self._body = b""
+        self._body = self._unrepaired = b""
         self._packet_bytes = 0
 
     def clear_cache(self) -> None:
@@ -195,6 +200,18 @@ class RequestParser:
         )
 
     # -- requests for llhttp
+
+    def _mend(self, data: bytes) -> bytes:
+        """Gather the head of a ``supervisorctl tail -f``; return it repaired when complete."""
+        data = self._unrepaired + data
+        if len(data) > self._limits.header_bytes:
+            raise Rejected(Reason.HEADERS_TOO_LARGE)
+        repaired = mend_head(data)
+        if repaired is None:
+            self.phase, self._unrepaired, self._packet_bytes = HEAD, data, len(data)
+            return b""
+        self.phase, self._unrepaired, self._packet_bytes = IDLE, b"", 0
+        return repaired
 
     def _parse(self, data: bytes) -> None:
         before = self.phase

@@ -45,6 +45,8 @@ class ResponseWriter:
         self._buffered = 0
         self.closed = False
         self.streaming = False
+        # Whether the stream that is being written goes on for as long as the client stays.
+        self.endless = False
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
 
     # -- flow control
@@ -127,7 +129,7 @@ class ResponseWriter:
     ) -> bool:
         chunked = response.length is None
         complete = False
-        self.streaming = True
+        self.streaming, self.endless = True, response.endless
         try:
             if not self.closed:
                 self._transport.write(encode_head(response, date, head_only=head_only, close=close))
@@ -135,7 +137,7 @@ class ResponseWriter:
         except Rejected:
             pass  # the upstream failed; its audit record has the reason
         finally:
-            self.streaming = False
+            self.streaming = self.endless = False
             if not complete:
                 self._transport.abort()
         return complete

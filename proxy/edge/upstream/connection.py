@@ -10,7 +10,8 @@ They are noticed behind a response (`response_parser`), on an idle connection, a
 the moment of the next request (`unread_bytes`).
 
 A response of up to `max_buffered` bytes is returned complete. A longer one is returned as a stream,
-and the socket is read only as fast as the stream's reader takes.
+and the socket is read only as fast as the stream's reader takes. A negative `max_buffered` makes
+any response a stream at its head, which may be silent for any time.
 
 Phases::
 
@@ -265,7 +266,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._deadline = now + keepalive_timeout
             else:
                 self._deadline = now + (response_timeout if phase is _AWAITING else read_timeout)
-        return now > self._deadline and not self._paused and phase is not _COMPLETE
+        endless = phase is _STREAMING and self._max_buffered < 0
+        return now > self._deadline and not self._paused and phase is not _COMPLETE and not endless
 
     def _deliver_body(self, parser: ResponseParser) -> None:
         """Pass on that more of a body has arrived; a body that is long becomes a stream."""

@@ -17,7 +17,6 @@ path                             method           served by luigi/server.py
 
 import base64
 import hashlib
-import html
 import json
 import re
 from typing import Literal
@@ -41,7 +40,7 @@ from proxy.protocol.catalog_call import related_tasks, task_of
 from proxy.protocol.codec import OneCallCodec, Priority
 from proxy.protocol.luigi.api import accepts_gzip
 from proxy.protocol.luigi.form import parse_form, unquote_plus
-from proxy.protocol.refusal import Refusal, json_refusal
+from proxy.protocol.refusal import Refusal, html_refusal
 from proxy.protocol.strict_json import parse_arguments
 
 _VISUALISER = "/static/visualiser/index.html"
@@ -210,24 +209,8 @@ class LuigiPages(OneCallCodec):
         return _ABSOLUTE_LINK.sub(rb' \1="' + self._prefix.encode("ascii") + rb"/\2/", body)
 
     def render(self, refusal: Refusal) -> Response:
-        """Return a small page with the line and the hint.
-
-        The status and the reason phrase are those of the API.
-        """
-        response = json_refusal(refusal)
-        text = (
-            "<!DOCTYPE html><html lang=en><meta charset=utf-8>"
-            f"<title>{refusal.status} Callgate</title><h1>{refusal.status}</h1>"
-            f"<p>{html.escape(refusal.message)}</p><p>{html.escape(refusal.hint)}</p></html>\n"
-        )
-        headers = (*response.headers, (b"content-security-policy", b"default-src 'none'"))
-        return Response(
-            refusal.status,
-            text.encode("ascii"),
-            b"text/html; charset=utf-8",
-            headers,
-            response.phrase,
-        )
+        """Return a small page with the line and the hint."""
+        return html_refusal(refusal)
 
 
 def _method_of_path(path: str, args: dict[str, Value]) -> str:
