@@ -51,6 +51,18 @@ def flood(gate: Gate, role: str, path: str, body: bytes, status: int) -> set[str
     return seen
 
 
+def test_a_flood_of_made_up_methods_hides_no_method_of_the_catalog(gate: Gate) -> None:
+    """The reader that is asked for it finds each attempt, with the principal."""
+    for number in range(RECORDED + 30):
+        name = "made_up_" + "".join(chr(97 + int(digit)) for digit in str(number))
+        assert gate.ask(f"/api/{name}", "viewer", b"data=%7B%7D").status == 403
+    for _ in range(3):
+        assert gate.ask("/api/pause", "viewer", b"data=%7B%7D").status == 403
+    assert gate.stop() == 0
+    lines = audit(gate, "query", "--method", "pause", "--json").splitlines()
+    assert sum(json.loads(line)["calls"] for line in lines) == 3
+
+
 def audit(gate: Gate, *arguments: str) -> str:
     """Run an audit verb on the log."""
     command = [sys.executable, "-m", "proxy.cli.main", "audit", *arguments]

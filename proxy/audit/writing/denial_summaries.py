@@ -7,7 +7,9 @@ the end of the window says how many, of what and until when. A process that is k
 the counts of its open windows.
 
 Memory is bounded: beyond `MAX_PRINCIPALS` principals, all others share one window. A window counts
-`MAX_PARTS` combinations of upstream, method, reason and address, and beyond them by reason alone.
+`MAX_PARTS` combinations of upstream, method, reason and address, and beyond them without the
+address. There are few methods in a catalog, so a flood hides none of them. Methods that no catalog
+has are counted by reason alone then; so is everything beyond `MAX_PARTS_IN_ALL`.
 
 Pure: takes the times as arguments.
 """
@@ -19,11 +21,12 @@ from typing import Final, Literal, TypeAlias
 
 from proxy.audit.format.record import TimestampEncoder, encode_event, principal_members
 from proxy.audit.redaction.redactor import Json
-from proxy.model import Call, Decision, Peer, Principal
+from proxy.model import Call, Decision, Peer, Principal, Reason
 
 WINDOW_SECONDS: Final = 60.0
 MAX_PRINCIPALS: Final = 1024
 MAX_PARTS: Final = 16
+MAX_PARTS_IN_ALL: Final = 256
 # The records of all principals together, as a multiple of those of one: 15 MB a minute by default.
 _TOTAL_FACTOR: Final = 100
 # Characters of a method's name, which the caller chose if the catalog does not have it.
@@ -49,9 +52,14 @@ class _Counted:
 
     def add(self, part: _Part, micros: int) -> None:
         self.last = max(self.last, micros)
-        if part not in self.parts and len(self.parts) >= MAX_PARTS:
-            part = (None, None, None, part[3], None)
-        self.parts[part] += 1
+        parts = self.parts
+        if part not in parts and len(parts) >= MAX_PARTS:
+            upstream, method, permission, reason, _ = part
+            part = (upstream, method, permission, reason, None)
+            full = len(parts) >= MAX_PARTS_IN_ALL or reason == Reason.UNKNOWN_METHOD.value
+            if full and part not in parts:
+                part = (None, None, None, reason, None)
+        parts[part] += 1
 
 
 @dataclass(slots=True)

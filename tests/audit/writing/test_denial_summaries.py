@@ -7,6 +7,7 @@ import pytest
 from proxy.audit.format.record import TimestampEncoder
 from proxy.audit.writing.denial_summaries import (
     MAX_PARTS,
+    MAX_PARTS_IN_ALL,
     MAX_PRINCIPALS,
     WINDOW_SECONDS,
     DenialSummaries,
@@ -17,6 +18,7 @@ from tests.support.audit import ALICE, DENY, HASH, HERE, WORKER, call
 
 START = 1_767_225_600_000_000
 FORBIDDEN = replace(DENY, reason=Reason.POLICY_FORBIDS)
+UNKNOWN = replace(DENY, reason=Reason.UNKNOWN_METHOD)
 
 
 def deny(
@@ -126,22 +128,39 @@ def test_denied_and_rejected_share_one_rate_and_have_a_summary_each() -> None:
 
 
 def test_made_up_methods_take_bounded_memory_and_count_by_reason() -> None:
-    """Beyond `MAX_PARTS` combinations only the reason is counted, and everything adds up."""
+    """Beyond `MAX_PARTS` combinations only their reason is counted, and everything adds up. What
+    the catalog has is counted by its name all the same: a flood hides no attempt.
+    """
     denials = DenialSummaries(1)
     deny(denials)
     for n in range(5000):
-        deny(denials, method=f"made_up_{n}" + "x" * 1000, decision=(DENY, FORBIDDEN)[n % 2])
+        deny(denials, method=f"made_up_{n}" + "x" * 1000, decision=UNKNOWN)
+    deny(denials, decision=FORBIDDEN)
+    for n in range(20):
+        deny(denials, peer=replace(HERE, address=f"10.0.1.{n}"))
     [summary] = denials.expired(0.0, force=True)
     data = summary.encode(TimestampEncoder())
     found = orjson.loads(b"{" + data)["summary"]
     assert len(data) < 16_384
-    assert len(found["calls"]) == MAX_PARTS + 2
-    assert found["count"] == sum(part["count"] for part in found["calls"]) == 5000
-    assert found["reasons"] == {"no-policy-allows": 2500, "policy-forbids": 2500}
-    assert {part["reason"] for part in found["calls"] if "method" not in part} == {
-        "no-policy-allows",
-        "policy-forbids",
+    assert len(found["calls"]) == MAX_PARTS + 3
+    assert found["count"] == sum(part["count"] for part in found["calls"]) == 5021
+    assert found["reasons"] == {"no-policy-allows": 20, "policy-forbids": 1, "unknown-method": 5000}
+    assert [part["reason"] for part in found["calls"] if "method" not in part] == ["unknown-method"]
+    assert {p["reason"]: p["count"] for p in found["calls"] if p.get("method") == "pause"} == {
+        "no-policy-allows": 20,
+        "policy-forbids": 1,
     }
+
+
+def test_the_methods_of_the_largest_catalog_take_bounded_memory() -> None:
+    """Beyond `MAX_PARTS_IN_ALL` combinations everything is counted by reason, and adds up."""
+    denials = DenialSummaries(0)
+    for n in range(1000):
+        deny(denials, method=f"method_{n}", decision=(DENY, FORBIDDEN)[n % 2])
+    [summary] = denials.expired(0.0, force=True)
+    found = decoded(summary)["summary"]
+    assert len(found["calls"]) == MAX_PARTS_IN_ALL + 2
+    assert found["count"] == sum(part["count"] for part in found["calls"]) == 1000
 
 
 def test_many_principals_are_bounded_in_memory_and_in_total() -> None:
