@@ -139,6 +139,10 @@ class Upstream(_Table):
         default_factory=_default_upstream_path,
         description='the path on the upstream: of XML-RPC "/RPC2", of luigi a base path or nothing',
     )
+    replace_control_characters: bool = Field(
+        default=False,
+        description="whether control characters in an answer of XML-RPC become U+FFFD",
+    )
     ca_file: ExistingFile | None = Field(
         default=None, description="a PEM file with the CA of an https upstream"
     )

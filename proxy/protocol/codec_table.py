@@ -39,6 +39,7 @@ class CodecOptions:
     prefix: str = ""
     upstream_path: str = ""
     luigi_batch_key: bytes | None = None
+    replace_control_characters: bool = False
     max_elements: int = MAX_ELEMENTS
     max_xml_elements: int = MAX_ELEMENTS
     public_origin: bytes = b""
@@ -107,6 +108,7 @@ def _xmlrpc(options: CodecOptions) -> tuple[Mount, ...]:
         max_elements=options.max_xml_elements,
         public_origin=options.public_origin,
     )
+    server.replace_control_characters = options.replace_control_characters
     if len(methods) == len(catalog.methods):
         return (Mount(server, exact=_RPC2 | {"/"}),)
     pages = SupervisorPages(upstream, catalog, options.prefix)

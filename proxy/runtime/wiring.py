@@ -101,6 +101,7 @@ def make_codec_options(
             body_bytes=settings.limits.body_bytes,
             prefix=upstream.path_prefix,
             upstream_path=upstream.upstream_path,
+            replace_control_characters=upstream.replace_control_characters,
             luigi_batch_key=batch_key,
             max_elements=MAX_ELEMENTS if large else LARGE_ELEMENTS,
             max_xml_elements=MAX_ELEMENTS if large else LARGE_XML_ELEMENTS,

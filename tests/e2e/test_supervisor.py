@@ -524,6 +524,7 @@ def at_root(supervisord: Supervisord, tmp_path_factory: pytest.TempPathFactory) 
         "catalog": "supervisor",
         "url": f"unix:{supervisord.directory}/s.sock",
         "read_timeout_seconds": 0.5,
+        "replace_control_characters": True,
     }
     running = Gate(tmp_path_factory.mktemp("root"), [upstream], tls=False).start()
     yield running
@@ -654,6 +655,26 @@ def test_every_other_command_of_supervisorctl(
     assert said in output
     for trouble in ("Traceback", "Unknown result code", "refused", "error:"):
         assert trouble not in output
+
+
+def test_a_log_with_colours_can_be_read(
+    at_root: Gate, gate: Gate, supervisord: Supervisord
+) -> None:
+    """supervisord's answer is no XML. With the setting the colours are replaced; without it a fault
+    names the character and its place.
+    """
+    log = supervisord.directory / "sleeper.log"
+    log.write_text("\x1b[31mred\x1b[0m\n")
+    ctl = Ctl(at_root, "viewer", "tail", "sleeper")
+    assert "\ufffd[31mred\ufffd[0m" in ctl.process.communicate(timeout=30)[0].decode()
+    viewer = gate.proxy("/processes", "viewer")
+    fault = faults(lambda: viewer.supervisor.readProcessStdoutLog("sleeper", 0, 0))
+    assert "the control character U+001B at byte " in fault.faultString
+    assert "set replace_control_characters" in fault.faultString
+    log.write_text("\x1b" * 100_000)
+    ctl = Ctl(at_root, "viewer", "tail", "-100000", "sleeper")
+    assert "\ufffd" * 100_000 in ctl.process.communicate(timeout=30)[0].decode()
+    log.write_text("a line\n")
 
 
 def page(

@@ -23,6 +23,7 @@ from proxy.model import (
 )
 from proxy.protocol.catalog_call import check_call, related_tasks, task_of, worker_suffix
 from proxy.protocol.xmlrpc.codec import encode_call
+from proxy.protocol.xmlrpc.control_characters import ReplacedStream, readable
 from proxy.protocol.xmlrpc.http_binding import NO_STORE, XML, XmlRpcCodec
 
 _XML_IN_ANY_CHARSET = re.compile(
@@ -34,6 +35,9 @@ _XML_IN_ANY_CHARSET = re.compile(
 
 class XmlRpcServer(XmlRpcCodec):
     """The codec of an upstream that speaks XML-RPC."""
+
+    replace_control_characters = False
+    """Whether control characters in an answer are replaced, so that clients can read it."""
 
     def _make_call(self, name: str, params: Sequence[Value], principal: Principal) -> Call:
         method = self._catalog.methods.get(name)
@@ -102,13 +106,18 @@ class XmlRpcServer(XmlRpcCodec):
                 "the upstream sent a compressed response that was not requested",
                 sent=True,
             )
+        utf8 = content_type == XML or content_type.lower().endswith(b"utf-8")
+        body = readable(response.body, replace=self.replace_control_characters, utf8=utf8)
+        stream, length = response.stream, response.length
+        if stream is not None and self.replace_control_characters:
+            stream, length = ReplacedStream(stream, utf8=utf8), None
         return Response(
             200,
-            response.body,
+            body,
             content_type,
             NO_STORE,
-            stream=response.stream,
-            length=response.length,
+            stream=stream,
+            length=length,
             outcome="ok" if response.body.find(b"<fault>", 0, 512) < 0 else "fault",
         )
 
