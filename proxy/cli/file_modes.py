@@ -78,12 +78,12 @@ def open_to_others(settings: PartialSettings, trust: Trust) -> Iterator[Problem]
 def _is_closed(rule: _Rule, trust: Trust) -> bool:
     """Return whether only a group of trusted users can do what the rule forbids."""
     try:
-        found = rule.path.stat()
+        if rule.path.is_dir():
+            mode = rule.path.stat().st_mode
+            return not mode & 0o007 and is_closed_directory(rule.path, trust)
+        return is_secret(rule.path, trust)
     except OSError:
         return True
-    if rule.path.is_dir():
-        return not found.st_mode & 0o007 and is_closed_directory(found, trust)
-    return is_secret(found, trust)
 
 
 def _rules(settings: PartialSettings) -> Iterator[_Rule]:

@@ -103,7 +103,7 @@ def read_private(path: Path) -> bytes:
         OSError: it cannot be read.
 
     """
-    if not is_secret(path.stat(), Trust.of_this_process()):
+    if not is_secret(path, Trust.of_this_process()):
         message = "can be read by other users"
         problem = Problem(str(path), message, f"Run: chmod 600 {path}")
         raise ConfigError([problem])

@@ -7,6 +7,9 @@ trusted if a trusted user owns it and no other user can write it. In a sticky di
 others may create entries, but not replace those of a trusted user: so a path that ends there with
 a missing entry is theirs to make.
 
+An access control list (acl(5)) hides behind the bits of the group, which are then its mask: what it
+grants to named users and groups counts as well.
+
 What is on a read-only file system cannot be written, whatever its owner and mode: containers mount
 secrets and settings so.
 """
@@ -16,12 +19,17 @@ import os
 import pwd
 import shlex
 import stat
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 # Symbolic links in one path, as the kernel counts them (path_resolution(7)).
 MAX_LINKS = 40
+_ACL = "system.posix_acl_access"
+# Tags of its entries (acl_ea.h), and permissions.
+_NAMED_USER, _NAMED_GROUP, _MASK = 0x02, 0x08, 0x10
+_READ, _WRITE, _ANY = 4, 2, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,31 +108,54 @@ def weak_owners(path: Path, trust: Trust) -> Iterator[Weakness]:
         here = here.parent if part == ".." else here / part
 
 
-def is_secret(found: os.stat_result, trust: Trust) -> bool:
-    """Return whether a file is closed to other users.
+def is_secret(file: Path | int, trust: Trust) -> bool:
+    """Return whether a file or an open descriptor is closed to other users. Raises `OSError`.
 
     Its group may read it if the process is in that group (``ssl-cert``, systemd's credentials), and
     do more if the group has trusted users only (fsGroup of Kubernetes, a user's own group).
     """
+    found = os.fstat(file) if isinstance(file, int) else file.stat()
     mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o007:
+    if mode & 0o007 or not _acl_is_closed(file, _ANY, trust):
         return False
     if mode & 0o030:
         return is_private_group(found.st_gid, trust)
     return not mode & 0o040 or found.st_gid in trust.groups
 
 
-def is_closed_directory(found: os.stat_result, trust: Trust) -> bool:
-    """Return whether other users cannot write into a directory."""
+def is_closed_directory(directory: Path, trust: Trust) -> bool:
+    """Return whether other users cannot write into a directory. Raises `OSError`."""
+    found = directory.stat()
     mode = stat.S_IMODE(found.st_mode)
-    return not mode & 0o002 and not (mode & 0o020 and not is_private_group(found.st_gid, trust))
+    if mode & 0o002 or (mode & 0o020 and not is_private_group(found.st_gid, trust)):
+        return False
+    return _acl_is_closed(directory, _WRITE, trust)
+
+
+def _acl_is_closed(file: Path | int, rights: int, trust: Trust) -> bool:
+    """Return whether the access control list grants none of `rights` to other users."""
+    try:
+        entries = list(struct.iter_unpack("<HHI", os.getxattr(file, _ACL)[4:]))
+    except OSError:
+        return True  # there is none
+    mask = next((granted for tag, granted, _ in entries if tag == _MASK), _ANY)
+    for tag, granted, who in entries:
+        effective = granted & mask
+        if tag not in (_NAMED_USER, _NAMED_GROUP) or not effective & rights:
+            continue
+        reads = effective == _READ and who in trust.groups
+        if tag == _NAMED_USER and who not in trust.users:
+            return False
+        if tag == _NAMED_GROUP and not reads and not is_private_group(who, trust):
+            return False
+    return True
 
 
 def _weak_directory(path: Path, found: os.stat_result, trust: Trust) -> Iterator[Weakness]:
     mode = stat.S_IMODE(found.st_mode)
     if mode & stat.S_ISVTX:
         return
-    if not is_closed_directory(found, trust):
+    if not is_closed_directory(path, trust):
         yield Weakness(
             path,
             f"other users can replace what is in this directory (mode {mode:04o})",
@@ -139,7 +170,7 @@ def _weak_place(missing: Path, trust: Trust) -> Iterator[Weakness]:
     """
     parent = missing.parent
     found = parent.lstat()
-    if not found.st_mode & stat.S_ISVTX or is_closed_directory(found, trust):
+    if not found.st_mode & stat.S_ISVTX or is_closed_directory(parent, trust):
         return
     yield Weakness(
         missing,

@@ -187,7 +187,7 @@ class LocalIssuer:
         """Lock the directory for one change. An `OSError` inside becomes a `ConfigError`."""
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not is_closed_directory(self.directory.stat(), Trust.of_this_process()):
+            if not is_closed_directory(self.directory, Trust.of_this_process()):
                 raise _unusable(
                     self.directory,
                     "can be written by other users",
@@ -217,7 +217,7 @@ class LocalIssuer:
         """Return the state on disk without the retired keys that are not needed, or a first one."""
         try:
             with self._state.open("rb") as file:
-                if not is_secret(os.fstat(file.fileno()), Trust.of_this_process()):
+                if not is_secret(file.fileno(), Trust.of_this_process()):
                     raise _unusable(
                         self._state,
                         "can be read by other users",

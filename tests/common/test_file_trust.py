@@ -1,6 +1,8 @@
 """Which paths another user could change, and which files another user could read."""
 
+import errno
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -113,9 +115,9 @@ def test_a_secret_is_closed_to_others(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
     path.touch()
     path.chmod(mode)
-    assert not is_secret(path.stat(), TRUST)
+    assert not is_secret(path, TRUST)
     path.chmod(0o600)
-    assert is_secret(path.stat(), TRUST)
+    assert is_secret(path, TRUST)
 
 
 def test_a_secret_may_be_read_by_the_groups_of_the_process(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_secret_may_be_read_by_the_groups_of_the_process(tmp_path: Path) -> No
     path = tmp_path / "key"
     path.touch()
     path.chmod(0o440)
-    assert is_secret(path.stat(), TRUST)
+    assert is_secret(path, TRUST)
 
 
 @as_root
@@ -141,7 +143,37 @@ def test_a_group_may_read_a_secret_only_if_the_process_is_in_it(
     os.chown(path, 0, NOBODY)
     path.chmod(mode)
     trust = Trust(TRUST.users, TRUST.groups | {NOBODY} if member else TRUST.groups)
-    assert is_secret(path.stat(), trust) == secret
+    assert is_secret(path, trust) == secret
+
+
+@pytest.mark.parametrize(("tag", "rights", "closed", "secret"), [
+    (2, 7, False, False),
+    (8, 7, False, False),
+    (2, 4, True, False),
+    (8, 4, True, False),
+    (2, 0, True, True),
+])  # fmt: skip
+def test_an_access_control_list_counts(
+    tmp_path: Path, tag: int, rights: int, closed: bool, secret: bool
+) -> None:
+    """It shows as bits of the group, which is the process's own: another user or group that it
+    names is not.
+    """
+    path = tmp_path / "open" / "file"
+    path.parent.mkdir()
+    path.touch()
+    entries = [(1, 7, 0), (tag, rights, NOBODY), (4, 0, 0), (0x10, rights, 0), (0x20, 0, 0)]
+    if tag == 8:
+        entries[1], entries[2] = entries[2], entries[1]
+    data = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", data)
+        os.setxattr(path.parent, "system.posix_acl_access", data)
+    except OSError as error:
+        assert error.errno == errno.ENOTSUP
+        pytest.skip("the file system has no access control lists")
+    assert is_secret(path, TRUST) == secret
+    assert (weak(path) == {}) == closed
 
 
 @as_root
