@@ -9,6 +9,9 @@ when a decision differs.
 The ``completed`` record of a window counts its calls and outcomes; it is written when the last of
 them has its response. A process that is killed loses at most the counts of its open windows.
 
+A caller chooses its worker ids, so memory is bounded: beyond `MAX_WINDOWS` a heartbeat has records
+of its own, like any call.
+
 Pure: takes the times as arguments.
 """
 
@@ -22,6 +25,7 @@ from proxy.model import Call, Decision, Peer, Principal
 
 # Seconds that a window stays open. A killed process loses at most the counts of this time.
 WINDOW_SECONDS: Final = 60.0
+MAX_WINDOWS: Final = 20_000
 
 Key: TypeAlias = tuple[str, str, str, str, str, str]
 
@@ -67,12 +71,18 @@ def decision_fingerprint(principal: Principal, decision: Decision) -> tuple[obje
 class HeartbeatWindows:
     """The open windows, and the ended ones with calls in flight."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_WINDOWS) -> None:
+        self.limit = limit
         self._open: dict[Key, Window] = {}
         self.by_seq: dict[int, Window] = {}
 
     def __len__(self) -> int:
         return len(self.by_seq)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another window may open."""
+        return len(self.by_seq) < self.limit
 
     def join(
         self, key: Key, fingerprint: tuple[object, ...], now: float, micros: int

@@ -240,7 +240,7 @@ class Journal:
             window = self._windows.join(key, fingerprint, now, micros)
             if window is not None:
                 return [Receipt(window.call_id, window.seq, now_ns)]
-            if decision.allowed:
+            if decision.allowed and self._windows.has_room:
                 opening = Window(key, request_id, -1, fingerprint, now, micros, micros)
                 member = encode_opening(heartbeat)
         ids: Ids = []

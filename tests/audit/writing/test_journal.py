@@ -379,3 +379,19 @@ async def test_a_new_signing_key_takes_over(tmp_path: Path) -> None:
     keys = public_keys(tmp_path / PUBLIC_KEYS)
     assert len(keys) == 2 and verify_log(tmp_path / "gate", keys).broken is None
     assert verify_log(tmp_path / "gate", keys[1:]).broken is not None
+
+
+async def test_made_up_worker_ids_open_a_bounded_number_of_windows(tmp_path: Path) -> None:
+    """Beyond it a heartbeat has records of its own, and the log is whole."""
+    journal = open_journal(tmp_path)
+    journal._windows.limit = 2
+    for number in range(5):
+        heartbeat = [(call("ping"), ALLOW)]
+        [receipt] = await journal.decide(f"R{number}", WORKER, HERE, heartbeat, 0, f"w{number}")
+        assert receipt is not None
+        journal.completed(receipt, outcome="ok", status=200, sent=2, duration_us=1)
+    assert len(journal._windows) == 2
+    await journal.close()
+    found = records(tmp_path / "gate")
+    assert sum(each["stage"] == "completed" for each in found) == 5
+    assert sum("window" in each for each in found if each["stage"] == "decided") == 2
