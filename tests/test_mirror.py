@@ -27,7 +27,6 @@ TESTED_ELSEWHERE = {
     "cli/demo/schedulers.py": "cli/demo/test_demo.py",
     "cli/demo/texts.py": "cli/demo/test_demo.py",
     "cli/options.py": "cli/test_check.py",
-    "cli/problems.py": "cli/test_check.py",
     "edge/server/context.py": "edge/server/test_server.py",
     "edge/server/handler.py": "edge/server/test_server.py",
     "edge/server/limits.py": "edge/server/test_server.py",
@@ -56,6 +55,7 @@ ABOUT_SEVERAL = {
     "identity/test_oidc_provider.py",  # a real provider
     "policy/test_shipped.py",  # the shipped policies
     "protocol/xmlrpc/test_any_bytes.py",  # every reader of the package
+    "protocol/xmlrpc/test_dialects.py",  # documents of other implementations
     "protocol/xmlrpc/test_peers.py",  # other implementations
     "protocol/xmlrpc/test_traps.py",  # the table of traps
 }

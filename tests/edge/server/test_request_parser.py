@@ -223,6 +223,34 @@ async def test_a_second_credential_has_a_reason_of_its_own() -> None:
 
 
 @both_loops
+async def test_the_folded_credential_of_supervisorctl_is_read_at_any_cut() -> None:
+    """``supervisorctl tail -f`` breaks it with line feeds; on every other path that is refused."""
+    line = b"x" * 76
+    head = (
+        b"GET /logtail/a/stdout HTTP/1.1\r\nHost: gate\r\nAuthorization: Basic "
+        + line
+        + b"\n"
+        + line
+        + b"\n"
+        + b"yw==\r\n\r\n"
+    )
+    begun = len(b"GET /logtail/")
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
+        for cut in range(begun, len(head)):
+            client = await gate.connect()
+            await client.send(head[:cut])
+            await asyncio.sleep(0)
+            await client.send(head[cut:] + b"\r\n")
+            client.writer.write_eof()
+            await client.rest()
+        await gate.talk(head.replace(b"/logtail/", b"/tailing/"))
+        assert handler.reasons == [Reason.BAD_REQUEST]
+        sent = [r.headers[b"authorization"] for r in handler.requests]
+        assert sent == [b"Basic " + line * 2 + b"yw=="] * (len(head) - begun)
+
+
+@both_loops
 async def test_requests_cut_at_every_byte_give_the_same_responses() -> None:
     """Packet boundaries change nothing: pipelined requests are answered in order and once."""
     large = b"b" * 300
