@@ -2,7 +2,6 @@
 stored scripts do not run.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,37 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.browser import CHROMIUM, launched
 from tests.support.stage import Gate, Luigid, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium here: apt-get install chromium"
 )
 INDEX = "static/visualiser/index.html"
-FLAGS = [
-    *(
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ),
-    *(
-        "--disable-component-update",
-        "--disable-sync",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-    ),
-]
 JQUERY_PROBES = 3
 PLANTED = {
     "script": "<script>document.documentElement.dataset.script='yes'</script>",
@@ -53,10 +30,8 @@ ACTING = "<img src='../../api/pause?'>"
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser that reaches nothing but this machine."""
-    with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with playwright.sync_playwright() as tools, launched(tools) as browser:
         yield browser
-        browser.close()
 
 
 @dataclass
@@ -231,8 +206,7 @@ def test_without_a_token_nothing_is_shown(chromium: Any, gate: Gate) -> None:
     """
     with pytest.raises(playwright.Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
         open_tab(chromium, gate.url() + INDEX, None)
-    record = gate.recorded(stage="rejected")
-    assert record["reason"] == "no-credential"
+    gate.recorded(stage="rejected", reason="no-credential")
 
 
 def test_scripts_planted_behind_the_gates_back_do_not_run(
