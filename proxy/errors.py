@@ -28,8 +28,8 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.BAD_REQUEST: ReasonInfo(
         400,
-        "The bytes are not one strict HTTP/1.1 request.",
-        "Send a plain HTTP/1.1 request; check proxies in between.",
+        "The bytes are not one strict HTTP request.",
+        "Send a plain HTTP/1.1 or HTTP/1.0 request; check proxies in between.",
     ),
     Reason.PLAIN_HTTP: ReasonInfo(
         400,
@@ -48,6 +48,11 @@ REASONS: dict[Reason, ReasonInfo] = {
         408,
         "The request did not arrive in time.",
         "Send the whole request without pausing; check the network.",
+    ),
+    Reason.EXPECTATION_FAILED: ReasonInfo(
+        417,
+        "The request expects what is not served.",
+        "Send Expect: 100-continue, or no Expect.",
     ),
     Reason.TOO_MANY_CONNECTIONS: ReasonInfo(
         503,

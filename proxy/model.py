@@ -52,6 +52,7 @@ class Reason(StrEnum):
     HEADERS_TOO_LARGE = "headers-too-large"
     BODY_TOO_LARGE = "body-too-large"
     REQUEST_TIMEOUT = "request-timeout"
+    EXPECTATION_FAILED = "expectation-failed"
     TOO_MANY_CONNECTIONS = "too-many-connections"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
@@ -389,7 +390,8 @@ class Request:
     refused by the edge when repeated. `body_complete` is False while the body has yet to be read:
     large bodies are read only once the caller is identified. `on_claimed` is called when the memory
     of a complete body is charged to an identified caller, and no more to an address. `head_bytes`
-    is the size of a head that is larger than those of stock clients, else 0.
+    is the size of a head that is larger than those of stock clients, else 0. `http_1_0` is true for
+    a client that knows no chunks and no kept connection.
     """
 
     id: str
@@ -402,6 +404,7 @@ class Request:
     body_complete: bool = True
     head_bytes: int = 0
     on_claimed: Callable[[], object] | None = None
+    http_1_0: bool = False
 
     @property
     def held_bytes(self) -> int:

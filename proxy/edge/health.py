@@ -1,5 +1,8 @@
 """Liveness and readiness: two paths that need no credential and reveal no details.
 
+They answer GET, HEAD and OPTIONS. OPTIONS of ``/`` and ``*`` is answered as readiness, too: that is
+what HAProxy's ``option httpchk`` sends without further arguments.
+
 ``/-/healthz`` answers 200 while the event loop runs. ``/-/readyz`` answers 200 when calls can be
 served: the journal is writable, the keys of at least one issuer are loaded, and the process is not
 draining. Everything else goes to the gate.
@@ -14,7 +17,8 @@ from proxy.gate.ports import ReadBody
 from proxy.identity.verifier import Verifier
 from proxy.model import Peer, Request, Response
 
-_HEADERS = ((b"cache-control", b"no-store"),)
+_PROBE_METHODS = ("GET", "HEAD", "OPTIONS")
+_HEADERS = ((b"cache-control", b"no-store"), (b"allow", b"GET, HEAD, OPTIONS"))
 
 
 class HealthEndpoints:
@@ -31,12 +35,17 @@ class HealthEndpoints:
 
         Not a coroutine: every call passes here, and would pay for one more.
         """
-        if request.path.startswith("/-/") and request.http_method in ("GET", "HEAD"):
+        if request.http_method == "OPTIONS" and request.path in ("/", "*"):
+            return self._readiness()
+        if request.path.startswith("/-/") and request.http_method in _PROBE_METHODS:
             if request.path == "/-/healthz":
                 return _text(200, b"ok\n")
             if request.path == "/-/readyz":
-                return _text(200, b"ready\n") if self.ready() else _text(503, b"not ready\n")
+                return self._readiness()
         return self._gate.handle(request, read_body)
+
+    def _readiness(self) -> Awaitable[Response]:
+        return _text(200, b"ready\n") if self.ready() else _text(503, b"not ready\n")
 
     def ready(self) -> bool:
         """Return whether a call could be served now."""

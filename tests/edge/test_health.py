@@ -71,6 +71,57 @@ async def test_a_process_is_ready_when_a_call_could_be_served(
     assert not handler.requests
 
 
+PROBES = {
+    # HAProxy: `option httpchk`, with a path, and with `http-check send` of HTTP/1.1
+    "HAProxy": b"OPTIONS / HTTP/1.0\r\n\r\n",
+    "HAProxy with a path": b"OPTIONS /-/readyz HTTP/1.0\r\n\r\n",
+    "HAProxy GET": b"GET /-/readyz HTTP/1.0\r\n\r\n",
+    "HAProxy 1.1": b"GET /-/readyz HTTP/1.1\r\n\r\n",
+    "HAProxy 1.1 with options": b"OPTIONS * HTTP/1.1\r\nhost: gate\r\n\r\n",
+    # NGINX Plus `health_check uri=/-/readyz;`
+    "nginx": b"GET /-/readyz HTTP/1.0\r\nHost: backend\r\nConnection: close\r\n\r\n",
+    "Kubernetes": (
+        b"GET /-/readyz HTTP/1.1\r\nHost: 10.1.2.3:8443\r\nUser-Agent: kube-probe/1.31\r\n"
+        b"Accept: */*\r\nConnection: close\r\n\r\n"
+    ),
+    "AWS": (
+        b"GET /-/readyz HTTP/1.1\r\nHost: 10.0.0.5:8443\r\nConnection: close\r\n"
+        b"User-Agent: ELB-HealthChecker/2.0\r\nAccept-Encoding: gzip, compressed\r\n\r\n"
+    ),
+    "AWS, classic": (
+        b"GET /-/readyz HTTP/1.1\r\nHost: 10.0.0.5:8443\r\nUser-Agent: ELB-HealthChecker/1.0\r\n"
+        b"Accept: */*\r\nConnection: keep-alive\r\n\r\n"
+    ),
+    "GCP": (
+        b"GET /-/readyz HTTP/1.1\r\nHost: 10.128.0.7\r\nUser-Agent: GoogleHC/1.0\r\n"
+        b"Connection: Keep-alive\r\n\r\n"
+    ),
+    "wget of a container": (
+        b"HEAD /-/readyz HTTP/1.1\r\nHost: localhost:8443\r\nConnection: close\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("probe", PROBES)
+async def test_the_probes_of_balancers_are_answered(probe: str) -> None:
+    """In any version of HTTP/1, with and without a Host, without a credential."""
+    for state, status in (({}, 200), ({"draining": True}, 503)):
+        seen, _, handler = await exchange(PROBES[probe].replace(b"HEAD", b"GET"), **state)
+        assert seen == status
+        assert not handler.requests
+        assert not handler.rejections
+
+
+async def test_a_head_probe_has_no_body() -> None:
+    """Its length is that of the answer to a GET."""
+    handler = RecordingHandler()
+    async with edge(endpoints(handler)) as gate:
+        answer = await gate.talk(PROBES["wget of a container"])
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"Content-Length: 6\r\n" in answer
+        assert answer.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [

@@ -32,7 +32,7 @@ One module because the phases share the state, the deadline and the queue.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import IntEnum
 from typing import cast
@@ -55,6 +55,7 @@ HEADER_BYTES = 160
 # Seconds of idleness after which the cached heads are evicted. A worker pings every second, and
 # thousands of idle connections should cost little each.
 HEAD_CACHE_IDLE_SECONDS = 10.0
+_NO_HEADERS: Mapping[bytes, bytes] = {}
 
 
 class State(IntEnum):
@@ -206,11 +207,12 @@ class Connection(asyncio.Protocol):
 
     # -- RequestSink
 
-    def peer(self, user_agent: bytes) -> Peer:
+    def peer(self, headers: Mapping[bytes, bytes]) -> Peer:
         """Return the peer; the same object as long as the user agent stays the same.
 
         The audit log caches what it writes of a peer by the object's identity.
         """
+        user_agent = headers.get(b"user-agent", b"")
         if self._peer is None or self._peer[0] != user_agent:
             name = user_agent[:256].decode("latin-1")
             self._peer = (user_agent, Peer(self._address, self._port, self._tls, name))
@@ -397,7 +399,7 @@ class Connection(asyncio.Protocol):
                     continue
                 item = queue.popleft()
                 if isinstance(item, Rejected):
-                    response = handler.refuse(context.next_id(), self.peer(b""), item)
+                    response = handler.refuse(context.next_id(), self.peer(_NO_HEADERS), item)
                     writing = writer.send(response, context.date, head_only=False, close=True)
                     if writing is not None:
                         await writing
@@ -421,7 +423,13 @@ class Connection(asyncio.Protocol):
                 close = self._closes(request, pending, response)
                 head_only = request.http_method == "HEAD"
                 self._on_sent = response.on_sent
-                writing = writer.send(response, context.date, head_only=head_only, close=close)
+                writing = writer.send(
+                    response,
+                    context.date,
+                    head_only=head_only,
+                    close=close,
+                    chunks=not request.http_1_0,
+                )
                 if (writing is not None and not await writing) or close:
                     break
                 if self._on_sent is not None:
@@ -451,6 +459,7 @@ class Connection(asyncio.Protocol):
         connection = request.headers.get(b"connection")
         return (
             response.close
+            or request.http_1_0
             or self._context.draining
             or (pending is not None and not pending.complete)
             or (connection is not None and b"close" in connection.lower())

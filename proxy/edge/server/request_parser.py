@@ -1,20 +1,27 @@
-"""A strict HTTP/1.1 request parser (RFC 9112). No sockets: bytes in, requests out.
+"""A strict HTTP/1 request parser (RFC 9112). No sockets: bytes in, requests out.
 
 httptools' llhttp, without its lenient modes, refuses differing, repeated or malformed lengths,
 Content-Length with Transfer-Encoding, folded headers, bare line feeds and carriage returns,
 control characters, and white space before a colon.
 
-The parser also refuses what two readers could read differently, or what no client needs: HTTP other
-than 1.1, a missing or second Host, a target that is not a plain path, a second credential, type,
-encoding or length header, a transfer coding other than ``chunked``, trailers, and upgrades. After a
-refusal the start of the next request is unknown, so the parser must not be fed again.
+The parser also refuses what two readers could read differently, or what no client needs: a second
+Host, a target whose authority is not the Host, a second credential, type, encoding or length
+header, a transfer coding other than ``chunked``, or any in HTTP/1.0, and trailers. After a refusal
+the start of the next request is unknown, so the parser must not be fed again.
+
+What has one reading is taken as default configurations send it: HTTP/1.0, without a Host too
+(RFC 9112 section 3.2); the absolute form of a target (3.2.2); an offer to upgrade, which is ignored
+(RFC 9110 section 7.8). llhttp stops behind a head with such an offer. Then another llhttp gets a
+head with the same framing and no offer, and reads the body behind it.
 
 A head that was accepted before on the same connection (`proxy.edge.server.request_head_cache`) is
 not parsed again. Neither is the body behind it, which ends where the head says. llhttp sees neither
 and stays between two requests. A property test holds that both paths read any bytes alike.
+
+One module because the callbacks of llhttp share the state of the request.
 """
 
-import re
+from collections.abc import Mapping
 from enum import IntEnum
 from io import BytesIO
 from typing import Protocol
@@ -24,6 +31,7 @@ import httptools
 from proxy.common.memory_budget import LARGE_HEAD_BYTES
 from proxy.edge.server.limits import Limits
 from proxy.edge.server.request_head_cache import CachedHead, RequestHeadCache
+from proxy.edge.server.request_target import read_target
 from proxy.edge.server.supervisorctl_head import may_need_mending, mend_head
 from proxy.errors import Rejected
 from proxy.model import Peer, Reason, Request
@@ -56,8 +64,6 @@ _SINGLE = frozenset(
 # The first byte of a TLS connection (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = b"\x16"
 _NO_TLS = "this port speaks plain HTTP, and the client sent TLS"
-_HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
-_PATH = re.compile(rb"/[!-\"$-~]*")  # printable ASCII without "#"
 
 
 class RequestSink(Protocol):
@@ -66,8 +72,11 @@ class RequestSink(Protocol):
     def next_id(self) -> str:
         """Return an id for a request."""
 
-    def peer(self, user_agent: bytes) -> Peer:
-        """Return the peer of this connection; equal arguments give one and the same object."""
+    def peer(self, headers: Mapping[bytes, bytes]) -> Peer:
+        """Return the peer that sent `headers`; the same object while what it says is the same.
+
+        Raises `Rejected` if they name a client address that is none.
+        """
 
     def on_request(self, request: Request, *, expect_continue: bool) -> None:
         """Take a request, and its body if `body_complete`.
@@ -108,6 +117,9 @@ class RequestParser:
         self._repeats = 0
         self._repeated = b""
         self._expect_continue = False
+        self._http_1_0 = False
+        self._offered = False  # an upgrade: llhttp stops behind the head
+        self._resuming = False  # another llhttp reads a head that is only there for its framing
         self._target: tuple[str, str | None] = ("", None)
         self._body: bytes | BytesIO = b""
         # Whether the sink has the request whose body is arriving.
@@ -218,11 +230,11 @@ class RequestParser:
         self._heads_begun = 0
         self._packet_bytes = self._packet_bytes + len(data) if before is HEAD else len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             raise cause if isinstance(cause, Rejected) else Rejected(Reason.BAD_REQUEST) from None
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserError:
             tls = before is IDLE and data[:1] == _TLS_HANDSHAKE
             detail = _NO_TLS if tls else "the framing is not strict HTTP/1.1"
             raise Rejected(Reason.BAD_REQUEST, detail) from None
@@ -232,13 +244,42 @@ class RequestParser:
                 raise Rejected(Reason.HEADERS_TOO_LARGE)
         elif self.phase is BODY and self._expect_continue and not self._delivered:
             self._deliver_head()
-        if before is IDLE and self._heads_begun == 1 and self.phase is not HEAD:
-            peer = self._sink.peer(self._headers.get(b"user-agent", b""))
+        cacheable = self._heads_begun == 1 and not self._http_1_0
+        if before is IDLE and cacheable and self.phase is not HEAD:
+            peer = self._sink.peer(self._headers)
             self.head_cache.cache(data, self._http_method(), *self._target, self._headers, peer)
+
+    def _feed(self, data: bytes) -> None:
+        """Feed llhttp, past every offer to upgrade. Raises its errors."""
+        while True:
+            rest = b""
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                rest = data[offer.args[0] :]
+            if not self._offered:
+                return
+            data = self._framing() + rest
+            self._offered, self._resuming = False, True
+            self._parser = httptools.HttpRequestParser(self)
+
+    def _framing(self) -> bytes:
+        """Return a head that frames the body, and what may follow, as the last one does."""
+        headers, parser = self._headers, self._parser
+        lines = [b"%b / HTTP/%b" % (parser.get_method(), parser.get_http_version().encode("ascii"))]
+        lines += [
+            b"%b: %b" % (name, headers[name])
+            for name in (b"content-length", b"transfer-encoding")
+            if name in headers
+        ]
+        keep_alive = b"keep-alive" if parser.should_keep_alive() else b"close"
+        return b"\r\n".join([*lines, b"Connection: " + keep_alive, b"", b""])
 
     # -- httptools callbacks
 
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         self.phase = HEAD
         self._heads_begun += 1
         self.body_size = self._later_head_bytes = self._repeats = 0
@@ -247,9 +288,12 @@ class RequestParser:
         self._delivered = False
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
+        if not self._resuming:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._resuming:
+            return
         if self.phase is BODY:
             raise Rejected(Reason.BAD_REQUEST, "trailers are not supported")
         headers = self._headers
@@ -264,6 +308,9 @@ class RequestParser:
         headers[name] = value.rstrip(b" \t")
 
     def on_headers_complete(self) -> None:
+        if self._resuming:
+            self._resuming = False
+            return
         headers, parser, limits = self._headers, self._parser, self._limits
         if self._packet_bytes > limits.header_bytes and self._head_bytes() > limits.header_bytes:
             raise Rejected(Reason.HEADERS_TOO_LARGE)
@@ -274,28 +321,25 @@ class RequestParser:
         if self._repeated:
             name = self._repeated.decode("ascii")
             raise Rejected(Reason.BAD_REQUEST, f"duplicate {name} header")
-        if parser.get_http_version() != "1.1":
-            raise Rejected(Reason.BAD_REQUEST, "only HTTP/1.1 is supported")
-        host = headers.get(b"host")
-        if host is None or _HOST.fullmatch(host) is None:
-            raise Rejected(Reason.BAD_REQUEST, "expected one valid Host header")
-        if parser.should_upgrade():
-            raise Rejected(Reason.BAD_REQUEST, "protocol upgrades are not supported")
-        if _PATH.fullmatch(self._url) is None:
-            raise Rejected(Reason.BAD_REQUEST, "the request target must be a plain path")
+        version = parser.get_http_version()
+        self._http_1_0 = version == "1.0"
+        if version != "1.1" and not self._http_1_0:
+            raise Rejected(Reason.BAD_REQUEST, "only HTTP/1.1 and HTTP/1.0 are supported")
+        self._target = read_target(self._url, headers, self._http_method(), http_1_0=self._http_1_0)
         length = int(headers.get(b"content-length", 0))
         if length > limits.body_bytes:
             raise Rejected(Reason.BODY_TOO_LARGE)
-        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
-            raise Rejected(Reason.BAD_REQUEST, "chunked is the only supported transfer coding")
-        path, mark, query = self._url.decode("ascii").partition("?")
-        self._target = (path, query if mark else None)
-        if not parser.should_keep_alive():
+        if b"transfer-encoding" in headers:
+            if headers[b"transfer-encoding"].lower() != b"chunked":
+                raise Rejected(Reason.BAD_REQUEST, "chunked is the only supported transfer coding")
+            if self._http_1_0:  # RFC 9112 section 6.1: its sender may not know what it says
+                raise Rejected(Reason.BAD_REQUEST, "HTTP/1.0 has no transfer coding")
+        if self._http_1_0 or not parser.should_keep_alive():
             # llhttp reads nothing behind this request, so the cache must not read on either.
             self.head_cache.clear()
-        self._expect_continue = (
-            b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
-        )
+        self._expect_continue = b"expect" in headers and self._expects_continue(headers[b"expect"])
+        self._sink.peer(headers)
+        self._offered = parser.should_upgrade()
         self.phase = BODY
         if length > limits.early_bytes:
             self._deliver_head()
@@ -309,6 +353,8 @@ class RequestParser:
             self._deliver_head()
 
     def on_message_complete(self) -> None:
+        if self._offered:
+            return  # llhttp stops here, before the body
         self.phase = IDLE
         body = self._take_body()
         if self._delivered:
@@ -317,6 +363,13 @@ class RequestParser:
             self._sink.on_request(self._make_request(body, complete=True), expect_continue=False)
 
     # -- parts
+
+    def _expects_continue(self, expected: bytes) -> bool:
+        """Return whether the client waits for ``100 Continue`` (RFC 9110 section 10.1.1)."""
+        if expected and expected.lower() != b"100-continue":
+            detail = "the only expectation that is met is 100-continue"
+            raise Rejected(Reason.EXPECTATION_FAILED, detail)
+        return bool(expected) and not self._http_1_0
 
     def _append(self, part: bytes) -> None:
         body = self._body
@@ -345,7 +398,7 @@ class RequestParser:
 
     def _make_request(self, body: bytes, *, complete: bool) -> Request:
         sink, headers = self._sink, self._headers
-        peer = sink.peer(headers.get(b"user-agent", b""))
+        peer = sink.peer(headers)
         large = self._packet_bytes > LARGE_HEAD_BYTES
         head_bytes = self._head_bytes() if large else 0
         return Request(
@@ -357,6 +410,7 @@ class RequestParser:
             peer,
             complete,
             head_bytes if head_bytes > LARGE_HEAD_BYTES else 0,
+            http_1_0=self._http_1_0,
         )
 
     def _http_method(self) -> str:

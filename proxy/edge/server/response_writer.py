@@ -84,16 +84,24 @@ class ResponseWriter:
     # -- responses
 
     def send(
-        self, response: Response, date: bytes, *, head_only: bool, close: bool
+        self,
+        response: Response,
+        date: bytes,
+        *,
+        head_only: bool,
+        close: bool,
+        chunks: bool = True,
     ) -> Awaitable[bool] | None:
         """Send `response`; return None, or an awaitable if that takes time.
+
+        Without `chunks` a stream of unknown length ends with the connection (RFC 9112 section 6.3).
 
         The awaitable's result is whether another response can follow. `head_only` answers a HEAD.
         Nearly every response is one write, for which no coroutine is made.
         """
         if response.stream is not None:
             return self._send_stream(
-                response, response.stream, date, head_only=head_only, close=close
+                response, response.stream, date, head_only=head_only, close=close, chunks=chunks
             )
         if self.closed:
             return self._wait_writable()
@@ -118,21 +126,28 @@ class ResponseWriter:
         return not self.closed
 
     async def _send_stream(
-        self, response: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
+        self,
+        response: Response,
+        stream: Stream,
+        date: bytes,
+        *,
+        head_only: bool,
+        close: bool,
+        chunks: bool,
     ) -> bool:
+        head = encode_head(response, date, head_only=head_only, close=close, chunks=chunks)
+        chunked = chunks and response.length is None
+        self.endless = response.endless
         return await closing(
-            self._stream(response, stream, date, head_only=head_only, close=close), stream
+            self._stream(head, stream, head_only=head_only, chunked=chunked), stream
         )
 
-    async def _stream(
-        self, response: Response, stream: Stream, date: bytes, *, head_only: bool, close: bool
-    ) -> bool:
-        chunked = response.length is None
+    async def _stream(self, head: bytes, stream: Stream, *, head_only: bool, chunked: bool) -> bool:
         complete = False
-        self.streaming, self.endless = True, response.endless
+        self.streaming = True
         try:
             if not self.closed:
-                self._transport.write(encode_head(response, date, head_only=head_only, close=close))
+                self._transport.write(head)
                 complete = head_only or await self._relay(stream, chunked=chunked)
         except Rejected:
             pass  # the upstream failed; its audit record has the reason
@@ -161,10 +176,13 @@ class ResponseWriter:
         return await self._wait_writable()
 
 
-def encode_head(response: Response, date: bytes, *, head_only: bool, close: bool) -> bytes:
+def encode_head(
+    response: Response, date: bytes, *, head_only: bool, close: bool, chunks: bool = True
+) -> bytes:
     """Return the status line and headers of `response`.
 
-    `head_only` is for responses to HEAD, whose length may be unknown.
+    `head_only` is for responses to HEAD, whose length may be unknown. Without `chunks` the end of
+    the connection is that of an unknown length.
     """
     before, content_type, after = _head_parts(
         response.status, response.phrase, response.content_type, response.headers, close
@@ -176,7 +194,7 @@ def encode_head(response: Response, date: bytes, *, head_only: bool, close: bool
     elif response.length is not None:
         framing = b"Content-Length: %d\r\n" % response.length
     else:
-        framing = b"" if head_only else b"Transfer-Encoding: chunked\r\n"
+        framing = b"" if head_only or not chunks else b"Transfer-Encoding: chunked\r\n"
     return b"%b%b%b%b%b" % (before, date, content_type, framing, after)
 
 

@@ -44,7 +44,7 @@ from proxy.protocol.luigi.calls import (
     is_worker_shutdown,
     make_call,
 )
-from proxy.protocol.luigi.form import FORM_TYPES, parse_form
+from proxy.protocol.luigi.form import is_form, parse_form, without_cache_buster
 from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
 from proxy.protocol.refusal import JSON_HEADERS, Refusal, json_refusal
@@ -129,12 +129,12 @@ class LuigiApi(OneCallCodec):
         )
         if b"content-encoding" in headers:
             raise Rejected(Reason.AMBIGUOUS_CALL, "the API takes no Content-Encoding")
-        text = parse_form(request.query.encode("ascii")) if request.query else None
+        text = self._parse_query(name, request.query) if request.query else None
         body = request.body
         if body:
             if request.http_method == "GET":
                 raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
-            if headers.get(b"content-type") not in FORM_TYPES:
+            if not is_form(headers.get(b"content-type")):
                 raise Rejected(
                     Reason.MALFORMED_CALL,
                     "the body's Content-Type is not application/x-www-form-urlencoded",
@@ -152,6 +152,13 @@ class LuigiApi(OneCallCodec):
         if call.heartbeat is not None and 0 < len(body) <= _HEARTBEAT_BYTES:
             self._heartbeats.put((path, body), batch)
         return batch
+
+    def _parse_query(self, name: str, query: str) -> bytes | None:
+        """Return the value of ``data`` in the query; one of a view may have a cache buster."""
+        method = self._catalog.methods.get(name)
+        if method is not None and method.permission == "view":
+            query = without_cache_buster(query)
+        return parse_form(query.encode("ascii"))
 
     def question(
         self, call: Call, principal: Principal, answers: Sequence[UpstreamResponse]

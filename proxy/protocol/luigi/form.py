@@ -5,6 +5,7 @@ characters around the JSON (luigi/server.py, tornado/httputil.py). Here a form h
 field, its name is literally ``data``, and its value decodes in exactly one way or is refused.
 """
 
+import re
 from binascii import a2b_qp
 
 from proxy.errors import Rejected
@@ -21,7 +22,35 @@ FORM_TYPES = frozenset(
     }
 )
 """The one form type that luigid and every client read alike, in the spellings of clients."""
+_FORM_IN_UTF8 = re.compile(
+    re.escape(FORM)
+    + rb"[ \t]*(?:;[ \t]*(?:charset=(?:utf-?8|us-ascii|\"(?:utf-?8|us-ascii)\"))?[ \t]*)*",
+    re.IGNORECASE,
+)
+# A parameter that scripts add so that a cache is passed by: jQuery's ``_=<milliseconds>`` and kin.
+_CACHE_BUSTER = re.compile(r"(?:_|_dc|cb|nocache|rnd|t|ts)=[A-Za-z0-9.-]{0,40}")
+# Fields of a query among which a cache buster is looked for.
+_MAX_FIELDS = 4
 _AS_QUOTED_PRINTABLE = bytes.maketrans(b"%+", b"= ")
+
+
+def is_form(content_type: bytes | None) -> bool:
+    """Return whether a Content-Type is that of a form in UTF-8, in any spelling of RFC 9110 8.3."""
+    return content_type in FORM_TYPES or (
+        content_type is not None and _FORM_IN_UTF8.fullmatch(content_type) is not None
+    )
+
+
+def without_cache_buster(query: str) -> str:
+    """Return `query` without a parameter that is only there to pass caches by.
+
+    luigid does not read it, and is never sent it. One is left out: a second one is refused later.
+    """
+    fields = query.split("&", _MAX_FIELDS)
+    for place, field in enumerate(fields):
+        if _CACHE_BUSTER.fullmatch(field) is not None:
+            return "&".join(fields[:place] + fields[place + 1 :])
+    return query
 
 
 def parse_form(form: bytes) -> bytes | None:

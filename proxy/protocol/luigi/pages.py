@@ -39,7 +39,7 @@ from proxy.model import (
 from proxy.protocol.catalog_call import related_tasks, task_of
 from proxy.protocol.codec import OneCallCodec, Priority
 from proxy.protocol.luigi.api import accepts_gzip
-from proxy.protocol.luigi.form import parse_form, unquote_plus
+from proxy.protocol.luigi.form import parse_form, unquote_plus, without_cache_buster
 from proxy.protocol.refusal import Refusal, html_refusal
 from proxy.protocol.strict_json import parse_arguments
 
@@ -126,7 +126,7 @@ class LuigiPages(OneCallCodec):
             # For /team-a, unlike /team-a/, relative links begin one level higher.
             args["path"] = ""
         if name == "page.history" and request.query:
-            text = parse_form(request.query.encode("ascii"))
+            text = parse_form(without_cache_buster(request.query).encode("ascii"))
             if text is not None:
                 args["data"] = dict(parse_arguments(text))
         method = self._catalog.methods.get(name)

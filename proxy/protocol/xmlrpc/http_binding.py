@@ -61,6 +61,7 @@ GATE_METHODS = INTROSPECTION | {MULTICALL}
 # The XML of 100,000 task ids shrinks to a thirtieth at most; deflate's limit is 1,032.
 MAX_INFLATION = 100
 _FREE_INFLATED_BYTES = 1 << 20
+_GZIP = (b"gzip", b"x-gzip")  # RFC 9110 section 8.4.1.3
 _INFLATED_PIECE = 262_144  # bytes that are inflated at once
 
 _XML_IN_UTF8 = re.compile(rb"text/xml; ?charset=utf-8", re.IGNORECASE)  # of most clients
@@ -167,7 +168,7 @@ class XmlRpcCodec(ABC):
         Nor beyond the length that it claims, for which memory is reserved. It is inflated in
         pieces, so a body that is refused for its length or ratio was not inflated to its end.
         """
-        if request.headers[b"content-encoding"] != b"gzip":
+        if request.headers[b"content-encoding"].lower() not in _GZIP:
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Encoding must be gzip, or absent")
         claimed = self.decoded_size(request)
         if claimed > max(_FREE_INFLATED_BYTES, MAX_INFLATION * len(request.body)):

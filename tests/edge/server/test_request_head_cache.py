@@ -1,5 +1,6 @@
 """A parser with cached heads reads any bytes as one that parses every head."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import pytest
@@ -27,7 +28,8 @@ class RecordingSink:
         self._ids += 1
         return str(self._ids)
 
-    def peer(self, user_agent: bytes) -> Peer:
+    def peer(self, headers: Mapping[bytes, bytes]) -> Peer:
+        user_agent = headers.get(b"user-agent", b"")
         return Peer("127.0.0.1", 4711, None, user_agent.decode("latin-1"))
 
     def on_request(self, request: Request, *, expect_continue: bool) -> None:
@@ -44,6 +46,7 @@ class RecordingSink:
                 request.peer,
                 request.body_complete,
                 expect_continue,
+                request.http_1_0,
             )
         )
 
@@ -120,6 +123,9 @@ ODD = [
     b"POST / HTTP/1.1\r\nHost: gate\r\n\r\n",
     b"HEAD / HTTP/1.1\r\nHost: gate\r\n\r\n",
     b"garbage\r\n\r\n",
+    b"POST / HTTP/1.0\r\nHost: gate\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc",
+    post(b"abc", "Connection: Upgrade", "Upgrade: h2c"),
+    b"GET http://gate/a HTTP/1.1\r\nHost: gate\r\n\r\n",
 ]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.edge.server.limits import Limits
 from proxy.model import Reason, Request, Response
-from tests.support.edge_server import ReadBody, RecordingHandler, echo, edge
+from tests.support.edge_server import Parts, ReadBody, RecordingHandler, echo, edge, streaming
 from tests.support.loops import both_loops
 from tests.support.raw_client import SeenResponse, get, parse_responses, post
 
@@ -19,6 +19,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 LENGTH_3 = b"Content-Length: 3\r\n"
 LENGTH_5 = b"Content-Length: 5\r\n"
 CODING = b"Transfer-Encoding: chunked\r\n"
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 AFTER = b"GET /smuggled HTTP/1.1\r\n" + H + b"\r\n"
 
 REFUSED: dict[str, tuple[bytes, int]] = {
@@ -79,8 +80,12 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "host list": (b"GET / HTTP/1.1\r\nHost: gate, other\r\n\r\n", 400),
     "host with a word as port": (b"GET / HTTP/1.1\r\nHost: gate:http\r\n\r\n", 400),
     # the request line (section 3)
-    "absolute target": (b"GET http://gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
-    "asterisk": (b"OPTIONS * HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "absolute target of another host": (b"GET http://other/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "absolute target of another port": (b"GET http://gate:81/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "absolute target with user": (b"GET http://a@gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "absolute target without host": (b"GET http:/// HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "absolute target and no host": (b"GET http://gate/ HTTP/1.1\r\n\r\n", 400),
+    "CONNECT of a path": (b"CONNECT / HTTP/1.1\r\n" + H + b"\r\n", 400),
     "CONNECT": (b"CONNECT gate:443 HTTP/1.1\r\n" + H + b"\r\n", 400),
     "fragment": (b"GET /a#b HTTP/1.1\r\n" + H + b"\r\n", 400),
     "target in UTF-8": (b"GET /\xc3\xa9 HTTP/1.1\r\n" + H + b"\r\n", 400),
@@ -91,15 +96,29 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "lower-case verb": (b"get / HTTP/1.1\r\n" + H + b"\r\n", 400),
     "unknown verb": (b"FROB / HTTP/1.1\r\n" + H + b"\r\n", 400),
     # other versions and protocols
-    "HTTP/1.0": (b"GET / HTTP/1.0\r\n" + H + b"\r\n", 400),
+    "HTTP/1.0 with a coding": (
+        b"POST / HTTP/1.0\r\n" + H + CODING + b"\r\n3\r\nabc\r\n0\r\n\r\n",
+        400,
+    ),
+    "HTTP/1.0 with two hosts": (b"GET / HTTP/1.0\r\n" + H + H + b"\r\n", 400),
+    "HTTP/1.0 with a bad host": (b"GET / HTTP/1.0\r\nHost: ga te\r\n\r\n", 400),
+    "HTTP/1.2": (b"GET / HTTP/1.2\r\n" + H + b"\r\n", 400),
     "HTTP/0.9": (b"GET /\r\n\r\n", 400),
     "HTTP/2.0 as a version": (b"GET / HTTP/2.0\r\n" + H + b"\r\n", 400),
     "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), 400),
-    "websocket": (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
-    "h2c": (
-        POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" + LENGTH_3 + b"\r\nabc",
+    "offer with two lengths": (
+        POST + OFFER + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         400,
+    ),
+    "offer with length and coding": (POST + OFFER + LENGTH_5 + CODING + b"\r\n0\r\n\r\n", 400),
+    "offer with trailers": (POST + OFFER + CODING + b"\r\n0\r\nX: y\r\n\r\n", 400),
+    "offer with a chunk too long": (POST + OFFER + CODING + b"\r\n3\r\nabcd\r\n0\r\n\r\n", 400),
+    # expectations
+    "unknown expectation": (POST + b"Expect: 200-ok\r\n" + LENGTH_3 + b"\r\nabc", 417),
+    "two expectations": (
+        POST + b"Expect: 100-continue\r\nExpect: x\r\n" + LENGTH_3 + b"\r\nabc",
+        417,
     ),
     # credentials and other headers of which there may be one
     "two credentials": (GET + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n", 400),
@@ -141,6 +160,22 @@ ACCEPTED: dict[str, tuple[bytes, bytes]] = {
         b"GET / ",
     ),
     "upgrade that is not asked for": (get("/", "Upgrade: websocket"), b"GET / "),
+    "websocket": (get("/", "Connection: Upgrade", "Upgrade: websocket"), b"GET / "),
+    "h2c": (GET + OFFER + b"\r\n", b"GET / "),
+    "h2c and a body": (POST + OFFER + LENGTH_3 + b"\r\nabc", b"POST / abc"),
+    "h2c and chunks": (POST + OFFER + CODING + b"\r\n3\r\nabc\r\n0\r\n\r\n", b"POST / abc"),
+    "h2c and an empty body": (POST + OFFER + b"Content-Length: 0\r\n\r\n", b"POST / "),
+    "absolute target": (b"GET http://gate/a?b HTTP/1.1\r\n" + H + b"\r\n", b"GET /a?b "),
+    "absolute target without path": (b"GET http://gate HTTP/1.1\r\n" + H + b"\r\n", b"GET / "),
+    "absolute target, query only": (b"GET HTTP://GATE?b HTTP/1.1\r\n" + H + b"\r\n", b"GET /?b "),
+    "absolute target, default port": (
+        b"GET https://gate:443/ HTTP/1.1\r\n" + H + b"\r\n",
+        b"GET / ",
+    ),
+    "asterisk": (b"OPTIONS * HTTP/1.1\r\n" + H + b"\r\n", b"OPTIONS * "),
+    "probe without host": (b"GET /-/readyz HTTP/1.1\r\n\r\n", b"GET /-/readyz "),
+    "OPTIONS without host": (b"OPTIONS / HTTP/1.1\r\nHost:\r\n\r\n", b"OPTIONS / "),
+    "empty expectation": (get("/", "Expect:"), b"GET / "),
     "blank lines first": (b"\r\n\r\n" + get(), b"GET / "),
     "host with port": (b"GET / HTTP/1.1\r\nHost: gate.example:8443\r\n\r\n", b"GET / "),
     "IPv6 host": (b"GET / HTTP/1.1\r\nHost: [::1]:8443\r\n\r\n", b"GET / "),
@@ -212,6 +247,71 @@ async def test_what_has_one_reading_is_served(name: str) -> None:
         responses = parse_responses(await gate.talk(data + get("/next")))
         assert [response.body for response in responses] == [body, b"GET /next "]
         assert not handler.rejections
+
+
+OLD: dict[str, tuple[bytes, bytes]] = {
+    "nginx": (
+        b"POST /a HTTP/1.0\r\nHost: gate\r\nConnection: close\r\n" + LENGTH_3 + b"\r\nabc",
+        b"POST /a abc",
+    ),
+    "ab -k": (b"GET /a HTTP/1.0\r\nConnection: Keep-Alive\r\n" + H + b"\r\n", b"GET /a "),
+    "no host": (b"GET /a HTTP/1.0\r\n\r\n", b"GET /a "),
+    "empty host": (b"GET /a HTTP/1.0\r\nHost:\r\n\r\n", b"GET /a "),
+    "absolute target": (b"GET http://gate/a HTTP/1.0\r\n\r\n", b"GET /a "),
+    "an offer": (b"POST /a HTTP/1.0\r\n" + OFFER + LENGTH_3 + b"\r\nabc", b"POST /a abc"),
+    "an expectation": (
+        b"POST /a HTTP/1.0\r\nExpect: 100-continue\r\n" + LENGTH_3 + b"\r\nabc",
+        b"POST /a abc",
+    ),
+    "HAProxy": (b"OPTIONS / HTTP/1.0\r\n\r\n", b"OPTIONS / "),
+}
+
+
+@both_loops
+@pytest.mark.parametrize("name", OLD)
+async def test_http_1_0_is_answered_and_the_connection_closed(name: str) -> None:
+    """Nothing is chunked, and what follows on the connection is not read, kept alive or not."""
+    data, body = OLD[name]
+
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
+        for after in (b"", AFTER, data):
+            [response] = parse_responses(await gate.talk(data + after))
+            assert (response.status, response.body) == (200, body)
+            assert response.headers["connection"] == "close"
+        assert [request.path for request in handler.requests] == [handler.requests[0].path] * 3
+
+
+@both_loops
+async def test_a_stream_over_http_1_0_ends_with_the_connection() -> None:
+    """A body of unknown length has no chunks: the client would take them for content."""
+    async with edge(streaming(Parts(b"abc", b"de"))) as gate:
+        answer = await gate.talk(b"GET / HTTP/1.0\r\n\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"chunked" not in head.lower()
+        assert b"content-length" not in head.lower()
+        assert body == b"abcde"
+
+
+@both_loops
+@pytest.mark.parametrize("offered", [b"", OFFER])
+async def test_an_expectation_is_met_in_any_case(offered: bytes) -> None:
+    """A large body is asked for by 100 Continue, also behind an offer to upgrade."""
+    handler = RecordingHandler()
+    async with edge(handler, Limits(early_bytes=2)) as gate:
+        client = await gate.connect()
+        await client.send(POST + b"EXPECT: 100-Continue\r\n" + offered + LENGTH_3 + b"\r\n")
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"abc")
+        assert (await client.response()).body == b"POST / abc"
+
+
+async def test_the_host_of_an_absolute_target_stands_in_for_a_missing_one() -> None:
+    """What asks for the Host sees the authority (RFC 9112 section 3.2.2)."""
+    handler = RecordingHandler()
+    async with edge(handler) as gate:
+        await gate.talk(b"GET http://gate.example:8443/ HTTP/1.0\r\n\r\n")
+        assert handler.requests[0].headers[b"host"] == b"gate.example:8443"
 
 
 async def test_a_second_credential_has_a_reason_of_its_own() -> None:

@@ -20,7 +20,7 @@ from tests.support.raw_client import get, parse_responses, post
 
 MORE: dict[str, tuple[bytes, int]] = {
     # targets (RFC 9112 section 3.2)
-    "absolute target of https": (b"GET https://gate/ HTTP/1.1\r\n" + H + b"\r\n", 400),
+    "absolute target of https elsewhere": (b"GET https://x/ HTTP/1.1\r\n" + H + b"\r\n", 400),
     "absolute target elsewhere": (
         b"PUT http://other/ HTTP/1.1\r\n" + H + LENGTH_3 + b"\r\nabc",
         400,

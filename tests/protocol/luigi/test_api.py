@@ -69,6 +69,17 @@ def decode(sent: Request) -> Call:
     return call
 
 
+@pytest.mark.parametrize("query", ["data=%7B%7D&_=1700000000000", "_=1700000000000"])
+def test_a_view_may_have_a_cache_buster(query: str) -> None:
+    """jQuery's ``cache: false``, and its kin; on what acts it stays refused."""
+    sent = request("/api/task_list", verb="GET", query=query)
+    assert decode(sent).args == {}
+    assert refused(request("/api/pause", query=query)) in (
+        Reason.AMBIGUOUS_CALL,
+        Reason.MALFORMED_CALL,
+    )
+
+
 def refused(sent: Request) -> Reason:
     """Why a request is no call."""
     with pytest.raises(Rejected) as error:
