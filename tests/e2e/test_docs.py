@@ -25,7 +25,7 @@ import pytest
 from proxy.audit.reading.reader import read_all
 from proxy.audit.reading.records import members_of
 from tests.cli.demo.test_demo import Demo, descendants, runs
-from tests.support.documents import Block, demo_blocks
+from tests.support.documents import Block, blocks, demo_blocks
 from tests.support.paths import ROOT
 from tests.support.stage import until
 
@@ -47,12 +47,8 @@ SHOWN = {
 """What running the blocks under a heading has to show."""
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """A demo in a directory like a clone after ``make run``: the programs stand under
-    ``.venv/bin``.
-    """
-    directory = tmp_path_factory.mktemp("clone")
+def installed(directory: Path) -> Path:
+    """Make a directory like a clone after ``make run``: the programs stand under ``.venv/bin``."""
     programs = directory / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name, how in PROGRAMS.items():
@@ -60,7 +56,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec "{sys.executable}" {how} "$@"\n'
         )
         (programs / name).chmod(0o755)
-    running = Demo.start(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A demo in a directory like a clone after ``make run``."""
+    running = Demo.start(installed(tmp_path_factory.mktemp("clone")))
     below = descendants(running.process.pid)
     yield running
     assert running.stop(signal.SIGTERM) == 0
@@ -81,6 +83,7 @@ def paste(demo: Demo, language: str, text: str) -> subprocess.CompletedProcess[s
         for name, value in os.environ.items()
         if name not in ("PYTHONPATH", "NETRC", "CALLGATE_CONFIG")
     }
+    environ["PORT"] = str(demo.port)
     return subprocess.run(
         command,
         cwd=demo.directory,
@@ -213,6 +216,45 @@ def test_both_upstreams_through_xml_rpc(demo: Demo) -> None:
     assert proxy("/RPC2").is_paused() == {"paused": False}
     with pytest.raises(xmlrpc.client.Fault, match="may not supervisor"):
         proxy("/processes").supervisor.shutdown()
+
+
+def test_the_example_of_a_policy_works_step_by_step(tmp_path: Path) -> None:
+    """The billing team: role, policy, check, token, a new start, and calls that are allowed and
+    refused as the comments say. Operators re-enable the team's tasks as before.
+    """
+    steps = [
+        block
+        for block in blocks(ROOT / "policies" / "README.md")
+        if block.heading.startswith("Example: the billing team")
+    ]
+    roles, policy, check, try_it = steps
+    assert [block.language for block in steps] == ["toml", "cedar", "sh", "sh"]
+    directory = installed(tmp_path)
+    demo = Demo.start(directory)
+    try:
+        own = directory / ".demo" / "policies"
+        with (own / "roles.toml").open("a", encoding="utf-8") as file:
+            file.write("\n" + roles.text)
+        (own / "billing.cedar").write_text(policy.text, encoding="utf-8")
+        done = paste(demo, "sh", "set -e\n" + check.text)
+        assert (done.returncode, "no problem found" in done.stdout) == (0, True), done.stderr
+    finally:
+        assert demo.stop(signal.SIGTERM) == 0
+    demo = Demo.start(directory)
+    try:
+        done = paste(demo, "sh", "set -e\n" + try_it.text)
+        assert done.returncode == 0, done.stderr
+        answers = [line for line in done.stdout.splitlines() if line]
+        said = re.findall(r"# (allowed|refused: [a-z-]+)", try_it.text)
+        assert len(answers) == len(said) == 3
+        for answer, expected in zip(answers, said, strict=True):
+            reason = expected.removeprefix("refused: ")
+            shown = '"response"' if expected == "allowed" else f"[{reason}, ref "
+            assert shown in answer
+        task = b'data={"task_id":"Billing_2026_11_3e0c1f8a7b"}'
+        assert ask(demo, "operator", "/api/re_enable_task", task) == 200
+    finally:
+        assert demo.stop(signal.SIGTERM) == 0
 
 
 def test_ctrl_c_at_the_terminal_ends_it_in_peace(tmp_path: Path) -> None:
