@@ -170,11 +170,13 @@ class XmlRpcCodec(ABC):
         """
         if request.headers[b"content-encoding"].lower() not in _GZIP:
             raise Rejected(Reason.MALFORMED_CALL, "the Content-Encoding must be gzip, or absent")
+        if not request.body.startswith(b"\x1f\x8b"):
+            raise Rejected(Reason.MALFORMED_CALL, "the body is no gzip, as Content-Encoding says")
         claimed = self.decoded_size(request)
         if claimed > max(_FREE_INFLATED_BYTES, MAX_INFLATION * len(request.body)):
             raise Rejected(
                 Reason.BODY_TOO_LARGE,
-                f"the gzip body would become more than {MAX_INFLATION} times as long",
+                f"by its last bytes, the gzip body becomes more than {MAX_INFLATION} times as long",
             )
         stream = zlib.decompressobj(wbits=31)
         parts: list[bytes] = []
