@@ -144,7 +144,7 @@ ROWS = [
         f"?{data(PROD)}",
         data(MINE),
         {"Content-Type": FORM.replace("a", "A", 1)},
-        "malformed-call",
+        "ambiguous-call",
         id="row-8-a-form-in-capitals",
     ),
     pytest.param(

@@ -458,10 +458,10 @@ key = {{ file = "tls.key" }}
 directory = "issuer"
 [policy]
 directory = "policies"
-[audit]
-directory = "audit"
 [metrics]
 port = 0
+[audit]
+directory = "audit"
 """
 
 
