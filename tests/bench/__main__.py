@@ -53,6 +53,7 @@ _REST = 740.0  # seconds that everything but the table takes, roughly
 def main() -> None:
     """Run what was asked for."""
     given = _arguments()
+    os.umask(0o022)  # the gate refuses policies that others can write
     wanted = _rows(given)
     tools = get_tools(_say, peers=given.part not in _PEERLESS)
     if given.part == "profile":

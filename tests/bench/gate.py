@@ -37,8 +37,8 @@ def policies(directory: Path) -> Path:
             *(ROOT / "policies").glob("*.cedar"),
             *(ROOT / "policies" / "catalogs").glob("*.toml"),
         ]:
-            shutil.copy(path, target / path.relative_to(ROOT / "policies"))
-        shutil.copy(CONF / "catalog.toml", target / "catalogs" / "bench.toml")
+            shutil.copyfile(path, target / path.relative_to(ROOT / "policies"))
+        shutil.copyfile(CONF / "catalog.toml", target / "catalogs" / "bench.toml")
         (target / "roles.toml").write_text(
             "".join(f'[[roles.{role}]]\nissuer = "bench"\ngroup = "{role}"\n' for role in _ROLES)
         )
