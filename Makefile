@@ -127,7 +127,7 @@ fmt: $(VENV)/.test ## format the sources and sort their imports
 
 cov: $(VENV)/.test system $(NODE) ## branch coverage across processes, and the packages that must be complete
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(VENV)/bin/python -m coverage run -m pytest -q -m "not process or process"
+	$(VENV)/bin/python -m coverage run -m pytest -q -m "process or not process"
 	-$(VENV)/bin/python -m coverage combine --quiet
 	$(VENV)/bin/python -m coverage report --skip-covered
 	$(VENV)/bin/python -m coverage report --skip-covered --fail-under=100 \

@@ -130,15 +130,20 @@ def test_all_dependencies_arrive(gate: Gate, upstream: Upstream) -> None:
 def test_the_fork_server_ends_with_its_process(gate: Gate) -> None:
     """No process is left behind, however the gate ends."""
     serving = gate.serving()
-    children = Path(f"/proc/{serving}/task/{serving}/children").read_text().split()
-    assert len(children) == 1
+    [guard] = children(serving)
+    [server] = children(guard)
     gate.kill()
     gate.start()
 
-    def has_ended() -> bool:
+    def has_ended(pid: str) -> bool:
         try:  # an init that reaps nothing leaves a zombie
-            return Path(f"/proc/{children[0]}/stat").read_text().rpartition(") ")[2][0] in "ZX"
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
         except FileNotFoundError:
             return True
 
-    until(has_ended, "the fork server has ended")
+    until(lambda: has_ended(guard) and has_ended(server), "guard and fork server have ended")
+
+
+def children(pid: str | int) -> list[str]:
+    """Return the process ids of the children of a process."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

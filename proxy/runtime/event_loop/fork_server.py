@@ -5,6 +5,10 @@ client, holds no connection, and ends when the serving process does. For each jo
 a socket pair, and forks a process that takes the job from there, returns the result, and ends. So
 memory of a large call is given back at once, and a call that crashes its process harms no other.
 
+A guard stands between the two. It starts another server when one is killed, which the serving
+process cannot do: it has threads and open connections by then. The guard itself uses no memory to
+speak of, so the kernel does not choose it.
+
 A job's process has a lower priority than the serving one, at most `CPU_SECONDS`, and is the first
 that the kernel ends when memory is short.
 """
@@ -15,6 +19,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -26,14 +31,16 @@ from proxy.runtime.event_loop.large_call_handler import LargeCallHandler
 CPU_SECONDS = 20
 # Time of one job: its serving process may be slow to send, or gone.
 _JOB_SECONDS = 60
+# Seconds until a killed server is started again.
+_RESTART_SECONDS = 0.1
 _NICENESS = 5
 _OOM_SCORE = b"500"
 
 
 def start(make_handler: Callable[[], LargeCallHandler]) -> tuple[int, socket.socket]:
-    """Fork the server; return its process id and the socket that takes the ends of jobs.
+    """Fork the guard and the server; return the guard's process id and the socket that takes jobs.
 
-    `make_handler` is called there, before the first job.
+    `make_handler` is called in the server, before its first job.
     """
     ours, theirs = socket.socketpair()
     for stream in (sys.stdout, sys.stderr):
@@ -43,12 +50,12 @@ def start(make_handler: Callable[[], LargeCallHandler]) -> tuple[int, socket.soc
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
-    except OSError:
+    except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise
     if pid == 0:
         try:
-            _serve(theirs, make_handler)
+            _guard(theirs, make_handler)
         finally:
             os._exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -56,9 +63,27 @@ def start(make_handler: Callable[[], LargeCallHandler]) -> tuple[int, socket.soc
     return pid, ours
 
 
+def _guard(control: socket.socket, make_handler: Callable[[], LargeCallHandler]) -> NoReturn:
+    """Keep a server running until `control` is closed."""
+    _leave_the_parent(control.fileno())
+    while True:
+        with contextlib.suppress(OSError):  # no process: try again
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    _serve(control, make_handler)
+                finally:
+                    os._exit(1)
+            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
+                os._exit(0)
+        time.sleep(_RESTART_SECONDS)
+
+
 def _serve(control: socket.socket, make_handler: Callable[[], LargeCallHandler]) -> NoReturn:
     """Fork a process for each end of a socket pair that arrives, until `control` is closed."""
-    _leave_the_parent(control.fileno())
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets the ended ones
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_bytes(_OOM_SCORE)
     handler: LargeCallHandler | None = None
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -81,12 +106,10 @@ def _leave_the_parent(kept: int) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # it ends with its parent
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets the ended ones
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.closerange(3, kept)
     os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_bytes(_OOM_SCORE)
 
 
 def _run(connection: socket.socket, handler: LargeCallHandler) -> None:

@@ -133,13 +133,46 @@ async def test_a_process_that_crashes_harms_no_other_call(make: Make) -> None:
     assert processes.failed == 3
 
 
-async def test_without_its_server_a_large_call_is_refused(make: Make) -> None:
+async def test_a_killed_server_is_started_again(make: Make) -> None:
+    """As the kernel kills it for want of memory; calls that come in between are done late."""
+    processes = make(lambda job: prepared())
+    for _ in range(2):
+        [server] = await children(processes._pid)
+        os.kill(server, signal.SIGKILL)
+        await until(lambda: not Path(f"/proc/{server}").exists())  # noqa: B023  (awaited here)
+        assert (await processes.prepare(request(), ANN)).batch.calls == ()
+    assert (processes.done, processes.failed) == (2, 0)
+
+
+async def test_without_guard_and_server_a_large_call_is_refused(make: Make) -> None:
     """And nothing hangs."""
     processes = make(lambda job: prepared())
-    os.kill(processes._pid, signal.SIGKILL)
-    await until(lambda: Path(f"/proc/{processes._pid}/stat").read_text().split()[2] == "Z")
+    [server] = await children(processes._pid)
+    for pid in (processes._pid, server):
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: has_ended(pid))  # noqa: B023  (awaited here)
     with pytest.raises(Unavailable):
         await processes.prepare(request(), ANN)
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, also one that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+async def children(pid: int) -> list[int]:
+    """Return the child processes of a process, once it has any."""
+
+    def found() -> list[int]:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
+    await until(lambda: bool(found()))
+    return found()
 
 
 async def test_the_loop_runs_while_a_job_does(make: Make, tmp_path: Path) -> None:
@@ -193,8 +226,12 @@ async def test_the_server_leaves_what_it_inherits(make: Make, tmp_path: Path) ->
     with log.open("w"):
         processes = make(lambda job: prepared())
 
-    def inherits() -> bool:
-        descriptors = Path(f"/proc/{processes._pid}/fd")
-        return log in (each.readlink() for each in descriptors.iterdir())
+    def inherits(pid: int) -> bool:
+        try:
+            return log in [each.readlink() for each in Path(f"/proc/{pid}/fd").iterdir()]
+        except FileNotFoundError:  # closed meanwhile
+            return True
 
-    await until(lambda: not inherits())
+    await until(lambda: not inherits(processes._pid))
+    [server] = await children(processes._pid)
+    assert not inherits(server)
