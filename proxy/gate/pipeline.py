@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic_ns
 from types import MappingProxyType
+from typing import TypeAlias
 
 from proxy.common.memory_budget import MemoryBudget
 from proxy.errors import Rejected, Unavailable
@@ -37,6 +38,9 @@ from proxy.model import Batch, Call, Decision, Peer, Principal, Reason, Request,
 from proxy.protocol.codec import LARGE_BYTES, Codec, Priority
 from proxy.protocol.refusal import Refusal, json_refusal, missing_role
 from proxy.protocol.same_origin import may_prompt
+
+Decided: TypeAlias = list[tuple[Call, Decision]]
+"""The calls of a request, each with its decision."""
 
 # Heartbeats are accepted up to so many times the requests of other kinds: luigid gives up a worker
 # that misses two, and fails its tasks.
@@ -119,24 +123,39 @@ class Gate:
             if attempt.needs_memory:
                 request = await attempt.claim_body(principal, codec, read_body)
             batch = self._decode(attempt, endpoint, codec, principal)
-            if batch is None:
-                return await self._handle_large(attempt, endpoint, codec, principal)
-            # 6. Reads have a quota. (overloaded)
-            if batch.counts_as_read:
-                attempt.slot = self.reads.acquire(principal.name)
-            # 7. May it?
+            decided: Decided = []
+            if batch is not None:
+                # 6. Reads have a quota. (overloaded)
+                if batch.counts_as_read:
+                    attempt.slot = self.reads.acquire(principal.name)
+                # 7. May it?
+                if batch.single:
+                    call = batch.calls[0]
+                    decided = [(call, self._decide(principal, endpoint, call))]
+                else:
+                    decided = await self._decide_batch(principal, endpoint, batch)
+            if batch is None or self._is_complex(decided):
+                # Step 5 or 7 would take longer than a step of the event loop may.
+                batch, decided = await self._prepare_large(attempt, endpoint, principal)
+            # 8. Record, then act. (audit-unwritable)
+            heartbeat = batch.calls[0].heartbeat if batch.single else None
+            receipts = await self._recorder.decide(
+                request.id, principal, request.peer, decided, monotonic_ns(), heartbeat=heartbeat
+            )
+            for call, decision in decided:
+                self._metrics.call_decided(call.upstream, call.permission, decision.reason)
+            # 9. Refuse or forward, and complete the record.
             if batch.single:
-                call = batch.calls[0]
-                decision = self._decide(principal, endpoint, call)
-                decided = [(call, decision)]
-                takes_long = decision.reason is Reason.CALL_TOO_COMPLEX
+                call, decision = decided[0]
+                response = await self._executor.execute(
+                    attempt, codec, principal, call, decision, receipts[0]
+                )
             else:
-                decided = await self._decide_batch(principal, endpoint, batch)
-                takes_long = any(each.reason is Reason.CALL_TOO_COMPLEX for _, each in decided)
-            if takes_long and self._large_calls is not None:
-                # Deciding would take more than a step of the event loop may.
-                return await self._handle_large(attempt, endpoint, codec, principal)
-            return await self._act(attempt, codec, principal, batch, decided)
+                response = await self._executor.execute_batch(
+                    attempt, codec, principal, batch, decided, receipts
+                )
+            # 10. The response owns the slot of a stream and its own memory from here.
+            return attempt.hand_over(response)
         except Rejected as error:
             return self._reject(attempt, error)
         except Exception as error:
@@ -146,36 +165,6 @@ class Gate:
             self.in_flight -= 1
             if self._idle is not None and not self.in_flight:
                 self._idle.set()
-
-    async def _act(
-        self,
-        attempt: Attempt,
-        codec: Codec,
-        principal: Principal,
-        batch: Batch,
-        decided: Sequence[tuple[Call, Decision]],
-    ) -> Response:
-        """Record the decisions, and return what the calls came to: the last three steps."""
-        request = attempt.request
-        # 8. Record, then act. (audit-unwritable)
-        heartbeat = batch.calls[0].heartbeat if batch.single else None
-        receipts = await self._recorder.decide(
-            request.id, principal, request.peer, decided, monotonic_ns(), heartbeat=heartbeat
-        )
-        for call, decision in decided:
-            self._metrics.call_decided(call.upstream, call.permission, decision.reason)
-        # 9. Refuse or forward, and complete the record.
-        if batch.single:
-            [(call, decision)], [receipt] = decided, receipts
-            response = await self._executor.execute(
-                attempt, codec, principal, call, decision, receipt
-            )
-        else:
-            response = await self._executor.execute_batch(
-                attempt, codec, principal, batch, decided, receipts
-            )
-        # 10. The response owns the slot of a stream and its own memory from here.
-        return attempt.hand_over(response)
 
     def _decode(
         self, attempt: Attempt, endpoint: Endpoint, codec: Codec, principal: Principal
@@ -194,10 +183,17 @@ class Gate:
                 raise
             return None
 
-    async def _handle_large(
-        self, attempt: Attempt, endpoint: Endpoint, codec: Codec, principal: Principal
-    ) -> Response:
-        """Handle a large request: the steps 5 and 7 are taken away from the event loop."""
+    def _is_complex(self, decided: Decided) -> bool:
+        """Return whether a decision has to be made away from the event loop."""
+        for _, decision in decided:
+            if decision.reason is Reason.CALL_TOO_COMPLEX:
+                return self._large_calls is not None
+        return False
+
+    async def _prepare_large(
+        self, attempt: Attempt, endpoint: Endpoint, principal: Principal
+    ) -> tuple[Batch, Decided]:
+        """Return the calls of a large request with their decisions, made in another process."""
         large_calls = self._large_calls
         assert large_calls is not None, "else nothing is large"
         prepared = await large_calls.prepare(attempt.request, principal)
@@ -209,13 +205,13 @@ class Gate:
             (call, self._confirm(endpoint, call, decision))
             for call, decision in zip(batch.calls, prepared.decisions, strict=True)
         ]
-        return await self._act(attempt, codec, principal, batch, decided)
+        return batch, decided
 
     async def _decide_batch(
         self, principal: Principal, endpoint: Endpoint, batch: Batch
-    ) -> list[tuple[Call, Decision]]:
+    ) -> Decided:
         """Decide the calls of a batch. The event loop runs between two decisions."""
-        decided: list[tuple[Call, Decision]] = []
+        decided: Decided = []
         for call in batch.calls:
             if decided:
                 await asyncio.sleep(0)

@@ -278,7 +278,7 @@ class Journal:
             None if call_id is None else Receipt(call_id, first + number, now_ns)
             for number, call_id in enumerate(ids)
         ]
-        for number in sorted(counted):
+        for number in sorted(counted) if counted else ():
             receipts.insert(number, None)
         return receipts
 

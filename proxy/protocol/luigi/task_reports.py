@@ -137,15 +137,17 @@ class TaskReports:
         if call.method == "add_task":
             if args.get("new_deps") or args.get("batch_id") is not None:
                 return True
+            ends = args.get("status") in _ENDS
+            says_more = args.get("tracking_url") is not None or args.get("expl") not in _NO_ERROR
+            if not (ends or says_more):
+                return False
             mine = str(args.get("worker")) + worker_suffix(principal)
             if self._batches and self._member(call, mine) is not None:
                 return True
             known = self._worker_of(args.get("task_id"))
-            if known == mine and args.get("status") in _ENDS:
+            if ends and known == mine:
                 self._running.pop(str(args["task_id"]), None)
-            if args.get("tracking_url") is None and args.get("expl") in _NO_ERROR:
-                return False
-            return known != mine
+            return says_more and known != mine
         if call.method not in UNCHECKED_METHODS:
             return False
         if call.method == _DECREASE:
