@@ -20,7 +20,7 @@ from proxy.gate.routing import Endpoint
 from proxy.gate.view_quota import Slot
 from proxy.model import Principal, Reason, Request, Response
 from proxy.protocol.codec import Codec
-from proxy.protocol.refusal import Refusal, json_refusal
+from proxy.protocol.refusal import Refusal, json_refusal, supervisorctl_refusal, wrong_path_refusal
 
 
 class Attempt:
@@ -58,7 +58,15 @@ class Attempt:
         return codec
 
     def render(self, refusal: Refusal) -> Response:
-        """Render a refusal in the caller's protocol; as JSON while that is not known."""
+        """Render a refusal in the caller's protocol; as JSON while that is not known.
+
+        A wrong path says little about the protocol, so that of its refusal is the request's.
+        """
+        response = supervisorctl_refusal(refusal, self.request)
+        if response is not None:
+            return response
+        if refusal.reason is Reason.NOT_FOUND:
+            return wrong_path_refusal(refusal, self.request)
         return json_refusal(refusal) if self.codec is None else self.codec.render(refusal)
 
     @property

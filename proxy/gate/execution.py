@@ -72,7 +72,7 @@ class Executor:
     ) -> Response:
         """Return the response to one call, whose record is completed with what became of it."""
         if receipt is None:
-            return codec.render(self._deny(attempt, codec, principal, call, decision))
+            return attempt.render(self._deny(attempt, codec, principal, call, decision))
         request = attempt.request
         upstream_response: UpstreamResponse | None = None
         refusal: Refusal | None = None
@@ -116,7 +116,7 @@ class Executor:
         except Exception as error:
             failure = self._reporter.failed(request.id, call, error)
             refusal = Refusal.from_error(failure, request.id, call.method)
-            response = replace(codec.render(refusal), outcome=refusal.reason)
+            response = replace(attempt.render(refusal), outcome=refusal.reason)
         except BaseException:  # cancelled: no caller is left to hear of it, the record says so
             self._reporter.completed(receipt, Reason.CLIENT_GONE, 0, 0)
             raise

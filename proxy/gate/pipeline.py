@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic_ns
 from types import MappingProxyType
 from typing import TypeAlias
@@ -36,7 +37,7 @@ from proxy.gate.routing import Endpoint, Route, Router
 from proxy.gate.view_quota import PER_PRINCIPAL, ViewQuota
 from proxy.model import Batch, Call, Decision, Peer, Principal, Reason, Request, Response
 from proxy.protocol.codec import LARGE_BYTES, Codec, Priority
-from proxy.protocol.refusal import Refusal, json_refusal, missing_role
+from proxy.protocol.refusal import Refusal, json_refusal, missing_role, posts_xml
 from proxy.protocol.same_origin import may_prompt
 
 Decided: TypeAlias = list[tuple[Call, Decision]]
@@ -105,7 +106,9 @@ class Gate:
         self.in_flight += 1
         try:
             # 1. Which upstream, which codec? (not-found)
-            endpoint = self._router.resolve(request.path)
+            endpoint = self._router.find(request.path)
+            if endpoint is None or endpoint.codec is None:
+                return await self._refuse_wrong_path(attempt, endpoint)
             codec = attempt.enter(endpoint)
             # 2. Is there room? (overloaded)
             self._admit(codec, endpoint.path)
@@ -265,12 +268,34 @@ class Gate:
         )
         method = codec.method_of(endpoint.path)
         action = codec.describe(method)
-        return codec.render(
+        return attempt.render(
             Refusal.without_role(principal, upstream, request.id, action=action, method=method)
         )
 
+    async def _refuse_wrong_path(self, attempt: Attempt, endpoint: Endpoint | None) -> Response:
+        """Refuse a path that nothing serves. Only a caller with a role gets the nearest one."""
+        if endpoint is not None:
+            attempt.upstream = endpoint.route.name
+        credentials, now = attempt.request.credentials, self._clock()
+        with contextlib.suppress(Rejected):
+            attempt.principal = self._authenticator.cached(credentials, now)
+            if attempt.principal is None and self.in_flight <= self._max_in_flight:
+                attempt.principal = await self._authenticator.authenticate(credentials, now)
+        return self._reject(attempt, Rejected(Reason.NOT_FOUND))
+
+    def _nearest_path(self, request: Request, principal: Principal) -> str | None:
+        return self._router.nearest(
+            request.path,
+            xml=posts_xml(request),
+            may_call=partial(self._decider.may_call, principal),
+        )
+
     def _reject(self, attempt: Attempt, error: Rejected) -> Response:
-        request = attempt.request
+        request, principal = attempt.request, attempt.principal
+        if error.reason is Reason.NOT_FOUND and principal is not None and principal.roles:
+            nearest = self._nearest_path(request, principal)
+            if nearest is not None:
+                error = Rejected(Reason.NOT_FOUND, f"did you mean {nearest}?")
         self._reporter.rejected(
             request.id,
             request.peer,

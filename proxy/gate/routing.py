@@ -3,8 +3,11 @@
 Below the pipeline (`proxy.gate.pipeline`).
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher, get_close_matches
+from itertools import islice
 
 from proxy.catalog.model import Catalog
 from proxy.common.bounded_cache import BoundedCache
@@ -18,6 +21,17 @@ from proxy.protocol.codec_table import CodecOptions, Mount, make_mounts
 CACHE_SIZE = 256
 # Characters of a path that is cached.
 _MAX_CACHED_PATH = 128
+# What a wrong path is compared with: comparing takes time, so each is bounded.
+_MAX_COMPARED = 96  # characters
+_MAX_PREFIXES = 64
+_MAX_ROUTES = 4
+_MAX_NAMES = 256  # of one codec
+_CUTOFF = 0.75
+# How well a prefix fits, from 0 to 1. The root fits everything, a misspelt prefix at `_CUTOFF`.
+_ROOT_FIT = 0.7
+_NO_FIT = 0.3
+_PLAIN_PATH = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9_.~-]*)+")
+_SLASHES = re.compile("//+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +90,67 @@ class Router:
         """The paths in the cache."""
         return tuple(self._cache)
 
-    def resolve(self, path: str) -> Endpoint:
-        """Return what `path` leads to. Raises `Rejected` (NOT_FOUND) when no prefix fits."""
+    def find(self, path: str) -> Endpoint | None:
+        """Return what `path` leads to, None when no prefix fits."""
         endpoint = self._cache.get(path)
         return self._resolve(path) if endpoint is None else endpoint
 
-    def _resolve(self, path: str) -> Endpoint:
+    def resolve(self, path: str) -> Endpoint:
+        """Return what `path` leads to. Raises `Rejected` (NOT_FOUND) when no prefix fits."""
+        endpoint = self.find(path)
+        if endpoint is None:
+            raise Rejected(Reason.NOT_FOUND)
+        return endpoint
+
+    def nearest(self, path: str, *, xml: bool, may_call: Callable[[str, str], bool]) -> str | None:
+        """Return the right path that a wrong one most likely stands for, None when none is near.
+
+        A prefix may be misspelt, missing or one too many, a slash doubled or at the end, and so may
+        the rest be. `xml` says that the path has to take XML-RPC, of which a route has one path, so
+        that one need not be near. `may_call` tells for an upstream and a method whether the caller
+        may call it; no other path is revealed.
+        """
+        if len(path) > _MAX_COMPARED or not _PLAIN_PATH.fullmatch(path):
+            return None
+        clean = _SLASHES.sub("/", path).rstrip("/") or "/"
+        near: list[tuple[float, str]] = []
+        for fit, route, rest in self._likely_routes(clean)[:_MAX_ROUTES]:
+            names = {
+                name: method
+                for mount in route.mounts
+                if mount.xml is xml
+                for name, method in islice(mount.names.items(), _MAX_NAMES)
+                if route.prefix + name != path
+            }
+            # luigid's methods are lower case, the paths of the pages mostly.
+            found = {name.lower(): name for name in names}
+            wanted = rest.lower()
+            closest = [wanted] if wanted in found else get_close_matches(wanted, found, 3, _CUTOFF)
+            for lower in (closest or list(found)) if xml else closest:
+                name = found[lower]
+                if not names[name] or may_call(route.name, names[name]):
+                    near.append((fit + _similarity(wanted, lower), route.prefix + name))
+        return max(near, default=(0.0, None))[1]
+
+    def _likely_routes(self, path: str) -> list[tuple[float, Route, str]]:
+        """Return the routes that `path` may be for, best fit first, each with the path's rest."""
+        likely: list[tuple[float, Route, str]] = []
+        words = path.split("/")
+        for route in self.routes[:_MAX_PREFIXES]:
+            prefix = route.prefix
+            if not prefix:
+                likely.append((_ROOT_FIT, route, path))
+                likely.append((_NO_FIT, route, "/" + "/".join(words[2:])))
+                continue
+            count = prefix.count("/") + 1
+            fit = _similarity(prefix.lower(), "/".join(words[:count]).lower())
+            if fit >= _CUTOFF:
+                likely.append((fit, route, "/" + "/".join(words[count:])))
+            likely.append((_NO_FIT, route, path))
+        likely.sort(key=lambda each: each[0], reverse=True)
+        return likely
+
+    def _resolve(self, path: str) -> Endpoint | None:
         for route in self.routes:
             prefix = route.prefix
             if path.startswith(prefix):
@@ -97,4 +166,8 @@ class Router:
                     if len(path) <= _MAX_CACHED_PATH:
                         self._cache.put(path, endpoint)
                     return endpoint
-        raise Rejected(Reason.NOT_FOUND)
+        return None
+
+
+def _similarity(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()

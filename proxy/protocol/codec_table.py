@@ -5,20 +5,23 @@ Another protocol is a package like `luigi` and `xmlrpc`, and a row in `CODECS`.
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from proxy.catalog.model import Catalog, WireProtocol
 from proxy.protocol.codec import Codec
 from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
+from proxy.protocol.luigi.pages import PAGES as LUIGI_PAGES
 from proxy.protocol.luigi.pages import LuigiPages
 from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.strict_json import MAX_ELEMENTS
 from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
 from proxy.protocol.xmlrpc.server import XmlRpcServer
 from proxy.protocol.xmlrpc.supervisor_pages import METHODS, PATHS, ROOTS, SupervisorPages
+from proxy.protocol.xmlrpc.supervisor_pages import PAGES as SUPERVISOR_PAGES
 
 _RPC2 = frozenset(("/RPC2", "/RPC2/"))
+_RPC2_NAME = {"/RPC2": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,17 @@ class CodecOptions:
 class Mount:
     """A codec and the paths it serves: those of `exact`, and those at or below `root`.
 
-    `pages` serves other HTTP methods than POST there, if it is given.
+    `pages` serves other HTTP methods than POST there, if it is given. `names` are the right paths
+    that the refusal of a misspelt one may name, with the method of the catalog that each leads to;
+    it is empty where the body names the method. `xml` says whether they take XML-RPC.
     """
 
     codec: Codec
     exact: frozenset[str] = frozenset()
     root: str | None = None
     pages: Codec | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    xml: bool = False
 
     def serves(self, path: str) -> bool:
         """Return whether `path`, without the upstream's prefix, is this codec's."""
@@ -90,9 +97,9 @@ def _luigi(options: CodecOptions) -> tuple[Mount, ...]:
         public_origin=options.public_origin,
     )
     return (
-        Mount(api, root="/api"),
-        Mount(bridge, exact=_RPC2),
-        Mount(LuigiPages(upstream, catalog, base, options.prefix), root="/"),
+        Mount(api, root="/api", names={f"/api/{name}": name for name in catalog.methods}),
+        Mount(bridge, exact=_RPC2, names=_RPC2_NAME, xml=True),
+        Mount(LuigiPages(upstream, catalog, base, options.prefix), root="/", names=LUIGI_PAGES),
     )
 
 
@@ -110,12 +117,12 @@ def _xmlrpc(options: CodecOptions) -> tuple[Mount, ...]:
     )
     server.replace_control_characters = options.replace_control_characters
     if len(methods) == len(catalog.methods):
-        return (Mount(server, exact=_RPC2 | {"/"}),)
+        return (Mount(server, exact=_RPC2 | {"/"}, names=_RPC2_NAME, xml=True),)
     pages = SupervisorPages(upstream, catalog, options.prefix)
     return (
-        Mount(server, exact=_RPC2),
+        Mount(server, exact=_RPC2, names=_RPC2_NAME, xml=True),
         Mount(server, exact=frozenset("/"), pages=pages),
-        Mount(pages, exact=PATHS),
+        Mount(pages, exact=PATHS, names=SUPERVISOR_PAGES),
         *(Mount(pages, root=root) for root in ROOTS),
     )
 

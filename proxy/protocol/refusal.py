@@ -6,14 +6,16 @@ user sees, luigi/rpc.py), as the ``faultString`` of an XML-RPC fault and in JSON
 """
 
 import html
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
 from proxy.common.text import to_plain_ascii
 from proxy.errors import REASONS, Rejected
-from proxy.model import Call, Decision, Principal, Reason, Response
+from proxy.model import Call, Decision, Principal, Reason, Request, Response
+from proxy.protocol.xmlrpc.codec import encode_fault
 
 JSON_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 """Headers of every JSON response, and of every refusal in JSON."""
@@ -32,6 +34,9 @@ _TEMPORARY = frozenset(
 _RETRY_SECONDS = 5
 # Groups of a caller without a role that the line lists; more would push the reference out of sight.
 _MAX_GROUPS = 5
+_XML = re.compile(rb"(?:text|application)/xml(?![^ \t;])", re.IGNORECASE)
+# Of supervisor/http_client.py; its client of XML-RPC is CPython's with an Accept header.
+_LOG_FOLLOWER = b"Supervisor HTTP Client"
 # One line each: Chromium reads a line with both as one challenge of a scheme that it does not know,
 # and asks for no password.
 _BEARER = (b"www-authenticate", b'Bearer realm="callgate"')
@@ -63,7 +68,9 @@ class Refusal:
         info = REASONS[error.reason]
         text = info.summary
         if error.detail:
-            text = f"{text.rstrip('.')}: {to_plain_ascii(error.detail, 200)}."
+            text = f"{text.rstrip('.')}: {to_plain_ascii(error.detail, 200)}"
+            if not text.endswith("?"):
+                text += "."
         wait = error.retry_after
         if wait is None and error.reason in _TEMPORARY:
             wait = _RETRY_SECONDS
@@ -178,3 +185,47 @@ def html_refusal(refusal: Refusal) -> Response:
         headers,
         response.phrase,
     )
+
+
+def posts_xml(request: Request) -> bool:
+    """Return whether `request` is a POST of XML, as XML-RPC clients send it."""
+    kind = request.headers.get(b"content-type", b"")
+    return request.http_method == "POST" and _XML.match(kind) is not None
+
+
+def wrong_path_refusal(refusal: Refusal, request: Request) -> Response:
+    """Render the refusal of a path that nothing serves, in the protocol of `request`.
+
+    A POST of XML gets a fault in a 200, as for every other refusal of XML-RPC; a browser that
+    opens a page gets a page; everything else, luigi's workers among it, gets JSON.
+    """
+    if posts_xml(request):
+        return Response(
+            200,
+            encode_fault(refusal.status, refusal.message),
+            b"text/xml",
+            ((b"cache-control", b"no-store"),),
+        )
+    headers = request.headers
+    if headers.get(b"sec-fetch-mode") == b"navigate" or b"text/html" in headers.get(b"accept", b""):
+        return html_refusal(refusal)
+    return json_refusal(refusal)
+
+
+def supervisorctl_refusal(refusal: Refusal, request: Request) -> Response | None:
+    """Render a refusal so that ``supervisorctl`` prints its line; None for other clients.
+
+    Of a fault with a code that supervisord does not have it prints the code alone, of a 401 that
+    the server requires authentication. Of any other status it prints the reason phrase. The
+    client of its own that follows logs prints nothing but the status, or the body of a 200.
+    """
+    headers = request.headers
+    agent = headers.get(b"user-agent", b"")
+    if agent == _LOG_FOLLOWER:
+        line = refusal.message.encode("ascii") + b"\n"
+        return Response(200, line, b"text/plain", JSON_HEADERS)
+    if headers.get(b"accept") != b"text/xml" or not agent.startswith(b"Python-xmlrpc"):
+        return None
+    if refusal.status == 401 and refusal.reason is not Reason.NO_CREDENTIAL:
+        refusal = replace(refusal, status=403)
+    return json_refusal(refusal)

@@ -248,7 +248,7 @@ def test_row_12_a_compressed_form(target: Luigid, gate: Gate) -> None:
         ("/%61pi/pause", "not-found"),
         ("/x/..//api/pause", "not-found"),
         ("/x/../api/pause", "not-found"),
-        ("/api/x/../pause", "malformed-call"),
+        ("/api/x/../pause", "not-found"),
     ],
 )
 def test_row_13_paths_that_a_proxy_would_mend(
@@ -263,10 +263,8 @@ def test_row_13_paths_that_a_proxy_would_mend(
     target.call("unpause")
     for prefix in ("", "/team-a"):
         answer = gate.get(prefix + path, gate.token("admin"))
-        assert (answer.status, answer.headers["content-type"].partition(";")[0]) in (
-            (404, "text/html"),
-            (400, "application/json"),
-        )
+        assert answer.status == 404
+        assert answer.headers["content-type"].partition(";")[0] == "application/json"
         ref = answer.reason.rpartition("ref ")[2].rstrip("]")
         assert gate.record(ref, "rejected")["reason"] == reason
     assert not target.paused

@@ -292,6 +292,10 @@ def test_a_denied_get_work_ends_the_worker_at_once_and_in_order(
         ("viewer", "403 callgate: viewer (viewer) may not add_task luigi [no-policy-allows, ref "),
         ("stranger", "403 callgate: stranger (no role) may not add_task luigi: "),
         ("nobody", "401 callgate: The request has no credential. [no-credential, ref "),
+        (
+            "lost",
+            "404 callgate: No upstream serves this path: did you mean /team-a/api/add_task? [not",
+        ),
         ("impostor", "401 callgate: The token's signature does not verify. [bad-signature, ref "),
     ],
 )
@@ -299,11 +303,11 @@ def test_every_other_denial_tells_the_workers_user_why(
     gate: Gate, tmp_path: Path, requests: bool, who: str, told: str
 ) -> None:
     """The reason phrase is in the worker's output, and the worker fails."""
-    token = gate.token(who, who if who == "viewer" else "nothing")
+    token = gate.token(who, {"viewer": "viewer", "lost": "worker"}.get(who, "nothing"))
     if who == "impostor":
         head, claims, _ = token.split(".")
         token = f"{head}.{claims}.{gate.token('viewer').rpartition('.')[2]}"
-    url = gate.url(token="" if who == "nobody" else token)
+    url = gate.url("/" if who != "lost" else "/tema-a/", "" if who == "nobody" else token)
     worker = Worker(
         tmp_path / "w",
         url,

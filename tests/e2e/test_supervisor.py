@@ -3,6 +3,7 @@
 import base64
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -497,10 +498,8 @@ def test_supervisorctl_works_over_a_plain_loopback_listener(
 
     try:
         assert "sleeper                          RUNNING" in ctl("viewer", "status").stdout
-        # It has words for supervisord's own faults alone.
-        assert "Unknown result code 403 for spare" in ctl("viewer", "start", "spare").stdout, (
-            "it has words for supervisord's own faults alone"
-        )
+        refused = "callgate: viewer-1 (viewer) may not supervisor.startProcess processes [no-policy"
+        assert refused in ctl("viewer", "start", "spare").stdout
         assert "spare: started" in ctl("operator", "start", "spare").stdout
         assert "spare: stopped" in ctl("operator", "stop", "spare").stdout
         assert "Unknown protocol" in ctl("viewer", "status", scheme="https").stdout
@@ -655,6 +654,73 @@ def test_every_other_command_of_supervisorctl(
     assert said in output
     for trouble in ("Traceback", "Unknown result code", "refused", "error:"):
         assert trouble not in output
+
+
+@pytest.mark.parametrize(
+    ("role", "words", "said"),
+    [
+        (
+            "viewer",
+            ("start", "spare"),
+            "viewer-1 (viewer) may not supervisor.startProcess processes",
+        ),
+        (
+            "viewer",
+            ("stop", "sleeper"),
+            "may not supervisor.stopProcess processes [no-policy-allows",
+        ),
+        ("viewer", ("restart", "sleeper"), "may not supervisor.stopProcess processes"),
+        ("viewer", ("start", "all"), "may not supervisor.startAllProcesses processes"),
+        ("viewer", ("signal", "HUP", "sleeper"), "may not supervisor.signalProcess processes"),
+        ("viewer", ("clear", "sleeper"), "may not supervisor.clearProcessLogs processes"),
+        ("viewer", ("reload",), "may not supervisor.restart processes"),
+        ("viewer", ("shutdown",), "may not supervisor.shutdown processes"),
+        ("viewer", ("update",), "may not supervisor.reloadConfig processes"),
+        (
+            "stranger",
+            ("status",),
+            "stranger-1 (no role) may not use processes: the token names no group",
+        ),
+        ("stranger", ("tail", "-f", "sleeper"), "stranger-1 (no role) may not "),
+        ("worker", ("tail", "-f", "sleeper"), "may not supervisor.getVersion processes"),
+        ("expired", ("status",), "callgate: The token has expired"),
+        ("garbled", ("status",), "[bad-credential, ref "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_supervisorctl_prints_why_it_was_refused(
+    at_root: Gate, supervisord: Supervisord, role: str, words: tuple[str, ...], said: str
+) -> None:
+    """Whatever the command and the refusal, one line has the reason and the reference."""
+    if role == "expired":
+        at_root._tokens[role] = at_root.issuer.issue("old", ["viewer"], 60, time.time() - 7200)
+    if role == "garbled":
+        at_root._tokens[role] = "not-a-token"
+    ctl = Ctl(at_root, role, *words)
+    output = ctl.process.communicate(timeout=DEADLINE_SECONDS)[0].decode()
+    [line] = [line for line in output.splitlines() if "callgate: " in line]
+    assert said in line
+    assert re.search(r"\[[a-z-]+, ref [A-Z0-9]+\]", line)
+    assert "Unknown result code" not in output
+    assert supervisord.state("sleeper") == "RUNNING"
+
+
+def test_a_refused_follower_of_a_log_prints_why(at_root: Gate) -> None:
+    """The client behind ``tail -f`` prints the body of a 200 and of nothing else; it gets no log."""
+    for path, said in (
+        ("/logtail/sleeper", "the log of a process of"),
+        ("/mainlogtail", "the log of"),
+    ):
+        connection = http.client.HTTPConnection("localhost", at_root.port, timeout=DEADLINE_SECONDS)
+        headers = {
+            "Authorization": f"Bearer {at_root.token('worker')}",
+            "User-agent": "Supervisor HTTP Client",
+        }
+        connection.request("GET", path, headers=headers)
+        text = connection.getresponse().read().decode()
+        connection.close()
+        assert f"worker-1 (worker) may not follow {said} processes [no-policy-allows, ref " in text
+        assert text.count("\n") == 1
 
 
 def test_a_log_with_colours_can_be_read(

@@ -436,6 +436,42 @@ async def test_a_path_of_an_upstream_where_nobody_answers_is_recorded_under_it(
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "status", "media", "line"),
+    [
+        ("/apii/ping", FORM, 404, b"application/json", b"did you mean /api/ping? [not-found"),
+        ("/processes/rpc", b"text/xml", 200, b"text/xml", b"did you mean /processes/RPC2? [not-f"),
+        ("/RPC3", b"text/xml", 200, b"text/xml", b"did you mean /RPC2? [not-found"),
+        ("/api/ping", b"text/xml", 200, b"text/xml", b"did you mean /RPC2? [not-found"),
+        ("/", b"text/xml", 200, b"text/xml", b"did you mean /RPC2? [not-found"),
+    ],
+)
+async def test_a_wrong_path_is_refused_in_the_callers_protocol(
+    bench: Bench, path: str, kind: bytes, status: int, media: bytes, line: bytes
+) -> None:
+    """404 as JSON for what luigi sends, as a fault for XML, and it names the nearest right path."""
+    reply = await bench.ask(path, "worker", b"x", kind)
+    assert (reply.status, reply.content_type) == (status, media)
+    assert line in reply.body
+    assert b"404" in reply.body or status == 404
+    await bench.journal.close()
+    assert [(r["stage"], r["reason"]) for r in calls_of(bench.audit)] == [("rejected", "not-found")]
+
+
+@pytest.mark.parametrize("role", [None, "stranger"])
+async def test_a_caller_without_a_role_learns_no_path(bench: Bench, role: str | None) -> None:
+    """The paths of the settings are for those who may use one."""
+    reply = await bench.ask("/processes/rpc", role)
+    assert reply.status == 404
+    assert b"did you mean" not in reply.body
+
+
+async def test_a_browser_on_a_wrong_path_gets_a_page(bench: Bench) -> None:
+    """What a browser opens is HTML, whatever else would serve the path."""
+    reply = await bench.ask("/metric", "viewer", verb="GET", sec_fetch_mode=b"navigate")
+    assert (reply.status, reply.content_type) == (404, b"text/html; charset=utf-8")
+
+
 async def test_unexpected_failure_is_an_internal_error_without_its_text(bench: Bench) -> None:
     """Whatever goes wrong inside, the caller gets a reference and not a traceback, and the record
     is closed.

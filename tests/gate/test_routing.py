@@ -109,3 +109,73 @@ def test_the_cache_is_bounded() -> None:
     assert len(router.cached_paths) <= 256
     assert max(map(len, router.cached_paths)) <= 128
     assert router.resolve("/api/ping").route.name == "luigi"
+
+
+def all_allowed(upstream: str, method: str) -> bool:
+    """Every method may be called."""
+    return True
+
+
+@pytest.mark.parametrize(
+    ("path", "xml", "nearest"),
+    [
+        # a misspelt path, its slashes, its case
+        ("/apii/ping", False, "/api/ping"),
+        ("/api/ping/", False, "/api/ping"),
+        ("//api//ping", False, "/api/ping"),
+        ("/API/Ping", False, "/api/ping"),
+        ("/ap/add_taks", False, "/api/add_task"),
+        ("/static/visualizer/index.html", False, "/static/visualiser/index.html"),
+        ("/historie", False, "/history"),
+        ("/metric", False, "/metrics"),
+        # a misspelt prefix, one that is missing, one too many
+        ("/taem/api/ping", False, "/team/api/ping"),
+        ("/team/d/api/pong", False, "/team/api/ping"),
+        ("/luigi/api/task_list", False, "/api/task_list"),
+        ("/process/mainlogtail", False, "/processes/mainlogtail"),
+        ("/mainlogtail", False, "/processes/mainlogtail"),
+        # XML-RPC: the one path that takes it
+        ("/RPC3", True, "/RPC2"),
+        ("/rpc2", True, "/RPC2"),
+        ("/xmlrpc/server.php", True, "/RPC2"),
+        ("/", True, "/RPC2"),
+        ("/api/ping", True, "/RPC2"),
+        ("/team", True, "/team/RPC2"),
+        ("/processes/rpc", True, "/processes/RPC2"),
+        ("/process/RPC2", True, "/processes/RPC2"),
+        # nothing near, or no path that a client would have meant
+        ("/robots.txt", False, None),
+        ("/wp-admin/setup.php", False, None),
+        ("/api/../ping", False, None),
+        ("/%61pi/ping", False, None),
+        ("/api/ping[x]", False, None),
+        ("/" + "a" * 200, False, None),
+    ],
+)
+def test_a_wrong_path_has_the_nearest_right_one(path: str, xml: bool, nearest: str | None) -> None:
+    """Whatever part of it is wrong; a path that a call would be misread from has none."""
+    assert Router(MADE).nearest(path, xml=xml, may_call=all_allowed) == nearest
+
+
+def test_no_path_is_revealed_that_its_caller_may_not_use() -> None:
+    """As with methods: what may not be called is not named."""
+    router = Router(MADE)
+    asked = []
+
+    def none(upstream: str, method: str) -> bool:
+        asked.append((upstream, method))
+        return False
+
+    assert router.nearest("/apii/ping", xml=False, may_call=none) is None
+    assert ("luigi", "ping") in asked
+
+
+def test_a_nearest_path_leads_somewhere() -> None:
+    """Each path that a refusal may name is served, with and without a prefix."""
+    router = Router(MADE)
+    for one in MADE:
+        for mount in one.mounts:
+            for name in mount.names:
+                found = router.resolve(one.prefix + name)
+                assert found.codec is not None
+                assert found.route is one

@@ -3,8 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import REASONS, Rejected
-from proxy.model import Call, Decision, Principal, Reason
-from proxy.protocol.refusal import Refusal, json_refusal, missing_role
+from proxy.model import Call, Decision, Peer, Principal, Reason, Request
+from proxy.protocol.refusal import (
+    Refusal,
+    json_refusal,
+    missing_role,
+    posts_xml,
+    supervisorctl_refusal,
+    wrong_path_refusal,
+)
 
 ALICE = Principal("https://idp.example", "okta", "alice", ("viewer",))
 
@@ -98,3 +105,61 @@ def test_each_challenge_has_a_line_of_its_own(prompt: bool) -> None:
     challenges = [v for name, v in json_refusal(refusal).headers if name == b"www-authenticate"]
     basic = [b'Basic realm="callgate"'] if prompt else []
     assert challenges == [b'Bearer realm="callgate"', *basic]
+
+
+def sent(verb: str = "POST", **headers: bytes) -> Request:
+    """A request with these headers, ``_`` for ``-``."""
+    named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    return Request("7Q2M", verb, "/x", None, named, b"", Peer("127.0.0.1", 1, "TLSv1.3", ""))
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_xml"),
+    [
+        (b"text/xml", True), (b"text/xml; charset=utf-8", True), (b"Application/XML", True), (b"text/xml;", True),
+        (b"text/xmlx", False), (b"text/html", False), (b"", False), (b"application/xml+x", False),
+    ],
+)  # fmt: skip
+def test_a_post_of_xml_is_one_by_its_type(kind: bytes, is_xml: bool) -> None:
+    """Parameters and case aside; a GET has no body whatever it declares."""
+    assert posts_xml(sent(content_type=kind)) is is_xml
+    assert not posts_xml(sent("GET", content_type=kind))
+
+
+def test_a_wrong_path_is_refused_in_the_protocol_of_the_request() -> None:
+    """XML gets a fault, a browser a page, everything else JSON; each has the line."""
+    error = Rejected(Reason.NOT_FOUND, "did you mean /api/ping?")
+    refusal = Refusal.from_error(error, "7Q2M")
+    line = "No upstream serves this path: did you mean /api/ping? [not-found, ref 7Q2M]"
+    assert refusal.message == "callgate: " + line
+    for request, status, kind in (
+        (sent(content_type=b"text/xml"), 200, b"text/xml"),
+        (sent("GET", accept=b"text/html,*/*"), 404, b"text/html; charset=utf-8"),
+        (sent("GET", sec_fetch_mode=b"navigate"), 404, b"text/html; charset=utf-8"),
+        (sent("GET", accept=b"*/*"), 404, b"application/json"),
+        (sent(), 404, b"application/json"),
+    ):
+        response = wrong_path_refusal(refusal, request)
+        assert (response.status, response.content_type) == (status, kind)
+        assert line.encode() in response.body
+
+
+def test_supervisorctl_gets_what_it_prints() -> None:
+    """A status with the line as its phrase, or a text; other clients are not concerned."""
+    expired = Refusal.from_error(Rejected(Reason.TOKEN_EXPIRED), "7Q2M")
+    ctl = sent(content_type=b"text/xml", accept=b"text/xml", user_agent=b"Python-xmlrpc/3.11")
+    response = supervisorctl_refusal(expired, ctl)
+    assert response is not None
+    assert (response.status, response.phrase) == (403, expired.message.encode())
+    # It asks for a password after this one.
+    missing = supervisorctl_refusal(Refusal.from_error(Rejected(Reason.NO_CREDENTIAL), "7Q2M"), ctl)
+    assert missing is not None
+    assert missing.status == 401
+    follower = supervisorctl_refusal(expired, sent("GET", user_agent=b"Supervisor HTTP Client"))
+    assert follower is not None
+    assert (follower.status, follower.body) == (200, expired.message.encode() + b"\n")
+    for other in (
+        sent(content_type=b"text/xml", user_agent=b"Python-xmlrpc/3.11"),
+        sent(accept=b"text/xml", user_agent=b"curl/8"),
+    ):
+        assert supervisorctl_refusal(expired, other) is None

@@ -47,7 +47,7 @@ from proxy.protocol.luigi.calls import (
 from proxy.protocol.luigi.form import is_form, parse_form, without_cache_buster
 from proxy.protocol.luigi.task_reports import TaskReports
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS, rewrite_worker_answer
-from proxy.protocol.refusal import JSON_HEADERS, Refusal, json_refusal
+from proxy.protocol.refusal import JSON_HEADERS, Refusal, json_refusal, posts_xml
 from proxy.protocol.same_origin import require_same_origin
 from proxy.protocol.strict_json import MAX_ELEMENTS, parse_arguments
 
@@ -118,9 +118,11 @@ class LuigiApi(OneCallCodec):
         """
         name = self._names.get(path) or self.method_of(path)
         if not name:
-            raise Rejected(
-                Reason.MALFORMED_CALL, "the path must be /api/ and a method name, unencoded"
-            )
+            if "%" in path:
+                raise Rejected(
+                    Reason.MALFORMED_CALL, "the path must be /api/ and a method name, unencoded"
+                )
+            raise Rejected(Reason.NOT_FOUND, "a call of luigid is /api/ and a method name")
         if request.http_method not in ("GET", "POST"):
             raise Rejected(Reason.METHOD_NOT_ALLOWED, "the API takes GET and POST")
         headers = request.headers
@@ -135,6 +137,8 @@ class LuigiApi(OneCallCodec):
             if request.http_method == "GET":
                 raise Rejected(Reason.AMBIGUOUS_CALL, "a GET has no body")
             if not is_form(headers.get(b"content-type")):
+                if posts_xml(request):
+                    raise Rejected(Reason.NOT_FOUND, "this path takes no XML-RPC")
                 raise Rejected(
                     Reason.MALFORMED_CALL,
                     "the body's Content-Type is not application/x-www-form-urlencoded",

@@ -40,7 +40,7 @@ from proxy.protocol.catalog_call import related_tasks, task_of
 from proxy.protocol.codec import OneCallCodec, Priority
 from proxy.protocol.luigi.api import accepts_gzip
 from proxy.protocol.luigi.form import parse_form, unquote_plus, without_cache_buster
-from proxy.protocol.refusal import Refusal, html_refusal
+from proxy.protocol.refusal import Refusal, html_refusal, posts_xml
 from proxy.protocol.strict_json import parse_arguments
 
 _VISUALISER = "/static/visualiser/index.html"
@@ -72,6 +72,14 @@ _CONTENT_POLICY = (
 _CDN = "https://cdnjs.cloudflare.com/ajax/libs"
 _CHART_SCRIPTS = f" {_CDN}/d3/3.5.5/d3.min.js {_CDN}/nvd3/1.7.0/nv.d3.min.js"
 _CHART_STYLES = f" {_CDN}/nvd3/1.7.0/nv.d3.min.css"
+PAGES = {
+    "/": "page.root",
+    _VISUALISER: "page.visualiser",
+    "/history": "page.history",
+    "/tasklist": "page.tasklist",
+    "/metrics": "page.metrics",
+}
+"""The paths of pages that the refusal of a misspelt one may name, and their methods."""
 # What a person does who opens the page of a method, to follow "may not".
 _ACTIONS = {
     "page.root": "open the start page of",
@@ -118,6 +126,8 @@ class LuigiPages(OneCallCodec):
         """
         args: dict[str, Value] = {"path": path, "verb": request.http_method}
         name = _method_of_path(path, args)
+        if posts_xml(request):
+            raise Rejected(Reason.NOT_FOUND, "this path takes no XML-RPC")
         if request.http_method not in ("GET", "HEAD"):
             raise Rejected(Reason.METHOD_NOT_ALLOWED, "a page takes GET and HEAD")
         if request.body:

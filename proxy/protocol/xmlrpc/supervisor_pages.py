@@ -45,7 +45,7 @@ from proxy.model import (
     Value,
 )
 from proxy.protocol.codec import OneCallCodec, Priority
-from proxy.protocol.refusal import Refusal, html_refusal
+from proxy.protocol.refusal import Refusal, html_refusal, posts_xml
 
 PATHS = frozenset(("/", "/index.html", "/tail.html", "/ok.html", "/mainlogtail"))
 ROOTS = ("/logtail", "/stylesheets", "/images")
@@ -87,6 +87,14 @@ _COMMANDS = {
     "stopall": "stop all",
     "restartall": "restart all",
 }
+
+PAGES = {
+    "/": "page.status",
+    "/index.html": "page.status",
+    "/tail.html": "page.tail",
+    "/mainlogtail": "page.mainlogtail",
+}
+"""The paths of pages that the refusal of a misspelt one may name, and their methods."""
 
 METHODS = frozenset(_ACTIONS)
 """The methods of a catalog that are these pages."""
@@ -135,6 +143,8 @@ class SupervisorPages(OneCallCodec):
         """
         args: dict[str, Value] = {}
         name = _method_of_path(path, args)
+        if posts_xml(request):
+            raise Rejected(Reason.NOT_FOUND, "this path takes no XML-RPC")
         fields = _fields(request.query)
         action = fields.pop("action", "refresh")
         if action != "refresh" or request.http_method == "POST":

@@ -166,7 +166,8 @@ def test_only_views_are_opened_like_a_page(name: str) -> None:
 )
 def test_one_spelling_of_a_path_is_read(path: str) -> None:
     """Whatever luigid, or a proxy in between, would turn into another path is refused."""
-    assert refused(request(path)) is Reason.MALFORMED_CALL
+    wrong = Reason.MALFORMED_CALL if "%" in path else Reason.NOT_FOUND
+    assert refused(request(path)) is wrong
 
 
 @pytest.mark.parametrize(
