@@ -27,12 +27,11 @@ from pydantic import (
     ValidationInfo,
 )
 
-from proxy.catalog.model import ARGUMENT_NAME, Argument, Catalog, Method, WireProtocol
+from proxy.catalog.model import ARGUMENT_NAME, UNCLASSIFIED, Argument, Catalog, Method, WireProtocol
 from proxy.catalog.types import TEXT_TYPES, TYPES
 from proxy.common.toml_lines import Loc
 from proxy.common.validation import Locate, freeze, in_file, invalid, parse_toml, problems_of
 from proxy.errors import ConfigError, Problem
-from proxy.model import Permission
 
 _METHOD_NAME = re.compile(r"[A-Za-z0-9_.:/]{1,255}")
 _CATALOG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -107,8 +106,16 @@ def parse_catalog(
     methods = {
         name: method.method(name, allow_extra=table.allow_extra, shared=table.protocol == "luigi")
         for name, method in table.methods.items()
+        if method.permission != UNCLASSIFIED
     }
-    return Catalog(table.name, table.protocol, MappingProxyType(methods), digest, text)
+    return Catalog(
+        table.name,
+        table.protocol,
+        MappingProxyType(methods),
+        digest,
+        text,
+        frozenset(table.methods.keys() - methods.keys()),
+    )
 
 
 def _without_effect(table: "_Catalog", locate: Locate) -> list[Problem]:
@@ -304,8 +311,9 @@ class _Method(_Table):
     arguments: Annotated[tuple[_Argument, ...], AfterValidator(_named_once)] = Field(
         default=(), description='a list such as [{ name = "task_id", type = "task-id" }]'
     )
-    permission: Permission = Field(
-        description="what a policy grants as a group: view, work, trigger or admin"
+    permission: Literal["view", "work", "trigger", "admin", "unclassified"] = Field(
+        description="what a policy grants as a group: view, work, trigger or admin; "
+        "or unclassified, which denies"
     )
     help: _Text = Field(description="one sentence on what the method does")
     allow_extra: bool | None = None
@@ -330,6 +338,7 @@ class _Method(_Table):
 
     def method(self, name: str, *, allow_extra: bool, shared: bool) -> Method:
         """Return the method of the model; `allow_extra` and `shared` are its catalog's defaults."""
+        assert self.permission != "unclassified", "it is no method of the catalog"
         if self.shared is not None:
             shared = self.shared
         return Method(

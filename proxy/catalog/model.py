@@ -13,6 +13,8 @@ from proxy.catalog.types import TYPES, ArgumentType, PolicyType
 from proxy.model import Permission
 
 WireProtocol: TypeAlias = Literal["luigi", "xmlrpc"]
+UNCLASSIFIED = "unclassified"
+"""The permission of a method that a draft has not decided on: it denies every call."""
 ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -97,7 +99,9 @@ class Method:
 class Catalog:
     """The methods of one kind of upstream, by name.
 
-    `text` is the file that it was loaded from, `digest` the file's SHA-256 in hex.
+    `text` is the file that it was loaded from, `digest` the file's SHA-256 in hex. `unclassified`
+    are methods that the file names without a permission: they are denied, whatever the policies
+    say, and so are not among `methods`.
     """
 
     name: str
@@ -105,3 +109,4 @@ class Catalog:
     methods: Mapping[str, Method]
     digest: str = ""
     text: str = field(default="", repr=False)
+    unclassified: frozenset[str] = frozenset()

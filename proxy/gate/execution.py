@@ -247,11 +247,19 @@ class Executor:
         """Return the refusal of a call that is not allowed, and log it."""
         ref = attempt.request.id
         self._reporter.denied(ref, principal, call, decision)
-        nearest = None
+        nearest, unclassified = None, False
         if decision.reason is Reason.UNKNOWN_METHOD:
-            nearest = self._nearest_method(principal, call)
+            unclassified = call.method in self._routes[call.upstream].catalog.unclassified
+            if not unclassified:
+                nearest = self._nearest_method(principal, call)
         return Refusal.from_decision(
-            principal, call, decision, ref, action=codec.describe(call.method), nearest=nearest
+            principal,
+            call,
+            decision,
+            ref,
+            action=codec.describe(call.method),
+            nearest=nearest,
+            unclassified=unclassified,
         )
 
     def _nearest_method(self, principal: Principal, call: Call) -> str | None:

@@ -95,13 +95,17 @@ class Refusal:
         *,
         action: str = "",
         nearest: str | None = None,
+        unclassified: bool = False,
     ) -> "Refusal":
         """Refuse a call that policy does not allow.
 
         `action` says what the call does where its method's name does not; `nearest` is the method
-        that a misspelt name may stand for.
+        that a misspelt name may stand for; `unclassified` says that the catalog has the method
+        without a permission.
         """
         why = "" if nearest is None else f": there is no such method, did you mean {nearest}?"
+        if unclassified:
+            why = ": the catalog leaves its permission unclassified"
         return cls._denied(
             principal, action or call.method, call.upstream, why, decision.reason, ref, call.method
         )

@@ -350,3 +350,23 @@ def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
     """The problem names the file from the policies directory on."""
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
         load_catalog(tmp_path / "none.toml")
+
+
+def test_an_unclassified_method_is_none_that_can_be_called() -> None:
+    """No policy can permit what is not among the methods; the catalog still knows its name."""
+    catalog = parse_catalog(
+        """
+        name = "x"
+        protocol = "xmlrpc"
+        [methods.read]
+        permission = "view"
+        help = "Read."
+        [methods."a.write"]
+        permission = "unclassified"
+        help = "Write."
+        arguments = [{ name = "what", type = "string", required = true }]
+        """,
+        "x.toml",
+    )
+    assert list(catalog.methods) == ["read"]
+    assert catalog.unclassified == {"a.write"}

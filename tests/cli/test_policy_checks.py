@@ -52,3 +52,20 @@ def test_without_a_policy_table_there_is_nothing_to_load(good: Path) -> None:
     settings, problems = read_settings(path, {})
     assert len(problems) == 1
     assert list(check_policies(settings)) == []
+
+
+def test_unclassified_methods_are_counted_and_no_problem(good: Path) -> None:
+    """A draft serves, and denies; the warning says how much is left to decide."""
+    tables = [
+        f'[methods.m{number}]\npermission = "unclassified"\nhelp = "?"\n' for number in range(10)
+    ]
+    text = 'name = "draft"\nprotocol = "xmlrpc"\n' + "".join(tables)
+    path = good / "policies" / "catalogs" / "draft.toml"
+    path.write_text(text)
+    [warning] = problems_in(good)
+    assert warning.warning
+    assert warning.location == "catalogs/draft.toml"
+    assert warning.message.startswith("10 of 10 methods are unclassified and denied: m0, m1, ")
+    path.write_text(text.replace("unclassified", "view", 1))
+    [warning] = problems_in(good)
+    assert warning.message.startswith("9 of 10 methods")

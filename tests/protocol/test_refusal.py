@@ -163,3 +163,14 @@ def test_supervisorctl_gets_what_it_prints() -> None:
         sent(accept=b"text/xml", user_agent=b"curl/8"),
     ):
         assert supervisorctl_refusal(expired, other) is None
+
+
+def test_a_denial_says_that_a_method_is_unclassified() -> None:
+    """The name is right, so none is proposed: the catalog lacks its permission."""
+    call = Call("launcher", "xmlrpc", "launch", "admin", {}, in_catalog=False)
+    decision = Decision("deny", Reason.UNKNOWN_METHOD, (), "sha256:0")
+    refusal = Refusal.from_decision(ALICE, call, decision, "7Q2M", unclassified=True)
+    assert refusal.message == (
+        "callgate: alice (viewer) may not launch launcher: "
+        "the catalog leaves its permission unclassified [unknown-method, ref 7Q2M]"
+    )
