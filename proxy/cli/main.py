@@ -19,6 +19,7 @@ VERBS = {
     "reload": "Apply changed settings and policies to a running proxy.",
     "demo": "Run the proxy in front of real schedulers, to try things out.",
     "check": "Report every problem of settings, policies and files.",
+    "catalog": "Draft the catalog of an XML-RPC server; compare the two.",
     "token": "Issue tokens of the local issuer; rotate its keys.",
     "audit": "Read and verify the audit journal.",
 }

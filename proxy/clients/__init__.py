@@ -1,0 +1,1 @@
+"""Clients of other servers, for verbs of the command line; no serving process uses them."""
