@@ -39,6 +39,8 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(VENV)/bin/mypy
 
+# The tests start hundreds of Python processes. Each would compile the sources anew without a cache.
+export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(VENV)/bin/python -m pytest
 WORKERS := --numprocesses 2 --dist loadfile
 PATHS_OF_A_CALL := tests/catalog tests/edge tests/gate tests/identity tests/policy tests/protocol tests/audit/writing
@@ -113,6 +115,7 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml $(LOCK)
 system:
 	@command -v node >/dev/null && command -v npm >/dev/null || { $(call apt,nodejs npm); }
 	@command -v curl >/dev/null || { $(call apt,curl); }
+	@command -v chromium >/dev/null || { $(call apt,chromium); }
 	@command -v slowhttptest >/dev/null || { $(call apt,slowhttptest); }
 	@command -v ruby >/dev/null && command -v php >/dev/null && command -v lua5.1 >/dev/null \
 		|| { $(call apt,librpc-xml-perl libfrontier-rpc-perl libxmlrpc-lite-perl php-cli php-xmlrpc ruby ruby-xmlrpc lua5.1 lua-xmlrpc); }

@@ -7,11 +7,10 @@
   to it: a test without the mark that starts a process fails.
 * On the compiled package (`make test-compiled`), tests marked ``interpreted`` are left out.
 * Hypothesis has no deadline, since a busy machine is no property of the code. Under CI it tries the
-  same examples every time.
+  same examples every time, elsewhere an eighth of as many.
 """
 
 import logging
-import os
 import sys
 from collections.abc import Generator, Iterator
 
@@ -20,11 +19,14 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 import proxy.gate.pipeline
-
-IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+from tests.support.amount import IN_CI, examples
 
 settings.register_profile(
-    "unhurried", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]
+    "unhurried",
+    deadline=None,
+    derandomize=IN_CI,
+    max_examples=examples(100),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unhurried")
 

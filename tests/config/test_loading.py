@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from proxy.config.loading import load_settings
 from proxy.config.model import Settings
 from proxy.errors import ConfigError
+from tests.support.amount import examples
 from tests.support.settings import MINIMAL, only, place, problems
 
 
@@ -160,7 +161,9 @@ KEYS = st.sampled_from([*Settings.model_fields, "name", "url", "key", "port", "x
 
 
 @settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=examples(150),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
 )
 @given(
     tree=st.dictionaries(

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.fuzz.kit import FOUND, TARGETS, cases, load
@@ -37,6 +38,8 @@ def main() -> int:
         "targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default"
     )
     given = parser.parse_args()
+    if find_spec("atheris") is None:
+        parser.exit(2, "atheris is not installed, and fuzzing needs it. Run: make fuzz\n")
     if given.child:
         fuzz(given.child[0], given.child[1:])
     unknown = set(given.targets) - set(TARGETS)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from proxy.audit.reading.records import members_of
 from proxy.audit.writing.disk import Disk
 from proxy.audit.writing.journal import Journal
 from proxy.catalog.loading import load_catalog
+from proxy.catalog.model import Catalog
 from proxy.common.memory_budget import Reservation
 from proxy.edge.server.request_ids import new_request_id_source
 from proxy.errors import Rejected, Unavailable
@@ -40,6 +42,7 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
+from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
 from proxy.protocol.codec_table import CodecOptions
 from proxy.protocol.xmlrpc.codec import decode_response, encode_call
@@ -114,6 +117,14 @@ def calls_of(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
+@cache
+def shipped() -> tuple[Catalog, Catalog, PolicySet]:
+    """Return the shipped catalogs and policies, loaded once."""
+    catalog = load_catalog(POLICIES / "catalogs" / "luigi.toml")
+    supervisor = load_catalog(POLICIES / "catalogs" / "supervisor.toml")
+    return catalog, supervisor, load_policies(POLICIES, {"luigi": catalog, "processes": supervisor})
+
+
 class Bench:
     """A gate with everything real but the upstream, and a way to send it requests."""
 
@@ -122,9 +133,7 @@ class Bench:
         self.journal = journal
         self.issuer = LocalIssuer(tmp_path / "issuer")
         self.issuer.prepare(NOW)
-        catalog = load_catalog(POLICIES / "catalogs" / "luigi.toml")
-        supervisor = load_catalog(POLICIES / "catalogs" / "supervisor.toml")
-        policy = load_policies(POLICIES, {"luigi": catalog, "processes": supervisor})
+        catalog, supervisor, policy = shipped()
         profile = TokenProfile(self.issuer.issuer, (self.issuer.audience,))
         self.verifier = Verifier(
             [Issuer("local", profile, JwksFile(self.issuer.key_set))], policy.roles.of

@@ -254,7 +254,9 @@ async def test_what_is_too_complex_is_refused_there(bench: LargeBench) -> None:
 
 
 @pytest.mark.interpreted
-async def test_a_decision_that_takes_long_is_made_there(bench: LargeBench) -> None:
+async def test_a_decision_that_takes_long_is_made_there(
+    bench: LargeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where policies read more of a call than a step of the loop has time for."""
     decide, decided = bench.policy.decide, []
 
@@ -264,7 +266,7 @@ async def test_a_decision_that_takes_long_is_made_there(bench: LargeBench) -> No
             return bench.policy.deny(Reason.CALL_TOO_COMPLEX)
         return decide(principal, call)
 
-    bench.policy.decide = decide_once  # type: ignore[method-assign,assignment]  # a double
+    monkeypatch.setattr(bench.policy, "decide", decide_once)
     reply = await bench.ask("/api/add_task", "worker", add_task())
     assert reply.status == 200
     assert [type(job) for job in bench.large.jobs] == [PrepareJob]
@@ -350,7 +352,9 @@ def test_which_answers_are_large() -> None:
 
 
 @pytest.mark.interpreted
-async def test_a_batch_is_decided_one_call_a_step(bench: LargeBench) -> None:
+async def test_a_batch_is_decided_one_call_a_step(
+    bench: LargeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The event loop runs between two decisions of a batch."""
     turns = 0
 
@@ -367,7 +371,7 @@ async def test_a_batch_is_decided_one_call_a_step(bench: LargeBench) -> None:
         seen.append(turns)
         return decide(principal, call)
 
-    bench.policy.decide = decide_and_note  # type: ignore[method-assign,assignment]  # a double
+    monkeypatch.setattr(bench.policy, "decide", decide_and_note)
     counting = asyncio.create_task(count())
     calls = [{"methodName": "supervisor.getState", "params": []}] * 10
     await bench.xmlrpc("/processes/RPC2", "viewer", "system.multicall", calls)

@@ -11,6 +11,7 @@ from proxy.identity.weak_keys import (
     is_small_order_ed25519,
     rsa_weakness,
 )
+from tests.support.amount import examples
 from tests.support.tokens import close_modulus, ed_private, next_prime, roca_modulus, rsa_private
 
 FIELD = 2**255 - 19
@@ -66,7 +67,7 @@ def test_good_keys_are_not_weak() -> None:
     """Keys of a sound generator pass, of every size that is accepted."""
     for bits in (2048, 3072, 4096):
         assert rsa_weakness(rsa_private(bits).public_key().public_numbers().n) is None
-    for _ in range(20):
+    for _ in range(examples(20)):
         key = rsa.generate_private_key(65537, 1024)  # noqa: S505  (many, and fast)
         assert rsa_weakness(key.public_key().public_numbers().n) is None
 

@@ -12,10 +12,11 @@ from proxy.catalog.model import Catalog, Method
 from proxy.model import Call, Principal, Reason, Value
 from proxy.policy.engine import PolicySet
 from proxy.policy.load import load_policies
+from tests.support.amount import examples
 
-SETS = 40
+SETS = examples(40)
 CALLS = 2_500
-"""Together a hundred thousand calls."""
+"""Together a hundred thousand calls under CI."""
 
 ROLES = "".join(
     f'[[roles.{role}]]\nissuer = "local"\ngroup = "{role}"\n' for role in ("a", "b", "c")

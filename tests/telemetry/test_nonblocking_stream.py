@@ -72,7 +72,8 @@ def fill(stream: NonBlockingStream) -> list[str]:
 def read(fd: int) -> str:
     """Return all that can be read now."""
     parts = []
-    while select.select([fd], [], [], 0.5)[0]:  # a terminal needs some time
+    patience = 0.5 if os.isatty(fd) else 0.0  # a terminal needs some time
+    while select.select([fd], [], [], patience)[0]:
         parts.append(os.read(fd, 65_536))
     return b"".join(parts).decode()
 

@@ -256,6 +256,7 @@ async def test_rejections_of_a_principal_are_summed_up_beyond_their_rate(tmp_pat
     assert (found[-1]["principal"]["subject"], found[-1]["summary"]["count"]) == ("alice", 40)
 
 
+@pytest.mark.exhaustive
 async def test_denials_do_not_fill_the_disk(tmp_path: Path) -> None:
     """Two thousand denied calls with large arguments take less than 150 kB. One record each, which
     a rate beyond them still gives, takes more than twenty times as much. The log is intact, and

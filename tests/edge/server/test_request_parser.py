@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.edge.server.limits import Limits
 from proxy.model import Reason, Request, Response
+from tests.support.amount import examples
 from tests.support.edge_server import Parts, ReadBody, RecordingHandler, echo, edge, streaming
 from tests.support.loops import both_loops
 from tests.support.raw_client import SeenResponse, get, parse_responses, post
@@ -459,7 +460,7 @@ async def test_a_head_request_gets_no_body() -> None:
         assert [response.body for response in parse_responses(rest)] == [b"GET /b "]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.one_of(

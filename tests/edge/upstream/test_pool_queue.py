@@ -71,7 +71,7 @@ async def test_connections_are_bounded_and_waiters_served_in_order() -> None:
 async def test_a_call_that_waits_too_long_fails() -> None:
     """An exhausted pool is ``overloaded``: nothing was sent, and the call leaves the queue."""
     patient = replace(
-        IMPATIENT, max_connections=1, read_timeout=9, response_timeout=2, queue_timeout=0.1
+        IMPATIENT, max_connections=1, read_timeout=9, response_timeout=0.5, queue_timeout=0.1
     )
     async with pool_and_upstream(responding(stay=True), patient) as (pool, _):
         results = await asyncio.gather(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.edge.upstream.response_head_cache import CACHE_SIZE, CachedHead, ResponseHeadCache
 from proxy.errors import Unavailable
+from tests.support.amount import examples
 from tests.support.bare_connection import RecordingPool, bare_connection
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 3\r\n\r\n"
@@ -151,7 +152,7 @@ def mangled(draw: st.DrawFn, data: bytes) -> bytes:
     ][how]
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(600), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.data(),
     st.lists(responses(), min_size=1, max_size=3),

@@ -18,6 +18,7 @@ from proxy.protocol.luigi.form import (
     unquote_plus,
     without_cache_buster,
 )
+from tests.support.amount import some
 
 HEX = frozenset(string.hexdigits.encode())
 
@@ -117,12 +118,12 @@ def decoders_agree(value: bytes) -> None:
 @pytest.mark.parametrize("end", [b"", b"%41"])
 def test_every_two_bytes_after_a_percent_sign_are_decoded_strictly(end: bytes) -> None:
     """All 65,536 pairs, at the end of a value and inside."""
-    for pair in range(0x10000):
+    for pair in some(range(0x10000)):
         decoders_agree(b"%" + pair.to_bytes(2, "big") + end)
 
 
 @pytest.mark.parametrize("end", [b"", b"x" * 5000])
-@pytest.mark.parametrize("longest", [6, pytest.param(7, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("longest", [5, pytest.param(7, marks=pytest.mark.exhaustive)])
 def test_every_short_value_of_escapes_is_decoded_strictly(end: bytes, longest: int) -> None:
     """Complete and broken escapes of ``=`` next to each other, in short values and in long ones."""
     for length in range(longest + 1):

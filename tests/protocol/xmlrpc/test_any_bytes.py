@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proxy.errors import Rejected, Unavailable
 from proxy.model import DateTime, Reason, Value
 from proxy.protocol.xmlrpc.codec import decode_call, decode_response, encode_call, encode_response
+from tests.support.amount import examples
 from tests.support.xmlrpc import METHODS, VALUES, tree_call, typed
 
 # Pieces of documents: valid ones, invalid ones, and some that are known to confuse
@@ -111,7 +112,7 @@ def test_any_bytes(body: bytes) -> None:
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=40))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_pieces(pieces: list[str]) -> None:
     """Documents made at random from tags and texts."""
     agree("".join(pieces).encode())
@@ -136,7 +137,7 @@ def test_any_pieces(pieces: list[str]) -> None:
         max_size=3,
     )
 )
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_any_mutation_of_a_good_call(changes: list[tuple[int, int, str]]) -> None:
     """Valid documents with pieces cut out and put in."""
     body = SEED

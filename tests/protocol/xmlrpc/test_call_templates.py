@@ -18,6 +18,7 @@ from proxy.protocol.xmlrpc.call_templates import (
 )
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call
 from tests.protocol.xmlrpc.test_grammar_short_cuts import DOCUMENTS, PIECES, mangled, outcome
+from tests.support.amount import examples, some
 from tests.support.xmlrpc import TEXTS, VALUES, typed
 
 NUMBERS = [
@@ -54,9 +55,9 @@ def test_every_mutation_of_a_document_is_decoded_as_without_its_template(documen
     """Its tags and its characters are changed one by one."""
     templates = learnt(document)
     agree(templates, document)
-    for other in mangled(document):
+    for other in some([*mangled(document)]):
         agree(templates, other)
-    for at, character in enumerate(document[:1500]):
+    for at, character in some([*enumerate(document[:1500])]):
         for piece in ("", character * 2, "<", ">", "&", "/", " ", "x", "7", "\x01", "\r", "é"):
             agree(templates, document[:at] + piece + document[at + 1 :])
 
@@ -65,7 +66,7 @@ def test_every_mutation_of_a_document_is_decoded_as_without_its_template(documen
     st.lists(VALUES, max_size=3),
     st.lists(TEXTS | st.sampled_from([*PIECES, *NUMBERS, "20240101T00:00:00", "QUJD"]), min_size=1),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_a_call_of_the_same_markup_with_other_texts(params: list[Value], texts: list[str]) -> None:
     """Each text is exchanged for any other, valid for its type or not."""
     document = encode_call("m", params).decode()
@@ -129,6 +130,7 @@ def test_two_caches_share_no_template() -> None:
     assert TemplateCache().match(document) is None
 
 
+@pytest.mark.exhaustive
 def test_the_cache_is_bounded() -> None:
     """Few templates of a method, few in all, none of a long document: under a megabyte."""
     tracemalloc.start()

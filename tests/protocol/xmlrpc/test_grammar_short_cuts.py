@@ -18,6 +18,7 @@ from proxy.protocol.xmlrpc import codec
 from proxy.protocol.xmlrpc.call_templates import TemplateCache
 from proxy.protocol.xmlrpc.grammar import Reader
 from tests.protocol.xmlrpc.plain_reader import PlainReader
+from tests.support.amount import examples, some
 from tests.support.xmlrpc import TEXTS, typed
 
 # longer than what one expression takes, with nothing to escape in it
@@ -138,7 +139,7 @@ def mangled(document: str) -> Iterator[str]:
 def test_every_mutation_of_a_document_by_its_tags(document: str) -> None:
     """Tags are put in, taken out and exchanged, at every position."""
     agree(document)
-    for other in mangled(document):
+    for other in some([*mangled(document)]):
         agree(other)
 
 
@@ -158,7 +159,7 @@ def test_a_document_with_any_one_character_changed(name: str) -> None:
     st.booleans(),
     st.data(),
 )
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_arrays_of_texts(
     texts: list[str], between: str, typed_as_text: bool, data: st.DataObject
 ) -> None:

@@ -9,6 +9,7 @@ from proxy.model import Value
 from proxy.protocol.xmlrpc.codec import decode_response
 from proxy.protocol.xmlrpc.json_to_xml import json_to_xml
 from tests.protocol.xmlrpc.test_json_to_xml_stream import JSONS, through
+from tests.support.amount import examples
 
 PIECES = [
     *'{}[],:"\\0-.eE \n\x00',
@@ -50,7 +51,7 @@ def agree(body: bytes) -> None:
         st.tuples(st.integers(0, 200), st.integers(0, 3), st.sampled_from(PIECES)), max_size=3
     ),
 )
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 def test_it_encodes_as_the_stream_does(
     value: Value, ascii_only: bool, indent: int | str | None, changes: list[tuple[int, int, str]]
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from proxy.model import DateTime, Value
 from proxy.protocol.xmlrpc.codec import decode_call, encode_call, encode_fault, encode_response
+from tests.support.amount import examples
 from tests.support.xmlrpc import METHODS, VALUES, typed
 
 pytestmark = pytest.mark.process  # starts the command, or another program
@@ -112,7 +113,9 @@ def has_proto(value: Value) -> bool:
 
 
 FOR_NODE = VALUES.filter(lambda value: not has_proto(value))
-ONE_NODE = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONE_NODE = settings(
+    max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @given(method=METHODS, params=st.lists(FOR_NODE, max_size=3))
