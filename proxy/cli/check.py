@@ -42,7 +42,7 @@ def command(config: Path = CONFIG, online: bool = ONLINE, as_json: bool = JSON) 
         raise typer.Exit(2)
     # Warnings that the parts would log are among the problems, and standard output is for those.
     configure_logging("error", "console", io.StringIO())
-    found = _problems(config, online=online)
+    found = find_problems(config, online=online)
     warnings = [problem for problem in found if problem.warning]
     problems = [problem for problem in found if not problem.warning]
     if as_json:
@@ -62,7 +62,8 @@ def _rows(problems: Sequence[Problem]) -> list[dict[str, str]]:
     ]
 
 
-def _problems(config: Path, *, online: bool) -> list[Problem]:
+def find_problems(config: Path, *, online: bool) -> list[Problem]:
+    """Return every problem and warning; raises `ConfigError` if the file cannot be read."""
     try:
         settings, problems = read_settings(config)
     except ConfigError as error:

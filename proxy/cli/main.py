@@ -17,6 +17,7 @@ from proxy.errors import ConfigError
 VERBS = {
     "serve": "Run the proxy.",
     "reload": "Apply changed settings and policies to a running proxy.",
+    "init": "Write settings that serve at once, for one scheduler.",
     "demo": "Run the proxy in front of real schedulers, to try things out.",
     "check": "Report every problem of settings, policies and files.",
     "catalog": "Draft the catalog of an XML-RPC server; compare the two.",

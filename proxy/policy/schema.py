@@ -93,9 +93,18 @@ def actions_of(catalogs: Sequence[Catalog]) -> dict[str, Action]:
 def cedar_schema(actions: Mapping[str, Action]) -> str:
     """Return the schema in Cedar's own syntax.
 
-    The names are safe to quote, since catalogs restrict their characters.
+    The names are safe to quote, since catalogs restrict their characters. A permission that no
+    method has gets an action of a name that no method can have: Cedar refuses a policy that applies
+    to no action, and the shipped policies grant each permission.
     """
     lines = [_ENTITIES, f"action {', '.join(PERMISSIONS)};\n"]
+    used = {action.permission for action in actions.values()}
+    lines += [
+        f'action "no {permission}" in [Action::"{permission}"] appliesTo {{ principal: [User], '
+        "resource: [Scheduler], context: { agent: Bool, task?: String, args: {} } };\n"
+        for permission in PERMISSIONS
+        if permission not in used
+    ]
     for name, action in sorted(actions.items()):
         args = ", ".join(
             f'"{argument}"?: {_CEDAR[policy_type]}' for argument, policy_type in action.args.items()

@@ -21,6 +21,9 @@ FILES = [
 ]
 """Files with commands in their comments and entries."""
 
+TEN_MINUTES = "Ten minutes with a server of your own"
+"""The heading of the page whose blocks need no demo: tests/e2e/test_ten_minutes.py runs them."""
+
 _BLOCK = re.compile(
     r"(?m)^(?P<not_run><!-- not run: (?P<why>.+?) -->\n)?(?P<indent> *)```(?P<language>\w+)\n"
     r"(?P<text>.*?)^ *```$",

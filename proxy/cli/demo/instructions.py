@@ -13,8 +13,8 @@ def what_to_try(files: DemoFiles, shown: Path) -> str:
     """Return the text; `shown` is the demo's directory as given on the command line."""
     here = shlex.quote(str(shown))
     url = f"https://localhost:{files.port}"
-    python = _program("python")
-    callgate = _program("callgate") or f"{python} -m proxy"
+    python = program("python")
+    callgate = program("callgate") or f"{python} -m proxy"
 
     def curl(who: str, rest: str) -> str:
         bearer = f'-H "Authorization: Bearer $(cat {here}/tokens/{who}.jwt)"'
@@ -70,7 +70,7 @@ def what_to_try(files: DemoFiles, shown: Path) -> str:
     )
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """Return the shortest command for a program of this installation, or an empty string."""
     path = Path(sys.executable).parent / name
     if not path.exists():
