@@ -118,6 +118,7 @@ class RequestParser:
         self._repeated = b""
         self._expect_continue = False
         self._http_1_0 = False
+        self._begun = False  # bytes have been read
         self._offered = False  # an upgrade: llhttp stops behind the head
         self._resuming = False  # another llhttp reads a head that is only there for its framing
         self._target: tuple[str, str | None] = ("", None)
@@ -166,6 +167,7 @@ class RequestParser:
 
     def _read_request(self, head: CachedHead, end: int, data: bytes) -> bytes:
         """Read the request whose `head` ends at `end`; return what follows it in `data`."""
+        self._begun = True
         behind = end + head.length
         if behind <= len(data) and head.length <= self._limits.early_bytes:
             request = self._make_cached_request(head, data[end:behind], complete=True)
@@ -235,9 +237,10 @@ class RequestParser:
             cause = error.__context__
             raise cause if isinstance(cause, Rejected) else Rejected(Reason.BAD_REQUEST) from None
         except httptools.HttpParserError:
-            tls = before is IDLE and data[:1] == _TLS_HANDSHAKE
+            tls = not self._begun and data[:1] == _TLS_HANDSHAKE
             detail = _NO_TLS if tls else "the framing is not strict HTTP/1.1"
             raise Rejected(Reason.BAD_REQUEST, detail) from None
+        self._begun = True
         if self.phase is HEAD and before is HEAD:
             self._later_head_bytes += len(data)
             if self._later_head_bytes > self._limits.header_bytes:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.edge.server.limits import Limits
@@ -226,6 +226,7 @@ def test_a_head_with_one_other_byte_is_parsed(position: int) -> None:
     st.lists(st.integers(0, 1 << 16), max_size=8),
     st.booleans(),
 )
+@example([PLAIN[2], b"\x16"], [], [], True)  # TLS is looked for at the first byte only
 def test_any_bytes_are_read_alike(
     pieces: list[bytes], mangling: list[tuple[int, str, int]], places: list[int], cached: bool
 ) -> None:
