@@ -28,6 +28,7 @@ def test_the_unit_is_as_closed_as_the_shipped_one() -> None:
     assert entries(UNIT) == entries(SHIPPED)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     """No entry is unknown, and no quote is lost."""
