@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def is_ready(port: int) -> bool:
         return False
 
 
+def test_the_page_drafts_what_it_shows(page: Page) -> None:
+    """The quick part of the test below: the script is served, and drafted as the page says."""
+    program, start, draft, *_ = STEPS
+    assert [block.language for block in STEPS] == ["python", "sh", "sh", "sh", "sh", "python", "sh"]
+    (page.directory / "launcher.py").write_text(page.text(program))
+    page.run(start)
+    until(lambda: accepts(page.ports["9000"]), "the server listened")
+    only = re.search(r".*catalog draft.*\n", draft.text)
+    assert only is not None
+    shown = page.run(replace(draft, text=only[0]))
+    assert shown.count('permission = "unclassified"') == 6
+
+
+@pytest.mark.exhaustive
 def test_each_command_of_the_page_does_what_it_says(page: Page) -> None:
     """From six functions of a script to a gate in which an operator starts a job and deletes none."""
     program, start, draft, permit, serve, client, after = STEPS

@@ -2,7 +2,7 @@
 
 Names and texts of the server are data of an untrusted party. A method's name is written if it is
 one of XML-RPC's, of which no character needs an escape in TOML; types become those of the catalog;
-of a help text one line of printable characters is kept, without markup, as a quoted string. The
+of a help text one sentence of printable characters is kept, without markup, as a quoted string. The
 result is parsed before it is returned. The same descriptions give the same text.
 """
 
@@ -87,7 +87,7 @@ def _table(method: MethodDescription) -> Iterator[str]:
     note = "" if proposal is None else f'  # "{proposal[0]}"? Its name begins with {proposal[1]}.'
     yield f"[methods.{key}]"
     yield f'permission = "unclassified"{note}'
-    yield f"help = {_quoted(_first_line(method.help) or _NO_HELP)}"
+    yield f"help = {_quoted(_first_sentence(method.help) or _NO_HELP)}"
     returns = _returns(method)
     if returns != "any":
         yield f'returns = "{returns}"'
@@ -133,22 +133,23 @@ def _argument_type(kind: str) -> str:
     return _TYPES.get(kind.lower(), ("any", ""))[0]
 
 
-def _first_line(text: str) -> str:
-    """Return the first line of a help text that is none of its arguments, made harmless.
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of a help text, without what documents arguments, made harmless.
 
     Angle brackets become round ones, characters that do not print are left out.
     """
-    for line in text.splitlines():
-        words = " ".join(
-            "".join(
-                character
-                for character in line.translate(_BRACKETS)
-                if character.isprintable() or character == "\t"
-            ).split()
-        )
-        if words and not words.startswith(("@", ":param", ":type", ":return")):
-            return unicodedata.normalize("NFC", words)[:MAX_HELP]
-    return ""
+    lines: list[str] = []
+    for line in text.translate(_BRACKETS).splitlines():
+        kept = "".join(each for each in line if each.isprintable() or each == "\t").strip()
+        if kept.startswith(("@", ":param", ":type", ":return")) or (lines and not kept):
+            break
+        if kept:
+            lines.append(kept)
+    words = unicodedata.normalize("NFC", " ".join(" ".join(lines).split()))
+    sentence = words.partition(". ")[0]
+    if len(sentence) < len(words) and not sentence.endswith("."):
+        sentence += "."
+    return sentence[:MAX_HELP]
 
 
 _BRACKETS = str.maketrans("<>", "()")

@@ -42,11 +42,17 @@ class SelfSigned:
     key: Path
 
 
-def make_self_signed(hostnames: Sequence[str], directory: Path, *, now: float) -> SelfSigned:
+def make_self_signed(
+    hostnames: Sequence[str],
+    directory: Path,
+    *,
+    now: float,
+    valid: datetime.timedelta = VALID,
+) -> SelfSigned:
     """Write ``ca.pem``, ``tls.crt`` and ``tls.key`` into `directory`; existing files are replaced.
 
-    `hostnames` are DNS names and IP addresses. The certificates are valid for 90 days from `now`
-    (Unix seconds).
+    `hostnames` are DNS names and IP addresses. The certificates are valid from `now` (Unix
+    seconds) on, for 90 days by default.
     """
     # An hour earlier: clocks differ.
     start = datetime.datetime.fromtimestamp(now, datetime.UTC) - datetime.timedelta(hours=1)
@@ -68,7 +74,7 @@ def make_self_signed(hostnames: Sequence[str], directory: Path, *, now: float) -
             )
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
-            .not_valid_after(start + VALID)
+            .not_valid_after(start + valid)
             .add_extension(
                 x509.BasicConstraints(
                     ca=subject is ca_name, path_length=0 if subject is ca_name else None

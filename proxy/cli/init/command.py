@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from proxy.catalog.loading import load_catalog
-from proxy.cli.catalog.asking import BasicAuthFile, ask, make_server, show_server
+from proxy.cli.catalog.asking import BasicAuthFile, CaFile, ask, make_server, show_server
 from proxy.cli.catalog.diff import has_method
 from proxy.cli.catalog.writing import write_catalog
 from proxy.cli.check import find_problems
@@ -66,6 +66,7 @@ def command(
         str, typer.Option("--catalog", help="A shipped catalog, instead of asking the server.")
     ] = "",
     basic_auth_file: BasicAuthFile = None,
+    ca_file: CaFile = None,
     user: Annotated[
         str, typer.Option("--user", help="The user that runs Callgate; by default this one.")
     ] = "",
@@ -84,7 +85,7 @@ def command(
         _fail("the directory's name has quotes, %, $ or control characters. Choose another.")
     if is_taken(target):
         _exists(directory)
-    server = make_server(upstream, basic_auth_file, None)
+    server = make_server(upstream, basic_auth_file, ca_file and ca_file.absolute())
     name, text, note = _catalog(protocol, catalog, server)
     plan = Plan(
         directory=target,
@@ -93,6 +94,7 @@ def command(
         url=f"unix:{server.socket}" if server.socket else server.origin,
         upstream_path=_upstream_path(protocol, upstream, server),
         basic_auth=server.basic_auth,
+        ca_file=server.ca_file,
         catalog=name,
         catalog_text=text,
         address=address,

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from proxy.cli.demo.certificate import make_self_signed
@@ -23,6 +24,8 @@ from proxy.cli.shipped import shipped_policies
 from proxy.common.durable_files import replace_atomically, sync_directory
 from proxy.identity.local_issuer import LocalIssuer
 
+CERTIFICATE_VALID = timedelta(days=365)
+"""The lifetime of the certificate; callgate check warns in its last two weeks."""
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  (named, since the unit has its own)
 _UNIT_PATH = re.compile(r"/[^\x00-\x1f\x7f\"'\\%$]*")
@@ -43,6 +46,7 @@ class Plan:
     url: str
     upstream_path: str
     basic_auth: str
+    ca_file: Path | None
     catalog: str
     catalog_text: str
     address: str
@@ -124,7 +128,7 @@ def write_all(plan: Plan, check: Callable[[Path], None], *, now: float) -> None:
 def _write(plan: Plan, directory: Path, now: float) -> None:
     (directory / "audit").mkdir(mode=0o700)
     if plan.certificate is None:
-        make_self_signed(host_names(), directory, now=now)
+        make_self_signed(host_names(), directory, now=now, valid=CERTIFICATE_VALID)
     if not plan.issuer:
         LocalIssuer(directory / "issuer").prepare(now)
     if plan.basic_auth:
@@ -163,6 +167,8 @@ def _settings(plan: Plan) -> str:
         more += f"upstream_path = {json.dumps(plan.upstream_path)}\n"
     if plan.basic_auth:
         more += 'basic_auth = { file = "upstream-password" }\n'
+    if plan.ca_file is not None:
+        more += f"ca_file = {_quoted(plan.ca_file, '')}\n"
     return texts.SETTINGS.format(
         address=json.dumps(plan.address),
         port=plan.port,

@@ -73,9 +73,9 @@ def test_a_classified_draft_loads() -> None:
 @pytest.mark.parametrize(
     ("hostile", "kept"),
     [
-        ('"\n[methods.evil]\npermission = "view"', '\\"'), ("''' \"\"\" \\", "''' \\\"\\\"\\\" \\\\"), ("a\x00\x1b[31m\x7fb", "a[31mb"),
+        ('"\n[methods.evil]\npermission = "view"', '\\" [methods.evil] permission = \\"view\\"'), ("''' \"\"\" \\", "''' \\\"\\\"\\\" \\\\"), ("a\x00\x1b[31m\x7fb", "a[31mb"),
         ("<script>alert(1)</script>", "(script)alert(1)(/script)"), ("a\u202eb\u2066c\ud800d", "abcd"), ("\n\n  x\ty  \n", "x y"),
-        ("# comment", "# comment"), ("é" * 500, "é" * 160), ("@return x", "Not described by the server."),
+        ("# comment", "# comment"), ("Wrapped\nover two lines. And more.", "Wrapped over two lines."), ("One.\n\nTwo.", "One."), ("é" * 500, "é" * 160), ("@return x", "Not described by the server."),
     ],
 )  # fmt: skip
 def test_help_texts_are_made_harmless(hostile: str, kept: str) -> None:

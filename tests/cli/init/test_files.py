@@ -13,7 +13,7 @@ NOW = 1_800_000_000.0
 def plan(directory: Path) -> Plan:
     """A plan for luigid."""
     return Plan(
-        directory, "luigi", "luigi", "http://127.0.0.1:8082", "", "", "luigi", "", "127.0.0.1", 8443, None, None, "", "",
+        directory, "luigi", "luigi", "http://127.0.0.1:8082", "", "", None, "luigi", "", "127.0.0.1", 8443, None, None, "", "",
         pwd.getpwuid(os.geteuid()),
     )  # fmt: skip
 
