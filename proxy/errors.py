@@ -59,6 +59,11 @@ REASONS: dict[Reason, ReasonInfo] = {
         "Too many connections are open.",
         "Reuse connections, or raise limits.connections_per_address.",
     ),
+    Reason.BAD_CLIENT_ADDRESS: ReasonInfo(
+        400,
+        "The connection does not say whose it is.",
+        "Connect through a listed balancer that sends one PROXY header.",
+    ),
     Reason.NOT_FOUND: ReasonInfo(
         404,
         "No upstream serves this path.",

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     REQUEST_TIMEOUT = "request-timeout"
     EXPECTATION_FAILED = "expectation-failed"
     TOO_MANY_CONNECTIONS = "too-many-connections"
+    BAD_CLIENT_ADDRESS = "bad-client-address"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
 
@@ -151,16 +152,18 @@ class Principal:
 
 @statically_frozen
 class Peer:
-    """The peer of a connection, as the socket has it, never as a header claims.
+    """The client's end of a connection.
 
-    `tls` is the protocol version (``"TLSv1.3"``), None on a plain loopback listener. `user_agent`
-    is the client's header, cut to 256 characters.
+    It is as the socket has it, or as a listed load balancer says in a PROXY header: then `hop` is
+    the balancer's address, else None. `tls` is the protocol version (``"TLSv1.3"``), None on a
+    plain loopback listener. `user_agent` is the client's header, cut to 256 characters.
     """
 
     address: str
     port: int
     tls: str | None
     user_agent: str
+    hop: str | None = None
 
 
 class Target(Enum):

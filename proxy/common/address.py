@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from collections.abc import Iterable, Sequence
 
 
 def is_loopback(address: str) -> bool:
@@ -12,6 +13,24 @@ def is_loopback(address: str) -> bool:
 
     """
     return address == "localhost" or ipaddress.ip_address(address).is_loopback
+
+
+class Networks:
+    """A set of networks, and the addresses in them."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        """Take networks in CIDR notation, or addresses. Raises `ValueError`."""
+        self._networks = tuple(map(ipaddress.ip_network, networks))
+
+    @classmethod
+    def of(cls, networks: Sequence[str]) -> "Networks | None":
+        """Return the networks; None when there are none."""
+        return cls(networks) if networks else None
+
+    def __contains__(self, address: str) -> bool:
+        """Return whether an IP address is in one of the networks."""
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+        return any(parsed in network for network in self._networks)
 
 
 def address_key(address: str) -> str:

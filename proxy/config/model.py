@@ -18,6 +18,7 @@ from proxy.config.values import (
     IssuerUrl,
     LoopbackAddress,
     Name,
+    Network,
     Prefix,
     PublicUrl,
     RequestPath,
@@ -53,6 +54,10 @@ class Listener(_Table):
     )
     plain_http: bool = Field(
         default=False, description="true to serve without TLS, on a loopback address only"
+    )
+    proxy_protocol_from: tuple[Network, ...] = Field(
+        default=(),
+        description="the addresses or networks of balancers, each of which sends a PROXY header",
     )
 
 

@@ -171,6 +171,18 @@ def _address(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError:
+        hint = 'Write an address or a network such as "10.0.0.7" or "10.0.0.0/24".'
+        raise invalid("is not a network", hint) from None
+    if not network.prefixlen:
+        hint = "List the addresses of the balancers."
+        raise invalid("lets every address say which client it is", hint)
+    return value
+
+
 def _prefix(value: str) -> str:
     segments = value.split("/")[1:]
     if value == "/":
@@ -259,6 +271,7 @@ def _metrics_address(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Address = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
 LoopbackAddress = Annotated[str, AfterValidator(_metrics_address)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 RequestPath = Annotated[str, AfterValidator(_request_path)]

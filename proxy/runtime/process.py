@@ -19,6 +19,7 @@ import structlog
 
 from proxy.audit.writing.journal import Journal
 from proxy.audit.writing.log_instances import instance_names, open_first_unlocked, recover_abandoned
+from proxy.common.address import Networks
 from proxy.common.memory_budget import MemoryBudget
 from proxy.config.loading import Settings
 from proxy.config.model import Listener as ListenerSettings
@@ -212,10 +213,8 @@ class ServingProcess:
 
     def _listen(self) -> None:
         settings, limits, server = self._settings, self._settings.limits, self._server
-        if self._slot is None:
-            listening = [bind(each.address, each.port) for each in settings.listeners]
-        else:
-            listening = list(self._slot.listening)
+        given = None if self._slot is None else self._slot.listening
+        listening = given or [bind(each.address, each.port) for each in settings.listeners]
         limit = ConnectionLimit(self._clients, limits.connections_per_address)
         self._listeners = [
             Listener(
@@ -225,9 +224,10 @@ class ServingProcess:
                 limit=limit,
                 handshake_seconds=limits.handshake_seconds,
                 on_rejected=lambda address: record_rejected_connection(server, address),
-                https_url=settings.public_url or f"an https:// URL with port {given.port}",
+                balancers=Networks.of(each.proxy_protocol_from),
+                https_url=settings.public_url or f"an https:// URL with port {each.port}",
             )
-            for socket, certificate, given in zip(
+            for socket, certificate, each in zip(
                 listening, self._certificates, settings.listeners, strict=True
             )
         ]

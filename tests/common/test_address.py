@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.common.address import address_key, is_loopback
+from proxy.common.address import Networks, address_key, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,15 @@ def test_what_an_address_is_counted_under(address: str, key: str) -> None:
     and a text that is no address is its own key.
     """
     assert address_key(address) == key
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [("10.1.2.3", True), ("192.0.2.7", True), ("192.0.2.8", False), ("fd00::1%eth0", True)],
+)
+def test_an_address_is_in_one_of_the_networks(address: str, inside: bool) -> None:
+    """Networks and single addresses of both families."""
+    networks = Networks.of(["10.0.0.0/8", "192.0.2.7", "fd00::/64"])
+    assert networks is not None
+    assert (address in networks) is inside
+    assert Networks.of([]) is None

@@ -243,3 +243,10 @@ def test_an_empty_list_is_like_a_missing_one(tmp_path: Path, name: str) -> None:
     text = re.sub(rf"\[\[{name}\]\](\n[^\[].*)*", "", text)
     found = [problem.message for problem in problems(tmp_path, f"{name} = []\n{text}")]
     assert f"no {name.removesuffix('s')} is configured" in found
+
+
+@pytest.mark.parametrize("given", ["nowhere", "10.0.0.1/8", "0.0.0.0/0", "::/0"])
+def test_balancers_are_networks_and_not_everybody(tmp_path: Path, given: str) -> None:
+    """A balancer says which client it is: with every address, anybody could."""
+    text = MINIMAL.replace("plain_http", f'proxy_protocol_from = ["{given}"]\nplain_http')
+    assert place(only(tmp_path, text)).startswith("listeners[0].proxy_protocol_from")

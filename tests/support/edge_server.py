@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.cli.demo.certificate import SelfSigned, make_self_signed
+from proxy.common.address import Networks
 from proxy.common.memory_budget import MemoryBudget
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.connection_limit import ConnectionLimit
@@ -157,6 +158,7 @@ async def edge(
     handshake_seconds: float = 5.0,
     https_url: str = "https://gate.example.org",
     memory: MemoryBudget | None = None,
+    balancers: Networks | None = None,
 ) -> AsyncIterator[Edge]:
     """Run an edge on 127.0.0.1; close it with all its connections at the end."""
     server = Server(handler, limits or Limits(), new_request_id_source(), timing, memory)
@@ -169,6 +171,7 @@ async def edge(
         handshake_seconds=handshake_seconds,
         on_rejected=lambda address: record_rejected_connection(server, address),
         https_url=https_url,
+        balancers=balancers,
     )
     try:
         yield Edge(handler, server, listener, listening.getsockname()[1])

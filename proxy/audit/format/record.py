@@ -22,10 +22,11 @@ Every record begins with these members, in this order:
 **decided**: a call was decided. An allowed call was forwarded only after this record was durable; a
 denied call has no further record. Members: ``id`` (the request id; ``.0``, ``.1``… appended within
 a batch), ``principal`` {issuer, issuer_name, subject, roles, agent}, ``peer`` {address, port, tls,
-user_agent}, ``upstream``, ``protocol``, ``method``, ``permission`` (view, work, trigger, admin),
-``in_catalog`` (only when false), ``task`` (id or family, if the call is about one), ``args`` (see
-`proxy.audit.redaction.redactor`), ``decision`` (allow or deny), ``reason``, ``policies`` (ids),
-``policy_hash``, ``window`` {seconds, worker} (only when the call opens a heartbeat window).
+user_agent, hop (a balancer's address, if one named the client)}, ``upstream``, ``protocol``,
+``method``, ``permission`` (view, work, trigger, admin), ``in_catalog`` (only when false), ``task``
+(id or family, if the call is about one), ``args`` (see `proxy.audit.redaction.redactor`),
+``decision`` (allow or deny), ``reason``, ``policies`` (ids), ``policy_hash``, ``window`` {seconds,
+worker} (only when the call opens a heartbeat window).
 Denied calls of one principal beyond ``audit.denials_per_minute`` have one record a minute:
 ``principal`` (missing for all others together), ``decision``, ``policy_hash`` and **summary**.
 
@@ -329,6 +330,7 @@ def encode_peer(peer: Peer) -> bytes:
             "tls": peer.tls,
             "user_agent": peer.user_agent[:256],
         }
+        | ({} if peer.hop is None else {"hop": peer.hop})
     )
 
 

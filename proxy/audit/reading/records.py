@@ -48,6 +48,7 @@ class RecordedPeer(Struct, frozen=True):
     port: int | None = None
     tls: str | None = None
     user_agent: str = ""
+    hop: str | None = None
 
 
 class WindowCounts(Struct, frozen=True):

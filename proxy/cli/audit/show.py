@@ -113,7 +113,8 @@ def _principal(principal: RecordedPrincipal | None) -> str:
 def _peer(peer: RecordedPeer) -> str:
     tls = peer.tls or "no TLS"
     user_agent = peer.user_agent or "no user agent"
-    return f"{peer.address or '-'} port {peer.port or '-'}, {tls}, {user_agent}"
+    hop = "" if peer.hop is None else f", through {peer.hop}"
+    return f"{peer.address or '-'} port {peer.port or '-'}{hop}, {tls}, {user_agent}"
 
 
 def _outcome(call: CallRecord) -> str:

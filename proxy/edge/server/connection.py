@@ -85,14 +85,20 @@ class Connection(asyncio.Protocol):
         port: int,
         *,
         tls: bool,
+        hop: str | None = None,
         on_released: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_released` is called once, when the connection no longer counts."""
+        """Wait for the transport.
+
+        `hop` is the balancer that named the client's address, if one did. `on_released` is called
+        once, when the connection no longer counts.
+        """
         self._context = context
         self._limits = context.limits
         self._timing = context.timing
         self._address = address
         self._port = port
+        self._hop = hop
         self._tls: str | None = "TLS" if tls else None
         self._on_released: Callable[[], None] | None = on_released
         self.transport: asyncio.Transport
@@ -215,7 +221,7 @@ class Connection(asyncio.Protocol):
         user_agent = headers.get(b"user-agent", b"")
         if self._peer is None or self._peer[0] != user_agent:
             name = user_agent[:256].decode("latin-1")
-            self._peer = (user_agent, Peer(self._address, self._port, self._tls, name))
+            self._peer = (user_agent, Peer(self._address, self._port, self._tls, name, self._hop))
         return self._peer[1]
 
     def on_request(self, request: Request, *, expect_continue: bool) -> None:

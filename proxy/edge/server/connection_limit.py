@@ -13,18 +13,31 @@ class ConnectionLimit:
         self.open = 0
         self._open_by_address: dict[str, int] = {}
 
-    def acquire(self, address_key: str) -> bool:
-        """Count a connection; return False if it would be one too many."""
-        open_from_here = self._open_by_address.get(address_key, 0)
-        if self.open >= self._total or open_from_here >= self._per_address:
+    def acquire(self, address_key: str | None) -> bool:
+        """Count a connection; return False if it would be one too many.
+
+        One whose client is not known yet (None) counts in total alone, until `assign`.
+        """
+        if self.open >= self._total:
+            return False
+        if address_key is not None and not self.assign(address_key):
             return False
         self.open += 1
+        return True
+
+    def assign(self, address_key: str) -> bool:
+        """Count a connection for its address; return False if it would be one too many."""
+        open_from_here = self._open_by_address.get(address_key, 0)
+        if open_from_here >= self._per_address:
+            return False
         self._open_by_address[address_key] = open_from_here + 1
         return True
 
-    def release(self, address_key: str) -> None:
+    def release(self, address_key: str | None) -> None:
         """Take off a connection that `acquire` has counted."""
         self.open -= 1
+        if address_key is None:
+            return
         left = self._open_by_address[address_key] - 1
         if left:
             self._open_by_address[address_key] = left

@@ -13,12 +13,13 @@ import contextlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
-from proxy.common.address import address_key
+from proxy.common.address import Networks, address_key
 from proxy.edge.server.connection import Connection
 from proxy.edge.server.connection_limit import ConnectionLimit
 from proxy.edge.server.plain_http import answer_and_discard, is_plain_http, peek_first_byte
+from proxy.edge.server.proxy_protocol import BadHeader, Client, read_header
 from proxy.edge.server.receive_buffer import receive_little
 from proxy.edge.server.response_writer import encode_head
 from proxy.edge.server.server import Server
@@ -34,6 +35,8 @@ NOTSENT_BYTES = 131_072
 _OUT_OF_FILES_PAUSE = 0.1
 # Seconds that a handshake has when its first byte came in the last moment.
 _MIN_HANDSHAKE_SECONDS = 0.001
+# Seconds for a PROXY header: one lost packet, sent again (proxy-protocol.txt section 2).
+PROXY_HEADER_SECONDS = 4.0
 
 
 def bind(
@@ -76,11 +79,13 @@ class Listener:
         handshake_seconds: float,
         on_rejected: Callable[[str], None],
         https_url: str = "an https:// URL",
+        balancers: Networks | None = None,
     ) -> None:
         """Accept from now on.
 
         `tls` is None for a plain listener. `on_rejected` is called with the address of each client
-        over the limit. `https_url` goes into the answer to plain HTTP on a TLS port.
+        over the limit. `https_url` goes into the answer to plain HTTP on a TLS port. With
+        `balancers`, only those connect, each with a PROXY header (`proxy_protocol`).
         """
         self._listening = listening
         self._server = server
@@ -89,6 +94,7 @@ class Listener:
         self.handshake_seconds = handshake_seconds
         self._on_rejected = on_rejected
         self._https_url = https_url
+        self._balancers = balancers
         self._handshakes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         listening.listen(_BACKLOG)
@@ -110,22 +116,67 @@ class Listener:
             self._loop.call_later(_OUT_OF_FILES_PAUSE, self._resume)
             return
         client.setblocking(False)
-        address = _peer_address(str(peer[0]))
-        key = address_key(address)
-        if not self.limit.acquire(key):
+        address, port = _peer_address(str(peer[0])), int(peer[1])
+        if self._balancers is None:
+            key = address_key(address)
+            if self.limit.acquire(key):
+                self._start(self._admit(client, address, port, key))
+                return
+        elif address not in self._balancers:
             client.close()
-            self._on_rejected(address)
-        else:
-            self._server.handshake_started()
-            task = self._loop.create_task(self._admit(client, address, int(peer[1]), key))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._refuse_address(address, port, "it is no listed balancer")
+            return
+        elif self.limit.acquire(None):
+            self._start(self._admit_from_balancer(client, address, port))
+            return
+        client.close()
+        self._on_rejected(address)
+
+    def _start(self, admission: Coroutine[object, object, None]) -> None:
+        self._server.handshake_started()
+        task = self._loop.create_task(admission)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     def _resume(self) -> None:
         if self._listening.fileno() >= 0:
             self._loop.add_reader(self._fileno, self._accept)
 
-    async def _admit(self, client: socket.socket, address: str, port: int, key: str) -> None:
+    async def _admit_from_balancer(self, client: socket.socket, hop: str, port: int) -> None:
+        """Read the PROXY header, count the client that it names, and go on as without one."""
+        named: Client | None = None
+        detail = ""
+        try:
+            named = await with_timeout(PROXY_HEADER_SECONDS, read_header(self._loop, client))
+        except BadHeader as error:
+            detail = str(error)
+        except (OSError, asyncio.CancelledError):  # a `TimeoutError` is an OSError
+            detail = "its PROXY header did not arrive in time"
+        address = hop if named is None else named.address
+        key = address_key(address)
+        if not detail and self.limit.assign(key):
+            if named is None:
+                await self._admit(client, hop, port, key)
+            else:
+                await self._admit(client, address, named.port, key, hop=hop)
+            return
+        client.close()
+        self.limit.release(None)
+        self._server.handshake_finished()
+        if detail:
+            self._refuse_address(hop, port, detail)
+        else:
+            self._on_rejected(address)
+
+    def _refuse_address(self, address: str, port: int, detail: str) -> None:
+        """Record a connection whose client is not known. It gets no response."""
+        server = self._server
+        error = Rejected(Reason.BAD_CLIENT_ADDRESS, detail)
+        server.handler.refuse(server.next_id(), Peer(address, port, None, ""), error)
+
+    async def _admit(
+        self, client: socket.socket, address: str, port: int, key: str, *, hop: str | None = None
+    ) -> None:
         """Do the handshake; the connection runs by itself afterwards."""
         loop, tls = self._loop, self._tls
         ends = loop.time() + self.handshake_seconds
@@ -134,6 +185,7 @@ class Listener:
             address,
             port,
             tls=tls is not None,
+            hop=hop,
             on_released=lambda: self.limit.release(key),
         )
         admitted = False
@@ -141,7 +193,7 @@ class Listener:
             if tls is None:
                 await loop.connect_accepted_socket(lambda: connection, client)
                 admitted = True
-            elif await self._speaks_tls(client, address, port):
+            elif await self._speaks_tls(client, Peer(address, port, None, "", hop)):
                 receive_little(client)
                 await loop.connect_accepted_socket(
                     lambda: connection,
@@ -162,7 +214,7 @@ class Listener:
                 connection.release()
             self._server.handshake_finished()
 
-    async def _speaks_tls(self, client: socket.socket, address: str, port: int) -> bool:
+    async def _speaks_tls(self, client: socket.socket, peer: Peer) -> bool:
         """Return whether `client` may go on to a handshake; answer one that speaks plain HTTP.
 
         Raises `OSError`.
@@ -174,7 +226,7 @@ class Listener:
             return True
         server = self._server
         error = Rejected(Reason.PLAIN_HTTP, f"use {self._https_url}")
-        response = server.handler.refuse(server.next_id(), Peer(address, port, None, ""), error)
+        response = server.handler.refuse(server.next_id(), peer, error)
         head = encode_head(response, server.date, head_only=False, close=True)
         with contextlib.suppress(OSError):  # the client has left, or goes on sending
             await with_timeout(
