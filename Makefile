@@ -116,6 +116,7 @@ system:
 	@command -v node >/dev/null && command -v npm >/dev/null || { $(call apt,nodejs npm); }
 	@command -v curl >/dev/null || { $(call apt,curl); }
 	@command -v chromium >/dev/null || { $(call apt,chromium); }
+	@test -x /usr/sbin/nginx -a -x /usr/sbin/haproxy || { $(call apt,nginx-light haproxy); }
 	@command -v slowhttptest >/dev/null || { $(call apt,slowhttptest); }
 	@command -v ruby >/dev/null && command -v php >/dev/null && command -v lua5.1 >/dev/null \
 		|| { $(call apt,librpc-xml-perl libfrontier-rpc-perl libxmlrpc-lite-perl php-cli php-xmlrpc ruby ruby-xmlrpc lua5.1 lua-xmlrpc); }
