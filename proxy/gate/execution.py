@@ -6,10 +6,10 @@ Below the pipeline (`proxy.gate.pipeline`), which decides and records.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from time import monotonic_ns
 
+from proxy.common.nearest import nearest_names
 from proxy.errors import Rejected, Unavailable
 from proxy.gate.attempt import Attempt
 from proxy.gate.audited_stream import AuditedStream
@@ -33,9 +33,7 @@ from proxy.model import (
 )
 from proxy.protocol.codec import ByteBudget, Codec, Result, UnreadResult, is_large
 from proxy.protocol.refusal import Refusal
-
-# Characters of a method's name for which the nearest right one is looked up: comparing takes time.
-_MAX_COMPARED = 64
+from proxy.protocol.xmlrpc.introspection import INTROSPECTION
 
 
 class Executor:
@@ -267,13 +265,9 @@ class Executor:
 
         The name of a method that the caller may not call is not revealed.
         """
-        if len(call.method) > _MAX_COMPARED:
-            return None
-        names = [
-            name for name in self._routes[call.upstream].catalog.methods if name != call.method
-        ]
-        for name in get_close_matches(call.method, names, cutoff=0.75):
-            if self._decider.may_call(principal, call.upstream, name):
+        methods = self._routes[call.upstream].catalog.methods
+        for name in nearest_names(call.method, [*methods, *INTROSPECTION]):
+            if name in INTROSPECTION or self._decider.may_call(principal, call.upstream, name):
                 return name
         return None
 

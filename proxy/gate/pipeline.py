@@ -277,10 +277,12 @@ class Gate:
         if endpoint is not None:
             attempt.upstream = endpoint.route.name
         credentials, now = attempt.request.credentials, self._clock()
-        with contextlib.suppress(Rejected):
+        try:
             attempt.principal = self._authenticator.cached(credentials, now)
             if attempt.principal is None and self.in_flight <= self._max_in_flight:
                 attempt.principal = await self._authenticator.authenticate(credentials, now)
+        except Rejected:
+            pass  # the path is wrong, whatever the credential
         return self._reject(attempt, Rejected(Reason.NOT_FOUND))
 
     def _nearest_path(self, request: Request, principal: Principal) -> str | None:

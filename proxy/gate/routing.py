@@ -6,11 +6,11 @@ Below the pipeline (`proxy.gate.pipeline`).
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher, get_close_matches
-from itertools import islice
+from difflib import SequenceMatcher
 
 from proxy.catalog.model import Catalog
 from proxy.common.bounded_cache import BoundedCache
+from proxy.common.nearest import CUTOFF, MAX_LENGTH, nearest_names
 from proxy.errors import Rejected
 from proxy.gate.ports import Upstream
 from proxy.model import Reason
@@ -22,12 +22,9 @@ CACHE_SIZE = 256
 # Characters of a path that is cached.
 _MAX_CACHED_PATH = 128
 # What a wrong path is compared with: comparing takes time, so each is bounded.
-_MAX_COMPARED = 96  # characters
 _MAX_PREFIXES = 64
 _MAX_ROUTES = 4
-_MAX_NAMES = 256  # of one codec
-_CUTOFF = 0.75
-# How well a prefix fits, from 0 to 1. The root fits everything, a misspelt prefix at `_CUTOFF`.
+# How well a prefix fits, from 0 to 1. The root fits everything, a misspelt prefix at `CUTOFF`.
 _ROOT_FIT = 0.7
 _NO_FIT = 0.3
 _PLAIN_PATH = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9_.~-]*)+")
@@ -110,7 +107,7 @@ class Router:
         that one need not be near. `may_call` tells for an upstream and a method whether the caller
         may call it; no other path is revealed.
         """
-        if len(path) > _MAX_COMPARED or not _PLAIN_PATH.fullmatch(path):
+        if len(path) > MAX_LENGTH or not _PLAIN_PATH.fullmatch(path):
             return None
         clean = _SLASHES.sub("/", path).rstrip("/") or "/"
         near: list[tuple[float, str]] = []
@@ -119,17 +116,13 @@ class Router:
                 name: method
                 for mount in route.mounts
                 if mount.xml is xml
-                for name, method in islice(mount.names.items(), _MAX_NAMES)
-                if route.prefix + name != path
+                for name, method in mount.names.items()
             }
-            # luigid's methods are lower case, the paths of the pages mostly.
-            found = {name.lower(): name for name in names}
-            wanted = rest.lower()
-            closest = [wanted] if wanted in found else get_close_matches(wanted, found, 3, _CUTOFF)
-            for lower in (closest or list(found)) if xml else closest:
-                name = found[lower]
-                if not names[name] or may_call(route.name, names[name]):
-                    near.append((fit + _similarity(wanted, lower), route.prefix + name))
+            closest = [rest] if rest in names else nearest_names(rest, names)
+            for name in (closest or list(names)) if xml else closest:
+                full = route.prefix + name
+                if full != path and (not names[name] or may_call(route.name, names[name])):
+                    near.append((fit + _similarity(rest.lower(), name.lower()), full))
         return max(near, default=(0.0, None))[1]
 
     def _likely_routes(self, path: str) -> list[tuple[float, Route, str]]:
@@ -144,7 +137,7 @@ class Router:
                 continue
             count = prefix.count("/") + 1
             fit = _similarity(prefix.lower(), "/".join(words[:count]).lower())
-            if fit >= _CUTOFF:
+            if fit >= CUTOFF:
                 likely.append((fit, route, "/" + "/".join(words[count:])))
             likely.append((_NO_FIT, route, path))
         likely.sort(key=lambda each: each[0], reverse=True)

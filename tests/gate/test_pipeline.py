@@ -879,7 +879,17 @@ async def test_a_misspelt_method_names_the_nearest_that_may_be_called(bench: Ben
     """A method that the caller may not call is not revealed, nor is one named for a wild name."""
     assert b"task_list" in (await bench.ask("/api/task_lst", "viewer")).body
     assert b"add_task" not in (await bench.ask("/api/add_tsk", "viewer")).body
-    assert b"nearest" not in (await bench.ask(f"/api/{'x' * 64}", "viewer")).body
+    assert b"did you mean" not in (await bench.ask(f"/api/{'x' * 64}", "viewer")).body
+    misspelt = encode_call("system.listMethod", [])
+    assert (
+        b"did you mean system.listMethods?"
+        in (await bench.ask("/processes/RPC2", "viewer", misspelt, b"text/xml")).body
+    )
+    short = encode_call("getState", [])
+    assert (
+        b"did you mean supervisor.getState?"
+        in (await bench.ask("/processes/RPC2", "viewer", short, b"text/xml")).body
+    )
 
 
 async def test_a_batch_has_one_answer_for_each_entry(bench: Bench) -> None:

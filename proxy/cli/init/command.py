@@ -85,6 +85,8 @@ def command(
         _fail("the directory's name has quotes, %, $ or control characters. Choose another.")
     if is_taken(target):
         _exists(directory)
+    if not target.parent.is_dir():
+        _fail(f"{target.parent} is no directory. Create it first.")
     server = make_server(upstream, basic_auth_file, ca_file and ca_file.absolute())
     name, text, note = _catalog(protocol, catalog, server)
     plan = Plan(

@@ -85,6 +85,13 @@ def test_what_exists_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
+def test_a_missing_parent_is_named(tmp_path: Path) -> None:
+    """A misspelt path makes no tree of directories."""
+    done = run(*LUIGI, "--dir", tmp_path / "etcc" / "gate")
+    assert done.exit_code == 2
+    assert f"{tmp_path / 'etcc'} is no directory." in done.stderr
+
+
 def test_an_empty_directory_is_used(tmp_path: Path) -> None:
     """A package or an operator may have made it."""
     (tmp_path / "gate").mkdir()
