@@ -210,6 +210,7 @@ class Call:
     be for every one of them. `secret_paths` are the arguments that the audit redacts, as paths
     (``("params", "password")``). `heartbeat` is the worker id of a heartbeat, None for other calls.
     `target` is the side that answers. A large call has been `prepared`: its `args` are cut short.
+    `changed` are the arguments that were made harmless: `args` has what the upstream gets.
     """
 
     upstream: str
@@ -224,6 +225,7 @@ class Call:
     related_tasks: tuple[str, ...] = ()
     target: Target = Target.UPSTREAM
     prepared: PreparedCall | None = None
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

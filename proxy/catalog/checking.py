@@ -5,7 +5,6 @@ A refusal names the method and the argument, never the value.
 
 from collections.abc import Sequence
 
-from proxy.catalog.markup import escape_tags
 from proxy.catalog.model import ARGUMENT_NAME, Method
 from proxy.catalog.types import TYPES
 from proxy.errors import Rejected
@@ -50,19 +49,20 @@ def name_arguments(method: Method, values: Sequence[Value]) -> dict[str, Value]:
     return dict(zip(method.names, values))  # noqa: B905  (there may be fewer values than names)
 
 
-def escape_markup(method: Method, args: dict[str, Value]) -> dict[str, Value]:
-    """Escape tags in the arguments that a page shows through ``innerHTML`` (type ``no-markup``).
+def make_harmless(method: Method, args: dict[str, Value]) -> dict[str, Value]:
+    """Replace values that `check_arguments` refuses, and luigid would take, by harmless ones.
 
-    Return `args` itself when there is nothing to escape. Unescaped, `check_arguments` refuses such
-    a call. That is safe, but fails the task of a worker that reports the ``repr`` of an object.
+    Return `args` itself when nothing can be replaced.
     """
-    for name in method.escaped_args:
-        if name in args:
-            value = args[name]
-            escaped = escape_tags(value)
-            if escaped is not value:
-                args = {**args, name: escaped}
-    return args
+    changed: dict[str, Value] = {}
+    for name, value in args.items():
+        check = method.checks.get(name)
+        kind = check[0] if check is not None else TYPES[method.extra_type or "json"]
+        if value is not None and kind.mend is not None and not kind.accepts(value):
+            mended = kind.mend(value)
+            if mended is not value:
+                changed[name] = mended
+    return {**args, **changed} if changed else args
 
 
 def _starts_with(longer: Value, start: Value) -> bool:

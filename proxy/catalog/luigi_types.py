@@ -1,38 +1,33 @@
 """Checks of values that luigid does not check, and fails on or shows to a browser.
 
 One wrong value stops luigid or runs a script in the browser of a dashboard's user: a `priority` of
-"abc" stops ``get_work`` for every worker, and the visualiser runs a tag in a `family`. So the
-checks are as narrow as the stock clients allow.
+"abc" stops ``get_work`` for every worker, and the visualiser runs a tag in a `family`. Everything
+else that luigid takes is accepted, or made harmless (`proxy.catalog.harmless`).
 """
 
+import math
 import re
 
-from proxy.catalog.json_types import (
-    INTEGER_LIMIT,
-    is_finite,
-    is_number,
-    is_scalar,
-    is_unsigned,
-)
+from proxy.catalog.harmless import MAX_INT, has_no_markup
+from proxy.catalog.json_types import is_json, is_scalar
 from proxy.catalog.validation_cache import ValidationCache
 from proxy.model import Value
 
-MAX_NAME = 256
-"""Characters in the name of a family, parameter, resource or worker.
-
-Stock names stay under 200; a column of luigid's database has 250.
-"""
-MAX_TASK_ID = 1024
+MAX_NAME = 1024
+"""Characters in the name of a family, resource or worker, and entries of a worker's info."""
+MAX_TASK_ID = 2048
 """Characters in a task id.
 
-A family, 48 characters of its parameters and a digest, with room for ids made by hand.
+A family, 50 characters of its parameters and a digest, with room for ids made by hand.
 """
 
-_markup = re.compile(r"[<>\"'`&]").search
-# Printable ASCII without what `_markup` finds.
+# Printable ASCII without `<`, `'` and what HTML has for them.
 _ORDINARY = bytes(range(0x20, 0x7F)).translate(None, b"<>\"'`&")
 _ordinary_id = re.compile(rf"[{re.escape(_ORDINARY.decode())}]{{1,{MAX_TASK_ID}}}").fullmatch
-_url = re.compile(r"(?i:https?)://[^\s\x00-\x20\x7f-\x9f<>\"'`\\\ud800-\udfff]{1,4096}").fullmatch
+# Control characters, ends of lines and paragraphs, changes of direction, half surrogates.
+_UNPRINTED = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_unprinted = re.compile(f"[{_UNPRINTED}]").search
+_surrogate = re.compile(r"[\ud800-\udfff]").search
 
 # Names in a worker's info that the scheduler sets itself.
 _SCHEDULER_INFO_KEYS = frozenset(
@@ -63,33 +58,50 @@ def _is_ordinary(text: str) -> bool:
     return text.isascii() and not text.encode("ascii").translate(None, _ORDINARY)
 
 
-def _is_safe(text: str) -> bool:
-    """Return whether `text` is printable and holds no character of HTML's markup.
+def _is_shown(text: str) -> bool:
+    """Return whether `text` is one line without a tag."""
+    return _unprinted(text) is None and has_no_markup(text)
 
-    Control characters and half surrogates are not printable.
+
+def _is_safe(text: str) -> bool:
+    """Return whether a page shows `text` as it is, in one line and without markup.
+
+    The visualiser puts names between tags, and task ids into an attribute in single quotes: there a
+    quote begins attributes of the text's own, of which those with a value act.
     """
-    return _is_ordinary(text) or (text.isprintable() and _markup(text) is None)
+    if _is_ordinary(text):
+        return True
+    if not _is_shown(text):
+        return False
+    quote = text.find("'")
+    return quote < 0 or "=" not in text[quote:]
+
+
+def _is_name(text: str) -> bool:
+    """Return whether `text` can be the family of a task."""
+    return 0 < len(text) <= MAX_NAME and _is_safe(text)
+
+
+def _is_resource(text: str) -> bool:
+    """Return whether `text` can be the name of a resource, which no page has in an attribute."""
+    return len(text) <= MAX_NAME and _surrogate(text) is None and has_no_markup(text)
 
 
 def _is_worker_id(text: str) -> bool:
-    """Return whether `text` is the id of a worker without a suffix.
+    """Return whether `text` is the id of a worker without the suffix of an identity.
 
-    A worker is named after its machine and user. Letters may be of any script; other characters
-    are ASCII, so that nothing resembles the ``[`` of a suffix.
+    A worker is named after its machine and user. `proxy.protocol.catalog_call` escapes what could
+    be taken for a suffix, or runs as markup.
     """
-    if not 0 < len(text) <= MAX_NAME or text.strip(" ") != text or "[" in text:
-        return False
-    return _is_ordinary(text) or (
-        _is_safe(text) and all(character.isascii() or character.isalnum() for character in text)
-    )
+    return 0 < len(text) <= MAX_NAME and _surrogate(text) is None and not is_suffixed(text)
 
 
-_names = ValidationCache(re.compile(rf"[\w.]{{1,{MAX_NAME}}}").fullmatch)
-_parameter_names = ValidationCache(re.compile(rf"[\w.-]{{1,{MAX_NAME}}}").fullmatch)
+_names = ValidationCache(_is_name)
+_resources = ValidationCache(_is_resource)
 _modules = ValidationCache(re.compile(r"(?=.{1,1024}\Z)[\w-]+(?:\.[\w-]+)*").fullmatch)
 _workers = ValidationCache(_is_worker_id)
 
-is_resource = _names.is_valid
+is_resource = _resources.is_valid
 is_module = _modules.is_valid
 is_worker_id = _workers.is_valid
 
@@ -126,14 +138,35 @@ def is_task_id_list(value: Value) -> bool:
     return all(map(is_task_id, value))
 
 
+def is_suffixed(worker: str) -> bool:
+    """Return whether a worker id ends in what is the suffix of an identity, or looks like one."""
+    _, bracket, suffix = worker.rpartition(" [")
+    return bracket != "" and ":" in suffix
+
+
 def is_suffixed_worker_id(value: Value) -> bool:
     """Return whether `value` is the id of a worker as worker_list shows it, with suffixes."""
-    return type(value) is str and 0 < len(value) <= 16 * MAX_NAME and _is_safe(value)
+    return type(value) is str and 0 < len(value) <= 16 * MAX_NAME and _is_shown(value)
 
 
 def is_one_line(value: Value) -> bool:
     """Return whether `value` is one printable line. A signed batch id has a task id within it."""
-    return type(value) is str and len(value) <= 2 * MAX_TASK_ID and value.isprintable()
+    return type(value) is str and len(value) <= 2 * MAX_TASK_ID and _unprinted(value) is None
+
+
+def is_priority(value: Value) -> bool:
+    """Return whether `value` is a number that luigid can sort by and a browser can read."""
+    return isinstance(value, int) or (type(value) is float and math.isfinite(value))
+
+
+def is_any_number(value: Value) -> bool:
+    """Return whether luigid can calculate with `value`: a number, as Python has it, or NaN."""
+    return type(value) is float or (isinstance(value, int) and -MAX_INT <= value <= MAX_INT)
+
+
+def is_plain_json(value: Value) -> bool:
+    """Return whether `value` is of JSON as a browser reads it: no number is infinite."""
+    return is_json(value) and _all_finite(value)
 
 
 def is_status(value: Value) -> bool:
@@ -151,43 +184,39 @@ def is_upstream_status_filter(value: Value) -> bool:
     return type(value) is str and (not value or value in _UPSTREAM_STATUSES)
 
 
-def is_web_url(value: Value) -> bool:
-    """Return whether `value` is a URL of http or https, or empty."""
-    return type(value) is str and (not value or _url(value) is not None)
-
-
 def is_params(value: Value) -> bool:
-    """Return whether `value` is an object of parameter names and scalars."""
-    return (
-        type(value) is dict
-        and _parameter_names.all_valid(value)
-        and all(map(is_scalar, value.values()))
+    """Return whether `value` is an object of parameter names and values that browsers read."""
+    return type(value) is dict and all(
+        type(item) is str or is_plain_json(item) for item in value.values()
     )
+
+
+def is_search(value: Value) -> bool:
+    """Return whether `value` is an object of names and plain values, which a page repeats."""
+    return type(value) is dict and _names.all_valid(value) and all(map(is_scalar, value.values()))
 
 
 def is_visibilities(value: Value) -> bool:
     """Return whether `value` is an object of parameter names and visibilities."""
-    return (
-        type(value) is dict
-        and _parameter_names.all_valid(value)
-        and all(map(_is_visibility, value.values()))
-    )
+    return type(value) is dict and all(map(_is_visibility, value.values()))
 
 
 def is_resources(value: Value) -> bool:
     """Return whether `value` is an object of resource names and non-negative finite numbers."""
-    return type(value) is dict and _names.all_valid(value) and all(map(_is_share, value.values()))
+    return (
+        type(value) is dict and _resources.all_valid(value) and all(map(_is_share, value.values()))
+    )
 
 
 def is_retry_policy(value: Value) -> bool:
     """Return whether `value` is luigi's retry policy: three optional numbers."""
     if type(value) is not dict or not _RETRY_KEYS.issuperset(value):
         return False
-    return all(limit is None or is_number(limit) for limit in value.values())
+    return all(limit is None or is_any_number(limit) for limit in value.values())
 
 
 def is_worker_info(value: Value) -> bool:
-    """Return whether `value` is an object, or pairs, of names and scalars about a worker."""
+    """Return whether `value` is an object, or pairs, of names and values about a worker."""
     if isinstance(value, dict):
         return len(value) <= MAX_NAME and all(
             _is_info_entry(key, item) for key, item in value.items()
@@ -204,13 +233,21 @@ def _is_visibility(value: Value) -> bool:
 
 
 def _is_share(value: Value) -> bool:
-    if type(value) is int:
-        return 0 <= value < INTEGER_LIMIT
-    return type(value) is float and value >= 0 and is_finite(value)
+    if isinstance(value, int):
+        return 0 <= value <= MAX_INT
+    return type(value) is float and value >= 0 and math.isfinite(value)
 
 
 def _is_info_entry(key: Value, value: Value) -> bool:
-    if type(key) is not str or not _parameter_names.is_valid(key) or key in _SCHEDULER_INFO_KEYS:
+    if type(key) is not str or key in _SCHEDULER_INFO_KEYS:
         return False
     # get_work counts this number down for every worker: text in it answers all of them with 500.
-    return is_unsigned(value) if key == "workers" else is_scalar(value)
+    return isinstance(value, int) if key == "workers" else is_plain_json(value)
+
+
+def _all_finite(value: Value) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return all(map(_all_finite, value))
+    return not isinstance(value, dict) or all(map(_all_finite, value.values()))

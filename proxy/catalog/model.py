@@ -60,7 +60,7 @@ class Method:
             b and ``_`` or ``(`` (luigi.task.task_id_str, and ids of luigi 1).
 
     The remaining attributes are derived: `checks` has type and nullability by name, `secret_args`
-    the paths of secrets, `escaped_args` the arguments in which `escape_markup` escapes tags.
+    the paths of secrets.
 
     """
 
@@ -83,7 +83,6 @@ class Method:
     names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     required: tuple[str, ...] = field(init=False, compare=False, repr=False)
     secret_args: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
-    escaped_args: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derive what every call needs."""
@@ -92,7 +91,6 @@ class Method:
         put(self, "names", tuple(a.name for a in self.arguments))
         put(self, "required", tuple(a.name for a in self.arguments if a.required))
         put(self, "secret_args", tuple((a.name,) for a in self.arguments if a.secret))
-        put(self, "escaped_args", tuple(a.name for a in self.arguments if a.type == "no-markup"))
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,20 @@
 The worker id that a caller states is bound to its identity: every one gets a suffix on its way to
 the upstream, ``<its own id> [<issuer>:<subject>]``. The suffix holds no blank and no bracket
 inside, hence the last one of an id is always Callgate's, and no two identities can meet in one id.
+In its own id brackets, markup and unusual characters are percent-encoded, so that nothing there
+looks like a suffix or runs in a page. An id that ends in a suffix is refused.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import quote
 
 from proxy.catalog.checking import check_arguments
+from proxy.catalog.luigi_types import is_suffixed
 from proxy.catalog.model import Method
+from proxy.catalog.validation_cache import ValidationCache
 from proxy.errors import Rejected
 from proxy.model import Call, PreparedCall, Principal, Reason, Value
 
@@ -35,11 +40,36 @@ def _suffix(issuer_name: str, subject: str) -> str:
     return f" [{issuer_name}:{quote(subject, safe='@')}]"
 
 
+def bind_worker(worker: Value, principal: Principal) -> str:
+    """Return the worker id as the upstream has it: encoded where unusual, with its suffix.
+
+    No two ids of one principal become the same.
+    """
+    own = str(worker)
+    if not _plain_workers.is_valid(own):
+        own = _unusual.sub(_percent_encode, own)
+    return own + worker_suffix(principal)
+
+
+def _is_plain(worker: str) -> bool:
+    return _unusual.search(worker) is None
+
+
+def _percent_encode(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
+
+
+# Blanks at the ends, a percent sign before two digits, brackets, what a page could read as markup
+# or the visualiser as a selector, and beyond ASCII all that is neither letter nor digit: some of
+# it resembles a bracket.
+_unusual = re.compile(r"\A +| +\Z|%(?=[0-9A-Fa-f]{2})|[\x00-\x1f\x7f\[\]<>\"]|[^\x00-\x7f](?<!\w)")
+_plain_workers = ValidationCache(_is_plain)
+
+
 def check_call(method: Method, args: dict[str, Value]) -> str | None:
     """Check the worker and the arguments of a call; return the worker if it is a heartbeat.
 
-    Raises `Rejected` when arguments are missing or mistyped, or when a worker id has a bracket, as
-    only suffixed ones do.
+    Raises `Rejected` when arguments are missing or mistyped, or when a worker id ends in a suffix.
     """
     heartbeat: str | None = None
     if method.worker_arg is not None:
@@ -48,7 +78,7 @@ def check_call(method: Method, args: dict[str, Value]) -> str | None:
             raise Rejected(
                 Reason.BAD_ARGUMENTS, f"{method.name}: {method.worker_arg} must be given"
             )
-        if "[" in worker:
+        if is_suffixed(worker):
             raise Rejected(Reason.NOT_YOUR_WORKER)
         # With a second argument it says more than that the worker lives.
         if method.heartbeat and len(args) == 1:

@@ -1,15 +1,17 @@
 """The JSON of a luigid call: one object that every parser reads alike, or a refusal.
 
-luigid reads with Python's ``json``, which takes the last of two equal keys and half surrogates.
-Refused are: two equal keys in one object, at any depth; text that is not UTF-8; half a surrogate
-pair; NaN and negative infinity; a document that is not one object; more than `MAX_DEPTH` levels.
+luigid reads with Python's ``json``, which takes the last of two equal keys. Refused are: two equal
+keys in one object, at any depth; text that is not UTF-8; a document that is not one object; more
+than `MAX_DEPTH` levels.
 
-``Infinity`` is accepted, since stock workers send it. So is a number too large for a float
-(``1e999``), which luigid reads as Infinity.
+``Infinity``, ``-Infinity`` and ``NaN`` are numbers, as stock workers send them and luigid reads
+them; the types of a catalog judge them. So is a number too large for a float (``1e999``), which
+luigid reads as Infinity. Half a surrogate pair, as Python has it for a byte of a file's name that
+is not UTF-8, becomes the six characters of its escape: ``\udcff``. No other reader takes it.
 """
 
 import json
-import math
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -24,6 +26,8 @@ MAX_DEPTH = 100
 # this size takes a second, in a process of its own.
 MAX_ELEMENTS = 300_000
 _MAX_BRACKETS = MAX_DEPTH + 1  # counted of one kind; more change nothing
+_surrogate = re.compile(r"[\ud800-\udfff]")
+_escape = re.compile(r"\\ud[89a-f][0-9a-f]{2}")
 _LARGE = 1024 * 1024  # bytes; a worker's own calls are smaller
 
 
@@ -33,6 +37,18 @@ class RoundTripped(dict[str, Value]):
     They hold no Infinity, and integers of 64 bits at most. A copy is an ordinary dict, which
     `encode_arguments` encodes by the standard library.
     """
+
+
+class Escaped(dict[str, Value]):
+    """Arguments in which half surrogate pairs were replaced by their escapes."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the arguments that have such an escape in them."""
+        return tuple(
+            name
+            for name, value in self.items()
+            if _escape.search(json.dumps([name, value], ensure_ascii=False))
+        )
 
 
 def encode_arguments(args: Mapping[str, Value], changed: Mapping[str, Value]) -> bytes:
@@ -100,29 +116,28 @@ def parse_fast(text: bytes) -> RoundTripped | None:
 
 def parse_strict(text: bytes) -> dict[str, Value]:
     """Parse as `parse_arguments` does, by the standard library and without a bound on elements."""
+    escaped = False
     try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_unique_keys,
-            parse_float=_float,
-            parse_constant=_float,
-        )
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
         # The text is UTF-8, so half a surrogate pair can only come from an escape.
         if b"\\ud" in text or b"\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            plain = json.dumps(value, ensure_ascii=False)
+            if _surrogate.search(plain):
+                escaped = True
+                # In JSON the backslash of the escape is escaped itself.
+                plain = _surrogate.sub(lambda half: f"\\\\u{ord(half[0]):04x}", plain)
+                value = json.loads(plain, object_pairs_hook=_unique_keys)
     except RecursionError:
         raise Rejected(Reason.CALL_TOO_COMPLEX, "the JSON is nested too deeply") from None
     except UnicodeError:
-        raise Rejected(
-            Reason.MALFORMED_CALL, "the text is not UTF-8, or holds half a surrogate pair"
-        ) from None
+        raise Rejected(Reason.MALFORMED_CALL, "the text is not UTF-8") from None
     except ValueError:
         raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object") from None
     if type(value) is not dict:
         raise Rejected(Reason.MALFORMED_CALL, "data must be one JSON object")
     args = cast(dict[str, Value], value)
     _check_depth(args)
-    return args
+    return Escaped(args) if escaped else args
 
 
 def is_valid_json(text: bytes) -> bool:
@@ -161,10 +176,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise Rejected(Reason.AMBIGUOUS_CALL, "a JSON object has two equal keys")
     return result
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if not value > -math.inf:
-        raise ValueError
-    return value

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.catalog.checking import check_arguments, escape_markup, name_arguments
+from proxy.catalog.checking import check_arguments, make_harmless, name_arguments
 from proxy.catalog.loading import load_catalog
 from proxy.catalog.model import Catalog, Method
 from proxy.catalog.types import TYPES
@@ -168,9 +168,8 @@ def test_every_method_passes_by_the_rows_of_its_catalog(data: st.DataObject) -> 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"priority": "abc"}, "add_task: priority must be a finite number"),
-        ({"priority": True}, "add_task: priority must be a finite number"),
-        ({"priority": None}, "add_task: priority must be a finite number, not null"),
+        ({"priority": "abc"}, "add_task: priority must be a number"),
+        ({"priority": None}, "add_task: priority must be a number, not null"),
         (
             {"task_id": 5},
             "add_task: task_id must be a task id without control characters and markup",
@@ -181,17 +180,17 @@ def test_every_method_passes_by_the_rows_of_its_catalog(data: st.DataObject) -> 
         ),
         (
             {"resources": {"a": "x"}},
-            "add_task: resources must be an object of resource names and non-negative numbers",
+            "add_task: resources must be an object of resource names and numbers",
         ),
         (
             {"family": "<script>"},
-            "add_task: family must be a task family of letters, digits, _ and .",
+            "add_task: family must be a task family without control characters and markup",
         ),
         ({"family": "prod.Other"}, "add_task: task_id must start with family"),
         ({"family": "etl.Loa"}, "add_task: task_id must start with family"),
         (
             {"tracking_url": "javascript:alert(1)"},
-            "add_task: tracking_url must be an http or https URL",
+            "add_task: tracking_url must be a URL that is no script",
         ),
         (
             {"new_keyword": float("nan")},
@@ -243,7 +242,7 @@ def test_keywords_that_are_data_are_all_checked(luigi_catalog: Catalog) -> None:
     assert refusal(method, {"db": None}) == "update_resources: db must be a non-negative integer"
     assert (
         refusal(method, {"<b>": 1})
-        == "update_resources: every name must be a resource name of letters, digits, _ and ."
+        == "update_resources: every name must be a resource name of at most 1024 characters, without markup"
     )
 
 
@@ -265,11 +264,11 @@ def test_markup_in_shown_texts_is_escaped(luigi_catalog: Catalog) -> None:
     method = luigi_catalog.methods["set_task_status_message"]
     args: dict[str, Value] = {"task_id": "a_1", "status_message": "<img src=x onerror=alert(1)>"}
     assert refusal(method, args) == "set_task_status_message: status_message must be free of markup"
-    escaped = escape_markup(method, args)
+    escaped = make_harmless(method, args)
     assert escaped == {"task_id": "a_1", "status_message": "&lt;img src=x onerror=alert(1)>"}
     assert args["status_message"] == "<img src=x onerror=alert(1)>"
     check_arguments(method, escaped)
     plain: dict[str, Value] = {"task_id": "a_1", "status_message": "3 < 4"}
-    assert escape_markup(method, plain) is plain
+    assert make_harmless(method, plain) is plain
     missing: dict[str, Value] = {"task_id": "a_1"}
-    assert escape_markup(method, missing) is missing
+    assert make_harmless(method, missing) is missing

@@ -21,7 +21,6 @@ def test_a_method_derives_what_a_call_needs() -> None:
     assert METHOD.names == ("a", "b", "c")
     assert METHOD.required == ("a",)
     assert METHOD.secret_args == (("b",),)
-    assert METHOD.escaped_args == ("c",)
     assert METHOD.checks["c"] == (TYPES["no-markup"], False)
 
 

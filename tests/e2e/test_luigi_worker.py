@@ -103,7 +103,7 @@ def end_state(luigid: Luigid, run: str) -> dict[str, dict[str, Any]]:
         params.pop("directory")
         if task["name"] == "Batched" and "," in params["day"]:
             params["day"] = task_id = ",".join(sorted(params["day"].split(",")))
-        # see escape_markup
+        # see proxy.catalog.harmless
         message = task["status_message"] and task["status_message"].replace("<class", "&lt;class")
         kept = ("status", "name", "priority", "resources", "tracking_url", "progress_percentage")
         state[task_id] = {

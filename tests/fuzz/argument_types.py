@@ -10,7 +10,7 @@ import re
 import orjson
 
 from proxy.audit.redaction.redactor import Redactor
-from proxy.catalog.checking import check_arguments, escape_markup
+from proxy.catalog.checking import check_arguments, make_harmless
 from proxy.catalog.json_types import MAX_DEPTH
 from proxy.catalog.model import Argument, Method
 from proxy.catalog.types import TYPES
@@ -47,8 +47,15 @@ def one(data: bytes) -> None:
                 assert -(1 << 63) <= value < 1 << 63, "an integer has 64 bits"
             if type(value) is list:
                 assert all(type(item) is str for item in value), "a set is of texts"
-        if accepted and name in ("task-id", "family", "module", "worker-id", "resource", "url"):
-            assert not set(str(value)) & set("<>\"'`"), "no page runs it"
+        if accepted and name in ("task-id", "family", "module", "resource"):
+            assert not _TAG.search(str(value)), "no page runs it"
+        if kind.mend is not None and value is not None:
+            mended = kind.mend(value)
+            assert kind.mend(mended) is mended or typed(kind.mend(mended)) == typed(mended), (
+                "mending once is enough"
+            )
+            if accepted:
+                assert name == "module" or typed(mended) == typed(value), "a harmless value stays"
     _check_markup(value)
     read(check_arguments, OPEN, {"a": value})
     record = REDACTOR.encode({"a": value, "password": value}, ())
@@ -58,8 +65,8 @@ def one(data: bytes) -> None:
 
 def _check_markup(value: Value) -> None:
     method = METHODS["no-markup"]
-    escaped = escape_markup(method, {"a": value})
-    again = escape_markup(method, escaped)
+    escaped = make_harmless(method, {"a": value})
+    again = make_harmless(method, escaped)
     assert typed(again["a"]) == typed(escaped["a"]), "escaping once is enough"
     if not isinstance(read(check_arguments, method, escaped), Rejected):
         assert not any(_TAG.search(text) for text in _texts(escaped["a"])), "no tag is left"

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Batch, Call, Request, UpstreamResponse, Value
-from proxy.protocol.catalog_call import worker_suffix
+from proxy.protocol.catalog_call import bind_worker
 from proxy.protocol.luigi.api import LuigiApi
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.luigi.calls import make_call
@@ -77,7 +77,7 @@ def _check_sent(call: Call, asked: Request) -> None:
     expected: Mapping[str, Value] = call.args
     worker = CATALOG.methods[call.method].worker_arg
     if worker is not None:
-        expected = {**expected, worker: str(expected[worker]) + worker_suffix(ALICE)}
+        expected = {**expected, worker: bind_worker(expected[worker], ALICE)}
     [(name, _)] = parse_qsl(
         outbound.body.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
     )

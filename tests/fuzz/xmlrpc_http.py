@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from proxy.catalog.loading import load_catalog
 from proxy.errors import Rejected
 from proxy.model import Call, Target
-from proxy.protocol.catalog_call import worker_suffix
+from proxy.protocol.catalog_call import bind_worker
 from proxy.protocol.xmlrpc.codec import decode_call
 from proxy.protocol.xmlrpc.luigi_bridge import LuigiBridge
 from proxy.protocol.xmlrpc.server import XmlRpcServer
@@ -60,7 +60,7 @@ def _check_luigi(call: Call, sent: bytes) -> None:
     expected = dict(call.args)
     worker = LUIGI.methods[call.method].worker_arg
     if worker is not None:
-        expected[worker] = str(expected[worker]) + worker_suffix(ALICE)
+        expected[worker] = bind_worker(expected[worker], ALICE)
     assert typed(json.loads(text.encode("latin-1"))) == typed(expected), (
         "luigid gets the call that was decided on"
     )

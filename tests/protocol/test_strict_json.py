@@ -12,6 +12,7 @@ from proxy.model import Reason
 from proxy.protocol.strict_json import (
     MAX_DEPTH,
     MAX_ELEMENTS,
+    Escaped,
     encode_arguments,
     parse_arguments,
     parse_strict,
@@ -31,28 +32,27 @@ def by_hand(text: bytes) -> Any:
             raise RefusedError
         return dict(pairs)
 
-    def walk(value: Any, depth: int) -> None:
+    def escaped(text: str) -> str:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+    def walk(value: Any, depth: int) -> Any:
         if isinstance(value, str):
-            value.encode("utf-8")
-        elif isinstance(value, float):
-            if math.isnan(value) or value == -math.inf:
-                raise RefusedError
-        elif isinstance(value, (dict, list)):
-            if depth > MAX_DEPTH:
-                raise RefusedError
-            for key in value if isinstance(value, dict) else ():
-                key.encode("utf-8")
-            for item in value.values() if isinstance(value, dict) else value:
-                walk(item, depth + 1)
+            return escaped(value)
+        if not isinstance(value, (dict, list)):
+            return value
+        if depth > MAX_DEPTH:
+            raise RefusedError
+        if isinstance(value, list):
+            return [walk(item, depth + 1) for item in value]
+        return once([(escaped(key), walk(item, depth + 1)) for key, item in value.items()])
 
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=once)
         if not isinstance(value, dict):
             raise RefusedError
-        walk(value, 1)
+        return walk(value, 1)
     except (ValueError, RecursionError) as error:
         raise RefusedError from error
-    return value
 
 
 def same(one: Any, other: Any) -> bool:
@@ -317,9 +317,6 @@ def test_many_brackets_are_not_deep() -> None:
         (b"", Reason.MALFORMED_CALL),
         (b"null", Reason.MALFORMED_CALL),
         (b"[]", Reason.MALFORMED_CALL),
-        (b'{"a": NaN}', Reason.MALFORMED_CALL),
-        (b'{"a": -Infinity}', Reason.MALFORMED_CALL),
-        (b'{"a": -1e999}', Reason.MALFORMED_CALL),
         (b'{"a": "\xff"}', Reason.MALFORMED_CALL),
         (b'{"a": "\xed\xa0\x80"}', Reason.MALFORMED_CALL),
         (b'{"a": ' + b"9" * 5000 + b"}", Reason.MALFORMED_CALL),
@@ -337,6 +334,18 @@ def test_infinity_is_a_number_here() -> None:
     """Stock workers send it for every batchable family."""
     assert parse_arguments(b'{"max_batch_size": Infinity}') == {"max_batch_size": math.inf}
     assert parse_arguments(b'{"max_batch_size": 1e999}') == {"max_batch_size": math.inf}
+
+
+def test_half_a_surrogate_pair_becomes_its_escape() -> None:
+    """A worker has one for a byte of a file's name that is not UTF-8; no other reader takes it."""
+    args = parse_arguments(rb'{"a": "x\udcff", "b": "\ud83d\ude00", "c": ["\uD800"], "d": 1}')
+    assert args == {"a": r"x\udcff", "b": "\U0001f600", "c": [r"\ud800"], "d": 1}
+    assert isinstance(args, Escaped)
+    assert args.names() == ("a", "c")
+    assert json.loads(encode_arguments(args, {})) == args
+    assert not isinstance(parse_arguments(rb'{"b": "\ud83d\ude00"}'), Escaped)
+    with pytest.raises(Rejected, match="two equal keys"):
+        parse_arguments(rb'{"\ud800": 1, "\\ud800": 2}')
 
 
 def test_elements_are_counted_before_anything_is_read() -> None:

@@ -25,8 +25,9 @@ a batch), ``principal`` {issuer, issuer_name, subject, roles, agent}, ``peer`` {
 user_agent, hop (a balancer's address, if one named the client)}, ``upstream``, ``protocol``,
 ``method``, ``permission`` (view, work, trigger, admin), ``in_catalog`` (only when false), ``task``
 (id or family, if the call is about one), ``args`` (see `proxy.audit.redaction.redactor`),
-``decision`` (allow or deny), ``reason``, ``policies`` (ids), ``policy_hash``, ``window`` {seconds,
-worker} (only when the call opens a heartbeat window).
+``changed`` (names of arguments that were made harmless for the upstream, only if there are any;
+``args`` has what it got), ``decision`` (allow or deny), ``reason``, ``policies`` (ids),
+``policy_hash``, ``window`` {seconds, worker} (only when the call opens a heartbeat window).
 Denied calls of one principal beyond ``audit.denials_per_minute`` have one record a minute:
 ``principal`` (missing for all others together), ``decision``, ``policy_hash`` and **summary**.
 
@@ -220,6 +221,8 @@ class RecordEncoder:
         task = call.task
         about = b"" if task is None else b',"task":' + orjson.dumps(self._text(task))
         args = self.encode_args(call)
+        if call.changed:
+            args += b',"changed":' + encode_json(list(call.changed))
         # Escaping the joined body once is enough: it leaves fragments that are escaped unchanged.
         body = b'"stage":"decided","id":%b,"principal":%b,"peer":%b,%b%b,"args":%b,%b%b}' % (
             orjson.dumps(call_id), who, where, target, about, args, why, window,

@@ -6,9 +6,8 @@ What luigid could read in two ways is rejected, so that what policy judges is wh
 * GET without a body, or POST with a form body of exactly one type; no Content-Encoding, no
   multipart;
 * at most one ``data`` over query and body together (luigid takes the last);
-* JSON: one object, no duplicate key (luigid takes the last), no lone surrogates, no NaN.
-  ``Infinity`` is accepted and sent on: stock workers send it for every batchable family
-  (luigi/worker.py).
+* JSON: one object, no duplicate key (luigid takes the last). ``Infinity`` is accepted and sent on:
+  stock workers send it for every batchable family (luigi/worker.py).
 
 Worker ids and batch ids are bound to the identity of the caller
 (`proxy.protocol.luigi.worker_identity`, `proxy.protocol.luigi.batch_ids`), and a running task is

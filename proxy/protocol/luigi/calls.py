@@ -8,16 +8,16 @@ from functools import lru_cache
 
 import orjson
 
-from proxy.catalog.checking import escape_markup
+from proxy.catalog.checking import make_harmless
 from proxy.catalog.model import Catalog, Method
-from proxy.errors import Unavailable
+from proxy.errors import Rejected, Unavailable
 from proxy.model import Call, Principal, Reason, UpstreamRequest, UpstreamResponse, Value
-from proxy.protocol.catalog_call import check_call, related_tasks, task_of, worker_suffix
+from proxy.protocol.catalog_call import bind_worker, check_call, related_tasks, task_of
 from proxy.protocol.luigi.batch_ids import BatchIdSigner, luigid_batch_id
 from proxy.protocol.luigi.form import FORM, encode_form
 from proxy.protocol.luigi.worker_identity import REWRITTEN_METHODS
 from proxy.protocol.refusal import Refusal
-from proxy.protocol.strict_json import encode_arguments, is_valid_json
+from proxy.protocol.strict_json import Escaped, encode_arguments, is_valid_json
 
 WORKER_SHUTDOWN: Value = {
     "n_pending_tasks": 0,
@@ -50,15 +50,25 @@ def make_call(
 ) -> Call:
     """Return the call of luigid's method `name` by `principal`.
 
-    Raises `Rejected` when arguments are missing or mistyped, when a worker id has a bracket, as
-    only suffixed ones do, or when a batch id is not this principal's.
+    What luigid would take and only others suffer from is made harmless. Raises `Rejected` when
+    arguments are missing or mistyped, when a worker id ends in a suffix, or when a batch id is not
+    this principal's.
     """
     method = catalog.methods.get(name)
     if method is None:
         return Call(upstream, catalog.protocol, name, "admin", args, in_catalog=False)
-    if method.escaped_args:
-        args = escape_markup(method, args)
-    heartbeat = check_call(method, args)
+    changed: tuple[str, ...] = args.names() if type(args) is Escaped else ()
+    try:
+        heartbeat = check_call(method, args)
+    except Rejected as error:
+        mended = make_harmless(method, args)
+        if mended is args or error.reason is not Reason.BAD_ARGUMENTS:
+            raise
+        heartbeat = check_call(method, mended)
+        changed += tuple(
+            name for name in args if mended[name] is not args[name] and name not in changed
+        )
+        args = mended
     if "batch_id" in args and args["batch_id"] is not None:
         batch_ids.verify(principal, args.get("family"), args["batch_id"])
     task = task_of(method, args)
@@ -74,6 +84,7 @@ def make_call(
             _secret_paths(method, args) if "param_visibilities" in args else method.secret_args
         ),
         heartbeat=heartbeat,
+        changed=changed,
     )
 
 
@@ -106,11 +117,11 @@ def encode(
         return _heartbeat_request(
             f"{base}/api/{call.method}",
             method.worker_arg,
-            call.heartbeat + worker_suffix(principal),
+            bind_worker(call.heartbeat, principal),
         )
     changed: dict[str, Value] = {}
     if method.worker_arg is not None:
-        changed[method.worker_arg] = str(call.args[method.worker_arg]) + worker_suffix(principal)
+        changed[method.worker_arg] = bind_worker(call.args[method.worker_arg], principal)
     if "batch_id" in call.args and call.args["batch_id"] is not None:
         changed["batch_id"] = luigid_batch_id(str(call.args["batch_id"]))
     body = encode_form(encode_arguments(call.args, changed))

@@ -36,7 +36,7 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.catalog_call import worker_suffix
+from proxy.protocol.catalog_call import bind_worker, worker_suffix
 from proxy.protocol.luigi.batch_ids import batch_member
 from proxy.protocol.luigi.form import FORM, encode_form
 
@@ -94,7 +94,7 @@ class TaskReports:
         """Return what has to be asked after these `answers`, None when nothing more."""
         if not answers and not self._is_unchecked(call, principal):
             return None
-        me = str(call.args.get("worker")) + worker_suffix(principal)
+        me = bind_worker(call.args.get("worker"), principal)
         return self._read(call, me, answers)[1]
 
     def amend(
@@ -103,7 +103,7 @@ class TaskReports:
         """Return the call as it may be sent, or the answer that it gets without being sent."""
         task = str(call.args.get("task_id"))
         suffix = worker_suffix(principal)
-        me = str(call.args.get("worker")) + suffix
+        me = bind_worker(call.args.get("worker"), principal)
         runs = self._read(call, me, answers)[0]
         worker = runs[task]
         if call.method in UNCHECKED_METHODS:
@@ -141,7 +141,7 @@ class TaskReports:
             says_more = args.get("tracking_url") is not None or args.get("expl") not in _NO_ERROR
             if not (ends or says_more):
                 return False
-            mine = str(args.get("worker")) + worker_suffix(principal)
+            mine = bind_worker(args.get("worker"), principal)
             if self._batches and self._member(call, mine) is not None:
                 return True
             known = self._worker_of(args.get("task_id"))

@@ -16,7 +16,7 @@ import orjson
 
 from proxy.errors import Unavailable
 from proxy.model import Call, Principal, Reason
-from proxy.protocol.catalog_call import worker_suffix
+from proxy.protocol.catalog_call import bind_worker, worker_suffix
 from proxy.protocol.luigi.batch_ids import BatchIdSigner
 from proxy.protocol.strict_json import parse_fast
 
@@ -58,10 +58,12 @@ def rewrite_worker_answer(
         quick = parse_fast(body)
         document: Any = json.loads(body) if quick is None else quick
         response = document["response"]
+        worker = bind_worker(call.args.get("worker"), principal)
         for task in response["running_tasks"]:
-            if type(task.get("worker")) is str:
-                task["worker"] = task["worker"].removesuffix(suffix)
-        worker = str(call.args.get("worker")) + suffix
+            runs = task.get("worker")
+            if type(runs) is str:
+                own = runs == worker
+                task["worker"] = call.args["worker"] if own else runs.removesuffix(suffix)
         if response.get("task_id") is not None:
             given(str(response["task_id"]), worker)
         if imports and "task_module" in response:

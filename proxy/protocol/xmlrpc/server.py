@@ -21,7 +21,7 @@ from proxy.model import (
     UpstreamResponse,
     Value,
 )
-from proxy.protocol.catalog_call import check_call, related_tasks, task_of, worker_suffix
+from proxy.protocol.catalog_call import bind_worker, check_call, related_tasks, task_of
 from proxy.protocol.xmlrpc.codec import encode_call
 from proxy.protocol.xmlrpc.control_characters import ReplacedStream, readable
 from proxy.protocol.xmlrpc.http_binding import NO_STORE, XML, XmlRpcCodec
@@ -71,7 +71,7 @@ class XmlRpcServer(XmlRpcCodec):
         method = self._catalog.methods[call.method]
         values: Collection[Value] = call.args.values()
         if method.worker_arg is not None:
-            suffixed = str(call.args[method.worker_arg]) + worker_suffix(principal)
+            suffixed = bind_worker(call.args[method.worker_arg], principal)
             values = {**call.args, method.worker_arg: suffixed}.values()
         body = encode_call(call.method, values)
         if call.heartbeat is not None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tornado.escape import json_decode
 from tornado.httputil import parse_body_arguments
 
-from proxy.catalog.checking import check_arguments
+from proxy.catalog.checking import check_arguments, make_harmless
 from proxy.catalog.loading import load_catalog
 from proxy.errors import REASONS, Rejected, Unavailable
 from proxy.model import Call, Peer, Principal, Reason, Request, UpstreamResponse
-from proxy.protocol.catalog_call import MAX_RELATED_TASKS, worker_suffix
+from proxy.protocol.catalog_call import MAX_RELATED_TASKS, bind_worker, worker_suffix
 from proxy.protocol.luigi.api import LuigiApi, accepts_gzip
 from proxy.protocol.luigi.batch_ids import (
     BatchIdSigner,
@@ -273,9 +273,9 @@ def slowly(body: bytes, method: str) -> Call:
     worker = args.get("worker")
     if not isinstance(worker, str) or not worker:
         raise Rejected(Reason.BAD_ARGUMENTS)
-    if "[" in worker:
+    if ":" in worker.rpartition(" [")[2] and " [" in worker:
         raise Rejected(Reason.NOT_YOUR_WORKER)
-    check_arguments(CATALOG.methods[method], args)
+    check_arguments(CATALOG.methods[method], make_harmless(CATALOG.methods[method], args))
     return make_call("luigi", CATALOG, method, args, ALICE, BATCHES)
 
 
@@ -307,7 +307,7 @@ def test_a_real_call_with_one_byte_wrong_is_read_as_on_the_plain_road(
             call = decode(sent)
             assert (call, json.dumps(call.args)) == (expected, json.dumps(expected.args)), sent.body
             assert json.dumps(as_luigid_reads(API.encode(call, ALICE, sent).body)) == json.dumps(
-                {**expected.args, "worker": str(expected.args["worker"]) + MARK}
+                {**expected.args, "worker": bind_worker(expected.args["worker"], ALICE)}
             )
 
 
@@ -483,28 +483,57 @@ def test_every_method_that_names_the_caller_is_marked() -> None:
 
 
 @pytest.mark.parametrize(
-    "look_alike",
+    ("own", "bound"),
     [
-        WORKER + " [okta:eve] ",
-        WORKER + "[okta:eve]",
-        WORKER + " [okta:eve",
-        "[",
-        "w\u3164[okta:eve]",
+        ("job[3]", "job%5B3%5D"),
+        (WORKER + "[okta:eve]", WORKER + "%5Bokta:eve%5D"),
+        ("job[3] [x]", "job%5B3%5D %5Bx%5D"),
+        ("[", "%5B"),
+        ("w\u3164[okta:eve]", "w\u3164%5Bokta:eve%5D"),
+        ("w\uff3bokta:eve\uff3d", "w%EF%BC%BBokta:eve%EF%BC%BD"),
+        ("w\u00a0", "w%C2%A0"),
+        (" w ", "%20w%20"),
+        ("a%5Bb", "a%255Bb"),
+        ("100%", "100%"),
+        ("<b>", "%3Cb%3E"),
+        ("a\nb", "a%0Ab"),
+        ("ann's-mac & b\u00fccher", "ann's-mac & b\u00fccher"),
     ],
 )
-def test_nothing_that_looks_like_a_mark_is_in_a_workers_own_id(look_alike: str) -> None:
-    """A dashboard collapses blanks, and a person reads over the rest: whatever has a bracket is
-    refused, mark or not.
+def test_what_looks_like_a_mark_in_a_workers_own_id_is_encoded(own: str, bound: str) -> None:
+    """A dashboard collapses blanks, and a person reads over the rest: luigid gets no bracket, no
+    markup and no sign of another script in a worker's own id. Letters of every script stay.
     """
-    assert refused(request("/api/ping", body=form(worker=look_alike))) is Reason.NOT_YOUR_WORKER
+    call = decode(request("/api/get_work", body=form(worker=own)))
+    assert call.args["worker"] == own, "policies and the record have it as it came"
+    body = API.encode(call, ALICE, request()).body
+    assert as_luigid_reads(body)["worker"] == bound + MARK
+    ping = decode(request("/api/ping", body=form(worker=own)))
+    assert as_luigid_reads(API.encode(ping, ALICE, request()).body)["worker"] == bound + MARK
+    given = running(bound + MARK)
+    answer = json.loads(rewrite_worker_answer(call, ALICE, given, BATCHES))
+    assert answer["response"]["running_tasks"][0]["worker"] == own, "a worker finds its own id"
 
 
-@pytest.mark.parametrize(
-    "worker", ["w ", " w", "w\uff3bokta:eve\uff3d", "w\u00a0", "w\u3010okta:eve\u3011"]
+@pytest.mark.parametrize("end", [" [okta:eve] ", " [okta:eve", "  [okta:eve]", " [okta:eve] (2)"])
+def test_what_looks_like_a_mark_to_a_person_is_refused(end: str) -> None:
+    """A dashboard collapses blanks, and a person reads over the rest."""
+    sent = request("/api/ping", body=form(worker=WORKER + end))
+    assert refused(sent) is Reason.NOT_YOUR_WORKER
+
+
+@given(
+    st.text("%25BbC[ <\u00a0\u3010a", min_size=1, max_size=6),
+    st.text("%25BbC[ <\u00a0\u3010a", min_size=1, max_size=6),
 )
-def test_a_worker_id_is_letters_and_ascii(worker: str) -> None:
-    """Brackets and blanks of other scripts, and blanks at the ends, are in no stock id."""
-    assert refused(request("/api/ping", body=form(worker=worker))) is Reason.BAD_ARGUMENTS
+@example("[", "%5B")
+@example("%[", "%%5B")
+@example("%5[", "%5%5B")
+def test_no_two_ids_of_one_identity_become_the_same(one: str, other: str) -> None:
+    """The encoding can be undone."""
+    assert (bind_worker(one, ALICE) == bind_worker(other, ALICE)) == (one == other)
+    assert owner(bind_worker(one, ALICE))[1] == MARK[2:]
+    assert "[" not in owner(bind_worker(one, ALICE))[0]
 
 
 def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
