@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.stack import Gate, accepts, only
 from tests.support.stage import DEADLINE_SECONDS, Process, free_port, until
 
@@ -703,6 +704,40 @@ def test_supervisorctl_prints_why_it_was_refused(
     assert re.search(r"\[[a-z-]+, ref [A-Z0-9]+\]", line)
     assert "Unknown result code" not in output
     assert supervisord.state("sleeper") == "RUNNING"
+
+
+def test_the_catalog_is_what_supervisord_says_of_itself(
+    supervisord: Supervisord, tmp_path: Path
+) -> None:
+    """The shipped catalog lacks no method; a draft has every name and type; init finds the shipped
+    one. By socket, and by TCP with the password in a file.
+    """
+    socket, password = (
+        f"unix:{supervisord.directory}/s.sock",
+        str(supervisord.directory / "password"),
+    )
+    tcp = [f"http://127.0.0.1:{supervisord.port}", "--basic-auth-file", password]
+    shipped = str(ROOT / "policies" / "catalogs" / "supervisor.toml")
+
+    def callgate(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "proxy", *words],
+            capture_output=True, text=True, timeout=DEADLINE_SECONDS, cwd=ROOT, check=False,
+        )  # fmt: skip
+
+    for server in ([socket], tcp):
+        done = callgate("catalog", "diff", *server, "--catalog", shipped)
+        assert (done.returncode, "lacks 0 and has 0" in done.stdout) == (0, True), done
+    assert "requires a credential" in callgate("catalog", "draft", tcp[0]).stderr
+    draft = callgate("catalog", "draft", *tcp).stdout
+    assert OWN_PASSWORD not in draft
+    start = draft.partition('[methods."supervisor.startProcess"]')[2].partition("[methods")[0]
+    assert '"trigger"? Its name begins with start.' in start
+    assert '{ name = "wait", type = "boolean" }' in start
+    made = callgate(
+        "init", "--upstream", socket, "--protocol", "xmlrpc", "--dir", str(tmp_path / "gate")
+    )
+    assert "with the shipped catalog supervisor" in made.stdout, made.stderr
 
 
 def test_a_refused_follower_of_a_log_prints_why(at_root: Gate) -> None:
