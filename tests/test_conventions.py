@@ -1,21 +1,16 @@
 """The conventions of the sources, each held by one test that lists every offender."""
 
 import ast
-import io
 import re
 import subprocess
-import tokenize
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.sources import PROXY, TESTS, comments, nodes, text_of
 
 pytestmark = pytest.mark.interpreted  # read the sources
-
-PROXY = sorted((ROOT / "proxy").rglob("*.py"))
-TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts)
 
 # A reason is a few words in brackets or after a second #; the codes alone are none.
 EXCUSE = re.compile(r"#\s*(noqa|type:\s*ignore)\b")
@@ -35,13 +30,6 @@ def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def comments(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield every comment of a file with its line."""
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
-
-
 def tracked() -> list[Path]:
     """Return the files of the project as git knows them, new ones included."""
     listed = subprocess.run(
@@ -58,7 +46,9 @@ def test_every_module_states_its_law() -> None:
     """A module's docstring is one full sentence at the least."""
     offenders = []
     for path in PROXY:
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        module = nodes(path)[0]
+        assert isinstance(module, ast.Module)
+        text = ast.get_docstring(module)
         if not text or "." not in text:
             offenders.append(shown(path))
     assert not offenders
@@ -70,7 +60,7 @@ def test_every_test_states_the_property_that_it_holds() -> None:
     for path in TESTS:
         if not path.name.startswith("test_"):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             if node.name.startswith("test_") and not ast.get_docstring(node):
@@ -92,11 +82,11 @@ def test_modules_are_small() -> None:
     """The median is under `MEDIAN` lines; one over `LONG` says why in its docstring: "One module
     because".
     """
-    sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PROXY}
+    sizes = {path: len(text_of(path).splitlines()) for path in PROXY}
     offenders = [
         f"{shown(path)}: {size} lines"
         for path, size in sizes.items()
-        if size > LONG and "One module because" not in path.read_text(encoding="utf-8")
+        if size > LONG and "One module because" not in text_of(path)
     ]
     assert not offenders
     modules = sorted(size for path, size in sizes.items() if path.name != "__init__.py")

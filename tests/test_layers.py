@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.sources import PROXY as SOURCES
+from tests.support.sources import nodes
 
 pytestmark = pytest.mark.interpreted  # read the sources
-
-SOURCES = sorted((ROOT / "proxy").rglob("*.py"))
 
 # Higher imports lower, never sideways: a layer may import those with a smaller number, and itself.
 LEVELS = {
@@ -81,13 +81,13 @@ def module_name(path: Path) -> str:
 
 
 @cache
-def imports(path: Path) -> list[tuple[int, str]]:
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
     """Return every import of a file, inside functions too, as line and absolute name."""
-    return list(_imports(path))
+    return tuple(_imports(path))
 
 
 def _imports(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -174,7 +174,7 @@ def test_only_its_own_layer_makes_a_proof() -> None:
     offenders = []
     for path in SOURCES:
         here = module_name(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if not isinstance(node, ast.Call):
                 continue
             function = node.func
@@ -196,7 +196,7 @@ def test_the_proofs_are_not_imported_under_another_name() -> None:
     """The rule above goes by name, so the names must not change."""
     offenders = []
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom):
                 offenders += [
                     f"{module_name(path)}:{node.lineno}: renames {alias.name}"

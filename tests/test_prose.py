@@ -5,21 +5,17 @@ of the tests, docstrings and comments.
 """
 
 import ast
-import io
 import re
 import subprocess
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.sources import PROXY, comments, nodes
 
 pytestmark = pytest.mark.interpreted  # read the sources
-
-PROXY = sorted((ROOT / "proxy").rglob("*.py"))
-TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts)
 
 BANNED = re.compile(
     r"\b(whoever|nobody|somebody|mend(s|ed|ing)?|beside|told|roads?|leg|legs|patience|"
@@ -39,24 +35,16 @@ SUBJECTS_SINCE = "501d2bf"
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
     """Yield every docstring of a file with its line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(
             node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         ) and (text := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), text
 
 
-def comments(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield every comment of a file with its line."""
-    text = path.read_text(encoding="utf-8")
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
-
-
 def texts(path: Path) -> Iterator[tuple[int, str]]:
     """Yield every string of a file that reads like prose: two blanks or more between words."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         value = node.value if isinstance(node, ast.Constant) else None
         if isinstance(value, str) and value.count(" ") >= 2:
             yield getattr(node, "lineno", 0), value
