@@ -30,6 +30,7 @@ from proxy.model import (
     UpstreamRequest,
     UpstreamResponse,
 )
+from proxy.policy.load import load_policies
 from proxy.policy.reachability import may_be_allowed
 from proxy.protocol.codec import LARGE_BYTES, LARGE_ELEMENTS, LARGE_XML_ELEMENTS, Result, is_large
 from proxy.protocol.refusal import Refusal
@@ -46,7 +47,7 @@ from proxy.runtime.event_loop.large_call_handler import (
     RenderJob,
 )
 from proxy.telemetry.metrics import Metrics
-from tests.gate.test_pipeline import NOW, Bench, calls_of
+from tests.gate.test_pipeline import NOW, POLICIES, Bench, calls_of
 
 JSON = {b"content-type": b"application/json"}
 
@@ -99,7 +100,10 @@ class LargeBench(Bench):
     large: InPlace
 
     def use_large_calls(self) -> None:
-        """Make the gate anew."""
+        """Make the gate anew, with policies that remember nothing of another test."""
+        self.policy = load_policies(
+            POLICIES, {each.upstream: each.catalog for each in self.options}
+        )
         key = load_hmac_key(self.audit)
         options = [replace(each, body_bytes=16 << 20, luigi_batch_key=key) for each in self.options]
         redactor = Redactor(key)
