@@ -55,9 +55,11 @@ async def long_responses(*, complete: bool = True) -> AsyncIterator[ConnectionPo
 def _no_collector() -> Iterator[None]:
     """Cyclic garbage stays during the test."""
     gc.collect()
+    gc.freeze()  # what was there before is not looked through
     gc.disable()
     yield
     gc.enable()
+    gc.unfreeze()
 
 
 def leftovers() -> Counter[str]:
