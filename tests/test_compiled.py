@@ -95,6 +95,21 @@ def test_nothing_waits_while_an_exception_is_handled() -> None:
     assert not offenders
 
 
+@pytest.mark.interpreted
+def test_no_literal_has_half_a_surrogate_pair() -> None:
+    """mypyc compiles none, not even in a docstring."""
+    offenders = [
+        f"{path}:{node.lineno}"
+        for path in compiled_paths()
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and not node.value.isascii()
+        and any("\ud800" <= character <= "\udfff" for character in node.value)
+    ]
+    assert not offenders
+
+
 def test_the_check_sees_what_waits() -> None:
     """In a handler, also deep in it; not in a function that is only defined there."""
     source = (

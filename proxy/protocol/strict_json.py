@@ -1,4 +1,4 @@
-"""The JSON of a luigid call: one object that every parser reads alike, or a refusal.
+r"""The JSON of a luigid call: one object that every parser reads alike, or a refusal.
 
 luigid reads with Python's ``json``, which takes the last of two equal keys. Refused are: two equal
 keys in one object, at any depth; text that is not UTF-8; a document that is not one object; more
