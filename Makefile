@@ -120,6 +120,7 @@ system:
 	@command -v slowhttptest >/dev/null || { $(call apt,slowhttptest); }
 	@command -v ruby >/dev/null && command -v php >/dev/null && command -v lua5.1 >/dev/null \
 		|| { $(call apt,librpc-xml-perl libfrontier-rpc-perl libxmlrpc-lite-perl php-cli php-xmlrpc ruby ruby-xmlrpc lua5.1 lua-xmlrpc); }
+	@command -v java >/dev/null && test -e /usr/share/java/axmlrpc.jar || { $(call apt,default-jdk-headless libaxmlrpc-java); }
 
 %/node_modules/.package-lock.json: %/package-lock.json | system
 	@echo "installing the npm packages of $*"
