@@ -60,8 +60,8 @@ def escape_tags(value: Value, depth: int = MAX_DEPTH) -> Value:
 
 def spell_numbers(value: Value, depth: int = MAX_DEPTH) -> Value:
     """Replace numbers that are not finite by their names in Python: ``nan``, ``inf``, ``-inf``."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+    if _is_endless(value):
+        return str(value)
     if depth <= 0 or not isinstance(value, (list, dict)):
         return value
     if isinstance(value, list):
@@ -134,6 +134,14 @@ def mend_flag(value: Value) -> Value:
 def drop(value: Value) -> Value:
     """Return null."""
     return None
+
+
+def _is_endless(value: Value) -> bool:
+    """Return whether `value` is a number that is not finite.
+
+    Not decided where it is returned: there mypyc would make another object of the same float.
+    """
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _same(items: Iterable[Value], others: Iterable[Value]) -> bool:
