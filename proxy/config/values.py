@@ -177,6 +177,8 @@ def _network(value: str) -> str:
     except ValueError:
         hint = 'Write an address or a network such as "10.0.0.7" or "10.0.0.0/24".'
         raise invalid("is not a network", hint) from None
+    if value.lower().startswith("::ffff:") or "%" in value:
+        raise invalid("would match no peer", "Write the IPv4 network, or the address without zone.")
     if not network.prefixlen:
         hint = "List the addresses of the balancers."
         raise invalid("lets every address say which client it is", hint)

@@ -245,7 +245,9 @@ def test_an_empty_list_is_like_a_missing_one(tmp_path: Path, name: str) -> None:
     assert f"no {name.removesuffix('s')} is configured" in found
 
 
-@pytest.mark.parametrize("given", ["nowhere", "10.0.0.1/8", "0.0.0.0/0", "::/0"])
+@pytest.mark.parametrize(
+    "given", ["nowhere", "10.0.0.1/8", "0.0.0.0/0", "::/0", "::ffff:10.0.0.7", "fe80::1%eth0"]
+)
 def test_balancers_are_networks_and_not_everybody(tmp_path: Path, given: str) -> None:
     """A balancer says which client it is: with every address, anybody could."""
     text = MINIMAL.replace("plain_http", f'proxy_protocol_from = ["{given}"]\nplain_http')
