@@ -223,7 +223,7 @@ class ServingProcess:
                 None if certificate is None else certificate.context,
                 limit=limit,
                 handshake_seconds=limits.handshake_seconds,
-                on_rejected=lambda address: record_rejected_connection(server, address),
+                on_rejected=lambda peer: record_rejected_connection(server, peer),
                 balancers=Networks.of(each.proxy_protocol_from),
                 https_url=settings.public_url or f"an https:// URL with port {each.port}",
             )

@@ -59,6 +59,7 @@ class RecordingHandler:
     answer: Answer = echo
     requests: list[Request] = field(default_factory=list)
     rejections: list[Rejected] = field(default_factory=list)
+    rejected_peers: list[Peer] = field(default_factory=list)
     rejected: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: Request, read_body: ReadBody) -> Response:
@@ -74,6 +75,7 @@ class RecordingHandler:
         assert request_id
         assert peer.address
         self.rejections.append(error)
+        self.rejected_peers.append(peer)
         self.rejected.set()
         return Response(error.status, error.reason.encode(), b"text/plain", close=True)
 
@@ -169,7 +171,7 @@ async def edge(
         tls,
         limit=ConnectionLimit(connections, per_address),
         handshake_seconds=handshake_seconds,
-        on_rejected=lambda address: record_rejected_connection(server, address),
+        on_rejected=lambda peer: record_rejected_connection(server, peer),
         https_url=https_url,
         balancers=balancers,
     )

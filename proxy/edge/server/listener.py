@@ -77,13 +77,13 @@ class Listener:
         *,
         limit: ConnectionLimit,
         handshake_seconds: float,
-        on_rejected: Callable[[str], None],
+        on_rejected: Callable[[Peer], None],
         https_url: str = "an https:// URL",
         balancers: Networks | None = None,
     ) -> None:
         """Accept from now on.
 
-        `tls` is None for a plain listener. `on_rejected` is called with the address of each client
+        `tls` is None for a plain listener. `on_rejected` is called with each client
         over the limit. `https_url` goes into the answer to plain HTTP on a TLS port. With
         `balancers`, only those connect, each with a PROXY header (`proxy_protocol`).
         """
@@ -130,7 +130,7 @@ class Listener:
             self._start(self._admit_from_balancer(client, address, port))
             return
         client.close()
-        self._on_rejected(address)
+        self._on_rejected(Peer(address, port, None, ""))
 
     def _start(self, admission: Coroutine[object, object, None]) -> None:
         self._server.handshake_started()
@@ -166,7 +166,8 @@ class Listener:
         if detail:
             self._refuse_address(hop, port, detail)
         else:
-            self._on_rejected(address)
+            port, via = (port, None) if named is None else (named.port, hop)
+            self._on_rejected(Peer(address, port, None, "", via))
 
     def _refuse_address(self, address: str, port: int, detail: str) -> None:
         """Record a connection whose client is not known. It gets no response."""
@@ -248,8 +249,6 @@ def _peer_address(peer: str) -> str:
     return peer
 
 
-def record_rejected_connection(server: Server, address: str) -> None:
+def record_rejected_connection(server: Server, peer: Peer) -> None:
     """Record a client over the limit. It gets no response, which would cost a handshake."""
-    server.handler.refuse(
-        server.next_id(), Peer(address, 0, None, ""), Rejected(Reason.TOO_MANY_CONNECTIONS)
-    )
+    server.handler.refuse(server.next_id(), peer, Rejected(Reason.TOO_MANY_CONNECTIONS))

@@ -114,3 +114,5 @@ async def test_connections_count_for_the_client_and_not_for_its_balancer() -> No
         assert await over.rest() == b""
         assert handler.reasons == [Reason.TOO_MANY_CONNECTIONS]
         assert gate.listener.limit.open == 6
+        peer = handler.rejected_peers[0]
+        assert (peer.address, peer.port, peer.hop) == ("192.0.2.1", 4711, "127.0.0.1")
