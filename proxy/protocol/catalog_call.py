@@ -47,22 +47,29 @@ def bind_worker(worker: Value, principal: Principal) -> str:
     """
     own = str(worker)
     if not _plain_workers.is_valid(own):
-        own = _unusual.sub(_percent_encode, own)
+        own = _encode_worker(own)
     return own + worker_suffix(principal)
 
 
 def _is_plain(worker: str) -> bool:
-    return _unusual.search(worker) is None
+    return worker.strip(" ") == worker and _unusual.search(worker) is None
+
+
+def _encode_worker(worker: str) -> str:
+    inner = worker.lstrip(" ")
+    before = "%20" * (len(worker) - len(inner))
+    after = "%20" * (len(inner) - len(inner.rstrip(" ")))
+    return before + _unusual.sub(_percent_encode, inner.rstrip(" ")) + after
 
 
 def _percent_encode(found: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
 
 
-# Blanks at the ends, a percent sign before two digits, brackets, what a page could read as markup
-# or the visualiser as a selector, and beyond ASCII all that is neither letter nor digit: some of
-# it resembles a bracket.
-_unusual = re.compile(r"\A +| +\Z|%(?=[0-9A-Fa-f]{2})|[\x00-\x1f\x7f\[\]<>\"]|[^\x00-\x7f](?<!\w)")
+# A percent sign before two digits, brackets, what a page could read as markup or the visualiser as
+# a selector, and beyond ASCII all that is neither letter nor digit: some of it resembles a bracket.
+# Blanks at the ends are no part of it: ` +\Z` takes the square of the blanks before.
+_unusual = re.compile(r"%(?=[0-9A-Fa-f]{2})|[\x00-\x1f\x7f\[\]<>\"]|[^\x00-\x7f](?<!\w)")
 _plain_workers = ValidationCache(_is_plain)
 
 

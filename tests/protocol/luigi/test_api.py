@@ -536,6 +536,12 @@ def test_no_two_ids_of_one_identity_become_the_same(one: str, other: str) -> Non
     assert "[" not in owner(bind_worker(one, ALICE))[0]
 
 
+def test_blanks_within_an_id_are_read_once() -> None:
+    """With the square of their number this would take minutes, on the event loop."""
+    blanks = " " * 200_000
+    assert bind_worker(f" a{blanks}[b ", ALICE) == f"%20a{blanks}%5Bb%20" + MARK
+
+
 def test_a_heartbeat_is_the_worker_and_nothing_else() -> None:
     """What rides along with a ping would reach luigid without a record of its own, so it makes the
     ping a call like any other.
