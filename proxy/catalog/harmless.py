@@ -51,11 +51,14 @@ def escape_tags(value: Value, depth: int = MAX_DEPTH) -> Value:
     """
     if isinstance(value, str):
         return _tag.sub(lambda found: "&lt;" + found[0][1:], value) if _tag.search(value) else value
-    if depth <= 0 or not isinstance(value, (list, dict)) or has_no_markup(value, depth):
+    if depth <= 0 or not isinstance(value, (list, dict)):
         return value
     if isinstance(value, list):
-        return [escape_tags(item, depth - 1) for item in value]
-    return {str(escape_tags(key)): escape_tags(item, depth - 1) for key, item in value.items()}
+        items = [escape_tags(item, depth - 1) for item in value]
+        return value if _same(items, value) else items
+    return _or_as_it_is(
+        {str(escape_tags(key)): escape_tags(item, depth - 1) for key, item in value.items()}, value
+    )
 
 
 def spell_numbers(value: Value, depth: int = MAX_DEPTH) -> Value:
@@ -67,8 +70,7 @@ def spell_numbers(value: Value, depth: int = MAX_DEPTH) -> Value:
     if isinstance(value, list):
         items = [spell_numbers(item, depth - 1) for item in value]
         return value if _same(items, value) else items
-    members = {key: spell_numbers(item, depth - 1) for key, item in value.items()}
-    return value if _same(members.values(), value.values()) else members
+    return _or_as_it_is({key: spell_numbers(item, depth - 1) for key, item in value.items()}, value)
 
 
 def mend_message(value: Value) -> Value:
@@ -106,10 +108,7 @@ def mend_resources(value: Value) -> Value:
         elif isinstance(amount, int) and amount > MAX_INT:
             amount = sys.float_info.max
         mended[str(escape_tags(name))] = mend_priority(amount)
-    same = len(mended) == len(value) and all(
-        one == other for one, other in zip(mended, value, strict=True)
-    )
-    return value if same and _same(mended.values(), value.values()) else mended
+    return _or_as_it_is(mended, value)
 
 
 def mend_url(value: Value) -> Value:
@@ -142,6 +141,19 @@ def _is_endless(value: Value) -> bool:
     Not decided where it is returned: there mypyc would make another object of the same float.
     """
     return isinstance(value, float) and not math.isfinite(value)
+
+
+def _or_as_it_is(mended: dict[str, Value], value: dict[str, Value]) -> Value:
+    """Return `mended`, or `value` itself if it has the same members.
+
+    Also if two names of it became one: a member would be lost, and so the type has to refuse it.
+    """
+    if len(mended) != len(value):
+        return value
+    same = all(one == other for one, other in zip(mended, value, strict=True)) and _same(
+        mended.values(), value.values()
+    )
+    return value if same else mended
 
 
 def _same(items: Iterable[Value], others: Iterable[Value]) -> bool:

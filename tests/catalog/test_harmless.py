@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from proxy.catalog import harmless as harmless_module
 from proxy.catalog.harmless import (
     drop,
     escape_tags,
@@ -103,6 +104,8 @@ def test_a_link_that_runs_nothing_stays(url: str) -> None:
     [
         (mend_resources, {"a": 1, "b": 0.5}),
         (mend_resources, {"a": "x"}),
+        (mend_resources, {"<b": 1, "&lt;b": 2}),
+        (mend_message, {"<b": "x", "&lt;b": "y"}),
         (mend_resources, "x"),
         (spell_numbers, {"a": [1, {"b": 2.5}]}),
         (mend_message, ["x < y"]),
@@ -115,3 +118,21 @@ def test_what_harms_nobody_or_cannot_be_mended_is_returned_itself(
 ) -> None:
     """What is neither harmless nor to be mended is then refused by its type."""
     assert mend(value) is value
+
+
+@pytest.mark.interpreted
+def test_each_text_is_looked_at_once_however_deep_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop waits meanwhile."""
+    texts = 0
+
+    class Counted:
+        def search(self, text: str) -> None:
+            nonlocal texts
+            texts += 1
+
+    monkeypatch.setattr(harmless_module, "_tag", Counted())
+    nested: Value = []
+    for _ in range(MAX_DEPTH - 1):
+        nested = [nested, *["x"] * 10]
+    assert escape_tags(nested) is nested
+    assert texts == 10 * (MAX_DEPTH - 1)
