@@ -112,7 +112,10 @@ class Record(Struct, frozen=True, kw_only=True, tag_field="stage"):
 
 
 class DecidedRecord(Record, frozen=True, kw_only=True, tag="decided"):
-    """A call that was decided. `args` is JSON as recorded, with secrets redacted, or empty."""
+    """A call that was decided. `args` is JSON as recorded, with secrets redacted, or empty.
+
+    `changed` are the arguments that were made harmless.
+    """
 
     id: str = ""
     principal: RecordedPrincipal | None = None
@@ -124,6 +127,7 @@ class DecidedRecord(Record, frozen=True, kw_only=True, tag="decided"):
     in_catalog: bool = True
     task: Any = None
     args: Raw = Raw()
+    changed: tuple[str, ...] = ()
     decision: str = ""
     reason: str = ""
     policies: tuple[str, ...] = ()

@@ -95,6 +95,7 @@ def _facts(call: CallRecord) -> Iterator[tuple[str, str]]:
     if isinstance(record, DecidedRecord):
         yield "What", f"{record.upstream} {record.method} ({record.permission})"
         yield "Task", "" if record.task is None else str(record.task)
+        yield "Changed", ", ".join(record.changed)
         yield "Decision", f"{record.decision}, {record.reason}"
         yield "Policy set", record.policy_hash
     else:
